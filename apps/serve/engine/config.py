@@ -1,0 +1,91 @@
+"""Settings of each engine, and the one place that turns settings into an engine."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from apps.common.errors import ConfigError
+from apps.serve.engine.protocol import Engine, MaskFactory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorchConfig:
+    """Our own continuous batching for LLaMA-family folders."""
+
+    path: str
+    """Local model folder in Hugging Face layout."""
+    device: str = "cpu"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: float32 on a CPU, bfloat16 on a GPU."""
+    num_threads: int = 1
+    """CPU threads of one forward pass."""
+    max_running: int = 32
+    """Most requests in one batch; each holds a slot of the KV cache."""
+    max_waiting: int = 512
+    """Most requests in the queue; more are refused as overload."""
+    context_tokens: int | None = None
+    """Longest prompt plus answer; None: what the model was trained for."""
+    kv_tokens: int | None = None
+    """KV-cache budget over all slots; None: max_running contexts, or what fits in 2 GB."""
+    prefill_chunk_tokens: int = 256
+    """Most prompt tokens in one step, so that long prompts do not stall running answers."""
+    prefix_cache: bool = True
+    hang_timeout_s: float = 120.0
+    """A step that takes longer makes the engine unhealthy."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_threads", "max_running", "max_waiting", "prefill_chunk_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VllmConfig:
+    """A vLLM server: started on loopback by the engine, or an address where one already runs."""
+
+    path: str = ""
+    """Model folder or hub id given to the server."""
+    base_url: str = ""
+    """Use this server (such as http://127.0.0.1:8001) instead of starting one."""
+    python: str = ""
+    """Interpreter of the environment that has vLLM; empty: this one."""
+    tensor_parallel_size: int = 1
+    quantization: str = ""
+    lora: dict[str, str] | None = None
+    """Adapter name -> folder."""
+    context_tokens: int | None = None
+    max_running: int = 256
+    max_waiting: int = 1024
+    server_args: tuple[str, ...] = ()
+    """Passed to the server unchanged."""
+    start_timeout_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.base_url):
+            raise ConfigError("give either path (starts a server) or base_url (uses a running one)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteConfig:
+    """Any OpenAI-compatible server elsewhere. It takes text, so requests are forwarded."""
+
+    base_url: str
+    """Up to and including /v1."""
+    model: str
+    """The name that server knows."""
+    api_key_env: str = ""
+    """Environment variable that holds the key."""
+    api_key_file: str = ""
+    """File that holds the key."""
+    timeout_s: float = 600.0
+    max_running: int = 256
+
+
+def create_engine(config: TorchConfig | VllmConfig, mask_factory: MaskFactory | None) -> Engine:
+    """An engine that is not started yet. Only the chosen engine's packages are imported."""
+    if isinstance(config, TorchConfig):
+        from apps.serve.engine.torch_engine import TorchEngine
+
+        return TorchEngine(config, mask_factory)
+    from apps.serve.engine.vllm_engine import VllmEngine
+
+    return VllmEngine(config)
