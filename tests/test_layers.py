@@ -1,0 +1,90 @@
+"""The layer rules of the design, read from the import statements themselves."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+APPS = ("data", "train", "serve", "eval")
+WIRING = {
+    "apps/common/runtime.py",
+    "apps/data/pipeline.py",
+    "apps/train/trainer.py",
+    "apps/serve/deployment.py",
+    "apps/eval/fanout.py",
+    *(f"apps/{app}/__main__.py" for app in APPS),
+}
+SOURCES = sorted((ROOT / "apps").rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Every absolute module name that a file imports, at any depth of nesting, with its line."""
+    package = list(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def under(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def breaches(paths: list[Path], forbidden: list[str]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in paths
+        for name, line in imports(path)
+        if any(under(name, package) for package in forbidden)
+    ]
+
+
+def of(app: str) -> list[Path]:
+    return [path for path in SOURCES if path.is_relative_to(ROOT / "apps" / app)]
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_an_app_imports_no_other_app(app: str) -> None:
+    assert breaches(of(app), [f"apps.{other}" for other in APPS if other != app]) == []
+
+
+def test_common_is_the_bottom_layer() -> None:
+    assert breaches(of("common"), [f"apps.{app}" for app in APPS] + ["apps.quickstart"]) == []
+
+
+def test_quickstart_uses_the_apps_through_their_command_lines_only() -> None:
+    assert breaches([ROOT / "apps/quickstart.py"], [f"apps.{app}" for app in APPS]) == []
+
+
+def test_ray_is_imported_by_the_wiring_files_only() -> None:
+    others = [path for path in SOURCES if str(path.relative_to(ROOT)) not in WIRING]
+    assert breaches(others, ["ray"]) == []
+
+
+def test_data_never_imports_torch() -> None:
+    assert breaches(of("data"), ["torch"]) == []
+
+
+def test_ray_is_started_in_one_place_only() -> None:
+    starts = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
+    ]
+    assert [start for start in starts if not start.startswith("apps/common/runtime.py:")] == []
+
+
+def test_a_file_is_named_after_its_idea() -> None:
+    vague = {"utils.py", "helpers.py", "util.py", "misc.py"}
+    assert [
+        str(p)
+        for d in ("apps", "cluster", "tests")
+        for p in (ROOT / d).rglob("*.py")
+        if p.name in vague
+    ] == []
