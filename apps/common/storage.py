@@ -1,0 +1,249 @@
+"""One way to read and write local paths, `file://`, `s3://` and `gs://`.
+
+Writers never leave a file that looks whole and is not: `write_atomic` and `atomic_file` go through
+a temporary name, `fsync` and `rename` locally, and are a single put remotely. A folder counts as
+finished when it holds the commit marker, which is always written last.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Generator
+from typing import IO, Any, cast
+
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
+
+from apps.common.errors import CriaError, InputError, NotFoundError, StorageError
+
+COMMIT_NAME = "COMMITTED.json"
+_CHUNK_BYTES = 1 << 20
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URI and the path inside it."""
+    try:
+        fs, path = cast(Any, fsspec).core.url_to_fs(_expand(uri))
+    except (ValueError, ImportError) as error:
+        raise InputError(
+            f"{uri!r} cannot be opened ({error}); expected a local path, file://, s3:// or gs://."
+        ) from error
+    return fs, str(path)
+
+
+def is_local(uri: str) -> bool:
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """Absolute path of a local URI."""
+    if not is_local(uri):
+        raise InputError(f"{uri!r} is remote; expected a local path.")
+    return os.path.abspath(_expand(uri).removeprefix("file://"))
+
+
+def absolute(uri: str) -> str:
+    """A URI that means the same from every working directory."""
+    return local_path(uri) if is_local(uri) else uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path parts to a URI."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        fs.invalidate_cache()
+        return bool(fs.exists(path))
+
+
+def is_dir(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        fs.invalidate_cache()
+        return bool(fs.isdir(path))
+
+
+def list_dir(uri: str) -> list[str]:
+    """Sorted names (not URIs) directly under a folder; empty when it does not exist."""
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        fs.invalidate_cache()
+        if not fs.isdir(path):
+            return []
+        found = cast(list[str], fs.ls(path, detail=False))
+    names = {p.rstrip("/").rsplit("/", 1)[-1] for p in found if p.rstrip("/") != path.rstrip("/")}
+    return sorted(names)
+
+
+def size_bytes(uri: str) -> int:
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        return int(fs.size(path))
+
+
+@contextlib.contextmanager
+def open_file(uri: str, mode: str = "rb") -> Generator[IO[Any]]:
+    """Open for reading, or for plain (non-atomic) writing; see `atomic_file` for outputs."""
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        if "r" not in mode:
+            fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        handle = cast(IO[Any], fs.open(path, mode))
+    with handle, _sentences(uri):
+        yield handle
+
+
+def read_bytes(uri: str) -> bytes:
+    with open_file(uri) as handle:
+        return cast(bytes, handle.read())
+
+
+def read_json(uri: str) -> Any:
+    return json.loads(read_bytes(uri))
+
+
+def make_dirs(uri: str) -> None:
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        fs.makedirs(path, exist_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_file(uri: str) -> Generator[IO[bytes]]:
+    """A binary file that appears under its name only when the block ends without an error."""
+    if not is_local(uri):
+        fs, path = filesystem(uri)
+        with _sentences(uri):
+            handle = fs.open(path, "wb")
+            try:
+                yield handle
+            except BaseException:
+                discard = getattr(handle, "discard", None)
+                if discard is not None:
+                    discard()
+                handle.closed = True  # or its finalizer would upload the half-written buffer
+                raise
+            handle.close()
+        return
+    path = local_path(uri)
+    with _sentences(uri):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with open(temporary, "wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        _fsync_dir(os.path.dirname(path))
+
+
+def write_atomic(uri: str, data: bytes) -> None:
+    with atomic_file(uri) as handle:
+        handle.write(data)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write indented JSON with sorted keys: equal values give equal bytes."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(uri, text.encode())
+
+
+def append_line(path: str, line: bytes) -> None:
+    """Append one line to a local file and fsync it, after the torn last line of a dead writer."""
+    target = local_path(path)
+    with _sentences(path):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "ab+") as handle:
+            if handle.tell() > 0:
+                handle.seek(-1, os.SEEK_END)
+                if handle.read(1) != b"\n":
+                    handle.write(b"\n")
+            handle.write(line.rstrip(b"\n") + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+def remove_tree(uri: str) -> None:
+    """Delete a file or folder; nothing happens when it does not exist."""
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        fs.invalidate_cache()
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+def commit(dir_uri: str, payload: dict[str, Any]) -> None:
+    """Mark a folder as finished. Call it after everything else has been written."""
+    write_json(join(dir_uri, COMMIT_NAME), payload)
+
+
+def read_commit(dir_uri: str) -> dict[str, Any] | None:
+    """The commit payload of a folder, or None when it was never finished."""
+    try:
+        return cast(dict[str, Any], read_json(join(dir_uri, COMMIT_NAME)))
+    except (NotFoundError, ValueError):
+        return None
+
+
+def digest_file(uri: str) -> str:
+    """blake2b-128 hex digest of a file's bytes."""
+    hasher = hashlib.blake2b(digest_size=16)
+    with open_file(uri) as handle:
+        while chunk := handle.read(_CHUNK_BYTES):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _expand(uri: str) -> str:
+    return os.path.expanduser(uri) if is_local(uri) else uri
+
+
+def _fsync_dir(path: str) -> None:
+    descriptor = os.open(path or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _sentences(uri: str) -> Generator[None]:
+    """Turn the storage stacks' errors into our sentences."""
+    try:
+        yield
+    except CriaError:
+        raise
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{uri} does not exist; check the path (and the bucket's name)."
+        ) from error
+    except PermissionError as error:
+        raise StorageError(
+            f"Access to {uri} was denied ({_brief(error)}); check its permissions or credentials."
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(
+                f"No space is left on the device while writing {uri}; free some and run again."
+            ) from error
+        raise StorageError(f"{uri} failed: {_brief(error)}.") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("botocore", "aiobotocore", "google", "gcsfs")):
+            raise StorageError(
+                f"{uri} failed: {_brief(error)}; check the bucket and its credentials."
+            ) from error
+        raise
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,30 @@
+"""One Ray per test session, and real data when it is there."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[object]:
+    """The session's Ray; commands started in child processes join it through `child_env()`."""
+    from apps.common.runtime import ray_session
+
+    with ray_session(num_cpus=4, object_store_bytes=256 << 20) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real public data, named by CRIA_TEST_DATA."""
+    folder = os.environ.get("CRIA_TEST_DATA")
+    if not folder:
+        pytest.skip("CRIA_TEST_DATA is not set; it names the folder of real test data")
+    return Path(folder)
