@@ -1,0 +1,73 @@
+"""Accelerators by name: memory one process can use and dense bf16 peak.
+
+Memory is what CUDA reports as total for the card, a little under the name's figure. Peaks are the
+vendor's dense bf16 tensor-core figures (NVIDIA data sheets; sparsity not counted).
+"""
+
+import re
+from dataclasses import dataclass
+
+from apps.common.errors import ConfigError
+
+GIB = 1 << 30
+TERA = 1e12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accelerator:
+    """One kind of device."""
+
+    name: str
+    """Name on the command line and in the price table."""
+    memory_bytes: int
+    """Bytes one process can allocate on it."""
+    peak_flops: float | None
+    """Dense bf16 FLOP/s; None where no figure is meaningful (a CPU)."""
+    cuda_name: str = ""
+    """Part of the name that CUDA reports, to recognise the card."""
+
+
+def _gpu(name: str, memory_gib: float, peak_tflops: float, cuda_name: str) -> Accelerator:
+    return Accelerator(
+        name=name,
+        memory_bytes=int(memory_gib * GIB),
+        peak_flops=peak_tflops * TERA,
+        cuda_name=cuda_name,
+    )
+
+
+ACCELERATORS = (
+    _gpu("A100-40GB", 39.4, 312, "A100-SXM4-40GB"),
+    _gpu("A100-40GB", 39.4, 312, "A100-PCIE-40GB"),
+    _gpu("A100-80GB", 79.1, 312, "A100"),
+    _gpu("H200", 139.7, 989, "H200"),
+    _gpu("H100", 79.1, 989, "H100"),
+    _gpu("B200", 178.3, 2250, "B200"),
+    _gpu("L40S", 44.4, 362, "L40S"),
+    _gpu("A10G", 22.1, 70, "A10G"),
+    _gpu("L4", 22.0, 121, "L4"),
+)
+
+
+def by_name(name: str) -> Accelerator:
+    """The accelerator of a command-line name; `CPU-8GB` is one process with that much memory."""
+    if cpu := re.fullmatch(r"CPU-(\d+(?:\.\d+)?)GB", name, re.IGNORECASE):
+        return Accelerator(name="CPU", memory_bytes=int(float(cpu[1]) * GIB), peak_flops=None)
+    for accelerator in ACCELERATORS:
+        if accelerator.name.lower() == name.lower():
+            return accelerator
+    known = ", ".join(dict.fromkeys(a.name for a in ACCELERATORS))
+    raise ConfigError(f"unknown accelerator {name!r}; expected one of {known} or CPU-<n>GB")
+
+
+def recognise(cuda_name: str) -> Accelerator | None:
+    """The accelerator behind `torch.cuda.get_device_name()`, or None if it is not in the table."""
+    return next((a for a in ACCELERATORS if a.cuda_name and a.cuda_name in cuda_name), None)
+
+
+def parse(gpus: str) -> tuple[int, Accelerator]:
+    """Read `8xA100-80GB` (or a bare name, for one)."""
+    match = re.fullmatch(r"(?:(\d+)x)?(.+)", gpus)
+    if match is None or match[1] == "0":
+        raise ConfigError(f"--gpus {gpus!r} is not a count and a name; write it as 8xA100-80GB")
+    return int(match[1] or 1), by_name(match[2])
