@@ -11,6 +11,7 @@ CPU that its own workers hold. Only what was started here is stopped.
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import secrets
 import shutil
@@ -104,6 +105,7 @@ def _local(
     before = {name: os.environ.get(name) for name in auth}
     os.environ.update(auth)
     ray = _ray()
+    _reread_auth()
     dashboard_port = free_port() if dashboard else None
     try:
         context = ray.init(
@@ -142,6 +144,13 @@ def _ray() -> Any:
     import ray
 
     return ray
+
+
+def _reread_auth() -> None:
+    """Ray reads RAY_AUTH_* once, at its import, which may have been before they were set."""
+    raylet: Any = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _code_env() -> dict[str, dict[str, str]]:
