@@ -111,6 +111,7 @@ def _local(
         context = ray.init(
             address="local",
             num_cpus=num_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
+            _node_ip_address="127.0.0.1",  # nothing listens on other interfaces
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             dashboard_port=dashboard_port,
