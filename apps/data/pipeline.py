@@ -1,0 +1,100 @@
+"""Ray Data runs the units: one unit per block, any worker, any order, retried when a worker dies.
+
+The only file of this app, besides `__main__`, that imports ray. What a unit does is pure and lies
+elsewhere; what is done is known from manifests in storage, never from Ray's state.
+"""
+
+import functools
+import logging
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import ray.data
+from ray.data import DataContext, TaskPoolStrategy
+from ray.util import metrics
+
+from apps.common.errors import CriaError
+from apps.data.units import Json, Process, RunUnits, Unit, finish, split_done
+
+
+def ray_units(workers: int = 0) -> RunUnits:
+    """Units as Ray Data tasks, at most `workers` at a time (0: as many as the cluster has CPUs)."""
+    return functools.partial(run_units, workers=workers)
+
+
+def run_units(
+    units: Sequence[Unit],
+    process: Process,
+    folder: str,
+    on_done: Callable[[Json], None] | None = None,
+    *,
+    workers: int = 0,
+) -> list[Json]:
+    """Run the units that have no manifest in `folder`; return all manifests in their order.
+
+    `on_done(manifest)` is called once per unit, in the order of completion.
+    Raises the unit's own CriaError; a unit whose process is killed is run again elsewhere.
+    """
+    manifests, pending = split_done(units, folder)
+    for manifest in manifests.values():
+        if on_done:
+            on_done(manifest)
+    for key, manifest in _on_ray(pending, process, folder, workers):
+        manifests[key] = manifest
+        if on_done:
+            on_done(manifest)
+    return [manifests[unit.key] for unit in units]
+
+
+def _on_ray(pending: list[Unit], process: Process, folder: str, workers: int):
+    if not pending:
+        return
+    _quiet_ray_data()
+    rows = [{"unit": pickle.dumps(unit)} for unit in pending]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        functools.partial(_finish_batch, process=process, folder=folder),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=TaskPoolStrategy(size=workers or None),
+        num_cpus=1,
+    )
+    for row in dataset.iter_rows():
+        if row["error"] is not None:
+            raise pickle.loads(row["error"])
+        yield row["key"], orjson.loads(row["manifest"])
+
+
+def _finish_batch(batch: pa.Table, *, process: Process, folder: str) -> pa.Table:
+    """Errors travel as values: Ray would wrap them, and retry what cannot succeed."""
+    rows: list[dict[str, Any]] = []
+    for pickled in batch["unit"].to_pylist():
+        unit: Unit = pickle.loads(pickled)
+        row = {"key": unit.key, "manifest": None, "error": None}
+        try:
+            row["manifest"] = orjson.dumps(finish(unit, process, folder))
+        except CriaError as error:
+            row["error"] = pickle.dumps(error)
+        rows.append(row)
+    schema = pa.schema([("key", pa.string()), ("manifest", pa.binary()), ("error", pa.binary())])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _quiet_ray_data() -> None:
+    """The command shows its own progress; Ray's bars would write over it."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def count(name: str, value: float, **tags: str) -> None:
+    """Add to the Ray metric `ray_cria_data_<name>`, which the dashboard and Prometheus read."""
+    _counter(name, tuple(sorted(tags))).inc(value, tags)
+
+
+@functools.cache
+def _counter(name: str, tag_keys: tuple[str, ...]) -> metrics.Counter:
+    return metrics.Counter(f"cria_data_{name}", f"Cria data: {name}.", tag_keys=tag_keys)

@@ -1,0 +1,111 @@
+"""A unit of work: a pure function's arguments, its folder, and the manifest that says it is done.
+
+    folder/<key>/...      what `process` wrote
+    folder/<key>.json     its manifest, written last; a unit that has one is never done again
+
+The key digests the stage, the arguments and the code, so another configuration, input or version
+never picks up stale work, and any number of workers, in any order, leave the same files.
+"""
+
+import functools
+import hashlib
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+
+import apps
+from apps.common import storage
+from apps.common.errors import CriaError
+
+Json = dict[str, Any]
+Process = Callable[[Json, str], Json]
+"""`process(args, folder_uri) -> manifest`: writes files under folder_uri; the same arguments give
+the same bytes. Runs in a worker process: top-level functions or functools.partial of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    stage: str
+    name: str
+    """For people: the file and range, as an error should name it."""
+    args: Json
+    """Plain JSON."""
+
+    @property
+    def key(self) -> str:
+        payload = orjson.dumps([self.stage, code_digest(), self.args], option=orjson.OPT_SORT_KEYS)
+        return f"{self.stage}-{hashlib.blake2b(payload, digest_size=12).hexdigest()}"
+
+
+class RunUnits(Protocol):
+    """How units are run: `run_serially` here, `pipeline.run_units` on Ray."""
+
+    def __call__(
+        self,
+        units: Sequence[Unit],
+        process: Process,
+        folder: str,
+        on_done: Callable[[Json], None] | None = None,
+    ) -> list[Json]: ...
+
+
+@functools.cache
+def code_digest() -> str:
+    """Of the sources that decide what the data app writes."""
+    root = Path(apps.__file__).parent
+    digest = hashlib.blake2b(digest_size=16)
+    for source in sorted([*root.glob("common/*.py"), *root.glob("data/*.py")]):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()
+
+
+def finish(unit: Unit, process: Process, folder: str) -> Json:
+    """Run one unit unless its manifest is there; return the manifest."""
+    manifest_uri = storage.join(folder, f"{unit.key}.json")
+    if storage.exists(manifest_uri):
+        return storage.read_json(manifest_uri)
+    try:
+        manifest = process(unit.args, storage.join(folder, unit.key))
+    except CriaError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise CriaError(
+            f"{unit.name} failed: {type(error).__name__}: {error} "
+            f"({Path(last.filename).name}:{last.lineno}). The units already done are kept; "
+            "the same command goes on from there."
+        ) from error
+    storage.write_json(manifest_uri, manifest)
+    return manifest
+
+
+def split_done(units: Sequence[Unit], folder: str) -> tuple[dict[str, Json], list[Unit]]:
+    """The manifests that exist, by key, and the units still to run."""
+    present = set(storage.list_dir(folder)) if storage.exists(folder) else set()
+    done, pending = {}, []
+    for unit in units:
+        name = f"{unit.key}.json"
+        if name in present:
+            done[unit.key] = storage.read_json(storage.join(folder, name))
+        else:
+            pending.append(unit)
+    return done, pending
+
+
+def run_serially(
+    units: Sequence[Unit],
+    process: Process,
+    folder: str,
+    on_done: Callable[[Json], None] | None = None,
+) -> list[Json]:
+    """Every unit in this process, in order. Returns their manifests in the order of `units`."""
+    manifests = []
+    for unit in units:
+        manifests.append(finish(unit, process, folder))
+        if on_done:
+            on_done(manifests[-1])
+    return manifests
