@@ -93,9 +93,9 @@ def _environment() -> ImmutableSandboxedEnvironment:
         lstrip_blocks=True,
         extensions=[_GenerationTag, jinja2.ext.loopcontrols],
     )
-    filters, variables = cast(Any, environment.filters), cast(Any, environment.globals)
-    filters["tojson"] = _tojson
-    variables.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+    jinja_env = cast(Any, environment)
+    jinja_env.filters["tojson"] = _tojson
+    jinja_env.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     return environment
 
 
