@@ -1,0 +1,386 @@
+"""Continuous batching for LLaMA-family models in one thread: no paging, no compiler.
+
+Each step runs one forward pass over one token of every running request plus at most
+`prefill_chunk_tokens` of new prompts. Running requests occupy slots 0..n-1 of the KV cache without
+holes, so attention is one product over a view of the cache; a request that ends gives its slot to
+the last one. A request is admitted only when the tokens it may come to hold fit the KV budget, so
+none is ever evicted.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from apps.common.errors import CriaError
+from apps.serve.engine.config import TorchConfig
+from apps.serve.engine.llama import KVCache, Llama, Rows, read_config
+from apps.serve.engine.prefix import BLOCK, PrefixCache
+from apps.serve.engine.protocol import (
+    Capacity,
+    EngineDeadError,
+    EngineInfo,
+    FinishReason,
+    MaskFactory,
+    Outbox,
+    OverloadedError,
+    Request,
+    RequestError,
+    Step,
+    TokenLogprob,
+)
+from apps.serve.engine.sampler import SamplerState, sample
+
+MAX_KV_BYTES = 2 << 30
+"""Default bound of the KV budget, beside half of the free memory."""
+
+
+class _Sequence:
+    """One request while it is queued or running."""
+
+    __slots__ = (
+        "cached", "is_broken", "max_total", "num_computed", "outbox", "request", "state",
+        "token_ids",
+    )  # fmt: skip
+
+    def __init__(
+        self, request: Request, outbox: Outbox, state: SamplerState, max_total: int
+    ) -> None:
+        self.request, self.outbox, self.state, self.max_total = request, outbox, state, max_total
+        self.token_ids = [*request.prompt_ids, *request.generated_ids]
+        self.num_computed = 0
+        self.cached = 0
+        self.is_broken = False
+
+
+class _Result(NamedTuple):
+    sequence: _Sequence
+    token_id: int
+    logprob: TokenLogprob | None
+
+
+class TorchEngine:
+    """See apps.serve.engine.protocol.Engine."""
+
+    def __init__(self, config: TorchConfig, mask_factory: MaskFactory | None = None) -> None:
+        self.config = config
+        self.mask_factory = mask_factory
+        self._lock = threading.Condition()
+        self._arrived: deque[_Sequence] = deque()
+        self._known: dict[str, _Sequence] = {}
+        self._cancelled: list[_Sequence] = []
+        self._waiting: deque[_Sequence] = deque()
+        self._running: list[_Sequence] = []
+        self._prefilling: _Sequence | None = None
+        self._kv_reserved = 0
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._death: Exception | None = None
+        self._step_began: float | None = None
+        self._totals = dict.fromkeys(
+            ("steps", "prompt_tokens", "cached_tokens", "generated_tokens", "requests"), 0
+        )
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._load)
+        self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
+        self._thread.start()
+
+    def _load(self) -> None:
+        config = self.config
+        dtype = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+        if config.device == "cpu":
+            dtype["auto"] = torch.float32
+        torch.set_num_threads(config.num_threads)
+        limit = read_config(config.path).max_position_embeddings
+        self.model = Llama(config.path, device=config.device, dtype=dtype[config.dtype])
+        context = min(config.context_tokens or limit, limit)
+        self.kv_tokens = config.kv_tokens or _default_kv_tokens(
+            self.model, config.max_running * context
+        )
+        context = min(context, self.kv_tokens)
+        self.info = EngineInfo(
+            model=Path(config.path).name,
+            context_tokens=context,
+            vocab_size=self.model.vocab_size,
+            eos_token_ids=read_eos_token_ids(config.path),
+        )
+        self.cache: KVCache = self.model.new_cache(config.max_running, context)
+        self.prefixes: PrefixCache | None = None
+        if config.prefix_cache:
+            self.prefixes = PrefixCache(self.cache, max(1, self.kv_tokens // 2 // BLOCK))
+
+    async def submit(self, request: Request, outbox: Outbox) -> None:
+        self.check_health()
+        self._check(request)
+        mask = None
+        if request.params.grammar is not None:
+            if self.mask_factory is None:
+                raise RequestError("this engine has no grammar support", "response_format")
+            mask = await asyncio.to_thread(self.mask_factory, request.params.grammar)
+        state = SamplerState.of(request, self.info.eos_token_ids, mask)
+        total = len(request.prompt_ids) + (request.params.max_tokens or self.info.context_tokens)
+        sequence = _Sequence(request, outbox, state, min(total, self.info.context_tokens))
+        with self._lock:
+            if len(self._waiting) + len(self._arrived) >= self.config.max_waiting:
+                raise OverloadedError(
+                    f"{self.config.max_waiting} requests are waiting already; try again later"
+                )
+            if request.id in self._known:
+                raise RequestError(f"a request with id {request.id!r} is running already", "id")
+            self._known[request.id] = sequence
+            self._arrived.append(sequence)
+            self._lock.notify()
+
+    def _check(self, request: Request) -> None:
+        """Refuse what could never run, before it can reach the engine thread."""
+        num_tokens, context = (
+            len(request.prompt_ids) + len(request.generated_ids),
+            self.info.context_tokens,
+        )
+        if not request.prompt_ids:
+            raise RequestError("the prompt is empty; it needs at least one token", "prompt")
+        if num_tokens >= context:
+            raise RequestError(
+                f"the prompt has {num_tokens:,} tokens and the context is {context:,}, which must "
+                "also hold the answer; shorten the prompt",
+                "messages",
+                "context_length_exceeded",
+            )
+        limit = request.params.max_tokens
+        if limit is not None and len(request.generated_ids) >= limit:
+            raise RequestError("nothing is left to generate: max_tokens is reached", "max_tokens")
+        vocab_size = self.info.vocab_size
+        params = request.params
+        for name, ids in (
+            ("prompt", (*request.prompt_ids, *request.generated_ids)),
+            ("logit_bias", params.logit_bias),
+            ("stop_token_ids", params.stop_token_ids),
+        ):
+            if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
+                raise RequestError(f"{name} has a token id outside 0..{vocab_size - 1}", name)
+
+    def cancel(self, request_id: str) -> None:
+        with self._lock:
+            sequence = self._known.get(request_id)
+            if sequence is not None:
+                self._cancelled.append(sequence)
+                self._lock.notify()
+
+    def capacity(self) -> Capacity:
+        with self._lock:
+            return Capacity(
+                running=len(self._running) + (self._prefilling is not None),
+                waiting=len(self._waiting) + len(self._arrived),
+                max_running=self.config.max_running,
+                max_waiting=self.config.max_waiting,
+                kv_used_tokens=self._kv_reserved,
+                kv_total_tokens=self.kv_tokens,
+            )
+
+    def check_health(self) -> None:
+        if self._death is not None:
+            raise EngineDeadError(f"the engine died: {self._death!r}; its replica is replaced")
+        if self._thread is None or not self._thread.is_alive():
+            raise EngineDeadError("the engine's thread is not running; its replica is replaced")
+        began = self._step_began
+        if began is not None and time.monotonic() - began > self.config.hang_timeout_s:
+            raise EngineDeadError(
+                f"a step has been running for more than {self.config.hang_timeout_s:g} s; "
+                "the engine hangs and its replica is replaced"
+            )
+
+    def metrics(self) -> dict[str, float]:
+        capacity = self.capacity()
+        numbers = {f"{name}_total": float(value) for name, value in self._totals.items()}
+        numbers["running_requests"] = capacity.running
+        numbers["waiting_requests"] = capacity.waiting
+        numbers["kv_used_ratio"] = capacity.kv_used_tokens / capacity.kv_total_tokens
+        return numbers
+
+    async def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        torch.set_num_threads(self.config.num_threads)
+        try:
+            while self._wait_for_work():
+                self._step_began = time.monotonic()
+                self._step()
+                self._step_began = None
+        except Exception as error:
+            self._death = error
+        self._fail_all(self._death or CriaError("the engine was closed"))
+
+    def _fail_all(self, error: Exception) -> None:
+        with self._lock:
+            outboxes = {id(s.outbox): s.outbox for s in self._known.values()}
+            self._known.clear()
+        for outbox in outboxes.values():
+            outbox.fail(EngineDeadError(f"the engine died: {error!r}"))
+
+    def _wait_for_work(self) -> bool:
+        """Take what arrived and drop what was cancelled; False when closing."""
+        with self._lock:
+            while not (self._closing or self._arrived or self._has_work()):
+                self._lock.wait()
+            self._waiting.extend(self._arrived)
+            self._arrived.clear()
+            cancelled, self._cancelled = self._cancelled, []
+        for sequence in cancelled:
+            self._drop(sequence)
+        return not self._closing
+
+    def _has_work(self) -> bool:
+        return bool(self._running or self._prefilling or self._waiting)
+
+    def _step(self) -> None:
+        rows, sequences = self._plan()
+        if not rows.token_ids:
+            return
+        logits = self.model.forward(rows, self.cache)
+        tokens, logprobs = sample(logits, [s.state for s in sequences])
+        self._totals["steps"] += 1
+        self._deliver([_Result(*r) for r in zip(sequences, tokens, logprobs, strict=True)])
+
+    def _drop(self, sequence: _Sequence) -> None:
+        if self._known.get(sequence.request.id) is not sequence:
+            return
+        if sequence in self._running:
+            self._release(sequence)
+        elif sequence is self._prefilling:
+            self._kv_reserved -= sequence.max_total
+            self._prefilling = None
+        else:
+            with self._lock:
+                self._waiting.remove(sequence)
+        self._finish(sequence)
+        sequence.outbox.put([Step(sequence.request.id, (), finish_reason="cancelled")])
+
+    def _plan(self) -> tuple[Rows, list[_Sequence]]:
+        """Rows of the next pass, and the requests that get a token from it (in logit order)."""
+        rows = Rows([], [], len(self._running), [], [])
+        for index, sequence in enumerate(self._running):
+            rows.token_ids.append(sequence.token_ids[-1])
+            rows.positions.append(len(sequence.token_ids) - 1)
+            rows.logit_rows.append(index)
+            sequence.num_computed = len(sequence.token_ids)
+        budget = self.config.prefill_chunk_tokens
+        while budget > 0 and (sequence := self._next_prefill()) is not None:
+            start = sequence.num_computed
+            length = min(budget, len(sequence.token_ids) - start)
+            rows.chunks.append((len(self._running), start, length))
+            rows.token_ids += sequence.token_ids[start : start + length]
+            rows.positions += range(start, start + length)
+            sequence.num_computed += length
+            self._totals["prompt_tokens"] += length
+            budget -= length
+            if sequence.num_computed == len(sequence.token_ids):
+                rows.logit_rows.append(len(rows.token_ids) - 1)
+                self._running.append(sequence)
+                self._prefilling = None
+        return rows, self._running[:]
+
+    def _next_prefill(self) -> _Sequence | None:
+        """The prompt in work, or the next one in the queue if it fits."""
+        if self._prefilling is not None or not self._waiting:
+            return self._prefilling
+        sequence = self._waiting[0]
+        is_full = len(self._running) >= self.config.max_running
+        if is_full or self._kv_reserved + sequence.max_total > self.kv_tokens:
+            return None
+        with self._lock:
+            self._waiting.popleft()
+        self._kv_reserved += sequence.max_total
+        if self.prefixes is not None:
+            sequence.cached = sequence.num_computed = self.prefixes.load(
+                len(self._running), sequence.token_ids, sequence.request.cache_salt
+            )
+        self._totals["cached_tokens"] += sequence.cached
+        self._prefilling = sequence
+        return sequence
+
+    def _deliver(self, results: list[_Result]) -> None:
+        steps: dict[int, tuple[Outbox, list[Step]]] = {}
+        ended = []
+        for sequence, token_id, logprob in results:
+            step = self._accept(sequence, token_id, logprob)
+            steps.setdefault(id(sequence.outbox), (sequence.outbox, []))[1].append(step)
+            if step.finish_reason is not None:
+                ended.append(sequence)
+        for sequence in ended:
+            self._release(sequence)
+            self._finish(sequence)
+        for outbox, batch in steps.values():
+            outbox.put(batch)
+
+    def _accept(self, sequence: _Sequence, token_id: int, logprob: TokenLogprob | None) -> Step:
+        request_id, cached = sequence.request.id, sequence.cached
+        sequence.cached = 0
+        if token_id < 0:
+            sequence.is_broken = True
+            error = "the model's output is not a number; its weights are damaged"
+            return Step(request_id, (), finish_reason="error", error=error)
+        state = sequence.state
+        sequence.token_ids.append(token_id)
+        try:
+            state.accept(token_id)
+        except CriaError as grammar_error:
+            return Step(request_id, (), finish_reason="error", error=str(grammar_error))
+        self._totals["generated_tokens"] += 1
+        reason: FinishReason | None = None
+        if token_id in state.stop_ids and state.num_generated > state.params.min_tokens:
+            reason = "stop"
+        elif len(sequence.token_ids) >= sequence.max_total:
+            reason = "length"
+        logprobs = () if logprob is None else (logprob,)
+        return Step(request_id, (token_id,), logprobs, reason, cached)
+
+    def _release(self, sequence: _Sequence) -> None:
+        """Give the request's slot to the last running one, and that slot to the prompt in work."""
+        slot, last = self._running.index(sequence), len(self._running) - 1
+        if sequence.is_broken:
+            self.cache.clear(slot)
+        elif self.prefixes is not None:
+            computed = sequence.token_ids[: sequence.num_computed]
+            self.prefixes.store(slot, computed, sequence.request.cache_salt)
+        mover = self._running.pop()
+        if slot != last:
+            self._running[slot] = mover
+            self.cache.move(last, slot, mover.num_computed)
+        if self._prefilling is not None:
+            self.cache.move(last + 1, last, self._prefilling.num_computed)
+        self._kv_reserved -= sequence.max_total
+
+    def _finish(self, sequence: _Sequence) -> None:
+        self._totals["requests"] += 1
+        with self._lock:
+            self._known.pop(sequence.request.id, None)
+
+
+def read_eos_token_ids(folder: str) -> tuple[int, ...]:
+    """From generation_config.json, else config.json."""
+    for name in ("generation_config.json", "config.json"):
+        path = Path(folder) / name
+        if path.exists():
+            eos = json.loads(path.read_text()).get("eos_token_id")
+            if eos is not None:
+                return tuple(eos) if isinstance(eos, list) else (eos,)
+    return ()
+
+
+def _default_kv_tokens(model: Llama, wanted_tokens: int) -> int:
+    """Keys and values of every slot, or what fits in MAX_KV_BYTES or half of the free memory."""
+    token_bytes = 8 * model.num_layers * model.num_kv_heads * model.head_dim
+    budget = min(MAX_KV_BYTES, psutil.virtual_memory().available // 2)
+    return max(BLOCK, min(wanted_tokens, budget // token_bytes))
