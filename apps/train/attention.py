@@ -1,0 +1,111 @@
+"""Attention over packed rows: a token sees the earlier tokens of its own conversation only.
+
+Registered with transformers under the name `packed`, so every model that speaks its
+AttentionInterface uses it unchanged. Boundaries are computed once a micro-batch and reach each
+layer as keyword arguments:
+
+    GPU   torch.nn.attention.varlen over the flattened rows. `cu_seqlens` always has the same length
+          (its tail repeats the end), because a new shape would recompile every layer.
+    CPU   scaled_dot_product_attention with one block-diagonal causal mask a micro-batch.
+
+Legend: B rows, T tokens a row, H heads, D head size, N = B*T.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+NAME = "packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Boundaries:
+    """Where conversations begin and end in one micro-batch."""
+
+    position_ids_BT: torch.Tensor
+    kwargs: dict[str, torch.Tensor | int]
+    """what each attention layer receives"""
+
+
+def boundaries(lengths: list[list[int]], row_tokens: int, device: torch.device) -> Boundaries:
+    """Boundaries of B rows whose conversations have the given lengths; a row's tail is its own."""
+    whole = [_with_tail(row, row_tokens) for row in lengths]
+    sizes = torch.tensor([size for row in whole for size in row], dtype=torch.int32)
+    ends = torch.cumsum(sizes, 0, dtype=torch.int32)
+    positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
+    position_ids = positions.view(len(lengths), row_tokens).to(device)
+    if device.type == "cuda":
+        cu_seqlens = torch.full((len(lengths) * row_tokens + 1,), int(ends[-1]), dtype=torch.int32)
+        cu_seqlens[0] = 0
+        cu_seqlens[1 : len(ends) + 1] = ends
+        return Boundaries(
+            position_ids, {"cu_seqlens": cu_seqlens.to(device), "longest": row_tokens}
+        )
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), sizes).view(len(lengths), row_tokens)
+    same = owner[:, :, None] == owner[:, None, :]
+    causal = torch.ones(row_tokens, row_tokens, dtype=torch.bool).tril()
+    return Boundaries(position_ids, {"block_mask": (same & causal)[:, None].to(device)})
+
+
+def _with_tail(lengths: list[int], row_tokens: int) -> list[int]:
+    tail = row_tokens - sum(lengths)
+    return [*lengths, tail] if tail else list(lengths)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    *,
+    block_mask: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    longest: int = 0,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Query (B, H, T, D), key and value (B, Hkv, T, D) -> (B, T, H, D)."""
+    grouped = query.shape[1] != key.shape[1]
+    if cu_seqlens is not None:
+        return _varlen(query, key, value, cu_seqlens, longest, scaling, grouped), None
+    if block_mask is None:
+        raise ValueError("packed attention needs block_mask or cu_seqlens from `boundaries`")
+    out = scaled_dot_product_attention(
+        query, key, value, attn_mask=block_mask, scale=scaling, enable_gqa=grouped
+    )
+    return out.transpose(1, 2), None
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    longest: int,
+    scaling: float,
+    grouped: bool,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    B, _, T, _ = query.shape
+    q_NHD, k_NHD, v_NHD = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    out_NHD = varlen_attn(
+        q_NHD,
+        k_NHD,
+        v_NHD,
+        cu_seqlens,
+        cu_seqlens,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=grouped,
+    )
+    return out_NHD.unflatten(0, (B, T))
+
+
+AttentionInterface.register(NAME, packed_attention)

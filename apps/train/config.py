@@ -1,0 +1,273 @@
+"""Settings of `apps.train`. Presets are in presets.py.
+
+Counts are of packed rows, tokens or optimizer steps as their names say; a global batch is counted
+in packed rows over all ranks, so that the number of ranks never changes the mathematics.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from apps.common.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RopeConfig:
+    """Length extension of rotary position embeddings, saved in the exported model."""
+
+    kind: Literal["none", "linear", "yarn"] = "none"
+    """scaling rule of transformers' rope_type; none keeps the base model's"""
+    factor: float = 1.0
+    """new maximum length divided by the base model's"""
+
+    def __post_init__(self) -> None:
+        if self.kind != "none" and self.factor <= 1.0:
+            raise ConfigError(
+                f"rope.factor is {self.factor}; with rope.kind {self.kind} it must exceed 1, for "
+                "example 4 to go from 4,096 to 16,384 tokens."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    """Low-rank adapters (peft), used with `--adapter lora`."""
+
+    rank: int = 16
+    """inner dimension of each adapter"""
+    alpha: float = 32.0
+    """scale: an adapter's output is multiplied by alpha / rank"""
+    dropout: float = 0.0
+    """probability of dropping an adapter's input"""
+    targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """names of the linear layers that get an adapter"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float = 2e-5
+    """peak learning rate"""
+    beta1: float = 0.9
+    """decay of the first moment"""
+    beta2: float = 0.999
+    """decay of the second moment"""
+    eps: float = 1e-8
+    """added to the root of the second moment"""
+    weight_decay: float = 0.0
+    """decoupled weight decay per unit of learning rate"""
+    clip_norm: float = 1.0
+    """largest global gradient norm; 0 turns clipping off"""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """how the learning rate falls after the warm-up"""
+    warmup_fraction: float = 0.03
+    """share of the steps with a rising learning rate"""
+    final_fraction: float = 0.0
+    """learning rate of the last step as a share of the peak"""
+    state: Literal["fp32", "bf16", "int8"] = "fp32"
+    """precision in which AdamW's moments are kept: 8, 4 or about 2 bytes a parameter"""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_fraction", "final_fraction", "beta1", "beta2"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise ConfigError(f"optim.{name} is {value}; expected at least 0 and below 1.")
+        if self.lr <= 0:
+            raise ConfigError(f"optim.lr is {self.lr}; expected a positive learning rate.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When a run's state is written, and what is kept of it."""
+
+    interval_s: float | None = None
+    """seconds between checkpoints; default: the Young/Daly optimum of measured stall and mtbf_h"""
+    interval_steps: int | None = None
+    """optimizer steps between checkpoints; overrides interval_s"""
+    mtbf_h: float = 4.0
+    """expected hours between preemptions of the whole machine set, for the default interval"""
+    keep_last: int = 2
+    """newest complete checkpoints to keep"""
+    keep_every_steps: int = 0
+    """also keep checkpoints whose step is a multiple of this; 0 keeps none"""
+    verify: Literal["digest", "size"] = "digest"
+    """how a checkpoint is checked before it is read: whole contents, or file sizes only"""
+
+    def __post_init__(self) -> None:
+        if self.keep_last < 1:
+            raise ConfigError(f"checkpoint.keep_last is {self.keep_last}; expected at least 1.")
+        if self.interval_steps is not None and self.interval_steps < 1:
+            raise ConfigError(
+                f"checkpoint.interval_steps is {self.interval_steps}; expected at least 1."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaultConfig:
+    """What happens when something breaks."""
+
+    max_failures: int = 3
+    """errors of workers after which the run ends; preemptions are retried without limit"""
+    max_start_failures: int = 5
+    """failed attempts to place the workers after which the run ends, for a launcher to take over"""
+    collective_timeout_s: float = 600.0
+    """seconds after which a collective that does not finish counts as hung"""
+    preemption_poll_s: float = 2.0
+    """seconds between looks for a preemption notice"""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """a loss or gradient that is not finite ends the run, or its step's update is left out"""
+    on_spike: Literal["ignore", "skip", "stop"] = "ignore"
+    """what to do with a loss above spike_factor times the median of the last 50 steps"""
+    spike_factor: float = 3.0
+    """ratio to the median loss from which a step is a spike"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsConfig:
+    """What is measured and where it goes; metrics.jsonl is always written."""
+
+    val_every_steps: int = 0
+    """optimizer steps between validation losses; 0 measures only at the end"""
+    val_rows: int = 64
+    """validation rows used each time; 0 uses none"""
+    tensorboard: bool = False
+    """also write TensorBoard event files to OUT/tensorboard"""
+    usd_per_hour: float = 0.0
+    """price of all machines of the run, for the dollars shown"""
+    peak_tflops: float | None = None
+    """peak bf16 TFLOP/s of one device, for MFU; default: known for common GPUs"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Fine-tune a model on packed rows."""
+
+    base: str
+    """model folder or hub id to start from (Hugging Face layout, safetensors)"""
+    data: str
+    """folder written by `python -m apps.data pack` (path or URI)"""
+    out: str
+    """the run: checkpoints, metrics and settings (path or URI); the same one resumes it"""
+    max_length: int | None = None
+    """tokens a row; default: the pack's. Set it to be told when they differ"""
+    epochs: float = 3.0
+    """passes over the training rows"""
+    steps: int | None = None
+    """optimizer steps; overrides epochs"""
+    global_batch_rows: int = 96
+    """packed rows of one optimizer step, over all ranks"""
+    micro_batch_rows: int = 2
+    """packed rows that one rank computes at a time; accumulation follows from it"""
+    workers: int = 1
+    """ranks: GPUs, or CPU processes"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda when the cluster has GPUs"""
+    seed: int = 0
+    """orders the rows; with the step it is the whole state of the data"""
+    deterministic: bool = False
+    """only reproducible kernels: a resumed run is bit-identical to an undisturbed one"""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """compute type; weights, gradient reduction and losses stay fp32"""
+    strategy: Literal["fsdp", "deepspeed"] = "fsdp"
+    """how weights, gradients and optimizer state are sharded over the ranks"""
+    wrap: Literal["layer", "root"] = "layer"
+    """FSDP units: each decoder layer, or the whole model at once (faster for small models)"""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """recompute nothing, half of the matrix products, or every layer in the backward pass"""
+    compile: bool = False
+    """torch.compile each decoder layer"""
+    cpu_offload: bool = False
+    """keep weights, gradients and optimizer state in host memory"""
+    adapter: Literal["none", "lora"] = "none"
+    """train all weights, or low-rank adapters only"""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    rope: RopeConfig = field(default_factory=RopeConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    faults: FaultConfig = field(default_factory=FaultConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    allow_change: bool = False
+    """resume although the data or a setting that changes the mathematics is another one"""
+
+    def __post_init__(self) -> None:
+        for name in ("global_batch_rows", "micro_batch_rows", "workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        if self.workers > self.global_batch_rows:
+            raise ConfigError(
+                f"{self.workers} workers share {self.global_batch_rows} rows a step; use at most "
+                f"{self.global_batch_rows} workers or a larger global_batch_rows."
+            )
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; expected at least 1.")
+        if self.epochs <= 0:
+            raise ConfigError(f"epochs is {self.epochs}; expected more than 0.")
+        if self.strategy == "deepspeed" and self.adapter == "lora":
+            raise ConfigError("adapter lora needs strategy fsdp; leave --strategy out.")
+        if self.strategy == "deepspeed" and self.optim.state != "fp32":
+            raise ConfigError(
+                "optim.state bf16 and int8 need strategy fsdp; leave one of them out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseConfig:
+    """Pre-train a small model on plain text, to have something to fine-tune."""
+
+    text: tuple[str, ...]
+    """text files (one passage a line; .jsonl reads the field `text`) or folders of them"""
+    out: str
+    """folder of the model to write (Hugging Face layout)"""
+    template: str = "vicuna-v1.1"
+    """chat template saved with the tokenizer"""
+    vocab_size: int = 2100
+    """entries of the byte-level BPE tokenizer, special tokens included"""
+    hidden_size: int = 320
+    """width"""
+    layers: int = 2
+    """decoder layers"""
+    heads: int = 5
+    """attention heads"""
+    ffn_size: int = 1024
+    """inner width of the feed-forward layers"""
+    max_position: int = 2048
+    """longest sequence, in tokens, that the model is meant for"""
+    tokens: int = 200_000
+    """tokens of pre-training"""
+    row_tokens: int = 256
+    """tokens a row"""
+    batch_rows: int = 4
+    """rows of one optimizer step"""
+    lr: float = 2e-3
+    """peak learning rate"""
+    threads: int = 0
+    """CPU threads; 0 takes all"""
+    seed: int = 0
+    """seed of weights and order"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """Turn a run's checkpoint into a Hugging Face model folder."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """the run, as given to `run --out`"""
+    out: str
+    """model folder to write (path or URI)"""
+    step: int | None = None
+    """checkpoint to export; default: the newest complete one"""
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """type of the exported weights"""
+    adapter_only: bool = False
+    """of a LoRA run, export the adapter instead of the merged model"""
+    push: str | None = None
+    """hub id to upload the folder to (uses the token of `hf auth login`)"""

@@ -1,0 +1,76 @@
+"""Cross entropy of the supervised tokens, without ever holding all logits.
+
+Positions without loss are dropped before the output layer; the rest goes through it in chunks. The
+gradient of each chunk is computed while its logits are alive, so nothing is recomputed and only one
+chunk of logits exists at a time (the idea of Liger's and torchtune's fused linear cross entropy, in
+plain torch).
+
+Legend: N supervised positions, E hidden size, V vocabulary, C positions of a chunk.
+"""
+
+import torch
+from torch.nn import functional
+
+IGNORE = -100
+CHUNK_POSITIONS = 1024
+
+
+def supervised_loss(
+    hidden: torch.Tensor, weight_VE: torch.Tensor, labels: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Sum of the cross entropies times `scale`, fp32 scalar.
+
+    `hidden` (..., E) and `labels` (...) are aligned: labels holds the next token of each position,
+    or IGNORE. `scale` is one over the supervised tokens of the whole global batch.
+    """
+    flat = labels.reshape(-1)
+    keep = (flat != IGNORE).nonzero().squeeze(1)
+    hidden_NE = hidden.reshape(-1, hidden.shape[-1]).index_select(0, keep)
+    return _ChunkedCrossEntropy.apply(hidden_NE, weight_VE, flat[keep], scale)
+
+
+def next_token_labels(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Labels shifted by one: position t holds token t+1 where that token carries loss.
+
+    The first token of a conversation never carries loss, so nothing crosses a boundary.
+    """
+    labels = torch.full_like(ids_BT, IGNORE)
+    labels[:, :-1] = torch.where(mask_BT[:, 1:], ids_BT[:, 1:], IGNORE)
+    return labels
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_NE, weight_VE, labels_N, scale):  # type: ignore[override]
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        total = torch.zeros((), dtype=torch.float32, device=hidden_NE.device)
+        grad_hidden = torch.empty_like(hidden_NE) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight_VE, dtype=torch.float32) if wants_weight else None
+        for start in range(0, len(labels_N), CHUNK_POSITIONS):
+            stop = start + CHUNK_POSITIONS
+            hidden_CE, labels_C = hidden_NE[start:stop], labels_N[start:stop]
+            logits_CV = functional.linear(hidden_CE, weight_VE).float()
+            log_normalizer_C = logits_CV.logsumexp(-1)
+            picked_C = logits_CV.gather(1, labels_C[:, None]).squeeze(1)
+            total += (log_normalizer_C - picked_C).sum()
+            if not (wants_hidden or wants_weight):
+                continue
+            grad_CV = logits_CV.sub_(log_normalizer_C[:, None]).exp_()
+            grad_CV[torch.arange(len(labels_C), device=grad_CV.device), labels_C] -= 1.0
+            grad_CV = grad_CV.mul_(scale).to(weight_VE.dtype)
+            if grad_hidden is not None:
+                grad_hidden[start:stop] = grad_CV @ weight_VE
+            if grad_weight is not None:
+                grad_weight += grad_CV.T @ hidden_CE
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight_VE.dtype
+        return total * scale
+
+    @staticmethod
+    def backward(ctx, grad_output):  # type: ignore[override]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
+        if grad_weight is not None:
+            grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
+        return grad_hidden, grad_weight, None, None

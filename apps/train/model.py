@@ -1,0 +1,188 @@
+"""Build a LLaMA-family model without weights, shard it, then read each shard from safetensors.
+
+Every rank builds the model on the meta device and, after sharding, reads only the slices of the
+files that it owns: no rank ever holds the whole model, and nothing is sent between ranks.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+
+import torch
+from safetensors import safe_open
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from apps.common.errors import CorruptError, InputError, NotFoundError
+from apps.train import attention
+from apps.train.config import RopeConfig
+
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
+
+
+def fetch_base(base: str) -> str:
+    """Local folder of a model folder or hub id; only safetensors weights are accepted."""
+    folder = base if os.path.isdir(base) else _download(base)
+    names = set(os.listdir(folder))
+    if "config.json" not in names:
+        raise NotFoundError(
+            f"{base} has no config.json; expected a Hugging Face model folder or a hub id."
+        )
+    if not any(n.endswith(".safetensors") for n in names):
+        pickled = next((n for n in _PICKLES if n in names), None)
+        if pickled:
+            raise InputError(
+                f"{base} holds pickled weights ({pickled}), which can run code when they are read; "
+                'convert them on a machine you trust: python -c "from transformers import '
+                "AutoModelForCausalLM as M; M.from_pretrained('FOLDER').save_pretrained('NEW')\"."
+            )
+        raise NotFoundError(f"{base} has no *.safetensors file; expected a model's weights.")
+    return folder
+
+
+def _download(base: str) -> str:
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        raise NotFoundError(
+            f"Base model {base} is not a folder; expected a model folder or a hub id such as "
+            "meta-llama/Llama-3.1-8B."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(
+            base, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise NotFoundError(
+            f"Base model {base} is neither a folder nor could it be downloaded from the hub "
+            f"({' '.join(str(error).split())[:200]}); check its name, the network, `hf auth login`."
+        ) from error
+
+
+def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedConfig:
+    """The base model's config, with the length extension, checked against the row length."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if rope.kind != "none":
+        original = config.max_position_embeddings
+        config.rope_parameters = {
+            **config.rope_parameters,
+            "rope_type": rope.kind,
+            "factor": rope.factor,
+        }
+        if rope.kind == "yarn":
+            config.rope_parameters["original_max_position_embeddings"] = original
+        config.max_position_embeddings = int(original * rope.factor)
+    reach = config.max_position_embeddings
+    if row_tokens > reach:
+        raise InputError(
+            f"Rows have {row_tokens} tokens but the model reaches {reach}; pack with --max-length "
+            f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // reach)}."
+        )
+    return config
+
+
+def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without storage, fp32, whose attention takes packed rows."""
+    config.use_cache = False
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation=attention.NAME, trust_remote_code=False
+        )
+    model.tie_weights()
+    return model
+
+
+def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The repeated blocks of a model, in order."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [m for m in model.modules() if type(m).__name__ in names]
+
+
+def materialize(model: torch.nn.Module, device: torch.device) -> None:
+    """Give parameters and buffers storage. Buffers (rotary tables) get their values again."""
+    model.to_empty(device=device)
+    for module in model.modules():
+        if any(True for _ in module.buffers(recurse=False)) and hasattr(module, "config"):
+            fresh = type(module)(config=module.config)
+            for name, value in fresh.named_buffers(recurse=False):
+                getattr(module, name).copy_(value)
+
+
+def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | None = None) -> None:
+    """Fill the parameters from safetensors files, each rank reading its own slices.
+
+    `names` maps a parameter's name to the name in the files where they differ (adapters).
+    """
+    files = _tensor_files(folder)
+    missing = []
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            stored = (names or {}).get(name, name)
+            if stored not in files:
+                missing.append(name)
+                continue
+            _read_into(parameter, os.path.join(folder, files[stored]), stored)
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    if unexplained := [n for n in missing if n not in tied and "lora_" not in n]:
+        raise CorruptError(
+            f"{folder} lacks {len(unexplained)} weights of its own config, first "
+            f"{unexplained[0]}; download the model again."
+        )
+
+
+def _tensor_files(folder: str) -> dict[str, str]:
+    """File of each stored tensor."""
+    index = os.path.join(folder, "model.safetensors.index.json")
+    if os.path.exists(index):
+        with open(index) as handle:
+            return json.load(handle)["weight_map"]
+    found: dict[str, str] = {}
+    for name in sorted(n for n in os.listdir(folder) if n.endswith(".safetensors")):
+        with safe_open(os.path.join(folder, name), framework="pt") as tensors:
+            found |= dict.fromkeys(tensors.keys(), name)
+    return found
+
+
+def _read_into(parameter: torch.Tensor, path: str, name: str) -> None:
+    with safe_open(path, framework="pt") as tensors:
+        stored = tensors.get_slice(name)
+        if list(stored.get_shape()) != list(parameter.shape):
+            raise CorruptError(
+                f"{name} in {path} has shape {list(stored.get_shape())}; the config says "
+                f"{list(parameter.shape)}. Download the model again."
+            )
+        if not isinstance(parameter, DTensor):
+            parameter.copy_(stored[...])
+            return
+        local = parameter.to_local()
+        if local.numel() == 0:
+            return
+        shape, offset = compute_local_shape_and_global_offset(
+            parameter.shape, parameter.device_mesh, parameter.placements
+        )
+        local.copy_(stored[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
+
+
+def full_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Whole parameters one at a time (a collective over all ranks), tied ones once."""
+    for name, parameter in model.named_parameters():
+        yield (
+            name,
+            parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach(),
+        )
+
+
+@torch.no_grad()
+def fill_randomly(model: torch.nn.Module, seed: int) -> None:
+    """Weights of about the usual scale, for measuring a shape without its files."""
+    generator: dict[torch.device, torch.Generator] = {}
+    for parameter in model.parameters():
+        part = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        if part.device not in generator:
+            generator[part.device] = torch.Generator(part.device).manual_seed(seed)
+        if parameter.dim() == 1:
+            part.fill_(1.0)
+        else:
+            part.normal_(std=0.02, generator=generator[part.device])

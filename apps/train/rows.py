@@ -1,0 +1,105 @@
+"""Packed rows in memory, and how rows become the tensors of a micro-batch.
+
+Legend: B rows of a micro-batch, T tokens a row.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from apps.train.attention import boundaries
+from apps.train.batches import NO_ROW
+from apps.train.loss import next_token_labels
+
+
+class Rows(Protocol):
+    """What training needs of packed rows."""
+
+    row_tokens: int
+    pad_id: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def supervised(self) -> np.ndarray:
+        """Tokens with loss of each row."""
+        ...
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """ids (T,), loss mask (T,) and the lengths of the conversations in the row."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Rows held as arrays: ids and loss_mask (R, T), lengths as one list a row."""
+
+    ids: np.ndarray
+    loss_mask: np.ndarray
+    lengths: list[list[int]]
+    pad_id: int = 0
+
+    @property
+    def row_tokens(self) -> int:
+        return self.ids.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def supervised(self) -> np.ndarray:
+        """Tokens with loss of each row; a conversation's first token has no predecessor."""
+        counts = self.loss_mask.sum(1)
+        for index, lengths in enumerate(self.lengths):
+            counts[index] -= self.loss_mask[index, _starts(lengths)].sum()
+        return counts
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        return self.ids[index], self.loss_mask[index], self.lengths[index]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Tensors of one forward pass."""
+
+    ids_BT: torch.Tensor
+    labels_BT: torch.Tensor
+    position_ids_BT: torch.Tensor
+    attention: dict[str, torch.Tensor | int]
+    num_tokens: int
+    """real tokens: the tails and the rows without loss are not counted"""
+    squared_tokens: int
+    """sum of the squared conversation lengths, for the true cost of attention"""
+
+
+def micro_batch(rows: Rows, indices: np.ndarray, device: torch.device) -> MicroBatch:
+    """Assemble the rows of one micro-batch; NO_ROW becomes a row of padding without loss."""
+    T = rows.row_tokens
+    ids = np.full((len(indices), T), rows.pad_id, dtype=np.int64)
+    mask = np.zeros((len(indices), T), dtype=bool)
+    lengths: list[list[int]] = []
+    for slot, index in enumerate(indices):
+        if index == NO_ROW:
+            lengths.append([])
+            continue
+        ids[slot], mask[slot], row_lengths = rows.row(int(index))
+        mask[slot, _starts(row_lengths)] = False
+        lengths.append(list(row_lengths))
+    edges = boundaries(lengths, T, device)
+    ids_BT = torch.from_numpy(ids)
+    labels_BT = next_token_labels(ids_BT, torch.from_numpy(mask))
+    return MicroBatch(
+        ids_BT=ids_BT.to(device, non_blocking=True),
+        labels_BT=labels_BT.to(device, non_blocking=True),
+        position_ids_BT=edges.position_ids_BT,
+        attention=edges.kwargs,
+        num_tokens=sum(map(sum, lengths)),
+        squared_tokens=sum(n * n for row in lengths for n in row),
+    )
+
+
+def _starts(lengths: list[int]) -> np.ndarray:
+    return np.cumsum([0, *lengths[:-1]]) if lengths else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,136 @@
+"""How the model's state is spread over the ranks: what the loop needs, and FSDP2.
+
+The loop only sees `Strategy`; DeepSpeed's is in deepspeed_strategy.py.
+"""
+
+import math
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel
+
+from apps.train import model, optim, shard
+from apps.train.config import RunConfig
+from apps.train.loss import supervised_loss
+from apps.train.rows import MicroBatch
+
+
+class PackedModel(torch.nn.Module):
+    """A causal language model whose forward pass returns the loss of packed rows."""
+
+    def __init__(self, causal_lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.causal_lm = causal_lm
+
+    def forward(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        """Cross entropy summed over the supervised tokens, times `scale`; fp32 scalar."""
+        output = self.causal_lm.base_model(
+            input_ids=batch.ids_BT,
+            position_ids=batch.position_ids_BT,
+            use_cache=False,
+            **batch.attention,
+        )
+        weight_VE = self.causal_lm.get_output_embeddings().weight
+        return supervised_loss(output.last_hidden_state, weight_VE, batch.labels_BT, scale)
+
+
+class Strategy(Protocol):
+    """Sharded model and optimizer."""
+
+    device: torch.device
+    causal_lm: PreTrainedModel
+
+    def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        """Forward pass; a scalar on the device."""
+        ...
+
+    def evaluate(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        """Forward pass without gradients."""
+        ...
+
+    def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
+        """Add the gradients; `is_last` marks the last micro-batch of a step."""
+        ...
+
+    def update(self, learning_rate: float) -> float:
+        """Clip and step; returns the global gradient norm. Not finite: weights stay as they are."""
+        ...
+
+    def discard(self) -> None:
+        """Drop the gradients of this step."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Tensors to checkpoint, or to fill from one before `load_state`."""
+        ...
+
+    def load_state(self, state: dict[str, Any], updates: int) -> None:
+        """Take over a filled `state` after that many updates."""
+        ...
+
+
+class FsdpStrategy:
+    """FSDP2 over all ranks of the process group (one rank included)."""
+
+    def __init__(self, config: RunConfig, causal_lm: PreTrainedModel, device: torch.device) -> None:
+        self.device = device
+        self.causal_lm = causal_lm
+        self._clip_norm = config.optim.clip_norm
+        self._root = PackedModel(causal_lm)
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        shard.parallelize(self._root, model.decoder_layers(causal_lm), mesh, config)
+        model.materialize(causal_lm, torch.device("cpu") if config.cpu_offload else device)
+        self._trainable = {n: p for n, p in causal_lm.named_parameters() if p.requires_grad}
+        self._optimizer = optim.make_optimizer(self._trainable.values(), config.optim)
+
+    def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        return self._root(batch, scale)
+
+    @torch.no_grad()
+    def evaluate(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        self._root.eval()
+        loss = self._root(batch, scale)
+        self._root.train()
+        for module in self._root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # the next forward pass must gather again
+        return loss
+
+    def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
+        self._root.set_is_last_backward(is_last)
+        loss.backward()
+
+    def update(self, learning_rate: float) -> float:
+        norm = self._gradient_norm()
+        if math.isfinite(norm):
+            if self._clip_norm and norm > self._clip_norm:
+                torch._foreach_mul_(self._gradients(), self._clip_norm / norm)
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            self._optimizer.step()
+        self.discard()
+        return norm
+
+    def discard(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        model_state = {n: p.detach() for n, p in self._trainable.items()}
+        moments = optim.moments(self._optimizer, self._trainable)
+        return {"model": model_state, "moments": moments}
+
+    def load_state(self, state: dict[str, Any], updates: int) -> None:
+        optim.set_moments(self._optimizer, self._trainable, state["moments"], updates)
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [optim.local(p.grad) for p in self._trainable.values() if p.grad is not None]
+
+    def _gradient_norm(self) -> float:
+        squared = torch.zeros((), dtype=torch.float64, device=self.device)
+        for norm in torch._foreach_norm(self._gradients()):
+            squared += norm.double().to(self.device) ** 2
+        dist.all_reduce(squared)
+        return float(squared.sqrt())

@@ -1,0 +1,177 @@
+"""What one rank does: set up, resume, train. Pure PyTorch; the process group must exist.
+
+with process_group():                 # one rank, for scripts and benchmarks
+    work(config, run_uri, rows)
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from apps.train import adapter, checkpoint, hardware, model
+from apps.train.batches import BatchOrder, order_of
+from apps.train.config import RunConfig
+from apps.train.loop import Hooks, Loop, Progress
+from apps.train.metrics import Meter, MetricsLog
+from apps.train.rows import Rows
+from apps.train.shape import from_config
+from apps.train.strategy import FsdpStrategy, Strategy
+
+
+@contextlib.contextmanager
+def process_group(backend: str = "gloo") -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def work(
+    config: RunConfig,
+    train_rows: Rows,
+    val_rows: Rows | None = None,
+    *,
+    commit: dict[str, Any] | None = None,
+    hooks: Hooks | None = None,
+    random_weights: bool = False,
+) -> Progress:
+    """Train `config` on this rank to the end, resuming from config.out's newest checkpoint.
+
+    `commit` goes into every checkpoint's marker. `random_weights` leaves the base model's weights
+    unread (benchmarks of a shape).
+    """
+    hooks = hooks or Hooks()
+    device = rank_device(config)
+    configure_torch(config)
+    strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
+    checkpoints = checkpoint.Checkpoints(config.out, config.checkpoint, device.type)
+    progress = resume(config, strategy, hooks)
+    loop = Loop(
+        config=config,
+        order=run_order(config, len(train_rows)),
+        train_rows=train_rows,
+        val_rows=val_rows,
+        strategy=strategy,
+        meter=make_meter(config, strategy, train_rows.row_tokens),
+        checkpoints=checkpoints,
+        commit=commit or {},
+        hooks=_logged(hooks, config, progress.step) if dist.get_rank() == 0 else hooks,
+        progress=progress,
+    )
+    loop.run()
+    checkpoints.close()
+    return loop.progress
+
+
+def run_order(config: RunConfig, num_rows: int) -> BatchOrder:
+    """The order in which a run of `config` visits its rows."""
+    return order_of(
+        num_rows=num_rows,
+        global_batch_rows=config.global_batch_rows,
+        seed=config.seed,
+        epochs=config.epochs,
+        steps=config.steps,
+    )
+
+
+def rank_device(config: RunConfig) -> torch.device:
+    """This rank's device; on CUDA it becomes the current one."""
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def configure_torch(config: RunConfig) -> None:
+    """Process-wide settings of the numerics."""
+    torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def make_strategy(
+    config: RunConfig, device: torch.device, row_tokens: int, *, random_weights: bool = False
+) -> Strategy:
+    """The base model, sharded and filled with its weights."""
+    folder = model.fetch_base(config.base)
+    causal_lm = model.build_on_meta(model.read_config(folder, config.rope, row_tokens))
+    if config.adapter == "lora":
+        adapter.inject(causal_lm, config.lora)
+    strategy = FsdpStrategy(config, causal_lm, device)
+    if random_weights:
+        model.fill_randomly(causal_lm, config.seed)
+    else:
+        model.load_weights(causal_lm, folder, adapter.stored_names(causal_lm))
+    adapter.fill(causal_lm, config.seed)
+    return strategy
+
+
+def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:
+    device = strategy.device
+    peak = config.metrics.peak_tflops and config.metrics.peak_tflops * hardware.TERA
+    if peak is None and device.type == "cuda":
+        known = hardware.recognise(torch.cuda.get_device_name(device))
+        peak = known.peak_flops if known else None
+    return Meter(
+        config.metrics,
+        from_config(strategy.causal_lm.config.to_dict()),
+        row_tokens=row_tokens,
+        world_size=dist.get_world_size(),
+        device=device,
+        peak_flops=peak,
+    )
+
+
+def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
+    """Load the newest whole checkpoint of the run, if there is one; a collective."""
+    found = _agree(config, hooks)
+    if found is None:
+        return Progress()
+    state = strategy.state()
+    checkpoint.load(found, state)
+    strategy.load_state(state, found.commit["updates"])
+    if dist.get_rank() == 0:
+        checkpoint.drop_after(config.out, found.step)
+        hooks.on_event("resumed", {"step": found.step, "checkpoint": found.uri})
+    dist.barrier()
+    return Progress(**{name: found.commit[name] for name in vars(Progress())})
+
+
+def _agree(config: RunConfig, hooks: Hooks) -> checkpoint.Checkpoint | None:
+    """Rank 0 chooses the checkpoint, so that no two ranks see different storage."""
+    choice: list[Any] = [None]
+    if dist.get_rank() == 0:
+
+        def tell(sentence: str) -> None:
+            hooks.on_event("checkpoint.skipped", {"reason": sentence})
+
+        choice[0] = checkpoint.newest(config.out, config.checkpoint.verify, tell)
+    dist.broadcast_object_list(choice, src=0)
+    return choice[0]
+
+
+def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Hooks:
+    """The hooks, with every step's record also written to the run's metrics."""
+    log = MetricsLog(config.out, resumed_step=resumed_step, tensorboard=config.metrics.tensorboard)
+
+    def on_step(record: dict[str, Any]) -> None:
+        log.write(record)
+        hooks.on_step(record)
+        if record["step"] == record["num_steps"]:
+            log.close()
+
+    return Hooks(
+        on_step=on_step,
+        on_event=hooks.on_event,
+        preempted=hooks.preempted,
+        after_preemption=hooks.after_preemption,
+    )
