@@ -1,0 +1,228 @@
+"""Turns a cloud's spot notice into a Ray drain, so that training saves before the machine goes.
+
+    python cluster/spot_watch.py                 # on every node; cluster/run_ray.sh starts it
+
+Nobody else does: Ray does not read the clouds' notices, and SkyPilot 0.14 watches for them in
+Kubernetes pods only. Polls the instance metadata of AWS, GCP or Azure; on a firm reclaim it runs
+`ray drain-node` for this machine's node, which `ray.train.get_preemption_info()` then shows to
+every rank. Standard library only. Ends when this machine's Ray ends.
+
+AWS: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
+GCP: https://cloud.google.com/compute/docs/instances/preemptible
+Azure: https://learn.microsoft.com/azure/virtual-machines/linux/scheduled-events
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+METADATA_URL = "http://169.254.169.254"
+GCP_NOTICE_S = 30.0
+"""GCP tells that the machine is being reclaimed, not when; this is what it promises"""
+AZURE_EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
+AZURE_NAME = "/metadata/instance/compute/name?api-version=2021-02-01&format=text"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """A firm announcement that this machine will be taken away."""
+
+    seconds_left: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RayNode:
+    """This machine's node in the Ray cluster that is ours."""
+
+    node_id: str
+    gcs_address: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metadata:
+    """HTTP client of the link-local metadata service."""
+
+    url: str = METADATA_URL
+    timeout_s: float = 2.0
+
+    def get(self, path: str, *, method: str = "GET", **headers: str) -> str | None:
+        """Body of a 200 answer; None for any other status.
+
+        Raises OSError when the service does not answer.
+        """
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.url + path, method=method, headers=named)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=self.timeout_s) as response:
+                return response.read().decode()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return None
+
+
+def aws_notice(metadata: Metadata) -> Notice | None:
+    """The reclaim of an AWS spot instance; a mere rebalance recommendation is not one."""
+    token = _aws_token(metadata)
+    body = metadata.get("/latest/meta-data/spot/instance-action", X_aws_ec2_metadata_token=token)
+    if body is None:
+        return None
+    action = json.loads(body)
+    at = datetime.fromisoformat(action["time"])
+    return Notice(seconds_left=_seconds_until(at), text=f"AWS: {action['action']} at {at}")
+
+
+def _aws_token(metadata: Metadata) -> str:
+    ttl = {"X_aws_ec2_metadata_token_ttl_seconds": "60"}
+    return metadata.get("/latest/api/token", method="PUT", **ttl) or ""
+
+
+def gcp_notice(metadata: Metadata) -> Notice | None:
+    """The reclaim of a GCP spot or preemptible machine."""
+    body = metadata.get("/computeMetadata/v1/instance/preempted", Metadata_Flavor="Google")
+    if body is None or body.strip().upper() != "TRUE":
+        return None
+    return Notice(seconds_left=GCP_NOTICE_S, text="GCP: preempted")
+
+
+def azure_notice(metadata: Metadata) -> Notice | None:
+    """The reclaim of this Azure spot machine; its scale set's other machines are not meant."""
+    body = metadata.get(AZURE_EVENTS, Metadata="true")
+    events = json.loads(body)["Events"] if body else []
+    preempts = [event for event in events if event["EventType"] == "Preempt"]
+    if not preempts:
+        return None
+    name = (metadata.get(AZURE_NAME, Metadata="true") or "").strip()
+    for event in preempts:
+        if name in event["Resources"]:
+            at = parsedate_to_datetime(event["NotBefore"]) if event["NotBefore"] else None
+            left = _seconds_until(at) if at else 0.0
+            return Notice(seconds_left=left, text=f"Azure: preempt at {at or 'once'}")
+    return None
+
+
+def _seconds_until(at: datetime) -> float:
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+Watch = Callable[[Metadata], Notice | None]
+
+
+def find_cloud(metadata: Metadata) -> tuple[str, Watch] | None:
+    """Name and watch of the cloud whose metadata service answers here; None elsewhere."""
+    probes: list[tuple[str, Watch, Callable[[], str | None]]] = [
+        ("AWS", aws_notice, lambda: _aws_token(metadata)),
+        ("GCP", gcp_notice, lambda: metadata.get("/computeMetadata/v1/", Metadata_Flavor="Google")),
+        ("Azure", azure_notice, lambda: metadata.get(AZURE_EVENTS, Metadata="true")),
+    ]
+    for name, watch, probe in probes:
+        try:
+            if probe():
+                return name, watch
+        except OSError:
+            continue
+    return None
+
+
+def find_ray_node(gcs_port: int, proc: Path = Path("/proc")) -> RayNode | None:
+    """This machine's node of the Ray whose head listens on `gcs_port`.
+
+    Read from the raylet's own command line. SkyPilot runs a second Ray of its own beside ours; the
+    port tells them apart.
+    """
+    for cmdline in proc.glob("[0-9]*/cmdline"):
+        try:
+            argv = cmdline.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue  # the process ended meanwhile
+        if not argv[0].endswith("/raylet"):
+            continue
+        flags = dict(arg.lstrip("-").split("=", 1) for arg in argv if "=" in arg)
+        address, node_id = flags.get("gcs-address", ""), flags.get("node_id")
+        if node_id and address.endswith(f":{gcs_port}"):
+            return RayNode(node_id=node_id, gcs_address=address)
+    return None
+
+
+def drain(node: RayNode, notice: Notice) -> bool:
+    """Tell Ray that the node goes; True when Ray accepted it."""
+    command = [
+        *("ray", "drain-node", "--address", node.gcs_address, "--node-id", node.node_id),
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", notice.text),
+        *("--deadline-remaining-seconds", str(int(notice.seconds_left))),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        say(f"Ray did not accept the drain: {result.stderr.strip()[-500:]}")
+    return result.returncode == 0
+
+
+def poll(watch: Watch, metadata: Metadata) -> Notice | None:
+    """One look at the metadata; a service that does not answer or answers oddly is told."""
+    try:
+        return watch(metadata)
+    except (OSError, ValueError, KeyError) as error:
+        say(f"the metadata service did not answer as documented: {error!r}; asking again")
+        return None
+
+
+def follow(args: argparse.Namespace) -> None:
+    """Poll until a notice came and Ray took it, or this machine's Ray is gone."""
+    args.notice_file.unlink(missing_ok=True)
+    metadata = Metadata(url=args.metadata_url)
+    found = find_cloud(metadata)
+    if found is None:
+        say("no cloud that announces a reclaim; the timed checkpoints are the guarantee")
+        return
+    cloud, watch = found
+    say(f"watching {cloud} every {args.interval_s:g} s")
+    started = time.monotonic()
+    while True:
+        node = find_ray_node(args.gcs_port)
+        if node is None and time.monotonic() - started > args.start_grace_s:
+            say(f"no Ray on port {args.gcs_port} here any more")
+            return
+        notice = poll(watch, metadata) if node else None
+        if node and notice:
+            say(f"{notice.text}, {notice.seconds_left:.0f} s left; draining node {node.node_id}")
+            args.notice_file.write_text(notice.text + "\n")
+            if drain(node, notice):
+                return
+        time.sleep(args.interval_s)
+
+
+def say(text: str) -> None:
+    print(f"spot_watch: {text}", flush=True)
+
+
+def main() -> int:
+    summary = __doc__.partition("\n")[0] if __doc__ else None
+    parser = argparse.ArgumentParser(prog="spot_watch", description=summary)
+    parser.add_argument("--gcs-port", type=int, default=6379, help="port of our Ray's head")
+    parser.add_argument("--metadata-url", default=METADATA_URL, help="metadata service, for tests")
+    parser.add_argument("--interval-s", type=float, default=2.0, help="seconds between two looks")
+    parser.add_argument(
+        "--start-grace-s", type=float, default=300.0, help="seconds that Ray has to appear"
+    )
+    parser.add_argument(
+        "--notice-file",
+        type=Path,
+        default=Path("/tmp/cria-spot-notice"),
+        help="written when a notice came; run_ray.sh reads it",
+    )
+    follow(parser.parse_args())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
