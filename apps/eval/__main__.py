@@ -1,0 +1,46 @@
+"""Questions → answers → judgments → report.
+
+    python -m apps.eval answer --questions built-in --model tuned=http://127.0.0.1:8000/v1 \\
+        base=http://127.0.0.1:8000/v1 --out eval/
+    python -m apps.eval judge eval/ --protocol pairwise-swap --judge gpt-4o --max-usd 20
+    python -m apps.eval report eval/
+    python -m apps.eval replay
+
+On a cluster: `ray job submit --working-dir . -- python -m apps.eval judge ...`.
+Reads questions and OpenAI-compatible endpoints; writes one evaluation folder: questions.jsonl,
+answers/, judgments/, report.json and report.html.
+"""
+
+import sys
+
+from apps.common.cli import Command, run
+from apps.eval.answering import answer
+from apps.eval.config import (
+    AnswerConfig,
+    JudgeConfig,
+    ReparseConfig,
+    ReplayConfig,
+    ReportConfig,
+)
+from apps.eval.judging import judge, reparse
+from apps.eval.replay import replay
+from apps.eval.report import report
+
+COMMANDS = {
+    "answer": Command(
+        config=AnswerConfig, run=answer, help="put questions to models, or import their answers"
+    ),
+    "judge": Command(
+        config=JudgeConfig, run=judge, help="judge answers; every response is paid for once"
+    ),
+    "reparse": Command(
+        config=ReparseConfig, run=reparse, help="read stored judgments anew; costs nothing"
+    ),
+    "report": Command(
+        config=ReportConfig, run=report, help="score a folder into report.json and report.html"
+    ),
+    "replay": Command(config=ReplayConfig, run=replay, help="recompute the published Vicuna table"),
+}
+
+if __name__ == "__main__":
+    sys.exit(run("apps.eval", COMMANDS))

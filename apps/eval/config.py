@@ -1,0 +1,166 @@
+"""Settings of every `python -m apps.eval` command; one line of doc, with the unit, per field."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from apps.common.errors import ConfigError
+
+ProtocolName = Literal["vicuna-blog", "pairwise-swap", "single", "mt-bench", "verdict"]
+Folder = Annotated[str, tyro.conf.Positional]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerConfig:
+    """Puts questions to models behind OpenAI-compatible endpoints; run again to go on."""
+
+    questions: str
+    """Questions file (any layout of apps/eval/questions.py), or `built-in`."""
+    out: str
+    """Evaluation folder; answers go to answers/<name>.jsonl."""
+    model: tuple[str, ...] = ()
+    """NAME=URL[#ENDPOINT_MODEL] of each contestant; NAME alone is an OpenAI model."""
+    answers: tuple[str, ...] = ()
+    """NAME=FILE of contestants without an endpoint (FastChat, MT-bench, AlpacaEval layouts)."""
+    references: str | None = None
+    """MT-bench's file of reference answers, to be joined to the questions."""
+    temperature: float | None = None
+    """Sampling temperature for every question; by default it depends on the category."""
+    top_p: float = 1.0
+    """Nucleus of the sampling, 0-1."""
+    max_tokens: int = 1024
+    """Longest answer per turn, tokens."""
+    system: str | None = None
+    """System prompt; none by default."""
+    seed: int | None = None
+    """Sampling seed sent to the endpoint, where it supports one."""
+    concurrency: int = 16
+    """Conversations in flight per model."""
+    timeout_s: float = 300.0
+    """Longest wait for one answer, seconds."""
+    max_attempts: int = 8
+    """Tries of one request before its question is left unanswered."""
+    api_key_env: str = "CRIA_API_KEY"
+    """Variable with the key of the endpoints given by URL; OpenAI's own uses OPENAI_API_KEY."""
+
+    def __post_init__(self) -> None:
+        if not self.model and not self.answers:
+            raise ConfigError("answer needs contestants: --model NAME=URL or --answers NAME=FILE")
+        _positive(self, "max_tokens", "concurrency", "timeout_s", "max_attempts")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeConfig:
+    """Judges all answers of a folder; every response is kept and paid for once."""
+
+    dir: Folder
+    """Evaluation folder made by `answer`."""
+    protocol: ProtocolName = "pairwise-swap"
+    """How the judge is asked; see apps/eval/protocols.py."""
+    judge: tuple[str, ...] = ("offline",)
+    """Judges: `offline` (chrF against references, not a GPT) or OpenAI model names."""
+    against: str | None = None
+    """Compare every other model with this one only, shown second; by default all pairs."""
+    repeats: int = 1
+    """Times each judgment is made."""
+    max_usd: float | None = None
+    """Never spend more than this on the folder's judgments, US dollars, all runs together."""
+    dry_run: bool = False
+    """Print calls, tokens, dollars and minutes, and stop."""
+    backend: Literal["live", "batch"] = "live"
+    """Live calls, or the Batch API (half the price, up to a day)."""
+    concurrency: int = 32
+    """Calls in flight, all tasks together."""
+    requests_per_min: float = 500.0
+    """Rate limit of the judge's account, requests a minute."""
+    tokens_per_min: float = 200_000.0
+    """Rate limit of the judge's account, prompt and completion tokens a minute."""
+    num_tasks: int = 2
+    """Ray tasks that share the calls."""
+    timeout_s: float = 120.0
+    """Longest wait for one response, seconds."""
+    max_attempts: int = 10
+    """Tries of one call before it is left for the next run."""
+    max_asks: int = 3
+    """Responses asked for until one can be read; each is kept and paid for."""
+    temperature: float | None = None
+    """Judge's temperature; by default the protocol's."""
+    max_tokens: int | None = None
+    """Longest judgment, tokens; by default the protocol's. Doubled after a truncated one."""
+    self_checks: int = 10
+    """Questions on which a model meets itself (A/A check); pairwise protocols, GPT judges."""
+    canaries: bool = True
+    """Also judge fixed pairs with a known winner, to see a judge drift; GPT judges."""
+    prompt_file: str | None = None
+    """FastChat's prompt.jsonl for vicuna-blog in its historical wording, without hardening."""
+    usd_per_million_prompt_tokens: float | None = None
+    """Price of a judge that apps/eval/prices.py does not list, US dollars."""
+    usd_per_million_completion_tokens: float | None = None
+    """Price of a judge that apps/eval/prices.py does not list, US dollars."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "repeats", "concurrency", "requests_per_min", "tokens_per_min")
+        _positive(self, "num_tasks", "timeout_s", "max_attempts", "max_asks")
+        if not self.judge:
+            raise ConfigError("judge needs at least one --judge, such as offline or gpt-4o")
+        if self.max_usd is not None and self.max_usd < 0:
+            raise ConfigError(f"max_usd is {self.max_usd:g}; expected 0 or more US dollars")
+        if self.prompt_file and self.protocol != "vicuna-blog":
+            raise ConfigError("prompt_file holds vicuna-blog prompts; add --protocol vicuna-blog")
+        if self.backend == "batch" and "offline" in self.judge:
+            raise ConfigError("the offline judge makes no API calls; drop --backend batch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReparseConfig:
+    """Reads all stored judgments with the current parser; makes no call."""
+
+    dir: Folder
+    """Evaluation folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Scores a folder into report.json and one self-contained report.html."""
+
+    dir: Folder
+    """Evaluation folder."""
+    title: str = "Evaluation"
+    """Heading of the page."""
+    allow_missing: bool = False
+    """Give totals although judgments are missing, with n of N beside every figure."""
+    baseline: str | None = None
+    """Model that counts as 100 % in the relative quality; by default the best one."""
+    human: str | None = None
+    """JSONL of human verdicts {question_id, models: [a, b], winner: a, b or tie}."""
+    previous: str | None = None
+    """Evaluation folder of an earlier run, to compare the judges on the canaries."""
+    contamination: str | None = None
+    """contamination.json made by `contamination`, shown beside the questions."""
+    length_control: bool = False
+    """Also fit the win rates with answer length held equal; raw figures stay beside."""
+    reference_set: bool = False
+    """Show the published tables of the Vicuna work next to this run."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    num_resamples: int = 1000
+    """Bootstrap resamples of questions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayConfig:
+    """Recomputes the published Vicuna table from its public reviews, or from Cria's score facts."""
+
+    folder: Annotated[str | None, tyro.conf.Positional] = None
+    """Folder in the blog's layout; without it the scores that Cria ships are used."""
+    mode: Literal["published", "reparsed"] = "published"
+    """Stored scores, or the current parser on the raw review texts."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def _positive(settings: object, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) <= 0:
+            raise ConfigError(f"{name} is {getattr(settings, name)}; expected more than 0")

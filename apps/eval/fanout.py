@@ -1,0 +1,165 @@
+"""Judge calls on Ray: tasks that each run a chunk with asyncio, one gate and one journal for all.
+
+A task is a process (about 140 MB), a call is a coroutine: hundreds of calls in flight need two
+processes, not hundreds. The gate actor holds requests/min, tokens/min and calls in flight for all
+of them; the journal actor is the folder's single writer and holds the budget. Both run beside the
+driver, where the folder is. A task that dies with its node is run again: the journal tells it what
+is already stored.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from apps.common.errors import CriaError
+from apps.eval.calling import Ask, Job, Tally, run_chunk
+from apps.eval.calls import Call
+from apps.eval.client import Reply, complete, connect
+from apps.eval.journal import Journal, read_raw
+from apps.eval.limits import RateGate
+from apps.eval.offline import is_offline, respond
+from apps.eval.plan import remaining
+
+POLL_S = 0.25
+TASK_CPUS = 0.25
+TASK_TRIES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    tally: Tally
+    spent_usd: float
+    gate: dict[str, float]
+
+
+GateActor = ray.remote(num_cpus=0, max_concurrency=10_000)(RateGate)
+JournalActor = ray.remote(num_cpus=0, max_concurrency=10_000)(Journal)
+
+
+class _Remote:
+    """An actor's methods as plain coroutines."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._actor, name)
+
+        async def call(*args: Any) -> Any:
+            try:
+                return await method.remote(*args)
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, CriaError) else error) from None
+
+        return call
+
+
+@ray.remote(num_cpus=TASK_CPUS, max_retries=0)
+def judge_chunk(job: Job, calls: Sequence[Call], gate: Any, journal: Any, holder: str) -> Tally:
+    return asyncio.run(_judge_chunk(job, calls, _Remote(gate), _Remote(journal), holder))
+
+
+async def _judge_chunk(
+    job: Job, calls: Sequence[Call], gate: Any, journal: Any, holder: str
+) -> Tally:
+    clients = {judge: connect(endpoint) for judge, endpoint in job.endpoints.items()}
+
+    async def ask(call: Call) -> Reply:
+        if is_offline(call.judge):
+            return _offline_reply(call)
+        endpoint = job.endpoints[call.judge]
+        return await complete(clients[call.judge], endpoint.model, call.messages, call.parameters)
+
+    made: Ask = ask
+    try:
+        return await run_chunk(calls, made, gate, journal, job.prices, job.persistence, holder)
+    finally:
+        for client in clients.values():
+            await client.close()
+
+
+def _offline_reply(call: Call) -> Reply:
+    assert call.exhibits is not None
+    return Reply(
+        text=respond(call.fmt, call.exhibits, call.nonce),
+        finish_reason="stop",
+        prompt_tokens=0,
+        completion_tokens=0,
+        endpoint_model=call.judge,
+        fingerprint=None,
+    )
+
+
+def run(job: Job, on_progress: Callable[[int, float], None]) -> Outcome:
+    """Makes all calls of a job on the connected Ray; `on_progress(stored, spent_usd)`."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    gate = GateActor.options(scheduling_strategy=here).remote(job.limits)
+    journal = JournalActor.options(scheduling_strategy=here).remote(job.directory, job.max_usd)
+    try:
+        tallies = _run_tasks(job, gate, journal, on_progress)
+        stored, spent_usd = ray.get(journal.state.remote())
+        on_progress(stored, spent_usd)
+        return Outcome(tally=_sum(tallies), spent_usd=spent_usd, gate=ray.get(gate.state.remote()))
+    finally:
+        ray.kill(gate)
+        ray.kill(journal)
+
+
+def _run_tasks(
+    job: Job, gate: Any, journal: Any, on_progress: Callable[[int, float], None]
+) -> list[Tally]:
+    settings = ray.put(replace(job, calls=()))
+    running: dict[Any, tuple[str, Sequence[Call], int]] = {}
+
+    def start(holder: str, calls: Sequence[Call], tries: int) -> None:
+        task = judge_chunk.remote(settings, calls, gate, journal, holder)
+        running[task] = (holder, calls, tries)
+
+    for number, chunk in enumerate(_chunks(job.calls, job.num_tasks)):
+        start(f"task-{number}", chunk, 1)
+    tallies: list[Tally] = []
+    try:
+        while running:
+            done, _ = ray.wait([*running], timeout=POLL_S)
+            on_progress(*ray.get(journal.state.remote()))
+            for task in done:
+                holder, calls, tries = running.pop(task)
+                try:
+                    tallies.append(ray.get(task))
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+                    ray.get(gate.forget.remote(holder))
+                    if tries >= TASK_TRIES:
+                        raise
+                    left = remaining(calls, read_raw(job.directory), job.persistence.max_asks)
+                    start(f"{holder}+", left, tries + 1)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, CriaError) else error) from None
+    finally:
+        for task in running:
+            ray.cancel(task, force=True)
+    return tallies
+
+
+def _chunks(calls: Sequence[Call], num_tasks: int) -> list[Sequence[Call]]:
+    """Dealt like cards, so that every task gets some of each model and protocol."""
+    dealt: dict[int, list[Call]] = defaultdict(list)
+    for number, call in enumerate(calls):
+        dealt[number % num_tasks].append(call)
+    return [*dealt.values()]
+
+
+def _sum(tallies: Sequence[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.stored += tally.stored
+        total.unreadable += tally.unreadable
+        total.failed += tally.failed
+        total.rejected += tally.rejected
+        total.stopped = total.stopped or tally.stopped
+        total.last_error = total.last_error or tally.last_error
+    return total

@@ -1,0 +1,205 @@
+"""What was asked, what came back, and what it cost: two append-only files and a budget over them.
+
+    judgments/intents.jsonl       a line before every send: {key, attempt, usd}; a line
+                                  {key, attempt, released: true} if it certainly cost nothing
+    judgments/raw.jsonl           a line for every response, under its key; never changed
+    judgments/parsed-<v>.jsonl    what parser version v reads in raw.jsonl; made again at will
+
+Every line is on disk (fsync) before its caller goes on; callers that arrive together share one
+fsync. What is spent is computed from these files alone: the price of every response, and the full
+reservation of every intent that was neither answered nor released, because a call that was in
+flight when the power went out may have been billed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from apps.common import storage
+from apps.common.errors import CriaError, InputError
+from apps.common.schema import JUDGMENTS_DIR
+from apps.eval.parsing import PARSER_VERSION
+
+
+class BudgetExhaustedError(CriaError):
+    """The next call could cost more than is left of --max-usd."""
+
+
+def judgments_dir(directory: str) -> str:
+    folder = storage.join(directory, JUDGMENTS_DIR)
+    if not storage.is_local(folder):
+        raise InputError(
+            f"{directory} is remote, and judgments are appended and fsynced one by one; expected a "
+            "local or mounted folder; copy it to a bucket afterwards"
+        )
+    return folder
+
+
+def raw_path(directory: str) -> str:
+    return storage.join(judgments_dir(directory), "raw.jsonl")
+
+
+def intents_path(directory: str) -> str:
+    return storage.join(judgments_dir(directory), "intents.jsonl")
+
+
+def parsed_path(directory: str, version: str = PARSER_VERSION) -> str:
+    return storage.join(judgments_dir(directory), f"parsed-{version}.jsonl")
+
+
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """All whole lines; [] without a file.
+
+    A torn line, left by a writer that was killed, is passed over: its call counts as not stored.
+    """
+    if not storage.exists(path):
+        return []
+    records = []
+    for line in storage.read_bytes(path).splitlines():
+        with contextlib.suppress(orjson.JSONDecodeError):
+            records.append(orjson.loads(line))
+    return records
+
+
+def read_raw(directory: str) -> list[dict[str, Any]]:
+    return read_lines(raw_path(directory))
+
+
+@dataclass(slots=True)
+class _Append:
+    path: str
+    line: bytes
+    done: asyncio.Future[None]
+
+
+class Journal:
+    """The single writer of a judgments folder, with the budget that it implies."""
+
+    def __init__(self, directory: str, max_usd: float | None) -> None:
+        self._raw = storage.local_path(raw_path(directory))
+        self._intents = storage.local_path(intents_path(directory))
+        self._max_usd = max_usd
+        responses = read_lines(self._raw)
+        stored = {record["key"] for record in responses}
+        self._charged_usd = sum(record["usd"] for record in responses)
+        unanswered = _open_intents(read_lines(self._intents), stored)
+        self.lost_usd = sum(unanswered.values())
+        self._charged_usd += self.lost_usd
+        self._num_stored = 0
+        self._reserved: dict[tuple[str, int], float] = {}
+        self._first_attempt = {key: n + 1 for key, n in _last_attempts(self._intents).items()}
+        self._room = asyncio.Condition()
+        self._queue: list[_Append] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def state(self) -> tuple[int, float]:
+        """Responses stored since the start, and US dollars charged, certainly or possibly."""
+        return self._num_stored, self._charged_usd
+
+    async def open_call(self, key: str, usd: float) -> int:
+        """Reserves `usd` (an upper bound) and writes the intent; returns the attempt's number.
+
+        Waits while calls in flight could still free enough; raises BudgetExhaustedError if not.
+        """
+        async with self._room:
+            while not self._fits(usd):
+                if not self._reserved:
+                    raise BudgetExhaustedError(
+                        f"the next call may cost ${usd:.4f} and ${self._charged_usd:.4f} of "
+                        f"--max-usd {self._max_usd:g} is spent; raise --max-usd to go on: what is "
+                        "stored is not paid again"
+                    )
+                await self._room.wait()
+            attempt = self._first_attempt.get(key, 0)
+            self._first_attempt[key] = attempt + 1
+            self._reserved[key, attempt] = usd
+        await self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
+        return attempt
+
+    async def store(self, record: dict[str, Any], attempt: int) -> None:
+        """Appends a response and turns its reservation into its price."""
+        await self._append(self._raw, record)
+        self._num_stored += 1
+        await self._settle(record["key"], attempt, record["usd"])
+
+    async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
+        """Ends an attempt without a response; an unbilled one gives its reservation back."""
+        if may_be_billed:
+            await self._settle(key, attempt, self._reserved[key, attempt])
+            return
+        await self._append(self._intents, {"key": key, "attempt": attempt, "released": True})
+        await self._settle(key, attempt, 0.0)
+
+    def _fits(self, usd: float) -> bool:
+        if self._max_usd is None:
+            return True
+        return self._charged_usd + sum(self._reserved.values()) + usd <= self._max_usd + 1e-12
+
+    async def _settle(self, key: str, attempt: int, usd: float) -> None:
+        async with self._room:
+            self._reserved.pop((key, attempt))
+            self._charged_usd += usd
+            self._room.notify_all()
+
+    async def _append(self, path: str, record: dict[str, Any]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Append(path, orjson.dumps(record) + b"\n", done))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        await done
+
+    async def _flush(self) -> None:
+        while self._queue:
+            batch, self._queue = self._queue, []
+            try:
+                await asyncio.to_thread(_append_all, batch)
+            except BaseException as error:
+                for item in batch:
+                    item.done.set_exception(error)
+                raise
+            for item in batch:
+                item.done.set_result(None)
+
+
+def _append_all(batch: Iterable[_Append]) -> None:
+    by_path: dict[str, list[bytes]] = {}
+    for item in batch:
+        by_path.setdefault(item.path, []).append(item.line)
+    for path, lines in by_path.items():
+        storage.append_line(path, b"".join(lines))
+
+
+def _open_intents(intents: Iterable[dict[str, Any]], stored: set[str]) -> dict[Any, float]:
+    """Reserved dollars of attempts whose fate is unknown, by (key, attempt)."""
+    unknown: dict[Any, float] = {}
+    last: dict[str, int] = {}
+    for record in intents:
+        key, attempt = record["key"], record["attempt"]
+        if record.get("released"):
+            unknown.pop((key, attempt), None)
+        else:
+            unknown[key, attempt] = record["usd"]
+            last[key] = max(attempt, last.get(key, 0))
+    # The answered attempt is the last one: nothing is sent under a key that has a response.
+    for key in stored & last.keys():
+        unknown.pop((key, last[key]), None)
+    return unknown
+
+
+def _last_attempts(path: str) -> dict[str, int]:
+    last: dict[str, int] = {}
+    for record in read_lines(path):
+        last[record["key"]] = max(record["attempt"], last.get(record["key"], 0))
+    return last
+
+
+def write_parsed(directory: str, parse_record: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """Parses every stored response anew; returns how many."""
+    records = read_raw(directory)
+    lines = [orjson.dumps(parse_record(record)) + b"\n" for record in records]
+    storage.write_atomic(parsed_path(directory), b"".join(lines))
+    return len(records)

@@ -1,0 +1,169 @@
+"""One gate for all judge calls of a run: requests/min, tokens/min and calls in flight.
+
+Requests are spaced evenly, never sent in bursts. Tokens are a bucket that may go into debt and is
+corrected by what a call really used. On 429 the rate and the number in flight are cut by a factor
+and everything pauses for Retry-After; each success gives a little back (AIMD: Chiu and Jain 1989).
+One cut a pause: a burst of 429 for calls sent before the cut says nothing new.
+
+A circuit breaker sits at the same gate, because every outcome passes here: many failures in a row
+pause the run for ever longer, and a long outage ends it.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from apps.common.errors import CriaError
+
+Outcome = Literal["ok", "rate_limited", "error", "cancelled"]
+
+CUT = 0.7
+MIN_RATE_SHARE = 0.02
+DEFAULT_PAUSE_S = 2.0
+CUT_COOLDOWN_S = 5.0
+FAILURES_TO_OPEN = 24
+MAX_BREAK_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    requests_per_min: float
+    tokens_per_min: float
+    concurrency: int
+    max_outage_s: float = 600.0
+
+
+class RateGate:
+    """Lets calls through in order of arrival. Single-threaded: lives on one event loop."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._waiters: deque[tuple[asyncio.Future[None], str, int]] = deque()
+        self._in_flight: Counter[str] = Counter()
+        self._share = 1.0
+        self._window = float(limits.concurrency)
+        self._next_request_s = clock()
+        self._tokens = limits.tokens_per_min / 60.0
+        self._refilled_s = clock()
+        self._paused_until_s = clock()
+        self._last_cut_s = -1e9
+        self._failures_in_row = 0
+        self._last_ok_s = clock()
+        self._timer: asyncio.TimerHandle | None = None
+        self.num_rate_limited = 0
+        self.num_errors = 0
+        self.num_ok = 0
+        self.longest_wait_s = 0.0
+
+    async def acquire(self, holder: str, tokens: int) -> None:
+        """Returns when `holder` may send one call of about `tokens` prompt + completion tokens."""
+        started = self._clock()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((future, holder, tokens))
+        self._pump()
+        await future
+        self.longest_wait_s = max(self.longest_wait_s, self._clock() - started)
+
+    async def release(
+        self,
+        holder: str,
+        outcome: Outcome,
+        unused_tokens: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Ends a call. Raises CriaError when the endpoint has been failing for too long."""
+        self._in_flight[holder] -= 1
+        self._tokens += unused_tokens
+        if outcome == "ok":
+            self._gain()
+        elif outcome == "rate_limited":
+            self._cut(retry_after_s)
+        elif outcome == "error":
+            self._count_failure()
+        self._pump()
+
+    async def forget(self, holder: str) -> None:
+        """Frees what a dead task held."""
+        self._in_flight.pop(holder, None)
+        for waiter in [waiter for waiter in self._waiters if waiter[1] == holder]:
+            self._waiters.remove(waiter)
+            waiter[0].cancel()
+        self._pump()
+
+    async def state(self) -> dict[str, float]:
+        return {
+            "in_flight": self._in_flight.total(),
+            "window": self._window,
+            "requests_per_min": self._limits.requests_per_min * self._share,
+            "rate_limited": self.num_rate_limited,
+            "errors": self.num_errors,
+            "longest_wait_s": self.longest_wait_s,
+        }
+
+    def _pump(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiters and self._in_flight.total() < int(self._window):
+            wait_s = self._wait_s()
+            if wait_s > 0:
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._pump)
+                return
+            future, holder, tokens = self._waiters.popleft()
+            if future.done():
+                continue
+            self._in_flight[holder] += 1
+            self._tokens -= tokens
+            interval_s = 60.0 / (self._limits.requests_per_min * self._share)
+            now = self._clock()
+            # A late pump may catch up by one interval, so that timer jitter costs no throughput.
+            self._next_request_s = max(self._next_request_s, now - interval_s) + interval_s
+            future.set_result(None)
+
+    def _wait_s(self) -> float:
+        now = self._clock()
+        per_s = self._limits.tokens_per_min * self._share / 60.0
+        self._tokens = min(self._tokens + (now - self._refilled_s) * per_s, per_s)
+        self._refilled_s = now
+        until_token_s = -self._tokens / per_s if self._tokens < 0 else 0.0
+        return max(self._paused_until_s - now, self._next_request_s - now, until_token_s, 0.0)
+
+    def _gain(self) -> None:
+        self.num_ok += 1
+        self._failures_in_row = 0
+        self._last_ok_s = self._clock()
+        self._window = min(self._window + 1.0 / self._window, float(self._limits.concurrency))
+        self._share = min(self._share + 0.002, 1.0)
+
+    def _cut(self, retry_after_s: float | None) -> None:
+        self.num_rate_limited += 1
+        now = self._clock()
+        pause_s = DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s
+        self._paused_until_s = max(self._paused_until_s, now + pause_s)
+        self._check_outage(self.num_rate_limited)
+        if now - self._last_cut_s < max(pause_s, CUT_COOLDOWN_S):
+            return
+        self._last_cut_s = now
+        self._window = max(1.0, self._window * CUT)
+        self._share = max(MIN_RATE_SHARE, self._share * CUT)
+
+    def _count_failure(self) -> None:
+        self.num_errors += 1
+        self._failures_in_row += 1
+        self._check_outage(self._failures_in_row)
+        if self._failures_in_row % FAILURES_TO_OPEN == 0:
+            breaks = self._failures_in_row // FAILURES_TO_OPEN
+            self._paused_until_s = self._clock() + min(MAX_BREAK_S, 2.0**breaks)
+
+    def _check_outage(self, failures: int) -> None:
+        outage_s = max(self._paused_until_s, self._clock()) - self._last_ok_s
+        if failures >= FAILURES_TO_OPEN and outage_s > self._limits.max_outage_s:
+            raise CriaError(
+                f"the judge's endpoint has answered nothing for {outage_s:.0f} s ({failures} calls "
+                "failed in a row or were rate-limited); what is stored stays stored: run the same "
+                "command again when the endpoint is back"
+            )

@@ -1,0 +1,149 @@
+"""From a judge's text to a score or a verdict. Pure, versioned, and free to run again.
+
+The raw text is never changed; `reparse` applies the current version to all of it. Whatever cannot
+be read stays what it is (`unparsed`, `refused`, `truncated`): a failure never becomes a score.
+
+Three formats cover all protocols:
+    scores    two numbers 0-10 for the answers in displayed order (0 was given to empty answers)
+    rating    one number 1-10
+    verdict   A, B or C (tie); or one of A>>B, A>B, A=B, B>A, B>>A
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+PARSER_VERSION = "1"
+
+Status = Literal["ok", "unparsed", "refused", "truncated"]
+Format = Literal["scores", "rating", "letter", "label"]
+
+_NUMBER = r"(\d{1,3}(?:\.\d+)?)"
+_OUT_OF = r"(?:\s*/\s*10(?:\.0)?)?"
+# Two numbers alone on a line: `9 8.5`, `9, 8`, `8/10 7/10`, `**(9, 8)**`, `Scores: 9 8`.
+_PAIR_LINE = re.compile(
+    rf"^\W*(?:(?:the )?(?:final )?scores?\W{{0,4}})?{_NUMBER}{_OUT_OF}"
+    rf"(?:\s*[,;|&]\s*|\s+and\s+|\s+){_NUMBER}{_OUT_OF}\W*$",
+    re.IGNORECASE,
+)
+# `Assistant 1: 8/10`, `**Assistant 2's score:** 7`; what follows must not make it a count.
+_LABELLED = re.compile(
+    rf"(?:assistant|answer|response|chatbot)\W{{0,3}}(1|2|a|b)\b(?:['\u2019]s)?"
+    rf"\W{{0,3}}(?:score|rating)?\W{{0,3}}[:=]\W{{0,4}}{_NUMBER}{_OUT_OF}(?![\d.]*\d)(?=\s*(?:[\n(.,;*_)\]]|points?\b|$))",
+    re.IGNORECASE,
+)
+_TUPLE = re.compile(rf"[(\[]\s*{_NUMBER}{_OUT_OF}\s*,\s*{_NUMBER}{_OUT_OF}\s*[)\]]")
+_RATING = re.compile(rf"\[\[\s*(?:rating\s*:?\s*)?{_NUMBER}{_OUT_OF}\s*\]\]", re.IGNORECASE)
+_RATING_WORD = re.compile(
+    rf"\b(?:rating|score)\W{{0,6}}(?:is\W{{0,3}}|of\W{{0,3}})?{_NUMBER}{_OUT_OF}(?![\d.]*\d)"
+    r"(?!\s*(?:out of|/)\s*(?!10\b)\d)",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
+_LABEL = re.compile(r"\[\[\s*(A\s*>>\s*B|A\s*>\s*B|A\s*=\s*B|B\s*>\s*A|B\s*>>\s*A)\s*\]\]", re.I)
+_THINK = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)
+_OPEN_THINK = re.compile(r"<(think|thinking|reasoning)>", re.IGNORECASE)
+_QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
+_REFUSAL = re.compile(
+    r"\b(?:i(?:'m| am) (?:sorry|unable)|i (?:can(?:no|')t|won't|will not|must decline)"
+    r"|as an ai\b|cannot (?:assist|comply|help))",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What one judgment says. Scores and verdict refer to the displayed order."""
+
+    status: Status
+    scores: tuple[float, ...] | None = None
+    verdict: str | None = None
+
+
+def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None = None) -> Parsed:
+    """Reads a judgment; `nonce` is the tag the judge was asked to put before its verdict."""
+    if finish_reason == "content_filter":
+        return Parsed("refused")
+    was_cut = finish_reason == "length"
+    body = _THINK.sub("", unicodedata.normalize("NFKC", text))
+    body = body.replace("&gt;", ">").strip()
+    if _OPEN_THINK.search(body):
+        return Parsed("truncated" if was_cut else "unparsed")
+    # Where the verdict comes last, a text cut by the token limit holds at most a provisional one.
+    if not was_cut or (fmt == "scores" and _first_line_is_whole(body)):
+        found = _READERS[fmt](body, nonce, was_cut)
+        if found:
+            return found
+    if was_cut:
+        return Parsed("truncated")
+    return Parsed("refused" if _REFUSAL.search(body[:400]) else "unparsed")
+
+
+def _first_line_is_whole(body: str) -> bool:
+    return "\n" in body and bool(_PAIR_LINE.match(body.split("\n", 1)[0].strip()))
+
+
+def _in_range(numbers: tuple[str, ...], low: float) -> tuple[float, ...] | None:
+    values = tuple(float(number) for number in numbers)
+    return values if all(low <= value <= 10 for value in values) else None
+
+
+def _read_scores(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+    """First line `N N`; else the last `Assistant k: N`; else the last `(N, N)` or last line."""
+    lines = [line.strip() for line in body.splitlines() if line.strip()]
+    candidates = [match.groups() for line in lines[:1] if (match := _PAIR_LINE.match(line))]
+    if not candidates and not was_cut:
+        candidates += _labelled_scores(body)
+        candidates += [match.groups() for match in [*_TUPLE.finditer(body)][-1:]]
+        candidates += [match.groups() for line in lines[-1:] if (match := _PAIR_LINE.match(line))]
+    # Only the first form found counts: falling through an out-of-scale score would pick up noise.
+    scores = _in_range(candidates[0], 0.0) if candidates else None
+    return Parsed("ok", scores=scores) if scores else None
+
+
+def _labelled_scores(body: str) -> list[tuple[str, ...]]:
+    last: dict[str, str] = {}
+    for match in _LABELLED.finditer(body):
+        last["1" if match[1].lower() in "1a" else "2"] = match[2]
+    return [(last["1"], last["2"])] if len(last) == 2 else []
+
+
+def _read_rating(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+    found = _last(_RATING, body, nonce) or _last(_RATING_WORD, body, nonce)
+    scores = _in_range((found,), 1.0) if found else None
+    return Parsed("ok", scores=scores) if scores else None
+
+
+def _read_letter(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+    found = _last(_LETTER, body, nonce)
+    return Parsed("ok", verdict="C" if found.lower() == "tie" else found.upper()) if found else None
+
+
+def _read_label(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+    found = _last(_LABEL, body, nonce)
+    return Parsed("ok", verdict=re.sub(r"\s", "", found).upper()) if found else None
+
+
+def _last(pattern: re.Pattern[str], body: str, nonce: str | None) -> str | None:
+    """The first match after the nonce; else the last outside quotations; else on the last line.
+
+    A judge that quotes an answer's planted `[[A]]` is thereby not read as having said it.
+    """
+    if nonce and nonce in body:
+        tagged = pattern.findall(body[body.rindex(nonce) :])
+        if tagged:
+            return tagged[0]
+    outside = pattern.findall(_QUOTED.sub(" ", body))
+    if outside:
+        return outside[-1]
+    last_line = body.rsplit("\n", 1)[-1]
+    return next(iter(pattern.findall(last_line)[-1:]), None)
+
+
+_READERS = {
+    "scores": _read_scores,
+    "rating": _read_rating,
+    "letter": _read_letter,
+    "label": _read_label,
+}

@@ -1,0 +1,209 @@
+"""`replay`: the published Vicuna table, recomputed from its public reviews.
+
+    python -m apps.eval replay                                   from the scores that Cria ships
+    python -m apps.eval replay FOLDER --mode reparsed --json     from the blog's own files
+
+FOLDER holds question.jsonl and review/review_<baseline>_<model>.jsonl with `text` and `score`
+(github.com/lm-sys/vicuna-blog-eval, eval/table). Published arithmetic: one GPT-4 review per
+question and pair, in one order, Vicuna second; totals are plain sums over 80 reviews, so that
+Vicuna has a total of its own in every pair; the relative quality of Figure 1 chains each pair
+through Vicuna to ChatGPT: baseline / vicuna in their pair x vicuna / chatgpt in theirs.
+
+`published` uses the stored scores. Two of them, typed in by hand, contradict their review's text
+(question 70 against Bard and LLaMA); `reparsed` uses what the texts say.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from apps.common import storage
+from apps.common.errors import CorruptError, InputError, NotFoundError
+from apps.common.events import Reporter
+from apps.eval.config import ReplayConfig
+from apps.eval.journal import read_lines
+from apps.eval.parsing import parse
+from apps.eval.questions import load_questions
+
+Mode = Literal["published", "reparsed"]
+REFERENCE_BASELINES = ("gpt35", "chatgpt", "gpt-3.5-turbo")
+_REVIEW_NAME = re.compile(r"review_(.+)_([^_]+)\.jsonl")
+
+# The early draft's table: a named set to show beside one's own run. No public reviews yield it,
+# so nothing here can recompute it.
+DRAFT_TABLE = {
+    "name": "early draft (cannot be recomputed from public data)",
+    "pairs": {
+        "llama-13b": {"baseline_total": 525.5, "vicuna_total": 678.5},
+        "alpaca-13b": {"baseline_total": 603.5, "vicuna_total": 692.0},
+        "bard": {"baseline_total": 661.0, "vicuna_total": 645.0},
+        "gpt35": {"baseline_total": 678.0, "vicuna_total": 632.0},
+    },
+    "better_or_equal_to_chatgpt": 0.575,
+    "relative_quality": 0.93,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Review:
+    """One judgment of the blog's evaluation: two scores for one question."""
+
+    baseline: str
+    question_id: str
+    category: str
+    baseline_score: float
+    vicuna_score: float
+
+
+def replay(config: ReplayConfig, reporter: Reporter) -> None:
+    reviews = shipped_reviews(config.mode)
+    if config.folder is not None:
+        reviews = folder_reviews(config.folder, config.mode)
+    table = tabulate(reviews)
+    if config.json:
+        print(json.dumps({"mode": config.mode, **table}, indent=2))
+    elif reporter.is_json:
+        reporter.event("replay.done", mode=config.mode, **table)
+    else:
+        _print(table, config.mode)
+
+
+def shipped_reviews(mode: Mode) -> list[Review]:
+    """The scores of the 320 public reviews, as facts without their texts."""
+    text = files("apps.eval").joinpath("data/vicuna_blog_scores.csv").read_text()
+    kind = "score" if mode == "published" else "reparsed"
+    return [
+        Review(
+            baseline=row["baseline"],
+            question_id=row["question_id"],
+            category=row["category"],
+            baseline_score=float(row[f"baseline_{kind}"]),
+            vicuna_score=float(row[f"vicuna_{kind}"]),
+        )
+        for row in csv.DictReader(text.splitlines())
+    ]
+
+
+def folder_reviews(folder: str, mode: Mode) -> list[Review]:
+    questions = load_questions(storage.join(folder, "question.jsonl"))
+    categories = {question.question_id: question.category for question in questions}
+    reviews: list[Review] = []
+    for name in storage.list_dir(storage.join(folder, "review")):
+        found = _REVIEW_NAME.fullmatch(name)
+        if found:
+            uri = storage.join(folder, "review", name)
+            reviews += _pair(found[1], read_lines(uri), categories, mode, uri)
+    if not reviews:
+        raise NotFoundError(
+            f"{folder} has no review/review_<baseline>_<model>.jsonl; expected the layout of "
+            "vicuna-blog-eval's eval/table"
+        )
+    return reviews
+
+
+def _pair(
+    baseline: str,
+    records: Sequence[Mapping[str, Any]],
+    categories: Mapping[str, str],
+    mode: Mode,
+    uri: str,
+) -> list[Review]:
+    seen = [str(record["question_id"]) for record in records]
+    if sorted(seen) != sorted(categories):
+        raise InputError(
+            f"{uri} reviews {len(set(seen))} of {len(categories)} questions; totals with missing "
+            "or doubled items would mislead: complete the file"
+        )
+    return [
+        Review(
+            baseline=baseline,
+            question_id=str(record["question_id"]),
+            category=categories[str(record["question_id"])],
+            baseline_score=scores[0],
+            vicuna_score=scores[1],
+        )
+        for record in records
+        for scores in [_scores(record, mode, uri)]
+    ]
+
+
+def _scores(record: Mapping[str, Any], mode: Mode, uri: str) -> tuple[float, ...]:
+    if mode == "published":
+        return tuple(float(score) for score in record["score"])
+    parsed = parse(record["text"], "scores")
+    if parsed.scores is None:
+        raise CorruptError(
+            f"{uri}: the review of question {record['question_id']} is {parsed.status}; a failure "
+            "is no score: mend the text, or use --mode published"
+        )
+    return parsed.scores
+
+
+def tabulate(reviews: Sequence[Review]) -> dict[str, Any]:
+    """Totals, wins of Vicuna, categories and the chained relative quality."""
+    pairs = {}
+    for baseline in dict.fromkeys(review.baseline for review in reviews):
+        mine = [review for review in reviews if review.baseline == baseline]
+        categories = dict.fromkeys(review.category for review in mine)
+        totals = _totals(mine)
+        pairs[baseline] = {
+            "n": len(mine),
+            "baseline_total": totals["baseline"],
+            "vicuna_total": totals["vicuna"],
+            **{name: totals[name] for name in ("win", "tie", "loss")},
+            "win_rate": totals["win"] / len(mine),
+            "win_or_tie_rate": (totals["win"] + totals["tie"]) / len(mine),
+            "per_category": {
+                category: _totals(review for review in mine if review.category == category)
+                for category in categories
+            },
+        }
+    return {"pairs": pairs, **_relative_quality(pairs)}
+
+
+def _totals(reviews: Iterable[Review]) -> dict[str, float]:
+    rows = list(reviews)
+    return {
+        "baseline": sum(row.baseline_score for row in rows),
+        "vicuna": sum(row.vicuna_score for row in rows),
+        "win": sum(row.vicuna_score > row.baseline_score for row in rows),
+        "tie": sum(row.vicuna_score == row.baseline_score for row in rows),
+        "loss": sum(row.vicuna_score < row.baseline_score for row in rows),
+    }
+
+
+def _relative_quality(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Figure 1: everyone relative to ChatGPT = 100 %, through Vicuna; {} without ChatGPT."""
+    anchor = next((name for name in REFERENCE_BASELINES if name in pairs), None)
+    if anchor is None:
+        return {}
+    vicuna = pairs[anchor]["vicuna_total"] / pairs[anchor]["baseline_total"]
+    chain = {
+        name: 100 * vicuna * pair["baseline_total"] / pair["vicuna_total"]
+        for name, pair in pairs.items()
+    }
+    return {"relative_quality_percent": {**chain, "vicuna": 100 * vicuna, anchor: 100.0}}
+
+
+def _print(table: Mapping[str, Any], mode: Mode) -> None:
+    rows = Table(title=f"Vicuna blog, GPT-4 reviews, {mode} scores", title_justify="left")
+    for name in ("baseline", "baseline total", "Vicuna total", "win", "tie", "loss", "relative"):
+        rows.add_column(name, justify="left" if name == "baseline" else "right")
+    quality = table.get("relative_quality_percent", {})
+    for name, pair in table["pairs"].items():
+        relative = f"{quality[name]:.2f} %" if name in quality else ""
+        counts = [str(pair[key]) for key in ("win", "tie", "loss")]
+        rows.add_row(
+            name, f"{pair['baseline_total']:.1f}", f"{pair['vicuna_total']:.1f}", *counts, relative
+        )
+    console = Console()
+    console.print(rows)
+    if quality:
+        console.print(f"Vicuna relative to ChatGPT: {quality['vicuna']:.2f} %")
