@@ -44,3 +44,21 @@ def lost_work(interval_s: float, flush_s: float, step_s: float, notice_s: float)
         without_notice_s=bound,
         with_notice_s=step_s if fits else bound,
     )
+
+
+def wall_clock_s(
+    training_s: float,
+    stall_s: float,
+    interval_s: float,
+    between_preemptions_s: float,
+    lost_s: float,
+) -> float:
+    """Expected time to the end of a run of `training_s`, every preemption losing `lost_s`.
+
+    `lost_s` is repeated work and restart together. Infinite when preemptions lose more than they
+    leave: such a run never ends.
+    """
+    share_left = 1 - lost_s / between_preemptions_s
+    if share_left <= 0:
+        return math.inf
+    return training_s * (1 + stall_s / interval_s) / share_left

@@ -25,23 +25,40 @@ class Accelerator:
     """Dense bf16 FLOP/s; None where no figure is meaningful (a CPU)."""
     cuda_name: str = ""
     """Part of the name that CUDA reports, to recognise the card."""
+    mfu: float | None = None
+    """Utilisation (6N + 12 L d s) to expect without recomputation; None where nobody published."""
+    mfu_source: str = ""
+    """Who measured it, and on what."""
 
 
-def _gpu(name: str, memory_gib: float, peak_tflops: float, cuda_name: str) -> Accelerator:
+def _gpu(
+    name: str,
+    memory_gib: float,
+    peak_tflops: float,
+    cuda_name: str,
+    mfu: tuple[float, str] | None = None,
+) -> Accelerator:
     return Accelerator(
         name=name,
         memory_bytes=int(memory_gib * GIB),
         peak_flops=peak_tflops * TERA,
         cuda_name=cuda_name,
+        mfu=mfu[0] if mfu else None,
+        mfu_source=mfu[1] if mfu else "",
     )
 
 
+_A100 = (0.5957, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-80GB")
+_A100_40 = (0.4394, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-40GB")
+_H100 = (0.3979, "published: llm-foundry, 13B, 2,048 tokens, 8xH100")
+_H200 = (0.50, "the bar of benchmarks/gpu_train.py, not measured yet")
+
 ACCELERATORS = (
-    _gpu("A100-40GB", 39.4, 312, "A100-SXM4-40GB"),
-    _gpu("A100-40GB", 39.4, 312, "A100-PCIE-40GB"),
-    _gpu("A100-80GB", 79.1, 312, "A100"),
-    _gpu("H200", 139.7, 989, "H200"),
-    _gpu("H100", 79.1, 989, "H100"),
+    _gpu("A100-40GB", 39.4, 312, "A100-SXM4-40GB", _A100_40),
+    _gpu("A100-40GB", 39.4, 312, "A100-PCIE-40GB", _A100_40),
+    _gpu("A100-80GB", 79.1, 312, "A100", _A100),
+    _gpu("H200", 139.7, 989, "H200", _H200),
+    _gpu("H100", 79.1, 989, "H100", _H100),
     _gpu("B200", 178.3, 2250, "B200"),
     _gpu("L40S", 44.4, 362, "L40S"),
     _gpu("A10G", 22.1, 70, "A10G"),

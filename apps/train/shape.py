@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from apps.common import storage
 from apps.common.errors import ConfigError
 
 
@@ -39,11 +40,18 @@ class ModelShape:
         """Heads times head width: the d of the attention FLOPs."""
         return self.num_heads * self.head_dim
 
+    def linear_sizes(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each linear map of a layer, by the name transformers gives it."""
+        d, q, f = self.hidden_size, self.attention_width, self.intermediate_size
+        kv = self.num_kv_heads * self.head_dim
+        attention = {"q_proj": (d, q), "k_proj": (d, kv), "v_proj": (d, kv), "o_proj": (q, d)}
+        return {**attention, "gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d)}
+
     @property
     def layer_parameters(self) -> int:
         """Parameters of one decoder layer."""
-        attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
-        return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        matrices = sum(rows * columns for rows, columns in self.linear_sizes().values())
+        return matrices + 2 * self.hidden_size
 
     @property
     def embedding_parameters(self) -> int:
@@ -112,3 +120,16 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         context_tokens=config.get("max_position_embeddings", 2048),
     )
+
+
+def load(source: str) -> ModelShape:
+    """The shape of a model folder (path or URI), or of one in KNOWN by its name."""
+    if source in KNOWN:
+        return KNOWN[source]
+    config_uri = storage.join(source, "config.json")
+    if not storage.exists(config_uri):
+        raise ConfigError(
+            f"{source!r} is neither a model folder with a config.json nor a known shape; "
+            f"expected one of {', '.join(KNOWN)} or such a folder"
+        )
+    return from_config(storage.read_json(config_uri))

@@ -1,0 +1,384 @@
+"""What a run will need and cost, before anything is started.
+
+    python -m apps.train plan --preset vicuna-13b --gpus 8xA100-80GB --price spot
+    python -m apps.train plan --preset vicuna-7b --data PACK --gpus 1xH200 --log-format json
+
+Takes every setting of `run`, so what is planned is what is run. Reads the model's shape from
+`--base` (a folder's config.json, or a known shape), the size of the data from the pack's pack.json,
+measured speed from an earlier run's metrics.jsonl. Writes `plan.json` to `--save` when given.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+
+from apps.common import storage
+from apps.common.config import to_dict
+from apps.common.errors import ConfigError
+from apps.common.events import Reporter
+from apps.train import cadence, hardware, memory, plan_view, prices, shape, speed, workload
+from apps.train.batches import split
+from apps.train.config import RunConfig
+from apps.train.hardware import Accelerator
+from apps.train.presets import PRESETS
+
+PLAN_NAME = "plan.json"
+ON_DEMAND_MTBF_H = 168.0
+"""Hours between failures of a machine that nobody takes away."""
+STALL_FIXED_S = 2.0
+"""Part of a checkpoint's stall that does not depend on its size: barriers and planning."""
+BASES = {"vicuna-7b": "llama-7b", "vicuna-13b": "llama-13b", "vicuna-7b-16k": "llama-2-7b"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanConfig(RunConfig):
+    """Every setting of `run`, and what to plan it on."""
+
+    base: str = "llama-7b"
+    """model folder, or a known shape: llama-7b, llama-13b, llama-2-7b, llama-3-8b, debug ..."""
+    data: str = ""
+    """folder written by `python -m apps.data pack`; without it the size is stated below"""
+    out: str = ""
+    """not used by the plan"""
+    gpus: str = "8xA100-80GB"
+    """number and kind of devices, such as 8xA100-80GB, 1xH200 or 2xCPU-4GB"""
+    price: str = "spot"
+    """column of the price table (spot, on-demand, blog-2023), or US dollars per GPU and hour"""
+    prices: str | None = None
+    """price table to use in place of the one in the repository (YAML)"""
+    conversations: int = workload.VICUNA_CONVERSATIONS
+    """conversations in one epoch, when no pack is given"""
+    tokens_per_conversation: int = workload.VICUNA_TOKENS_PER_CONVERSATION
+    """real tokens of a conversation, on average, when no pack is given"""
+    fill: float = workload.PACKED_FILL
+    """real tokens as a share of packed slots, when no pack is given (padding: about .757)"""
+    mfu: float | None = None
+    """model FLOPs utilisation, 0 to 1; default: the published figure of the accelerator"""
+    tokens_per_s: float | None = None
+    """token slots a second on one device, in place of an MFU"""
+    measured: str | None = None
+    """an earlier run (its OUT) whose metrics give the speed in place of an MFU"""
+    staging_gb_per_s: float = 5.0
+    """copy of a rank's state to host memory, GB/s; training stands still meanwhile"""
+    storage_gb_per_s: float = 2.0
+    """write of a checkpoint to storage over all ranks, GB/s"""
+    restart_minutes: float = 10.0
+    """from losing the machines to training again: new machines, install, load"""
+    notice_s: float = 30.0
+    """warning before a preemption, seconds (GCP 30, AWS 120)"""
+    save: str | None = None
+    """folder to write plan.json to (path or URI)"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machines:
+    """What it runs on."""
+
+    num_gpus: int
+    accelerator: str
+    price: prices.Price
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """Memory of one GPU, in bytes."""
+
+    parts: memory.Memory
+    total_bytes: float
+    available_bytes: int
+    fits: bool
+    switches: tuple[dict[str, str], ...]
+    """Combinations that make it fit, mildest first; empty when it fits, or nothing helps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """What is trained on, over all epochs unless the name says otherwise."""
+
+    epochs: float
+    epoch_tokens: int
+    epoch_rows: int
+    row_tokens: int
+    fill: float
+    tokens: float
+    steps: int
+    global_batch_rows: int
+    micro_batch_rows: int
+    accumulation: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """Training alone, no preemption."""
+
+    mfu: float | None
+    tokens_per_s_per_gpu: float
+    """Real tokens, padding not counted."""
+    step_s: float
+    hours: float
+    gpu_hours: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoints:
+    """What a checkpoint is and costs."""
+
+    size_bytes: float
+    """Whole state over all ranks: fp32 weights and the moments."""
+    stall_s: float
+    """Training stands still for each."""
+    flush_s: float
+    """Background write after that."""
+    interval_s: float
+    overhead: float
+    """Share of time lost to stalls and repeated work."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preemptions:
+    """What losing the machines costs."""
+
+    mtbf_h: float
+    """Mean time between preemptions, hours."""
+    expected: float | None
+    """Number over the whole run; null when it would never end."""
+    lost_work: cadence.LostWork
+    restart_s: float
+    notice_s: float
+    hours: float | None
+    """Wall clock of the run with them, expected; null when it would never end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """US dollars."""
+
+    training_usd: float
+    expected_usd: float | None
+    """With preemptions and restarts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything a run will need."""
+
+    model: str
+    parameters: int
+    trained_parameters: int
+    machines: Machines
+    memory: Fit
+    data: Data
+    training: Training
+    checkpoints: Checkpoints
+    preemptions: Preemptions
+    cost: Cost
+
+
+def run_plan(config: PlanConfig, reporter: Reporter) -> None:
+    """Print the plan; with `save`, write it as JSON."""
+    plan = make_plan(config)
+    if reporter.is_json:
+        reporter.event("plan", **to_dict(plan))
+    else:
+        for line in plan_view.lines(plan):
+            reporter.line(line)
+    if config.save:
+        storage.write_json(storage.join(config.save, PLAN_NAME), to_dict(plan))
+
+
+def make_plan(config: PlanConfig) -> Plan:
+    """Everything that follows from the settings; ConfigError says what does not."""
+    model = shape.load(config.base)
+    num_gpus, accelerator = hardware.parse(config.gpus)
+    price = prices.find(config.price, accelerator.name, config.prices)
+    work = _workload(config)
+    setup = make_setup(config, model, num_gpus, work.row_tokens, on_cpu=accelerator.name == "CPU")
+    training = _training(config, model, setup, accelerator, work)
+    checkpoints = _checkpoints(config, model, setup, price)
+    preemptions = _preemptions(config, training, checkpoints, price)
+    usd_per_hour = num_gpus * price.usd_per_gpu_hour
+    hours = preemptions.hours
+    return Plan(
+        model=config.base,
+        parameters=model.num_parameters,
+        trained_parameters=setup.adapter_parameters or model.num_parameters,
+        machines=Machines(num_gpus=num_gpus, accelerator=accelerator.name, price=price),
+        memory=_fit(config, model, setup, accelerator),
+        data=_data(config, work, setup),
+        training=training,
+        checkpoints=checkpoints,
+        preemptions=preemptions,
+        cost=Cost(
+            training_usd=training.hours * usd_per_hour,
+            expected_usd=None if hours is None else hours * usd_per_hour,
+        ),
+    )
+
+
+def _workload(config: PlanConfig) -> workload.Workload:
+    if config.data:
+        work = workload.from_pack(config.data, config.epochs)
+    else:
+        tokens = config.conversations * config.tokens_per_conversation
+        row_tokens = config.max_length or workload.ROW_TOKENS
+        work = workload.stated(tokens, row_tokens, config.epochs, config.fill)
+    if config.steps is not None:
+        return work.cut(config.steps * config.global_batch_rows)
+    return work
+
+
+def make_setup(
+    config: RunConfig, model: shape.ModelShape, world_size: int, row_tokens: int, *, on_cpu: bool
+) -> memory.Setup:
+    """The switches of a run that decide its memory, on `world_size` ranks."""
+    accumulation, rows = split(config.global_batch_rows, world_size, config.micro_batch_rows)
+    return memory.Setup(
+        world_size=world_size,
+        row_tokens=row_tokens,
+        micro_batch_rows=rows,
+        accumulation=accumulation,
+        activation_checkpointing=config.activation_checkpointing,
+        optimizer_state=config.optim.state,
+        compute_bytes=2 if config.precision == "bf16" else 4,
+        cpu_offload=config.cpu_offload,
+        strategy=config.strategy,
+        wrap=config.wrap,
+        adapter_parameters=adapter_parameters(config, model) if config.adapter == "lora" else 0,
+        on_cpu=on_cpu,
+    )
+
+
+def adapter_parameters(config: RunConfig, model: shape.ModelShape) -> int:
+    """Trainable parameters of the LoRA adapter: rank x (inputs + outputs) of each target."""
+    sizes = model.linear_sizes()
+    unknown = [name for name in config.lora.targets if name not in sizes]
+    if unknown:
+        raise ConfigError(f"lora.targets has {unknown}; a LLaMA layer has {', '.join(sizes)}")
+    per_layer = sum(sum(sizes[name]) for name in config.lora.targets)
+    return config.lora.rank * per_layer * model.num_layers
+
+
+def _fit(
+    config: PlanConfig, model: shape.ModelShape, setup: memory.Setup, accelerator: Accelerator
+) -> Fit:
+    parts = memory.estimate(model, setup)
+    fits = parts.device <= accelerator.memory_bytes
+    lora = adapter_parameters(config, model)
+    found = [] if fits else memory.remedies(model, setup, accelerator, lora)
+    return Fit(
+        parts=parts,
+        total_bytes=parts.device,
+        available_bytes=accelerator.memory_bytes,
+        fits=fits,
+        switches=tuple(memory.changes(setup, other) for other in found),
+    )
+
+
+def _data(config: PlanConfig, work: workload.Workload, setup: memory.Setup) -> Data:
+    return Data(
+        epochs=work.epochs,
+        epoch_tokens=work.epoch_tokens,
+        epoch_rows=work.epoch_rows,
+        row_tokens=work.row_tokens,
+        fill=work.fill,
+        tokens=work.tokens,
+        steps=work.steps(config.global_batch_rows),
+        global_batch_rows=config.global_batch_rows,
+        micro_batch_rows=setup.micro_batch_rows,
+        accumulation=setup.accumulation,
+        source=work.source,
+    )
+
+
+def _training(
+    config: PlanConfig,
+    model: shape.ModelShape,
+    setup: memory.Setup,
+    accelerator: Accelerator,
+    work: workload.Workload,
+) -> Training:
+    rate = _speed(config, model, setup, accelerator)
+    seconds = work.slots / (rate.slots_per_s * setup.world_size)
+    return Training(
+        mfu=rate.mfu,
+        tokens_per_s_per_gpu=rate.slots_per_s * work.fill,
+        step_s=seconds / work.steps(config.global_batch_rows),
+        hours=seconds / 3600,
+        gpu_hours=seconds / 3600 * setup.world_size,
+        source=rate.source,
+    )
+
+
+def _speed(
+    config: PlanConfig, model: shape.ModelShape, setup: memory.Setup, accelerator: Accelerator
+) -> speed.Speed:
+    if config.tokens_per_s is not None:
+        source = "stated with --tokens-per-s"
+        return speed.from_rate(model, setup, accelerator, config.tokens_per_s, source)
+    if config.measured is not None:
+        rate = speed.measured_rate(config.measured)
+        return speed.from_rate(model, setup, accelerator, rate, f"measured in {config.measured}")
+    return speed.from_mfu(model, setup, accelerator, config.mfu)
+
+
+def _checkpoints(
+    config: PlanConfig, model: shape.ModelShape, setup: memory.Setup, price: prices.Price
+) -> Checkpoints:
+    trained = setup.adapter_parameters or model.num_parameters
+    size = trained * (memory.MASTER_BYTES + memory.STORED_MOMENT_BYTES[setup.optimizer_state])
+    stall = STALL_FIXED_S + size / setup.world_size / (config.staging_gb_per_s * 1e9)
+    flush = size / (config.storage_gb_per_s * 1e9)
+    between = _mtbf_h(config, price) * 3600
+    stated = config.checkpoint.interval_s
+    interval = stated or cadence.optimal_interval_s(stall, between, flush)
+    return Checkpoints(
+        size_bytes=size,
+        stall_s=stall,
+        flush_s=flush,
+        interval_s=interval,
+        overhead=cadence.overhead(stall, between, interval),
+    )
+
+
+def _mtbf_h(config: PlanConfig, price: prices.Price) -> float:
+    return config.checkpoint.mtbf_h if price.preemptible else ON_DEMAND_MTBF_H
+
+
+def _preemptions(
+    config: PlanConfig, training: Training, checkpoints: Checkpoints, price: prices.Price
+) -> Preemptions:
+    mtbf_h = _mtbf_h(config, price)
+    restart_s = config.restart_minutes * 60
+    lost = cadence.lost_work(
+        checkpoints.interval_s, checkpoints.flush_s, training.step_s, config.notice_s
+    )
+    wall_s = cadence.wall_clock_s(
+        training.hours * 3600,
+        checkpoints.stall_s,
+        checkpoints.interval_s,
+        mtbf_h * 3600,
+        lost.expected_s + restart_s,
+    )
+    ends = math.isfinite(wall_s)
+    return Preemptions(
+        mtbf_h=mtbf_h,
+        expected=wall_s / 3600 / mtbf_h if ends else None,
+        lost_work=lost,
+        restart_s=restart_s,
+        notice_s=config.notice_s,
+        hours=wall_s / 3600 if ends else None,
+    )
+
+
+def presets() -> dict[str, Callable[[], PlanConfig]]:
+    """The presets of `run`, each with the model it is meant for."""
+    return {name: partial(_preset, name) for name in PRESETS}
+
+
+def _preset(name: str) -> PlanConfig:
+    recipe = PRESETS[name]()
+    settings = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    return PlanConfig(**{**settings, "base": BASES.get(name, name)})

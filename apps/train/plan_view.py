@@ -1,0 +1,143 @@
+"""The plan as text for a terminal: one block per question a user asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apps.train.plan import Plan
+
+GB = 1e9
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """Lines of the report, in the order: what, memory, data, time, cost, faults."""
+    yield from _machines(plan)
+    yield from _memory(plan)
+    yield from _data(plan)
+    yield from _time(plan)
+    yield from _faults(plan)
+    yield from _cost(plan)
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<13}{text}"
+
+
+def _machines(plan: Plan) -> Iterator[str]:
+    machines = plan.machines
+    trained = ""
+    if plan.trained_parameters != plan.parameters:
+        trained = f", {plan.trained_parameters / 1e6:,.1f} M of them trained"
+    yield _row("model", f"{plan.model}: {_count(plan.parameters)} parameters{trained}")
+    yield _row(
+        "machines",
+        f"{machines.num_gpus} x {machines.accelerator} at ${machines.price.usd_per_gpu_hour:.2f} "
+        f"per GPU-hour, {machines.price.name} ({machines.price.source})",
+    )
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    fit = plan.memory
+    free = fit.available_bytes - fit.total_bytes
+    over = f"DOES NOT FIT: {-free / GB:.1f} GB over"
+    verdict = f"fits, {free / GB:.1f} GB free" if fit.fits else over
+    yield _row(
+        "memory",
+        f"{fit.total_bytes / GB:.1f} of {fit.available_bytes / GB:.1f} GB per GPU: {verdict}",
+    )
+    for part in fields(fit.parts):
+        size = getattr(fit.parts, part.name)
+        if size:
+            yield _row("", f"{part.name.replace('_', ' '):<17}{size / GB:9.2f} GB")
+    if fit.fits:
+        return
+    if not fit.switches:
+        yield _row("", "no switch makes it fit: take more or larger GPUs")
+    for number, switches in enumerate(fit.switches):
+        words = " ".join(_flag(name, value) for name, value in switches.items())
+        yield _row("", f"{'fits with' if number == 0 else 'or with':<11}{words}")
+
+
+def _flag(name: str, value: str) -> str:
+    """A switch as it is typed: settings of the optimizer are nested, booleans take no value."""
+    option = {"optimizer_state": "optim.state"}.get(name, name).replace("_", "-")
+    return f"--{option}" if value == "true" else f"--{option} {value}"
+
+
+def _data(plan: Plan) -> Iterator[str]:
+    data = plan.data
+    yield _row(
+        "data",
+        f"{_count(data.epoch_tokens)} tokens in {data.epoch_rows:,} rows of {data.row_tokens:,} "
+        f"({data.fill:.1%} full), {data.epochs:g} epochs: {_count(data.tokens)} tokens "
+        f"({data.source})",
+    )
+    yield _row(
+        "steps",
+        f"{data.steps:,} of {data.global_batch_rows} rows: {data.accumulation} x "
+        f"{data.micro_batch_rows} rows on each of {plan.machines.num_gpus} ranks",
+    )
+
+
+def _time(plan: Plan) -> Iterator[str]:
+    training = plan.training
+    mfu = "" if training.mfu is None else f" at {training.mfu:.1%} MFU"
+    yield _row(
+        "time",
+        f"{_duration(training.hours * 3600)} of training, {training.gpu_hours:,.1f} GPU-hours{mfu} "
+        f"({training.source})",
+    )
+    yield _row(
+        "speed",
+        f"{training.tokens_per_s_per_gpu:,.0f} real tokens/s per GPU, "
+        f"{training.step_s:.1f} s per step",
+    )
+
+
+def _faults(plan: Plan) -> Iterator[str]:
+    saved, faults = plan.checkpoints, plan.preemptions
+    yield _row(
+        "checkpoint",
+        f"{saved.size_bytes / GB:.1f} GB every {_duration(saved.interval_s)}: stands still "
+        f"{saved.stall_s:.1f} s, writes {_duration(saved.flush_s)} in the background, "
+        f"{saved.overhead:.1%} of the time",
+    )
+    lost = faults.lost_work
+    yield _row(
+        "lost work",
+        f"at most {_duration(lost.without_notice_s)} without notice (interval + flush), "
+        f"{_duration(lost.with_notice_s)} with {faults.notice_s:g} s of notice; "
+        f"{_duration(lost.expected_s)} expected",
+    )
+    if faults.hours is None:
+        yield _row("preemptions", f"one in {faults.mtbf_h:g} h loses more than it leaves: no end")
+        return
+    yield _row(
+        "preemptions",
+        f"{faults.expected:.1f} expected, one in {faults.mtbf_h:g} h, each "
+        f"{_duration(faults.restart_s)} to restart: {_duration(faults.hours * 3600)} until the end",
+    )
+
+
+def _cost(plan: Plan) -> Iterator[str]:
+    cost = plan.cost
+    expected = "no end" if cost.expected_usd is None else f"${cost.expected_usd:,.2f} expected"
+    yield _row("cost", f"${cost.training_usd:,.2f} for training alone, {expected} with preemptions")
+
+
+def _count(value: float) -> str:
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            return f"{value / unit:,.2f}{name}"
+    return f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,69 @@
+"""What an accelerator costs per hour: the dated table `prices.yaml`, or the user's own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.common import config as configs
+from apps.common.errors import ConfigError
+
+TABLE = Path(__file__).with_name("prices.yaml")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """One price and where it comes from."""
+
+    name: str
+    """`spot`, `on-demand`, another column of the table, or `stated`."""
+    usd_per_gpu_hour: float
+    """US dollars per accelerator and hour."""
+    source: str
+    """Who says so, and when."""
+
+    @property
+    def preemptible(self) -> bool:
+        """Whether the machine can be taken away: anything but an on-demand price."""
+        return self.name != "on-demand"
+
+
+def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
+    """The price called `price` of one accelerator; a number is taken as it is.
+
+    ConfigError names the columns the table does have.
+    """
+    if stated := _number(price):
+        return Price(name="stated", usd_per_gpu_hour=stated, source="stated with --price")
+    table_uri = table_uri or str(TABLE)
+    table = configs.load_yaml(table_uri)
+    columns = _columns(table, table_uri).get(accelerator, {})
+    if price not in columns:
+        have = ", ".join(columns) or "no price at all"
+        raise ConfigError(
+            f"{table_uri} has no {price!r} price for {accelerator} (it has {have}); "
+            "give --price USD_PER_GPU_HOUR or your own table with --prices FILE"
+        )
+    entry = columns[price]
+    source = f"{entry.get('source', table_uri)}, seen {entry.get('seen', table.get('updated'))}"
+    return Price(name=price, usd_per_gpu_hour=float(entry["usd"]), source=source)
+
+
+def _columns(table: Mapping[str, Any], table_uri: str) -> Mapping[str, Any]:
+    columns = table.get("usd_per_gpu_hour")
+    if not isinstance(columns, Mapping):
+        raise ConfigError(
+            f"{table_uri} has no mapping usd_per_gpu_hour; expected accelerator -> price name "
+            f"-> {{usd, seen, source}} as in {TABLE.name}"
+        )
+    return columns
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    if value <= 0:
+        raise ConfigError(f"--price {text} is not positive; give US dollars per GPU and hour")
+    return value

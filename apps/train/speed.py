@@ -1,0 +1,88 @@
+"""How fast a run will go: from a stated or published MFU, or from an earlier run's metrics."""
+
+import statistics
+from dataclasses import dataclass
+
+from apps.common import config as configs
+from apps.common import storage
+from apps.common.errors import ConfigError, InputError
+from apps.train import flops
+from apps.train.config import RunConfig
+from apps.train.hardware import Accelerator
+from apps.train.memory import Setup
+from apps.train.metrics import read_metrics
+from apps.train.shape import ModelShape
+
+RECOMPUTE_SHARE = {"none": 1.0, "selective": 0.88, "full": 0.79}
+"""Speed that remains with activation checkpointing: torchtitan, 13B on A100 (61.1 % MFU -> 53.8 %);
+torchtune, full recomputation (-21 %)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """Speed of one device."""
+
+    slots_per_s: float
+    """Token slots a second, padding included: what MFU is counted on."""
+    mfu: float | None
+    """Model FLOPs utilisation, 6N + 12 L d s; None on a device without a stated peak."""
+    source: str
+    """Where the figure comes from."""
+
+
+def from_mfu(
+    shape: ModelShape, setup: Setup, accelerator: Accelerator, stated_mfu: float | None
+) -> Speed:
+    """Speed at the stated utilisation, else at the published one less the recomputation."""
+    if accelerator.peak_flops is None:
+        raise ConfigError(
+            f"{accelerator.name} has no peak to take a share of; give --measured RUN, the "
+            "--out of an earlier run, or --tokens-per-s"
+        )
+    mfu, source = _utilisation(setup, accelerator, stated_mfu)
+    per_token = flops.nominal_flops_per_token(shape, setup.row_tokens)
+    return Speed(slots_per_s=mfu * accelerator.peak_flops / per_token, mfu=mfu, source=source)
+
+
+def _utilisation(
+    setup: Setup, accelerator: Accelerator, stated_mfu: float | None
+) -> tuple[float, str]:
+    if stated_mfu is not None:
+        if not 0 < stated_mfu < 1:
+            raise ConfigError(f"--mfu is {stated_mfu}; expected a share between 0 and 1")
+        return stated_mfu, "stated with --mfu"
+    if accelerator.mfu is None:
+        raise ConfigError(
+            f"no utilisation is published for {accelerator.name}; give --mfu, for example 0.4"
+        )
+    share = RECOMPUTE_SHARE[setup.activation_checkpointing]
+    source = accelerator.mfu_source
+    if share < 1:
+        source += f", x {share} for {setup.activation_checkpointing} recomputation"
+    return accelerator.mfu * share, source
+
+
+def from_rate(
+    shape: ModelShape, setup: Setup, accelerator: Accelerator, slots_per_s: float, source: str
+) -> Speed:
+    """Speed that somebody measured, in token slots a second on one device."""
+    per_token = flops.nominal_flops_per_token(shape, setup.row_tokens)
+    peak = accelerator.peak_flops
+    mfu = None if peak is None else flops.mfu(slots_per_s, per_token, peak)
+    return Speed(slots_per_s=slots_per_s, mfu=mfu, source=source)
+
+
+def measured_rate(run_uri: str) -> float:
+    """Token slots a second on one device in an earlier run: median of its second half."""
+    records = read_metrics(run_uri)
+    settings_uri = storage.join(run_uri, configs.RESOLVED_NAME)
+    if not records or not storage.exists(settings_uri):
+        raise InputError(
+            f"{run_uri} has no metrics.jsonl with its settings beside it; expected the --out of an "
+            "earlier `python -m apps.train run`"
+        )
+    settings = configs.load(RunConfig, settings_uri)
+    if settings.max_length is None:
+        raise InputError(f"{settings_uri} does not say max_length; expected a run's own settings")
+    step_s = statistics.median(r["step_s"] for r in records[len(records) // 2 :])
+    return settings.global_batch_rows * settings.max_length / step_s / settings.workers

@@ -1,0 +1,83 @@
+"""How much there is to train on: tokens, packed rows, optimizer steps.
+
+Either measured, from the `pack.json` of a packed folder, or stated as conversations and tokens per
+conversation. The defaults are the published Vicuna set: 70,000 conversations at the 2,960 tokens
+that FastChat's own figures give (370 M tokens over 125,000 conversations).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from apps.common.errors import InputError
+from apps.common.packs import open_pack
+
+VICUNA_CONVERSATIONS = 70_000
+VICUNA_TOKENS_PER_CONVERSATION = 2_960
+ROW_TOKENS = 2_048
+PACKED_FILL = 0.985
+"""Share of a packed row that is real tokens, when no pack is at hand."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """One epoch's data and how often it is seen."""
+
+    epoch_tokens: int
+    """Real tokens in one epoch."""
+    epoch_rows: int
+    """Packed rows in one epoch."""
+    row_tokens: int
+    """Token slots of a row."""
+    epochs: float
+    """Times the data is seen."""
+    source: str
+    """Where the figures come from."""
+
+    @property
+    def fill(self) -> float:
+        """Share of slots that hold real tokens."""
+        return self.epoch_tokens / (self.epoch_rows * self.row_tokens)
+
+    @property
+    def tokens(self) -> float:
+        """Real tokens over all epochs."""
+        return self.epoch_tokens * self.epochs
+
+    @property
+    def slots(self) -> float:
+        """Token slots over all epochs: what the machine computes on."""
+        return self.epoch_rows * self.row_tokens * self.epochs
+
+    def steps(self, global_batch_rows: int) -> int:
+        """Optimizer steps: the epochs laid end to end and cut into global batches."""
+        return math.ceil(round(self.epoch_rows * self.epochs) / global_batch_rows)
+
+    def cut(self, rows: int) -> "Workload":
+        """The same data for `rows` rows in all, however many epochs that is."""
+        return replace(self, epochs=rows / self.epoch_rows)
+
+
+def stated(epoch_tokens: float, row_tokens: int, epochs: float, fill: float) -> Workload:
+    """A workload from token counts alone."""
+    return Workload(
+        epoch_tokens=round(epoch_tokens),
+        epoch_rows=math.ceil(epoch_tokens / fill / row_tokens),
+        row_tokens=row_tokens,
+        epochs=epochs,
+        source=f"stated, at {fill:.1%} fill",
+    )
+
+
+def from_pack(pack_uri: str, epochs: float) -> Workload:
+    """The training split of a packed folder."""
+    info = open_pack(pack_uri).info
+    train = info.splits["train"]
+    if not train.num_rows:
+        raise InputError(f"{pack_uri} has no training rows; pack more conversations.")
+    return Workload(
+        epoch_tokens=train.num_tokens,
+        epoch_rows=train.num_rows,
+        row_tokens=info.max_length,
+        epochs=epochs,
+        source=pack_uri,
+    )

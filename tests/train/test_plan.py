@@ -1,0 +1,253 @@
+"""`apps.train plan`: its arithmetic against the published cost of Vicuna, and what it says."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from apps.common import config as configs
+from apps.common import packs
+from apps.common.errors import ConfigError, InputError
+from apps.common.templates import NAMED
+from apps.train import plan_view, prices, shape, workload
+from apps.train.plan import PlanConfig, make_plan, presets
+from apps.train.presets import debug
+
+VICUNA_13B = presets()["vicuna-13b"]()
+VICUNA_7B = presets()["vicuna-7b"]()
+
+
+def test_tokens_are_the_published_sets():
+    plan = make_plan(VICUNA_13B)
+    assert plan.data.epoch_tokens == pytest.approx(207e6, rel=0.01)
+    assert plan.data.tokens == pytest.approx(622e6, rel=0.01)
+    assert 3_150 < plan.data.steps < 3_250  # 134 K segments in batches of 128 give 3,134
+
+
+@pytest.mark.parametrize(
+    ("mfu", "hours"), [(0.3, 19.5), (0.4, 14.6), (0.5, 11.7), (0.6, 9.7), (0.65, 9.0)]
+)
+def test_packed_hours_of_13b_on_eight_a100(mfu, hours):
+    plan = make_plan(replace(VICUNA_13B, mfu=mfu))
+    assert plan.training.hours == pytest.approx(hours, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("mfu", "hours"), [(0.3, 25.3), (0.4, 19.0), (0.5, 15.2), (0.6, 12.7), (0.65, 11.7)]
+)
+def test_padded_hours_of_13b_on_eight_a100(mfu, hours):
+    plan = make_plan(replace(VICUNA_13B, mfu=mfu, fill=0.757))
+    assert plan.training.hours == pytest.approx(hours, abs=0.06)
+
+
+@pytest.mark.parametrize(("mfu", "hours", "usd"), [(0.4, 7.7, 96), (0.5, 6.1, 77), (0.6, 5.1, 64)])
+def test_packed_hours_and_dollars_of_7b(mfu, hours, usd):
+    plan = make_plan(replace(VICUNA_7B, mfu=mfu, price="blog-2023"))
+    assert plan.training.hours == pytest.approx(hours, abs=0.06)
+    assert plan.cost.training_usd == pytest.approx(usd, abs=1)
+
+
+@pytest.mark.parametrize(("price", "usd"), [("1.56", 121), ("spot", 67), ("0.63", 49)])
+def test_dollars_of_13b_at_sixty_percent(price, usd):
+    plan = make_plan(replace(VICUNA_13B, mfu=0.6, price=price))
+    assert plan.cost.training_usd == pytest.approx(usd, abs=1)
+
+
+def test_the_blogs_own_day_is_reproduced():
+    # 821 M padded slots in 24 hours on eight GPUs at $300: 31.7 % MFU of slots.
+    plan = make_plan(replace(VICUNA_13B, mfu=0.317, fill=0.757, price="blog-2023"))
+    assert plan.training.hours == pytest.approx(24, abs=0.2)
+    assert plan.cost.training_usd == pytest.approx(300, abs=3)
+    assert plan.training.tokens_per_s_per_gpu / plan.data.fill == pytest.approx(1_188, rel=0.01)
+
+
+def test_measured_rate_of_llm_foundry_gives_its_cost():
+    plan = make_plan(replace(VICUNA_13B, tokens_per_s=2_262, price="1.56"))
+    assert plan.training.gpu_hours == pytest.approx(77.5, abs=0.2)
+    assert plan.cost.training_usd == pytest.approx(121, abs=1)
+
+
+def test_default_speed_is_the_published_one_and_says_so():
+    plan = make_plan(VICUNA_13B)
+    assert plan.training.hours == pytest.approx(9.7, abs=0.15)
+    assert "llm-foundry" in plan.training.source
+
+
+def test_recomputation_costs_time():
+    none = make_plan(VICUNA_13B).training
+    full = make_plan(replace(VICUNA_13B, activation_checkpointing="full")).training
+    assert full.hours > 1.2 * none.hours
+    assert "full recomputation" in full.source
+
+
+def test_checkpoint_of_13b_is_156_gb_and_its_state_26_gb_a_gpu():
+    plan = make_plan(VICUNA_13B)
+    assert plan.checkpoints.size_bytes == pytest.approx(156e9, rel=0.01)
+    parts = plan.memory.parts
+    assert parts.weights + parts.gradients + parts.optimizer == pytest.approx(26e9, rel=0.01)
+    assert plan.checkpoints.interval_s >= plan.checkpoints.flush_s
+
+
+def test_lost_work_is_bounded_by_interval_and_flush_or_one_step():
+    plan = make_plan(replace(VICUNA_13B, notice_s=120.0))
+    lost = plan.preemptions.lost_work
+    bound = plan.checkpoints.interval_s + plan.checkpoints.flush_s
+    assert lost.without_notice_s == bound
+    assert lost.with_notice_s == plan.training.step_s
+    assert plan.preemptions.hours > plan.training.hours
+
+
+def test_preemptions_faster_than_progress_have_no_end():
+    recipe = replace(VICUNA_13B, checkpoint=replace(VICUNA_13B.checkpoint, mtbf_h=0.1))
+    plan = make_plan(recipe)
+    assert plan.preemptions.hours is None and plan.cost.expected_usd is None
+    assert "no end" in "\n".join(plan_view.lines(plan))
+
+
+def test_13b_on_eight_a100_40_needs_switches_and_they_are_named():
+    plan = make_plan(replace(VICUNA_13B, gpus="8xA100-40GB"))
+    assert not plan.memory.fits
+    assert plan.memory.switches
+    for switches in plan.memory.switches:
+        assert make_plan(_apply(VICUNA_13B, switches, "8xA100-40GB")).memory.fits
+    assert "DOES NOT FIT" in "\n".join(plan_view.lines(plan))
+
+
+def test_13b_on_one_small_gpu_is_helped_by_a_larger_one_only():
+    plan = make_plan(replace(VICUNA_13B, gpus="1xL4", mfu=0.3, price="0.5"))
+    assert not plan.memory.fits
+    text = "\n".join(plan_view.lines(plan))
+    assert "offload" in text or "larger GPUs" in text
+
+
+def _apply(recipe: PlanConfig, switches: dict[str, str], gpus: str) -> PlanConfig:
+    """What the printed switches would set."""
+    changed = replace(recipe, gpus=gpus)
+    for name, value in switches.items():
+        if name == "optimizer_state":
+            changed = replace(changed, optim=replace(changed.optim, state=value))
+        elif name == "micro_batch_rows":
+            changed = replace(changed, micro_batch_rows=int(value))
+        elif name == "cpu_offload":
+            changed = replace(changed, cpu_offload=True)
+        else:
+            changed = replace(changed, **{name: value})
+    return changed
+
+
+def test_every_preset_fits_its_own_machines():
+    for name in ("vicuna-7b", "vicuna-13b", "vicuna-7b-16k", "llama-3-8b"):
+        plan = make_plan(presets()[name]())
+        assert plan.memory.fits, f"{name}: {plan.memory.total_bytes / 1e9:.1f} GB"
+
+
+def test_data_size_is_read_from_a_pack(tmp_path):
+    uri = _write_pack(tmp_path, num_rows=30, max_length=64)
+    plan = make_plan(replace(VICUNA_7B, data=uri, global_batch_rows=8))
+    assert (plan.data.epoch_rows, plan.data.row_tokens) == (30, 64)
+    assert plan.data.fill == pytest.approx(60 / 64)
+    assert plan.data.steps == -(-30 * 3 // 8)
+
+
+def _write_pack(folder: Path, num_rows: int, max_length: int) -> str:
+    """A finished pack whose rows hold one conversation of max_length - 4 tokens."""
+    conversation = (np.ones(max_length - 4, np.int32), np.ones(max_length - 4, bool))
+    rows = packs.fill_rows([[conversation]] * num_rows, max_length, pad_id=0)
+    packs.write_pack(str(folder), {"train": rows}, NAMED["vicuna-v1.1"], tokenizer_digest="t")
+    return str(folder)
+
+
+def test_a_folder_without_a_pack_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"apps\.data pack"):
+        make_plan(replace(VICUNA_7B, data=str(tmp_path)))
+
+
+def test_speed_is_read_from_an_earlier_run(tmp_path):
+    configs.write_resolved(replace(debug(), max_length=256, workers=2), str(tmp_path))
+    records = [{"step": n + 1, "step_s": 9.0 if n < 2 else 0.5} for n in range(10)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    recipe = presets()["debug"]()
+    plan = make_plan(replace(recipe, gpus="2xCPU-4GB", price="0.1", measured=str(tmp_path)))
+    assert plan.training.step_s == pytest.approx(0.5, rel=0.01)
+    assert plan.training.mfu is None
+
+
+def test_a_cpu_needs_a_measured_speed():
+    with pytest.raises(ConfigError, match="--measured"):
+        make_plan(replace(presets()["debug"](), gpus="2xCPU-4GB", price="0.1"))
+
+
+def test_steps_override_epochs():
+    plan = make_plan(replace(VICUNA_7B, steps=10))
+    assert plan.data.steps == 10
+    assert plan.data.tokens == pytest.approx(10 * 96 * 2048 * 0.985, rel=0.01)
+
+
+def test_model_shape_is_read_from_a_folder(tmp_path):
+    config = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 100,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    plan = make_plan(replace(VICUNA_7B, base=str(tmp_path)))
+    assert plan.parameters == shape.from_config(config).num_parameters
+
+
+def test_unknown_model_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="llama-13b"):
+        make_plan(replace(VICUNA_7B, base="no-such-model"))
+
+
+def test_lora_trains_and_checkpoints_only_the_adapter():
+    plan = make_plan(replace(VICUNA_7B, adapter="lora"))
+    # rank 16 on the seven linear maps of LLaMA-7B: peft reports 39,976,960 trainable parameters.
+    assert plan.trained_parameters == 39_976_960
+    assert plan.checkpoints.size_bytes < 1e9
+
+
+def test_own_price_table_replaces_the_repositorys(tmp_path):
+    table = tmp_path / "mine.yaml"
+    table.write_text(yaml.safe_dump({"usd_per_gpu_hour": {"H200": {"lab": {"usd": 1.0}}}}))
+    recipe = replace(VICUNA_7B, gpus="8xH200", price="lab", prices=str(table))
+    assert make_plan(recipe).machines.price.usd_per_gpu_hour == 1.0
+    with pytest.raises(ConfigError, match="lab"):
+        make_plan(replace(recipe, price="spot"))
+
+
+def test_every_price_of_the_table_is_dated_and_sourced():
+    table = yaml.safe_load(prices.TABLE.read_text())
+    assert table["updated"]
+    for columns in table["usd_per_gpu_hour"].values():
+        for entry in columns.values():
+            assert entry["usd"] > 0 and entry["seen"] and entry["source"]
+
+
+@pytest.mark.parametrize("price", ["0", "-1", "cheap"])
+def test_a_price_that_is_none_is_refused(price):
+    with pytest.raises(ConfigError, match="--price"):
+        make_plan(replace(VICUNA_7B, price=price))
+
+
+def test_padding_to_2048_wastes_a_quarter_of_real_sharegpt():
+    folder = os.environ.get("CRIA_TEST_DATA")
+    if not folder:
+        pytest.skip("CRIA_TEST_DATA is unset: no ShareGPT length sample")
+    lengths = json.loads((Path(folder) / "sharegpt-lengths" / "lengths.json").read_text())
+    padded = sum(lengths) / (2048 * len(lengths))
+    assert padded == pytest.approx(0.757, abs=5e-4)
+    assert sum(lengths) / len(lengths) == pytest.approx(1_550, abs=1)
+    assert 0.995 / padded == pytest.approx(1.31, abs=0.01)
+
+
+def test_stated_fill_decides_the_rows():
+    full = workload.stated(204_800, 2048, 1, 1.0)
+    half = workload.stated(204_800, 2048, 1, 0.5)
+    assert (full.epoch_rows, half.epoch_rows) == (100, 200)
+    assert half.fill == 0.5
