@@ -92,7 +92,8 @@ def _quiet_ray_data() -> None:
 
 def count(name: str, value: float, **tags: str) -> None:
     """Add to the Ray metric `ray_cria_data_<name>`, which the dashboard and Prometheus read."""
-    _counter(name, tuple(sorted(tags))).inc(value, tags)
+    if value:
+        _counter(name, tuple(sorted(tags))).inc(value, tags)
 
 
 @functools.cache

@@ -1,0 +1,36 @@
+"""Raw chat dumps to clean conversations to packed rows.
+
+python -m apps.data clean dump.json --out clean
+ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://bucket/clean
+"""
+
+import sys
+
+from apps.common import cli, runtime
+from apps.common.cli import Command
+from apps.common.events import Reporter
+from apps.data import clean
+from apps.data.config import CleanConfig
+from apps.data.sample import SampleConfig, write_sample
+
+
+def run_clean(config: CleanConfig, reporter: Reporter) -> None:
+    resolved, files = clean.prepare(config)
+    with runtime.ray_session(num_cpus=config.workers or None):
+        from apps.data import pipeline
+
+        run_units = pipeline.ray_units(config.workers)
+        clean.run(resolved, files, reporter, run_units, pipeline.count)
+
+
+COMMANDS = {
+    "sample": Command(
+        config=SampleConfig, run=write_sample, help="write a sample dump to try everything on"
+    ),
+    "clean": Command(
+        config=CleanConfig, run=run_clean, help="clean raw dumps into Parquet conversations"
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(cli.run("apps.data", COMMANDS))

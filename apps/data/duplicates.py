@@ -1,0 +1,285 @@
+"""Conversations that repeat another one, decided over the whole input at once.
+
+Every range writes small keys (8 bytes a message, and MinHash bands when asked); one pass over the
+keys decides. Of two equals the longer stays, and of two as long the one that comes first in the
+input: never the one that happened to arrive first.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rensa import RMinHash
+
+from apps.common import storage
+from apps.data import tables
+from apps.data.config import Rules
+from apps.data.records import Record
+from apps.data.units import Json
+
+SHINGLE_WORDS = 5
+NUM_PERMUTATIONS = 128
+NUM_BANDS = 32
+"""Bands of 4: two conversations of similarity .8 meet with probability 1 - 5e-8, of .5 with .87."""
+_BANDS = [f"band_{i:02d}" for i in range(NUM_BANDS)]
+_SEED = 42
+_MAX_GROUP_PAIRS = 50
+"""In a band's bucket every row is compared with its 50 longest ones."""
+
+
+def schema_of(*, with_signature: bool) -> pa.Schema:
+    fields = [
+        pa.field("id", pa.string()),
+        pa.field("source_key", pa.uint64()),
+        pa.field("prefixes", pa.list_(pa.uint64())),
+        pa.field("opening", pa.uint64()),
+        pa.field("chars", pa.int64()),
+        pa.field("messages", pa.int64()),
+        pa.field("bytes", pa.int64()),
+    ]
+    if with_signature:
+        fields.append(pa.field("signature", pa.binary(2 * NUM_PERMUTATIONS)))
+        fields += [pa.field(name, pa.uint64()) for name in _BANDS]
+    return pa.schema(fields)
+
+
+def keys(record: Record, *, with_signature: bool) -> Json:
+    """Digests of the conversation up to each message, and of its first round; its MinHash."""
+    texts = [normalized(turn.text) for turn in record.turns]
+    digest = hashlib.blake2b(digest_size=8)
+    prefixes: list[int] = []
+    opening, rounds = 0, 0
+    for turn, text in zip(record.turns, texts, strict=True):
+        digest.update(f"{turn.role}\0{text}\0".encode("utf-8", "surrogatepass"))
+        prefixes.append(int.from_bytes(digest.digest(), "little"))
+        if turn.role == "assistant" and rounds == 0:
+            opening, rounds = prefixes[-1], 1
+    row: dict[str, Any] = {
+        "id": record.id,
+        "source_key": _key(record.source_id) if record.source_id else 0,
+        "prefixes": prefixes,
+        "opening": opening,
+        "chars": sum(len(turn.text) for turn in record.turns),
+    }
+    return row | (_minhash(" ".join(texts)) if with_signature else {})
+
+
+def normalized(text: str) -> str:
+    """One case, one kind of blank, one form of each character."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _minhash(text: str) -> Json:
+    words = text.split(" ")
+    runs = [words[i:] for i in range(SHINGLE_WORDS)]
+    shingles = [" ".join(run) for run in zip(*runs, strict=False)] or [text]
+    hashed = RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
+    hashed.update(shingles)
+    signature = np.array(hashed.digest(), dtype=np.uint64)
+    bands = signature.reshape(NUM_BANDS, -1)
+    mixed = np.zeros(NUM_BANDS, dtype=np.uint64)
+    for column in bands.T:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    values = dict(zip(_BANDS, mixed.tolist(), strict=True))
+    return {"signature": (signature & np.uint64(0xFFFF)).astype("<u2").tobytes(), **values}
+
+
+class _Keys:
+    """The keys of all ranges, column by column, as one long table in input order."""
+
+    def __init__(self, folders: list[str]) -> None:
+        self._folders = folders
+
+    def numbers(self, name: str) -> np.ndarray:
+        columns = [self._read(folder, name).to_numpy() for folder in self._folders]
+        return np.concatenate(columns) if columns else np.zeros(0, dtype=np.uint64)
+
+    def prefixes(self) -> tuple[np.ndarray, np.ndarray]:
+        """All prefix digests, and how many each row has."""
+        parts = [self._read(folder, "prefixes") for folder in self._folders]
+        if not parts:
+            return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
+        values = np.concatenate([part.flatten().to_numpy() for part in parts])
+        counts = np.concatenate([np.diff(part.offsets.to_numpy()) for part in parts])
+        return values, counts.astype(np.int64)
+
+    def signatures(self, rows: np.ndarray, starts: np.ndarray) -> dict[int, np.ndarray]:
+        """Of some rows only."""
+        found: dict[int, np.ndarray] = {}
+        for i, folder in enumerate(self._folders):
+            own = rows[(rows >= starts[i]) & (rows < starts[i + 1])]
+            if len(own):
+                column = self._read(folder, "signature")
+                for row in own.tolist():
+                    raw = column[row - int(starts[i])].as_py()
+                    found[row] = np.frombuffer(raw, dtype="<u2")
+        return found
+
+    def _read(self, folder: str, name: str) -> pa.Array:
+        table = tables.read(storage.join(folder, "keys.parquet"), [name])
+        return table[name].combine_chunks()
+
+
+def decide(args: Json, folder: str) -> Json:
+    """Which rows of which ranges go, by which rule; written to <folder>/duplicates.parquet.
+
+    args: `units` (folder, rows), `rules`. The manifest has the ledger's corrections by rule.
+    """
+    rules = Rules(**{k: tuple(v) if isinstance(v, list) else v for k, v in args["rules"].items()})
+    units = [unit for unit in args["units"] if unit["rows"]]
+    starts = np.cumsum([0] + [unit["rows"] for unit in units])
+    table = _Keys([unit["folder"] for unit in units])
+    losers = _Losers(table.numbers("chars"))
+    for rule, pairs in _rules(table, rules, losers, starts):
+        losers.drop(rule, *pairs)
+    messages, num_bytes = table.numbers("messages"), table.numbers("bytes")
+    ids = _Ids(units, starts)
+    rows, totals = [], {}
+    for row in sorted(losers.found):
+        rule, winner = losers.found[row]
+        unit = int(np.searchsorted(starts, row, side="right")) - 1
+        place = {"folder": units[unit]["folder"], "row": row - int(starts[unit])}
+        rows.append({**place, "rule": rule, "detail": ids[winner]})
+        total = totals.setdefault(rule, {"records": 0, "messages": 0, "bytes": 0})
+        total["records"] += 1
+        total["messages"] += int(messages[row])
+        total["bytes"] += int(num_bytes[row])
+    uri = storage.join(folder, "duplicates.parquet")
+    tables.write(uri, [pa.Table.from_pylist(rows, schema=_LOSERS)], _LOSERS)
+    return {"uri": uri, "totals": totals, "folders": [unit["folder"] for unit in units]}
+
+
+_LOSERS = pa.schema(
+    [
+        pa.field("folder", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("rule", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+
+class _Ids:
+    """Ids of single rows; the folder read last is kept."""
+
+    def __init__(self, units: list[Json], starts: np.ndarray) -> None:
+        self._units = units
+        self._starts = starts
+        self._held: tuple[int, list[str]] = (-1, [])
+
+    def __getitem__(self, row: int) -> str:
+        unit = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if self._held[0] != unit:
+            uri = storage.join(self._units[unit]["folder"], "keys.parquet")
+            self._held = (unit, tables.read(uri, ["id"])["id"].to_pylist())
+        return self._held[1][row - int(self._starts[unit])]
+
+
+class _Losers:
+    """Rows that are gone, and the order in which rows win: longest first, then input order."""
+
+    def __init__(self, chars: np.ndarray) -> None:
+        order = np.lexsort((np.arange(len(chars)), -chars.astype(np.int64)))
+        self.rank = np.empty(len(chars), dtype=np.int64)
+        self.rank[order] = np.arange(len(chars))
+        self.alive = np.ones(len(chars), dtype=bool)
+        self.found: dict[int, tuple[str, int]] = {}
+
+    def drop(self, rule: str, losers: np.ndarray, winners: np.ndarray) -> None:
+        self.alive[losers] = False
+        for loser, winner in zip(losers.tolist(), winners.tolist(), strict=True):
+            self.found[loser] = (rule, winner)
+
+
+Pairs = tuple[np.ndarray, np.ndarray]
+
+
+def _rules(
+    table: _Keys, rules: Rules, losers: _Losers, starts: np.ndarray
+) -> Iterator[tuple[str, Pairs]]:
+    if rules.duplicate_id == "drop":
+        yield "duplicate_id", _same(table.numbers("source_key"), losers)
+    if rules.duplicate == "drop":
+        values, counts = table.prefixes()
+        ends = np.cumsum(counts)
+        full = values[ends - 1] if len(ends) else values
+        yield "duplicate", _same(full, losers)
+        yield "duplicate", _continued(values, counts, full, losers)
+    if rules.duplicate_opening == "drop":
+        yield "duplicate_opening", _same(table.numbers("opening"), losers)
+    if rules.near_duplicate:
+        yield "near_duplicate", _near(table, rules.near_duplicate, losers, starts)
+
+
+def _same(key: np.ndarray, losers: _Losers) -> Pairs:
+    """Rows with another's key, and the best row of each; key 0 is no key."""
+    rows = np.flatnonzero(losers.alive & (key != 0))
+    order = np.lexsort((losers.rank[rows], key[rows]))
+    rows = rows[order]
+    first = np.ones(len(rows), dtype=bool)
+    first[1:] = key[rows[1:]] != key[rows[:-1]]
+    winners = rows[np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))]
+    return rows[~first], winners[~first]
+
+
+def _continued(values: np.ndarray, counts: np.ndarray, full: np.ndarray, losers: _Losers) -> Pairs:
+    """Rows whose whole text is the beginning of another's, and the longest such other."""
+    owners = np.repeat(np.arange(len(counts)), counts)
+    last = np.zeros(len(values), dtype=bool)
+    last[np.cumsum(counts) - 1] = True
+    proper = ~last & losers.alive[owners]
+    values, owners = values[proper], owners[proper]
+    order = np.lexsort((losers.rank[owners], values))
+    values, owners = values[order], owners[order]
+    rows = np.flatnonzero(losers.alive)
+    at = np.searchsorted(values, full[rows])
+    at_safe = np.minimum(at, max(0, len(values) - 1))
+    hit = (at < len(values)) & (values[at_safe] == full[rows]) if len(values) else at < 0
+    return rows[hit], owners[at_safe[hit]] if len(values) else rows[hit]
+
+
+def _near(table: _Keys, threshold: float, losers: _Losers, starts: np.ndarray) -> Pairs:
+    """Rows similar to a better one that stays; pairs come from shared bands and are verified."""
+    candidates = _candidates(table, losers)
+    involved = np.unique(candidates)
+    signatures = table.signatures(involved, starts)
+    better: dict[int, list[int]] = {}
+    for winner, loser in candidates.tolist():
+        better.setdefault(loser, []).append(winner)
+    gone: dict[int, int] = {}
+    for row in sorted(better, key=lambda row: losers.rank[row]):
+        for winner in sorted(better[row], key=lambda other: losers.rank[other]):
+            if winner in gone:
+                continue
+            if (signatures[row] == signatures[winner]).mean() >= threshold:
+                gone[row] = winner
+                break
+    rows = np.array(sorted(gone), dtype=np.int64)
+    return rows, np.array([gone[row] for row in rows.tolist()], dtype=np.int64)
+
+
+def _candidates(table: _Keys, losers: _Losers) -> np.ndarray:
+    """Distinct (better, worse) pairs that share a band."""
+    found: list[np.ndarray] = [np.zeros((0, 2), dtype=np.int64)]
+    for name in _BANDS:
+        key = table.numbers(name)
+        rows = np.flatnonzero(losers.alive)
+        rows = rows[np.lexsort((losers.rank[rows], key[rows]))]
+        edges = np.flatnonzero(key[rows[1:]] != key[rows[:-1]]) + 1
+        bounds = np.concatenate(([0], edges, [len(rows)]))
+        for i in np.flatnonzero(np.diff(bounds) > 1).tolist():
+            group = rows[bounds[i] : bounds[i + 1]]
+            for j in range(min(len(group) - 1, _MAX_GROUP_PAIRS)):
+                worse = group[j + 1 :]
+                found.append(np.stack([np.full(len(worse), group[j]), worse], axis=1))
+    return np.unique(np.concatenate(found), axis=0)

@@ -1,0 +1,186 @@
+"""Where the records of a JSON dump begin and end, found without parsing it.
+
+In valid JSON an unescaped `{"key":` never lies inside a string, because the quote would be escaped
+there. So the places where an object opens with the key that records open with (the anchors) are
+record starts: found at the speed of a regular expression, in any byte range, and again right after
+whatever one broken record does. A dump whose inner objects open with the same key, or whose records
+are no objects, is split by its brackets instead.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+HEAD_BYTES = 1 << 20
+"""How much of a file decides its layout."""
+MAX_RECORD_BYTES = 64 << 20
+"""A longer record is not read into memory."""
+ANCHOR_BYTES = 512
+"""An anchor (brace, blanks, key, blanks, colon) is shorter than this."""
+
+Kind = Literal["lines", "anchors", "brackets"]
+_MESSAGE_LISTS = (b"conversations", b"messages", b"items", b"conversation")
+_MESSAGE_KEYS = frozenset((b"from", b"role", b"value", b"content", b"author"))
+_BLANKS = b" \t\r\n"
+_SEPARATORS = b" \t\r\n,"
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]|[^\s,\[\]{}":]++', re.DOTALL)
+_FIRST_KEY = re.compile(rb'\{\s*"((?:[^"\\]|\\.){1,200})"\s*:')
+_LIST_VALUE = re.compile(rb'\{[^\[\]{}]{0,4000}?"((?:[^"\\]|\\.){1,200})"\s*:\s*\[')
+_TAIL = re.compile(rb'\]\s*(?:\}|,\s*"|\Z)')
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    kind: Kind
+    keys: tuple[bytes, ...] = ()
+    """First keys of the records (anchors only)."""
+    body: int = 0
+    """Offset of the first byte after the opening bracket, or after a byte-order mark."""
+
+    def anchor(self) -> re.Pattern[bytes]:
+        names = b"|".join(re.escape(key) for key in self.keys)
+        return re.compile(rb'\{\s{0,100}"(?:' + names + rb')"\s{0,8}:')
+
+
+def sniff(head: bytes) -> Layout:
+    """The layout of a file from its first HEAD_BYTES."""
+    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    text = head[start:].lstrip(_BLANKS)
+    start = len(head) - len(text)
+    if text.startswith(b"["):
+        return _array_layout(head, start + 1)
+    if not text.startswith(b"{"):
+        return Layout("lines", body=start)
+    first_line = text.split(b"\n", 1)[0].rstrip(_SEPARATORS)
+    spans = list(elements(first_line))
+    if b"\n" in text.rstrip() and len(spans) == 1 and spans[0][2]:
+        return Layout("lines", body=start)
+    opening = _LIST_VALUE.match(text)
+    if opening and not _is_message_list(opening[1], text[opening.end() :]):
+        return _array_layout(head, start + opening.end())
+    if b"\n" not in text.rstrip():
+        return Layout("lines", body=start)
+    return _array_layout(head, start)
+
+
+def _is_message_list(key: bytes, inside: bytes) -> bool:
+    """Whether a file's first list is one record's messages rather than the records."""
+    first = _FIRST_KEY.match(inside.lstrip(_BLANKS))
+    return key in _MESSAGE_LISTS and first is not None and first[1] in _MESSAGE_KEYS
+
+
+def _array_layout(head: bytes, body: int) -> Layout:
+    outer: set[bytes] = set()
+    inner: set[bytes] = set()
+    for start, end, _ in elements(head[body:]):
+        opens = [m[1] for m in _FIRST_KEY.finditer(head, body + start, body + end)]
+        if head[body + start : body + start + 1] != b"{" or not opens:
+            return Layout("brackets", body=body)
+        outer.add(opens[0])
+        inner.update(opens[1:])
+    if not outer or outer & inner:
+        return Layout("brackets", body=body)
+    return Layout("anchors", tuple(sorted(outer)), body)
+
+
+def elements(data: bytes) -> Iterator[tuple[int, int, bool]]:
+    """(start, end, closed) of the values that lie side by side in `data`.
+
+    Closing brackets without an opening one are skipped, and with one that ends an array the rest of
+    an enclosing object (`], "meta": ...}`) is too. The last value may be unclosed: cut off, or its
+    quotes or brackets do not match.
+    """
+    depth = start = 0
+    for token in _TOKEN.finditer(data):
+        first = data[token.start()]
+        if first in b"[{":
+            if depth == 0:
+                start = token.start()
+            depth += 1
+        elif first in b"]}":
+            if depth == 0:
+                if first == 0x5D and _TAIL.match(data, token.start()):
+                    return
+                continue
+            depth -= 1
+            if depth == 0:
+                yield start, token.end(), True
+        elif depth == 0:
+            text = token[0]
+            yield token.start(), token.end(), first != 0x22 or (len(text) > 1 and text[-1] == 0x22)
+    if depth:
+        yield start, len(data), False
+
+
+def record_starts(chunks: Iterable[bytes], layout: Layout) -> Iterator[int]:
+    """Offsets at which records start, from the chunks of a whole file in order."""
+    if layout.kind == "lines":
+        return _line_starts(chunks, layout.body)
+    if layout.kind == "anchors":
+        return _anchor_starts(chunks, layout)
+    return _bracket_starts(chunks, layout.body)
+
+
+def _line_starts(chunks: Iterable[bytes], body: int) -> Iterator[int]:
+    """Every line, blank ones too: the ordinal of a record is its line number."""
+    base, line = 0, body
+    for chunk in chunks:
+        at = chunk.find(b"\n")
+        while at >= 0:
+            yield line
+            line = base + at + 1
+            at = chunk.find(b"\n", at + 1)
+        base += len(chunk)
+    if line < base:
+        yield line
+
+
+def _anchor_starts(chunks: Iterable[bytes], layout: Layout) -> Iterator[int]:
+    anchor = layout.anchor()
+    base, carry, last = 0, b"", layout.body - 1
+    for chunk in chunks:
+        data = carry + chunk
+        for match in anchor.finditer(data):
+            if base + match.start() > last:
+                last = base + match.start()
+                yield last
+        carry = data[-ANCHOR_BYTES:]
+        base += len(data) - len(carry)
+
+
+def _bracket_starts(chunks: Iterable[bytes], body: int) -> Iterator[int]:
+    base, carry, depth = 0, b"", 0
+    for chunk in chunks:
+        data = carry + chunk
+        done = 0
+        for token in _TOKEN.finditer(data, max(0, body - base)):
+            first = data[token.start()]
+            if token.end() == len(data) and first not in b"[]{}":
+                break
+            done = token.end()
+            if first in b"[{":
+                if depth == 0:
+                    yield base + token.start()
+                depth += 1
+            elif first in b"]}":
+                depth = max(0, depth - 1)
+            elif depth == 0:
+                yield base + token.start()
+        if len(data) - done > MAX_RECORD_BYTES:
+            done = len(data)
+        carry = data[done:]
+        base += done
+    if carry.strip(_SEPARATORS) and depth == 0:
+        yield base + len(carry) - len(carry.lstrip(_SEPARATORS))
+
+
+def spans_of(data: bytes, layout: Layout) -> list[tuple[int, int]]:
+    """(start, end) of the records in a byte range that starts and ends at a record start."""
+    if layout.kind == "brackets":
+        return [(start, end) for start, end, _ in elements(data)]
+    if layout.kind == "lines":
+        starts = list(_line_starts([data], 0))
+    else:
+        starts = [match.start() for match in layout.anchor().finditer(data)]
+    return list(zip(starts, [*starts[1:], len(data)], strict=True))

@@ -1,0 +1,222 @@
+"""Records of a byte range: parsed one by one, or quarantined one by one with the reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+
+from apps.common import storage
+from apps.data import html, jsonspans
+from apps.data.jsonspans import Layout
+
+MAX_QUARANTINED_BYTES = 1 << 20
+"""More of a record's bytes than this are not copied; its range still says where they lie."""
+_ROLES = {
+    "system": "system",
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "assistant", "model"), "assistant"),
+}
+_LIST_KEYS = ("conversations", "messages", "conversation", "items")
+
+
+@dataclass(slots=True)
+class Turn:
+    """A message on its way through the rules."""
+
+    role: str
+    text: str
+    raw_bytes: int
+    """UTF-8 bytes of the value it came from."""
+    num_raw: int = 1
+    """How many input messages it holds: more than one after a merge."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One source conversation, with where its raw bytes lie."""
+
+    id: str
+    source_id: str
+    start: int
+    end: int
+    raw: bytes
+    turns: list[Turn]
+    model: str | None = None
+    has_plugins: bool = False
+    language: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Broken:
+    """A record that could not be read. `raw` may be cut; the span [start, end) is the whole."""
+
+    start: int
+    end: int
+    reason: str
+    raw: bytes
+    num_messages: int = 0
+
+
+class Unreadable(ValueError):
+    """Why a parsed value is not a conversation."""
+
+    def __init__(self, reason: str, num_messages: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.num_messages = num_messages
+
+
+def read_json(
+    data: bytes, layout: Layout, *, offset: int, ordinal: int, prefix: str
+) -> Iterator[Record | Broken]:
+    """Every record of a range that starts at a record. Ids are `<prefix>-<ordinal>`.
+
+    A span that does not parse is searched for whole values that lie side by side in it, as when a
+    comma or bracket is missing or a record opens with another key than its neighbours.
+    """
+    for i, (start, end) in enumerate(jsonspans.spans_of(data, layout)):
+        record_id = f"{prefix}-{ordinal + i:08d}"
+        if end - start > jsonspans.MAX_RECORD_BYTES:
+            raw = data[start : start + MAX_QUARANTINED_BYTES]
+            yield Broken(offset + start, offset + end, "record-too-long", raw)
+            continue
+        raw = data[start:end].strip(b" \t\r\n,")
+        if not raw:
+            continue
+        value = _parse(raw)
+        if value is not None:
+            at = offset + data.index(raw, start)
+            yield _record(value, raw, record_id, at)
+        else:
+            yield from _recovered(data[start:end], record_id, offset + start)
+
+
+def _parse(raw: bytes) -> Any:
+    """None when `raw` is no JSON value (or is null)."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _recovered(data: bytes, record_id: str, offset: int) -> Iterator[Record | Broken]:
+    found = 0
+    for start, end, closed in jsonspans.elements(data):
+        raw = data[start:end]
+        value = _parse(raw)
+        if value is None:
+            reason = "bad-json" if closed else "truncated"
+            yield Broken(offset + start, offset + end, reason, _cut(raw))
+            continue
+        name = record_id if found == 0 else f"{record_id}.{found}"
+        found += 1
+        yield _record(value, raw, name, offset + start)
+
+
+def _cut(raw: bytes) -> bytes:
+    return raw[:MAX_QUARANTINED_BYTES]
+
+
+def _record(value: Any, raw: bytes, record_id: str, start: int) -> Record | Broken:
+    end = start + len(raw)
+    try:
+        record = conversation(value, record_id, raw)
+    except Unreadable as error:
+        return Broken(start, end, error.reason, _cut(raw), error.num_messages)
+    record.start, record.end = start, end
+    return record
+
+
+def conversation(value: Any, record_id: str, raw: bytes) -> Record:
+    """A parsed value as a record, HTML still in place. Raises Unreadable."""
+    if isinstance(value, list):
+        value = {"conversations": value}
+    if not isinstance(value, dict):
+        raise Unreadable("not-an-object")
+    messages = _messages(value)
+    turns = [_turn(message, len(messages)) for message in messages]
+    source_id = value.get("id") or value.get("conversation_id") or value.get("conversation_hash")
+    system = value.get("system")
+    if isinstance(system, str) and system and not (turns and turns[0].role == "system"):
+        turns.insert(0, Turn("system", system, len(system.encode())))
+    model = value.get("model")
+    return Record(
+        id=record_id,
+        source_id=source_id
+        if isinstance(source_id, str)
+        else ""
+        if source_id is None
+        else str(source_id),
+        start=0,
+        end=0,
+        raw=raw,
+        turns=turns,
+        model=model if isinstance(model, str) and model else None,
+        has_plugins=value.get("plugins") is not None,
+    )
+
+
+def _messages(value: dict[str, Any]) -> list[Any]:
+    for key in _LIST_KEYS:
+        messages = value.get(key)
+        if isinstance(messages, str):
+            messages = _parse(messages.encode())
+        if isinstance(messages, list):
+            return messages
+    raise Unreadable("no-messages")
+
+
+def _turn(message: Any, num_messages: int) -> Turn:
+    if not isinstance(message, dict):
+        raise Unreadable("bad-message", num_messages)
+    name = message.get("from", message.get("role"))
+    text = message.get("value", message.get("content", message.get("text")))
+    if not isinstance(text, str):
+        raise Unreadable("bad-message", num_messages)
+    role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
+    if role is None:
+        raise Unreadable("unknown-role", num_messages)
+    return Turn(role, text, len(text) if text.isascii() else len(text.encode()))
+
+
+def convert(record: Record) -> dict[str, int]:
+    """Turn page HTML into Markdown in place; counts of what each message was.
+
+    Raises Unreadable for markup that is too long or too deep to parse.
+    """
+    counts: dict[str, int] = {}
+    for turn in record.turns:
+        by_assistant = turn.role == "assistant"
+        is_html = turn.role != "system" and html.is_html(turn.text, by_assistant=by_assistant)
+        if is_html:
+            try:
+                turn.text = html.to_markdown(turn.text)
+            except html.HtmlRefused as error:
+                raise Unreadable(error.reason, len(record.turns)) from error
+        elif len(turn.text) > html.MAX_BYTES:
+            raise Unreadable("message-too-long", len(record.turns))
+        name = f"{turn.role}_{'html' if is_html else 'plain'}"
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def read_parquet(
+    uri: str, first_group: int, last_group: int, *, ordinal: int, prefix: str
+) -> Iterator[Record | Broken]:
+    """Rows of row groups [first, last). A row's bytes are those of its JSON."""
+    with storage.open_file(uri) as handle:
+        file = pq.ParquetFile(handle)
+        for batch in file.iter_batches(
+            batch_size=256, row_groups=list(range(first_group, last_group)), use_threads=False
+        ):
+            for row in batch.to_pylist():
+                raw = orjson.dumps(row, default=_plain)
+                yield _record(row, raw, f"{prefix}-{ordinal:08d}", 0)
+                ordinal += 1
+
+
+def _plain(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,95 @@
+"""The clean command: what comes out, and that everything that came in is accounted for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from apps.common import schema
+from apps.common.errors import InputError
+from apps.common.events import Reporter
+from apps.data import clean
+from apps.data.config import CleanConfig, Rules
+from apps.data.ledger import Ledger
+
+
+def conversation(name: str, *texts: str) -> dict[str, Any]:
+    roles = ("human", "gpt")
+    turns = [{"from": roles[i % 2], "value": text} for i, text in enumerate(texts)]
+    return {"id": name, "conversations": turns}
+
+
+def run_clean(out: Path, *inputs: Path, **settings: Any) -> dict[str, Any]:
+    config = CleanConfig(inputs=tuple(map(str, inputs)), out=str(out), **settings)
+    resolved, files = clean.prepare(config)
+    return clean.run(resolved, files, Reporter("json"))
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [
+        row for part in sorted(folder.glob("*.parquet")) for row in pq.read_table(part).to_pylist()
+    ]
+
+
+def write_dump(path: Path, records: list[Any]) -> Path:
+    path.write_bytes(orjson.dumps(records))
+    return path
+
+
+def test_a_dump_becomes_conversations_with_a_ledger_that_adds_up(tmp_path: Path) -> None:
+    dump = write_dump(
+        tmp_path / "dump.json",
+        [
+            conversation(
+                "a", "What is <b>?", '<div class="markdown"><p>It is <b>bold</b>.</p></div>'
+            ),
+            conversation(
+                "b", "Hello there, friend", "Too many requests in 1 hour. Try again later."
+            ),
+            conversation("c", "What is it?", "An answer.", "a question without an answer"),
+            {"id": "d", "conversations": [{"from": "alien", "value": "?"}]},
+            conversation("e", "What is it?", "An answer."),
+        ],
+    )
+    ledger = run_clean(tmp_path / "out", dump)
+    kept = rows_of(tmp_path / "out")
+    assert [row["source_id"] for row in kept] == ["a", "c"]
+    assert kept[0]["messages"] == [
+        {"role": "user", "content": "What is <b>?"},
+        {"role": "assistant", "content": "It is **bold**."},
+    ]
+    assert ledger["records"]["dropped"] == {"banner": 1, "duplicate": 1}
+    assert ledger["records"]["quarantined"] == {"unknown-role": 1}
+    assert ledger["messages"]["trimmed"] == {"ends": 1}
+    assert ledger["bytes"]["input"] == dump.stat().st_size
+    Ledger.from_json(ledger).check()
+    assert [row["rule"] for row in rows_of(tmp_path / "out" / "dropped")] == ["duplicate", "banner"]
+    assert pq.read_schema(next((tmp_path / "out").glob("*.parquet"))) == schema.CONVERSATIONS
+    assert json.loads((tmp_path / "out" / "COMMITTED.json").read_bytes())["shards"]
+    assert not (tmp_path / "out" / "_work").exists()
+
+
+def test_a_finished_folder_is_left_alone(tmp_path: Path) -> None:
+    dump = write_dump(
+        tmp_path / "dump.json", [conversation("a", "A question for you", "An answer")]
+    )
+    first = run_clean(tmp_path / "out", dump)
+    stamp = (tmp_path / "out" / "COMMITTED.json").stat().st_mtime_ns
+    assert run_clean(tmp_path / "out", dump, workers=3) == first
+    assert (tmp_path / "out" / "COMMITTED.json").stat().st_mtime_ns == stamp
+
+
+def test_an_output_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    dump = write_dump(
+        tmp_path / "dump.json", [conversation("a", "A question for you", "An answer")]
+    )
+    run_clean(tmp_path / "out", dump)
+    with pytest.raises(InputError, match=r"other settings \(.*min_chars.*\); name an empty folder"):
+        run_clean(tmp_path / "out", dump, rules=Rules(min_chars=3))
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.doc").touch()
+    with pytest.raises(InputError, match="not empty and not from this command"):
+        run_clean(tmp_path / "foreign", dump)
