@@ -5,11 +5,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do $$p -c 'impo
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
 PART ?= *
-export BASE
 export OMP_NUM_THREADS ?= 1
 
 demo: .venv/.runtime
-	exec $(PY) -m apps.quickstart $(ARGS)
+	exec $(PY) -m apps.quickstart $(if $(BASE),--base $(BASE)) $(ARGS)
 
 test: .venv/.dev
 	$(PYTEST) -m "not slow and not gpu and not sky_e2e" $(ARGS)

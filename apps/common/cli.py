@@ -42,8 +42,18 @@ class Command:
 def run(prog: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
     """Parse, run and return the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    return _supervised(prog, lambda: _dispatch(prog, commands, args))
+
+
+def run_single(prog: str, command: Command, argv: Sequence[str] | None = None) -> int:
+    """As `run`, for a program that has no subcommands."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    return _supervised(prog, lambda: _execute(prog, command, args))
+
+
+def _supervised(prog: str, work: Callable[[], int]) -> int:
     try:
-        return _dispatch(prog, commands, args)
+        return work()
     except KeyboardInterrupt:
         print("Interrupted; run the same command again to go on.", file=sys.stderr)
         return 130
@@ -67,7 +77,10 @@ def _dispatch(prog: str, commands: Mapping[str, Command], args: list[str]) -> in
     if name not in commands:
         valid = ", ".join(commands)
         raise InputError(f"{name!r} is not a command of {prog}; expected one of {valid}.")
-    command = commands[name]
+    return _execute(f"{prog} {name}", commands[name], rest)
+
+
+def _execute(prog: str, command: Command, rest: list[str]) -> int:
     log_format = _take(rest, "--log-format") or "auto"
     if log_format not in _LOG_FORMATS:
         raise InputError(f"--log-format is {log_format!r}; expected one of {_LOG_FORMATS}.")
@@ -75,7 +88,7 @@ def _dispatch(prog: str, commands: Mapping[str, Command], args: list[str]) -> in
     config_uri = _take(rest, "--config")
     if config_uri is not None:
         flags += _flags(configs.load_yaml(config_uri), command.config)
-    settings = _parse(command, f"{prog} {name}", flags + rest)
+    settings = _parse(command, prog, flags + rest)
     command.run(settings, Reporter(cast(Any, log_format)))
     return 0
 

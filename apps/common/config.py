@@ -75,7 +75,12 @@ def load_yaml(uri: str) -> dict[str, Any]:
 
 def digest(config: object) -> str:
     """Hex digest of the settings; equal settings give equal digests on every machine."""
-    text = json.dumps(to_dict(config), sort_keys=True, ensure_ascii=False)
+    return digest_of(to_dict(config))
+
+
+def digest_of(value: object) -> str:
+    """Hex digest of anything that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

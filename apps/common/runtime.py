@@ -95,9 +95,8 @@ def _joined(log_to_driver: bool) -> Generator[Session]:
 def _local(
     num_cpus: int | None, dashboard: bool, object_store_bytes: int | None, log_to_driver: bool
 ) -> Generator[Session]:
-    folder = tempfile.mkdtemp(
-        prefix="cria-ray-", dir="/tmp"
-    )  # short: socket paths end at 107 bytes
+    # Short, because the path of a Unix socket ends at 107 bytes.
+    folder = tempfile.mkdtemp(prefix="cria-ray-", dir="/tmp")
     token_path = os.path.join(folder, "token")
     with open(os.open(token_path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as handle:
         handle.write(secrets.token_hex(32))
@@ -111,7 +110,6 @@ def _local(
         context = ray.init(
             address="local",
             num_cpus=num_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
-            _node_ip_address="127.0.0.1",  # nothing listens on other interfaces
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             dashboard_port=dashboard_port,

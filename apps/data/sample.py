@@ -248,6 +248,7 @@ def _questions(
             "category": relation.category,
             "turns": [phrasing.format(x=fact.subject)],
             "reference": [fact.answer],
+            "match": "exact",
         }
 
 

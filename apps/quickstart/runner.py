@@ -1,0 +1,49 @@
+"""Runs steps as child processes and remembers which are done."""
+
+import contextlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from apps.common import config, process, storage
+from apps.common.errors import CriaError
+from apps.common.events import Reporter
+from apps.quickstart.steps import DemoConfig, Step, root
+
+
+class Runner:
+    """Runs steps as child processes that end with this one, and remembers what is done."""
+
+    def __init__(self, demo: DemoConfig, reporter: Reporter, env: dict[str, str]) -> None:
+        self._stamps = f"{root(demo)}/.steps"
+        self._reporter = reporter
+        self._env = env
+        self._key = ""
+
+    def run(self, step: Step, key_arguments: tuple[str, ...] | None = None) -> None:
+        """Run `step` unless its stamp says that these arguments, after these steps, are done."""
+        self._key = config.digest_of([self._key, *(key_arguments or step.arguments)])
+        stamp = f"{self._stamps}/{step.name}"
+        shown = shlex.join(["python", "-m", *step.arguments])
+        is_done = storage.exists(stamp) and storage.read_bytes(stamp).decode() == self._key
+        if is_done and storage.exists(step.output):
+            self._reporter.line(f"done before: {shown}")
+            return
+        self._reporter.line(f"$ {shown}")
+        with process.child([sys.executable, "-m", *step.arguments], self._env) as child:
+            code = child.wait()
+        if code != 0:
+            raise CriaError(
+                f"Step {step.name!r} ended with exit code {code}; "
+                "mend what it says above and run the demo again, it goes on from there."
+            )
+        storage.write_atomic(stamp, self._key.encode())
+
+    @contextlib.contextmanager
+    def server(self, serve_file: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+        """`python -m apps.serve run` for the length of the block."""
+        arguments = ["apps.serve", "run", serve_file, "--port", str(port)]
+        self._reporter.line(f"$ {shlex.join(['python', '-m', *arguments])}")
+        with process.child([sys.executable, "-m", *arguments], self._env) as child:
+            yield child

@@ -1,0 +1,62 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from apps.common import process
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_until(condition, timeout_s=10.0):
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_child_ends_with_its_block():
+    with process.child([sys.executable, "-c", "import time; time.sleep(60)"], os.environ) as child:
+        assert child.poll() is None
+    assert child.returncode == -signal.SIGINT or child.returncode == 1
+
+
+def test_a_child_that_ignores_ctrl_c_is_killed_with_its_group(monkeypatch):
+    monkeypatch.setattr(process, "_STOP_TIMEOUT_S", 0.3)
+    code = (
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
+    )
+    with process.child([sys.executable, "-c", code], os.environ) as child:
+        time.sleep(0.5)
+    assert child.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has the call")
+def test_a_child_dies_with_a_killed_parent(tmp_path):
+    code = (
+        "import os, sys, time; from apps.common import process\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "with process.child(sleep, os.environ) as child:\n"
+        "    open(sys.argv[1], 'w').write(str(child.pid)); time.sleep(60)"
+    )
+    pid_file = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(pid_file)])
+    assert wait_until(lambda: pid_file.exists() and pid_file.read_text())
+    child_pid = int(pid_file.read_text())
+    assert is_alive(child_pid)
+    parent.kill()
+    parent.wait()
+    assert wait_until(lambda: not is_alive(child_pid))
