@@ -4,7 +4,8 @@ import sys
 
 from apps.common.cli import Command, run
 from apps.common.events import Reporter
-from apps.train.config import BaseConfig
+from apps.train.config import BaseConfig, ExportConfig, RunConfig
+from apps.train.presets import PRESETS
 
 
 def base(config: BaseConfig, reporter: Reporter) -> None:
@@ -13,9 +14,27 @@ def base(config: BaseConfig, reporter: Reporter) -> None:
     run_base(config, reporter)
 
 
+def train(config: RunConfig, reporter: Reporter) -> None:
+    from apps.train import trainer
+
+    trainer.run(config, reporter)
+
+
+def export(config: ExportConfig, reporter: Reporter) -> None:
+    from apps.train.export import run_export
+
+    run_export(config, reporter)
+
+
 COMMANDS = {
     "base": Command(
         config=BaseConfig, run=base, help="make a small base model: pre-train it on plain text"
+    ),
+    "run": Command(
+        config=RunConfig, run=train, help="fine-tune a model on packed rows", presets=PRESETS
+    ),
+    "export": Command(
+        config=ExportConfig, run=export, help="turn a run into a Hugging Face model folder"
     ),
 }
 

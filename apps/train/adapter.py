@@ -7,13 +7,17 @@ exported. An adapted layer keeps its weight under `<layer>.base_layer.weight`, w
 
 import hashlib
 import math
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from apps.common.errors import ConfigError
-from apps.train.config import LoraConfig
+from apps.train.config import LoraConfig, RunConfig
+from apps.train.model import stored_weights
 
 NAME = "default"
 
@@ -70,3 +74,28 @@ def fill(model: torch.nn.Module, seed: int) -> None:
             value = value.to(parameter.device)
             value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
         parameter.copy_(value)
+
+
+def merged(
+    base: str, trained: dict[str, torch.Tensor], config: LoraConfig
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The base model's weights with the adapters added: W + B A alpha / rank, fp32."""
+    adapters = {n.split(".lora_A.")[0]: n for n in trained if ".lora_A." in n}
+    for name, weight in stored_weights(base):
+        layer = name.removesuffix(".weight")
+        if layer in adapters:
+            down = trained[adapters[layer]]
+            up = trained[adapters[layer].replace(".lora_A.", ".lora_B.")]
+            weight = weight.float() + up @ down * (config.alpha / config.rank)
+        yield name, weight
+
+
+def write(folder: str, trained: dict[str, torch.Tensor], run: RunConfig) -> int:
+    """The adapter alone, in peft's layout; returns the number of tensors."""
+    named = {f"base_model.model.{n.replace(f'.{NAME}', '')}": t for n, t in trained.items()}
+    save_file(named, os.path.join(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
+    settings = peft_config(run.lora)
+    settings.base_model_name_or_path = run.base
+    settings.inference_mode = True
+    settings.save_pretrained(folder)
+    return len(named)

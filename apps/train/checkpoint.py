@@ -12,10 +12,12 @@ import contextlib
 import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import xxhash
@@ -183,15 +185,36 @@ class Checkpoints:
             collect_garbage(self._run_uri, self._config)
 
 
-def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-    """Fill the tensors of `state` in place; any number of ranks reads any checkpoint."""
+def load(checkpoint: Checkpoint, state: dict[str, Any], *, alone: bool = False) -> None:
+    """Fill the tensors of `state` in place; any number of ranks reads any checkpoint.
+
+    `alone` reads in this process without a process group.
+    """
     try:
-        dcp.load(state, storage_reader=FsspecReader(_fsspec_uri(checkpoint.uri)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            reader = FsspecReader(_fsspec_uri(checkpoint.uri))
+            dcp.load(state, storage_reader=reader, no_dist=alone)
     except dcp.CheckpointException as error:
         raise CorruptError(
             f"Checkpoint {checkpoint.uri} does not fit this model ({_first_line(error)}); was the "
             "run made with another base model or adapter?"
         ) from error
+
+
+def tensor_shapes(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Size]:
+    """Shapes of the tensors whose names begin with `prefix`, which is cut off."""
+    metadata = FsspecReader(_fsspec_uri(checkpoint.uri)).read_metadata()
+    return {
+        name.removeprefix(prefix): entry.size
+        for name, entry in metadata.state_dict_metadata.items()
+        if name.startswith(prefix)
+    }
+
+
+def run_of(checkpoint: Checkpoint) -> str:
+    """URI of the run that a checkpoint belongs to."""
+    return checkpoint.uri.rsplit("/", 2)[0]
 
 
 def collect_garbage(run_uri: str, config: CheckpointConfig) -> list[str]:

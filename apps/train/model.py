@@ -132,6 +132,13 @@ def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | No
         )
 
 
+def stored_weights(folder: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a model folder, one at a time, as stored."""
+    for name, file in _tensor_files(folder).items():
+        with safe_open(os.path.join(folder, file), framework="pt") as tensors:
+            yield name, tensors.get_tensor(name)
+
+
 def _tensor_files(folder: str) -> dict[str, str]:
     """File of each stored tensor."""
     index = os.path.join(folder, "model.safetensors.index.json")

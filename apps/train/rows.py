@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from apps.common.packs import Split
 from apps.train.attention import boundaries
 from apps.train.batches import NO_ROW
 from apps.train.loss import next_token_labels
@@ -59,6 +60,34 @@ class ArrayRows:
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
         return self.ids[index], self.loss_mask[index], self.lengths[index]
+
+
+_READ_ROWS = 1024
+
+
+class PackRows:
+    """Rows of one split of a pack, read when they are asked for."""
+
+    def __init__(self, split: Split, pad_id: int) -> None:
+        self._split = split
+        self.row_tokens, self.pad_id = split.max_length, pad_id
+        self.supervised = self._count()
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        rows = self._split.rows([index])
+        return rows.input_ids[0], rows.loss_mask[0], rows.lengths[0].tolist()
+
+    def _count(self) -> np.ndarray:
+        counts = np.zeros(len(self), dtype=np.int64)
+        for start in range(0, len(self), _READ_ROWS):
+            indices = np.arange(start, min(start + _READ_ROWS, len(self)))
+            rows = self._split.rows(indices)
+            part = ArrayRows(rows.input_ids, rows.loss_mask, [n.tolist() for n in rows.lengths])
+            counts[indices] = part.supervised
+        return counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,239 @@
+"""A run's checkpoint as a model folder that any Hugging Face tool, vLLM or SGLang loads.
+
+    python -m apps.train export RUN --out MODEL [--step N] [--dtype bf16] [--push org/name]
+
+Reads OUT/checkpoints shard by shard (never the whole model at once) and writes safetensors, the
+base's tokenizer, the chat template that the data was packed with, generation settings that stop
+where the template stops, and lineage.json.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import torch
+from safetensors.torch import save_file
+from transformers import GenerationConfig
+
+from apps.common import config as configs
+from apps.common import lineage, storage
+from apps.common.errors import InputError, NotFoundError
+from apps.common.events import Reporter
+from apps.common.packs import PackInfo, open_pack
+from apps.common.templates import write_template
+from apps.common.tokenizer import load_tokenizer
+from apps.train import adapter, checkpoint, model
+from apps.train.checkpoint import Checkpoint
+from apps.train.config import ExportConfig, RunConfig
+from apps.train.metrics import read_metrics
+
+FILE_BYTES = 4 << 30
+"""largest weights file"""
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def run_export(config: ExportConfig, reporter: Reporter) -> None:
+    """Write the folder, and push it to a hub where asked to."""
+    run_uri = storage.absolute(config.run)
+    if not storage.exists(storage.join(run_uri, configs.RESOLVED_NAME)):
+        raise NotFoundError(
+            f"{config.run} is not a run (it has no {configs.RESOLVED_NAME}); expected the --out of "
+            "`python -m apps.train run`."
+        )
+    run = configs.load(RunConfig, storage.join(run_uri, configs.RESOLVED_NAME))
+    if config.adapter_only and run.adapter != "lora":
+        raise InputError(f"{config.run} trained all weights; leave --adapter-only out.")
+    found = _choose(run_uri, config, run, reporter)
+    with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
+        with reporter.progress("export", unit="weights") as bar:
+            for count in write_folder(folder, found, run, config):
+                bar.advance(count)
+        _publish(folder, config.out)
+        if config.push:
+            _push(folder, config.push)
+    reporter.event("export.done", out=config.out, step=found.step, dtype=config.dtype)
+
+
+def _choose(run_uri: str, config: ExportConfig, run: RunConfig, reporter: Reporter) -> Checkpoint:
+    found = checkpoint.newest(run_uri, run.checkpoint.verify, reporter.line, config.step)
+    if found is None:
+        steps = ", ".join(str(c.step) for c in checkpoint.committed(run_uri)) or "none"
+        wanted = f"of step {config.step} " if config.step is not None else ""
+        raise NotFoundError(
+            f"{config.run} has no whole checkpoint {wanted}(steps with one: {steps}); train on "
+            "with the same `python -m apps.train run` command."
+        )
+    return found
+
+
+def write_folder(
+    folder: str, found: Checkpoint, run: RunConfig, config: ExportConfig
+) -> Iterator[int]:
+    """Write a whole model folder; yields the number of weights after each file."""
+    base = model.fetch_base(run.base)
+    pack = open_pack(run.data).info
+    if config.adapter_only:
+        yield adapter.write(folder, read_weights(found), run)
+    else:
+        yield from _write_weights(folder, found, base, run, _DTYPES[config.dtype])
+        _write_settings(folder, base, run, pack, _DTYPES[config.dtype])
+    _write_tokenizer(folder, base, pack)
+    _write_lineage(folder, found, run, pack, config)
+
+
+def read_weights(found: Checkpoint, names: list[str] | None = None) -> dict[str, torch.Tensor]:
+    """Trained weights of a checkpoint, fp32, all or those named."""
+    shapes = checkpoint.tensor_shapes(found, "model.")
+    chosen = list(shapes) if names is None else names
+    state = {"model": {name: torch.empty(shapes[name]) for name in chosen}}
+    checkpoint.load(found, state, alone=True)
+    return state["model"]
+
+
+def _write_weights(
+    folder: str, found: Checkpoint, base: str, run: RunConfig, dtype: torch.dtype
+) -> Iterator[int]:
+    """Weights in files of at most FILE_BYTES, with an index when there are several."""
+    if run.adapter == "lora":
+        pieces = adapter.merged(base, read_weights(found), run.lora)
+    else:
+        pieces = _trained(found, dtype)
+    files: dict[str, str] = {}
+    total_bytes = 0
+    for number, part in enumerate(_in_files(pieces, dtype), start=1):
+        name = f"model-{number:05d}.safetensors"
+        save_file(part, os.path.join(folder, name), metadata={"format": "pt"})
+        files |= dict.fromkeys(part, name)
+        total_bytes += sum(t.numel() * t.element_size() for t in part.values())
+        yield len(part)
+    if len(set(files.values())) == 1:
+        only = next(iter(files.values()))
+        os.replace(os.path.join(folder, only), os.path.join(folder, "model.safetensors"))
+        return
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": files}
+    storage.write_json(os.path.join(folder, "model.safetensors.index.json"), index)
+
+
+def _trained(found: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights one group at a time, so that memory holds one file and not the model."""
+    shapes = checkpoint.tensor_shapes(found, "model.")
+    group: list[str] = []
+    group_bytes = 0
+    for name in sorted(shapes):
+        group.append(name)
+        group_bytes += shapes[name].numel() * dtype.itemsize
+        if group_bytes >= FILE_BYTES // 4:
+            yield from read_weights(found, group).items()
+            group, group_bytes = [], 0
+    if group:
+        yield from read_weights(found, group).items()
+
+
+def _in_files(
+    pieces: Iterator[tuple[str, torch.Tensor]], dtype: torch.dtype
+) -> Iterator[dict[str, torch.Tensor]]:
+    part: dict[str, torch.Tensor] = {}
+    part_bytes = 0
+    for name, value in pieces:
+        if part and part_bytes + value.numel() * dtype.itemsize > FILE_BYTES:
+            yield part
+            part, part_bytes = {}, 0
+        part[name] = value.to(dtype).contiguous()
+        part_bytes += value.numel() * dtype.itemsize
+    if part:
+        yield part
+
+
+def _write_settings(
+    folder: str, base: str, run: RunConfig, pack: PackInfo, dtype: torch.dtype
+) -> None:
+    """config.json with the length extension, and generation settings that stop at turn ends."""
+    settings = model.read_config(base, run.rope, pack.max_length)
+    settings.use_cache = True
+    settings.dtype = dtype
+    settings.save_pretrained(folder)
+    tokenizer = load_tokenizer(base)
+    stops = list(pack.template.stop_token_ids(tokenizer.backend))
+    bos = tokenizer.special_tokens.get("bos_token")
+    GenerationConfig(
+        bos_token_id=tokenizer.backend.token_to_id(bos) if bos else None,
+        eos_token_id=stops[0] if len(stops) == 1 else stops,
+        pad_token_id=pack.pad_id,
+    ).save_pretrained(folder)
+
+
+def _write_tokenizer(folder: str, base: str, pack: PackInfo) -> None:
+    for name in _TOKENIZER_FILES:
+        if os.path.exists(os.path.join(base, name)):
+            shutil.copyfile(os.path.join(base, name), os.path.join(folder, name))
+    write_template(folder, pack.template)
+
+
+def _write_lineage(
+    folder: str, found: Checkpoint, run: RunConfig, pack: PackInfo, config: ExportConfig
+) -> None:
+    run_uri = checkpoint.run_of(found)
+    records = read_metrics(run_uri)
+    record = lineage.collect(
+        inputs={"base": found.commit["identity"]["base"], "data": pack.digest},
+        config=config,
+        base_model=run.base,
+        run=configs.to_dict(run),
+        checkpoint={"uri": found.uri, "step": found.step},
+        template=pack.template.name,
+        tokens=found.commit["tokens"],
+        training_seconds=found.commit["seconds"],
+        loss=records[-1]["loss"] if records else None,
+        usd=found.commit["seconds"] / 3600 * run.metrics.usd_per_hour,
+    )
+    lineage.write(folder, record)
+
+
+def _workspace(out: str) -> str | None:
+    """Beside a local output, so that publishing is a rename."""
+    if not storage.is_local(out):
+        return None
+    parent = os.path.dirname(storage.local_path(out))
+    os.makedirs(parent, exist_ok=True)
+    return parent
+
+
+def _publish(folder: str, out: str) -> None:
+    """Put the finished folder in its place; an earlier export there is replaced."""
+    os.chmod(folder, 0o755)
+    for name in os.listdir(folder):
+        os.chmod(os.path.join(folder, name), 0o644)
+    if storage.is_local(out):
+        storage.remove_tree(out)
+        shutil.copytree(folder, storage.local_path(out), copy_function=os.link)
+        return
+    for name in sorted(os.listdir(folder), key=lambda n: n == "config.json"):
+        with (
+            open(os.path.join(folder, name), "rb") as source,
+            storage.atomic_file(storage.join(out, name)) as target,
+        ):
+            shutil.copyfileobj(source, target, 8 << 20)
+
+
+def _push(folder: str, repo_id: str) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().create_repo(repo_id, exist_ok=True, private=True)
+        HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise InputError(
+            f"Pushing to {repo_id} failed ({' '.join(str(error).split())[:200]}); check the name, "
+            "the network and `hf auth login`. The folder itself was written."
+        ) from error

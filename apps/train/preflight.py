@@ -1,0 +1,175 @@
+"""Everything that can be wrong with a run is said here, before the first worker or GPU is taken."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from typing import Any
+
+from apps.common import config as configs
+from apps.common import storage
+from apps.common.errors import ConfigError, InputError
+from apps.common.packs import Pack, open_pack
+from apps.common.tokenizer import load_tokenizer
+from apps.train import checkpoint, model
+from apps.train.config import RunConfig
+from apps.train.shape import from_config
+from apps.train.worker import run_order
+
+_MATHEMATICS = (
+    "max_length",
+    "global_batch_rows",
+    "seed",
+    "precision",
+    "strategy",
+    "adapter",
+    "lora",
+    "rope",
+    "optim",
+)
+"""settings that change what is computed; the rest may differ from one start to the next"""
+_STATE_BYTES = {"fp32": 12, "bf16": 8, "int8": 12}
+"""bytes a parameter takes in a checkpoint (8-bit moments are stored as the fp32 they stand for)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that can start."""
+
+    config: RunConfig
+    """with absolute locations and the pack's row length"""
+    pack: Pack
+    num_steps: int
+    commit: dict[str, Any]
+    """what every checkpoint's marker says about the run"""
+    done_step: int
+    """step of the newest committed checkpoint; 0 without one"""
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check a run and resolve its settings; raises an InputError with one sentence."""
+    for name in ("base", "data", "out"):
+        if not getattr(config, name):
+            raise ConfigError(f"--{name} is missing; give it a path or URI (see --help).")
+    pack = open_pack(storage.absolute(config.data))
+    folder = model.fetch_base(config.base)
+    resolved = replace(
+        config,
+        base=os.path.abspath(folder) if os.path.isdir(config.base) else config.base,
+        data=storage.absolute(config.data),
+        out=storage.absolute(config.out),
+        max_length=_row_tokens(config, pack),
+    )
+    _check_pack(pack, folder, config)
+    base_config = model.read_config(folder, config.rope, pack.info.max_length)
+    _check_strategy(config)
+    order = run_order(resolved, pack.info.splits["train"].num_rows)
+    identity = _identity(resolved, pack, folder, order.num_steps)
+    commit = {"identity": identity, "config_digest": configs.digest(resolved)}
+    newest = next(iter(checkpoint.committed(resolved.out)), None)
+    if newest is not None and not config.allow_change:
+        _check_unchanged(newest.commit, identity, resolved)
+    _check_space(resolved, from_config(base_config.to_dict()).num_parameters)
+    configs.write_resolved(resolved, resolved.out)
+    done = newest.step if newest is not None else 0
+    return Prepared(resolved, pack, order.num_steps, commit, done)
+
+
+def _row_tokens(config: RunConfig, pack: Pack) -> int:
+    if config.max_length not in (None, pack.info.max_length):
+        raise InputError(
+            f"{config.data} holds rows of {pack.info.max_length} tokens but max_length is "
+            f"{config.max_length}; pack again with --max-length {config.max_length}, or train with "
+            f"--max-length {pack.info.max_length}."
+        )
+    return pack.info.max_length
+
+
+def _check_pack(pack: Pack, folder: str, config: RunConfig) -> None:
+    train = pack.info.splits["train"]
+    if not train.num_rows or not train.num_supervised_tokens:
+        raise InputError(
+            f"{config.data} holds {train.num_rows} training rows with "
+            f"{train.num_supervised_tokens} supervised tokens; pack more conversations."
+        )
+    if load_tokenizer(folder).digest != pack.info.tokenizer_digest:
+        raise InputError(
+            f"{config.data} was packed with another tokenizer than that of {config.base}; run "
+            f"`python -m apps.data pack ... --tokenizer {config.base}`."
+        )
+
+
+def _check_strategy(config: RunConfig) -> None:
+    if config.strategy != "deepspeed":
+        return
+    try:
+        import importlib.util
+
+        found = importlib.util.find_spec("deepspeed")
+    except ImportError:
+        found = None
+    if found is None:
+        raise InputError(
+            "--strategy deepspeed needs the deepspeed package; `pip install deepspeed`, or leave "
+            "--strategy out for FSDP2."
+        )
+
+
+def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dict[str, Any]:
+    settings = configs.to_dict(config)
+    return {
+        "base": _base_digest(folder),
+        "data": pack.info.digest,
+        "num_steps": num_steps,
+        **{name: settings[name] for name in _MATHEMATICS},
+    }
+
+
+def _base_digest(folder: str) -> str:
+    """Names and sizes of the base model's files, and its config: cheap, and enough to tell."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.endswith(".safetensors"):
+            hasher.update(f"{name} {os.path.getsize(path)}\n".encode())
+        elif name == "config.json":
+            hasher.update(storage.read_bytes(path))
+    return hasher.hexdigest()
+
+
+def _check_unchanged(commit: dict[str, Any], identity: dict[str, Any], config: RunConfig) -> None:
+    """Refuse to go on with other mathematics; names the first setting that differs."""
+    before = commit.get("identity", {})
+    for name, value in identity.items():
+        if before.get(name) != value:
+            was, now = _difference(name, before.get(name), value)
+            raise ConfigError(
+                f"The run at {config.out} was started with {was}, now it is {now}; use its old "
+                "settings, another --out, or --allow-change to go on with the new ones."
+            )
+
+
+def _difference(name: str, before: Any, now: Any) -> tuple[str, str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        key = next(k for k in now if before.get(k) != now[k])
+        return f"{name}.{key} {before.get(key)}", str(now[key])
+    if name == "data":
+        return f"other data (digest {before})", str(now)
+    if name == "base":
+        return f"another base model (digest {before})", str(now)
+    return f"{name} {before}", str(now)
+
+
+def _check_space(config: RunConfig, num_parameters: int) -> None:
+    """A local disk must hold the checkpoints that are kept and the one being written."""
+    if not storage.is_local(config.out) or config.adapter == "lora":
+        return
+    os.makedirs(storage.local_path(config.out), exist_ok=True)
+    needed = num_parameters * _STATE_BYTES[config.optim.state] * (config.checkpoint.keep_last + 1)
+    free = shutil.disk_usage(storage.local_path(config.out)).free
+    if needed > free:
+        raise InputError(
+            f"{config.out} has {free / 1e9:.1f} GB free, but {config.checkpoint.keep_last + 1} "
+            f"checkpoints take {needed / 1e9:.1f} GB; free some space, choose another --out or "
+            "lower --checkpoint.keep-last."
+        )

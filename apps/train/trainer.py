@@ -1,0 +1,284 @@
+"""Ray Train wiring: workers, retries, preemption notices, and what the user sees.
+
+    python -m apps.train run --preset debug --base BASE --data PACK --out RUN
+    ray job submit -- python -m apps.train run --preset vicuna-7b --base ... --out s3://bucket/run
+
+Ray restarts the workers; our commit marker decides where they go on. Nothing is handed to
+`ray.train.report` as a checkpoint, and Ray's own snapshot of the run is thrown away at each start
+(a kill while it is being written would otherwise make the run unresumable).
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow.fs
+import ray
+import ray.train
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from apps.common import config as configs
+from apps.common import storage
+from apps.common.errors import CriaError, InputError
+from apps.common.events import Bar, Reporter
+from apps.common.packs import open_pack
+from apps.common.runtime import ray_session
+from apps.train.config import RunConfig
+from apps.train.loop import Hooks, TrainingStopped
+from apps.train.preflight import Prepared, prepare
+from apps.train.rows import PackRows
+from apps.train.worker import work
+
+_ENV = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+}
+_RELAY_INTERVAL_S = 0.25
+_GAUGES = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gb", "data_wait_s", "step")
+
+
+def run(config: RunConfig, reporter: Reporter) -> None:
+    """Train to the end, resuming what lies at config.out."""
+    prepared = prepare(config)
+    prepared.pack.verify()
+    reporter.event(
+        "train.start",
+        out=prepared.config.out,
+        steps=prepared.num_steps,
+        rows=prepared.pack.info.splits["train"].num_rows,
+        workers=prepared.config.workers,
+        done_step=prepared.done_step,
+    )
+    for name, value in _ENV.items():
+        os.environ.setdefault(name, value)
+    with ray_session():
+        summary = _fit(prepared, reporter)
+    reporter.event("train.done", out=prepared.config.out, **summary)
+
+
+def _fit(prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
+    config = prepared.config
+    use_gpu = _use_gpu(config)
+    relay = _start_relay()
+    trainer = TorchTrainer(
+        _rank_main,
+        train_loop_config={
+            "config": configs.to_dict(config),
+            "commit": prepared.commit,
+            "relay": relay,
+        },
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo",
+            timeout_s=int(config.faults.collective_timeout_s),
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1},
+        ),
+        run_config=_ray_run_config(config),
+    )
+    with _shown(relay, reporter, prepared) as shown:
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _sentence_of(error, shown.failure) from error
+    if shown.failure is not None:
+        raise shown.failure
+    return shown.summary
+
+
+def _use_gpu(config: RunConfig) -> bool:
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if config.device == "cuda" and gpus < config.workers:
+        raise InputError(
+            f"{config.workers} workers need a GPU each but the cluster has {gpus}; use --workers "
+            f"{max(gpus, 1)} or --device cpu."
+        )
+    return config.device != "cpu" and gpus >= config.workers
+
+
+def _ray_run_config(config: RunConfig) -> RayRunConfig:
+    parent, _, name = config.out.rpartition("/")
+    snapshot = storage.join(config.out, "checkpoint_manager_snapshot.json")
+    storage.remove_tree(snapshot)
+    fs, path = storage.filesystem(parent or "/")
+    remote = None if storage.is_local(config.out) else _arrow_filesystem(fs)
+    return RayRunConfig(
+        name=name,
+        storage_path=path,
+        storage_filesystem=remote,
+        failure_config=FailureConfig(
+            max_failures=config.faults.max_failures,
+            controller_failure_limit=config.faults.max_start_failures,
+            max_preemption_failures=-1,
+        ),
+    )
+
+
+def _arrow_filesystem(fs: Any) -> pyarrow.fs.FileSystem:
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
+
+
+def _rank_main(payload: dict[str, Any]) -> None:
+    """What Ray Train runs on each worker."""
+    config = configs.from_dict(RunConfig, payload["config"])
+    relay = payload["relay"]
+    pack = open_pack(config.data)
+    context = ray.train.get_context()
+    os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
+    preemption = _Preemption()
+    try:
+        work(
+            config,
+            PackRows(pack.split("train"), pack.info.pad_id),
+            PackRows(pack.split("val"), pack.info.pad_id),
+            commit=payload["commit"],
+            hooks=Hooks(
+                on_step=_step_sender(relay),
+                on_event=lambda name, fields: relay.push.remote(name, fields),
+                preempted=preemption.is_near,
+                after_preemption=preemption.wait,
+            ),
+        )
+    except TrainingStopped as error:
+        ray.get(relay.fail.remote(error))  # the same on every rank; a retry would only repeat it
+    except CriaError as error:
+        ray.get(relay.fail.remote(error))
+        raise
+
+
+def _step_sender(relay: Any) -> Callable[[dict[str, Any]], None]:
+    gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in _GAUGES}
+    sent_s = 0.0
+
+    def on_step(record: dict[str, Any]) -> None:
+        nonlocal sent_s
+        for name, gauge in gauges.items():
+            if name in record:
+                gauge.set(record[name])
+        is_last = record["step"] == record["num_steps"]
+        if is_last or "val_loss" in record or time.monotonic() - sent_s >= _RELAY_INTERVAL_S:
+            sent_s = time.monotonic()
+            relay.push.remote("step", record)
+
+    return on_step
+
+
+class _Preemption:
+    """Ray's preemption notice, answered once a notice."""
+
+    def __init__(self) -> None:
+        self._answered_ms: set[int] = set()
+        self._deadline_ms = 0
+
+    def is_near(self) -> bool:
+        info = ray.train.get_preemption_info()
+        if info is None or info.deadline_ms in self._answered_ms:
+            return False
+        self._answered_ms.add(info.deadline_ms)
+        self._deadline_ms = info.deadline_ms
+        return True
+
+    def wait(self) -> None:
+        """Until the machine is gone: Ray stops the workers at the deadline."""
+        time.sleep(max(self._deadline_ms / 1000 - time.time(), 0) + 5)
+
+
+@ray.remote(num_cpus=0)
+class _Relay:
+    """Carries events from rank 0 to the command that the user started."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, dict[str, Any]]] = []
+        self._failure: CriaError | None = None
+
+    def push(self, name: str, fields: dict[str, Any]) -> None:
+        self._events.append((name, fields))
+
+    def fail(self, error: CriaError) -> None:
+        self._failure = error
+
+    def drain(self) -> tuple[list[tuple[str, dict[str, Any]]], CriaError | None]:
+        events, self._events = self._events, []
+        return events, self._failure
+
+
+def _start_relay() -> Any:
+    here = ray.get_runtime_context().get_node_id()
+    return _Relay.options(
+        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
+    ).remote()
+
+
+class _Shown:
+    """The user's view of a run: one bar, and a line for everything unusual."""
+
+    def __init__(self, reporter: Reporter, bar: Bar, done_step: int) -> None:
+        self._reporter, self._bar, self._step = reporter, bar, 0
+        self._advance(done_step, {})
+        self.summary: dict[str, Any] = {}
+        self.failure: CriaError | None = None
+
+    def take(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+        for name, fields in events:
+            if name != "step":
+                self._reporter.event(f"train.{name}", **fields)
+                continue
+            self.summary.setdefault("first_loss", fields["loss"])
+            names = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
+            self.summary |= {key: fields[key] for key in names if key in fields}
+            shown = ("loss", "lr", "tokens_per_s", "mfu", "usd", "usd_to_go")
+            self._advance(fields["step"], {key: fields[key] for key in shown if key in fields})
+
+    def _advance(self, step: int, fields: dict[str, Any]) -> None:
+        self._bar.advance(step - self._step, **fields)
+        self._step = step
+
+
+@contextlib.contextmanager
+def _shown(relay: Any, reporter: Reporter, prepared: Prepared) -> Iterator[_Shown]:
+    stop = threading.Event()
+    with reporter.progress("train", total=prepared.num_steps, unit="steps") as bar:
+        shown = _Shown(reporter, bar, prepared.done_step)
+
+        def follow() -> None:
+            is_last = False
+            while not is_last:
+                is_last = stop.wait(_RELAY_INTERVAL_S)
+                events, failure = ray.get(relay.drain.remote())
+                shown.take(events)
+                shown.failure = failure
+
+        thread = threading.Thread(target=follow, name="follow-training", daemon=True)
+        thread.start()
+        try:
+            yield shown
+        finally:
+            stop.set()
+            thread.join(timeout=10)
+
+
+def _sentence_of(error: Exception, failure: CriaError | None) -> Exception:
+    """Our own error behind Ray's, else one that names what the workers died of."""
+    if failure is not None:
+        return failure
+    causes = getattr(error, "worker_failures", None) or {}
+    for rank, cause in sorted(causes.items()):
+        found = getattr(cause, "cause", None) or cause
+        if isinstance(found, CriaError):
+            return found
+        last = (str(found).strip().splitlines() or [type(found).__name__])[-1]
+        return CriaError(
+            f"Training failed on rank {rank}: {last[:300]}. Run the same command again to go on "
+            "from the newest checkpoint."
+        )
+    return error
