@@ -37,7 +37,7 @@ define install
 	@echo "Installing $(1) into .venv: a minute or two, about 2 GB"
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@if command -v uv >/dev/null; then UV_FIND_LINKS="$${UV_FIND_LINKS:-$(call pip_setting,find-links)}" UV_EXTRA_INDEX_URL="$${UV_EXTRA_INDEX_URL:-$(call pip_setting,extra-index-url)}" \
-	UV_INDEX_STRATEGY=unsafe-best-match uv pip install --quiet --python $(PY) -r $(1); else $(PY) -m pip install --quiet -r $(1); fi
+	UV_INDEX_STRATEGY=unsafe-best-match uv pip install --quiet --compile-bytecode --python $(PY) -r $(1); else $(PY) -m pip install --quiet -r $(1); fi
 	@touch $@
 endef
 

@@ -201,6 +201,15 @@ def follow(args: argparse.Namespace) -> None:
         time.sleep(args.interval_s)
 
 
+def drain_now(gcs_port: int, seconds_left: float) -> int:
+    """Drain without asking a cloud: the caller, a pod's preStop hook, was told already."""
+    node = find_ray_node(gcs_port)
+    if node is None:
+        say(f"no Ray on port {gcs_port} here")
+        return 1
+    return 0 if drain(node, Notice(seconds_left=seconds_left, text="the pod is stopping")) else 1
+
+
 def say(text: str) -> None:
     print(f"spot_watch: {text}", flush=True)
 
@@ -220,7 +229,13 @@ def main() -> int:
         default=Path("/tmp/cria-spot-notice"),
         help="written when a notice came; run_ray.sh reads it",
     )
-    follow(parser.parse_args())
+    parser.add_argument(
+        "--now", type=float, metavar="SECONDS", help="drain at once: the machine has SECONDS left"
+    )
+    args = parser.parse_args()
+    if args.now is not None:
+        return drain_now(args.gcs_port, args.now)
+    follow(args)
     return 0
 
 

@@ -184,6 +184,18 @@ def test_a_notice_drains_this_node_once_ray_accepts_it(
     assert "did not accept" in output and refused
 
 
+def test_a_pods_stop_hook_drains_at_once(raylet: int, tmp_path: Path) -> None:
+    fake_ray = tmp_path / "ray"
+    fake_ray.write_text(f'#!/bin/sh\necho "$*" >{tmp_path}/calls\n')
+    fake_ray.chmod(0o755)
+    subprocess.run(
+        [sys.executable, spot_watch.__file__, "--now", "25", "--gcs-port", str(raylet)],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True,
+    )
+    assert (tmp_path / "calls").read_text().endswith("--deadline-remaining-seconds 25\n")
+
+
 @pytest.mark.parametrize("cloud", ["gcp"], indirect=True)
 def test_the_watcher_ends_with_this_machines_ray(cloud: MetadataServer, tmp_path: Path) -> None:
     watcher = subprocess.run(

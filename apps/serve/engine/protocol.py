@@ -52,9 +52,9 @@ class EngineDeadError(CriaError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grammar:
-    """What the output must match. `text` is the JSON schema, the regex or the Lark grammar."""
+    """What the output must match: any JSON object, or the JSON schema in `text`."""
 
-    kind: Literal["json_object", "json_schema", "regex", "lark"]
+    kind: Literal["json_object", "json_schema"]
     text: str = ""
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class SamplingParams:
     """How to choose the next token. Every value is bounded at construction (RequestError)."""
 
     max_tokens: int | None = None
-    """Most tokens to generate; None: until the context is full."""
+    """Most tokens to generate; None: until the context is full. Engines refuse 0."""
     min_tokens: int = 0
     """No stop token before this many generated tokens."""
     temperature: float = 1.0
@@ -95,7 +95,7 @@ class SamplingParams:
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
-        _bounded("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        _bounded("max_tokens", self.max_tokens, 0, 2**31 - 1)
         _bounded("min_tokens", self.min_tokens, 0, 2**31 - 1)
         _bounded("temperature", self.temperature, 0.0, 2.0)
         _bounded("top_p", self.top_p, 0.0, 1.0)

@@ -17,8 +17,10 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from apps.common.errors import CriaError
 from apps.serve.engine.protocol import Request, SamplingParams, TokenLogprob, TokenMask
 
+_NOT_A_NUMBER = "no token has a finite logit; the model's weights or the grammar are damaged"
 NUM_CANDIDATES = 1024
 """Top-p and min-p look at this many tokens first; the whole vocabulary is sorted only if needed."""
 
@@ -35,13 +37,16 @@ class SamplerState:
     counts: Counter[int] = field(default_factory=Counter)
     """Generated tokens; kept only when a penalty reads them."""
     is_plain_greedy: bool = False
+    error: str = ""
+    """Why no token can be chosen any more."""
 
     @classmethod
     def of(
         cls, request: Request, eos_ids: tuple[int, ...], mask: TokenMask | None
     ) -> "SamplerState":
         params = request.params
-        stop_ids = params.stop_token_ids + (() if params.ignore_eos else eos_ids)
+        ends = mask is not None or not params.ignore_eos  # a finished grammar allows nothing else
+        stop_ids = params.stop_token_ids + (eos_ids if ends else ())
         state = cls(params, stop_ids, request.prompt_ids, mask)
         state.is_plain_greedy = params.temperature == 0 and params.logprobs is None
         state.is_plain_greedy &= not (state.edits_logits or params.min_tokens)
@@ -76,17 +81,22 @@ def uniform(seed: int, position: int) -> float:
 def sample(
     logits_NV: Tensor, states: list[SamplerState]
 ) -> tuple[list[int], list[TokenLogprob | None]]:
-    """Token ids, -1 where the row holds no finite maximum; log-probabilities where asked for."""
+    """Token ids, -1 where none can be chosen (see the state's `error`), and log-probabilities."""
     logprobs: list[TokenLogprob | None] = [None] * len(states)
     raw_rows = [i for i, state in enumerate(states) if state.params.logprobs is not None]
     raw = logits_NV[raw_rows].log_softmax(-1) if raw_rows else None
     for i, state in enumerate(states):
         if not state.is_plain_greedy:
-            _edit(logits_NV[i], state)
+            try:
+                _edit(logits_NV[i], state)
+            except CriaError as grammar_error:
+                state.error = str(grammar_error)
     best, arg = logits_NV.max(dim=-1)
     tokens = arg.tolist()
     for i, value in enumerate(best.tolist()):
         if not math.isfinite(value):
+            states[i].error = states[i].error or _NOT_A_NUMBER
+        if states[i].error:
             tokens[i] = -1
         elif states[i].params.temperature > 0:
             tokens[i] = _sample_row(logits_NV[i], states[i])

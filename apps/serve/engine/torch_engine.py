@@ -81,7 +81,7 @@ class TorchEngine:
         self._kv_reserved = 0
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._death: Exception | None = None
+        self._death: BaseException | None = None
         self._step_began: float | None = None
         self._totals = dict.fromkeys(
             ("steps", "prompt_tokens", "cached_tokens", "generated_tokens", "requests"), 0
@@ -218,11 +218,11 @@ class TorchEngine:
                 self._step_began = time.monotonic()
                 self._step()
                 self._step_began = None
-        except Exception as error:
+        except BaseException as error:  # a panic in an extension module is no Exception
             self._death = error
         self._fail_all(self._death or CriaError("the engine was closed"))
 
-    def _fail_all(self, error: Exception) -> None:
+    def _fail_all(self, error: BaseException) -> None:
         with self._lock:
             outboxes = {id(s.outbox): s.outbox for s in self._known.values()}
             self._known.clear()
@@ -329,8 +329,7 @@ class TorchEngine:
         sequence.cached = 0
         if token_id < 0:
             sequence.is_broken = True
-            error = "the model's output is not a number; its weights are damaged"
-            return Step(request_id, (), finish_reason="error", error=error)
+            return Step(request_id, (), finish_reason="error", error=sequence.state.error)
         state = sequence.state
         sequence.token_ids.append(token_id)
         try:

@@ -22,7 +22,7 @@ from apps.serve.engine.protocol import (
         {"temperature": float("nan")},
         {"top_p": 1.5},
         {"top_k": 1.5},
-        {"max_tokens": 0},
+        {"max_tokens": -1},
         {"max_tokens": True},
         {"seed": 2**63},
         {"logprobs": 21},

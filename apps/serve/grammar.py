@@ -1,0 +1,92 @@
+"""Structured output: a JSON schema becomes a mask over the vocabulary, through llguidance.
+
+Everything is bounded: the schema's size (protocol.MAX_GRAMMAR_BYTES), and the work llguidance may
+do to compile it and per token (LLParserLimits). A schema it cannot follow is refused with its
+reason, never followed in part.
+"""
+
+import threading
+from collections import OrderedDict
+from functools import cached_property
+
+import tokenizers
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from apps.common.errors import InputError
+from apps.serve.engine.protocol import Grammar, RequestError, TokenMask
+
+MAX_CACHED = 64
+MAX_WHITESPACE = 8
+"""Spaces and line breaks in a row: without a bound, a small model may emit nothing else."""
+_DEFAULTS = {"whitespace_pattern": rf"[ \n\r\t]{{0,{MAX_WHITESPACE}}}"}
+
+
+class GrammarCompiler:
+    """A MaskFactory for one tokenizer. Thread-safe; compiled grammars are kept."""
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, vocab_size: int, eos_token_ids: tuple[int, ...]
+    ) -> None:
+        if not eos_token_ids:
+            raise InputError(
+                "structured output needs an end-of-text token; add eos_token_id to the model "
+                "folder's generation_config.json"
+            )
+        self._backend = backend
+        self._vocab_size = vocab_size
+        self._eos_token_ids = eos_token_ids
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+
+    def __call__(self, grammar: Grammar) -> TokenMask:
+        with self._lock:
+            matcher = self._compiled.get(grammar)
+            if matcher is None:
+                matcher = self._compiled[grammar] = self._compile(grammar)
+            self._compiled.move_to_end(grammar)
+            if len(self._compiled) > MAX_CACHED:
+                self._compiled.popitem(last=False)
+        return GrammarMask(matcher.deep_copy())
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        """Takes about a second for a large vocabulary, so it waits for the first use."""
+        return LLTokenizer(
+            self._backend.to_str(), n_vocab=self._vocab_size, eos_token=list(self._eos_token_ids)
+        )
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        schema = '{"type": "object"}' if grammar.kind == "json_object" else grammar.text
+        try:
+            text = LLMatcher.grammar_from_json_schema(schema, defaults=_DEFAULTS)
+        except ValueError as error:
+            raise _refused(str(error)) from error
+        matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=LLParserLimits())
+        if matcher.is_error():
+            raise _refused(matcher.get_error())
+        return matcher
+
+
+class GrammarMask:
+    """Where one answer stands in its grammar; see protocol.TokenMask."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    def bitmask(self) -> bytes:
+        mask = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise _refused(self._matcher.get_error())
+        return mask
+
+    def accept(self, token_id: int) -> None:
+        if not self._matcher.consume_token(token_id):
+            raise _refused(self._matcher.get_error())
+
+
+def _refused(reason: str) -> RequestError:
+    first_line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    return RequestError(
+        f"response_format cannot be followed: {first_line[:300]}; simplify the JSON schema",
+        "response_format",
+    )

@@ -1,0 +1,149 @@
+"""From token ids to text, as they come: detokenizing, stop strings, the bytes of one token.
+
+Streamed and whole answers go through the same code, so they are equal by construction, and neither
+depends on how the tokens were cut into steps.
+"""
+
+import json
+from collections.abc import Sequence
+
+import tokenizers
+
+MAX_HELD_TOKENS = 8
+"""A character is at most 4 bytes; longer runs that do not decode are garbage and let through."""
+_REPLACEMENT = "\ufffd"
+
+
+class TextStream:
+    """Text of one answer. `stopped` turns true when a stop string was met."""
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, stop: Sequence[str] = (), include_stop: bool = False
+    ) -> None:
+        self._detokenizer = Detokenizer(backend)
+        self._matcher = StopMatcher(stop, include_stop)
+
+    @property
+    def stopped(self) -> bool:
+        return self._matcher.stopped
+
+    def push(self, token_ids: Sequence[int], final: bool = False) -> str:
+        """Text that is certain by now; nothing after a stop string."""
+        pieces = [self._matcher.push(self._detokenizer.push(token_id)) for token_id in token_ids]
+        if final:
+            pieces += [self._matcher.push(self._detokenizer.flush()), self._matcher.flush()]
+        return "".join(pieces)
+
+
+class Detokenizer:
+    """Text of a growing token list; special tokens have none.
+
+    The new text is the difference of two decodings that begin at the previous piece, because a
+    token's text depends on its neighbours (SentencePiece drops the first space of a text, and byte
+    tokens make a character together). While the end is an unfinished character, nothing comes out.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
+        self._context: list[int] = []
+        self._pending: list[int] = []
+
+    def push(self, token_id: int) -> str:
+        self._pending.append(token_id)
+        text = self._pending_text()
+        if text.endswith(_REPLACEMENT) and len(self._pending) < MAX_HELD_TOKENS:
+            return ""
+        return self._emit(text)
+
+    def flush(self) -> str:
+        """What is left at the end; an unfinished character becomes U+FFFD."""
+        return self._emit(self._pending_text())
+
+    def _pending_text(self) -> str:
+        before = self._backend.decode(self._context)
+        both = self._backend.decode(self._context + self._pending)
+        if both.startswith(before):
+            return both[len(before) :]
+        # Only byte tokens that spoil the character before them; on their own they are U+FFFD.
+        return self._backend.decode(self._pending)
+
+    def _emit(self, text: str) -> str:
+        if text:
+            self._context, self._pending = self._pending, []
+        return text
+
+
+class StopMatcher:
+    """Finds the stop string that ends first, holding back what may become one."""
+
+    def __init__(self, stop: Sequence[str], include_stop: bool = False) -> None:
+        self._stop = tuple(s for s in stop if s)
+        self._include = include_stop
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        if self.stopped or not text:
+            return ""
+        text, self._held = self._held + text, ""
+        if not self._stop:
+            return text
+        # As if read letter by letter: the match with the earliest end, then the longest.
+        found = [(text.find(s) + len(s), -len(s)) for s in self._stop if s in text]
+        if found:
+            self.stopped = True
+            end, minus_length = min(found)
+            return text[: end if self._include else end + minus_length]
+        safe = len(text) - self._num_held(text)
+        self._held = text[safe:]
+        return text[:safe]
+
+    def flush(self) -> str:
+        """The end came: what was held back was no stop string."""
+        text, self._held = self._held, ""
+        return text
+
+    def _num_held(self, text: str) -> int:
+        """Longest end of the text that begins a stop string."""
+        longest = min(len(text), max(map(len, self._stop)) - 1)
+        for size in range(longest, 0, -1):
+            if any(s.startswith(text[-size:]) for s in self._stop if len(s) > size):
+                return size
+        return 0
+
+
+class TokenBytes:
+    """The bytes of single tokens, for `logprobs`: `token_bytes(id)`, `token_text(id)`."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
+        decoder = json.loads(backend.to_str())["decoder"]
+        self._is_byte_level = '"ByteLevel"' in json.dumps(decoder)
+        self._special = {
+            i: token.content.encode() for i, token in backend.get_added_tokens_decoder().items()
+        }
+
+    def token_bytes(self, token_id: int) -> bytes:
+        if token_id in self._special:
+            return self._special[token_id]
+        token = self._backend.id_to_token(token_id)
+        if token is None:
+            return b""
+        if self._is_byte_level:
+            return bytes(_BYTE_OF.get(c, 0x3F) for c in token)
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("\u2581", " ").encode()
+
+    def token_text(self, token_id: int) -> str:
+        return self.token_bytes(token_id).decode("utf-8", errors="replace")
+
+
+def _byte_of() -> dict[str, int]:
+    """GPT-2's printable stand-ins for bytes (https://github.com/openai/gpt-2, encoder.py)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTE_OF = _byte_of()
