@@ -2,7 +2,7 @@
 
     template = load_template("vicuna-v1.1", tokenizer)         # apps.common.templates
     check_template(template, tokenizer)                        # once, before any work
-    ids, mask, _ = template.encode(tokenizer.backend, messages)            # training
+    encoded = template.encode(tokenizer.backend, messages)     # training: encoded.ids, .mask
     prompt = template.render(messages, add_generation_prompt=True).text    # serving
 
 The text is rendered once and tokenized once; what the assistant said, with its end-of-turn token,
@@ -53,21 +53,32 @@ class Rendered(NamedTuple):
     """Character ranges [start, end) that the assistant says, end-of-turn token included."""
 
 
-class Encoded(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Encoded:
     """A conversation as tokens."""
 
     ids: npt.NDArray[np.int32]
     """[T]"""
     mask: npt.NDArray[np.bool_]
     """[T], true where the loss is taken: on the assistant's tokens."""
-    fault: str | None
+    text: str
+    """What the template rendered."""
+    fault: str | None = None
     """Why this conversation cannot be trained on, as a rule name for a ledger; None when it can.
 
-    `template_refuses`: the template raised; ids are empty.
+    `template_refuses`: the template raised; text and ids are empty.
     `content_changed`: the template left out or rewrote an assistant message.
     `seam_token`: a token holds both assistant text and text around it, so that the prompt at
     serving time would not be a prefix of these ids.
     """
+    encoding: tokenizers.Encoding | None = field(default=None, repr=False, compare=False)
+
+    def num_tokens_of(self, prefix: str) -> int | None:
+        """Tokens of a prefix of the text; None when it is none, or a token straddles its end."""
+        if self.encoding is None or not self.text.startswith(prefix):
+            return None
+        num_tokens, is_seam = _token_edge(self.encoding, len(self.ids), len(prefix))
+        return None if is_seam else num_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +236,7 @@ _FAULTS = {
     "content_changed": "the chat template changes or leaves out an assistant message.",
     "seam_token": "a token holds both assistant text and text around it; trim its messages.",
 }
-_REFUSED = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), "template_refuses")
+_REFUSED = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), "", "template_refuses")
 
 
 def _as_mapping(message: Message | Mapping[str, Any]) -> dict[str, Any]:
@@ -243,7 +254,7 @@ def _masked(rendered: Rendered, encoding: tokenizers.Encoding, fault: str | None
         mask[first:stop] = True
         if seam_before or seam_after:
             fault = fault or "seam_token"
-    return Encoded(ids, mask, fault)
+    return Encoded(ids, mask, rendered.text, fault, encoding)
 
 
 def _token_edge(encoding: tokenizers.Encoding, num_tokens: int, char: int) -> tuple[int, bool]:

@@ -292,10 +292,10 @@ def describe_split(rows: Iterable[Rows], shards: Sequence[ShardInfo], max_length
     return SplitInfo(num_rows, num_segments, num_tokens, num_supervised, fill, tuple(shards))
 
 
-def finish_pack(uri: str, info: PackInfo) -> None:
-    """Write pack.json, then the commit marker; call it last."""
+def finish_pack(uri: str, info: PackInfo, **extra: str) -> None:
+    """Write pack.json, then the commit marker (with `extra` in it); call it last."""
     storage.write_json(storage.join(uri, PACK_NAME), info.to_dict())
-    storage.commit(uri, {"digest": info.digest})
+    storage.commit(uri, {"digest": info.digest, **extra})
 
 
 def write_pack(

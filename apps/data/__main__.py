@@ -1,6 +1,7 @@
 """Raw chat dumps to clean conversations to packed rows.
 
 python -m apps.data clean dump.json --out clean
+python -m apps.data pack clean --tokenizer MODEL --out pack --max-length 2048
 ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://bucket/clean
 """
 
@@ -9,8 +10,8 @@ import sys
 from apps.common import cli, runtime
 from apps.common.cli import Command
 from apps.common.events import Reporter
-from apps.data import clean
-from apps.data.config import CleanConfig
+from apps.data import clean, pack
+from apps.data.config import CleanConfig, PackConfig
 from apps.data.sample import SampleConfig, write_sample
 
 
@@ -23,12 +24,25 @@ def run_clean(config: CleanConfig, reporter: Reporter) -> None:
         clean.run(resolved, files, reporter, run_units, pipeline.count)
 
 
+def run_pack(config: PackConfig, reporter: Reporter) -> None:
+    pack.prepare(config)  # bad input is refused before Ray starts
+    with runtime.ray_session(num_cpus=config.workers or None):
+        from apps.data import pipeline
+
+        pack.run_pack(config, reporter, pipeline.ray_units(config.workers))
+
+
 COMMANDS = {
     "sample": Command(
         config=SampleConfig, run=write_sample, help="write a sample dump to try everything on"
     ),
     "clean": Command(
         config=CleanConfig, run=run_clean, help="clean raw dumps into Parquet conversations"
+    ),
+    "pack": Command(
+        config=PackConfig,
+        run=run_pack,
+        help="split, tokenize and pack clean conversations into rows for training",
     ),
 }
 

@@ -191,3 +191,47 @@ class CleanConfig:
     def resolved(self) -> "CleanConfig":
         """With every rule filled in from the profile."""
         return dataclasses.replace(self, rules=self.rules.over(PROFILES[self.profile]()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackConfig:
+    """Clean conversations to packed rows of token ids."""
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """clean folders, each DIR or DIR=weight; a weight of 2 takes every conversation twice, one of
+    0.5 takes half of them"""
+    tokenizer: str
+    """local folder with the model's tokenizer.json"""
+    out: str
+    """folder to write; the same command goes on with one that was interrupted"""
+    max_length: int = 2048
+    """tokens in a row"""
+    template: str = "vicuna-v1.1"
+    """vicuna-v1.1, llama-2, llama-3, chatml, a folder with a chat_template.jinja, or `own` for the
+    tokenizer folder's"""
+    val_percent: float = 1.0
+    """percent of the source conversations that go to val/, by hash of their id; 0: none"""
+    over_long: Literal["truncate_answer", "drop"] = "truncate_answer"
+    """a single round longer than a row: cut its answer, without a stop token, or drop the round"""
+    mode: Literal["pack", "pad"] = "pack"
+    """best-fit-decreasing packing, or one segment a row for comparison"""
+    identity: str | None = None
+    """conversations about who the model is, for train/: a JSON or JSONL file, or `built-in`"""
+    identity_name: str = "Cria"
+    """the model's name in the built-in ones"""
+    identity_makers: str = "the Cria contributors"
+    """who trained it, in the built-in ones"""
+    workers: int = 0
+    """units worked on at a time; 0: one per CPU of the machine or cluster"""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("No input is given; expected folders made by `clean`.")
+        for name, low, high in (
+            ("max_length", 8, 1 << 20),
+            ("val_percent", 0, 50),
+            ("workers", 0, 100_000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} is {value}; expected {low:,} to {high:,}.")

@@ -58,7 +58,7 @@ def _on_ray(pending: list[Unit], process: Process, folder: str, workers: int):
         functools.partial(_finish_batch, process=process, folder=folder),
         batch_format="pyarrow",
         batch_size=None,
-        compute=TaskPoolStrategy(size=workers or None),
+        compute=TaskPoolStrategy(size=min(workers, len(rows)) or None),
         num_cpus=1,
     )
     for row in dataset.iter_rows():

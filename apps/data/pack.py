@@ -1,0 +1,427 @@
+"""`python -m apps.data pack`: clean conversations to packed rows of token ids.
+
+    1. tokenize: a few row groups of a clean folder per unit -> segments (tokens.py)
+    2. plan:     units side by side until a shard is full; folders by weight
+    3. pack:     one shard per unit, best-fit-decreasing over its segments (packing.py)
+
+Which conversations meet in a shard depends on the input alone, so the shards are byte-identical for
+any number of workers, and after a kill and the same command again.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apps.common import config as configs
+from apps.common import lineage, packs, storage
+from apps.common.conversation import ChatTemplate, Message, check_template
+from apps.common.errors import CorruptError, InputError
+from apps.common.events import Reporter
+from apps.common.schema import LEDGER_NAME, MESSAGE
+from apps.common.templates import load_template
+from apps.common.tokenizer import Tokenizer, load_tokenizer
+from apps.data.config import PackConfig
+from apps.data.identity import read_identity
+from apps.data.packing import best_fit_decreasing, one_per_row
+from apps.data.tokens import TokenLedger, read_segments, tokenize_unit
+from apps.data.units import Json, RunUnits, Unit
+
+_WORK = "_work"
+_UNIT_BYTES = 16 << 20
+_SHARD_TOKENS = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A clean folder and its share in the mix."""
+
+    uri: str
+    weight: float
+    """copies of each conversation; a fraction takes that share of them"""
+    files: tuple["SourceFile", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    uri: str
+    blake2b: str
+    group_rows: tuple[int, ...]
+    """conversations in each row group"""
+    group_bytes: tuple[int, ...]
+    """uncompressed"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything `pack` needs, checked."""
+
+    config: PackConfig
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    sources: tuple[Source, ...]
+    identity: tuple[tuple[Message, ...], ...]
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides the rows; another one must not meet in the same folder."""
+        config = configs.to_dict(dataclasses.replace(self.config, out="", workers=0))
+        inputs = [[f.blake2b for f in source.files] for source in self.sources]
+        identity = [[dataclasses.asdict(m) for m in c] for c in self.identity]
+        what = [config, inputs, self.tokenizer.digest, self.template.to_dict(), identity]
+        return hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+
+
+def run_pack(config: PackConfig, reporter: Reporter, run_units: RunUnits) -> packs.PackInfo:
+    """Make the pack, or go on with one; a finished one with the same settings is left alone.
+
+    Raises InputError when `--out` holds a pack made from other settings or inputs.
+    """
+    job = prepare(config)
+    commit = storage.read_commit(config.out)
+    if commit is not None:
+        if commit.get("made_from") != job.digest:
+            raise InputError(
+                f"{config.out} holds a pack made from other settings or inputs; choose another "
+                "--out or delete it."
+            )
+        info = packs.open_pack(config.out).info
+        _report(reporter, info, config.out)
+        return info
+    configs.write_resolved(config, config.out)
+    work = storage.join(config.out, _WORK)
+    tokenized = _tokenize(job, reporter, run_units, work)
+    shards = _pack(job, reporter, run_units, work, tokenized)
+    info = _finish(job, tokenized, shards)
+    storage.remove_tree(work)
+    _report(reporter, info, config.out)
+    return info
+
+
+def prepare(config: PackConfig) -> Job:
+    """Read and check settings, tokenizer, template and inputs, before any work."""
+    tokenizer = load_tokenizer(config.tokenizer)
+    name = config.tokenizer if config.template == "own" else config.template
+    template = load_template(name, tokenizer)
+    check_template(template, tokenizer)
+    identity: list[tuple[Message, ...]] = []
+    if config.identity is not None:
+        identity = read_identity(config.identity, config.identity_name, config.identity_makers)
+    sources = tuple(find_source(text) for text in config.inputs)
+    return Job(config, tokenizer, template, sources, tuple(identity))
+
+
+def find_source(text: str) -> Source:
+    """`DIR` or `DIR=weight` to its Parquet files; raises InputError when there are none."""
+    uri, _, tail = text.rpartition("=")
+    if uri and _is_number(tail):
+        weight = float(tail)
+    else:
+        uri, weight = text, 1.0
+    if not 0 < weight <= 100:
+        raise InputError(f"{text!r}: the weight is {weight}; expected more than 0, at most 100.")
+    uri = storage.absolute(uri)
+    names = [name for name in storage.list_dir(uri) if name.endswith(".parquet")]
+    if not names and uri.endswith(".parquet") and storage.exists(uri):
+        return Source(uri, weight, (_source_file(uri),))
+    if not names:
+        raise InputError(
+            f"{uri} holds no Parquet files; expected a folder made by `python -m apps.data clean`."
+        )
+    if storage.exists(storage.join(uri, LEDGER_NAME)) and storage.read_commit(uri) is None:
+        raise InputError(f"{uri} is not finished; run the same `clean` command again first.")
+    return Source(uri, weight, tuple(_source_file(storage.join(uri, name)) for name in names))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _source_file(uri: str) -> SourceFile:
+    fs, path = storage.filesystem(uri)
+    try:
+        with pq.ParquetFile(path, filesystem=fs) as file:
+            schema, meta = file.schema_arrow, file.metadata
+    except pa.ArrowInvalid as error:
+        raise CorruptError(f"{uri} is not a whole Parquet file ({error}).") from error
+    found: Any = schema.field("messages").type if "messages" in schema.names else None
+    fields = found.value_type if found is not None and hasattr(found, "value_type") else ()
+    if not {field.name for field in MESSAGE} <= {field.name for field in fields}:
+        raise InputError(
+            f"{uri} has no column messages: list<struct<role, content>>, but "
+            f"{', '.join(schema.names)}; expected the output of `python -m apps.data clean`."
+        )
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    return SourceFile(
+        uri,
+        storage.digest_file(uri),
+        tuple(group.num_rows for group in groups),
+        tuple(group.total_byte_size for group in groups),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """A finished unit of the first stage."""
+
+    key: str
+    weight: float
+    manifest: Json
+    is_identity: bool
+
+
+def _tokenize(job: Job, reporter: Reporter, run_units: RunUnits, work: str) -> list[Tokenized]:
+    units, weights = tokenize_units(job)
+    process = functools.partial(tokenize_unit, tokenizer_json=job.tokenizer.backend.to_str())
+    num_conversations = sum(sum(f.group_rows) for s in job.sources for f in s.files)
+    with reporter.progress(
+        "tokenize", total=num_conversations + len(job.identity), unit="conversations"
+    ) as bar:
+        tokens = 0
+
+        def on_done(manifest: Json) -> None:
+            nonlocal tokens
+            tokens += sum(split["tokens"] for split in manifest["splits"].values())
+            bar.advance(manifest["ledger"]["conversations"], tokens=tokens)
+
+        manifests = run_units(units, process, work, on_done)
+    return [
+        Tokenized(unit.key, weight, manifest, "inline" in unit.args)
+        for unit, weight, manifest in zip(units, weights, manifests, strict=True)
+    ]
+
+
+def tokenize_units(job: Job) -> tuple[list[Unit], list[float]]:
+    """Units of about 16 MB of text each, and the weight of each."""
+    config = job.config
+    common: Json = {
+        "max_length": config.max_length,
+        "over_long": config.over_long,
+        "val_percent": config.val_percent,
+        "template": job.template.to_dict(),
+        "tokenizer": job.tokenizer.digest,
+        "control_tokens": list(job.tokenizer.control_tokens),
+    }
+    units: list[Unit] = []
+    weights: list[float] = []
+    for source in job.sources:
+        for file in source.files:
+            for first, stop in _group_ranges(file.group_bytes):
+                place = {"file": file.uri, "blake2b": file.blake2b, "row_groups": [first, stop]}
+                name = f"{file.uri}, row groups {first} to {stop - 1}"
+                units.append(Unit(stage="tokenize", name=name, args={**common, **place}))
+                weights.append(source.weight)
+    if job.identity:
+        inline = [[dataclasses.asdict(m) for m in messages] for messages in job.identity]
+        args = {**common, "inline": inline}
+        units.append(Unit(stage="tokenize", name="identity conversations", args=args))
+        weights.append(1.0)
+    return units, weights
+
+
+def _group_ranges(group_bytes: Sequence[int]) -> list[tuple[int, int]]:
+    """Consecutive row groups of at most 16 MB together, or one alone."""
+    ranges: list[tuple[int, int]] = []
+    first, size = 0, 0
+    for i, num_bytes in enumerate(group_bytes):
+        if i > first and size + num_bytes > _UNIT_BYTES:
+            ranges.append((first, i))
+            first, size = i, 0
+        size += num_bytes
+    if group_bytes:
+        ranges.append((first, len(group_bytes)))
+    return ranges
+
+
+def _pack(
+    job: Job, reporter: Reporter, run_units: RunUnits, work: str, tokenized: list[Tokenized]
+) -> list[Json]:
+    units = [
+        Unit(stage="pack", name=f"shard {shard}", args=args)
+        for split in packs.SPLITS
+        for shard, args in _shard_args(job, tokenized, split)
+    ]
+    process = functools.partial(pack_unit, out=job.config.out, work=work)
+    with reporter.progress("pack", total=len(units), unit="shards") as bar:
+        manifests = run_units(units, process, work, lambda manifest: bar.advance())
+    wanted = {unit.args["shard"] for unit in units}
+    for split in packs.SPLITS:
+        for name in storage.list_dir(storage.join(job.config.out, split)):
+            if f"{split}/{name}" not in wanted:
+                storage.remove_tree(storage.join(job.config.out, split, name))
+    return manifests
+
+
+def _shard_args(job: Job, tokenized: list[Tokenized], split: str) -> list[tuple[str, Json]]:
+    """Shards of about 8 million token slots: parts in the order of the input, copies after it."""
+    parts: list[Json] = []
+    sizes: list[float] = []
+    num_copies = math.ceil(max((unit.weight for unit in tokenized), default=0))
+    for copy in range(num_copies):
+        for unit in tokenized:
+            counts = unit.manifest["splits"][split]
+            fraction = min(1.0, unit.weight - copy)
+            if fraction > 0 and counts["segments"]:
+                parts.append({"unit": unit.key, "fraction": fraction})
+                is_pad = job.config.mode == "pad"
+                size = counts["segments"] * job.config.max_length if is_pad else counts["tokens"]
+                sizes.append(size * fraction)
+    common = {
+        "max_length": job.config.max_length,
+        "pad_id": job.tokenizer.pad_id,
+        "mode": job.config.mode,
+        "split": split,
+    }
+    return [
+        (name, {**common, "shard": name, "parts": parts[first:stop]})
+        for i, (first, stop) in enumerate(even_ranges(sizes, _SHARD_TOKENS))
+        for name in [f"{split}/{i:05d}.parquet"]
+    ]
+
+
+def even_ranges(sizes: Sequence[float], target: float) -> list[tuple[int, int]]:
+    """Consecutive ranges of about equal sums, as many as `sum(sizes) / target`, none empty."""
+    if not sizes:
+        return []
+    total = sum(sizes)
+    num_ranges = min(len(sizes), max(1, round(total / target)))
+    ranges: list[tuple[int, int]] = []
+    first, done = 0, 0.0
+    for i, size in enumerate(sizes, 1):
+        done += size
+        if done >= total * (len(ranges) + 1) / num_ranges or i == len(sizes):
+            ranges.append((first, i))
+            first = i
+    return ranges
+
+
+def pack_unit(args: Json, folder: str, *, out: str, work: str) -> Json:
+    """One shard, written to its final place; the manifest has its totals."""
+    segments = [
+        segment
+        for part in args["parts"]
+        for segment in read_segments(
+            storage.join(work, part["unit"], f"{args['split']}.parquet"), part["fraction"]
+        )
+    ]
+    lengths = [len(ids) for ids, _ in segments]
+    max_length: int = args["max_length"]
+    is_pad = args["mode"] == "pad"
+    rows_of = one_per_row(lengths) if is_pad else best_fit_decreasing(lengths, max_length)
+    rows = packs.fill_rows(
+        [[segments[i] for i in row] for row in rows_of], max_length, args["pad_id"]
+    )
+    shards = [packs.write_shard(out, args["shard"], rows)] if rows_of else []
+    described = packs.describe_split([rows], shards, max_length)
+    return {"split": args["split"], **dataclasses.asdict(described)}
+
+
+def _finish(job: Job, tokenized: list[Tokenized], shards: list[Json]) -> packs.PackInfo:
+    config = job.config
+    ledger = _ledger(job, tokenized, shards)
+    info = packs.PackInfo(
+        max_length=config.max_length,
+        pad_id=job.tokenizer.pad_id,
+        mode=config.mode,
+        tokenizer_digest=job.tokenizer.digest,
+        template=job.template,
+        splits={split: _sum(shards, split, config.max_length) for split in packs.SPLITS},
+    )
+    if not info.splits["train"].num_rows:
+        raise InputError(
+            "No conversation is left for training; ledger: " + json.dumps(ledger["conversations"])
+        )
+    storage.write_json(storage.join(config.out, LEDGER_NAME), ledger)
+    inputs = {f.uri: f.blake2b for source in job.sources for f in source.files}
+    inputs[config.tokenizer] = job.tokenizer.digest
+    record = lineage.collect(inputs=inputs, config=config, template=job.template.name)
+    lineage.write(config.out, record)
+    packs.finish_pack(config.out, info, made_from=job.digest)
+    return info
+
+
+def _sum(shards: list[Json], split: str, max_length: int) -> packs.SplitInfo:
+    of_split = [shard for shard in shards if shard["split"] == split]
+    names = ("num_rows", "num_segments", "num_tokens", "num_supervised_tokens")
+    totals = {name: sum(shard[name] for shard in of_split) for name in names}
+    slots = totals["num_rows"] * max_length
+    files = tuple(packs.ShardInfo(**file) for shard in of_split for file in shard["shards"])
+    return packs.SplitInfo(
+        **totals, fill=totals["num_tokens"] / slots if slots else 0.0, shards=files
+    )
+
+
+def _ledger(job: Job, tokenized: list[Tokenized], shards: list[Json]) -> Json:
+    """What became of all conversations and rounds; raises CorruptError when it does not add up."""
+    read = _total(tokenized, lambda unit: not unit.is_identity)
+    generated = _total(tokenized, lambda unit: unit.is_identity)
+    expected = sum(sum(f.group_rows) for s in job.sources for f in s.files)
+    if read.conversations != expected:
+        raise CorruptError(
+            f"The inputs hold {expected:,} conversations, but {read.conversations:,} were read; "
+            "please report this."
+        )
+    return {
+        **_account(read),
+        "generated": _account(generated),
+        "mix": {source.uri: source.weight for source in job.sources},
+        "segments": {
+            split: sum(unit.manifest["splits"][split]["segments"] for unit in tokenized)
+            for split in packs.SPLITS
+        },
+        "segments_after_weights": {
+            split: sum(shard["num_segments"] for shard in shards if shard["split"] == split)
+            for split in packs.SPLITS
+        },
+    }
+
+
+def _total(tokenized: list[Tokenized], wanted: Callable[[Tokenized], bool]) -> TokenLedger:
+    total = TokenLedger()
+    for unit in tokenized:
+        if wanted(unit):
+            total.add(unit.manifest["ledger"])
+    return total
+
+
+def _account(ledger: TokenLedger) -> dict[str, Any]:
+    accounts = {
+        "conversations": {
+            "read": ledger.conversations,
+            "kept": ledger.kept_conversations,
+            "dropped": dict(ledger.dropped_conversations),
+        },
+        "rounds": {
+            "read": ledger.rounds,
+            "kept": ledger.kept_rounds,
+            "dropped": dict(ledger.dropped_rounds),
+        },
+    }
+    for name, account in accounts.items():
+        if account["read"] != account["kept"] + sum(account["dropped"].values()):
+            raise CorruptError(f"The ledger's {name} do not add up: {account}; please report this.")
+    accounts["rounds"]["truncated"] = ledger.truncated_rounds
+    return {**accounts, "control_tokens_broken": ledger.control_tokens_broken}
+
+
+def _report(reporter: Reporter, info: packs.PackInfo, out: str) -> None:
+    train, val = info.splits["train"], info.splits["val"]
+    reporter.event(
+        "pack.done",
+        out=out,
+        train_rows=train.num_rows,
+        val_rows=val.num_rows,
+        tokens=train.num_tokens,
+        supervised_tokens=train.num_supervised_tokens,
+        fill=round(train.fill, 4),
+    )

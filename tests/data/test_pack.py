@@ -1,0 +1,259 @@
+"""`pack` end to end on small folders: rows, ledger, splits, mixing, resuming."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from apps.common import packs
+from apps.common.errors import CriaError, InputError
+from apps.common.events import Reporter
+from apps.common.schema import CONVERSATIONS
+from apps.common.tokenizer import load_tokenizer
+from apps.data import pack, units
+from apps.data.config import PackConfig
+from apps.data.identity import built_in
+from apps.data.pack import even_ranges, run_pack
+from apps.data.tokens import split_of
+from tests import made
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> str:
+    return made.byte_level_folder(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch):
+    monkeypatch.setattr(pack, "_UNIT_BYTES", 4000)
+    monkeypatch.setattr(pack, "_SHARD_TOKENS", 8000)
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [
+        {"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)
+    ]
+
+
+def clean_folder(folder: Path, num_conversations: int = 200, start: int = 0) -> str:
+    """One to four rounds each, in two shards of row groups of 20."""
+    folder.mkdir(parents=True)
+    rows = []
+    for i in range(start, start + num_conversations):
+        texts = [f"question {i}.0", f"answer {i}.0 " * (1 + i % 7)]
+        for j in range(1, 1 + i % 4):
+            texts += [f"and {j} of {i}?", f"answer {i}.{j}"]
+        row = {"id": f"s{i}", "source_id": f"c{i}", "messages": turns(*texts)}
+        rows.append({**row, "model": None, "language": "en", "scores": []})
+    for part in range(2):
+        table = pa.Table.from_pylist(rows[part::2], CONVERSATIONS)
+        pq.write_table(table, folder / f"{part:05d}.parquet", row_group_size=20)
+    return str(folder)
+
+
+def make(out: Path, tokenizer: str, *inputs: str, run_units=units.run_serially, **settings):
+    settings = {"max_length": 256, "val_percent": 10, **settings}
+    config = PackConfig(inputs=inputs, tokenizer=tokenizer, out=str(out), **settings)
+    return run_pack(config, Reporter("json"), run_units)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [*folder.rglob("*.parquet"), folder / "pack.json", folder / "ledger.json"]
+    return {str(f.relative_to(folder)): hashlib.blake2b(f.read_bytes()).hexdigest() for f in files}
+
+
+def segments(opened: packs.Pack, split: str) -> list[list[int]]:
+    part = opened.split(split)
+    rows = part.rows(range(len(part)))
+    found = []
+    for ids, lengths in zip(rows.input_ids, rows.lengths, strict=True):
+        at = 0
+        for length in lengths:
+            found.append(ids[at : at + length].tolist())
+            at += length
+    return found
+
+
+def test_packed_rows_are_the_template_ids_of_every_round(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    info = make(tmp_path / "pack", tokenizer, source)
+    opened = packs.open_pack(str(tmp_path / "pack"))
+    opened.verify()
+    backend = load_tokenizer(tokenizer).backend
+    texts = {
+        backend.decode(ids, skip_special_tokens=False)
+        for split in packs.SPLITS
+        for ids in segments(opened, split)
+    }
+    said = " ".join(texts)
+    for i in range(200):
+        assert all(f"answer {i}.{j}" in said for j in range(1 + i % 4))
+    assert all(text.startswith("<s>A chat between") for text in texts)
+    assert info.splits["train"].num_rows > info.splits["val"].num_rows > 0
+    assert len(list((tmp_path / "pack" / "train").iterdir())) > 1
+    assert not (tmp_path / "pack" / "_work").exists()
+
+
+def test_the_ledger_adds_up(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    make(tmp_path / "pack", tokenizer, source, identity="built-in")
+    ledger = json.loads((tmp_path / "pack" / "ledger.json").read_text())
+    conversations, rounds = ledger["conversations"], ledger["rounds"]
+    assert conversations == {"read": 200, "kept": 200, "dropped": {}}
+    assert rounds["read"] == rounds["kept"] == sum(1 + i % 4 for i in range(200))
+    assert ledger["generated"]["conversations"]["kept"] == len(built_in("Cria", "x"))
+    assert sum(ledger["segments"].values()) == sum(ledger["segments_after_weights"].values())
+
+
+def test_no_source_is_in_both_splits(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    make(tmp_path / "pack", tokenizer, source)
+    opened = packs.open_pack(str(tmp_path / "pack"))
+    backend = load_tokenizer(tokenizer).backend
+    for split in packs.SPLITS:
+        for ids in segments(opened, split):
+            text = backend.decode(ids, skip_special_tokens=False)
+            number = text.split("USER: question ")[-1].split(".")[0]
+            if number.isdigit():
+                assert split_of(f"c{number}", 10) == split
+
+
+def test_a_weight_repeats_or_samples_whole_conversations(tmp_path, tokenizer):
+    once, other = clean_folder(tmp_path / "a"), clean_folder(tmp_path / "b", start=1000)
+    make(tmp_path / "pack", tokenizer, f"{once}=2.5", f"{other}=0.5", val_percent=0)
+    backend = load_tokenizer(tokenizer).backend
+    texts = [
+        backend.decode(ids, skip_special_tokens=False)
+        for ids in segments(packs.open_pack(str(tmp_path / "pack")), "train")
+    ]
+    counts = [sum(f"USER: question {i}." in text for text in texts) for i in range(200)]
+    assert set(counts) == {2, 3}
+    assert 60 < sum(count == 3 for count in counts) < 140
+    counts = [sum(f"USER: question {i}." in text for text in texts) for i in range(1000, 1200)]
+    assert set(counts) == {0, 1}
+    assert 60 < sum(counts) < 140
+
+
+def test_pad_mode_has_one_segment_a_row(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    padded = make(tmp_path / "pad", tokenizer, source, mode="pad").splits["train"]
+    packed = make(tmp_path / "pack", tokenizer, source).splits["train"]
+    assert padded.num_rows == padded.num_segments == packed.num_segments
+    assert (padded.num_tokens, padded.fill < packed.fill) == (packed.num_tokens, True)
+
+
+def test_control_tokens_in_messages_are_broken_and_counted(tmp_path, tokenizer):
+    rows = [{"messages": turns("what is <s>x</s>?", "strike</s> it")}]
+    schema = pa.schema([CONVERSATIONS.field("messages")])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "chats.parquet")
+    source = str(tmp_path / "chats.parquet")
+    make(tmp_path / "pack", tokenizer, source, val_percent=0)
+    ledger = json.loads((tmp_path / "pack" / "ledger.json").read_text())
+    assert ledger["control_tokens_broken"] == 3
+    (ids,) = segments(packs.open_pack(str(tmp_path / "pack")), "train")
+    backend = load_tokenizer(tokenizer).backend
+    assert ids.count(backend.token_to_id("</s>")) == 1
+
+
+class Dies(Exception):
+    pass
+
+
+def dying_runner(num_units: int) -> Callable:
+    """Runs units in reverse and dies after some, as a killed command would."""
+
+    def run(all_units, process, folder, on_done=None):
+        for left, unit in zip(range(num_units, -1, -1), reversed(all_units), strict=False):
+            if not left:
+                raise Dies
+            units.finish(unit, process, folder)
+        return units.run_serially(all_units, process, folder, on_done)
+
+    return run
+
+
+def test_rows_are_identical_after_a_kill_and_in_any_order(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    make(tmp_path / "whole", tokenizer, source)
+    for num_units in (1, 5, 7):
+        with pytest.raises(Dies):
+            make(tmp_path / "cut", tokenizer, source, run_units=dying_runner(num_units))
+        with pytest.raises(CriaError, match=r"holds no pack|not finished"):
+            packs.open_pack(str(tmp_path / "cut"))
+    make(tmp_path / "cut", tokenizer, source, run_units=dying_runner(10**6))
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+
+
+def test_a_finished_pack_is_not_made_again_nor_overwritten(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean", 20)
+    make(tmp_path / "pack", tokenizer, source)
+
+    def none(*args, **kwargs):
+        raise AssertionError("a finished pack needs no unit")
+
+    make(tmp_path / "pack", tokenizer, source, run_units=none)
+    with pytest.raises(InputError, match="other settings"):
+        make(tmp_path / "pack", tokenizer, source, max_length=64)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"template": "vicuna"}, "expected one of vicuna-v1.1"),
+        ({"template": "own"}, "has no chat template"),
+        ({"template": "chatml"}, "add it to the tokenizer"),
+        ({"tokenizer": "/nowhere"}, "No tokenizer folder"),
+        ({"inputs": ("/nowhere",)}, "holds no Parquet files"),
+        ({"inputs": ("{clean}=0",)}, "weight is 0"),
+        ({"max_length": 20}, "No conversation is left"),
+        ({"identity": "{clean}/00000.parquet"}, "is not JSON"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, tokenizer, change, why):
+    source = clean_folder(tmp_path / "clean", 20)
+    settings = {"inputs": (source,), "tokenizer": tokenizer, **change}
+    settings["inputs"] = tuple(text.format(clean=source) for text in settings["inputs"])
+    if "identity" in settings:
+        settings["identity"] = settings["identity"].format(clean=source)
+    config = PackConfig(**{"max_length": 256, **settings}, out=str(tmp_path / "pack"))
+    with pytest.raises(CriaError, match=why) as raised:
+        run_pack(config, Reporter("json"), units.run_serially)
+    assert "\n" not in str(raised.value)
+
+
+def test_even_ranges_cover_everything_in_order():
+    sizes = [3.0, 1, 4, 1, 5, 9, 2, 6]
+    for target in (1, 5, 10, 100):
+        ranges = even_ranges(sizes, target)
+        assert [i for first, stop in ranges for i in range(first, stop)] == list(range(8))
+        assert all(first < stop for first, stop in ranges)
+    assert even_ranges([], 5) == []
+
+
+@pytest.mark.ray
+def test_the_command_gives_the_same_bytes_with_any_number_of_workers(
+    tmp_path, tokenizer, ray_session, monkeypatch
+):
+    monkeypatch.undo()  # the command runs with its real unit size
+    source = clean_folder(tmp_path / "clean", 60)
+    make(tmp_path / "serial", tokenizer, source)
+    for workers in (1, 3):
+        out = tmp_path / f"ray{workers}"
+        command = [sys.executable, "-m", "apps.data", "pack", source, "--tokenizer", tokenizer]
+        command += ["--out", str(out), "--max-length", "256", "--val-percent", "10"]
+        done = subprocess.run(
+            [*command, "--workers", str(workers)],
+            env={**os.environ, **ray_session.child_env()},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["event"] == "pack.done"
+        assert digests(out) == digests(tmp_path / "serial")
