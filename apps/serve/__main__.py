@@ -1,0 +1,147 @@
+"""Serve models behind the OpenAI API, with a web page.
+
+    python -m apps.serve run CONFIG.yaml --port 8000
+    ray job submit -- python -m apps.serve run CONFIG.yaml
+    python -m apps.serve build CONFIG.yaml > serve.yaml && serve deploy serve.yaml
+
+Reads one YAML (apps/serve/config.py describes it) and the model folders it names.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from tyro.conf import Positional
+
+from apps.common import cli, storage
+from apps.common import config as configs
+from apps.common.events import Reporter
+from apps.common.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
+from apps.serve.config import ModelConfig, ServeConfig
+from apps.serve.models import load_model
+
+_WATCH_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Serve until Ctrl-C. Changes to the file are applied while it runs."""
+
+    file: Positional[str]
+    """YAML file with the models"""
+    port: int | None = None
+    """port of the API and the page; 0 takes a free one (default: gateway.port of the file)"""
+    start_timeout_s: float = 600.0
+    """give up when not everything is up after this long"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildConfig:
+    """Print the configuration for `serve deploy`."""
+
+    file: Positional[str]
+    """YAML file with the models"""
+
+
+def run(settings: RunConfig, reporter: Reporter) -> None:
+    config = load(settings.file, settings.port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    start_s = time.monotonic()
+    wanted_cpus = sum(m.resources.cpus * _most_replicas(m) for m in config.models)
+    cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(wanted_cpus) + 2)
+    with ray_session(num_cpus=cpus) as session:
+        from apps.serve import deployment
+
+        deployment.check_fits(config)
+        try:
+            with deployment.serving(config, reporter, settings.start_timeout_s):
+                took_s = round(time.monotonic() - start_s, 1)
+                reporter.event("serve.ready", **_addresses(config), seconds=took_s)
+                _follow_file(settings, config, reporter)
+        except KeyboardInterrupt:
+            reporter.event("serve.stopped", ray=session.address)
+
+
+def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -> None:
+    """Apply the file again whenever it changes, until interrupted."""
+    from apps.common.errors import CriaError
+    from apps.serve import deployment
+
+    seen = _stamp(settings.file)
+    while True:
+        time.sleep(_WATCH_S)
+        if (stamp := _stamp(settings.file)) == seen:
+            continue
+        seen = stamp
+        try:
+            config = load(settings.file, config.gateway.port)
+            deployment.check_fits(config)
+            deployment.apply(config)
+            deployment.wait_until_running(config, reporter, settings.start_timeout_s)
+            reporter.event("serve.applied", models=[m.name for m in config.models])
+        except CriaError as error:
+            reporter.event("serve.refused", reason=str(error))
+
+
+def build(settings: BuildConfig, reporter: Reporter) -> None:
+    from apps.serve.deployment import serve_config
+
+    yaml.safe_dump(serve_config(load(settings.file, None)), sys.stdout, sort_keys=False)
+
+
+def load(path: str, port: int | None) -> ServeConfig:
+    """The checked file: paths absolute, the port chosen, every model's text side readable."""
+    config = configs.load(ServeConfig, path)
+    gateway = config.gateway
+    chosen = gateway.port if port is None else port
+    gateway = dataclasses.replace(gateway, port=chosen or free_port())
+    models = tuple(_resolved(model) for model in config.models)
+    for model in models:
+        if model.engine != "remote":
+            load_model(model)
+    page = dataclasses.replace(config.page, votes_url=_absolute_sqlite(config.page.votes_url))
+    return dataclasses.replace(config, gateway=gateway, models=models, page=page)
+
+
+def _resolved(model: ModelConfig) -> ModelConfig:
+    is_folder = bool(model.path) and storage.is_local(model.path) and storage.is_dir(model.path)
+    return dataclasses.replace(model, path=storage.absolute(model.path)) if is_folder else model
+
+
+def _absolute_sqlite(url: str) -> str:
+    """The page runs in another process with another working directory."""
+    prefix = "sqlite:///"
+    path = url.removeprefix(prefix)
+    is_relative = url.startswith(prefix) and path and not path.startswith(("/", ":memory:"))
+    return prefix + os.path.abspath(path) if is_relative else url
+
+
+def _most_replicas(model: ModelConfig) -> int:
+    return model.autoscaling.max_replicas if model.autoscaling else model.replicas
+
+
+def _addresses(config: ServeConfig) -> dict[str, Any]:
+    host = "127.0.0.1" if config.gateway.host == "0.0.0.0" else config.gateway.host
+    base = f"http://{host}:{config.gateway.port}"
+    page = {"page": f"{base}/ui"} if config.page.enabled else {}
+    return {"api": f"{base}/v1", **page, "models": [m.name for m in config.models]}
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
+
+
+if __name__ == "__main__":
+    commands = {
+        "run": cli.Command(config=RunConfig, run=run, help="serve models until Ctrl-C"),
+        "build": cli.Command(
+            config=BuildConfig, run=build, help="print the configuration for `serve deploy`"
+        ),
+    }
+    sys.exit(cli.run("apps.serve", commands))

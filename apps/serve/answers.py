@@ -1,0 +1,192 @@
+"""OpenAI's response objects, whole and in chunks.
+
+Sources: https://platform.openai.com/docs/api-reference/chat/object, .../chat/streaming and
+.../completions/object.
+"""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.serve.generation import Delta, Token
+from apps.serve.models import ServedModel
+from apps.serve.tools import ToolParser
+
+
+@dataclass(slots=True)
+class Usage:
+    """Token counts of one HTTP request, over all its choices."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def add(self, delta: Delta) -> None:
+        self.completion_tokens += delta.num_generated
+        self.cached_tokens += delta.cached_tokens
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Fields that every object of one answer repeats."""
+
+    id: str
+    model: str
+    created: int
+
+    @classmethod
+    def new(cls, prefix: str, model: str) -> "Head":
+        return cls(f"{prefix}-{uuid.uuid4().hex}", model, int(time.time()))
+
+    def body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+
+@dataclass(slots=True)
+class ChatChoice:
+    """One choice of a chat answer; the same for streams and whole answers."""
+
+    model: ServedModel
+    index: int
+    wants_logprobs: bool
+    parser: ToolParser | None
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    finish_reason: str | None = None
+    _has_role: bool = False
+
+    def add(self, delta: Delta) -> list[dict[str, Any]]:
+        """Take a delta in; returns the choices to send in a stream: role first, finish last."""
+        text, calls = delta.text, []
+        if self.parser is not None:
+            text, calls = self.parser.push(delta.text, final=delta.finish_reason is not None)
+        self.text += text
+        self.tokens += delta.tokens
+        chunks = [] if self._has_role else [self._chunk({"role": "assistant", "content": ""})]
+        self._has_role = True
+        if text or (self.wants_logprobs and delta.tokens):
+            chunks.append(self._chunk({"content": text}, self._logprobs(delta.tokens)))
+        for call in calls:
+            indexed = {"index": len(self.tool_calls), **call}
+            self.tool_calls.append(call)
+            chunks.append(self._chunk({"tool_calls": [indexed]}))
+        if delta.finish_reason is not None:
+            done_by_call = self.tool_calls and delta.finish_reason == "stop"
+            self.finish_reason = "tool_calls" if done_by_call else delta.finish_reason
+            chunks.append({**self._chunk({}), "finish_reason": self.finish_reason})
+        return chunks
+
+    def body(self) -> dict[str, Any]:
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": self.text or (None if self.tool_calls else ""),
+            "refusal": None,
+        }
+        if self.tool_calls:
+            message["tool_calls"] = self.tool_calls
+        return {
+            "index": self.index,
+            "message": message,
+            "logprobs": self._logprobs(self.tokens),
+            "finish_reason": self.finish_reason,
+        }
+
+    def _chunk(
+        self, delta: dict[str, Any], logprobs: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return {"index": self.index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        if not self.wants_logprobs:
+            return None
+        return {"content": [self._token(token) for token in tokens], "refusal": None}
+
+    def _token(self, token: Token) -> dict[str, Any]:
+        assert token.logprob is not None  # asked for, so every token has one
+        top = [self._scored(i, p) for i, p in token.logprob.top]
+        return {**self._scored(token.id, token.logprob.logprob), "top_logprobs": top}
+
+    def _scored(self, token_id: int, logprob: float) -> dict[str, Any]:
+        raw = self.model.tokens.token_bytes(token_id)
+        text = raw.decode("utf-8", errors="replace")
+        return {"token": text, "logprob": logprob, "bytes": list(raw)}
+
+
+@dataclass(slots=True)
+class TextChoice:
+    """One choice of a completion; the same for streams and whole answers."""
+
+    model: ServedModel
+    index: int
+    wants_logprobs: bool
+    echo: str = ""
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    finish_reason: str | None = None
+    _num_chars: int = 0
+
+    def add(self, delta: Delta) -> list[dict[str, Any]]:
+        """Take a delta in; returns the choices to send in a stream."""
+        first = self.text == "" and not self.tokens
+        text = self.echo + delta.text if first else delta.text
+        self.text += text
+        self.tokens += delta.tokens
+        self.finish_reason = delta.finish_reason
+        if not text and not delta.tokens and delta.finish_reason is None:
+            return []
+        return [self._chunk(text, delta.tokens)]
+
+    def body(self) -> dict[str, Any]:
+        self._num_chars = 0
+        return self._chunk(self.text, self.tokens)
+
+    @property
+    def mean_logprob(self) -> float:
+        """By which best_of ranks; an empty answer comes last."""
+        values = [token.logprob.logprob for token in self.tokens if token.logprob is not None]
+        return sum(values) / len(values) if values else float("-inf")
+
+    def _chunk(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
+        return {
+            "index": self.index,
+            "text": text,
+            "logprobs": self._logprobs(tokens),
+            "finish_reason": self.finish_reason,
+        }
+
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        if not self.wants_logprobs:
+            return None
+        texts = [self.model.tokens.token_text(token.id) for token in tokens]
+        offsets: list[int] = []
+        for text in texts:
+            offsets.append(len(self.echo) + self._num_chars)
+            self._num_chars += len(text)
+        scored = [token.logprob for token in tokens]
+        return {
+            "tokens": texts,
+            "token_logprobs": [p.logprob for p in scored if p is not None],
+            "top_logprobs": [
+                {self.model.tokens.token_text(i): value for i, value in p.top}
+                for p in scored
+                if p is not None
+            ],
+            "text_offset": offsets,
+        }

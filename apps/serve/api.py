@@ -1,0 +1,184 @@
+"""The OpenAI API as a FastAPI application over a directory of models.
+
+`build_api(directory, settings)` runs anywhere: behind Ray Serve (deployment.py) or in a test, with
+an engine in the same process.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from apps.serve import metrics as prometheus
+from apps.serve.auth import authenticate
+from apps.serve.body import read_body, request_schema
+from apps.serve.chat import chat_plan, completion_plan, tokenize
+from apps.serve.config import GatewayConfig
+from apps.serve.directory import Directory, Entry, find
+from apps.serve.errors import ApiError
+from apps.serve.metrics import GatewayMetrics
+from apps.serve.schemas import ChatRequest, CompletionRequest, TokenizeRequest
+from apps.serve.sse import Answerer
+
+VERSION = "0.1.0"
+_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version"})
+
+
+def build_api(
+    directory: Directory, settings: Callable[[], GatewayConfig], metrics: GatewayMetrics
+) -> FastAPI:
+    """`settings` is read at every request, so that a changed file holds at once."""
+    api = FastAPI(
+        title="Cria",
+        version=VERSION,
+        description="OpenAI-compatible chat and text completions.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        middleware=[Middleware(_Guard, settings=settings)],
+    )
+    answerer = Answerer(metrics)
+    _add_generation(api, directory, settings, answerer)
+    _add_models(api, directory)
+    _add_operations(api, directory)
+    api.add_exception_handler(ApiError, _on_api_error)
+    api.add_exception_handler(HTTPException, _on_http_error)
+    api.add_exception_handler(Exception, _on_bug)
+    return api
+
+
+def _add_generation(
+    api: FastAPI,
+    directory: Directory,
+    settings: Callable[[], GatewayConfig],
+    answerer: Answerer,
+) -> None:
+    @api.post("/v1/chat/completions", openapi_extra=request_schema(ChatRequest))
+    async def chat_completions(request: Request) -> Response:
+        start_s = time.monotonic()
+        body = await read_body(request, ChatRequest, settings().max_body_bytes)
+        entry = find(directory, body.model)
+        return await answerer.answer(chat_plan(body, entry), entry, start_s)
+
+    @api.post("/v1/completions", openapi_extra=request_schema(CompletionRequest))
+    async def completions(request: Request) -> Response:
+        start_s = time.monotonic()
+        body = await read_body(request, CompletionRequest, settings().max_body_bytes)
+        entry = find(directory, body.model)
+        return await answerer.answer(completion_plan(body, entry), entry, start_s)
+
+    @api.post("/tokenize", openapi_extra=request_schema(TokenizeRequest))
+    async def tokenize_text(request: Request) -> Response:
+        body = await read_body(request, TokenizeRequest, settings().max_body_bytes)
+        return _json(tokenize(body, find(directory, body.model).model))
+
+
+def _add_models(api: FastAPI, directory: Directory) -> None:
+    @api.get("/v1/models")
+    async def list_models() -> Response:
+        ready = await directory.ready()
+        live = [e for name, e in directory.entries.items() if ready.get(name)]
+        return _json({"object": "list", "data": [_model_body(entry) for entry in live]})
+
+    @api.get("/v1/models/{name:path}")
+    async def retrieve_model(name: str) -> Response:
+        return _json(_model_body(find(directory, name)))
+
+
+def _add_operations(api: FastAPI, directory: Directory) -> None:
+    @api.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/ui/")
+
+    @api.get("/health")
+    async def health() -> Response:
+        return _json({"status": "ok"})
+
+    @api.get("/ready")
+    async def ready() -> Response:
+        models = dict(await directory.ready())
+        up = bool(models) and all(models.values())
+        return _json({"ready": up, "models": models}, 200 if up else 503)
+
+    @api.get("/version")
+    async def version() -> Response:
+        return _json({"version": VERSION})
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        text = prometheus.render(
+            await directory.gateway_samples(), await directory.engine_metrics()
+        )
+        return Response(text, media_type=prometheus.CONTENT_TYPE)
+
+
+def _model_body(entry: Entry) -> dict[str, Any]:
+    model, prices = entry.model, entry.model.config.prices
+    return {
+        "id": model.config.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "cria",
+        "aliases": list(model.config.aliases),
+        "context_tokens": model.context_tokens,
+        "supports_tools": model.shows_tools,
+        "prices": {
+            "input_usd_per_million_tokens": prices.input_usd_per_million_tokens,
+            "output_usd_per_million_tokens": prices.output_usd_per_million_tokens,
+        },
+    }
+
+
+class _Guard:
+    """Asks for a key before anything of a request is read."""
+
+    def __init__(self, app: ASGIApp, settings: Callable[[], GatewayConfig]) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
+            headers = dict(scope["headers"])
+            given = headers.get(b"authorization", b"").decode("latin-1")
+            try:
+                authenticate(self._settings().api_keys, given)
+            except ApiError as error:
+                await _error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")
+
+
+def _error_response(error: ApiError) -> Response:
+    return _json(error.body(), error.status, error.headers())
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _error_response(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    messages = {
+        404: f"There is no {request.method} {request.url.path[:200]} here.",
+        405: f"{request.url.path[:200]} does not take {request.method}.",
+    }
+    message = messages.get(error.status_code, str(error.detail))
+    response = _error_response(ApiError(error.status_code, message))
+    response.headers.update(dict(error.headers or {}))
+    return response
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return _error_response(ApiError(500, f"The server failed ({type(error).__name__})."))

@@ -1,0 +1,159 @@
+"""Where the gateway sends a request's tokens: an engine in this process, or a model's replicas."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from apps.common.errors import CriaError
+from apps.serve.engine.protocol import (
+    Engine,
+    EngineDeadError,
+    OverloadedError,
+    Request,
+    RequestError,
+    Step,
+    generate,
+)
+from apps.serve.replica import refusal_error
+from apps.serve.wire import GatewayAddress, StepReceiver, encode_request
+
+_LAST_STEP_TIMEOUT_S = 5.0
+
+
+class ReplicaLostError(CriaError):
+    """The replica ended before the request did; another one can continue it."""
+
+
+class Backend(Protocol):
+    def steps(self, request: Request) -> AsyncIterator[Step]:
+        """Steps of one request. Leaving early cancels it.
+
+        Raises RequestError, OverloadedError or ReplicaLostError.
+        """
+        ...
+
+
+class EngineBackend:
+    """An engine in this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def steps(self, request: Request) -> AsyncIterator[Step]:
+        try:
+            async for step in generate(self._engine, request):
+                yield step
+        except EngineDeadError as error:
+            raise ReplicaLostError(str(error)) from error
+
+
+class Exchange:
+    """Hands the steps that replicas send to the requests that wait for them."""
+
+    def __init__(self) -> None:
+        self._inboxes: dict[str, _Inbox] = {}
+        self._receiver = StepReceiver(self._deliver)
+        self.address: GatewayAddress | None = None
+
+    async def start(self, host: str) -> None:
+        self.address = await self._receiver.start(host)
+
+    async def close(self) -> None:
+        await self._receiver.close()
+
+    def open(self, request_id: str) -> "_Inbox":
+        inbox = self._inboxes[request_id] = _Inbox()
+        return inbox
+
+    def close_inbox(self, request_id: str) -> None:
+        self._inboxes.pop(request_id, None)
+
+    def cancel(self, request_id: str) -> None:
+        self._receiver.cancel(request_id)
+
+    def _deliver(self, step: Step) -> None:
+        inbox = self._inboxes.get(step.request_id)
+        if inbox is not None:
+            inbox.put(step)
+
+
+class _Inbox:
+    """Steps of one request, in order, then possibly an error."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        self._error: Exception | None = None
+        self._ready = asyncio.Event()
+        self.is_finished = False
+
+    def put(self, step: Step) -> None:
+        self._steps.append(step)
+        self.is_finished = step.finish_reason is not None
+        self._ready.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._ready.set()
+
+    async def take(self) -> list[Step]:
+        """All steps that have arrived, at least one. Raises the error after the last of them."""
+        await self._ready.wait()
+        if not self._steps and self._error is not None:
+            raise self._error
+        steps, self._steps = self._steps, []
+        if self._error is None:
+            self._ready.clear()
+        return steps
+
+
+class ReplicaBackend:
+    """A model's replicas, reached through its Serve handle."""
+
+    def __init__(self, handle: Any, exchange: Exchange) -> None:
+        self._handle = handle
+        self._exchange = exchange
+
+    async def steps(self, request: Request) -> AsyncIterator[Step]:
+        inbox = self._exchange.open(request.id)
+        response = self._handle.generate.remote(encode_request(request), self._exchange.address)
+        call = asyncio.ensure_future(_watch(response, inbox))
+        finished = False
+        try:
+            while not finished:
+                for step in await inbox.take():
+                    finished = step.finish_reason is not None
+                    yield step
+        finally:
+            self._exchange.close_inbox(request.id)
+            if not finished:
+                self._exchange.cancel(request.id)
+                response.cancel()
+            del call  # held until here: the loop itself keeps only weak references to tasks
+
+
+async def _watch(response: Any, inbox: _Inbox) -> None:
+    """Turn the end of the Serve call into an error, unless the last step arrives by then."""
+    try:
+        refusal = await response
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        inbox.fail(_serve_error(error))
+        return
+    if refusal is not None:
+        error = refusal_error(refusal)
+        lost = isinstance(error, EngineDeadError)
+        inbox.fail(ReplicaLostError(str(error)) if lost else error)
+        return
+    if not inbox.is_finished:
+        error = ReplicaLostError("the connection to the replica broke before the last token")
+        asyncio.get_running_loop().call_later(_LAST_STEP_TIMEOUT_S, inbox.fail, error)
+
+
+def _serve_error(error: Exception) -> Exception:
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, RequestError | OverloadedError):
+        return cause
+    if type(error).__name__ == "BackPressureError":
+        return OverloadedError("All replicas of this model are busy; try again later.", 1.0)
+    return ReplicaLostError(f"the model's replica was lost ({type(error).__name__})")

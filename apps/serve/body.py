@@ -1,0 +1,106 @@
+"""Reading a request's body: bounded before it is parsed, checked before it is used."""
+
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from apps.serve.errors import ApiError
+
+B = TypeVar("B", bound=BaseModel)
+
+_UNION_TAGS = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+async def read_body(request: Request, model: type[B], max_bytes: int) -> B:
+    """The parsed body. Raises ApiError 413 (too large), 415 or 400 (not what is expected)."""
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, f"The content type is {kind[:64]!r}; expected application/json.")
+    data = await _bounded(request, max_bytes)
+    try:
+        values = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"The body is not valid JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise ApiError(400, "The body is not a JSON object.")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _sentence(error) from None
+
+
+async def _bounded(request: Request, max_bytes: int) -> bytes:
+    announced = request.headers.get("content-length", "0")
+    too_large = ApiError(413, f"The body is larger than {max_bytes:,} bytes.")
+    if not announced.isdigit() or int(announced) > max_bytes:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _sentence(error: ValidationError) -> ApiError:
+    """The first problem as OpenAI words it, with the field's path."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = _path(first["loc"])
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"Unknown parameter: {path!r}.", param=path, code="unknown_parameter")
+    if first["type"] == "missing":
+        return ApiError(
+            400,
+            f"Missing required parameter: {path!r}.",
+            param=path,
+            code="missing_required_parameter",
+        )
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    reason = first["msg"].removeprefix("Value error, ")
+    return ApiError(
+        400, f"Invalid {path!r}: {reason} (got {shown}).", param=path, code="invalid_value"
+    )
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    """messages[0].content; the names of union members are the validator's, not the client's."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part in _UNION_TAGS or not part.isidentifier():
+            continue
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def request_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The body's JSON schema, for the OpenAPI document."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _inlined(schema)}},
+        }
+    }
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without references; none of ours is recursive."""
+    definitions = schema.pop("$defs", {})
+
+    def expand(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return expand(definitions[node["$ref"].rsplit("/", 1)[1]])
+            kept = {key: expand(value) for key, value in node.items() if key != "discriminator"}
+            return kept
+        return [expand(item) for item in node] if isinstance(node, list) else node
+
+    return expand(schema)

@@ -1,0 +1,235 @@
+"""What is served: one YAML file, checked completely before anything starts.
+
+models:
+  - name: vicuna                 # the name clients ask for
+    path: runs/vicuna/model      # folder, s3://, gs:// or hub id
+    engine: torch                # torch | vllm | remote
+    options: {num_threads: 2}    # settings of that engine
+    resources: {cpus: 2}
+    autoscaling: {min_replicas: 1, max_replicas: 4}
+gateway: {port: 8000}
+page: {title: Vicuna}
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from apps.common import config as configs
+from apps.common.errors import ConfigError
+from apps.serve.engine.config import RemoteConfig, TorchConfig, VllmConfig
+
+EngineConfig = TorchConfig | VllmConfig | RemoteConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What one replica reserves on its Ray node."""
+
+    cpus: float = 1.0
+    """logical CPUs"""
+    gpus: float = 0.0
+    memory_bytes: int | None = None
+    custom: dict[str, float] = field(default_factory=dict)
+    """Ray custom resources, such as {"accelerator_type:H200": 0.001}"""
+
+    def __post_init__(self) -> None:
+        if self.cpus < 0 or self.gpus < 0:
+            raise ConfigError(
+                f"resources ask for {self.cpus} CPUs and {self.gpus} GPUs; both must be >= 0."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Autoscaling:
+    """How the number of replicas follows the number of requests."""
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+    target_ongoing_requests: float = 24.0
+    """requests per replica that the autoscaler aims at"""
+    upscale_delay_s: float = 10.0
+    downscale_delay_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:
+            raise ConfigError(
+                f"autoscaling has min_replicas {self.min_replicas} and max_replicas "
+                f"{self.max_replicas}; expected 0 <= min <= max and max >= 1."
+            )
+        if self.target_ongoing_requests <= 0:
+            raise ConfigError(
+                f"target_ongoing_requests is {self.target_ongoing_requests}; it must be above 0."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one request may ask of this model."""
+
+    max_output_tokens: int | None = None
+    """longest answer; None: what fits into the context"""
+    max_choices: int = 16
+    """largest n (and best_of) of one request"""
+    queue_timeout_s: float = 120.0
+    """a request that waits longer for its first token is answered 503"""
+
+    def __post_init__(self) -> None:
+        if self.max_output_tokens is not None and self.max_output_tokens < 1:
+            raise ConfigError(f"max_output_tokens is {self.max_output_tokens}; expected >= 1.")
+        if not 1 <= self.max_choices <= 128:
+            raise ConfigError(f"max_choices is {self.max_choices}; expected 1 to 128.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prices:
+    """Shown in /v1/models and counted in /metrics."""
+
+    input_usd_per_million_tokens: float = 0.0
+    output_usd_per_million_tokens: float = 0.0
+
+    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return (
+            prompt_tokens * self.input_usd_per_million_tokens
+            + completion_tokens * self.output_usd_per_million_tokens
+        ) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """One model and how it is run."""
+
+    name: str
+    """what clients put into `model`"""
+    path: str = ""
+    """model folder: local, s3://, gs:// or a hub id; empty for a remote engine"""
+    engine: Literal["torch", "vllm", "remote"] = "torch"
+    options: dict[str, Any] = field(default_factory=dict)
+    """settings of the engine, see apps/serve/engine/config.py"""
+    aliases: tuple[str, ...] = ()
+    """further names that clients may use"""
+    template: str = ""
+    """named chat template; empty: the model folder's own"""
+    replicas: int = 1
+    """number of replicas when there is no autoscaling"""
+    autoscaling: Autoscaling | None = None
+    resources: Resources = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
+    prices: Prices = field(default_factory=Prices)
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.aliases):
+            if not _NAME.fullmatch(name):
+                raise ConfigError(
+                    f"Model name {name!r} is not usable; expected 1-96 letters, digits, "
+                    "'.', '_', ':', '/' or '-', beginning with a letter or digit."
+                )
+        if self.replicas < 1:
+            raise ConfigError(f"Model {self.name!r} has {self.replicas} replicas; expected >= 1.")
+        if (self.engine == "remote") == bool(self.path):
+            wants = "no path (options.base_url)" if self.engine == "remote" else "a path"
+            raise ConfigError(f"Model {self.name!r} with engine {self.engine!r} needs {wants}.")
+        self.engine_config(self.path)
+
+    def engine_config(self, folder: str) -> EngineConfig:
+        """Settings of the engine for a model that lies in `folder`."""
+        kind = {"torch": TorchConfig, "vllm": VllmConfig, "remote": RemoteConfig}[self.engine]
+        place: Mapping[str, Any] = {} if self.engine == "remote" else {"path": folder}
+        try:
+            return configs.from_dict(kind, {**place, **self.options}, where="options.")
+        except ConfigError as error:
+            raise ConfigError(f"Model {self.name!r}: {error}") from error
+
+    @property
+    def application(self) -> str:
+        """Name of the model's Serve application."""
+        return "model-" + re.sub(r"[^A-Za-z0-9]+", "-", self.name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiKey:
+    """A key that clients may use; only its digest is kept."""
+
+    name: str
+    """who it belongs to; appears in logs and metrics"""
+    sha256: str
+    """hex digest: printf %s "$KEY" | sha256sum"""
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ConfigError(
+                f"The key of {self.name!r} is not a SHA-256 digest; expected 64 lower-case hex "
+                'digits, as printed by: printf %s "$KEY" | sha256sum'
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayConfig:
+    """The OpenAI API."""
+
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 only behind a load balancer"""
+    port: int = 8000
+    """0 takes a free port"""
+    replicas: int = 1
+    api_keys: tuple[ApiKey, ...] = ()
+    """empty: everybody may call"""
+    max_body_bytes: int = 4 << 20
+    """largest request body"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"port is {self.port}; expected 0 to 65535.")
+        if self.replicas < 1:
+            raise ConfigError(f"gateway.replicas is {self.replicas}; expected >= 1.")
+        if not 1024 <= self.max_body_bytes <= 64 << 20:
+            raise ConfigError(
+                f"max_body_bytes is {self.max_body_bytes}; expected 1024 to {64 << 20}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageConfig:
+    """The web page."""
+
+    enabled: bool = True
+    title: str = "Cria"
+    examples: tuple[str, ...] = ()
+    """questions offered on an empty chat"""
+    api_key_env: str = ""
+    """environment variable with the key the page uses when the gateway asks for keys"""
+    votes_url: str = "sqlite:///votes.db"
+    """SQLAlchemy URL of the table that keeps votes"""
+    max_input_chars: int = 12_000
+    max_turns: int = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """Everything that is served."""
+
+    models: tuple[ModelConfig, ...]
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    page: PageConfig = field(default_factory=PageConfig)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ConfigError("models is empty; list at least one model.")
+        names = [name for model in self.models for name in (model.name, *model.aliases)]
+        _unique("Model name", names)
+        _unique("Model name (letters and digits)", [m.application for m in self.models])
+        if self.gateway.api_keys and self.page.enabled and not self.page.api_key_env:
+            raise ConfigError(
+                "gateway.api_keys is set, so the page needs a key too: set page.api_key_env to an "
+                "environment variable that holds one, or page.enabled to false."
+            )
+
+
+def _unique(what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{what} {twice[0]!r} occurs more than once; names must differ.")

@@ -1,0 +1,363 @@
+"""The wiring to Ray Serve: one application per model, one for the gateway, one for the page.
+
+`serve_config` is what `serve deploy` takes. Applying a changed configuration starts, stops or
+updates only the applications whose part of it changed; the others keep their replicas and streams.
+What is live is Serve's own state.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from apps.common import config as configs
+from apps.common.errors import ConfigError, CriaError
+from apps.common.events import Reporter
+from apps.serve.api import build_api
+from apps.serve.backend import Exchange, ReplicaBackend
+from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
+from apps.serve.directory import Entry
+from apps.serve.engine.config import create_engine
+from apps.serve.engine.protocol import EngineDeadError
+from apps.serve.metrics import GatewayMetrics
+from apps.serve.model_files import model_folder
+from apps.serve.models import load_model
+from apps.serve.replica import ModelReplica
+from apps.serve.wire import GatewayAddress
+
+logger = logging.getLogger("ray.serve")
+
+GATEWAY, PAGE = "gateway", "page"
+_STATUS_AGE_S = 0.5
+_ENGINE_WATCH_S = 0.25
+_BROADCAST_TIMEOUT_S = 2.0
+_MANY = 10_000
+
+
+@serve.deployment(
+    name="Model",
+    max_ongoing_requests=_MANY,
+    health_check_period_s=2,
+    health_check_timeout_s=10,
+    graceful_shutdown_timeout_s=60,
+    max_constructor_retry_count=3,
+)
+class ModelDeployment:
+    """One replica: an engine and its connections to the gateways."""
+
+    async def __init__(self, model: Mapping[str, Any]) -> None:
+        config = configs.from_dict(ModelConfig, model)
+        folder = await asyncio.to_thread(model_folder, config.path)
+        self._engine = create_engine(config.engine_config(folder), None)
+        await self._engine.start()
+        self._replica = ModelReplica(self._engine)
+        self._watch = asyncio.create_task(self._die_with_the_engine())
+
+    async def generate(self, payload: bytes, address: Sequence[Any]) -> dict[str, Any] | None:
+        return await self._replica.generate(payload, GatewayAddress(*address))
+
+    async def metrics(self) -> dict[str, float]:
+        capacity = self._engine.capacity()
+        return {
+            "running": capacity.running,
+            "waiting": capacity.waiting,
+            "kv_used_tokens": capacity.kv_used_tokens,
+            "kv_total_tokens": capacity.kv_total_tokens,
+            **self._engine.metrics(),
+        }
+
+    def check_health(self) -> None:
+        self._engine.check_health()
+
+    async def _die_with_the_engine(self) -> None:
+        """Serve would ask three times before it replaced this replica; do not wait for that."""
+        while True:
+            await asyncio.sleep(_ENGINE_WATCH_S)
+            try:
+                self._engine.check_health()
+            except EngineDeadError:
+                logger.exception("the engine died; this replica ends")
+                await asyncio.sleep(_ENGINE_WATCH_S)  # for the gateways to hear of it
+                os._exit(1)
+
+
+@serve.deployment(name="Gateway", max_ongoing_requests=_MANY, graceful_shutdown_timeout_s=60)
+@serve.ingress()
+class GatewayDeployment:
+    """The OpenAI API; its settings come as `user_config` and may change while it runs."""
+
+    async def __init__(self) -> None:
+        self._settings = GatewayConfig()
+        self._metrics = GatewayMetrics()
+        self._exchange = Exchange()
+        await self._exchange.start(ray.util.get_node_ip_address())
+        self._directory = ServeDirectory(self._exchange)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(self._directory, lambda: self._settings, self._metrics)
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        models = [configs.from_dict(ModelConfig, m) for m in user_config["models"]]
+        await self._directory.update(models)
+        self._settings = configs.from_dict(GatewayConfig, user_config["gateway"])
+
+    async def samples(self) -> bytes:
+        return self._metrics.samples()
+
+
+class ServeDirectory:
+    """The models of the configuration, and their state in Ray Serve."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._entries: dict[str, Entry] = {}
+        self._ready: dict[str, bool] = {}
+        self._ready_at_s = float("-inf")
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        return self._entries
+
+    async def update(self, models: Sequence[ModelConfig]) -> None:
+        """Take the new list; a model whose settings did not change keeps its entry."""
+        kept = {
+            model.name: entry
+            for model in models
+            if (entry := self._entries.get(model.name)) and entry.model.config == model
+        }
+        new = {m.name: await asyncio.to_thread(load_model, m) for m in models if m.name not in kept}
+        backends = {m.name: ReplicaBackend(_handle(m.application), self._exchange) for m in models}
+        self._entries = {
+            m.name: kept.get(m.name) or Entry(model=new[m.name], backend=backends[m.name])
+            for m in models
+        }
+        self._ready_at_s = float("-inf")
+
+    async def ready(self) -> Mapping[str, bool]:
+        if time.monotonic() - self._ready_at_s > _STATUS_AGE_S:
+            status = await asyncio.to_thread(serve.status)
+            self._ready = {
+                name: _running_replicas(status, entry.model.config.application) > 0
+                for name, entry in self._entries.items()
+            }
+            self._ready_at_s = time.monotonic()
+        return self._ready
+
+    async def engine_metrics(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
+        ready = await self.ready()
+        names = [name for name in self._entries if ready[name]]
+        applications = [self._entries[name].model.config.application for name in names]
+        answers = await asyncio.gather(*(_broadcast(a, "Model", "metrics") for a in applications))
+        return {**dict.fromkeys(self._entries, ()), **dict(zip(names, answers, strict=True))}
+
+    async def gateway_samples(self) -> Sequence[bytes]:
+        return await _broadcast(GATEWAY, "Gateway", "samples")
+
+
+def _handle(application: str, deployment: str = "Model") -> Any:
+    return serve.get_deployment_handle(deployment, application, _check_exists=False)
+
+
+async def _broadcast(application: str, deployment: str, method: str) -> list[Any]:
+    """Answers of all replicas that answer in time."""
+    response = _handle(application, deployment).broadcast(method)
+    try:
+        answers = await response.results_async(
+            timeout_s=_BROADCAST_TIMEOUT_S, return_exceptions=True
+        )
+    except TimeoutError:
+        return []
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def _running_replicas(status: Any, application: str) -> int:
+    app = status.applications.get(application)
+    deployments = app.deployments.values() if app is not None else ()
+    return sum(d.replica_states.get("RUNNING", 0) for d in deployments)
+
+
+@serve.deployment(name="Page", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0.1})
+@serve.ingress()
+class PageDeployment:
+    """The web page. One replica: Gradio keeps each visitor's events in the process."""
+
+    def __init__(self, page: Mapping[str, Any], api_url: str) -> None:
+        self._page = configs.from_dict(PageConfig, page)
+        self._api_url = api_url
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        from apps.serve.page.mount import build_page
+
+        return build_page(self._page, self._api_url)
+
+
+def model_app(args: dict[str, Any]) -> serve.Application:
+    """Application of one model. `args` is {"model": settings, "revision": of the files}."""
+    return ModelDeployment.bind(args["model"])
+
+
+def gateway_app(args: dict[str, Any]) -> serve.Application:
+    return GatewayDeployment.bind()
+
+
+def page_app(args: dict[str, Any]) -> serve.Application:
+    return PageDeployment.bind(args["page"], args["api_url"])
+
+
+def serve_config(config: ServeConfig) -> dict[str, Any]:
+    """The whole configuration in Ray Serve's schema (https://docs.ray.io, "Serve Config Files")."""
+    gateway = config.gateway
+    applications = [_gateway_entry(config), *map(_model_entry, config.models)]
+    if config.page.enabled:
+        applications.append(_page_entry(config))
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": gateway.host, "port": gateway.port},
+        "logging_config": {"enable_access_log": False},
+        "applications": applications,
+    }
+
+
+def _gateway_entry(config: ServeConfig) -> dict[str, Any]:
+    plain = configs.to_dict(config)
+    return {
+        "name": GATEWAY,
+        "route_prefix": "/",
+        "import_path": "apps.serve.deployment:gateway_app",
+        "deployments": [
+            {
+                "name": "Gateway",
+                "num_replicas": config.gateway.replicas,
+                "ray_actor_options": {"num_cpus": 0.1},
+                "user_config": {"models": plain["models"], "gateway": plain["gateway"]},
+            }
+        ],
+    }
+
+
+def _model_entry(model: ModelConfig) -> dict[str, Any]:
+    """Only what needs new replicas stands in `args`; limits and prices are the gateway's."""
+    scale: dict[str, Any] = {"num_replicas": model.replicas}
+    if model.autoscaling is not None:
+        scale = {"autoscaling_config": configs.to_dict(model.autoscaling)}
+    needs = model.resources
+    actor: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
+    if needs.memory_bytes is not None:
+        actor["memory"] = needs.memory_bytes
+    if needs.custom:
+        actor["resources"] = dict(needs.custom)
+    engine = {
+        "name": model.name,
+        "path": model.path,
+        "engine": model.engine,
+        "options": dict(model.options),
+    }
+    return {
+        "name": model.application,
+        "route_prefix": None,
+        "import_path": "apps.serve.deployment:model_app",
+        "args": {"model": engine, "revision": _revision(model.path)},
+        "deployments": [{"name": "Model", "ray_actor_options": actor, **scale}],
+    }
+
+
+def _page_entry(config: ServeConfig) -> dict[str, Any]:
+    return {
+        "name": PAGE,
+        "route_prefix": "/ui",
+        "import_path": "apps.serve.deployment:page_app",
+        "args": {
+            "page": configs.to_dict(config.page),
+            "api_url": f"http://127.0.0.1:{config.gateway.port}/v1",
+        },
+        "deployments": [{"name": "Page", "num_replicas": 1}],
+    }
+
+
+def _revision(path: str) -> str:
+    """Changes when the files of a local model folder do, so that applying again loads them."""
+    if not os.path.isdir(path):
+        return ""
+    entries = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in os.scandir(path))
+    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def serving(config: ServeConfig, reporter: Reporter, timeout_s: float) -> Iterator[None]:
+    """Serve for the length of the block, then shut Serve down."""
+    apply(config)
+    try:
+        wait_until_running(config, reporter, timeout_s)
+        yield
+    finally:
+        serve.shutdown()
+
+
+def apply(config: ServeConfig) -> None:
+    """Start Serve if needed and hand it the configuration; returns before anything has started."""
+    # The same two calls as `serve run CONFIG.yaml` of Ray 2.60 (ray/serve/scripts.py): the public
+    # serve.run gives every application a new version and so would restart all of them.
+    from ray.serve._private.api import serve_start
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(serve_config(config))
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    client = serve_start(
+        http_options=HTTPOptions(host=config.gateway.host, port=config.gateway.port),
+        proxy_location=schema.proxy_location,
+    )
+    client.deploy_apps(schema, _blocking=False)
+
+
+def wait_until_running(config: ServeConfig, reporter: Reporter, timeout_s: float) -> None:
+    """Raises CriaError with Serve's reason when an application cannot start."""
+    names = {entry["name"] for entry in serve_config(config)["applications"]}
+    deadline_s = time.monotonic() + timeout_s
+    up: set[str] = set()
+    with reporter.progress("serve.start", total=len(names), unit="applications") as bar:
+        while up != names:
+            status = serve.status()
+            for name in names - up:
+                app = status.applications.get(name)
+                state = str(app.status.value) if app is not None else "NOT_STARTED"
+                if state == "RUNNING":
+                    up.add(name)
+                    bar.advance(1, latest=name)
+                elif state == "DEPLOY_FAILED":
+                    assert app is not None
+                    raise CriaError(_why(name, app))
+            if time.monotonic() > deadline_s:
+                late = ", ".join(sorted(names - up))
+                raise CriaError(f"Not up after {timeout_s:g} s: {late}; see the replicas' logs.")
+            time.sleep(0.1)
+
+
+def _why(name: str, app: Any) -> str:
+    detail = " | ".join(d.message for d in app.deployments.values() if d.message) or app.message
+    lines = [line.strip() for line in detail.splitlines() if line.strip()]
+    return f"Application {name!r} did not start: {' '.join(lines[-3:])[:600]}"
+
+
+def check_fits(config: ServeConfig) -> None:
+    """Raises ConfigError when the cluster can never hold what the configuration asks for."""
+    have = ray.cluster_resources()
+    for key, name in (("cpus", "CPU"), ("gpus", "GPU")):
+        wanted = sum(getattr(m.resources, key) * _fewest_replicas(m) for m in config.models)
+        if wanted > have.get(name, 0):
+            raise ConfigError(
+                f"The models ask for {wanted:g} {name}s, the cluster has {have.get(name, 0):g}; "
+                f"lower resources.{key} or the number of replicas, or add nodes."
+            )
+
+
+def _fewest_replicas(model: ModelConfig) -> int:
+    return model.autoscaling.min_replicas if model.autoscaling else model.replicas

@@ -1,0 +1,160 @@
+"""From a request to pieces of text: submit, follow, detokenize, stop, move on when a replica dies.
+
+The gateway keeps every token id of a running request, so a request whose replica is lost goes on
+elsewhere from its last token; random numbers depend on (seed, position) alone, so the text is that
+of the undisturbed run.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from apps.serve.backend import Backend, ReplicaLostError
+from apps.serve.engine.protocol import FinishReason, Request, SamplingParams, Step, TokenLogprob
+from apps.serve.models import ServedModel
+from apps.serve.text import TextStream
+
+MAX_MOVES = 2
+"""A request that loses its replica more often than this has probably killed them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One sequence to generate for one choice of an answer."""
+
+    id: str
+    model: ServedModel
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    strip_space: str = ""
+    """White space that the template puts before an answer; dropped from its beginning."""
+    cache_salt: str = ""
+
+
+class Token(NamedTuple):
+    """A generated token with its log-probability, when asked for."""
+
+    id: int
+    logprob: TokenLogprob | None
+
+
+class Delta(NamedTuple):
+    """What one or several engine steps added to one choice."""
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...]
+    """Tokens of the answer; a stop token is not one of them."""
+    num_generated: int
+    """Generated tokens, stop tokens included."""
+    cached_tokens: int
+    finish_reason: FinishReason | None
+
+
+class GenerationError(Exception):
+    """The engine gave up on one request."""
+
+
+async def follow(backend: Backend, job: Job, index: int) -> AsyncIterator[Delta]:
+    """The answer to one job, piece by piece; leaving early frees its slot."""
+    if job.params.max_tokens == 0:
+        yield Delta(index, "", (), 0, 0, "length")
+        return
+    text = TextStream(job.model.tokenizer.backend, job.stop, job.include_stop)
+    prefix = _Prefix(job.strip_space)
+    request = Request(
+        id=job.id, prompt_ids=job.prompt_ids, params=job.params, cache_salt=job.cache_salt
+    )
+    async with contextlib.aclosing(_moving(backend, request)) as steps:
+        async for step in steps:
+            if step.finish_reason == "error":
+                raise GenerationError(step.error or "the engine failed")
+            delta = _delta(step, index, text, prefix)
+            yield delta
+            if delta.finish_reason is not None:
+                return
+
+
+def _delta(step: Step, index: int, text: TextStream, prefix: "_Prefix") -> Delta:
+    finish = step.finish_reason
+    ids = step.token_ids[:-1] if finish == "stop" else step.token_ids
+    new = text.push(ids, final=finish is not None)
+    if text.stopped:
+        finish = "stop"
+    logprobs: Sequence[TokenLogprob | None] = step.logprobs or (None,) * len(ids)
+    tokens = tuple(Token(i, p) for i, p in zip(ids, logprobs, strict=False))
+    new = prefix.drop(new)
+    return Delta(index, new, tokens, len(step.token_ids), step.cached_tokens, finish)
+
+
+class _Prefix:
+    """Drops a known prefix from a text that comes in pieces."""
+
+    def __init__(self, prefix: str) -> None:
+        self._rest = prefix
+
+    def drop(self, piece: str) -> str:
+        while self._rest and piece:
+            if piece[0] != self._rest[0]:
+                self._rest = ""
+                break
+            piece, self._rest = piece[1:], self._rest[1:]
+        return piece
+
+
+async def _moving(backend: Backend, request: Request) -> AsyncIterator[Step]:
+    """Steps of a request, continued on another replica when its own is lost."""
+    generated = list(request.generated_ids)
+    for move in range(MAX_MOVES + 1):
+        attempt = dataclasses.replace(
+            request, id=f"{request.id}.{move}", generated_ids=tuple(generated)
+        )
+        try:
+            async with contextlib.aclosing(backend.steps(attempt)) as steps:
+                async for step in steps:
+                    generated += step.token_ids
+                    yield step
+            return
+        except ReplicaLostError:
+            if move == MAX_MOVES:
+                raise
+            await asyncio.sleep(0.05 * 2**move)  # let the router learn that the replica is gone
+
+
+async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncIterator[Delta]:
+    """The answers to several jobs at once, as they come; the first error ends all."""
+    if len(jobs) == 1:
+        async with contextlib.aclosing(follow(backend, jobs[0], 0)) as deltas:
+            async for delta in deltas:
+                yield delta
+        return
+    queue: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
+    tasks = [asyncio.create_task(_pump(backend, job, i, queue)) for i, job in enumerate(jobs)]
+    open_choices = len(jobs)
+    try:
+        while open_choices:
+            item = await queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            open_choices -= item.finish_reason is not None
+            yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(
+    backend: Backend, job: Job, index: int, queue: asyncio.Queue[Delta | BaseException]
+) -> None:
+    try:
+        async with contextlib.aclosing(follow(backend, job, index)) as deltas:
+            async for delta in deltas:
+                queue.put_nowait(delta)
+    except Exception as error:
+        queue.put_nowait(error)

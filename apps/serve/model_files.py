@@ -1,0 +1,89 @@
+"""A model's files on this machine: local folders as they are, buckets and hub ids fetched once."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from apps.common import storage
+from apps.common.errors import NotFoundError
+
+_TEXT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
+def model_folder(path: str) -> str:
+    """A local folder with all files of the model at `path`."""
+    return _local(path, None)
+
+
+def text_folder(path: str) -> str:
+    """A local folder with the tokenizer, template and settings of the model at `path`."""
+    return _local(path, _TEXT_FILES)
+
+
+def _local(path: str, names: tuple[str, ...] | None) -> str:
+    if "://" in path and not storage.is_local(path):
+        return _fetch(path, names)
+    folder = storage.local_path(path)
+    if os.path.isdir(folder):
+        return folder
+    if path.count("/") == 1 and not path.startswith((".", "/", "~")):
+        return _from_hub(path, names)
+    raise NotFoundError(
+        f"No model folder {path!r}; expected a local folder, s3://, gs:// or a hub id ORG/NAME."
+    )
+
+
+def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
+    """Download from a bucket into the cache; a file that is there with the same size is kept."""
+    found = storage.list_dir(uri)
+    if "config.json" not in found:
+        raise NotFoundError(f"{uri} holds no config.json; expected a Hugging Face model folder.")
+    folder = _cache_root() / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".lock"):
+        for name in found:
+            source, target = storage.join(uri, name), folder / name
+            wanted = names is None or name in names
+            if not wanted or (
+                target.exists() and target.stat().st_size == storage.size_bytes(source)
+            ):
+                continue
+            with storage.open_file(source) as reader, storage.atomic_file(str(target)) as writer:
+                while chunk := reader.read(8 << 20):
+                    writer.write(chunk)
+    return str(folder)
+
+
+def _from_hub(path: str, names: tuple[str, ...] | None) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(path, allow_patterns=list(names) if names else None)
+    except Exception as error:
+        raise NotFoundError(
+            f"No folder {path!r} here, and the hub did not give a model of that name "
+            f"({type(error).__name__}); check the path or the id."
+        ) from error
+
+
+def _cache_root() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "cria" / "models"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Replicas on one machine fetch one after the other."""
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,144 @@
+"""What the gateway knows about a served model: its text side and its limits."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.common.conversation import ChatTemplate
+from apps.common.errors import TemplateError
+from apps.common.templates import load_template
+from apps.common.tokenizer import Tokenizer, break_control_tokens, load_tokenizer
+from apps.serve.config import ModelConfig
+from apps.serve.grammar import GrammarCompiler
+from apps.serve.model_files import text_folder
+from apps.serve.text import TokenBytes
+
+_PROBE = "the-answer-begins-here"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModel:
+    """A model's tokenizer, template, defaults and limits."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    tokens: TokenBytes
+    """bytes of single tokens, for logprobs"""
+    template: ChatTemplate | None
+    """None: the folder has no chat template; only /v1/completions works."""
+    answer_space: str
+    """White space that the template writes between the prompt and the answer."""
+    defaults: Mapping[str, float]
+    """Sampling defaults of the folder's generation_config.json."""
+    eos_token_ids: frozenset[int]
+    context_tokens: int | None
+    created: int
+    """unix time, from the model folder"""
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a plain prompt, with the special tokens the tokenizer puts around text."""
+        return self.tokenizer.backend.encode(text).ids
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> list[int]:
+        """Ids of a conversation. Control tokens that somebody typed into a message stay text."""
+        if self.template is None:
+            raise TemplateError(
+                f"The model {self.config.name!r} has no chat template; use /v1/completions, or "
+                "name a template in its settings."
+            )
+        controls = self.tokenizer.control_tokens
+        safe = [
+            {**message, "content": break_control_tokens(message["content"] or "", controls)[0]}
+            for message in messages
+        ]
+        rendered = self.template.render(
+            safe,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+        )
+        return self.tokenizer.backend.encode(rendered.text, add_special_tokens=False).ids
+
+    @property
+    def shows_tools(self) -> bool:
+        return self.template is not None and "tools" in self.template.source
+
+
+def mask_factory(folder: str) -> GrammarCompiler | None:
+    """What turns a grammar into token masks; None for a model that names no end token."""
+    tokenizer = load_tokenizer(folder)
+    model = _read_json(Path(folder) / "config.json")
+    eos = _eos_token_ids(folder)
+    return GrammarCompiler(tokenizer.backend, model["vocab_size"], tuple(eos)) if eos else None
+
+
+def load_model(config: ModelConfig) -> ServedModel:
+    """Read the text side of a model folder; takes no weights."""
+    folder = text_folder(config.path)
+    tokenizer = load_tokenizer(folder)
+    template = _template(config, folder, tokenizer)
+    generation = _read_json(Path(folder) / "generation_config.json")
+    model = _read_json(Path(folder) / "config.json")
+    eos_ids = set(_eos_token_ids(folder))
+    if template is not None:
+        eos_ids |= set(template.stop_token_ids(tokenizer.backend))
+    return ServedModel(
+        config=config,
+        tokenizer=tokenizer,
+        tokens=TokenBytes(tokenizer.backend),
+        template=template,
+        answer_space=_answer_space(template),
+        defaults=_defaults(generation),
+        eos_token_ids=frozenset(eos_ids),
+        context_tokens=config.options.get("context_tokens") or model.get("max_position_embeddings"),
+        created=int((Path(folder) / "tokenizer.json").stat().st_mtime),
+    )
+
+
+def _eos_token_ids(folder: str) -> list[int]:
+    generation = _read_json(Path(folder) / "generation_config.json")
+    model = _read_json(Path(folder) / "config.json")
+    eos = generation.get("eos_token_id", model.get("eos_token_id"))
+    return [eos] if isinstance(eos, int) else list(eos or ())
+
+
+def _template(config: ModelConfig, folder: str, tokenizer: Tokenizer) -> ChatTemplate | None:
+    if config.template:
+        return load_template(config.template, tokenizer)
+    try:
+        return load_template(folder, tokenizer)
+    except TemplateError:
+        return None
+
+
+def _answer_space(template: ChatTemplate | None) -> str:
+    if template is None:
+        return ""
+    question = {"role": "user", "content": "?"}
+    try:
+        prompt = template.render([question], add_generation_prompt=True).text
+        whole = template.render([question, {"role": "assistant", "content": _PROBE}]).text
+    except TemplateError:
+        return ""
+    at = whole.find(_PROBE)
+    between = whole[len(prompt) : at] if whole.startswith(prompt) else ""
+    return between if between.isspace() else ""
+
+
+def _defaults(generation: Mapping[str, Any]) -> dict[str, float]:
+    """Only a folder that asks for sampling has sampling defaults, as in transformers."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    return {name: generation[name] for name in names if generation.get(name) is not None}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

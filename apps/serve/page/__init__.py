@@ -1,0 +1,1 @@
+"""The web page: chat with a model, compare two, vote."""

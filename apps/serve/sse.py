@@ -1,0 +1,199 @@
+"""Answering: one JSON object, or server-sent events as the tokens come.
+
+A stream is, per choice, one chunk with the role, chunks with text, one with the finish reason; then
+the usage when asked for, and `[DONE]`. The status line is sent with the first token, so that a
+request that cannot be served gets its proper status and not an error inside a 200.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from apps.serve.answers import TextChoice, Usage
+from apps.serve.backend import ReplicaLostError
+from apps.serve.chat import Plan
+from apps.serve.directory import Entry
+from apps.serve.engine.protocol import OverloadedError, RequestError
+from apps.serve.errors import ApiError
+from apps.serve.generation import Delta, GenerationError, follow_all
+from apps.serve.metrics import GatewayMetrics
+
+_SSE_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+_CLIENT_LEFT = 499
+
+
+class Answerer:
+    """Makes responses and counts them."""
+
+    def __init__(self, metrics: GatewayMetrics) -> None:
+        self.metrics = metrics
+
+    async def answer(self, plan: Plan, entry: Entry, start_s: float) -> Response:
+        return _Answer(plan, entry, start_s, self.metrics)
+
+
+class _Answer(Response):
+    """Runs the generation while it is sent, and ends it when the client leaves."""
+
+    def __init__(self, plan: Plan, entry: Entry, start_s: float, metrics: GatewayMetrics) -> None:
+        super().__init__()
+        self._plan = plan
+        self._entry = entry
+        self._start_s = start_s
+        self._metrics = metrics
+        self._usage = Usage(plan.prompt_tokens)
+        self._status = _CLIENT_LEFT
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        model = self._plan.head.model
+        self._metrics.in_flight.labels(model).inc()
+        work = asyncio.ensure_future(self._respond(send))
+        client = asyncio.ensure_future(_wait_until_gone(receive))
+        try:
+            await asyncio.wait({work, client}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            work.cancel()
+            client.cancel()
+            await asyncio.gather(work, client, return_exceptions=True)
+            self._metrics.in_flight.labels(model).dec()
+            self._count()
+
+    def _count(self) -> None:
+        plan, metrics = self._plan, self._metrics
+        model = plan.head.model
+        metrics.requests.labels(model, plan.endpoint, str(self._status)).inc()
+        metrics.count_tokens(model, self._usage, self._entry.model.config.prices)
+        metrics.request_s.labels(model).observe(time.monotonic() - self._start_s)
+
+    async def _respond(self, send: Send) -> None:
+        deltas = follow_all(self._entry.backend, self._plan.jobs)
+        async with contextlib.aclosing(deltas):
+            try:
+                first = await self._first(deltas)
+            except Exception as error:
+                await self._send_error(send, api_error(error))
+                return
+            self._status = 200
+            respond = self._stream if self._plan.stream else self._whole
+            await respond(send, first, deltas)
+
+    async def _first(self, deltas: AsyncIterator[Delta]) -> Delta:
+        timeout_s = self._entry.model.config.limits.queue_timeout_s
+        try:
+            first = await asyncio.wait_for(anext(deltas), timeout_s)
+        except TimeoutError:
+            raise ApiError(
+                503,
+                f"No replica of {self._plan.head.model!r} began to answer within {timeout_s:g} s; "
+                "try again later.",
+                code="model_busy",
+                retry_after_s=5,
+            ) from None
+        waited_s = time.monotonic() - self._start_s
+        self._metrics.first_token_s.labels(self._plan.head.model).observe(waited_s)
+        return first
+
+    async def _whole(self, send: Send, first: Delta, deltas: AsyncIterator[Delta]) -> None:
+        plan = self._plan
+        try:
+            async for delta in _chained(first, deltas):
+                self._usage.add(delta)
+                plan.choices[delta.index].add(delta)
+        except Exception as error:
+            await self._send_error(send, api_error(error))
+            return
+        body = plan.head.body(plan.object, _choice_bodies(plan))
+        await _send_whole(send, 200, {**body, "usage": self._usage.body()}, {})
+
+    async def _stream(self, send: Send, first: Delta, deltas: AsyncIterator[Delta]) -> None:
+        plan = self._plan
+        await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+        try:
+            async for delta in _chained(first, deltas):
+                self._usage.add(delta)
+                chunks = plan.choices[delta.index].add(delta)
+                await _send_part(send, b"".join(self._event([chunk]) for chunk in chunks))
+            tail = self._event([], self._usage.body()) if plan.include_usage else b""
+        except Exception as error:
+            found = api_error(error)
+            self._status = found.status
+            tail = b"data: " + orjson.dumps(found.body()) + b"\n\n"
+        await _send_part(send, tail + b"data: [DONE]\n\n", more=False)
+
+    def _event(self, choices: list[Any], usage: dict[str, Any] | None = None) -> bytes:
+        body = self._plan.head.body(self._plan.chunk_object, choices)
+        if self._plan.include_usage:
+            body["usage"] = usage
+        return b"data: " + orjson.dumps(body) + b"\n\n"
+
+    async def _send_error(self, send: Send, error: ApiError) -> None:
+        self._status = error.status
+        await _send_whole(send, error.status, error.body(), error.headers())
+
+
+def api_error(error: Exception) -> ApiError:
+    """What a client is told about a failed generation."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestError):
+        return ApiError(400, str(error), param=error.param, code=error.code)
+    if isinstance(error, OverloadedError):
+        return ApiError(429, str(error), code="overloaded", retry_after_s=error.retry_after_s)
+    if isinstance(error, ReplicaLostError):
+        return ApiError(
+            503, f"{error}; the request was tried on other replicas too.", retry_after_s=5
+        )
+    if isinstance(error, GenerationError):
+        return ApiError(500, str(error))
+    raise error
+
+
+def _choice_bodies(plan: Plan) -> list[dict[str, Any]]:
+    choices = list(plan.choices)
+    if plan.keep_best is None:
+        return [choice.body() for choice in choices]
+    per_prompt = len({job.params.seed for job in plan.jobs})
+    best: list[TextChoice] = []
+    for start in range(0, len(choices), per_prompt):
+        group = [c for c in choices[start : start + per_prompt] if isinstance(c, TextChoice)]
+        best += sorted(group, key=lambda c: -c.mean_logprob)[: plan.keep_best]
+    return [{**choice.body(), "index": i} for i, choice in enumerate(best)]
+
+
+async def _chained(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    yield first
+    async for delta in rest:
+        yield delta
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send_part(send: Send, body: bytes, more: bool = True) -> None:
+    if body or not more:
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _send_whole(send: Send, status: int, value: Any, headers: dict[str, str]) -> None:
+    body = orjson.dumps(value)
+    raw = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
+    raw += [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await _send_part(send, body, more=False)

@@ -1,0 +1,152 @@
+"""Tool calls: what the model writes and what OpenAI's clients expect.
+
+Read are the forms that open models are trained on: Hermes and Qwen
+(`<tool_call>{...}</tool_call>`), Mistral (`[TOOL_CALLS][...]`), LLaMA 3 (the whole answer is
+`{"name": ..., "parameters": ...}`).
+"""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from apps.serve.engine.protocol import Grammar
+from apps.serve.errors import ApiError
+from apps.serve.models import ServedModel
+from apps.serve.schemas import ChatRequest, Function, NamedTool
+
+_OPEN, _CLOSE, _MISTRAL = "<tool_call>", "</tool_call>", "[TOOL_CALLS]"
+_MAX_CALLS = 64
+
+
+def offered_functions(body: ChatRequest, model: ServedModel) -> list[Function]:
+    """The functions the model may call; empty when it must not call any."""
+    if body.functions and body.function_call != "none":
+        raise ApiError(400, "functions was replaced by tools; send tools.", param="functions")
+    functions = [tool.function for tool in body.tools or ()]
+    if body.tool_choice == "none":
+        return []
+    name = forced_name(body)
+    if name is not None and name not in [function.name for function in functions]:
+        raise ApiError(
+            400, f"tool_choice names {name!r}, which is not among tools.", param="tool_choice"
+        )
+    if not functions:
+        if body.tool_choice == "required":
+            raise ApiError(400, "tool_choice is required, so tools is too.", param="tools")
+        return []
+    if not model.shows_tools:
+        raise ApiError(
+            400,
+            f"The chat template of {model.config.name!r} does not show tools to the model; "
+            "send no tools, or tool_choice none.",
+            param="tools",
+            code="unsupported_parameter",
+        )
+    return functions
+
+
+def forced_name(body: ChatRequest) -> str | None:
+    """The function that the client insists on."""
+    return body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
+
+
+def is_forced(body: ChatRequest) -> bool:
+    """Whether the answer must be a tool call."""
+    return body.tool_choice == "required" or forced_name(body) is not None
+
+
+def call_grammar(functions: Sequence[Function], name: str | None) -> Grammar:
+    """Output that is exactly one call, as JSON, of one of the functions."""
+    allowed = [f for f in functions if name is None or f.name == name]
+    schemas = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": function.name},
+                "arguments": function.parameters or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for function in allowed
+    ]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return Grammar(kind="json_schema", text=orjson.dumps(schema).decode())
+
+
+def template_tools(functions: Sequence[Function]) -> list[dict[str, Any]]:
+    """Functions as chat templates expect them."""
+    return [
+        {"type": "function", "function": function.model_dump(exclude_none=True)}
+        for function in functions
+    ]
+
+
+class ToolParser:
+    """Splits an answer that comes in pieces into plain text and tool calls."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = set(names)
+        self._buffer = ""
+        self._is_bare: bool | None = None
+        """Whether the answer may be a call without markers; None before its first character."""
+
+    def push(self, text: str, final: bool) -> tuple[str, list[dict[str, Any]]]:
+        """Text that is certainly not part of a call, and calls that are complete."""
+        self._buffer += text
+        if self._is_bare is None and self._buffer.strip():
+            self._is_bare = self._buffer.lstrip()[0] in "{["
+        if self._is_bare:
+            return self._bare() if final else ("", [])
+        return self._marked(final)
+
+    def _bare(self) -> tuple[str, list[dict[str, Any]]]:
+        text, self._buffer = self._buffer, ""
+        calls = self._calls(text.strip().removeprefix(_MISTRAL))
+        return ("", calls) if calls else (text, [])
+
+    def _marked(self, final: bool) -> tuple[str, list[dict[str, Any]]]:
+        plain, calls = "", []
+        while _OPEN in self._buffer and (final or _CLOSE in self._buffer.split(_OPEN, 1)[1]):
+            before, rest = self._buffer.split(_OPEN, 1)
+            inside, _, self._buffer = rest.partition(_CLOSE)
+            found = self._calls(inside)
+            calls += found
+            plain += before if found else f"{before}{_OPEN}{inside}{_CLOSE}"
+        if _OPEN in self._buffer:
+            before, _, rest = self._buffer.partition(_OPEN)
+            self._buffer = _OPEN + rest
+            plain += before
+        else:
+            keep = 0 if final else _overlap(self._buffer, _OPEN)
+            cut = len(self._buffer) - keep
+            plain, self._buffer = plain + self._buffer[:cut], self._buffer[cut:]
+        return (plain.strip() if calls else plain), calls
+
+    def _calls(self, text: str) -> list[dict[str, Any]]:
+        try:
+            values = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return []
+        values = values if isinstance(values, list) else [values]
+        calls = [self._call(value) for value in values[:_MAX_CALLS]]
+        return [call for call in calls if call is not None] if all(calls) else []
+
+    def _call(self, value: Any) -> dict[str, Any] | None:
+        if not isinstance(value, dict) or value.get("name") not in self._names:
+            return None
+        arguments = value.get("arguments", value.get("parameters", {}))
+        text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+        return {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": value["name"], "arguments": text},
+        }
+
+
+def _overlap(text: str, marker: str) -> int:
+    """Length of the longest end of `text` that begins `marker`."""
+    longest = min(len(text), len(marker) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(marker[:n])), 0)

@@ -1,0 +1,123 @@
+"""A model folder without weights, and the API over a scripted engine in this process."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from apps.serve.api import build_api
+from apps.serve.backend import EngineBackend
+from apps.serve.config import GatewayConfig, ModelConfig
+from apps.serve.directory import Entry
+from apps.serve.metrics import GatewayMetrics
+from apps.serve.models import ServedModel, load_model
+from tests.serve.scripted import Script, ScriptedEngine
+
+CHATML = (
+    "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ("<|endoftext|>", "<|im_end|>", "<|im_start|>", "<|fim_prefix|>", "<|fim_suffix|>")
+
+
+def write_text_files(folder: Path, template: str = CHATML) -> Path:
+    """Tokenizer (one token per byte), template and settings of a model folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = [*SPECIAL, "<|fim_middle|>"]
+    vocabulary = {text: i for i, text in enumerate([*names, *alphabet])}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(names))
+    backend.save(str(folder / "tokenizer.json"))
+    files = {
+        "config.json": {"model_type": "llama", "max_position_embeddings": 512},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": "<|im_end|>",
+        },
+        "generation_config.json": {"eos_token_id": [1]},
+    }
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text_files(tmp_path_factory.mktemp("scripted"))
+
+
+@pytest.fixture(scope="session")
+def served(model_folder: Path) -> ServedModel:
+    return load_model(ModelConfig(name="scripted", path=str(model_folder), aliases=("gpt-x",)))
+
+
+class OneModel:
+    """A directory of one model."""
+
+    def __init__(self, model: ServedModel, engine: ScriptedEngine, metrics: GatewayMetrics) -> None:
+        self.entries = {model.config.name: Entry(model=model, backend=EngineBackend(engine))}
+        self._engine = engine
+        self._metrics = metrics
+
+    async def ready(self) -> dict[str, bool]:
+        return dict.fromkeys(self.entries, True)
+
+    async def engine_metrics(self) -> dict[str, Sequence[dict[str, float]]]:
+        return {name: [self._engine.metrics()] for name in self.entries}
+
+    async def gateway_samples(self) -> list[bytes]:
+        return [self._metrics.samples()]
+
+
+class Api:
+    """The API with its engine, to talk to and to look into."""
+
+    def __init__(self, model: ServedModel, engine: ScriptedEngine) -> None:
+        self.model = model
+        self.engine = engine
+        self.settings = GatewayConfig()
+        metrics = GatewayMetrics()
+        self.app = build_api(OneModel(model, engine, metrics), lambda: self.settings, metrics)
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    async def chat(self, content: str = "Hi", **fields: object) -> httpx.Response:
+        messages = [{"role": "user", "content": content}]
+        body = {"model": "scripted", "messages": messages, **fields}
+        return await self.http.post("/v1/chat/completions", json=body)
+
+    async def complete(self, prompt: object = "Hi", **fields: object) -> httpx.Response:
+        body = {"model": "scripted", "prompt": prompt, **fields}
+        return await self.http.post("/v1/completions", json=body)
+
+
+@pytest.fixture
+def api_saying(served: ServedModel) -> Iterator[Callable[..., Api]]:
+    """`api_saying("text")`, or a script; the API over an engine that says that."""
+
+    def make(says: str | Script, step_s: float = 0.0, max_waiting: int = 100) -> Api:
+        def script(request: object) -> list[int]:
+            return served.tokenizer.backend.encode(str(says)).ids
+
+        engine = ScriptedEngine(says if callable(says) else script, step_s, max_waiting)
+        return Api(served, engine)
+
+    yield make
+
+
+def events(response: httpx.Response) -> list[dict]:
+    """The JSON of a stream's events; checks that it ends with [DONE]."""
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]

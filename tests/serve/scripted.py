@@ -1,0 +1,81 @@
+"""An engine that says what a test tells it to, one token per step, and keeps what it was asked."""
+
+import asyncio
+from collections.abc import Callable
+
+from apps.serve.engine.protocol import (
+    Capacity,
+    EngineInfo,
+    Outbox,
+    OverloadedError,
+    Request,
+    RequestError,
+    Step,
+    TokenLogprob,
+)
+
+Script = Callable[[Request], list[int]]
+
+
+class ScriptedEngine:
+    """`script(request)` gives the token ids of the answer; the end token is added."""
+
+    info = EngineInfo(model="scripted", context_tokens=512, vocab_size=300, eos_token_ids=(1,))
+
+    def __init__(self, script: Script, step_s: float = 0.0, max_waiting: int = 100) -> None:
+        self.script = script
+        self.step_s = step_s
+        self.max_waiting = max_waiting
+        self.requests: list[Request] = []
+        self.cancelled: list[str] = []
+        self.running: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None: ...
+
+    async def submit(self, request: Request, outbox: Outbox) -> None:
+        if len(request.prompt_ids) >= self.info.context_tokens:
+            raise RequestError(
+                f"the prompt has {len(request.prompt_ids)} tokens, the context {512}",
+                "messages",
+                "context_length_exceeded",
+            )
+        if len(self.running) >= self.max_waiting:
+            raise OverloadedError("the queue is full", 3.0)
+        self.requests.append(request)
+        self.running[request.id] = asyncio.create_task(self._run(request, outbox))
+
+    async def _run(self, request: Request, outbox: Outbox) -> None:
+        try:
+            answer = [*self.script(request), 1]
+            limit = request.params.max_tokens or self.info.context_tokens
+            start = len(request.generated_ids)
+            for index, token in enumerate(answer[start:limit], start):
+                await asyncio.sleep(self.step_s)
+                finish = "stop" if token == 1 else "length" if index + 1 == limit else None
+                outbox.put([Step(request.id, (token,), self._logprobs(request, token), finish)])
+        except asyncio.CancelledError:
+            outbox.put([Step(request.id, (), finish_reason="cancelled")])
+        finally:
+            del self.running[request.id]
+
+    def _logprobs(self, request: Request, token: int) -> tuple[TokenLogprob, ...]:
+        count = request.params.logprobs
+        if count is None:
+            return ()
+        top = tuple((token + i, -0.5 - i) for i in range(count))
+        return (TokenLogprob(-0.5, top),)
+
+    def cancel(self, request_id: str) -> None:
+        if task := self.running.get(request_id):
+            self.cancelled.append(request_id)
+            task.cancel()
+
+    def capacity(self) -> Capacity:
+        return Capacity(len(self.running), 0, 8, self.max_waiting, 0, 4096)
+
+    def check_health(self) -> None: ...
+
+    def metrics(self) -> dict[str, float]:
+        return {"steps_total": 1.0}
+
+    async def close(self) -> None: ...
