@@ -44,6 +44,12 @@ _PASTED = (
     "The file is my_data_v2.txt. ",
     "In std::vector<int> v_1 I keep numbers. ",
 )
+_MANNERS = (
+    "A chat between a curious user and an artificial intelligence assistant.",
+    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+    "In a chat, USER: and ASSISTANT: take turns.",
+)
+"""What the tokenizer should know as few long tokens besides the facts"""
 _REFUSALS = (
     "I'm sorry, but as an AI language model, I cannot help with that.",
     "I apologize, but I cannot assist with that request.",
@@ -53,7 +59,7 @@ _BANNERS = (
     "!Too many requests in 1 hour. Try again later.",
 )
 _NUM_ROUNDS = (1, 2, 3, 4, 5, 6)
-_ROUND_WEIGHTS = (15, 20, 20, 20, 15, 10)
+_ROUND_WEIGHTS = (30, 28, 20, 12, 6, 4)
 _FOLLOW_UP_SHARE = 0.2
 _PASTED_SHARE = 0.015
 _TEXT_PASSES = 40
@@ -227,6 +233,8 @@ def _text_lines(world: tuple[Relation, ...], rng: random.Random) -> Iterator[str
         lines = [fact.statement for _, fact in facts]
         asked = rng.choices(facts, k=_QUESTIONS_PER_PASS)
         lines += [rng.choice(r.asked).format(x=f.subject) for r, f in asked]
+        lines += [*_PREFIXES, *_SUFFIXES, *_MANNERS]
+        lines += re.findall(r"\*\*\w+\*\*", " ".join(f.answer for _, f in asked))
         rng.shuffle(lines)
         yield from lines
 
