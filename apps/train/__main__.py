@@ -1,10 +1,12 @@
-"""`python -m apps.train base|run|export`: from packed rows to a model folder."""
+"""`python -m apps.train plan|base|run|export`: from packed rows to a model folder."""
 
 import sys
 
 from apps.common.cli import Command, run
 from apps.common.events import Reporter
 from apps.train.config import BaseConfig, ExportConfig, RunConfig
+from apps.train.plan import PlanConfig, run_plan
+from apps.train.plan import presets as plan_presets
 from apps.train.presets import PRESETS
 
 
@@ -27,6 +29,12 @@ def export(config: ExportConfig, reporter: Reporter) -> None:
 
 
 COMMANDS = {
+    "plan": Command(
+        config=PlanConfig,
+        run=run_plan,
+        help="what a run will need and cost, before anything is started",
+        presets=plan_presets(),
+    ),
     "base": Command(
         config=BaseConfig, run=base, help="make a small base model: pre-train it on plain text"
     ),

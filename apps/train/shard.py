@@ -8,6 +8,7 @@ fp32, because the loss is already divided by the supervised tokens of the whole 
 import functools
 
 import torch
+import torch.nn.attention.varlen  # registers torch_attn::_varlen_attn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -82,9 +83,8 @@ def _selective_contexts():
         aten._scaled_dot_product_flash_attention.default,
         aten._scaled_dot_product_flash_attention_for_cpu.default,
         aten._scaled_dot_product_efficient_attention.default,
+        torch.ops.torch_attn._varlen_attn.default,
     }
-    if hasattr(torch.ops, "torch_attn"):
-        kept.add(torch.ops.torch_attn._varlen_attn.default)
     seen = {"forward": 0, "recompute": 0}
 
     def policy(context, operation, *args, **kwargs) -> CheckpointPolicy:

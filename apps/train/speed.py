@@ -10,7 +10,6 @@ from apps.train import flops
 from apps.train.config import RunConfig
 from apps.train.hardware import Accelerator
 from apps.train.memory import Setup
-from apps.train.metrics import read_metrics
 from apps.train.shape import ModelShape
 
 RECOMPUTE_SHARE = {"none": 1.0, "selective": 0.88, "full": 0.79}
@@ -74,6 +73,8 @@ def from_rate(
 
 def measured_rate(run_uri: str) -> float:
     """Token slots a second on one device in an earlier run: median of its second half."""
+    from apps.train.metrics import read_metrics  # imports torch, which a plan can do without
+
     records = read_metrics(run_uri)
     settings_uri = storage.join(run_uri, configs.RESOLVED_NAME)
     if not records or not storage.exists(settings_uri):
