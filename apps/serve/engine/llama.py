@@ -10,8 +10,10 @@
   the number of rows; oneDNN's does not, and is faster: 90 against 141 us for 32x256x768), attention
   products with at least 4 rows (MKL takes another kernel below), and sums over keys in chunks of
   CHUNK that are added in order (so that padding adds exact zeros).
+- The cache is laid out chunk by chunk, so that one product reads a chunk of all slots in one piece.
 
-Shapes: R rows, H query heads, K key heads, G = H / K, D head size, S slots, L keys, T chunk tokens.
+Shapes: R rows, H query heads, K key heads, G = H / K, D head size, S slots, C key chunks,
+N = slots x key heads of one product, M its rows.
 """
 
 import json
@@ -30,7 +32,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from apps.common.errors import ConfigError, NotFoundError
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-CHUNK = 128
+CHUNK = 64
 MIN_ROWS = 4
 
 
@@ -49,20 +51,25 @@ class Rows:
 class KVCache:
     """Keys and values of `num_slots` requests; pages are committed when first written."""
 
-    def __init__(
-        self, num_layers: int, num_slots: int, num_heads: int, num_tokens: int, head_dim: int,
-        device: str,
-    ) -> None:  # fmt: skip
-        self.num_slots, self.num_tokens = num_slots, num_tokens
-        shape = (num_layers, 2, num_slots, num_heads, num_tokens, head_dim)
+    def __init__(self, model: "Llama", num_slots: int, num_tokens: int) -> None:
+        self.num_slots, self.num_heads = num_slots, model.num_kv_heads
+        num_chunks = _num_chunks(num_tokens)
+        shape = (model.num_layers, 2, num_chunks, num_slots, self.num_heads, CHUNK, model.head_dim)
         # Zeros, because a masked key's probability 0 times garbage that is NaN would be NaN.
-        self.data = _lazy_zeros(shape) if device == "cpu" else torch.zeros(shape, device=device)
+        is_cpu = model.device == "cpu"
+        self.data = _lazy_zeros(shape) if is_cpu else torch.zeros(shape, device=model.device)
 
     def move(self, source: int, target: int, num_tokens: int) -> None:
-        self.data[:, :, target, :, :num_tokens] = self.data[:, :, source, :, :num_tokens]
+        num_chunks = _num_chunks(num_tokens)
+        self.data[:, :, :num_chunks, target] = self.data[:, :, :num_chunks, source]
 
-    def clear(self, slot: int) -> None:
-        self.data[:, :, slot].zero_()
+    def clear(self, slot: int, num_tokens: int) -> None:
+        self.data[:, :, : _num_chunks(num_tokens), slot] = 0
+
+    def block(self, slot: int, start: int, num_tokens: int) -> Tensor:
+        """View of some tokens inside one chunk: [layers, 2, key heads, num_tokens, D]."""
+        offset = start % CHUNK
+        return self.data[:, :, start // CHUNK, slot, :, offset : offset + num_tokens]
 
 
 class Linear:
@@ -127,11 +134,7 @@ class Llama:
         self.head = Linear(self.embedding if tied else weights.take("lm_head.weight"))
 
     def new_cache(self, num_slots: int, num_tokens: int) -> KVCache:
-        """`num_tokens` is rounded up to whole chunks."""
-        num_tokens = -(-num_tokens // CHUNK) * CHUNK
-        return KVCache(
-            self.num_layers, num_slots, self.num_kv_heads, num_tokens, self.head_dim, self.device
-        )
+        return KVCache(self, num_slots, num_tokens)
 
     @torch.inference_mode()
     def forward(self, rows: Rows, cache: KVCache) -> Tensor:
@@ -163,10 +166,10 @@ class Llama:
             )
         qk = torch.view_as_complex(qk.reshape(-1, h + k, d // 2, 2)) * views.rotation
         qk = torch.view_as_real(qk).reshape(-1, h + k, d)
-        keys, values = views.cache.data[index].unbind(0)
-        keys.view(-1, d).index_copy_(0, views.write_at, qk[:, h:].reshape(-1, d))
-        values.view(-1, d).index_copy_(0, views.write_at, qkv[:, h + k :].reshape(-1, d))
-        return views.attend(qk[:, :h], keys, values).to(x.dtype)
+        kv = views.cache.data[index]
+        kv[0].view(-1, d).index_copy_(0, views.write_at, qk[:, h:].reshape(-1, d))
+        kv[1].view(-1, d).index_copy_(0, views.write_at, qkv[:, h + k :].reshape(-1, d))
+        return views.attend(qk[:, :h], kv).to(x.dtype)
 
 
 class _Views:
@@ -182,71 +185,89 @@ class _Views:
         slots = list(range(rows.num_decode))
         for slot, _, length in rows.chunks:
             slots += [slot] * length
-        heads = torch.tensor(slots, device=device)[:, None] * k + torch.arange(k, device=device)
-        self.write_at = (heads * cache.num_tokens + positions[:, None]).view(-1)
+        slot_at = torch.tensor(slots, device=device) + positions // CHUNK * cache.num_slots
+        head_at = slot_at[:, None] * k + torch.arange(k, device=device)
+        self.write_at = (head_at * CHUNK + positions[:, None] % CHUNK).view(-1)
         if rows.num_decode:
-            self.num_keys = _round_up(max(rows.positions[: rows.num_decode]) + 1)
-            key_at = torch.arange(self.num_keys, device=device)
-            hidden = key_at[None] > positions[: rows.num_decode, None]
-            self.decode_bias = _bias(hidden).repeat_interleave(k, 0).unsqueeze(1)
-        self.chunk_biases = [self._chunk_bias(*chunk, device) for chunk in rows.chunks]
+            self._plan_decode(positions[: rows.num_decode])
+        self.chunk_biases = [self._chunk_bias(start, n, device) for _, start, n in rows.chunks]
 
-    def _chunk_bias(self, slot: int, start: int, length: int, device: str) -> Tensor:
-        key_at = torch.arange(_round_up(start + length), device=device)
+    def _plan_decode(self, positions_S: Tensor) -> None:
+        """Bias [C, N, 1, CHUNK], and for each chunk the slots up to the last that reaches it."""
+        chunks = [p // CHUNK for p in self.rows.positions[: self.rows.num_decode]]
+        self.num_slots = [
+            max(slot for slot, last in enumerate(chunks) if last >= c) + 1
+            for c in range(max(chunks) + 1)
+        ]
+        key_at = torch.arange(len(self.num_slots) * CHUNK, device=positions_S.device)
+        bias = _bias(key_at.view(-1, 1, CHUNK) > positions_S[:, None])
+        self.decode_bias = bias.repeat_interleave(self.num_kv_heads, 1).unsqueeze(2)
+
+    def _chunk_bias(self, start: int, length: int, device: str) -> Tensor:
+        """Causal bias [C, 1, G * length, CHUNK]."""
+        key_at = torch.arange(_num_chunks(start + length) * CHUNK, device=device)
         query_at = torch.arange(start, start + length, device=device).repeat(self.group)
-        bias = _bias(key_at[None] > query_at[:, None])
-        return F.pad(bias, (0, 0, 0, max(0, MIN_ROWS - len(query_at))))
+        return _bias(key_at.view(-1, 1, 1, CHUNK) > query_at[:, None])
 
-    def attend(self, q_RHD: Tensor, keys_SKLD: Tensor, values_SKLD: Tensor) -> Tensor:
-        """Attention output [R, H * D]."""
+    def attend(self, q_RHD: Tensor, kv: Tensor) -> Tensor:
+        """Attention output [R, H * D]; `kv` is a layer's cache [2, C, S, K, CHUNK, D]."""
         outputs, n = [], self.rows.num_decode
         if n:
-            outputs.append(self._attend_decode(q_RHD[:n], keys_SKLD[:n], values_SKLD[:n]))
-        for (slot, start, length), bias in zip(self.rows.chunks, self.chunk_biases, strict=True):
-            stop = _round_up(start + length)
-            keys, values = keys_SKLD[slot, :, :stop], values_SKLD[slot, :, :stop]
-            outputs.append(self._attend_chunk(q_RHD[n : n + length], keys, values, bias))
+            outputs.append(self._attend_decode(q_RHD[:n], kv))
+        for (slot, _, length), bias in zip(self.rows.chunks, self.chunk_biases, strict=True):
+            outputs.append(self._attend_chunk(q_RHD[n : n + length], kv[:, :, slot], bias))
             n += length
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _attend_decode(self, q_SHD: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        n, g, d = len(q_SHD), self.group, q_SHD.shape[-1]
-        q = q_SHD.reshape(n * self.num_kv_heads, g, d)
-        if g < MIN_ROWS:
-            q = F.pad(q, (0, 0, 0, MIN_ROWS - g))
-        keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-        keys, values = keys[:, : self.num_keys], values[:, : self.num_keys]
-        return _attention(q, keys, values, self.decode_bias)[:, :g].reshape(n, -1)
+    def _attend_decode(self, q_SHD: Tensor, kv: Tensor) -> Tensor:
+        n, d = len(q_SHD), q_SHD.shape[-1]
+        keys, values = (
+            [side[c, :num].flatten(0, 1) for c, num in enumerate(self.num_slots)] for side in kv
+        )
+        q = q_SHD.reshape(n * self.num_kv_heads, self.group, d)
+        return _attention(q, keys, values, self.decode_bias).reshape(n, -1)
 
-    def _attend_chunk(self, q_THD: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    def _attend_chunk(self, q_THD: Tensor, kv: Tensor, bias: Tensor) -> Tensor:
         length, g, d = len(q_THD), self.group, q_THD.shape[-1]
+        keys, values = ([side[c] for c in range(len(bias))] for side in kv)
         q = q_THD.view(length, self.num_kv_heads, g, d).permute(1, 2, 0, 3)
         q = q.reshape(self.num_kv_heads, g * length, d)
-        if g * length < MIN_ROWS:
-            q = F.pad(q, (0, 0, 0, MIN_ROWS - g * length))
-        out = _attention(q, keys, values, bias)[:, : g * length]
+        out = _attention(q, keys, values, bias)
         out = out.view(self.num_kv_heads, g, length, d).permute(2, 0, 1, 3)
         return out.reshape(length, -1)
 
 
-def _attention(q_NMD: Tensor, keys_NLD: Tensor, values_NLD: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q k^T + bias) v, the sums over keys chunk by chunk in order (module docstring)."""
-    scores = torch.bmm(q_NMD, keys_NLD.transpose(1, 2))
-    scores += bias
-    scores -= scores.amax(-1, keepdim=True)
-    p = scores.exp_()
-    num_keys = p.shape[-1]
-    out = torch.bmm(p[..., :CHUNK], values_NLD[:, :CHUNK])
-    total = p[..., :CHUNK].sum(-1)
-    for start in range(CHUNK, num_keys, CHUNK):
-        chunk = p[..., start : start + CHUNK]
-        out.baddbmm_(chunk, values_NLD[:, start : start + CHUNK])
-        total += chunk.sum(-1)
-    return out / total.unsqueeze(-1)
+def _attention(q_NMD: Tensor, keys: list[Tensor], values: list[Tensor], bias: Tensor) -> Tensor:
+    """softmax(q k^T + bias) v with sums over keys chunk by chunk in order (module docstring).
+
+    keys[c] and values[c] are [n, CHUNK, D] with n <= N; rows from n on have no key in chunk c.
+    """
+    n, m = q_NMD.shape[:2]
+    q = F.pad(q_NMD, (0, 0, 0, MIN_ROWS - m)) if m < MIN_ROWS else q_NMD
+    scores = q.new_empty((len(keys), n, q.shape[1], CHUNK))
+    for chunk, k in zip(scores, keys, strict=True):
+        torch.bmm(q[: len(k)], k.transpose(1, 2), out=chunk[: len(k)])
+        chunk[len(k) :] = 0.0
+    p = scores[:, :, :m]
+    p += bias
+    p -= p.amax((0, 3), keepdim=True)
+    p.exp_()
+    total = _sum_in_order(p.sum(3))
+    out = torch.bmm(scores[0], values[0])
+    for chunk, v in zip(scores[1:], values[1:], strict=True):
+        out[: len(v)].baddbmm_(chunk[: len(v)], v)
+    return out[:, :m] / total.unsqueeze(-1)
 
 
-def _round_up(num_keys: int) -> int:
-    return -(-num_keys // CHUNK) * CHUNK
+def _sum_in_order(parts: Tensor) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _num_chunks(num_tokens: int) -> int:
+    return -(-num_tokens // CHUNK)
 
 
 def _bias(hidden: Tensor) -> Tensor:

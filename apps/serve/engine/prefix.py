@@ -9,21 +9,17 @@ from collections import OrderedDict
 from hashlib import blake2b
 
 import numpy as np
-import torch
 
 from apps.serve.engine.llama import KVCache
 
 BLOCK = 32
+"""Divides llama.CHUNK."""
 
 
 class PrefixCache:
     def __init__(self, cache: KVCache, num_blocks: int) -> None:
-        layers, two, _, heads, _, head_dim = cache.data.shape
         self.cache = cache
-        # Where block b's tokens lie is the second to last axis, as in the cache.
-        self.pool = torch.empty(
-            (num_blocks, layers, two, heads, BLOCK, head_dim), device=cache.data.device
-        )
+        self.pool = cache.data.new_empty((num_blocks, *cache.block(0, 0, BLOCK).shape))
         self.free = list(range(num_blocks))
         self.blocks: OrderedDict[bytes, int] = OrderedDict()
         self.num_hit_tokens = 0
@@ -43,9 +39,8 @@ class PrefixCache:
         num_tokens = len(found) * BLOCK
         self.num_asked_tokens += len(token_ids)
         self.num_hit_tokens += num_tokens
-        if found:
-            target = self.cache.data[:, :, slot, :, :num_tokens].unflatten(3, (-1, BLOCK))
-            target.copy_(self.pool[torch.tensor(found)].permute(1, 2, 3, 0, 4, 5))
+        for index, block in enumerate(found):
+            self.cache.block(slot, index * BLOCK, BLOCK).copy_(self.pool[block])
         return num_tokens
 
     def store(self, slot: int, token_ids: list[int], salt: str) -> None:
@@ -58,21 +53,12 @@ class PrefixCache:
             if block is None:
                 return
             self.blocks[key] = block
-            start = index * BLOCK
-            self.pool[block] = self.cache.data[:, :, slot, :, start : start + BLOCK]
+            self.pool[block] = self.cache.block(slot, index * BLOCK, BLOCK)
 
     def _take(self) -> int | None:
         if self.free:
             return self.free.pop()
         return self.blocks.popitem(last=False)[1] if self.blocks else None
-
-    def used_bytes(self) -> int:
-        return len(self.blocks) * block_bytes(self.cache)
-
-
-def block_bytes(cache: KVCache) -> int:
-    layers, two, _, heads, _, head_dim = cache.data.shape
-    return 4 * layers * two * heads * BLOCK * head_dim
 
 
 def _keys(token_ids: list[int], salt: str) -> list[bytes]:

@@ -349,7 +349,7 @@ class TorchEngine:
         """Give the request's slot to the last running one, and that slot to the prompt in work."""
         slot, last = self._running.index(sequence), len(self._running) - 1
         if sequence.is_broken:
-            self.cache.clear(slot)
+            self.cache.clear(slot, sequence.num_computed)
         elif self.prefixes is not None:
             computed = sequence.token_ids[: sequence.num_computed]
             self.prefixes.store(slot, computed, sequence.request.cache_salt)
