@@ -31,22 +31,30 @@ class Boundaries:
 
 def boundaries(lengths: list[list[int]], row_tokens: int, device: torch.device) -> Boundaries:
     """Boundaries of B rows whose conversations have the given lengths; a row's tail is its own."""
-    whole = [_with_tail(row, row_tokens) for row in lengths]
-    sizes = torch.tensor([size for row in whole for size in row], dtype=torch.int32)
-    ends = torch.cumsum(sizes, 0, dtype=torch.int32)
-    positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
+    sizes = _sizes(lengths, row_tokens)
+    starts = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+    positions = torch.arange(len(starts)) - starts
     position_ids = positions.view(len(lengths), row_tokens).to(device)
     if device.type == "cuda":
-        cu_seqlens = torch.full((len(lengths) * row_tokens + 1,), int(ends[-1]), dtype=torch.int32)
-        cu_seqlens[0] = 0
-        cu_seqlens[1 : len(ends) + 1] = ends
-        return Boundaries(
-            position_ids, {"cu_seqlens": cu_seqlens.to(device), "longest": row_tokens}
-        )
-    owner = torch.repeat_interleave(torch.arange(len(sizes)), sizes).view(len(lengths), row_tokens)
+        cu_seqlens = cumulative(lengths, row_tokens).to(device)
+        return Boundaries(position_ids, {"cu_seqlens": cu_seqlens, "longest": row_tokens})
+    owner = starts.view(len(lengths), row_tokens)
     same = owner[:, :, None] == owner[:, None, :]
     causal = torch.ones(row_tokens, row_tokens, dtype=torch.bool).tril()
     return Boundaries(position_ids, {"block_mask": (same & causal)[:, None].to(device)})
+
+
+def cumulative(lengths: list[list[int]], row_tokens: int) -> torch.Tensor:
+    """Offsets of all conversations in the flattened rows, int32 (B*T + 1,), the end repeated."""
+    ends = _sizes(lengths, row_tokens).cumsum(0)
+    offsets = torch.full((len(lengths) * row_tokens + 1,), int(ends[-1]), dtype=torch.int32)
+    offsets[0] = 0
+    offsets[1 : len(ends) + 1] = ends
+    return offsets
+
+
+def _sizes(lengths: list[list[int]], row_tokens: int) -> torch.Tensor:
+    return torch.tensor([size for row in lengths for size in _with_tail(row, row_tokens)])
 
 
 def _with_tail(lengths: list[int], row_tokens: int) -> list[int]:

@@ -1,0 +1,80 @@
+"""Run a function on several gloo ranks, without Ray.
+
+The ranks are forked from a server that has imported torch once, so a pair of ranks costs a fraction
+of a second. Functions must be importable (top level of a module) and return something picklable.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+from apps.common.packs import open_pack
+from apps.train.config import RunConfig
+from apps.train.loop import Hooks
+from apps.train.rows import PackRows
+from apps.train.worker import work
+
+COMMIT = {"identity": {"base": "0", "data": "0"}}
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.train.ranks"])
+
+
+def on_ranks(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """`function(*args)` on every rank of a new process group; the results in rank order."""
+    with tempfile.NamedTemporaryFile() as store:
+        queue = _CONTEXT.Queue()
+        processes = [
+            _CONTEXT.Process(target=_rank, args=(queue, store.name, r, world_size, function, args))
+            for r in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        found = dict(queue.get(timeout=240) for _ in processes)
+        for process in processes:
+            process.join(timeout=30)
+    for rank, (is_error, value) in sorted(found.items()):
+        assert not is_error, f"rank {rank}:\n{value}"
+    return [found[rank][1] for rank in range(world_size)]
+
+
+def _rank(queue, store: str, rank: int, world_size: int, function, args) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size
+        )
+        result = function(*args)
+        dist.destroy_process_group()
+        queue.put((rank, (False, result)))
+    except BaseException:
+        queue.put((rank, (True, traceback.format_exc())))
+
+
+class Killed(Exception):
+    """Stands for SIGKILL where the whole process must live on."""
+
+
+def train(config: RunConfig, kill_after: int | None = None) -> list[dict[str, Any]]:
+    """Train on this rank as `apps.train run` does; records of the steps it took.
+
+    `kill_after` ends it right after that step, without a goodbye.
+    """
+    records: list[dict[str, Any]] = []
+
+    def on_step(record: dict[str, Any]) -> None:
+        records.append(record)
+        if record["step"] == kill_after:
+            raise Killed
+
+    pack = open_pack(config.data)
+    rows, val = (PackRows(pack.split(name), pack.info.pad_id) for name in ("train", "val"))
+    peers_die = () if kill_after is None else (RuntimeError,)
+    with contextlib.suppress(Killed, *peers_die):
+        work(config, rows, val, commit=COMMIT, hooks=Hooks(on_step=on_step))
+    return records

@@ -1,0 +1,102 @@
+"""Resume, in processes that are forked and end; the same with SIGKILL and Ray is in test_chaos*."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from apps.train import checkpoint
+from apps.train.config import RunConfig
+from apps.train.export import read_weights
+from apps.train.metrics import read_metrics
+from apps.train.rows import NO_ROW
+from apps.train.worker import run_order
+from tests.train.ranks import on_ranks, train
+
+CURVE = ("step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens")
+
+
+def curve(config: RunConfig) -> list[tuple]:
+    return [tuple(record[name] for name in CURVE) for record in read_metrics(config.out)]
+
+
+def weights(config: RunConfig) -> dict[str, torch.Tensor]:
+    found = checkpoint.newest(config.out, "digest", pytest.fail)
+    assert found is not None
+    assert found.step == config.steps
+    return read_weights(found)
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [n for n in a if not torch.equal(a[n], b[n])] == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_base, small_pack, tmp_path_factory) -> RunConfig:
+    from tests.train.conftest import small_config
+
+    config = small_config(small_base, small_pack, tmp_path_factory.mktemp("straight") / "run")
+    on_ranks(2, train, config)
+    return config
+
+
+@pytest.mark.parametrize("kill_after", [1, 4, 5])
+def test_resume_is_bit_identical(undisturbed, tmp_path, kill_after) -> None:
+    """Killed before the first checkpoint, right at one (an epoch ends near it), and between two."""
+    config = replace(undisturbed, out=str(tmp_path / "run"))
+    first = on_ranks(2, train, config, kill_after)[0]
+    assert first[-1]["step"] == kill_after
+    second = on_ranks(2, train, config)[0]
+    assert second[0]["step"] <= kill_after + 1
+    assert second[-1]["step"] == config.steps
+    assert curve(config) == curve(undisturbed)
+    assert_same_bits(weights(config), weights(undisturbed))
+
+
+def test_two_kills_and_a_truncated_checkpoint_change_nothing(undisturbed, tmp_path) -> None:
+    config = replace(undisturbed, out=str(tmp_path / "run"))
+    on_ranks(2, train, config, 5)
+    on_ranks(2, train, config, 7)
+    newest = checkpoint.committed(config.out)[0]
+    shard = next(n for n in newest.commit["files"] if n.endswith(".distcp"))
+    with open(f"{newest.uri}/{shard}", "r+b") as handle:
+        handle.truncate(100)
+    on_ranks(2, train, config)
+    assert curve(config) == curve(undisturbed)
+    assert_same_bits(weights(config), weights(undisturbed))
+
+
+def test_another_number_of_ranks_takes_over_state_and_batches(undisturbed, tmp_path) -> None:
+    config = replace(undisturbed, out=str(tmp_path / "run"))
+    on_ranks(2, train, config, 5)
+    on_ranks(1, train, config)
+    ours, theirs = curve(config), curve(undisturbed)
+    assert [r[0] for r in ours] == [r[0] for r in theirs]
+    assert [r[4:] for r in ours] == [r[4:] for r in theirs]  # tokens: the same rows
+    assert [r[1] for r in ours] == pytest.approx([r[1] for r in theirs], rel=1e-4)
+    before, after = weights(undisturbed), weights(config)
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=1e-3, rtol=1e-3)
+
+
+def test_a_finished_run_is_left_alone(undisturbed) -> None:
+    before = curve(undisturbed)
+    assert on_ranks(2, train, undisturbed) == [[], []]
+    assert curve(undisturbed) == before
+
+
+def test_the_runs_used_here_cross_an_epoch_and_end_unevenly(undisturbed) -> None:
+    order = run_order(undisturbed, 22)
+    assert order.global_batch_rows * 4 > 22  # the second epoch begins in step 4
+    uneven = run_order(replace(undisturbed, steps=None, epochs=1.0), 22)
+    assert list(uneven.global_rows(uneven.num_steps - 1)).count(NO_ROW) == 2
+
+
+@pytest.mark.parametrize("micro_rows", [6, 1])
+def test_accumulation_does_not_change_the_mathematics(undisturbed, tmp_path, micro_rows) -> None:
+    config = replace(undisturbed, out=str(tmp_path / "run"), micro_batch_rows=micro_rows)
+    on_ranks(1, train, config)
+    ours, theirs = curve(config), curve(undisturbed)
+    assert [r[1] for r in ours] == pytest.approx([r[1] for r in theirs], rel=1e-5)
+    assert [r[3] for r in ours] == pytest.approx([r[3] for r in theirs], rel=1e-4)
