@@ -36,7 +36,7 @@ class Gate(Protocol):
 
 
 class Ledger(Protocol):
-    async def open_call(self, key: str, usd: float) -> int: ...
+    async def open_call(self, holder: str, key: str, usd: float) -> int: ...
     async def store(self, record: dict[str, Any], attempt: int) -> None: ...
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None: ...
 
@@ -165,7 +165,7 @@ async def _send(
         await gate.acquire(holder, estimate_tokens)
         outcome, unused_tokens, wait_s = "cancelled", estimate_tokens, None
         try:
-            attempt = await ledger.open_call(call.key, bound_usd)
+            attempt = await ledger.open_call(holder, call.key, bound_usd)
             try:
                 started = time.time()
                 reply = await ask(call)

@@ -101,8 +101,11 @@ def run(job: Job, on_progress: Callable[[int, float], None]) -> Outcome:
     gate = GateActor.options(scheduling_strategy=here).remote(job.limits)
     journal = JournalActor.options(scheduling_strategy=here).remote(job.directory, job.max_usd)
     try:
-        tallies = _run_tasks(job, gate, journal, on_progress)
-        stored, spent_usd = ray.get(journal.state.remote())
+        # Only now is the folder ours: a killed run's writer may have stored more until here.
+        _get(journal.begin.remote())
+        left = remaining(job.calls, read_raw(job.directory), job.persistence.max_asks)
+        tallies = _run_tasks(replace(job, calls=tuple(left)), gate, journal, on_progress)
+        stored, spent_usd = _get(journal.state.remote())
         on_progress(stored, spent_usd)
         return Outcome(tally=_sum(tallies), spent_usd=spent_usd, gate=ray.get(gate.state.remote()))
     finally:
@@ -126,23 +129,35 @@ def _run_tasks(
     try:
         while running:
             done, _ = ray.wait([*running], timeout=POLL_S)
-            on_progress(*ray.get(journal.state.remote()))
+            on_progress(*_get(journal.state.remote()))
             for task in done:
                 holder, calls, tries = running.pop(task)
                 try:
-                    tallies.append(ray.get(task))
+                    tallies.append(_get(task))
                 except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
-                    ray.get(gate.forget.remote(holder))
+                    _get(gate.forget.remote(holder))
+                    _get(journal.forget.remote(holder))
                     if tries >= TASK_TRIES:
                         raise
                     left = remaining(calls, read_raw(job.directory), job.persistence.max_asks)
                     start(f"{holder}+", left, tries + 1)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, CriaError) else error) from None
     finally:
         for task in running:
             ray.cancel(task, force=True)
     return tallies
+
+
+def _get(reference: Any) -> Any:
+    """`ray.get`, with our own errors as themselves."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, CriaError) else error) from None
+    except ray.exceptions.ActorDiedError as error:
+        raise CriaError(
+            f"a process that the judging needs died ({error}); run the same command again: what "
+            "is stored is not repeated"
+        ) from None
 
 
 def _chunks(calls: Sequence[Call], num_tasks: int) -> list[Sequence[Call]]:

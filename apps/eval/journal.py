@@ -13,6 +13,9 @@ flight when the power went out may have been billed.
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +72,28 @@ def read_raw(directory: str) -> list[dict[str, Any]]:
     return read_lines(raw_path(directory))
 
 
+def hold(directory: str, patience_s: float = 20.0) -> int:
+    """Locks a judgments folder for this process; the lock ends with the process.
+
+    A killed run's writer may outlive its driver by some seconds, hence the patience.
+    """
+    path = os.path.join(storage.local_path(judgments_dir(directory)), ".lock")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise InputError(
+                    f"another run is judging {directory}; wait for it, or stop it, and run again"
+                ) from None
+            time.sleep(0.2)
+
+
 @dataclass(slots=True)
 class _Append:
     path: str
@@ -80,27 +105,36 @@ class Journal:
     """The single writer of a judgments folder, with the budget that it implies."""
 
     def __init__(self, directory: str, max_usd: float | None) -> None:
+        self._directory = directory
         self._raw = storage.local_path(raw_path(directory))
         self._intents = storage.local_path(intents_path(directory))
         self._max_usd = max_usd
-        responses = read_lines(self._raw)
-        stored = {record["key"] for record in responses}
-        self._charged_usd = sum(record["usd"] for record in responses)
-        unanswered = _open_intents(read_lines(self._intents), stored)
-        self.lost_usd = sum(unanswered.values())
-        self._charged_usd += self.lost_usd
+        self._charged_usd = 0.0
         self._num_stored = 0
-        self._reserved: dict[tuple[str, int], float] = {}
-        self._first_attempt = {key: n + 1 for key, n in _last_attempts(self._intents).items()}
+        self._reserved: dict[tuple[str, int], tuple[str, float]] = {}
+        self._next_attempt: dict[str, int] = {}
         self._room = asyncio.Condition()
         self._queue: list[_Append] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._lock: int | None = None
+
+    async def begin(self) -> None:
+        """Takes the folder for this process and reads what it has cost so far."""
+        self._lock = await asyncio.to_thread(hold, self._directory)
+        responses, intents = read_lines(self._raw), read_lines(self._intents)
+        for record in intents:
+            key = record["key"]
+            attempts = self._next_attempt.get(key, 0)
+            self._next_attempt[key] = max(attempts, record["attempt"] + 1)
+        self._charged_usd = sum(record["usd"] for record in responses) + sum(
+            _unknown_usd(intents, {record["key"] for record in responses})
+        )
 
     async def state(self) -> tuple[int, float]:
         """Responses stored since the start, and US dollars charged, certainly or possibly."""
         return self._num_stored, self._charged_usd
 
-    async def open_call(self, key: str, usd: float) -> int:
+    async def open_call(self, holder: str, key: str, usd: float) -> int:
         """Reserves `usd` (an upper bound) and writes the intent; returns the attempt's number.
 
         Waits while calls in flight could still free enough; raises BudgetExhaustedError if not.
@@ -114,9 +148,9 @@ class Journal:
                         "stored is not paid again"
                     )
                 await self._room.wait()
-            attempt = self._first_attempt.get(key, 0)
-            self._first_attempt[key] = attempt + 1
-            self._reserved[key, attempt] = usd
+            attempt = self._next_attempt.get(key, 0)
+            self._next_attempt[key] = attempt + 1
+            self._reserved[key, attempt] = (holder, usd)
         await self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
         return attempt
 
@@ -129,15 +163,27 @@ class Journal:
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
         """Ends an attempt without a response; an unbilled one gives its reservation back."""
         if may_be_billed:
-            await self._settle(key, attempt, self._reserved[key, attempt])
+            await self._settle(key, attempt, self._reserved[key, attempt][1])
             return
         await self._append(self._intents, {"key": key, "attempt": attempt, "released": True})
         await self._settle(key, attempt, 0.0)
 
+    async def forget(self, holder: str) -> None:
+        """Charges in full what a dead task had in flight: it may have been billed."""
+        for (key, attempt), (owner, usd) in [*self._reserved.items()]:
+            if owner == holder:
+                await self._settle(key, attempt, usd)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
     def _fits(self, usd: float) -> bool:
         if self._max_usd is None:
             return True
-        return self._charged_usd + sum(self._reserved.values()) + usd <= self._max_usd + 1e-12
+        reserved_usd = sum(usd for _, usd in self._reserved.values())
+        return self._charged_usd + reserved_usd + usd <= self._max_usd + 1e-12
 
     async def _settle(self, key: str, attempt: int, usd: float) -> None:
         async with self._room:
@@ -159,10 +205,12 @@ class Journal:
                 await asyncio.to_thread(_append_all, batch)
             except BaseException as error:
                 for item in batch:
-                    item.done.set_exception(error)
+                    if not item.done.done():
+                        item.done.set_exception(error)
                 raise
             for item in batch:
-                item.done.set_result(None)
+                if not item.done.done():  # its caller may have been cancelled meanwhile
+                    item.done.set_result(None)
 
 
 def _append_all(batch: Iterable[_Append]) -> None:
@@ -173,9 +221,9 @@ def _append_all(batch: Iterable[_Append]) -> None:
         storage.append_line(path, b"".join(lines))
 
 
-def _open_intents(intents: Iterable[dict[str, Any]], stored: set[str]) -> dict[Any, float]:
-    """Reserved dollars of attempts whose fate is unknown, by (key, attempt)."""
-    unknown: dict[Any, float] = {}
+def _unknown_usd(intents: Iterable[dict[str, Any]], stored: set[str]) -> Iterable[float]:
+    """Reservations of attempts whose fate is unknown."""
+    unknown: dict[tuple[str, int], float] = {}
     last: dict[str, int] = {}
     for record in intents:
         key, attempt = record["key"], record["attempt"]
@@ -187,14 +235,7 @@ def _open_intents(intents: Iterable[dict[str, Any]], stored: set[str]) -> dict[A
     # The answered attempt is the last one: nothing is sent under a key that has a response.
     for key in stored & last.keys():
         unknown.pop((key, last[key]), None)
-    return unknown
-
-
-def _last_attempts(path: str) -> dict[str, int]:
-    last: dict[str, int] = {}
-    for record in read_lines(path):
-        last[record["key"]] = max(record["attempt"], last.get(record["key"], 0))
-    return last
+    return unknown.values()
 
 
 def write_parsed(directory: str, parse_record: Callable[[dict[str, Any]], dict[str, Any]]) -> int:

@@ -65,7 +65,12 @@ class RateGate:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((future, holder, tokens))
         self._pump()
-        await future
+        try:
+            await future
+        except asyncio.CancelledError:
+            if not future.cancelled():  # let through and cancelled in the same turn of the loop
+                await self.release(holder, "cancelled", tokens)
+            raise
         self.longest_wait_s = max(self.longest_wait_s, self._clock() - started)
 
     async def release(
