@@ -29,7 +29,7 @@ _SAMPLE_CHARS = 20_000
 
 
 @dataclass(slots=True)
-class _Output:
+class Output:
     with_signature: bool
     kept: list[Json] = field(default_factory=list)
     keys: list[Json] = field(default_factory=list)
@@ -41,8 +41,13 @@ class _Output:
 
 def clean_unit(args: Json, folder: str) -> Json:
     """Clean one range; see `source.index` for where the arguments come from."""
+    return _write(clean_range(args), folder)
+
+
+def clean_range(args: Json) -> Output:
+    """What a range holds, in memory; its ledger adds up."""
     rules = configs.from_dict(Rules, args["rules"])
-    output = _Output(with_signature=bool(rules.near_duplicate))
+    output = Output(with_signature=bool(rules.near_duplicate))
     span_bytes = 0
     for found in _read(args):
         span_bytes += found.end - found.start
@@ -56,7 +61,7 @@ def clean_unit(args: Json, folder: str) -> Json:
     if args["format"] == "json":
         output.ledger.frame(args["end"] - args["start"] - span_bytes)
     output.ledger.check()
-    return _write(output, folder)
+    return output
 
 
 def _read(args: Json) -> Iterator[Record | Broken]:
@@ -71,7 +76,7 @@ def _read(args: Json) -> Iterator[Record | Broken]:
     yield from records.read_json(data, layout, offset=first, ordinal=ordinal, prefix=args["prefix"])
 
 
-def _take(found: Record | Broken, uri: str, rules: Rules, output: _Output) -> None:
+def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> None:
     span_bytes = found.end - found.start
     if isinstance(found, Broken):
         _quarantine(found, uri, output)
@@ -103,7 +108,7 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: _Output) -> No
 
 def _apply(record: Record, rules: Rules, ledger: Ledger) -> tuple[str, str] | None:
     """Run the rules over a record in place; (rule, detail) of the one that drops it."""
-    score(record)
+    score(record, rules)
     for name, rule in RULES:
         verdict = rule(record, rules)
         if verdict is None:
@@ -132,7 +137,7 @@ def _size(turns: list[Turn]) -> tuple[int, int]:
     return sum(turn.raw_bytes for turn in turns), sum(turn.num_raw for turn in turns)
 
 
-def _quarantine(broken: Broken, uri: str, output: _Output) -> None:
+def _quarantine(broken: Broken, uri: str, output: Output) -> None:
     num_bytes = broken.end - broken.start
     output.ledger.quarantine(broken.reason, messages=broken.num_messages, num_bytes=num_bytes)
     row = {"source": uri, "start_byte": broken.start, "reason": broken.reason, "raw": broken.raw}
@@ -150,7 +155,7 @@ def _row(record: Record) -> Json:
     }
 
 
-def _sample(output: _Output, rule: str, record: Record, detail: str) -> None:
+def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
     """Keep the records with the smallest digests of their ids: the same ones on every run."""
     kept = output.samples.setdefault(rule, [])
     order = hashlib.blake2b(record.id.encode(), digest_size=8).hexdigest()
@@ -170,7 +175,7 @@ def _sample(output: _Output, rule: str, record: Record, detail: str) -> None:
     del kept[SAMPLES_PER_RULE:]
 
 
-def _write(output: _Output, folder: str) -> Json:
+def _write(output: Output, folder: str) -> Json:
     manifest: dict[str, Any] = {"folder": folder, "ledger": output.ledger.to_json()}
     for name, rows, kind in (
         ("kept", output.kept, schema.CONVERSATIONS),
@@ -182,6 +187,6 @@ def _write(output: _Output, folder: str) -> Json:
         if rows:
             table = pa.Table.from_pylist(rows, schema=kind)
             manifest[f"{name}_bytes"] = table.nbytes
-            tables.write(storage.join(folder, f"{name}.parquet"), [table], kind)
+            tables.write(storage.join(folder, f"{name}.parquet"), [table], kind, level=1)
     storage.write_json(storage.join(folder, "samples.json"), output.samples)
     return manifest

@@ -16,6 +16,8 @@ Action = Literal["keep", "drop", "trim"]
 class Rules:
     """The rules of `clean`. Every field that is None takes the profile's value."""
 
+    scores: Literal["all", "used"] | None = None
+    """score language, repetition and severity of everything, or only what a rule reads"""
     plugins: Literal["keep", "drop"] | None = None
     """conversations with ChatGPT plugins"""
     alternation: Literal["keep", "merge", "drop"] | None = None
@@ -78,6 +80,7 @@ class Rules:
 def none() -> Rules:
     """Reading only: HTML becomes Markdown, what cannot be read is quarantined, the rest stays."""
     return Rules(
+        scores="used",
         plugins="keep",
         alternation="keep",
         ends="keep",
@@ -125,6 +128,7 @@ def vicuna() -> Rules:
     """
     return dataclasses.replace(
         none(),
+        scores="all",
         plugins="drop",
         alternation="drop",
         ends="trim",

@@ -81,7 +81,7 @@ def _key(text: str) -> int:
 def _minhash(text: str) -> Json:
     words = text.split(" ")
     runs = [words[i:] for i in range(SHINGLE_WORDS)]
-    shingles = [" ".join(run) for run in zip(*runs, strict=False)] or [text]
+    shingles = list(map(" ".join, zip(*runs, strict=False))) or [text]
     hashed = RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
     hashed.update(shingles)
     signature = np.array(hashed.digest(), dtype=np.uint64)

@@ -16,6 +16,9 @@ MAX_BYTES = 8 << 20
 MAX_DEPTH = 200
 """Nested elements; pages reach about 30, and Lexbor's parse time grows with the square."""
 
+_SMALL_TREE = 1000
+"""Tags; so few parse fast however deep they nest."""
+
 _HEAD = re.compile(r"\s*(?:\d+ / \d+\s*)?<(?:div|p|ol|ul|pre|h[1-6]|table|blockquote|hr)\b[^<]*>")
 _WRAPPER = re.compile(
     r'\s*<div[^<>]{0,80}\bclass="[^"]*\b(?:markdown|whitespace-pre-wrap|break-words)\b'
@@ -65,10 +68,10 @@ def to_markdown(html: str) -> str:
     """Raises HtmlRefused."""
     if len(html) > MAX_BYTES:
         raise HtmlRefused("html-too-long")
-    if html.count("<") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
+    if html.count("<") > _SMALL_TREE and _depth(html) > MAX_DEPTH:
         raise HtmlRefused("html-too-deep")
     try:
-        root = LexborHTMLParser(html, is_fragment=True, options=1).root
+        root = LexborHTMLParser("<body>" + html, options=1).body
     except UnicodeEncodeError as error:
         raise HtmlRefused("lone-surrogate") from error
     if root is None:

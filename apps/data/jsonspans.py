@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import orjson
+
 HEAD_BYTES = 1 << 20
 """How much of a file decides its layout."""
 MAX_RECORD_BYTES = 64 << 20
@@ -71,17 +73,31 @@ def _is_message_list(key: bytes, inside: bytes) -> bool:
 
 
 def _array_layout(head: bytes, body: int) -> Layout:
+    """Anchors when the head's records open with keys that no inner object opens with.
+
+    Judged by its valid records, or by the first when there is none.
+    """
+    found = [head[body + start : body + end] for start, end, _ in elements(head[body:])]
+    samples = [data for data in found if _is_json(data)] or found[:1]
     outer: set[bytes] = set()
     inner: set[bytes] = set()
-    for start, end, _ in elements(head[body:]):
-        opens = [m[1] for m in _FIRST_KEY.finditer(head, body + start, body + end)]
-        if head[body + start : body + start + 1] != b"{" or not opens:
+    for data in samples:
+        opens = [match[1] for match in _FIRST_KEY.finditer(data)]
+        if not data.startswith(b"{") or not opens:
             return Layout("brackets", body=body)
         outer.add(opens[0])
         inner.update(opens[1:])
     if not outer or outer & inner:
         return Layout("brackets", body=body)
     return Layout("anchors", tuple(sorted(outer)), body)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def elements(data: bytes) -> Iterator[tuple[int, int, bool]]:

@@ -105,11 +105,11 @@ def _parse(raw: bytes) -> Any:
 def _recovered(data: bytes, record_id: str, offset: int) -> Iterator[Record | Broken]:
     found = 0
     for start, end, closed in jsonspans.elements(data):
-        raw = data[start:end]
+        raw = data[start:end].rstrip(b" \t\r\n,")
         value = _parse(raw)
         if value is None:
             reason = "bad-json" if closed else "truncated"
-            yield Broken(offset + start, offset + end, reason, _cut(raw))
+            yield Broken(offset + start, offset + start + len(raw), reason, _cut(raw))
             continue
         name = record_id if found == 0 else f"{record_id}.{found}"
         found += 1

@@ -11,12 +11,12 @@ import dataclasses
 import functools
 import itertools
 import re
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import re2
+import zstandard
 
 from apps.common import lexicon
 from apps.data import personal, phrases, prose
@@ -265,16 +265,22 @@ def _found(pattern: Any, text: str) -> str:
     return " ".join(match.group(0).split())[:120] if match is not None else ""
 
 
-def score(record: Record) -> None:
+def score(record: Record, rules: Rules) -> None:
     """Language, repetition and severity, put on the record; thresholds are the rules' business."""
-    proses = [prose.of(turn.text) for turn in record.turns if turn.role != "system"]
-    record.language, share = prose.language(proses)
-    answers = [turn.text for turn in record.turns if turn.role == "assistant"]
-    record.scores = {
-        "language": round(share, 4),
-        "repetition": round(max(map(repetition, answers), default=0.0), 4),
-        "severity": float(max(map(lexicon.severity, proses), default=0)),
-    }
+    every = rules.scores == "all"
+    scores = {}
+    proses: list[str] = []
+    if every or rules.language_keep or rules.language_skip or rules.max_severity != 3:
+        proses = [prose.of(turn.text) for turn in record.turns if turn.role != "system"]
+    if every or rules.language_keep or rules.language_skip:
+        record.language, share = prose.language(proses)
+        scores["language"] = round(share, 4)
+    if every or rules.max_repetition != 1:
+        answers = [turn.text for turn in record.turns if turn.role == "assistant"]
+        scores["repetition"] = round(max(map(repetition, answers), default=0.0), 4)
+    if every or rules.max_severity != 3:
+        scores["severity"] = float(lexicon.severity("\n".join(proses)))
+    record.scores = scores
 
 
 def repetition(text: str) -> float:
@@ -288,8 +294,13 @@ def repetition(text: str) -> float:
     total = sum(map(len, lines))
     repeated = 1 - sum(map(len, set(lines))) / total if total > len(text) / 2 else 0.0
     raw = text[: 1 << 16].encode()
-    compressed = 1 - len(zlib.compress(raw, 1)) / len(raw)
+    compressed = 1 - len(_compressor().compress(raw)) / len(raw)
     return max(repeated, compressed)
+
+
+@functools.cache
+def _compressor() -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=1)
 
 
 RULES: tuple[tuple[str, Rule], ...] = (
@@ -312,5 +323,3 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("max_repetition", max_repetition),
     ("personal_data", personal_data),
 )
-SCORED = frozenset(("language_keep", "language_skip", "max_severity", "max_repetition"))
-"""Rules that read scores."""

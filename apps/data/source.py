@@ -6,7 +6,6 @@ that is then read in ranges. Parquet files are cut at row groups.
 """
 
 import codecs
-import gzip
 import hashlib
 import io
 import zlib
@@ -23,8 +22,10 @@ from apps.data import jsonspans
 from apps.data.units import Json, Unit
 
 CHUNK_BYTES = 8 << 20
+_PACKED_BYTES = 256 << 10
+"""Compressed bytes decoded at a time: bounds what a file of nothing but zeros unpacks to."""
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-_DAMAGE = (zlib.error, gzip.BadGzipFile, EOFError, zstandard.ZstdError, UnicodeDecodeError)
+_DAMAGE = (zlib.error, EOFError, zstandard.ZstdError, UnicodeDecodeError)
 
 
 def find(inputs: tuple[str, ...]) -> list[str]:
@@ -135,13 +136,28 @@ def _chunks(handle: io.RawIOBase) -> Iterator[bytes]:
 def _decoder(magic: bytes, handle: _Hashed) -> Iterator[bytes] | None:
     """The decoded bytes of a compressed or UTF-16 file; None when it can be read as it is."""
     if magic[:2] == b"\x1f\x8b":
-        return _chunks(gzip.GzipFile(fileobj=handle))  # type: ignore[arg-type]
+        return _gunzipped(handle)
     if magic == b"\x28\xb5\x2f\xfd":
         reader = zstandard.ZstdDecompressor().stream_reader(handle, read_across_frames=True)
         return _chunks(reader)  # type: ignore[arg-type]
     if magic[:2] in _UTF16:
         return _transcoded(handle, _UTF16[magic[:2]])
     return None
+
+
+def _gunzipped(handle: _Hashed) -> Iterator[bytes]:
+    """As gzip.GzipFile, but what comes before damage is not lost with the read that meets it."""
+    member = zlib.decompressobj(wbits=31)
+    data = b""
+    while data or (data := handle.read(_PACKED_BYTES)):
+        if member.eof:
+            if not (data := data.lstrip(b"\0")):
+                continue
+            member = zlib.decompressobj(wbits=31)
+        yield member.decompress(data)
+        data = member.unused_data
+    if not member.eof:
+        raise EOFError("the file ends inside a gzip member")
 
 
 def _transcoded(handle: _Hashed, encoding: str) -> Iterator[bytes]:

@@ -11,10 +11,9 @@ from apps.common import storage
 from apps.data.units import Json
 
 _ROW_GROUP_BYTES = 16 << 20
-_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_statistics": True}
 
 
-def write(uri: str, tables: Iterable[pa.Table], schema: pa.Schema) -> Json:
+def write(uri: str, tables: Iterable[pa.Table], schema: pa.Schema, *, level: int = 3) -> Json:
     """Write tables one after another: row groups are cut by text size, whatever the tables were.
 
     Returns rows, file bytes and blake2b digest.
@@ -24,7 +23,7 @@ def write(uri: str, tables: Iterable[pa.Table], schema: pa.Schema) -> Json:
         hashed = _HashedWriter(handle)
         with (
             pa.PythonFile(hashed, mode="w") as sink,
-            pq.ParquetWriter(sink, schema, **_OPTIONS) as writer,
+            pq.ParquetWriter(sink, schema, compression="zstd", compression_level=level) as writer,
         ):
             for group in _row_groups(tables):
                 writer.write_table(group, row_group_size=max(1, len(group)))

@@ -1,0 +1,266 @@
+"""Every form of input is read record by record, and what is broken costs nothing else."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from apps.common.errors import InputError, NotFoundError
+from apps.data import clean, cleaning, source
+from apps.data.config import CleanConfig, none
+from apps.data.ledger import Ledger
+from tests.data.test_clean import conversation, rows_of, run_clean
+
+RECORDS = [
+    conversation(f"r{i}", f'Question {i}: a, b {{ [ "x" \\ ü?', f"Answer {i} ]}}")
+    for i in range(40)
+]
+TEXTS = [record["conversations"][0]["value"] for record in RECORDS]
+
+
+def read(path: Path, *, unit_bytes: int = 1 << 20) -> tuple[list[cleaning.Output], Ledger]:
+    """Index a file and read all its ranges, without writing anything."""
+    config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
+    unit = source.index_units([str(path)], unit_bytes)[0]
+    found = source.index(unit.args, str(path.parent / "spool"))
+    total = clean._damage([found])
+    outputs = []
+    for unit in clean._clean_units([found], config):
+        outputs.append(cleaning.clean_range(unit.args))
+        total.add(outputs[-1].ledger)
+    total.check()
+    if found["format"] == "json":
+        assert total.bytes.input == found["bytes"]
+    return outputs, total
+
+
+def kept_texts(outputs: list[cleaning.Output]) -> list[str]:
+    return [row["messages"][0]["content"] for output in outputs for row in output.kept]
+
+
+def reasons(outputs: list[cleaning.Output]) -> list[str]:
+    return [row["reason"] for output in outputs for row in output.quarantined]
+
+
+LAYOUTS = {
+    "array": lambda r: orjson.dumps(r),
+    "indented": lambda r: json.dumps(r, indent=2).encode(),
+    "ascii": lambda r: json.dumps(r).encode(),
+    "keyed": lambda r: orjson.dumps({"version": 3, "data": r, "meta": {"x": [1]}}),
+    "keyed-indented": lambda r: json.dumps({"data": r}, indent=1).encode(),
+    "lines": lambda r: b"\n".join(map(orjson.dumps, r)),
+    "windows-lines": lambda r: b"\xef\xbb\xbf" + b"\r\n".join(map(orjson.dumps, r)) + b"\r\n\r\n",
+    "messages": lambda r: orjson.dumps([{"messages": _openai(x), "id": x["id"]} for x in r]),
+    "nested-ids": lambda r: orjson.dumps([{**x, "conversations": _with_ids(x)} for x in r]),
+    "bare-lists": lambda r: orjson.dumps([x["conversations"] for x in r]),
+    "other-first-key": lambda r: orjson.dumps(list(map(_sometimes_turned, r))),
+    "concatenated": lambda r: b"\n".join(orjson.dumps(x, option=orjson.OPT_INDENT_2) for x in r),
+    "one-record": lambda r: orjson.dumps(r[0]),
+    "utf-16": lambda r: json.dumps(r, ensure_ascii=False).encode("utf-16"),
+    "gzip": lambda r: gzip.compress(orjson.dumps(r)),
+    "zstd": lambda r: zstandard.compress(b"\n".join(map(orjson.dumps, r))),
+    "two-zstd-frames": lambda r: b"".join(zstandard.compress(orjson.dumps(x) + b"\n") for x in r),
+}
+
+
+def _openai(record: dict[str, Any]) -> list[dict[str, str]]:
+    roles = {"human": "user", "gpt": "assistant"}
+    return [{"role": roles[t["from"]], "content": t["value"]} for t in record["conversations"]]
+
+
+def _with_ids(record: dict[str, Any]) -> list[dict[str, str]]:
+    return [{"id": "m", **turn} for turn in record["conversations"]]
+
+
+def _sometimes_turned(record: dict[str, Any]) -> dict[str, Any]:
+    if int(record["id"][1:]) % 3:
+        return record
+    return {"conversations": record["conversations"], "id": record["id"]}
+
+
+@pytest.mark.parametrize("unit_bytes", [1, 700, 1 << 20])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read_whole_in_ranges_of_any_size(
+    layout: str, unit_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "CHUNK_BYTES", max(600, unit_bytes))
+    path = tmp_path / "dump"
+    path.write_bytes(LAYOUTS[layout](RECORDS))
+    outputs, total = read(path, unit_bytes=unit_bytes)
+    assert kept_texts(outputs) == (TEXTS[:1] if layout == "one-record" else TEXTS)
+    assert total.records.kept == total.records.input
+    ids = [row["id"] for output in outputs for row in output.kept]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("column", ["struct", "json", "messages"])
+def test_parquet_is_read_by_row_groups(column: str, tmp_path: Path) -> None:
+    values = {
+        "struct": ("conversations", [r["conversations"] for r in RECORDS]),
+        "json": ("conversations", [json.dumps(r["conversations"]) for r in RECORDS]),
+        "messages": ("messages", [_openai(r) for r in RECORDS]),
+    }
+    name, rows = values[column]
+    table = pa.table({"id": [r["id"] for r in RECORDS], name: rows})
+    pq.write_table(table, tmp_path / "dump.parquet", row_group_size=7)
+    outputs, total = read(tmp_path / "dump.parquet", unit_bytes=300)
+    assert len(outputs) > 3
+    assert kept_texts(outputs) == TEXTS
+    assert total.messages.kept == 80
+
+
+BREAKAGES = {
+    "bad escape": (lambda t: t.replace(b"Answer 7", rb"Answer \x 7"), "bad-json"),
+    "raw newline": (lambda t: t.replace(b"Answer 7", b"Answer \n 7"), "bad-json"),
+    "bad utf-8": (lambda t: t.replace(b"Answer 7", b"Answer \xff 7"), "bad-json"),
+    "NaN": (lambda t: t.replace(b'"value":"Answer 7 ]}"', b'"value":NaN'), "bad-json"),
+    "lone surrogate": (lambda t: t.replace(b"Answer 7", rb"Answer \ud83d 7"), "bad-json"),
+    "open string": (lambda t: t.replace(b'Answer 7 ]}"', b"Answer 7 ]}"), "truncated"),
+    "inner quotes": (lambda t: t.replace(b"Answer 7", b'An "answer" 7'), "bad-json"),
+    "missing bracket": (lambda t: t.replace(b'Answer 7 ]}"}]', b'Answer 7 ]}"}'), "truncated"),
+    "number for text": (lambda t: t.replace(b'"Answer 7 ]}"', b"7"), "bad-message"),
+    "null turn": (
+        lambda t: t.replace(b'{"from":"gpt","value":"Answer 7 ]}"}', b"null"),
+        "bad-message",
+    ),
+    "unknown role": (
+        lambda t: t.replace(b'"gpt","value":"Answer 7 ', b'"tool","value":"A '),
+        "unknown-role",
+    ),
+}
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_broken_record_is_quarantined_and_its_neighbours_survive(
+    name: str, lines: bool, tmp_path: Path
+) -> None:
+    if lines and name == "raw newline":
+        pytest.skip("two broken lines")
+    mutate, reason = BREAKAGES[name]
+    parts = [orjson.dumps(record) for record in RECORDS]
+    broken = mutate(parts[7])
+    assert broken != parts[7]
+    parts[7] = broken
+    path = tmp_path / "dump.json"
+    path.write_bytes(b"\n".join(parts) if lines else b"[" + b",".join(parts) + b"]")
+    outputs, total = read(path)
+    assert kept_texts(outputs) == TEXTS[:7] + TEXTS[8:]
+    assert reasons(outputs) == [reason]
+    assert outputs[0].quarantined[0]["raw"].rstrip(b",") == broken
+    assert total.records.input == 40
+
+
+def test_missing_and_doubled_commas_lose_nothing(tmp_path: Path) -> None:
+    parts = [orjson.dumps(record) for record in RECORDS]
+    text = b"[" + b",".join(parts[:10]) + b"\n" + b",,".join(parts[10:]) + b",]"
+    (tmp_path / "dump.json").write_bytes(text)
+    assert kept_texts(read(tmp_path / "dump.json")[0]) == TEXTS
+
+
+def test_a_cut_off_file_keeps_its_complete_records(tmp_path: Path) -> None:
+    text = orjson.dumps(RECORDS)
+    (tmp_path / "dump.json").write_bytes(text[: len(text) // 2])
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[: len(kept_texts(outputs))]
+    assert 15 < len(kept_texts(outputs)) < 25
+    assert reasons(outputs) == ["truncated"]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_damaged_archive_keeps_what_can_be_decoded(codec: str, tmp_path: Path) -> None:
+    many = [conversation(f"{i}", random.Random(i).randbytes(300).hex(), "ok") for i in range(2000)]
+    packed = (gzip.compress if codec == "gzip" else zstandard.compress)(orjson.dumps(many))
+    (tmp_path / "dump").write_bytes(packed[: len(packed) // 2])
+    _, total = read(tmp_path / "dump")
+    assert total.records.kept > 500
+    assert total.records.quarantined["damaged-file"] == 1 or codec == "zstd"
+
+
+def test_values_that_are_no_conversations_are_quarantined(tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_bytes(
+        b'[1, "x", null, {"a": 1}, {"conversations": 3}, ' + orjson.dumps(RECORDS[0]) + b"]"
+    )
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[:1]
+    assert sorted(reasons(outputs)) == [
+        "bad-json",
+        "no-messages",
+        "no-messages",
+        "not-an-object",
+        "not-an-object",
+    ]
+
+
+@pytest.mark.parametrize("text", [b"", b"  \n", b"[]", b"{}", b'{"data": []}', b"\xef\xbb\xbf"])
+def test_empty_files_are_empty(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_bytes(text)
+    outputs, total = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == []
+    assert total.bytes.input == len(text)
+
+
+def test_a_message_of_50_mb_is_quarantined_and_its_neighbours_survive(tmp_path: Path) -> None:
+    huge = [RECORDS[0], conversation("huge", "a question", "<p>" + "y" * (50 << 20)), RECORDS[1]]
+    (tmp_path / "dump.json").write_bytes(orjson.dumps(huge))
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[:2]
+    assert reasons(outputs) == ["html-too-long"]
+    assert len(outputs[0].quarantined[0]["raw"]) == 1 << 20
+
+
+@pytest.mark.parametrize("num_files", [250, pytest.param(2000, marks=pytest.mark.slow)])
+def test_mutated_files_never_crash_and_always_add_up(num_files: int, tmp_path: Path) -> None:
+    draw = random.Random(11)
+    whole = {name: make(RECORDS) for name, make in LAYOUTS.items()}
+    for i in range(num_files):
+        data = bytearray(whole[draw.choice(list(whole))])
+        for _ in range(draw.randint(1, 4)):
+            _mutate(data, draw)
+        path = tmp_path / f"dump{i % 10}"
+        path.write_bytes(data)
+        read(path, unit_bytes=draw.choice([1, 999, 1 << 20]))
+
+
+def _mutate(data: bytearray, draw: random.Random) -> None:
+    at = draw.randrange(len(data) + 1)
+    kind = draw.randrange(4)
+    if kind == 0:
+        del data[at : at + draw.randint(1, 200)]
+    elif kind == 1:
+        data[at:at] = draw.choice(
+            [b'"', b"{", b"}", b"[", b"]", b",", b"\\", b"\x00", b"\xff", b"\n"]
+        )
+    elif kind == 2:
+        data[at:at] = data[: draw.randint(0, 300)]
+    else:
+        del data[at:]
+
+
+def test_a_wrong_path_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="names no file; expected"):
+        run_clean(tmp_path / "out", tmp_path / "nothing.json")
+
+
+def test_a_file_of_another_kind_is_refused_by_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_bytes(b'[{"title": "x"}, {"title": "y"}]')
+    with pytest.raises(InputError, match=r'None of the 2 records.*"conversations"'):
+        run_clean(tmp_path / "out", tmp_path / "notes.json")
+
+
+def test_folders_and_globs_name_their_files(tmp_path: Path) -> None:
+    folder = tmp_path / "dumps"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.json").write_bytes(orjson.dumps(RECORDS[i * 10 : i * 10 + 10]))
+    run_clean(tmp_path / "a", folder)
+    run_clean(tmp_path / "b", folder / "*.json")
+    assert len(rows_of(tmp_path / "a")) == 30
+    assert [r["id"] for r in rows_of(tmp_path / "a")] == [r["id"] for r in rows_of(tmp_path / "b")]
