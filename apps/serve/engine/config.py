@@ -43,7 +43,7 @@ class VllmConfig:
     """A vLLM server: started on loopback by the engine, or an address where one already runs."""
 
     path: str = ""
-    """Model folder or hub id given to the server."""
+    """Model folder or hub id given to the server; its end tokens are read from the folder."""
     base_url: str = ""
     """Use this server (such as http://127.0.0.1:8001) instead of starting one."""
     python: str = ""
@@ -60,8 +60,8 @@ class VllmConfig:
     start_timeout_s: float = 900.0
 
     def __post_init__(self) -> None:
-        if bool(self.path) == bool(self.base_url):
-            raise ConfigError("give either path (starts a server) or base_url (uses a running one)")
+        if not (self.path or self.base_url):
+            raise ConfigError("give path (starts a vLLM server) or base_url (uses a running one)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -154,6 +154,7 @@ class EngineInfo:
     context_tokens: int
     """Longest prompt plus answer."""
     vocab_size: int
+    """0: not known."""
     eos_token_ids: tuple[int, ...]
 
 
@@ -288,6 +289,29 @@ async def generate(engine: Engine, request: Request) -> AsyncIterator[Step]:
     finally:
         if not finished:
             engine.cancel(request.id)
+
+
+def check_request(request: Request, info: EngineInfo) -> None:
+    """Refuse what could never run, before it reaches the model."""
+    params, all_ids = request.params, (*request.prompt_ids, *request.generated_ids)
+    if not request.prompt_ids:
+        raise RequestError("the prompt is empty; it needs at least one token", "prompt")
+    if len(all_ids) >= info.context_tokens:
+        raise RequestError(
+            f"the prompt has {len(all_ids):,} tokens and the context is {info.context_tokens:,}, "
+            "which must also hold the answer; shorten the prompt",
+            "messages",
+            "context_length_exceeded",
+        )
+    if params.max_tokens is not None and len(request.generated_ids) >= params.max_tokens:
+        raise RequestError("nothing is left to generate: max_tokens is reached", "max_tokens")
+    for name, ids in (
+        ("prompt", all_ids),
+        ("logit_bias", params.logit_bias),
+        ("stop_token_ids", params.stop_token_ids),
+    ):
+        if ids and info.vocab_size and not (min(ids) >= 0 and max(ids) < info.vocab_size):
+            raise RequestError(f"{name} has a token id outside 0..{info.vocab_size - 1}", name)
 
 
 def _bounded(name: str, value: float | None, low: float, high: float) -> None:

@@ -8,7 +8,6 @@ none is ever evicted.
 """
 
 import asyncio
-import json
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ import torch
 from apps.common.errors import CriaError
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.llama import KVCache, Llama, Rows, read_config
+from apps.serve.engine.model_folder import read_eos_token_ids
 from apps.serve.engine.prefix import BLOCK, PrefixCache
 from apps.serve.engine.protocol import (
     Capacity,
@@ -34,6 +34,7 @@ from apps.serve.engine.protocol import (
     RequestError,
     Step,
     TokenLogprob,
+    check_request,
 )
 from apps.serve.engine.sampler import SamplerState, sample
 
@@ -118,7 +119,7 @@ class TorchEngine:
 
     async def submit(self, request: Request, outbox: Outbox) -> None:
         self.check_health()
-        self._check(request)
+        check_request(request, self.info)
         mask = None
         if request.params.grammar is not None:
             if self.mask_factory is None:
@@ -137,34 +138,6 @@ class TorchEngine:
             self._known[request.id] = sequence
             self._arrived.append(sequence)
             self._lock.notify()
-
-    def _check(self, request: Request) -> None:
-        """Refuse what could never run, before it can reach the engine thread."""
-        num_tokens, context = (
-            len(request.prompt_ids) + len(request.generated_ids),
-            self.info.context_tokens,
-        )
-        if not request.prompt_ids:
-            raise RequestError("the prompt is empty; it needs at least one token", "prompt")
-        if num_tokens >= context:
-            raise RequestError(
-                f"the prompt has {num_tokens:,} tokens and the context is {context:,}, which must "
-                "also hold the answer; shorten the prompt",
-                "messages",
-                "context_length_exceeded",
-            )
-        limit = request.params.max_tokens
-        if limit is not None and len(request.generated_ids) >= limit:
-            raise RequestError("nothing is left to generate: max_tokens is reached", "max_tokens")
-        vocab_size = self.info.vocab_size
-        params = request.params
-        for name, ids in (
-            ("prompt", (*request.prompt_ids, *request.generated_ids)),
-            ("logit_bias", params.logit_bias),
-            ("stop_token_ids", params.stop_token_ids),
-        ):
-            if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
-                raise RequestError(f"{name} has a token id outside 0..{vocab_size - 1}", name)
 
     def cancel(self, request_id: str) -> None:
         with self._lock:
@@ -365,17 +338,6 @@ class TorchEngine:
         self._totals["requests"] += 1
         with self._lock:
             self._known.pop(sequence.request.id, None)
-
-
-def read_eos_token_ids(folder: str) -> tuple[int, ...]:
-    """From generation_config.json, else config.json."""
-    for name in ("generation_config.json", "config.json"):
-        path = Path(folder) / name
-        if path.exists():
-            eos = json.loads(path.read_text()).get("eos_token_id")
-            if eos is not None:
-                return tuple(eos) if isinstance(eos, list) else (eos,)
-    return ()
 
 
 def _default_kv_tokens(model: Llama, wanted_tokens: int) -> int:

@@ -1,0 +1,104 @@
+"""Any OpenAI-compatible server elsewhere.
+
+Such a server takes text and templates it itself, so requests are forwarded as they are, with the
+model's name and the key put in. It is reached only at the address in the config.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from apps.common.errors import ConfigError
+from apps.serve.engine.config import RemoteConfig
+from apps.serve.engine.protocol import OverloadedError
+from apps.serve.engine.sse import read_events
+
+ROUTES = ("chat/completions", "completions")
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+
+
+class RemoteAnswer:
+    """What the server said: `status`, and either `body` or a stream of `events()`."""
+
+    def __init__(self, status: int, body: dict[str, Any] | None, response: Any) -> None:
+        self.status, self.body, self._response = status, body, response
+
+    def events(self) -> AsyncIterator[dict]:
+        """Chunks of a streamed answer. Raises ValueError when it breaks off."""
+        return read_events(self._response)
+
+
+class RemoteEngine:
+    def __init__(self, config: RemoteConfig) -> None:
+        self.config = config
+        self._key = read_key(config)
+        self._slots = asyncio.Semaphore(config.max_running)
+
+    async def start(self) -> None:
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._http = aiohttp.ClientSession(
+            self.config.base_url.rstrip("/") + "/",
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=self.config.timeout_s, sock_connect=10),
+            connector=aiohttp.TCPConnector(limit=0),
+        )
+
+    @asynccontextmanager
+    async def send(self, route: str, body: Mapping[str, Any]) -> AsyncIterator[RemoteAnswer]:
+        """Forward a request body to one of ROUTES; leaving the context cancels it there.
+
+        Raises OverloadedError when max_running requests are under way, aiohttp.ClientError when the
+        server cannot be reached.
+        """
+        if route not in ROUTES:
+            raise ValueError(f"route {route!r} is not one of {ROUTES}")
+        if self._slots.locked():
+            raise OverloadedError(f"{self.config.max_running} requests are under way already")
+        async with self._slots, self._post(route, body) as response:
+            is_stream = response.content_type == "text/event-stream"
+            answer = None if is_stream else await _read_json(response)
+            yield RemoteAnswer(response.status, answer, response)
+
+    def _post(self, route: str, body: Mapping[str, Any]) -> Any:
+        body = {**body, "model": self.config.model}
+        # A redirect would carry the key to another address.
+        return self._http.post(route, json=body, allow_redirects=False)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+async def _read_json(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    raw = bytearray()
+    async for part in response.content.iter_any():
+        raw += part
+        if len(raw) > MAX_ANSWER_BYTES:
+            break
+    try:
+        answer = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    message = f"the remote server answered {response.status} with something that is not JSON"
+    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
+
+
+def read_key(config: RemoteConfig) -> str:
+    if config.api_key_file:
+        path = Path(config.api_key_file)
+        if not path.is_file():
+            raise ConfigError(f"api_key_file {config.api_key_file!r} does not exist")
+        return path.read_text().strip()
+    if config.api_key_env:
+        key = os.environ.get(config.api_key_env, "")
+        if not key:
+            raise ConfigError(f"environment variable {config.api_key_env} with the key is not set")
+        return key
+    return ""

@@ -1,0 +1,27 @@
+"""Reading server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import orjson
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+DONE = b"[DONE]"
+
+
+async def read_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict]:
+    """JSON payloads of the `data` lines up to [DONE]. Raises ValueError on anything else."""
+    buffer = b""
+    async for part in response.content.iter_any():
+        buffer += part
+        *lines, buffer = buffer.split(b"\n")
+        if len(buffer) > MAX_LINE_BYTES:
+            raise ValueError(f"an event is longer than {MAX_LINE_BYTES:,} bytes")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            payload = line[5:].strip()
+            if payload == DONE:
+                return
+            yield orjson.loads(payload)
+    raise ValueError("the stream ended without [DONE]")

@@ -1,0 +1,101 @@
+"""A stand-in for `python -m vllm.entrypoints.openai.api_server`: same HTTP surface, made-up tokens.
+
+The next token is a function of the one before, so a test can tell what an answer must be. As with
+vLLM 0.32, `token_ids` of the last event holds the end token, or not when LEAVE_OUT_END is set.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+
+from aiohttp import web
+
+EOS = 1
+
+
+def next_token(token: int) -> int:
+    return (token * 7 + 3) % 512
+
+
+def event(data: dict) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+def authorized(request: web.Request) -> bool:
+    return request.headers.get("Authorization") == f"Bearer {os.environ['VLLM_API_KEY']}"
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    if not authorized(request):
+        return web.json_response({"error": {"message": "no key"}}, status=401)
+    body = await request.json()
+    prompt, limit = body["prompt"], body["max_tokens"]
+    assert body["stream"] and body["return_token_ids"] and not body["add_special_tokens"]
+    if body["temperature"] == 0.123:
+        return web.json_response({"error": {"message": "cannot do .123"}}, status=400)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    token = prompt[-1]
+    stops = set(body["stop_token_ids"]) | (set() if body["ignore_eos"] else {EOS})
+    for i in range(limit):
+        if token == 500:
+            os._exit(3)
+        token = next_token(token)
+        stopped = token in stops
+        choice = {"index": 0, "text": "", "token_ids": [token], "finish_reason": None}
+        if body.get("logprobs") is not None:
+            name = f"token_id:{token}"
+            choice["logprobs"] = {
+                "tokens": [name],
+                "token_logprobs": [-0.5],
+                "top_logprobs": [{name: -0.5, "token_id:9": -1.5}],
+            }
+        if stopped or i == limit - 1:
+            choice["finish_reason"] = "stop" if stopped else "length"
+            choice["stop_reason"] = token if stopped and token != EOS else None
+            if stopped and os.environ.get("LEAVE_OUT_END"):
+                choice["token_ids"] = []
+        await response.write(event({"choices": [choice]}))
+        await asyncio.sleep(0.002)
+        if choice["finish_reason"]:
+            break
+    await response.write(event({"choices": [], "usage": {}}) + b"data: [DONE]\n\n")
+    return response
+
+
+async def models(request: web.Request) -> web.Response:
+    if not authorized(request):
+        return web.json_response({}, status=401)
+    return web.json_response({"data": [{"id": "scripted", "max_model_len": 256}]})
+
+
+async def health(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def metrics(_: web.Request) -> web.Response:
+    return web.Response(
+        text='# HELP x\nvllm:num_requests_running{engine="0"} 2.0\n'
+        'vllm:generation_tokens_total{engine="0"} 40\nvllm:generation_tokens_total{engine="1"} 2\n'
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("--model", "--host", "--max-num-seqs", "--max-model-len"):
+        parser.add_argument(name)
+    parser.add_argument("--port", type=int)
+    args = parser.parse_args()
+    if args.model.endswith("broken"):
+        raise SystemExit("cannot load this model")
+    app = web.Application()
+    app.router.add_post("/v1/completions", completions)
+    app.router.add_get("/v1/models", models)
+    app.router.add_get("/health", health)
+    app.router.add_get("/metrics", metrics)
+    web.run_app(app, host=args.host, port=args.port, print=None)
+
+
+if __name__ == "__main__":
+    main()

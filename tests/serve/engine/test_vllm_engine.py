@@ -1,0 +1,187 @@
+import asyncio
+import json
+import os
+import shutil
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from apps.common.errors import CriaError
+from apps.serve.engine.config import TorchConfig, VllmConfig
+from apps.serve.engine.protocol import (
+    EngineDeadError,
+    Grammar,
+    Request,
+    RequestError,
+    SamplingParams,
+    generate,
+)
+from apps.serve.engine.torch_engine import TorchEngine
+from apps.serve.engine.vllm_engine import VllmEngine, completion_body
+
+STAND_IN = Path(__file__).with_name("scripted_vllm.py")
+GREEDY = SamplingParams(temperature=0, max_tokens=8)
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch) -> VllmConfig:
+    """A package named vllm whose API server is the scripted one, and a model folder."""
+    package = tmp_path / "packages" / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    shutil.copy(STAND_IN, package / "api_server.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 512, "eos_token_id": 1}))
+    return VllmConfig(path=str(folder), start_timeout_s=60)
+
+
+@asynccontextmanager
+async def started(config: VllmConfig):
+    engine = VllmEngine(config)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def collect(engine, prompt, params=GREEDY, **kwargs) -> list:
+    request = Request(id="r", prompt_ids=prompt, params=params, **kwargs)
+    return [step async for step in generate(engine, request)]
+
+
+def expected(token: int, count: int) -> list[int]:
+    out = []
+    for _ in range(count):
+        token = (token * 7 + 3) % 512
+        out.append(token)
+    return out
+
+
+async def test_tokens_go_in_and_come_out_through_its_own_server_process(stand_in) -> None:
+    async with started(stand_in) as engine:
+        assert (engine.info.context_tokens, engine.info.vocab_size) == (256, 512)
+        steps = await collect(engine, (5, 6))
+        assert [t for s in steps for t in s.token_ids] == expected(6, 8)
+        assert [s.finish_reason for s in steps] == [None] * 7 + ["length"]
+        pid = engine._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_moved_request_continues_after_its_tokens(stand_in) -> None:
+    async with started(stand_in) as engine:
+        whole = expected(6, 8)
+        steps = await collect(engine, (5, 6), generated_ids=tuple(whole[:3]))
+        assert [t for s in steps for t in s.token_ids] == whole[3:]
+
+
+@pytest.mark.parametrize("leave_out", ["", "1"])
+async def test_the_stop_token_ends_the_answer_and_is_part_of_it(
+    stand_in, monkeypatch, leave_out
+) -> None:
+    monkeypatch.setenv("LEAVE_OUT_END", leave_out)
+    tokens = expected(6, 8)
+    params = SamplingParams(temperature=0, max_tokens=8, stop_token_ids=(tokens[4],))
+    async with started(stand_in) as engine:
+        steps = await collect(engine, (5, 6), params)
+        assert [t for s in steps for t in s.token_ids] == tokens[:5]
+        assert steps[-1].finish_reason == "stop"
+
+
+async def test_log_probabilities_come_with_token_ids(stand_in) -> None:
+    params = SamplingParams(temperature=0, max_tokens=1, logprobs=1)
+    async with started(stand_in) as engine:
+        (step,) = await collect(engine, (5, 6), params)
+        assert step.logprobs == ((-0.5, ((step.token_ids[0], -0.5),)),)
+
+
+async def test_refusals_of_the_server_name_its_reason(stand_in) -> None:
+    async with started(stand_in) as engine:
+        with pytest.raises(RequestError, match=r"cannot do \.123"):
+            await collect(engine, (5,), SamplingParams(temperature=0.123))
+        with pytest.raises(RequestError, match="context is 256"):
+            await collect(engine, tuple(range(2, 300)))
+
+
+async def test_leaving_the_stream_closes_the_connection(stand_in) -> None:
+    async with started(stand_in) as engine:
+        params = SamplingParams(temperature=0, ignore_eos=True)
+        stream = generate(engine, Request(id="r", prompt_ids=(5,), params=params))
+        await anext(stream)
+        await stream.aclose()
+        await asyncio.sleep(0.05)
+        assert not engine._tasks
+
+
+async def test_a_killed_server_is_unhealthy_at_once_and_ends_every_stream(stand_in) -> None:
+    async with started(stand_in) as engine:
+        engine.check_health()
+        params = SamplingParams(temperature=0, ignore_eos=True)
+        stream = generate(engine, Request(id="r", prompt_ids=(5,), params=params))
+        await anext(stream)
+        os.kill(engine._process.pid, signal.SIGKILL)
+        with pytest.raises(EngineDeadError):
+            while (step := await anext(stream)).finish_reason is None:
+                pass
+            raise EngineDeadError(step.error)
+        await asyncio.sleep(0.1)
+        with pytest.raises(EngineDeadError, match="ended"):
+            engine.check_health()
+
+
+async def test_a_server_that_cannot_start_says_why(stand_in, tmp_path) -> None:
+    with pytest.raises(CriaError, match="cannot load this model"):
+        await VllmEngine(VllmConfig(path=str(tmp_path / "broken"), start_timeout_s=60)).start()
+
+
+async def test_metrics_are_added_up_over_its_engines(stand_in) -> None:
+    async with started(stand_in) as engine:
+        await engine._read_metrics()
+        assert engine.metrics() == {"running_requests": 2.0, "generated_tokens_total": 42.0}
+
+
+def test_every_sampling_value_reaches_the_server() -> None:
+    info = VllmEngineInfo()
+    params = SamplingParams(
+        max_tokens=9, temperature=0.5, top_p=0.4, top_k=3, min_p=0.1, presence_penalty=0.2,
+        frequency_penalty=0.3, repetition_penalty=1.1, logit_bias={4: 2.0}, seed=8,
+        stop_token_ids=(7,), grammar=Grammar(kind="json_schema", text='{"type":"array"}'),
+    )  # fmt: skip
+    body = completion_body(Request(id="r", prompt_ids=(1, 2), params=params), info)
+    wanted = {
+        "max_tokens": 9, "temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.1,
+        "presence_penalty": 0.2, "frequency_penalty": 0.3, "repetition_penalty": 1.1,
+        "logit_bias": {"4": 2.0}, "seed": 8, "stop_token_ids": [7],
+        "structured_outputs": {"json": '{"type":"array"}'},
+    }  # fmt: skip
+    assert body.items() >= wanted.items()
+
+
+class VllmEngineInfo:
+    model, context_tokens, eos_token_ids = "m", 100, (1,)
+
+
+@pytest.mark.slow
+async def test_the_real_server_gives_the_torch_engine_s_greedy_tokens(tiny_llama) -> None:
+    python = os.environ.get("CRIA_VLLM_PYTHON")
+    if not python:
+        pytest.skip("CRIA_VLLM_PYTHON does not name an interpreter that has vLLM")
+    config = VllmConfig(
+        path=tiny_llama, python=python, context_tokens=256,
+        server_args=("--skip-tokenizer-init", "--dtype", "float32", "--enforce-eager"),
+    )  # fmt: skip
+    params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+    torch_engine = TorchEngine(TorchConfig(path=tiny_llama))
+    await torch_engine.start()
+    async with started(config) as engine:
+        for prompt in ((5, 6, 7), tuple(range(20, 90))):
+            tokens = [
+                [t for s in await collect(e, prompt, params) for t in s.token_ids]
+                for e in (engine, torch_engine)
+            ]
+            assert tokens[0] == tokens[1]
+    await torch_engine.close()
