@@ -1,18 +1,23 @@
 """A model folder without weights, and the API over a scripted engine in this process."""
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 import tokenizers
+import uvicorn
 from tokenizers import decoders, models, pre_tokenizers
 
 from apps.serve.api import build_api
-from apps.serve.backend import EngineBackend
+from apps.serve.backend import EngineBackend, ReplicaLostError
 from apps.serve.config import GatewayConfig, ModelConfig
 from apps.serve.directory import Entry
+from apps.serve.engine.protocol import Request, Step
 from apps.serve.metrics import GatewayMetrics
 from apps.serve.models import ServedModel, load_model
 from tests.serve.scripted import Script, ScriptedEngine
@@ -21,7 +26,7 @@ CHATML = (
     "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ("<|endoftext|>", "<|im_end|>", "<|im_start|>", "<|fim_prefix|>", "<|fim_suffix|>")
@@ -88,7 +93,8 @@ class Api:
         self.engine = engine
         self.settings = GatewayConfig()
         metrics = GatewayMetrics()
-        self.app = build_api(OneModel(model, engine, metrics), lambda: self.settings, metrics)
+        self.directory = OneModel(model, engine, metrics)
+        self.app = build_api(self.directory, lambda: self.settings, metrics)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
 
@@ -121,3 +127,57 @@ def events(response: httpx.Response) -> list[dict]:
     lines = [line for line in response.text.split("\n\n") if line]
     assert lines[-1] == "data: [DONE]"
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+class LiveServer:
+    """The API on a loopback port, its loop in a thread."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        config = uvicorn.Config(api.app, port=0, log_level="error", lifespan="off", ws="none")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> "LiveServer":
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+class Losses:
+    """How often a replica was lost."""
+
+    count = 0
+
+
+@pytest.fixture
+def dying() -> Callable[..., Losses]:
+    """`dying(api, after_tokens, times)`: the backend loses its replica that often."""
+
+    def make(api: Api, after_tokens: int, times: int) -> Losses:
+        directory = api.directory
+        entry = directory.entries["scripted"]
+        losses = Losses()
+
+        class DyingBackend:
+            async def steps(self, request: Request) -> AsyncIterator[Step]:
+                left = after_tokens
+                async with contextlib.aclosing(entry.backend.steps(request)) as steps:
+                    async for step in steps:
+                        if losses.count < times and left == 0:
+                            losses.count += 1
+                            raise ReplicaLostError("killed")
+                        left -= 1
+                        yield step
+
+        directory.entries["scripted"] = Entry(model=entry.model, backend=DyingBackend())
+        return losses
+
+    return make

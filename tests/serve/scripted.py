@@ -27,6 +27,7 @@ class ScriptedEngine:
         self.step_s = step_s
         self.max_waiting = max_waiting
         self.requests: list[Request] = []
+        self.logprob_of: Callable[[Request, int], float] = lambda request, token: -0.5
         self.cancelled: list[str] = []
         self.running: dict[str, asyncio.Task[None]] = {}
 
@@ -62,8 +63,8 @@ class ScriptedEngine:
         count = request.params.logprobs
         if count is None:
             return ()
-        top = tuple((token + i, -0.5 - i) for i in range(count))
-        return (TokenLogprob(-0.5, top),)
+        logprob = self.logprob_of(request, token)
+        return (TokenLogprob(logprob, tuple((token + i, logprob - i) for i in range(count))),)
 
     def cancel(self, request_id: str) -> None:
         if task := self.running.get(request_id):

@@ -1,0 +1,175 @@
+"""Nothing a client sends can be too large, too deep or of the wrong kind without a clear 4xx."""
+
+import hashlib
+import json
+
+import pytest
+
+from apps.serve.config import ApiKey, GatewayConfig
+from apps.serve.schemas import MAX_SCHEMA_DEPTH
+
+USER = [{"role": "user", "content": "hi"}]
+DEEP: dict = {}
+for _ in range(MAX_SCHEMA_DEPTH + 1):
+    DEEP = {"properties": DEEP}
+WIDE = {"enum": list(range(5000))}
+
+
+def json_schema(schema: dict) -> dict:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
+BAD = [
+    ({"messages": []}, "messages"),
+    ({"messages": None}, "messages"),
+    ({"messages": "hi"}, "messages"),
+    ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]"),
+    ({"messages": [{"role": "user"}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+    ({"messages": [{**USER[0], "extra": 1}]}, "messages[0].extra"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+    ({"n": 0}, "n"),
+    ({"n": 17}, "n"),
+    ({"n": 10**9}, "n"),
+    ({"n": 2.5}, "n"),
+    ({"n": "2"}, "n"),
+    ({"n": True}, "n"),
+    ({"temperature": -1}, "temperature"),
+    ({"temperature": 2.01}, "temperature"),
+    ({"temperature": 1e400}, "temperature"),
+    ({"top_p": 1.5}, "top_p"),
+    ({"top_k": -2}, "top_k"),
+    ({"min_p": 2}, "min_p"),
+    ({"max_tokens": -5}, "max_tokens"),
+    ({"max_tokens": 2**31}, "max_tokens"),
+    ({"max_completion_tokens": 10**30}, "max_completion_tokens"),
+    ({"presence_penalty": 2.5}, "presence_penalty"),
+    ({"frequency_penalty": -2.5}, "frequency_penalty"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"seed": 2**63}, "seed"),
+    ({"seed": 0.5}, "seed"),
+    ({"stop": ["x"] * 17}, "stop"),
+    ({"stop": ""}, "stop"),
+    ({"stop": "x" * 257}, "stop"),
+    ({"stop_token_ids": [0] * 65}, "stop_token_ids"),
+    ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ({"logit_bias": {"foo": 1}}, "logit_bias"),
+    ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
+    ({"top_logprobs": 2}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"logprobs": 3}, "logprobs"),
+    ({"response_format": {"type": "xml"}}, "response_format"),
+    ({"response_format": json_schema(DEEP)}, "response_format"),
+    ({"response_format": json_schema(WIDE)}, "response_format"),
+    ({"tools": [{"type": "function", "function": {"name": "f" * 65}}]}, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools"),
+    ({"tool_choice": "required"}, "tools"),
+    ({"functions": [{"name": "f"}]}, "functions"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"web_search_options": {}}, "web_search_options"),
+    ({"chat_template": "{{ 1 }}"}, "chat_template"),
+    ({"no_such_field": 1}, "no_such_field"),
+    ({"model": "nobody"}, "model"),
+    ({"continue_final_message": True}, "continue_final_message"),
+    (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "http://x"}}],
+                }
+            ]
+        },
+        "messages[0].content[0]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), BAD, ids=[json.dumps(b[0])[:60] for b in BAD])
+async def test_a_bad_field_is_refused_by_name(api_saying, fields: dict, param: str) -> None:
+    body = json.dumps({"model": "scripted", "messages": USER, **fields})
+    response = await api_saying("x").http.post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    error = response.json()["error"]
+    assert response.status_code == (404 if param == "model" else 400), error
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"].endswith(".") and len(error["message"]) < 400
+    if "e400" not in body and "Infinity" not in body:
+        assert error["param"].startswith(param)
+
+
+async def test_what_cannot_change_the_answer_is_ignored(api_saying) -> None:
+    response = await api_saying("x").chat(
+        user="me", metadata={"a": "b"}, store=True, service_tier="auto", parallel_tool_calls=True,
+        logit_bias={"foo": 0}, functions=[{"name": "f"}], function_call="none",
+        audio={"voice": "alloy", "format": "wav"}, modalities=["text"], top_p=None, stop=None,
+    )  # fmt: skip
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b"null", 400),
+        (b'{"model": "\xff"}', 400),
+        (b'{"model": NaN}', 400),
+        (b"[" * 100_000, 400),
+        (b'{"a":' * 100_000, 400),
+        (b" " * (64 << 10), 413),
+    ],
+    ids=["empty", "cut", "list", "null", "bytes", "nan", "deep list", "deep object", "large"],
+)
+async def test_a_body_that_is_no_request_is_refused(api_saying, body: bytes, status: int) -> None:
+    api = api_saying("x")
+    limit = 4 << 20 if status == 400 else 16 << 10
+    api.settings = GatewayConfig(max_body_bytes=limit)
+    headers = {"content-type": "application/json"}
+    for path in ("/v1/chat/completions", "/v1/completions", "/tokenize"):
+        response = await api.http.post(path, content=body, headers=headers)
+        assert response.status_code == status
+        assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_body_without_a_length_is_bounded_while_it_is_read(api_saying) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(max_body_bytes=4096)
+    sent = 0
+
+    async def endless():
+        nonlocal sent
+        while sent < 1 << 20:
+            sent += 1024
+            yield b" " * 1024
+
+    response = await api.http.post(
+        "/v1/completions", content=endless(), headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 413
+
+
+async def test_other_content_types_and_unknown_paths_answer_in_openais_shape(api_saying) -> None:
+    api = api_saying("x")
+    form = await api.http.post("/v1/completions", data={"a": "b"})
+    assert (form.status_code, form.json()["error"]["param"]) == (415, None)
+    assert (await api.http.get("/v1/nothing")).json()["error"]["type"] == "not_found_error"
+    assert (await api.http.get("/v1/chat/completions")).status_code == 405
+    missing = await api.http.get("/v1/models/nobody")
+    assert missing.json()["error"]["code"] == "model_not_found"
+
+
+async def test_keys_are_asked_for_and_compared_exactly(api_saying) -> None:
+    api = api_saying("x")
+    digest = hashlib.sha256(b"Sesame").hexdigest()
+    api.settings = GatewayConfig(api_keys=(ApiKey(name="ali", sha256=digest),))
+    for header in (None, "Bearer ", "Bearer sesame", "Bearer Sesame2", "Basic Sesame", digest):
+        headers = {} if header is None else {"authorization": header}
+        for path in ("/v1/models", "/metrics", "/tokenize", "/v1/chat/completions"):
+            response = await api.http.request("GET", path, headers=headers)
+            assert response.status_code == 401, (path, header)
+    assert (await api.http.get("/health")).status_code == 200
+    ok = await api.http.get("/v1/models", headers={"authorization": "Bearer Sesame"})
+    assert ok.status_code == 200

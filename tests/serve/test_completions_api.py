@@ -1,0 +1,62 @@
+import pytest
+
+from apps.serve.engine.protocol import Request
+from tests.serve.conftest import events
+
+
+async def test_a_completion_has_the_shape_of_openai(api_saying) -> None:
+    body = (await api_saying("lo").complete("Hel")).json()
+    assert body["object"] == "text_completion"
+    assert body["choices"] == [
+        {"index": 0, "text": "lo", "logprobs": None, "finish_reason": "stop"}
+    ]
+
+
+async def test_several_prompts_of_text_or_tokens_are_answered_in_order(api_saying, served) -> None:
+    def repeat(request: Request) -> list[int]:
+        return list(request.prompt_ids)
+
+    api = api_saying(repeat)
+    ids = served.tokenizer.backend.encode("two").ids
+    texts = (await api.complete(["one", "three"], n=2)).json()["choices"]
+    assert [c["text"] for c in texts] == ["one", "one", "three", "three"]
+    assert [c["index"] for c in texts] == [0, 1, 2, 3]
+    for prompt in (ids, [ids]):
+        assert (await api.complete(prompt)).json()["choices"][0]["text"] == "two"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_echo_puts_the_prompt_before_the_answer(api_saying, stream: bool) -> None:
+    response = await api_saying("lo").complete("Hel", echo=True, stream=stream)
+    chunks = events(response) if stream else [response.json()]
+    assert "".join(c["text"] for chunk in chunks for c in chunk["choices"]) == "Hello"
+
+
+async def test_streamed_and_whole_logprobs_are_equal(api_saying) -> None:
+    api = api_saying("né!")
+    whole = (await api.complete("x", logprobs=2)).json()["choices"][0]["logprobs"]
+    chunks = events(await api.complete("x", logprobs=2, stream=True))
+    parts = [c["logprobs"] for chunk in chunks for c in chunk["choices"]]
+    for field in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert [value for part in parts for value in part[field]] == whole[field]
+
+
+async def test_best_of_returns_the_likeliest(api_saying, served) -> None:
+    def by_seed(request: Request) -> list[int]:
+        return served.tokenizer.backend.encode("abcd"[: 1 + request.params.seed % 4]).ids
+
+    api = api_saying(by_seed)
+    api.engine.logprob_of = lambda request, token: -1.0 / (1 + request.params.seed % 4)
+    body = (await api.complete("x", n=1, best_of=8, seed=3)).json()
+    longest = max(1 + request.params.seed % 4 for request in api.engine.requests)
+    assert body["choices"][0]["text"] == "abcd"[:longest]
+    assert len(api.engine.requests) == 8 and len(body["choices"]) == 1
+
+
+async def test_a_suffix_is_filled_in_with_the_models_own_tokens(api_saying, served) -> None:
+    api = api_saying("mid")
+    await api.complete("before", suffix="after")
+    text = served.tokenizer.backend.decode(
+        list(api.engine.requests[0].prompt_ids), skip_special_tokens=False
+    )
+    assert text == "<|fim_prefix|>before<|fim_suffix|>after<|fim_middle|>"
