@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.serve.tools import ToolParser
+from tests.serve.conftest import events
+
+CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, "<tool_call>"]}}'
+CASES = {
+    f"<tool_call>\n{CALL}\n</tool_call>": ("", 1),
+    f"Let me see. <tool_call>{CALL}</tool_call>": ("Let me see. ", 1),
+    f"<tool_call>{CALL}</tool_call>\n<tool_call>{CALL}</tool_call>": ("", 2),
+    f"<tool_call>{CALL}": ("", 1),
+    CALL.replace("arguments", "parameters"): ("", 1),
+    f"[TOOL_CALLS][{CALL}, {CALL}]": ("", 2),
+    "<tool_call>{broken</tool_call>": ("<tool_call>{broken</tool_call>", 0),
+    '<tool_call>{"name": "rm"}</tool_call>': ('<tool_call>{"name": "rm"}</tool_call>', 0),
+    "1 < 2 and <tool_ is no call": ("1 < 2 and <tool_ is no call", 0),
+    "plain words": ("plain words", 0),
+    '{"a": 1}': ('{"a": 1}', 0),
+}
+
+
+def parse(pieces: list[str]) -> tuple[str, list[dict]]:
+    parser = ToolParser(["add"])
+    text, calls = "", []
+    for i, piece in enumerate(pieces):
+        new, found = parser.push(piece, final=i == len(pieces) - 1)
+        text += new
+        calls += found
+    return text, calls
+
+
+@pytest.mark.parametrize("answer", CASES, ids=range(len(CASES)))
+@given(data=st.data())
+def test_calls_are_found_however_the_answer_is_cut(answer: str, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(answer) - 1), max_size=12)))
+    pieces = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
+    text, calls = parse(pieces)
+    expected_text, num_calls = CASES[answer]
+    assert (text.strip(), len(calls)) == (expected_text.strip(), num_calls)
+    for call in calls:
+        assert call["function"]["name"] == "add"
+        assert json.loads(call["function"]["arguments"])["a"] == 1
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+        },
+    }
+]
+
+
+async def test_a_call_is_answered_as_tool_calls_whole_and_streamed(api_saying) -> None:
+    api = api_saying(f"<tool_call>{CALL}</tool_call>")
+    choice = (await api.chat(tools=TOOLS)).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "add"
+    chunks = events(await api.chat(tools=TOOLS, stream=True))
+    calls = [c for x in chunks for c in x["choices"][0]["delta"].get("tool_calls", [])]
+    assert [call["index"] for call in calls] == [0]
+    assert calls[0]["function"] == choice["message"]["tool_calls"][0]["function"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_tools_are_shown_to_the_model_unless_the_choice_is_none(api_saying, served) -> None:
+    api = api_saying("x")
+    await api.chat(tools=TOOLS)
+    await api.chat(tools=TOOLS, tool_choice="none")
+    shown = [
+        "Tools:" in served.tokenizer.backend.decode(list(request.prompt_ids))
+        for request in api.engine.requests
+    ]
+    assert shown == [True, False]
+
+
+async def test_a_forced_call_is_forced_by_a_grammar(api_saying) -> None:
+    api = api_saying(CALL)
+    forced = {"type": "function", "function": {"name": "add"}}
+    for choice in ("required", forced):
+        message = (await api.chat(tools=TOOLS, tool_choice=choice)).json()["choices"][0]["message"]
+        assert message["tool_calls"][0]["function"]["name"] == "add"
+    grammars = [request.params.grammar for request in api.engine.requests]
+    assert all(json.loads(g.text)["properties"]["name"] == {"const": "add"} for g in grammars)
+    missing = {"type": "function", "function": {"name": "sub"}}
+    assert (await api.chat(tools=TOOLS, tool_choice=missing)).status_code == 400
