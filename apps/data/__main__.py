@@ -25,11 +25,15 @@ def run_clean(config: CleanConfig, reporter: Reporter) -> None:
 
 
 def run_pack(config: PackConfig, reporter: Reporter) -> None:
-    pack.prepare(config)  # bad input is refused before Ray starts
-    with runtime.ray_session(num_cpus=config.workers or None):
-        from apps.data import pipeline
+    job = pack.prepare(config)
+    info = pack.finished(job)
+    if info is None:
+        with runtime.ray_session(num_cpus=config.workers or None):
+            from apps.data import pipeline
 
-        pack.run_pack(config, reporter, pipeline.ray_units(config.workers))
+            run_units = pipeline.ray_units(config.workers)
+            info = pack.run_pack(job, reporter, run_units, pipeline.count)
+    pack.report(reporter, info, config.out)
 
 
 COMMANDS = {

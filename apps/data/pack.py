@@ -34,6 +34,7 @@ from apps.data.packing import best_fit_decreasing, one_per_row
 from apps.data.tokens import TokenLedger, read_segments, tokenize_unit
 from apps.data.units import Json, RunUnits, Unit
 
+Count = Callable[..., None]
 _WORK = "_work"
 _UNIT_BYTES = 16 << 20
 _SHARD_TOKENS = 8 << 20
@@ -79,34 +80,42 @@ class Job:
         return hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
 
 
-def run_pack(config: PackConfig, reporter: Reporter, run_units: RunUnits) -> packs.PackInfo:
-    """Make the pack, or go on with one; a finished one with the same settings is left alone.
+def finished(job: Job) -> packs.PackInfo | None:
+    """The pack in `--out`, when it is whole.
 
-    Raises InputError when `--out` holds a pack made from other settings or inputs.
+    Raises InputError when it was made from other settings or inputs.
     """
-    job = prepare(config)
-    commit = storage.read_commit(config.out)
-    if commit is not None:
-        if commit.get("made_from") != job.digest:
-            raise InputError(
-                f"{config.out} holds a pack made from other settings or inputs; choose another "
-                "--out or delete it."
-            )
-        info = packs.open_pack(config.out).info
-        _report(reporter, info, config.out)
-        return info
+    commit = storage.read_commit(job.config.out)
+    if commit is None:
+        return None
+    if commit.get("made_from") != job.digest:
+        raise InputError(
+            f"{job.config.out} holds a pack made from other settings or inputs; choose another "
+            "--out or delete it."
+        )
+    return packs.open_pack(job.config.out).info
+
+
+def run_pack(
+    job: Job, reporter: Reporter, run_units: RunUnits, count: Count | None = None
+) -> packs.PackInfo:
+    """Make the pack, or go on with one that was interrupted; `count` feeds Ray's metrics."""
+    config = job.config
     configs.write_resolved(config, config.out)
     work = storage.join(config.out, _WORK)
     tokenized = _tokenize(job, reporter, run_units, work)
     shards = _pack(job, reporter, run_units, work, tokenized)
     info = _finish(job, tokenized, shards)
     storage.remove_tree(work)
-    _report(reporter, info, config.out)
+    if count is not None:
+        for split, found in info.splits.items():
+            count("packed_rows_total", found.num_rows, split=split)
+            count("packed_tokens_total", found.num_tokens, split=split)
     return info
 
 
 def prepare(config: PackConfig) -> Job:
-    """Read and check settings, tokenizer, template and inputs, before any work."""
+    """Read and check tokenizer, template and inputs, before any work."""
     tokenizer = load_tokenizer(config.tokenizer)
     name = config.tokenizer if config.template == "own" else config.template
     template = load_template(name, tokenizer)
@@ -414,7 +423,7 @@ def _account(ledger: TokenLedger) -> dict[str, Any]:
     return {**accounts, "control_tokens_broken": ledger.control_tokens_broken}
 
 
-def _report(reporter: Reporter, info: packs.PackInfo, out: str) -> None:
+def report(reporter: Reporter, info: packs.PackInfo, out: str) -> None:
     train, val = info.splits["train"], info.splits["val"]
     reporter.event(
         "pack.done",

@@ -17,8 +17,8 @@ import tokenizers
 from apps.common.conversation import ChatTemplate, Encoded, Message
 
 OverLong = Literal["truncate_answer", "drop"]
-_FIRST_CHARS_PER_TOKEN = 5.0
-_OVERSHOOT = 1.15
+_FIRST_CHARS_PER_TOKEN = 4.0
+_OVERSHOOT = 1.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Cutter:
         self._backend = backend
         self._max_length = max_length
         self._over_long = over_long
+        self._chars_per_token = _FIRST_CHARS_PER_TOKEN  # of what came before: speed, not results
 
     def cut(self, conversations: Sequence[Sequence[Message]]) -> list[Cut]:
         """One Cut per conversation.
@@ -69,15 +70,22 @@ class Cutter:
         Long conversations go through several waves: each wave encodes, for every unfinished
         conversation, somewhat more rounds than should fit, and keeps those that do.
         """
-        tasks = [_Task(messages) for messages in conversations]
+        guess = self._chars_per_token * _OVERSHOOT
+        tasks = [_Task(messages, guess) for messages in conversations]
         pending = [task for task in tasks if task.rounds]
         while pending:
             windows = [task.window(self._max_length) for task in pending]
             encoded = self._template.encode_batch(self._backend, windows)
+            self._learn(encoded)
             for task, found in zip(pending, encoded, strict=True):
                 self._advance(task, found)
             pending = [task for task in pending if task.start < len(task.rounds)]
         return [task.result for task in tasks]
+
+    def _learn(self, encoded: Sequence[Encoded]) -> None:
+        num_tokens = sum(len(one.ids) for one in encoded)
+        if num_tokens:
+            self._chars_per_token = sum(len(one.text) for one in encoded) / num_tokens
 
     def _advance(self, task: "_Task", encoded: Encoded) -> None:
         if encoded.fault is not None:
@@ -137,13 +145,13 @@ class Cutter:
 class _Task:
     """A conversation on its way: rounds before `start` are done, up to `stop` are being tried."""
 
-    def __init__(self, messages: Sequence[Message]) -> None:
+    def __init__(self, messages: Sequence[Message], chars_per_token: float) -> None:
         self.head, self.rounds, num_unanswered = split_rounds(messages)
         self.result = Cut(len(self.rounds) + (num_unanswered > 0))
         if num_unanswered:
             self.result.drop("unanswered")
         self.start = self.stop = 0
-        self.chars_per_token = _FIRST_CHARS_PER_TOKEN
+        self.chars_per_token = chars_per_token
 
     def window(self, max_length: int) -> tuple[Message, ...]:
         """The next rounds to try: at least one, about as many as could fit."""

@@ -20,7 +20,7 @@ from apps.common.tokenizer import load_tokenizer
 from apps.data import pack, units
 from apps.data.config import PackConfig
 from apps.data.identity import built_in
-from apps.data.pack import even_ranges, run_pack
+from apps.data.pack import even_ranges, finished, prepare, run_pack
 from apps.data.tokens import split_of
 from tests import made
 
@@ -61,7 +61,8 @@ def clean_folder(folder: Path, num_conversations: int = 200, start: int = 0) -> 
 def make(out: Path, tokenizer: str, *inputs: str, run_units=units.run_serially, **settings):
     settings = {"max_length": 256, "val_percent": 10, **settings}
     config = PackConfig(inputs=inputs, tokenizer=tokenizer, out=str(out), **settings)
-    return run_pack(config, Reporter("json"), run_units)
+    job = prepare(config)
+    return finished(job) or run_pack(job, Reporter("json"), run_units)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -222,9 +223,9 @@ def test_bad_input_is_one_sentence(tmp_path, tokenizer, change, why):
     settings["inputs"] = tuple(text.format(clean=source) for text in settings["inputs"])
     if "identity" in settings:
         settings["identity"] = settings["identity"].format(clean=source)
-    config = PackConfig(**{"max_length": 256, **settings}, out=str(tmp_path / "pack"))
+    inputs, folder = settings.pop("inputs"), settings.pop("tokenizer")
     with pytest.raises(CriaError, match=why) as raised:
-        run_pack(config, Reporter("json"), units.run_serially)
+        make(tmp_path / "pack", folder, *inputs, **settings)
     assert "\n" not in str(raised.value)
 
 
