@@ -205,7 +205,7 @@ class PackConfig:
     """clean folders, each DIR or DIR=weight; a weight of 2 takes every conversation twice, one of
     0.5 takes half of them"""
     tokenizer: str
-    """local folder with the model's tokenizer.json"""
+    """the model's tokenizer.json: local folder, s3://, gs:// or hub id"""
     out: str
     """folder to write; the same command goes on with one that was interrupted"""
     max_length: int = 2048

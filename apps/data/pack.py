@@ -25,6 +25,7 @@ from apps.common import lineage, packs, storage
 from apps.common.conversation import ChatTemplate, Message, check_template
 from apps.common.errors import CorruptError, InputError
 from apps.common.events import Reporter
+from apps.common.model_files import text_folder
 from apps.common.schema import LEDGER_NAME, MESSAGE
 from apps.common.templates import load_template
 from apps.common.tokenizer import Tokenizer, load_tokenizer
@@ -116,8 +117,9 @@ def run_pack(
 
 def prepare(config: PackConfig) -> Job:
     """Read and check tokenizer, template and inputs, before any work."""
-    tokenizer = load_tokenizer(config.tokenizer)
-    name = config.tokenizer if config.template == "own" else config.template
+    folder = text_folder(config.tokenizer)
+    tokenizer = load_tokenizer(folder)
+    name = folder if config.template == "own" else config.template
     template = load_template(name, tokenizer)
     check_template(template, tokenizer)
     identity: list[tuple[Message, ...]] = []

@@ -69,8 +69,16 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
                 _check(result)
             if demo.serve:
                 reporter.line(f"Serving at {url}/ui until Ctrl-C.")
-                server.wait()
-                raise CriaError(f"The server stopped with exit code {server.returncode}.")
+                _serve_until_interrupted(server, reporter)
+
+
+def _serve_until_interrupted(server: subprocess.Popen[bytes], reporter: Reporter) -> None:
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        reporter.line("Stopping; the next run serves again at once.")
+        return
+    raise CriaError(f"The server stopped with exit code {server.returncode}.")
 
 
 def _child_env(session: runtime.Session) -> dict[str, str]:
@@ -84,7 +92,11 @@ def _serve_file(demo: DemoConfig) -> str:
     path = f"{root(demo)}/serve.yaml"
     models = [
         {"name": TUNED_NAME, "path": storage.absolute(at["model"])},
-        {"name": BASE_NAME, "path": storage.absolute(base) if os.path.isdir(base) else base},
+        {
+            "name": BASE_NAME,
+            "path": storage.absolute(base) if os.path.isdir(base) else base,
+            "template": "vicuna-v1.1",
+        },
     ]
     storage.write_atomic(path, yaml.safe_dump({"models": models}, sort_keys=False).encode())
     return path

@@ -11,6 +11,9 @@ from apps.common.errors import ConfigError
 BASE_NAME = "base"
 TUNED_NAME = "cria-tuned"
 
+_FINE_TUNING_LR = "2e-5"
+"""The published recipe's; the debug preset's is for a model that starts from nothing"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoConfig:
@@ -87,6 +90,7 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
             arguments=(
                 *("apps.train", "run", "--preset", "debug", "--base", base),
                 *("--data", at["pack"], "--out", at["run"]),
+                *(("--optim.lr", _FINE_TUNING_LR) if demo.base else ()),
                 *shlex.split(demo.train_args),
             ),
             output=f"{at['run']}/metrics.jsonl",

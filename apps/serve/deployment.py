@@ -21,6 +21,7 @@ from ray import serve
 from apps.common import config as configs
 from apps.common.errors import ConfigError, CriaError
 from apps.common.events import Reporter
+from apps.common.model_files import model_folder
 from apps.serve.api import build_api
 from apps.serve.backend import Exchange, ReplicaBackend
 from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
@@ -28,7 +29,6 @@ from apps.serve.directory import Entry
 from apps.serve.engine.config import create_engine
 from apps.serve.engine.protocol import EngineDeadError
 from apps.serve.metrics import GatewayMetrics
-from apps.serve.model_files import model_folder
 from apps.serve.models import load_model
 from apps.serve.replica import ModelReplica
 from apps.serve.wire import GatewayAddress

@@ -8,11 +8,11 @@ from typing import Any
 
 from apps.common.conversation import ChatTemplate
 from apps.common.errors import TemplateError
+from apps.common.model_files import text_folder
 from apps.common.templates import load_template
 from apps.common.tokenizer import Tokenizer, break_control_tokens, load_tokenizer
 from apps.serve.config import ModelConfig
 from apps.serve.grammar import GrammarCompiler
-from apps.serve.model_files import text_folder
 from apps.serve.text import TokenBytes
 
 _PROBE = "the-answer-begins-here"

@@ -15,6 +15,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from apps.common.errors import CorruptError, InputError, NotFoundError
+from apps.common.model_files import model_folder
 from apps.train import attention
 from apps.train.config import RopeConfig
 
@@ -22,8 +23,8 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.0
 
 
 def fetch_base(base: str) -> str:
-    """Local folder of a model folder or hub id; only safetensors weights are accepted."""
-    folder = base if os.path.isdir(base) else _download(base)
+    """Local folder of a model folder, bucket or hub id; only safetensors weights are accepted."""
+    folder = model_folder(base)
     names = set(os.listdir(folder))
     if "config.json" not in names:
         raise NotFoundError(
@@ -39,26 +40,6 @@ def fetch_base(base: str) -> str:
             )
         raise NotFoundError(f"{base} has no *.safetensors file; expected a model's weights.")
     return folder
-
-
-def _download(base: str) -> str:
-    if base.startswith((".", "/", "~")) or base.count("/") != 1:
-        raise NotFoundError(
-            f"Base model {base} is not a folder; expected a model folder or a hub id such as "
-            "meta-llama/Llama-3.1-8B."
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(
-            base, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise NotFoundError(
-            f"Base model {base} is neither a folder nor could it be downloaded from the hub "
-            f"({' '.join(str(error).split())[:200]}); check its name, the network, `hf auth login`."
-        ) from error
 
 
 def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedConfig:

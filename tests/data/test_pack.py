@@ -210,7 +210,7 @@ def test_a_finished_pack_is_not_made_again_nor_overwritten(tmp_path, tokenizer):
         ({"template": "vicuna"}, "expected one of vicuna-v1.1"),
         ({"template": "own"}, "has no chat template"),
         ({"template": "chatml"}, "add it to the tokenizer"),
-        ({"tokenizer": "/nowhere"}, "No tokenizer folder"),
+        ({"tokenizer": "/nowhere"}, "No model folder"),
         ({"inputs": ("/nowhere",)}, "holds no Parquet files"),
         ({"inputs": ("{clean}=0",)}, "weight is 0"),
         ({"max_length": 20}, "No conversation is left"),

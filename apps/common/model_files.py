@@ -16,8 +16,11 @@ _TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "tokenizer.model",
     "chat_template.jinja",
 )
+_MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+"""Never pickles: reading one can run code."""
 
 
 def model_folder(path: str) -> str:
@@ -66,13 +69,14 @@ def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
 
 def _from_hub(path: str, names: tuple[str, ...] | None) -> str:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return snapshot_download(path, allow_patterns=list(names) if names else None)
-    except Exception as error:
+        return snapshot_download(path, allow_patterns=list(names or _MODEL_FILES))
+    except (HfHubHTTPError, OSError, ValueError) as error:
         raise NotFoundError(
-            f"No folder {path!r} here, and the hub did not give a model of that name "
-            f"({type(error).__name__}); check the path or the id."
+            f"{path!r} is neither a folder nor a model that the hub gave "
+            f"({' '.join(str(error).split())[:200]}); check its name, the network, `hf auth login`."
         ) from error
 
 
