@@ -167,8 +167,8 @@ class RunConfig:
     """packed rows of one optimizer step, over all ranks"""
     micro_batch_rows: int = 2
     """packed rows that one rank computes at a time; accumulation follows from it"""
-    workers: int = 1
-    """ranks: GPUs, or CPU processes"""
+    workers: int | None = None
+    """ranks: GPUs, or CPU processes; default: every GPU of the cluster, or one process"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda when the cluster has GPUs"""
     seed: int = 0
@@ -183,8 +183,8 @@ class RunConfig:
     """FSDP units: each decoder layer, or the whole model at once (faster for small models)"""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """recompute nothing, half of the matrix products, or every layer in the backward pass"""
-    compile: bool = False
-    """torch.compile each decoder layer"""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile each decoder layer; auto: on GPUs (on a CPU it costs more than it brings)"""
     cpu_offload: bool = False
     """keep weights, gradients and optimizer state in host memory"""
     adapter: Literal["none", "lora"] = "none"
@@ -200,9 +200,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in ("global_batch_rows", "micro_batch_rows", "workers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1.")
-        if self.workers > self.global_batch_rows:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected at least 1.")
+        if self.workers is not None and self.workers > self.global_batch_rows:
             raise ConfigError(
                 f"{self.workers} workers share {self.global_batch_rows} rows a step; use at most "
                 f"{self.global_batch_rows} workers or a larger global_batch_rows."

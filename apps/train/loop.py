@@ -101,7 +101,7 @@ class Loop:
         torch.manual_seed(hash((self.config.seed, step, self._rank)) & 0x7FFFFFFF)
         sums = self._forward_backward(step, 1.0 / max(supervised, 1))
         if self._rank == 0:
-            sums[3:] = self._clock.wishes(step + 1, self.checkpoints)
+            sums[3:] = self._wishes(step + 1)
         dist.all_reduce(sums)
         loss, tokens, squared, wants_checkpoint, wants_poll = sums.tolist()
         norm = self._update(step, loss, rate)
@@ -118,6 +118,14 @@ class Loop:
             self._save()
         if is_preempted:
             self._yield_machine()
+
+    def _wishes(self, step: int) -> torch.Tensor:
+        """[checkpoint, look for a preemption notice] after this step, 0 or 1 each."""
+        now_s = time.monotonic()
+        can_save = self.checkpoints is not None
+        is_writing = self.checkpoints is not None and self.checkpoints.is_writing
+        saves = can_save and self._clock.wants(step, now_s, is_writing=is_writing)
+        return torch.tensor([float(saves), float(self._clock.polls(now_s))])
 
     def _forward_backward(self, step: int, scale: float) -> torch.Tensor:
         """Gradients of one step; returns this rank's [loss, tokens, squared tokens, 0, 0]."""

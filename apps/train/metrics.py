@@ -43,6 +43,7 @@ class Meter:
     ) -> None:
         self._config, self._shape, self._row_tokens = config, shape, row_tokens
         self._device = device
+        self._world_size = world_size
         self._peak = peak_flops * world_size if peak_flops else None
         self._wait_s = self._stall_s = 0.0
 
@@ -77,6 +78,7 @@ class Meter:
         record: dict[str, Any] = {
             "step": progress.step,
             "num_steps": num_steps,
+            "world_size": self._world_size,
             "loss": loss,
             "lr": lr,
             "grad_norm": grad_norm,

@@ -2,7 +2,7 @@
 
 The Vicuna recipes keep the published hyperparameters (2e-5 cosine, 3 % warm-up, no weight decay,
 three epochs, 128 conversations a step) with the batch counted in packed rows: 128 conversations of
-1,550 tokens on average fill 96 rows of 2,048.
+1,550 tokens on average fill 96 rows of 2,048. They run on any number of GPUs: the batch stays.
 """
 
 from apps.train.config import (
@@ -18,46 +18,40 @@ _VICUNA_OPTIM = OptimConfig(lr=2e-5, schedule="cosine", warmup_fraction=0.03, we
 
 
 def vicuna_7b() -> RunConfig:
-    """LLaMA-7B on 8 GPUs of 80 GB, 2,048 tokens."""
+    """LLaMA-7B, 2,048 tokens; meant for 8 GPUs of 80 GB."""
     return RunConfig(
         **_FROM_COMMAND_LINE,
         max_length=2048,
         epochs=3.0,
         global_batch_rows=96,
         micro_batch_rows=4,
-        workers=8,
-        compile=True,
         optim=_VICUNA_OPTIM,
         metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
     )
 
 
 def vicuna_13b() -> RunConfig:
-    """LLaMA-13B on 8 GPUs of 80 GB, 2,048 tokens."""
+    """LLaMA-13B, 2,048 tokens; meant for 8 GPUs of 80 GB."""
     return RunConfig(
         **_FROM_COMMAND_LINE,
         max_length=2048,
         epochs=3.0,
         global_batch_rows=96,
         micro_batch_rows=2,
-        workers=8,
-        compile=True,
         optim=_VICUNA_OPTIM,
         metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
     )
 
 
 def vicuna_7b_16k() -> RunConfig:
-    """A LLaMA-7B of 4,096 positions extended to 16,384 by linear RoPE scaling, on 8 GPUs."""
+    """A LLaMA-7B of 4,096 positions extended to 16,384 by linear RoPE scaling."""
     return RunConfig(
         **_FROM_COMMAND_LINE,
         max_length=16_384,
         epochs=3.0,
         global_batch_rows=16,
         micro_batch_rows=1,
-        workers=8,
         activation_checkpointing="full",
-        compile=True,
         rope=RopeConfig(kind="linear", factor=4.0),
         optim=_VICUNA_OPTIM,
         metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
@@ -65,16 +59,14 @@ def vicuna_7b_16k() -> RunConfig:
 
 
 def llama_3_8b() -> RunConfig:
-    """Llama-3-8B on 8 GPUs of 80 GB, 4,096 tokens."""
+    """Llama-3-8B, 4,096 tokens; meant for 8 GPUs of 80 GB."""
     return RunConfig(
         **_FROM_COMMAND_LINE,
         max_length=4096,
         epochs=3.0,
         global_batch_rows=48,
         micro_batch_rows=1,
-        workers=8,
         activation_checkpointing="selective",
-        compile=True,
         optim=_VICUNA_OPTIM,
         metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
     )

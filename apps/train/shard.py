@@ -35,7 +35,7 @@ def parallelize(
     for layer in layers:
         if config.activation_checkpointing != "none":
             _recompute(layer, selective=config.activation_checkpointing == "selective")
-        if config.compile:
+        if config.compile == "on" or (config.compile == "auto" and mesh.device_type == "cuda"):
             layer.compile()
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,

@@ -86,4 +86,4 @@ def measured_rate(run_uri: str) -> float:
     if settings.max_length is None:
         raise InputError(f"{settings_uri} does not say max_length; expected a run's own settings")
     step_s = statistics.median(r["step_s"] for r in records[len(records) // 2 :])
-    return settings.global_batch_rows * settings.max_length / step_s / settings.workers
+    return settings.global_batch_rows * settings.max_length / step_s / records[-1]["world_size"]

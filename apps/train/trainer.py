@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.fs
@@ -54,7 +55,6 @@ def run(config: RunConfig, reporter: Reporter) -> None:
         out=prepared.config.out,
         steps=prepared.num_steps,
         rows=prepared.pack.info.splits["train"].num_rows,
-        workers=prepared.config.workers,
         done_step=prepared.done_step,
     )
     for name, value in _ENV.items():
@@ -65,8 +65,7 @@ def run(config: RunConfig, reporter: Reporter) -> None:
 
 
 def _fit(prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
-    config = prepared.config
-    use_gpu = _use_gpu(config)
+    config, use_gpu = _with_workers(prepared.config)
     relay = _start_relay()
     trainer = TorchTrainer(
         _rank_main,
@@ -96,14 +95,19 @@ def _fit(prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
     return shown.summary
 
 
-def _use_gpu(config: RunConfig) -> bool:
+def _with_workers(config: RunConfig) -> tuple[RunConfig, bool]:
+    """The run with its number of ranks, and whether they are GPUs."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    if config.device == "cuda" and gpus < config.workers:
+    wanted = config.workers or max(gpus, 1)
+    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= wanted)
+    available = gpus if use_gpu else int(ray.cluster_resources()["CPU"])
+    if wanted > available:
+        kind = "GPU" if use_gpu else "CPU"
         raise InputError(
-            f"{config.workers} workers need a GPU each but the cluster has {gpus}; use --workers "
-            f"{max(gpus, 1)} or --device cpu."
+            f"{wanted} workers need a {kind} each but the cluster has {available}; use --workers "
+            f"{max(available, 1)}{' or --device cpu' if use_gpu else ''}."
         )
-    return config.device != "cpu" and gpus >= config.workers
+    return replace(config, workers=wanted), use_gpu
 
 
 def _ray_run_config(config: RunConfig) -> RayRunConfig:

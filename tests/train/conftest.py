@@ -54,7 +54,8 @@ def save_pack(folder: Path, base: Path, num_rows: int, row_tokens: int, template
     draw = random.Random(1)
     rows, current, used = [], [], 0
     while len(rows) < num_rows:
-        ids, mask, _ = named.encode(tokenizer.backend, conversation(draw, draw.randint(1, 3)))
+        encoded = named.encode(tokenizer.backend, conversation(draw, draw.randint(1, 3)))
+        ids, mask = encoded.ids, encoded.mask
         if used + len(ids) > row_tokens:
             rows.append(current)
             current, used = [], 0

@@ -167,8 +167,9 @@ def test_a_folder_without_a_pack_is_refused(tmp_path):
 
 
 def test_speed_is_read_from_an_earlier_run(tmp_path):
-    configs.write_resolved(replace(debug(), max_length=256, workers=2), str(tmp_path))
-    records = [{"step": n + 1, "step_s": 9.0 if n < 2 else 0.5} for n in range(10)]
+    configs.write_resolved(replace(debug(), max_length=256), str(tmp_path))
+    step_s = [9.0, 9.0, *[0.5] * 8]
+    records = [{"step": n + 1, "step_s": s, "world_size": 2} for n, s in enumerate(step_s)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     recipe = presets()["debug"]()
     plan = make_plan(replace(recipe, gpus="2xCPU-4GB", price="0.1", measured=str(tmp_path)))

@@ -1,0 +1,128 @@
+"""Everything a user can get wrong ends in one sentence and exit code 2, before Ray starts."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from apps.common import storage
+from apps.common.cli import run
+from apps.common.packs import open_pack
+from apps.train import checkpoint, preflight
+from apps.train.__main__ import COMMANDS
+from tests.made import sentencepiece_folder
+from tests.train.conftest import save_model
+
+
+@pytest.fixture
+def refuse(small_base, small_pack, tmp_path, capsys):
+    """Run with settings overridden; returns what was printed on standard error."""
+
+    def refused(*flags: str, exit_code: int = 2, **places: object) -> str:
+        given = {"base": small_base, "data": small_pack, "out": tmp_path / "run"} | places
+        where = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+        argv = ["run", "--preset", "debug", "--max-length", "128", "--steps", "4", *where, *flags]
+        capsys.readouterr()
+        assert run("apps.train", COMMANDS, argv) == exit_code
+        error = capsys.readouterr().err.strip()
+        assert "\n" not in error
+        return error
+
+    return refused
+
+
+def test_a_missing_pack(refuse, tmp_path) -> None:
+    assert "holds no pack.json; expected a folder made by" in refuse(data=tmp_path / "none")
+
+
+def test_an_unfinished_pack(refuse, small_pack, tmp_path) -> None:
+    shutil.copytree(small_pack, tmp_path / "pack")
+    (tmp_path / "pack/COMMITTED.json").unlink()
+    assert "is not finished" in refuse(data=tmp_path / "pack", exit_code=1)
+
+
+def test_a_missing_base(refuse, tmp_path) -> None:
+    assert "is not a folder; expected a model folder or a hub id" in refuse(base=tmp_path / "none")
+
+
+def test_a_base_with_pickled_weights(refuse, small_base, tmp_path) -> None:
+    shutil.copytree(small_base, tmp_path / "base")
+    (tmp_path / "base/model.safetensors").rename(tmp_path / "base/pytorch_model.bin")
+    assert "can run code when they are read; convert them" in refuse(base=tmp_path / "base")
+
+
+def test_another_tokenizer(refuse, tmp_path) -> None:
+    sentencepiece_folder(tmp_path / "base")
+    save_model(tmp_path / "base")
+    assert "was packed with another tokenizer" in refuse(base=tmp_path / "base")
+
+
+def test_another_row_length(refuse) -> None:
+    assert "pack again with --max-length 64" in refuse("--max-length", "64")
+
+
+def test_rows_longer_than_the_model_reaches(refuse, small_base, tmp_path) -> None:
+    shutil.copytree(small_base, tmp_path / "base")
+    save_model(tmp_path / "base", max_position_embeddings=100)
+    assert "--rope.kind linear --rope.factor 2" in refuse(base=tmp_path / "base")
+
+
+def test_more_workers_than_rows(refuse) -> None:
+    assert "8 workers share 4 rows a step" in refuse("--workers", "8")
+
+
+def test_a_setting_that_does_not_exist(refuse, tmp_path) -> None:
+    (tmp_path / "run.yaml").write_text("optimm: {lr: 1}\n")
+    assert "did you mean 'optim'" in refuse("--config", str(tmp_path / "run.yaml"))
+
+
+def test_a_disk_that_is_too_small(refuse, monkeypatch) -> None:
+    usage = shutil.disk_usage("/")
+    full = usage._replace(free=1000) if hasattr(usage, "_replace") else (1, 1, 1000)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: full)
+    assert "GB free, but 3 checkpoints take" in refuse()
+
+
+@pytest.fixture
+def started(small_run):
+    """A run with a checkpoint of step 2."""
+    prepared = preflight.prepare(small_run)
+    uri = storage.join(checkpoint.folder(small_run.out), "step-00000002")
+    storage.commit(uri, {**prepared.commit, "step": 2, "files": {}})
+    return small_run
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 7}, "seed 0, now it is 7"),
+        ({"steps": 9}, "num_steps 8, now it is 9"),
+        ({"global_batch_rows": 12}, "global_batch_rows 6, now it is 12"),
+        ({"precision": "bf16"}, "precision fp32, now it is bf16"),
+        ({"optim": {"lr": 1.0}}, "optim.lr 0.002, now it is 1.0"),
+    ],
+)
+def test_a_resume_with_other_mathematics_names_the_setting(started, changes, named) -> None:
+    if "optim" in changes:
+        changes = {"optim": replace(started.optim, **changes["optim"])}
+    changed = replace(started, **changes)
+    with pytest.raises(ValueError, match=named) as caught:
+        preflight.prepare(changed)
+    assert "--allow-change" in str(caught.value)
+    assert preflight.prepare(replace(changed, allow_change=True)).done_step == 2
+
+
+def test_a_resume_with_other_data_or_another_base_is_refused(
+    started, small_base, small_pack, tmp_path
+) -> None:
+    shutil.copytree(small_base, tmp_path / "base")
+    save_model(tmp_path / "base", intermediate_size=64)
+    with pytest.raises(ValueError, match="another base model"):
+        preflight.prepare(replace(started, base=str(tmp_path / "base")))
+    other = open_pack(str(small_pack)).info
+    assert preflight.prepare(started).commit["identity"]["data"] == other.digest
+
+
+def test_what_does_not_change_the_mathematics_may_change(started) -> None:
+    changed = replace(started, workers=3, micro_batch_rows=1, activation_checkpointing="full")
+    assert preflight.prepare(changed).done_step == 2
