@@ -35,9 +35,14 @@ notice=$HOME/.cria-spot-notice
 
 address=http://127.0.0.1:$RAY_DASHBOARD_PORT
 job=cria-$(date -u +%Y%m%dT%H%M%S)-$$
-ray job submit --address "$address" --submission-id "$job" --working-dir . -- "$@" &
-client=$!
 trap 'trap - INT TERM; ray job stop --address "$address" "$job" || true; kill "$client" 2>/dev/null; exit 143' INT TERM
-wait "$client" && exit 0
+for _ in {1..10}; do
+    ray job submit --address "$address" --submission-id "$job" --working-dir . -- "$@" &
+    client=$!
+    wait "$client" && exit 0
+    # A Ray that is just up may have no agent yet that takes jobs: only a job that exists has really failed.
+    ray job status --address "$address" "$job" &>/dev/null && break
+    sleep 3
+done
 [ ! -e "$notice" ] || exit 75
 exit 1

@@ -61,3 +61,17 @@ def test_a_reclaimed_pod_drains_its_node_within_its_grace_period() -> None:
     notice = re.search(r"spot_watch\.py --now (\d+); sleep (\d+)", hook)
     assert notice and notice[1] == notice[2]
     assert int(notice[2]) < pod["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of ray.serve's own imports
+def test_the_service_is_what_serve_build_prints() -> None:
+    from apps.common import config
+    from apps.serve.config import ServeConfig
+    from apps.serve.deployment import serve_config
+
+    written = yaml.safe_load(load(KUBERAY / "rayservice.yaml")["spec"]["serveConfigV2"])
+    given = written["applications"][0]["deployments"][0]["user_config"]
+    page = next(app for app in written["applications"] if app["name"] == "page")["args"]["page"]
+    served = config.from_dict(ServeConfig, {**given, "page": page})
+    assert serve_config(served) == written
+    assert {key.sha256 for key in served.gateway.api_keys} == {"0" * 64}

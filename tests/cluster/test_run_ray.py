@@ -12,7 +12,13 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "cluster" / "run_ray.sh"
 FAKE_RAY = """#!/bin/sh
 echo "$*" >>"$HOME/calls"
-[ "$2" = submit ] || exit 0
+case "$2" in
+submit) ;;
+status) test -e "$HOME/job"; exit ;;
+*) exit 0 ;;
+esac
+if [ -n "$NO_AGENT" ] && ! [ -e "$HOME/tried" ]; then touch "$HOME/tried"; exit 1; fi
+touch "$HOME/job"
 echo "token=$RAY_AUTH_TOKEN" >>"$HOME/calls"
 [ -z "$SLEEP" ] || exec sleep "$SLEEP"
 exit "${JOB_CODE:-0}"
@@ -89,6 +95,11 @@ def test_no_command_is_refused(node: Path) -> None:
 
 def test_a_failed_job_fails_the_task(node: Path) -> None:
     assert finish(start(node, "python", JOB_CODE="1"))[0] == 1
+
+
+def test_a_ray_that_takes_no_job_yet_is_asked_again(node: Path) -> None:
+    assert finish(start(node, "python", NO_AGENT="1"))[0] == 0
+    assert sum(call.startswith("job submit") for call in calls(node)) == 2
 
 
 def test_a_job_that_failed_on_a_reclaimed_machine_asks_for_another(node: Path) -> None:

@@ -1,0 +1,114 @@
+"""Each app as a Ray job: `cluster/run_ray.sh` on a real local Ray with its dashboard and token."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+RAY = """
+import json, os, secrets, sys
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+from ray.cluster_utils import Cluster
+from apps.common.runtime import free_port
+port = free_port()
+cluster = Cluster(
+    initialize_head=True,
+    head_node_args=dict(
+        num_cpus=4,
+        object_store_memory=256 << 20,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=port,
+        dashboard_agent_listen_port=free_port(),  # its fixed default may be the session Ray's
+    ),
+)
+env = {"RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"], "RAY_DASHBOARD_PORT": str(port)}
+print(json.dumps(env), flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+CHATS = [
+    {
+        "id": f"c{i}",
+        "conversations": [
+            {"from": "human", "value": f"How many legs do {i} spiders have?"},
+            {"from": "gpt", "value": f"<p>{i} spiders have {8 * i} legs together.</p>"},
+        ],
+    }
+    for i in range(2, 30)
+]
+APPS = ("data", "train", "serve", "eval")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A head node as SkyPilot leaves it, with our Ray up; yields the environment of its shell."""
+    home = tmp_path_factory.mktemp("node")
+    start_cluster = home / "sky_templates/ray/start_cluster"
+    start_cluster.parent.mkdir(parents=True)
+    start_cluster.write_text("#!/bin/sh\n")  # the Ray below is the cluster
+    start_cluster.chmod(0o755)
+    work = home / "work"
+    for part in ("apps", "cluster"):
+        shutil.copytree(ROOT / part, work / part, ignore=shutil.ignore_patterns("__pycache__"))
+    activate = work / ".venv/bin/activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text(f'export PATH="{BIN}:$PATH"\n')
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"HOME": str(home), "PATH": f"{BIN}:{env['PATH']}", "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-W", "ignore", "-c", RAY]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, env=env, stdin=pipe, stdout=pipe, text=True) as ray:
+        assert ray.stdout and ray.stdin
+        env |= json.loads(ray.stdout.readline())
+        del env["PYTHONPATH"]  # a job finds the apps in the working directory that came with it
+        yield env | {"RAY_HEAD_PORT": "1", "SKYPILOT_NODE_RANK": "0"}
+        ray.stdin.close()
+        ray.wait(60)
+
+
+def job(node: dict[str, str], *command: str) -> str:
+    """Run one command as a job through run_ray.sh; its output."""
+    done = subprocess.run(
+        [f"{node['HOME']}/work/cluster/run_ray.sh", *command],
+        env=node,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.ray
+def test_each_app_runs_as_a_submitted_job(node: dict[str, str], tmp_path: Path) -> None:
+    raw, clean = tmp_path / "raw.json", tmp_path / "clean"
+    raw.write_text(json.dumps(CHATS))
+    app = ("python", "-W", "ignore", "-m")
+    commands = [
+        (*app, "apps.data", "clean", str(raw), "--out", str(clean), "--log-format", "json"),
+        (*app, "apps.train", "plan", "--preset", "vicuna-7b", "--gpus", "8xA100-80GB"),
+        (*app, "apps.serve", "run", "--help"),
+        (*app, "apps.eval", "replay"),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        outputs = dict(zip(APPS, pool.map(lambda c: job(node, *c), commands), strict=True))
+    assert json.loads((clean / "ledger.json").read_text())["records"]["kept"] > 0
+    assert "hours" in outputs["train"]
+    assert "--port" in outputs["serve"]
+    assert "513" in outputs["eval"]
+
+
+@pytest.mark.ray
+def test_a_job_with_bad_input_fails_with_its_sentence(node: dict[str, str]) -> None:
+    with pytest.raises(AssertionError, match="names no file"):
+        job(node, "python", "-m", "apps.data", "clean", "/not/there.json", "--out", "/tmp/never")
