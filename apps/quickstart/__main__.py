@@ -37,6 +37,7 @@ from apps.quickstart.steps import (
 )
 
 _READY_TIMEOUT_S = 120.0
+_NUM_EXAMPLES = 4
 _TUNED_BAR = 0.80
 _BASE_BAR = 0.10
 
@@ -98,8 +99,20 @@ def _serve_file(demo: DemoConfig) -> str:
             "template": "vicuna-v1.1",
         },
     ]
-    storage.write_atomic(path, yaml.safe_dump({"models": models}, sort_keys=False).encode())
+    page = {
+        "votes_url": f"sqlite:///{storage.absolute(root(demo))}/votes.db",
+        "examples": _first_questions(at["sample"]),
+    }
+    settings = {"models": models, "page": page}
+    storage.write_atomic(path, yaml.safe_dump(settings, sort_keys=False).encode())
     return path
+
+
+def _first_questions(sample: str) -> list[str]:
+    """One held-out question of each of the first categories, for the page's empty chat."""
+    questions = map(json.loads, storage.read_bytes(f"{sample}/questions.jsonl").splitlines())
+    by_category = {question["category"]: question["turns"][0] for question in questions}
+    return list(by_category.values())[:_NUM_EXAMPLES]
 
 
 def _is_free(port: int) -> bool:
