@@ -29,7 +29,7 @@ from apps.serve.directory import Entry
 from apps.serve.engine.config import create_engine
 from apps.serve.engine.protocol import EngineDeadError
 from apps.serve.metrics import GatewayMetrics
-from apps.serve.models import load_model
+from apps.serve.models import load_model, mask_factory
 from apps.serve.replica import ModelReplica
 from apps.serve.wire import GatewayAddress
 
@@ -56,7 +56,7 @@ class ModelDeployment:
     async def __init__(self, model: Mapping[str, Any]) -> None:
         config = configs.from_dict(ModelConfig, model)
         folder = await asyncio.to_thread(model_folder, config.path)
-        self._engine = create_engine(config.engine_config(folder), None)
+        self._engine = create_engine(config.engine_config(folder), mask_factory(folder))
         await self._engine.start()
         self._replica = ModelReplica(self._engine)
         self._watch = asyncio.create_task(self._die_with_the_engine())

@@ -1,0 +1,72 @@
+"""A headless Chromium that types, clicks and waits."""
+
+import time
+
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+_ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,900",
+)
+
+
+class Browser:
+    def __init__(self, timeout_s: float = 60) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for argument in _ARGUMENTS:
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        self._wait = WebDriverWait(
+            self.driver, timeout_s, 0.05, ignored_exceptions=(StaleElementReferenceException,)
+        )
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+
+    def close(self) -> None:
+        self.driver.quit()
+
+    def find(self, selector: str) -> WebElement | None:
+        return next(iter(self.driver.find_elements(By.CSS_SELECTOR, selector)), None)
+
+    def wait_for(self, selector: str) -> WebElement:
+        return self._wait.until(lambda _: self.find(selector))
+
+    def type(self, selector: str, text: str) -> None:
+        self.wait_for(selector)
+        self._wait.until(lambda _: self.find(selector).is_enabled())
+        self.find(selector).send_keys(text)
+
+    def click(self, selector: str) -> None:
+        self._wait.until(lambda _: (e := self.find(selector)) and e.is_enabled())
+        self.find(selector).click()
+
+    def watch_length(self, selector: str, until: int) -> list[int]:
+        """Lengths of an element's text, as it grows, until it stands still above `until`."""
+        lengths: list[int] = []
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s:
+            try:
+                element = self.find(selector)
+                lengths.append(len(element.text) if element else 0)
+            except StaleElementReferenceException:
+                continue
+            if lengths[-1] > until and len(lengths) > 20 and len(set(lengths[-20:])) == 1:
+                return lengths
+            time.sleep(0.02)
+        raise AssertionError(f"the text never settled above {until} characters: {lengths[-5:]}")
+
+    def errors(self) -> list[str]:
+        return [
+            line["message"] for line in self.driver.get_log("browser") if line["level"] == "SEVERE"
+        ]
