@@ -104,7 +104,7 @@ def load(path: str, port: int | None) -> ServeConfig:
     for model in models:
         if model.engine != "remote":
             load_model(model)
-    page = dataclasses.replace(config.page, votes_url=_absolute_sqlite(config.page.votes_url))
+    page = dataclasses.replace(config.page, votes_url=_votes_url(config.page.votes_url, path))
     return dataclasses.replace(config, gateway=gateway, models=models, page=page)
 
 
@@ -113,9 +113,11 @@ def _resolved(model: ModelConfig) -> ModelConfig:
     return dataclasses.replace(model, path=storage.absolute(model.path)) if is_folder else model
 
 
-def _absolute_sqlite(url: str) -> str:
-    """The page runs in another process with another working directory."""
+def _votes_url(url: str, config_path: str) -> str:
+    """With an absolute path: the page runs in another process with another working directory."""
     prefix = "sqlite:///"
+    if not url:
+        return f"{prefix}{os.path.abspath(os.path.dirname(config_path) or '.')}/votes.db"
     path = url.removeprefix(prefix)
     is_relative = url.startswith(prefix) and path and not path.startswith(("/", ":memory:"))
     return prefix + os.path.abspath(path) if is_relative else url

@@ -202,8 +202,8 @@ class PageConfig:
     """questions offered on an empty chat"""
     api_key_env: str = ""
     """environment variable with the key the page uses when the gateway asks for keys"""
-    votes_url: str = "sqlite:///votes.db"
-    """SQLAlchemy URL of the table that keeps votes"""
+    votes_url: str = ""
+    """SQLAlchemy URL of the table that keeps votes; empty: votes.db beside this file"""
     max_input_chars: int = 12_000
     max_turns: int = 50
 
