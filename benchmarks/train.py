@@ -38,6 +38,9 @@ CONTENDERS = {
     "ours, packed": ("train_ours.py", ["--accumulation", "3"]),
     "Trainer, padded": ("train_padded.py", ["--accumulation", "4"]),
     "TRL, packed": ("train_trl.py", ["--accumulation", "3"]),
+    # TRL lays the rows of a pass end to end, and on a CPU attends over all of them: one row a pass
+    # spares it that.
+    "TRL, packed, 1 row": ("train_trl.py", ["--micro-rows", "1", "--accumulation", "12"]),
 }
 
 
@@ -72,12 +75,11 @@ def parse() -> argparse.Namespace:
 def speed(shared: list[str], scratch: str, options: argparse.Namespace) -> dict:
     """Real tokens a second of each contender: median step over all turns."""
     trl = None if options.no_trl else peers.environment("trl-1.16.0", TRL)
-    pythons = {"TRL, packed": trl}
     steps: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     tokens: dict[str, float] = {}
     for turn in range(options.turns):
         for name, (script, extra) in CONTENDERS.items():
-            python = pythons.get(name, sys.executable)
+            python = trl if name.startswith("TRL") else sys.executable
             if python is None:
                 continue
             out = f"{scratch}/{script}-{turn}"

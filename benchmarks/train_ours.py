@@ -18,33 +18,49 @@ from apps.data.packing import best_fit_decreasing
 from apps.train import checkpoint, worker
 from apps.train.config import CheckpointConfig, OptimConfig, RunConfig
 from apps.train.export import read_weights
-from apps.train.loop import Hooks
+from apps.train.loop import Hooks, Loop
 from apps.train.rows import ArrayRows
 from benchmarks.chat_lengths import CUT_TOKENS, conversations
 
-NEVER_S = 1e9
 
-
-def main() -> None:
-    options = parse()
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     config = settings(options)
     rows = packed_rows(options, config.steps * config.global_batch_rows)
-    seen = Seen(options)
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with worker.process_group(backend):
-        worker.work(
-            config,
-            rows,
-            hooks=Hooks(on_step=seen.step, on_event=seen.event),
-            random_weights=options.random_weights,
-        )
+    seen = Seen(options.stop_after)
+    hooks = Hooks(on_step=seen.step, on_event=seen.event)
+    with worker.process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"):
+        if options.interval_steps or options.default_interval:
+            worker.work(config, rows, hooks=hooks)
+        else:
+            without_checkpoints(config, rows, hooks, options.random_weights)
         digest = weights_digest(config.out) if options.digest else None
-    print(json.dumps({**seen.summary(), "weights": digest}), flush=True)
+    found = {**seen.summary(), "weights": digest}
+    print(json.dumps(found), flush=True)
+    return found
 
 
-def parse() -> argparse.Namespace:
+def without_checkpoints(
+    config: RunConfig, rows: ArrayRows, hooks: Hooks, random_weights: bool
+) -> None:
+    """The bare loop: a checkpoint of a 7B model is 80 GB that no benchmark of speed wants."""
+    device = worker.rank_device(config)
+    worker.configure_torch(config)
+    strategy = worker.make_strategy(config, device, rows.row_tokens, random_weights=random_weights)
+    Loop(
+        config=config,
+        order=worker.run_order(config, len(rows)),
+        train_rows=rows,
+        val_rows=None,
+        strategy=strategy,
+        meter=worker.make_meter(config, strategy, rows.row_tokens),
+        hooks=hooks,
+    ).run()
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder with config.json (and weights)")
     parser.add_argument("--scale", type=float, default=1.0, help="length scale, 1 is 2,048 tokens")
@@ -56,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--activation-checkpointing", default="none")
     parser.add_argument("--optimizer-state", default="fp32", help="fp32, bf16 or int8 moments")
     parser.add_argument("--wrap", default="root", help="FSDP units: layer or root")
+    parser.add_argument("--cpu-offload", action="store_true", help="state in host memory")
     parser.add_argument("--compile", action="store_true", help="torch.compile each layer")
     parser.add_argument("--random-weights", action="store_true", help="do not read weights")
     parser.add_argument("--out", required=True, help="run folder; an earlier run is resumed")
@@ -64,11 +81,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--stop-after", type=int, help="exit without cleaning up after this step")
     parser.add_argument("--digest", action="store_true", help="report a digest of the weights")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def settings(options: argparse.Namespace) -> RunConfig:
-    never = options.interval_steps is None and not options.default_interval
     return RunConfig(
         base=options.model,
         data="",
@@ -82,10 +98,9 @@ def settings(options: argparse.Namespace) -> RunConfig:
         activation_checkpointing=options.activation_checkpointing,
         compile=options.compile,
         deterministic=options.deterministic,
+        cpu_offload=options.cpu_offload,
         optim=OptimConfig(lr=2e-5, state=options.optimizer_state),
-        checkpoint=CheckpointConfig(
-            interval_s=NEVER_S if never else None, interval_steps=options.interval_steps
-        ),
+        checkpoint=CheckpointConfig(interval_steps=options.interval_steps),
     )
 
 
@@ -113,8 +128,8 @@ def packed_rows(options: argparse.Namespace, num_rows: int) -> ArrayRows:
 class Seen:
     """What the hooks saw of the run."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._stop_after = options.stop_after
+    def __init__(self, stop_after: int | None) -> None:
+        self._stop_after = stop_after
         self._records: list[dict[str, Any]] = []
         self._ends_s: list[float] = []
         self._stalls_s: list[float] = []

@@ -9,7 +9,6 @@ import argparse
 import json
 import time
 from itertools import pairwise
-from types import SimpleNamespace
 
 import torch
 from transformers import (
@@ -76,7 +75,7 @@ def arguments(options, out: str, **changes) -> dict:
     }
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder with config.json (and weights)")
     parser.add_argument("--scale", type=float, default=1.0, help="length scale, 1 is 2,048 tokens")
@@ -88,7 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--random-weights", action="store_true", help="do not read weights")
     parser.add_argument("--out", required=True, help="scratch folder")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def load_model(options: argparse.Namespace) -> torch.nn.Module:
@@ -100,16 +99,17 @@ def load_model(options: argparse.Namespace) -> torch.nn.Module:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def report(times: StepTimes, num_tokens: int, steps: int) -> None:
+def report(times: StepTimes, num_tokens: float, steps: int) -> dict:
     """One JSON line: the time of each step but the first, and real tokens a step on average."""
     step_s = [b - a for a, b in pairwise(times.ends_s)]
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    result = SimpleNamespace(step_s=step_s, tokens_per_step=num_tokens / steps, memory_bytes=peak)
-    print(json.dumps(vars(result)), flush=True)
+    found = {"step_s": step_s, "tokens_per_step": num_tokens / steps, "memory_bytes": peak}
+    print(json.dumps(found), flush=True)
+    return found
 
 
-def main() -> None:
-    options = parse()
+def main(argv: list[str] | None = None) -> dict:
+    options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     model = load_model(options)
@@ -123,7 +123,7 @@ def main() -> None:
         callbacks=[times],
     )
     trainer.train()
-    report(times, sum(len(c.ids) for c in items), options.steps)
+    return report(times, sum(len(c.ids) for c in items), options.steps)
 
 
 if __name__ == "__main__":

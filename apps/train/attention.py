@@ -111,7 +111,7 @@ def _varlen(
         longest,
         scale=scaling,
         window_size=(-1, 0),
-        enable_gqa=grouped,
+        **({"enable_gqa": True} if grouped else {}),  # new in torch 2.12
     )
     return out_NHD.unflatten(0, (B, T))
 

@@ -102,7 +102,7 @@ def make_strategy(
     config: RunConfig, device: torch.device, row_tokens: int, *, random_weights: bool = False
 ) -> Strategy:
     """The base model, sharded and filled with its weights."""
-    folder = model.fetch_base(config.base)
+    folder = config.base if random_weights else model.fetch_base(config.base)
     causal_lm = model.build_on_meta(model.read_config(folder, config.rope, row_tokens))
     if config.adapter == "lora":
         adapter.inject(causal_lm, config.lora)

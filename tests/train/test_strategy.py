@@ -1,7 +1,7 @@
-"""The training model against plain transformers: packing changes neither loss nor gradients.
+"""The FSDP2 strategy against plain transformers: gradients, and updates however a step is cut.
 
-Packed rows go through the real FSDP2 strategy on one rank, in fp32; the reference is an untouched
-LlamaForCausalLM with its own SDPA attention, one conversation at a time, no padding.
+(The attention alone is in test_attention.py.) The reference is an untouched LlamaForCausalLM with
+its own SDPA attention, one conversation at a time, no padding; fp32.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from apps.common.conversation import Message
 from apps.common.templates import NAMED, load_template
 from apps.common.tokenizer import break_control_tokens, load_tokenizer
-from apps.train import attention, worker
+from apps.train import worker
 from apps.train.config import OptimConfig, RunConfig
 from apps.train.loss import IGNORE
 from apps.train.rows import ArrayRows, micro_batch
@@ -98,17 +98,6 @@ def gradients(strategy: FsdpStrategy) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.full_tensor().clone() for name, parameter in named}
 
 
-def test_loss_equals_plain_transformers_on_one_conversation(base, strategy):
-    rows = ArrayRows(
-        ids=some_rows().ids[:1], loss_mask=some_rows().loss_mask[:1], lengths=[[ROW_TOKENS]]
-    )
-    (ids, labels), *_ = conversations(rows)
-    theirs = plain_model(base)(input_ids=ids, labels=labels).loss
-    batch = micro_batch(rows, np.array([0]), CPU)
-    ours = strategy.loss(batch, 1 / supervised_tokens(labels))
-    torch.testing.assert_close(ours, theirs)
-
-
 def test_packed_loss_and_gradients_equal_the_conversations_apart(base, strategy):
     rows = some_rows()
     apart = plain_model(base)
@@ -129,34 +118,6 @@ def test_packed_loss_and_gradients_equal_the_conversations_apart(base, strategy)
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], msg=lambda m, n=name: f"{n}: {m}")
-
-
-def test_packed_logits_equal_the_conversations_apart(base):
-    rows = some_rows(seed=1)
-    batch = micro_batch(rows, np.arange(len(rows)), CPU)
-    packed_model = plain_model(base)
-    packed_model.set_attn_implementation(attention.NAME)
-    apart = plain_model(base)
-    with torch.no_grad():
-        packed = packed_model(
-            input_ids=batch.ids_BT,
-            position_ids=batch.position_ids_BT,
-            use_cache=False,
-            **batch.attention,
-        ).logits
-        packed = torch.cat([packed[i, : sum(rows.lengths[i])] for i in range(len(rows))])
-        alone = [apart(input_ids=ids).logits[0] for ids, _ in conversations(rows)]
-    torch.testing.assert_close(packed, torch.cat(alone))
-
-
-def test_another_conversation_in_the_row_changes_nothing(strategy):
-    rows = some_rows(seed=2, num_rows=1)
-    rows.lengths[0] = [10, 9]
-    rows.loss_mask[0, :10] = False
-    before = strategy.loss(micro_batch(rows, np.array([0]), CPU), 1.0)
-    rows.ids[0, :10] = (rows.ids[0, :10] + 7) % VOCAB
-    after = strategy.loss(micro_batch(rows, np.array([0]), CPU), 1.0)
-    assert torch.equal(before, after)
 
 
 def test_a_row_without_loss_adds_nothing(strategy):

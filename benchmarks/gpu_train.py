@@ -1,0 +1,213 @@
+"""Full fine-tuning speed of LLaMA-7B and 13B shapes on one GPU, against a padded Trainer.
+
+    python benchmarks/gpu_train.py [--shapes llama-7b llama-13b] [--out gpu_train.json]
+    python benchmarks/gpu_train.py --dry-run          # a tiny shape on the CPU: does it all run?
+
+Random weights, rows of 2,048 tokens, bf16, no Ray. Tries the settings below that the plan says fit
+the card, fastest first, and keeps the best; the Trainer has the published recipe (bf16 autocast,
+fp32 AdamW, gradient checkpointing, `padding="max_length"`). Bars on one H200: 7B >= 50 % MFU (by
+6N + 12 L d s over 989 TFLOP/s), >= 1.7 x the Trainer's real tokens a second. Needs the packages of
+requirements.txt less ray, gradio and what serves; runs with torch 2.11 and transformers 5.17 too.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from apps.train import flops, hardware, memory
+from apps.train.shape import KNOWN, ModelShape
+from benchmarks import chat_lengths, peers, train_ours, train_padded
+
+HERE = Path(__file__).parent
+ROW_TOKENS = 2048
+TRIES = 3
+STEPS, WARMUP_STEPS = 10, 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One way to run the loop."""
+
+    micro_rows: int
+    checkpointing: memory.Checkpointing = "none"
+    state: memory.OptimizerState = "fp32"
+    cpu_offload: bool = False
+
+    def arguments(self) -> list[str]:
+        flags = ["--micro-rows", str(self.micro_rows), "--optimizer-state", self.state]
+        flags += ["--activation-checkpointing", self.checkpointing]
+        return [*flags, "--cpu-offload"] if self.cpu_offload else flags
+
+    def __str__(self) -> str:
+        offload = ", offload" if self.cpu_offload else ""
+        return f"{self.micro_rows} rows, recompute {self.checkpointing}, {self.state}{offload}"
+
+
+# Fastest first, by torchtitan's and llm-foundry's tables: recompute little, then shrink the state.
+SETTINGS = [
+    Setting(micro_rows=8),
+    Setting(micro_rows=4),
+    Setting(micro_rows=2),
+    Setting(micro_rows=1),
+    Setting(micro_rows=4, checkpointing="selective"),
+    Setting(micro_rows=8, checkpointing="full"),
+    Setting(micro_rows=4, state="bf16"),
+    Setting(micro_rows=2, state="int8"),
+    Setting(micro_rows=4, checkpointing="selective", state="int8"),
+    Setting(micro_rows=1, checkpointing="full", state="int8"),
+    Setting(micro_rows=2, checkpointing="full", cpu_offload=True),
+]
+
+
+def main(argv: list[str] | None = None) -> dict:
+    options = parse(argv)
+    if not options.dry_run and not torch.cuda.is_available():
+        sys.exit("gpu_train.py needs a CUDA device; --dry-run tries it on the CPU")
+    names = ["debug"] if options.dry_run else options.shapes
+    with tempfile.TemporaryDirectory() as scratch:
+        results = {name: measure(name, scratch, options) for name in names}
+    for name, result in results.items():
+        table(name, result)
+    if options.out:
+        Path(options.out).write_text(json.dumps(results, indent=2))
+    return results
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", nargs="+", default=["llama-7b", "llama-13b"])
+    parser.add_argument("--dry-run", action="store_true", help="a tiny shape on the CPU, 3 steps")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--no-padded", action="store_true", help="leave the Trainer out")
+    parser.add_argument("--out", help="JSON file to write")
+    return parser.parse_args(argv)
+
+
+def measure(name: str, scratch: str, options: argparse.Namespace) -> dict:
+    """Our best setting and the Trainer's rate for one shape."""
+    shape = KNOWN[name]
+    model = write_shape(shape, Path(scratch) / name)
+    card = None if options.dry_run else this_gpu()
+    shared = ["--model", model, "--bf16", "--random-weights", "--out", f"{scratch}/{name}-out"]
+    shared += ["--scale", "0.03125", "--steps", "3"] if options.dry_run else ["--steps", str(STEPS)]
+    tried = []
+    for setting in fitting(shape, card):
+        flags = [*setting.arguments(), "--accumulation", str(max(16 // setting.micro_rows, 2))]
+        flags += ["--wrap", "layer"]
+        flags += [] if options.no_compile or options.dry_run else ["--compile"]
+        tried.append(contender("train_ours", [*shared, *flags], shape, card, str(setting)))
+    padded = None
+    if not options.no_padded:
+        flags = ["--micro-rows", "4", "--accumulation", "2", "--gradient-checkpointing"]
+        padded = contender("train_padded", [*shared, *flags], shape, card, "published recipe")
+    done = [r for r in tried if "tokens_per_s" in r]
+    best = max(done, key=lambda r: r["tokens_per_s"], default=None)
+    return {
+        "gpu": card.name if card else "CPU",
+        "torch": torch.__version__,
+        "lengths": chat_lengths.lengths()[1],
+        "ours": best,
+        "tried": tried,
+        "padded": padded,
+    }
+
+
+def fitting(shape: ModelShape, card: hardware.Accelerator | None) -> list[Setting]:
+    """The first settings whose memory, by the plan, the card has."""
+    if card is None:
+        return [Setting(micro_rows=2)]
+    found = []
+    for setting in SETTINGS:
+        setup = memory.Setup(
+            world_size=1,
+            row_tokens=ROW_TOKENS,
+            micro_batch_rows=setting.micro_rows,
+            accumulation=2,
+            activation_checkpointing=setting.checkpointing,
+            optimizer_state=setting.state,
+            cpu_offload=setting.cpu_offload,
+        )
+        if memory.fits(shape, setup, card):
+            found.append(setting)
+    return found[:TRIES]
+
+
+def this_gpu() -> hardware.Accelerator:
+    name = torch.cuda.get_device_name()
+    known = hardware.recognise(name)
+    if known is None:
+        sys.exit(f"{name} is not in apps/train/hardware.py; add its memory and peak there")
+    return known
+
+
+def contender(script: str, arguments: list[str], shape: ModelShape, card, setting: str) -> dict:
+    """Rate, MFU and memory of one run; of a failed one, why."""
+    try:
+        found = run(script, arguments, in_process=card is None)
+    except Exception:
+        return {"setting": setting, "error": traceback.format_exc(limit=1)}
+    steps = found["step_s"][WARMUP_STEPS if card else 0 :]
+    rate = found["tokens_per_step"] / statistics.median(steps)
+    result = {"setting": setting, "tokens_per_s": rate, "memory_gb": found["memory_bytes"] / 1e9}
+    if card is not None and card.peak_flops:
+        nominal = flops.nominal_flops_per_token(shape, ROW_TOKENS)
+        result["mfu"] = flops.mfu(rate, nominal, card.peak_flops)
+        if found.get("mfu_packed"):
+            result["mfu_packed"] = statistics.median(found["mfu_packed"][WARMUP_STEPS:])
+    return result
+
+
+def run(script: str, arguments: list[str], *, in_process: bool) -> dict:
+    """A process of its own for each run, so that none inherits another's GPU memory."""
+    if in_process:
+        return {"train_ours": train_ours, "train_padded": train_padded}[script].main(arguments)
+    text = peers.run(sys.executable, HERE / f"{script}.py", *arguments)
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def write_shape(shape: ModelShape, folder: Path) -> str:
+    """A folder with the config of a LLaMA of this shape and no weights."""
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        vocab_size=shape.vocab_size,
+        tie_word_embeddings=shape.tied_embeddings,
+        max_position_embeddings=shape.context_tokens,
+    )
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+def table(name: str, result: dict) -> None:
+    ours, padded = result["ours"], result["padded"]
+    print(f"{name} on {result['gpu']}, torch {result['torch']}, lengths: {result['lengths']}")
+    if ours and padded and "tokens_per_s" in padded:
+        print(f"  ours / padded Trainer  {ours['tokens_per_s'] / padded['tokens_per_s']:.2f} x")
+    for label, row in [("tried", r) for r in result["tried"]] + [("padded", padded)]:
+        if row is None:
+            continue
+        if "error" in row:
+            print(f"  {label:<8}{row['setting']}: failed, {row['error'].splitlines()[-1]}")
+            continue
+        mfu = f", {row['mfu']:.1%} MFU" if "mfu" in row else ""
+        mfu += f" ({row['mfu_packed']:.1%} by true attention)" if "mfu_packed" in row else ""
+        print(
+            f"  {label:<8}{row['setting']}: {row['tokens_per_s']:,.0f} real tokens/s{mfu}, "
+            f"{row['memory_gb']:.1f} GB"
+        )
+
+
+if __name__ == "__main__":
+    main()
