@@ -1,0 +1,200 @@
+"""One tiny artifact per contract, in artifacts/: what every writer writes and every reader reads.
+
+A change of format shows here first: the stored files are read as a user's older files would be.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from jsonschema import Draft202012Validator
+
+from apps.common import packs, schema
+from apps.common.cli import run
+from apps.common.conversation import check_template
+from apps.common.events import Reporter
+from apps.common.templates import load_template, write_template
+from apps.common.tokenizer import load_tokenizer
+
+ARTIFACTS = Path(__file__).parent / "artifacts"
+TOKENIZER = str(ARTIFACTS / "tokenizer")
+EVALUATION = ARTIFACTS / "evaluation"
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_valid(records: list[dict], json_schema: dict) -> None:
+    Draft202012Validator.check_schema(json_schema)
+    assert records
+    for record in records:
+        Draft202012Validator(json_schema).validate(record)
+
+
+def pack_folder(source: str, out: Path) -> packs.Pack:
+    from apps.data import pack
+    from apps.data.config import PackConfig
+    from apps.data.units import run_serially
+
+    config = PackConfig(
+        inputs=(source,), tokenizer=TOKENIZER, out=str(out), max_length=256, val_percent=0
+    )
+    pack.run_pack(pack.prepare(config), Reporter("json"), run_serially)
+    return packs.open_pack(str(out))
+
+
+def test_clean_writes_the_conversations_contract_and_pack_reads_it(tmp_path):
+    from apps.data import clean
+    from apps.data.config import CleanConfig
+
+    config = CleanConfig(inputs=(str(ARTIFACTS / "dump.json"),), out=str(tmp_path / "clean"))
+    clean.run(*clean.prepare(config), Reporter("json"))
+    written = pq.read_table(tmp_path / "clean" / "part-00000.parquet")
+    stored = pq.read_table(ARTIFACTS / "clean" / "part-00000.parquet")
+    assert written.schema.equals(schema.CONVERSATIONS)
+    assert stored.schema.equals(schema.CONVERSATIONS)
+    assert written.to_pylist() == stored.to_pylist()
+    ledger = json.loads((tmp_path / "clean" / schema.LEDGER_NAME).read_text())
+    assert ledger["records"]["input"] == 3
+    for source in (ARTIFACTS / "clean", tmp_path / "clean"):
+        opened = pack_folder(str(source), tmp_path / f"pack-{source.parent.name}")
+        assert opened.info.splits["train"].num_segments == 2
+
+
+def test_pack_writes_the_rows_contract_and_training_reads_it(tmp_path):
+    from apps.train.rows import PackRows
+
+    stored = packs.open_pack(str(ARTIFACTS / "pack"))
+    stored.verify()
+    written = pack_folder(str(ARTIFACTS / "clean"), tmp_path / "pack")
+    for opened in (stored, written):
+        shard = pq.read_table(Path(opened.uri) / "train" / "00000.parquet")
+        assert shard.schema.equals(schema.packed_schema(256))
+        rows = PackRows(opened.split("train"), opened.info.pad_id)
+        assert rows.row_tokens == 256
+        assert rows.supervised.sum() == opened.info.splits["train"].num_supervised_tokens
+        ids, mask, lengths = rows.row(0)
+        assert sum(lengths) <= 256
+        assert (ids[sum(lengths) :] == opened.info.pad_id).all()
+        assert not mask[sum(lengths) :].any()
+    assert written.info.digest == stored.info.digest
+    saved = json.loads((ARTIFACTS / "pack" / "pack.json").read_text())
+    assert saved == json.loads(json.dumps(stored.info.to_dict()))
+
+
+def test_packed_ids_are_those_of_the_exported_template(tmp_path):
+    from transformers import AutoTokenizer
+
+    shutil.copytree(TOKENIZER, tmp_path / "model")
+    opened = packs.open_pack(str(ARTIFACTS / "pack"))
+    write_template(str(tmp_path / "model"), opened.info.template)
+    exported = AutoTokenizer.from_pretrained(tmp_path / "model")
+    rows = opened.split("train").rows([0, 1])
+    packed = [
+        tuple(ids[: lengths[0]].tolist())
+        for ids, lengths in zip(rows.input_ids, rows.lengths, strict=True)
+    ]
+    conversations = pq.read_table(ARTIFACTS / "clean" / "part-00000.parquet")["messages"]
+    expected = [
+        tuple(exported.apply_chat_template(messages, return_dict=False))
+        for messages in conversations.to_pylist()
+    ]
+    assert sorted(packed) == sorted(expected)
+
+
+def test_serving_takes_template_and_stop_tokens_from_the_model_folder(tmp_path):
+    from apps.serve.config import ModelConfig
+    from apps.serve.models import load_model
+
+    folder = tmp_path / "model"
+    shutil.copytree(TOKENIZER, folder)
+    opened = packs.open_pack(str(ARTIFACTS / "pack"))
+    tokenizer = load_tokenizer(TOKENIZER)
+    assert tokenizer.digest == opened.info.tokenizer_digest
+    write_template(str(folder), opened.info.template)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 300}))
+    served = load_model(ModelConfig(name="tuned", path=str(folder)))
+    check_template(load_template(str(folder)), tokenizer)
+    assert served.eos_token_ids == {tokenizer.backend.token_to_id("</s>")}
+    prompt = served.encode_chat(
+        [{"role": "user", "content": "Was ist 2+2?"}],
+        add_generation_prompt=True,
+        continue_final_message=False,
+        tools=None,
+    )
+    row = opened.split("train").rows([1])
+    first = int(np.argmax(row.loss_mask[0]))
+    assert prompt == row.input_ids[0, :first].tolist()
+
+
+def test_questions_and_answers_keep_their_contract(tmp_path):
+    from apps.data.sample import SampleConfig, write_sample
+    from apps.eval.answers import Answer, load_all
+    from apps.eval.questions import dump_questions, load_questions
+
+    questions = load_questions(str(EVALUATION / "questions.jsonl"))
+    assert_valid(lines(EVALUATION / "questions.jsonl"), schema.QUESTION)
+    written = [json.loads(line) for line in dump_questions(questions).splitlines()]
+    assert written == lines(EVALUATION / "questions.jsonl")
+    write_sample(SampleConfig(out=str(tmp_path), conversations=50, questions=5), Reporter("json"))
+    assert_valid(lines(tmp_path / "questions.jsonl"), schema.QUESTION)
+    answers = load_all(str(EVALUATION), questions)
+    for model in ("base", "tuned"):
+        stored = lines(EVALUATION / "answers" / f"{model}.jsonl")
+        assert_valid(stored, schema.ANSWER)
+        answer = answers[model]["capital"]
+        assert isinstance(answer, Answer)
+        assert json.loads(answer.to_json()) == stored[0]
+
+
+def test_stored_judgments_keep_their_contract(tmp_path):
+    from apps.eval.judgments import contests, load_judgments
+    from apps.eval.plan import parse_record
+
+    raw = lines(EVALUATION / "judgments" / "raw.jsonl")
+    parsed = lines(EVALUATION / "judgments" / "parsed-1.jsonl")
+    assert_valid(raw, schema.JUDGMENT)
+    assert_valid(parsed, schema.PARSED)
+    assert [parse_record(record) for record in raw] == parsed
+    (contest,) = contests(load_judgments(str(EVALUATION)))
+    assert (contest.models, contest.outcome) == (("base", "tuned"), 0.0)
+
+
+@pytest.mark.ray
+def test_judging_writes_the_judgments_contract(tmp_path, ray_session, monkeypatch):
+    from apps.eval.__main__ import COMMANDS
+
+    monkeypatch.setenv("RAY_ADDRESS", ray_session.address)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    folder = tmp_path / "evaluation"
+    shutil.copytree(EVALUATION, folder, ignore=shutil.ignore_patterns("judgments"))
+    assert run("apps.eval", COMMANDS, ["judge", str(folder), "--log-format", "json"]) == 0
+    (parsed,) = (folder / "judgments").glob("parsed-*.jsonl")
+    assert_valid(lines(folder / "judgments" / "raw.jsonl"), schema.JUDGMENT)
+    assert_valid(lines(parsed), schema.PARSED)
+
+
+def test_votes_keep_their_contract(tmp_path):
+    from apps.serve.page.votes import VoteStore, new_battle_id
+
+    battle = {
+        "battle_id": new_battle_id(),
+        "session": "s",
+        "models": ("base", "tuned"),
+        "verdict": "right",
+        "blind": True,
+        "conversations": ([{"role": "user", "content": "hi"}], []),
+        "settings": {"temperature": 0.7},
+    }
+    store = VoteStore(f"sqlite:///{tmp_path}/votes.db")
+    assert (store.add(**battle), store.add(**battle)) == (True, False)
+    (vote,) = store.all()
+    store.close()
+    columns = set(vote.__table__.columns.keys())
+    assert columns >= {"battle_id", "created", "left_model", "right_model", "verdict", "blind"}
+    assert (vote.left_model, vote.verdict) == ("base", "right")
+    assert vote.left == [{"role": "user", "content": "hi"}]
