@@ -107,7 +107,8 @@ async def complete(
     except openai.APIConnectionError as error:
         # The connection may have broken after the request was served.
         broke_late = "connect" not in type(error.__cause__).__name__.lower()
-        raise CallFailure("unavailable", f"connection failed: {error}", broke_late) from None
+        cause = error.__cause__ or error
+        raise CallFailure("unavailable", f"connection failed: {cause}", broke_late) from None
     except (openai.APIError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise CallFailure("unavailable", f"not a chat completion: {error}", True) from None
 

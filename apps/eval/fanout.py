@@ -25,6 +25,9 @@ from apps.eval.limits import RateGate
 from apps.eval.offline import is_offline, respond
 from apps.eval.plan import remaining
 
+OnProgress = Callable[[int, float, dict[str, float]], None]
+"""(responses stored in this run, US dollars spent in all runs, the gate's state)"""
+
 POLL_S = 0.25
 TASK_CPUS = 0.25
 TASK_TRIES = 3
@@ -95,8 +98,8 @@ def _offline_reply(call: Call) -> Reply:
     )
 
 
-def run(job: Job, on_progress: Callable[[int, float], None]) -> Outcome:
-    """Makes all calls of a job on the connected Ray; `on_progress(stored, spent_usd)`."""
+def run(job: Job, on_progress: OnProgress) -> Outcome:
+    """Makes all calls of a job on the connected Ray."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     gate = GateActor.options(scheduling_strategy=here).remote(job.limits)
     journal = JournalActor.options(scheduling_strategy=here).remote(job.directory, job.max_usd)
@@ -106,16 +109,15 @@ def run(job: Job, on_progress: Callable[[int, float], None]) -> Outcome:
         left = remaining(job.calls, read_raw(job.directory), job.persistence.max_asks)
         tallies = _run_tasks(replace(job, calls=tuple(left)), gate, journal, on_progress)
         stored, spent_usd = _get(journal.state.remote())
-        on_progress(stored, spent_usd)
-        return Outcome(tally=_sum(tallies), spent_usd=spent_usd, gate=ray.get(gate.state.remote()))
+        state = _get(gate.state.remote())
+        on_progress(stored, spent_usd, state)
+        return Outcome(tally=_sum(tallies), spent_usd=spent_usd, gate=state)
     finally:
         ray.kill(gate)
         ray.kill(journal)
 
 
-def _run_tasks(
-    job: Job, gate: Any, journal: Any, on_progress: Callable[[int, float], None]
-) -> list[Tally]:
+def _run_tasks(job: Job, gate: Any, journal: Any, on_progress: OnProgress) -> list[Tally]:
     settings = ray.put(replace(job, calls=()))
     running: dict[Any, tuple[str, Sequence[Call], int]] = {}
 
@@ -129,7 +131,7 @@ def _run_tasks(
     try:
         while running:
             done, _ = ray.wait([*running], timeout=POLL_S)
-            on_progress(*_get(journal.state.remote()))
+            on_progress(*_get(journal.state.remote()), _get(gate.state.remote()))
             for task in done:
                 holder, calls, tries = running.pop(task)
                 try:

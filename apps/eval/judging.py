@@ -228,9 +228,10 @@ def _make_calls(
 
         seen = 0
 
-        def on_progress(stored: int, spent_usd: float) -> None:
+        def on_progress(stored: int, spent_usd: float, gate: dict[str, float]) -> None:
             nonlocal seen
-            bar.advance(stored - seen, usd=round(spent_usd, 4))
+            trouble = {name: gate[name] for name in ("errors", "rate_limited") if gate[name]}
+            bar.advance(stored - seen, usd=round(spent_usd, 4), **trouble)
             seen = stored
 
         outcome = fanout.run(job, on_progress)

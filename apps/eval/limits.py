@@ -25,6 +25,8 @@ MIN_RATE_SHARE = 0.02
 DEFAULT_PAUSE_S = 2.0
 CUT_COOLDOWN_S = 5.0
 FAILURES_TO_OPEN = 24
+# An endpoint that has never answered is more likely mistyped than down.
+FIRST_OUTAGE_S = 45.0
 MAX_BREAK_S = 60.0
 
 
@@ -166,7 +168,8 @@ class RateGate:
 
     def _check_outage(self, failures: int) -> None:
         outage_s = max(self._paused_until_s, self._clock()) - self._last_ok_s
-        if failures >= FAILURES_TO_OPEN and outage_s > self._limits.max_outage_s:
+        patience_s = self._limits.max_outage_s if self.num_ok else FIRST_OUTAGE_S
+        if failures >= FAILURES_TO_OPEN and outage_s > patience_s:
             raise CriaError(
                 f"the judge's endpoint has answered nothing for {outage_s:.0f} s ({failures} calls "
                 "failed in a row or were rate-limited); what is stored stays stored: run the same "

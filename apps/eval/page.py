@@ -1,13 +1,21 @@
-"""report.html: one file, no network, readable on a phone, in light and dark."""
+"""report.html: one file, no network, readable on a phone, in light and dark.
 
-import html
+Figures and charts are drawn here, so that they show without scripts; the questions are data that
+the page's script fills in when one is opened. Answers are untrusted: they are escaped here, and
+enter the page as text, never as HTML, there.
+"""
+
 import json
 from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
 from typing import Any
 
+from apps.eval import sections
 from apps.eval.answers import Answer
 from apps.eval.judgments import Judgment
-from apps.eval.questions import Question
+from apps.eval.offline import LABEL
+from apps.eval.questions import Question, is_correct
 
 
 def render(
@@ -16,17 +24,131 @@ def render(
     answers: Mapping[str, Mapping[str, Answer]],
     judgments: Sequence[Judgment],
 ) -> str:
-    rows = "".join(
-        f"<h3>{html.escape(q.turns[0])}</h3>"
-        + "".join(
-            f"<p><b>{html.escape(name)}</b> {html.escape(made[q.question_id].turn_texts[0])}</p>"
-            for name, made in answers.items()
-            if q.question_id in made
-        )
-        for q in questions
-    )
-    text = html.escape(json.dumps(figures, indent=2))
+    """The whole page as text."""
+    models = list(figures["models"])
+    body = [
+        _header(figures),
+        "<main>",
+        sections.cards(figures),
+        sections.accuracy(figures, models),
+        *(sections.protocol(name, figures, models) for name in figures["protocols"]),
+        _questions(figures),
+        sections.references(figures),
+        sections.contamination(figures),
+        sections.manifest(figures),
+        "</main>",
+        f"<footer>Made by Cria, {escape(figures['created'])}. One file: keep it, mail it.</footer>",
+    ]
+    data = _data(figures, questions, answers, judgments)
     return (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(figures['title'])}</title>"
-        f"<h1>{html.escape(figures['title'])}</h1><pre>{text}</pre>{rows}"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(figures['title'])}</title><style>{_asset('page.css')}</style></head><body>"
+        f'{"".join(body)}<script type="application/json" id="data">{data}</script>'
+        f"<script>{_asset('page.js')}</script></body></html>"
     )
+
+
+def _asset(name: str) -> str:
+    return files("apps.eval").joinpath(f"data/{name}").read_text(encoding="utf-8")
+
+
+def _header(figures: Mapping[str, Any]) -> str:
+    labels = sorted({label for p in figures["protocols"].values() for label in p["judge_labels"]})
+    count = figures["questions"]["total"]
+    told = f"{count} questions, {len(figures['models'])} models, judged by {', '.join(labels)}."
+    banner = ""
+    if figures["is_offline_judge_used"]:
+        banner = (
+            f'<div class="banner"><b>Not GPT-4.</b> Judged by the {escape(LABEL)}. It tells right '
+            "from wrong only as far as a reference answer does.</div>"
+        )
+    links = [("#top", "Summary")]
+    links += [(f"#{name}", name) for name in figures["protocols"]]
+    links += [("#all-questions", "Questions"), ("#manifest", "Manifest")]
+    menu = "".join(f'<a href="{href}">{escape(text)}</a>' for href, text in links)
+    return (
+        '<header class="top" id="top">'
+        '<button class="button theme" id="theme" aria-label="Switch light and dark">◐</button>'
+        f'<h1>{escape(figures["title"])}</h1><p class="lead">{escape(told)} '
+        f"{escape(figures['created'][:10])}.</p>{banner}<nav>{menu}</nav></header>"
+    )
+
+
+def _questions(figures: Mapping[str, Any]) -> str:
+    options = "".join(
+        f"<option>{escape(name)}</option>" for name in figures["questions"]["per_category"]
+    )
+    return (
+        '<h2 id="all-questions">Every question</h2>'
+        '<p class="lead">Open one to read the answers side by side and what the judge said about '
+        "them. The strip shows who won its judgments.</p>"
+        '<div class="tools"><input id="search" type="search" placeholder="Search questions and '
+        'answers" aria-label="Search"><select id="category" aria-label="Category">'
+        f'<option value="">all categories</option>{options}</select>'
+        '<select id="kind" aria-label="Kind"><option value="">all outcomes</option>'
+        '<option value="split">orders disagree</option><option value="wrong">an answer is wrong'
+        '</option><option value="flagged">suspicious answers</option>'
+        '<option value="unread">unread judgments</option></select>'
+        '<span class="note" id="count"></span></div><div id="questions"></div>'
+    )
+
+
+def _data(
+    figures: Mapping[str, Any],
+    questions: Sequence[Question],
+    answers: Mapping[str, Mapping[str, Answer]],
+    judgments: Sequence[Judgment],
+) -> str:
+    flagged = {name: model["suspicious"] for name, model in figures["models"].items()}
+    record = {
+        "models": list(answers),
+        "turns": max(len(question.turns) for question in questions),
+        "questions": [
+            {
+                "id": question.question_id,
+                "category": question.category,
+                "turns": list(question.turns),
+                "reference": list(question.reference),
+            }
+            for question in questions
+        ],
+        "answers": {
+            name: {
+                question.question_id: _answer(question, made[question.question_id], flagged[name])
+                for question in questions
+                if question.question_id in made
+            }
+            for name, made in answers.items()
+        },
+        "judgments": [_judgment(item) for item in judgments if item.kind == "contest"],
+    }
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    # Inside a script element only these can end or open anything.
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _answer(question: Question, answer: Answer, flagged: Mapping[str, list[str]]) -> dict[str, Any]:
+    checks = [is_correct(question, text, i) for i, text in enumerate(answer.turn_texts)]
+    known = [check for check in checks if check is not None]
+    return {
+        "turns": list(answer.turn_texts),
+        "correct": all(known) if known else None,
+        "flags": flagged.get(question.question_id, []),
+    }
+
+
+def _judgment(item: Judgment) -> dict[str, Any]:
+    return {
+        "q": item.question_id,
+        "protocol": item.protocol,
+        "models": list(item.models),
+        "order": item.order,
+        "repeat": item.repeat,
+        "turn": item.turn,
+        "judge": item.judge,
+        "status": item.status,
+        "scores": list(item.scores) if item.scores else None,
+        "lead": item.lead,
+        "text": item.text,
+    }

@@ -6,13 +6,17 @@ from typing import Any
 
 from apps.common import lineage, storage
 from apps.common.events import Reporter
-from apps.eval import page
+from apps.eval import journal, page, suspicion
 from apps.eval.answers import Answer
+from apps.eval.checks import canary_check, human_agreement
 from apps.eval.config import ReportConfig
 from apps.eval.judging import load_folder
-from apps.eval.judgments import Judgment, load_judgments, require_complete
+from apps.eval.judgments import Judgment, contests, load_judgments, require_complete
+from apps.eval.length_control import controlled
 from apps.eval.offline import LABEL, is_offline
+from apps.eval.parsing import PARSER_VERSION
 from apps.eval.questions import Question
+from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
 from apps.eval.scores import accuracy, protocol_scores
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
@@ -50,39 +54,92 @@ def build(
     judgments: Sequence[Judgment],
 ) -> dict[str, Any]:
     """report.json: every figure of the page."""
+    earlier = load_judgments(config.previous) if config.previous else []
     protocols = {}
     for name in dict.fromkeys(item.protocol for item in judgments):
         mine = [item for item in judgments if item.protocol == name]
-        protocols[name] = protocol_scores(
-            mine, questions, answers, config.baseline, config.num_resamples, config.seed
-        )
-        protocols[name]["judge_labels"] = [
-            LABEL if is_offline(judge) else judge for judge in protocols[name]["judges"]
-        ]
+        before = [item for item in earlier if item.protocol == name]
+        protocols[name] = {
+            **protocol_scores(
+                mine, questions, answers, config.baseline, config.num_resamples, config.seed
+            ),
+            "judge_labels": [
+                LABEL if is_offline(judge) else judge
+                for judge in sorted({item.judge for item in mine})
+            ],
+            "canaries": canary_check(mine, before),
+            **_options(config, mine, answers),
+        }
+    categories = dict.fromkeys(question.category for question in questions)
     return {
         "title": config.title,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "is_offline_judge_used": any(is_offline(item.judge) for item in judgments),
+        "usd": sum(record["usd"] for record in journal.read_raw(config.dir)),
         "questions": {
             "total": len(questions),
             "per_category": {
                 category: sum(question.category == category for question in questions)
-                for category in dict.fromkeys(question.category for question in questions)
+                for category in categories
             },
         },
-        "models": {
-            name: {
-                "answers": len(made),
-                "mean_answer_chars": _mean_chars(made),
-                "accuracy": accuracy(questions, made),
-            }
-            for name, made in answers.items()
-        },
+        "models": {name: _model(questions, made) for name, made in answers.items()},
         "protocols": protocols,
-        "lineage": lineage.collect(inputs={}, config=config),
+        "reference_tables": _reference_tables() if config.reference_set else None,
+        "contamination": storage.read_json(config.contamination) if config.contamination else None,
+        "manifest": _manifest(config),
     }
 
 
-def _mean_chars(made: dict[str, Answer]) -> float:
+def _options(
+    config: ReportConfig, judgments: Sequence[Judgment], answers: dict[str, dict[str, Answer]]
+) -> dict[str, Any]:
+    held = contests(item for item in judgments if item.kind == "contest")
+    options: dict[str, Any] = {}
+    if config.length_control and held:
+        options["length_control"] = controlled(held, answers)
+    if config.human and held:
+        options["human_agreement"] = human_agreement(held, config.human)
+    return options
+
+
+def _model(questions: Sequence[Question], made: dict[str, Answer]) -> dict[str, Any]:
     lengths = [sum(len(text) for text in item.turn_texts) for item in made.values()]
-    return sum(lengths) / len(lengths) if lengths else 0.0
+    return {
+        "answers": len(made),
+        "endpoint_models": sorted({item.endpoint_model for item in made.values()}),
+        "mean_answer_chars": sum(lengths) / len(lengths) if lengths else 0.0,
+        "cut_answers": sum("length" in item.finish_reasons for item in made.values()),
+        "accuracy": accuracy(questions, made),
+        "suspicious": suspicion.flags(made),
+    }
+
+
+def _reference_tables() -> list[dict[str, Any]]:
+    published = tabulate(shipped_reviews("published"))
+    pairs = {
+        name: {key: pair[key] for key in ("baseline_total", "vicuna_total", "win", "tie", "loss")}
+        for name, pair in published["pairs"].items()
+    }
+    return [{"name": "published (GPT-4 reviews, 2023-03-30)", "pairs": pairs}, DRAFT_TABLE]
+
+
+def _manifest(config: ReportConfig) -> dict[str, Any]:
+    """What made these figures: judging manifests, and the code that scored them."""
+    folder = journal.judgments_dir(config.dir)
+    names = [name for name in storage.list_dir(folder) if name.startswith("manifest-")]
+    return {
+        "judging": {
+            name.removeprefix("manifest-").removesuffix(".json"): storage.read_json(
+                storage.join(folder, name)
+            )
+            for name in names
+        },
+        "scoring": lineage.collect(
+            inputs={"judgments": storage.digest_file(journal.raw_path(config.dir))},
+            config=config,
+            parser_version=PARSER_VERSION,
+            seed=config.seed,
+            num_resamples=config.num_resamples,
+        ),
+    }

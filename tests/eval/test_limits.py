@@ -90,9 +90,20 @@ async def test_successes_win_the_window_back() -> None:
 async def test_a_long_outage_ends_the_run_and_a_short_one_does_not() -> None:
     clock = Clock()
     made = gate(clock, max_outage_s=600)
+    await made.acquire("t", 1)
+    await made.release("t", "ok")
     for _ in range(FAILURES_TO_OPEN):
         await made.release("t", "error")
     assert await granted_within(made, 1, 1, 0.05) == 0
     clock.jumped_s += 700
     with pytest.raises(CriaError, match="run the same command again"):
         await made.release("t", "error")
+
+
+async def test_an_endpoint_that_never_answered_is_given_up_soon() -> None:
+    clock = Clock()
+    made = gate(clock, max_outage_s=600)
+    clock.jumped_s += 60
+    with pytest.raises(CriaError, match="answered nothing"):
+        for _ in range(FAILURES_TO_OPEN):
+            await made.release("t", "error")

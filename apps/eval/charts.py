@@ -1,0 +1,150 @@
+"""Inline SVG charts. Colours are CSS variables, so that one drawing serves light and dark."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH = 620
+LABEL = 150
+BAR = 22
+GAP = 13
+
+
+def color(models: Sequence[str], model: str) -> str:
+    """The same model has the same colour everywhere on the page."""
+    return f"var(--m{models.index(model) % 8})" if model in models else "var(--faint)"
+
+
+def _svg(height: float, body: Sequence[str], title: str) -> str:
+    label = escape(title, quote=True)
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}">'
+        f"<title>{label}</title>{''.join(body)}</svg>"
+    )
+
+
+def _text(
+    x: float, y: float, text: str, anchor: str = "start", cls: str = "", size: int = 13
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
+        f'class="{cls}">{escape(text)}</text>'
+    )
+
+
+def _short(name: str, length: int = 21) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def bars(
+    values: Mapping[str, float],
+    models: Sequence[str],
+    title: str,
+    top: float,
+    suffix: str = "",
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> str:
+    """Horizontal bars with optional whiskers; `notes` stand after the value."""
+    room = WIDTH - LABEL - 118
+    body = []
+    for row, (name, value) in enumerate(values.items()):
+        y = 6 + row * (BAR + GAP)
+        width = max(1.0, room * min(value, top) / top)
+        body.append(_text(LABEL - 12, y + 15.5, _short(name), "end"))
+        body.append(
+            f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="4" '
+            f'fill="{color(models, name)}" opacity=".9"/>'
+        )
+        end = width
+        if intervals and name in intervals:
+            low, high = (room * min(edge, top) / top for edge in intervals[name])
+            middle = y + BAR / 2
+            body.append(
+                f'<path d="M{LABEL + low:.1f} {middle}H{LABEL + high:.1f}'
+                f"M{LABEL + low:.1f} {middle - 5}v10M{LABEL + high:.1f} {middle - 5}v10"
+                '" stroke="var(--ink)" stroke-width="1.4" fill="none"/>'
+            )
+            end = max(end, high)
+        note = f"  {notes[name]}" if notes and name in notes else ""
+        body.append(_text(LABEL + end + 8, y + 15.5, f"{value:.1f}{suffix}{note}", "start", "", 13))
+    return _svg(8 + len(values) * (BAR + GAP), body, title)
+
+
+def whiskers(rows: Sequence[Mapping[str, float | str]], models: Sequence[str], title: str) -> str:
+    """Ratings as dots with intervals on a common axis."""
+    lows = [float(row["low"]) for row in rows]
+    highs = [float(row["high"]) for row in rows]
+    low, high = min(lows), max(highs)
+    pad = max(10.0, 0.06 * (high - low))
+    low, high = low - pad, high + pad
+    room = WIDTH - LABEL - 70
+
+    def x(value: float) -> float:
+        return LABEL + room * (value - low) / (high - low)
+
+    height = 30 + len(rows) * 34
+    body = []
+    for tick in _ticks(low, high):
+        body.append(f'<path d="M{x(tick):.1f} 4V{height - 22}" class="grid"/>')
+        body.append(_text(x(tick), height - 6, f"{tick:g}", "middle", "soft", 12))
+    for number, row in enumerate(rows):
+        y = 20 + number * 34
+        name, shade = str(row["model"]), color(models, str(row["model"]))
+        body.append(_text(LABEL - 12, y + 4.5, _short(name), "end"))
+        body.append(
+            f'<path d="M{x(float(row["low"])):.1f} {y}H{x(float(row["high"])):.1f}" '
+            f'stroke="{shade}" stroke-width="5" stroke-linecap="round" opacity=".38"/>'
+            f'<circle cx="{x(float(row["rating"])):.1f}" cy="{y}" r="6" fill="{shade}"/>'
+        )
+        body.append(_text(WIDTH - 4, y + 4.5, f"{float(row['rating']):.0f}", "end"))
+    return _svg(height, body, title)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = next(
+        size for size in (10, 20, 50, 100, 200, 500, 1000, 5000, 10**6) if (high - low) / size <= 7
+    )
+    first = int(low // step + 1) * step
+    return [float(tick) for tick in range(first, int(high) + 1, step)]
+
+
+def split_bar(win: int, tie: int, loss: int, title: str) -> str:
+    """Win, tie and loss of a pair as one bar with counts."""
+    total = max(1, win + tie + loss)
+    parts, x = [], 0.0
+    for count, shade, cls in ((win, "--win", "on"), (tie, "--tie", ""), (loss, "--loss", "on")):
+        width = WIDTH * count / total
+        if not count:
+            continue
+        parts.append(f'<rect x="{x:.1f}" width="{width:.1f}" height="30" fill="var({shade})"/>')
+        if width > 26:
+            parts.append(_text(x + width / 2, 20.5, str(count), "middle", cls, 15))
+        x += width
+    return (
+        f'<svg viewBox="0 0 {WIDTH} 30" role="img" aria-label="{escape(title, quote=True)}" '
+        f'style="border-radius:6px">{"".join(parts)}</svg>'
+    )
+
+
+def curve(points: Sequence[Mapping[str, float]], y_name: str, title: str, top: float) -> str:
+    """A line over training steps; `points` hold `step` and `y_name`."""
+    height, left, bottom = 230, 54, 30
+    steps = [point["step"] for point in points]
+    first, span = min(steps), max(1.0, max(steps) - min(steps))
+
+    def place(point: Mapping[str, float]) -> tuple[float, float]:
+        x = left + (WIDTH - left - 60) * (point["step"] - first) / span
+        return x, 12 + (height - bottom - 16) * (1 - point[y_name] / top)
+
+    body = []
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = 12 + (height - bottom - 16) * (1 - share)
+        body.append(f'<path d="M{left} {y:.1f}H{WIDTH - 50}" class="grid"/>')
+        body.append(_text(left - 8, y + 4, f"{share * top:g}", "end", "soft", 12))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))
+    body.append(f'<polyline points="{path}" fill="none" stroke="var(--m0)" stroke-width="2.5"/>')
+    for point in points:
+        x, y = place(point)
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="var(--m0)"/>')
+        body.append(_text(x, height - 8, f"{point['step']:g}", "middle", "soft", 12))
+    return _svg(height, body, title)
