@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH = 620
-LABEL = 150
+WIDTH = 520
+LABEL = 132
 BAR = 22
 GAP = 13
 
@@ -31,7 +31,7 @@ def _text(
     )
 
 
-def _short(name: str, length: int = 21) -> str:
+def _short(name: str, length: int = 17) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
@@ -45,7 +45,7 @@ def bars(
     notes: Mapping[str, str] | None = None,
 ) -> str:
     """Horizontal bars with optional whiskers; `notes` stand after the value."""
-    room = WIDTH - LABEL - 118
+    room = WIDTH - LABEL - 104
     body = []
     for row, (name, value) in enumerate(values.items()):
         y = 6 + row * (BAR + GAP)
@@ -77,7 +77,7 @@ def whiskers(rows: Sequence[Mapping[str, float | str]], models: Sequence[str], t
     low, high = min(lows), max(highs)
     pad = max(10.0, 0.06 * (high - low))
     low, high = low - pad, high + pad
-    room = WIDTH - LABEL - 70
+    room = WIDTH - LABEL - 56
 
     def x(value: float) -> float:
         return LABEL + room * (value - low) / (high - low)
@@ -108,22 +108,15 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in range(first, int(high) + 1, step)]
 
 
-def split_bar(win: int, tie: int, loss: int, title: str) -> str:
-    """Win, tie and loss of a pair as one bar with counts."""
-    total = max(1, win + tie + loss)
-    parts, x = [], 0.0
-    for count, shade, cls in ((win, "--win", "on"), (tie, "--tie", ""), (loss, "--loss", "on")):
-        width = WIDTH * count / total
-        if not count:
-            continue
-        parts.append(f'<rect x="{x:.1f}" width="{width:.1f}" height="30" fill="var({shade})"/>')
-        if width > 26:
-            parts.append(_text(x + width / 2, 20.5, str(count), "middle", cls, 15))
-        x += width
-    return (
-        f'<svg viewBox="0 0 {WIDTH} 30" role="img" aria-label="{escape(title, quote=True)}" '
-        f'style="border-radius:6px">{"".join(parts)}</svg>'
+def split_bar(win: int, tie: int, loss: int) -> str:
+    """Win, tie and loss of a pair as one bar; boxes, not SVG, so that its counts never shrink."""
+    parts = ((win, "win", "wins"), (tie, "tie", "ties"), (loss, "loss", "losses"))
+    boxes = "".join(
+        f'<i class="{cls}" style="flex:{count}" title="{count} {name}">{count}</i>'
+        for count, cls, name in parts
+        if count
     )
+    return f'<div class="split">{boxes}</div>'
 
 
 def curve(points: Sequence[Mapping[str, float]], y_name: str, title: str, top: float) -> str:

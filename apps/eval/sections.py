@@ -109,10 +109,9 @@ def protocol(name: str, figures: Mapping[str, Any], models: Sequence[str]) -> st
         f'<h2 id="{name}">{escape(name)}</h2><p class="lead">{escape(_ABOUT[name])} Judged by '
         f"{escape(judges)}. {_coverage(result['judgments'])}</p>"
     ]
-    quality, ratings = _quality(result, models), _ratings(result, models)
-    both = [part for part in (quality, ratings) if part]
-    parts.append(f'<div class="two">{"".join(both)}</div>' if both else "")
-    parts += [_pairs(result), _matrices(result, models), _categories(result, models)]
+    drawn = [_quality(result, models), _ratings(result, models), _matrix(result, models)]
+    parts.append(f'<div class="two">{"".join(drawn)}</div>')
+    parts += [_pairs(result), _categories(result, models)]
     parts += [_length_control(result), _belief(result, figures)]
     return "".join(parts)
 
@@ -166,9 +165,7 @@ def _pairs(result: Mapping[str, Any]) -> str:
     body = []
     for row in rows:
         first, second = (escape(model) for model in row["models"])
-        bar = charts.split_bar(
-            row["win"], row["tie"], row["loss"], f"{row['win']} wins, {row['tie']} ties"
-        )
+        bar = charts.split_bar(row["win"], row["tie"], row["loss"])
         rate = "&ndash;"
         if row.get("win_rate") is not None:
             rate = f"{100 * row['win_rate']:.1f} %"
@@ -181,8 +178,8 @@ def _pairs(result: Mapping[str, Any]) -> str:
             shown = f"{sums['first']:.1f} : {sums['second']:.1f}" if sums else "&ndash;"
             totals = f"<td class=n>{shown}</td>"
         body.append(
-            f"<tr><td>{first}<br><span class=muted>vs {second}</span></td>"
-            f'<td style="min-width:220px;width:46%">{bar}</td><td class=n>{rate}</td>{totals}'
+            f"<tr><td class=name>{first}<br><span class=muted>vs {second}</span></td>"
+            f"<td class=bar>{bar}</td><td class=n>{rate}</td>{totals}"
             f"<td class=n>{_of(row)}</td></tr>"
         )
     head = "<th class=n>score totals</th>" if has_totals else ""
@@ -193,14 +190,14 @@ def _pairs(result: Mapping[str, Any]) -> str:
     )
 
 
-def _matrices(result: Mapping[str, Any], models: Sequence[str]) -> str:
+def _matrix(result: Mapping[str, Any], models: Sequence[str]) -> str:
     rates = result.get("ratings", {}).get("win_rates")
     if not rates or len(rates) < 3:
         return ""
     order = [row["model"] for row in result["ratings"]["models"]]
     head = "".join(f"<th>{escape(name)}</th>" for name in order)
     rows = "".join(
-        f"<tr><td>{_dot(models, first)}{escape(first)}</td>"
+        f"<tr><td class=name>{_dot(models, first)}{escape(first)}</td>"
         + "".join(_heat(rates[first].get(second), 100, " %") for second in order)
         + "</tr>"
         for first in order
@@ -227,10 +224,13 @@ def _categories(result: Mapping[str, Any], models: Sequence[str]) -> str:
     if not table:
         return ""
     categories = list(dict.fromkeys(c for row in table.values() for c in row))
+    if "ratings" in result:
+        order = [row["model"] for row in result["ratings"]["models"]]
+        table = {name: table[name] for name in sorted(table, key=order.index)}
     is_scores = "scores" in result
     head = "".join(f"<th>{escape(category)}</th>" for category in categories)
     rows = "".join(
-        f"<tr><td>{_dot(models, name)}{escape(name)}</td>"
+        f"<tr><td class=name>{_dot(models, name)}{escape(name)}</td>"
         + "".join(
             _heat(
                 None if c not in row else row[c] / (10 if is_scores else 1),

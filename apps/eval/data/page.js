@@ -47,8 +47,10 @@ function verdict(j) {
 
 function fill(node, q) {
   const inside = make("div", "inside");
-  q.turns.forEach((turn, i) => inside.append(make("p", "said", turn)) ||
-    (q.reference[i] && inside.append(make("p", "note", `Reference: ${q.reference[i]}`))));
+  q.turns.forEach((turn, i) => {
+    if (i) inside.append(make("p", "said", turn));
+    if (q.reference[i]) inside.append(make("p", "note said", `Reference: ${q.reference[i]}`));
+  });
   const answers = make("div", "answers");
   for (const model of data.models) {
     const answer = data.answers[model][q.id];

@@ -1,0 +1,145 @@
+"""The report opens from disk in a real browser, shows its figures, and runs nothing it was fed."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apps.common import storage
+from apps.common.events import Reporter
+from apps.eval import journal
+from apps.eval.answers import Answer, answers_uri
+from apps.eval.config import JudgeConfig, ReportConfig
+from apps.eval.judging import _write_plan, questions_uri
+from apps.eval.plan import make_plan
+from apps.eval.questions import Question, dump_questions
+from apps.eval.report import report
+from benchmarks.scripted_judge import respond
+
+ATTACK = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def judged(directory: Path, num_questions: int, models: dict[str, str], words: int = 3) -> Path:
+    """A folder whose judgments were written down as if an endpoint had made them."""
+    questions = [
+        Question(
+            question_id=f"q{i}",
+            category=["generic", "writing", "math"][i % 3],
+            turns=(f"Question {i}: tell me about trains, ships and planes",),
+        )
+        for i in range(num_questions)
+    ]
+    storage.write_atomic(questions_uri(str(directory)), dump_questions(questions))
+    answers = {
+        name: {
+            q.question_id: Answer(
+                question_id=q.question_id,
+                turn_texts=(f"{text} {q.turns[0][: 9 * i % 50]}",),
+                model=name,
+            )
+            for i, q in enumerate(questions, 1)
+        }
+        for name, text in models.items()
+    }
+    for name, made in answers.items():
+        lines = b"".join(item.to_json() for item in made.values())
+        storage.write_atomic(answers_uri(str(directory), name), lines)
+    config = JudgeConfig(dir=str(directory), judge=("judge-4",))
+    plan = make_plan(config, questions, answers)
+    _write_plan(config, plan)
+    lines = [
+        json.dumps(
+            call.raw_record(
+                response_text=" ".join(["Because."] * words)
+                + "\n"
+                + respond(call.judge, call.messages),
+                finish_reason="stop",
+                usage={"prompt_tokens": 100, "completion_tokens": 10},
+                usd=0.01,
+                created=0.0,
+                latency_s=1.5,
+                endpoint_model="judge-4",
+                fingerprint=None,
+            )
+        )
+        for call in plan.calls
+    ]
+    storage.write_atomic(journal.raw_path(str(directory)), ("\n".join(lines) + "\n").encode())
+    report(
+        ReportConfig(dir=str(directory), reference_set=True, length_control=True), Reporter("json")
+    )
+    return directory / "report.html"
+
+
+def test_a_report_of_80_questions_5_models_2_orders_is_small_and_self_contained(tmp_path: Path):
+    models = {f"model-{i}": "A long answer. " * 100 for i in range(5)}
+    page = judged(tmp_path, 80, models, words=130)
+    text = page.read_text()
+    assert page.stat().st_size < 5e6
+    for outside in ('src="http', 'href="http', "url(http", "@import", "<link"):
+        assert outside not in text
+    report_json = json.loads((tmp_path / "report.json").read_text())
+    counts = report_json["protocols"]["pairwise-swap"]["judgments"]
+    assert counts["ok"] == counts["total"] == 80 * 10 * 2
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    if not CHROMIUM.exists():
+        pytest.skip("/usr/bin/chromium is not installed")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService("/usr/bin/chromedriver")
+    )
+    yield driver
+    driver.quit()
+
+
+def resize(browser, width: int, height: int, scheme: str) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+@pytest.mark.browser
+def test_the_page_shows_searches_and_does_not_run_what_answers_contain(tmp_path, browser) -> None:
+    page = judged(tmp_path, 9, {"good": "trains ships planes", "evil": ATTACK, "poor": "no"})
+    resize(browser, 1200, 900, "light")
+    browser.get(page.as_uri())
+    assert browser.title == "Evaluation"
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    visible = "return [...document.querySelectorAll('.q')].filter(q => !q.hidden).length"
+    assert browser.execute_script(visible) == 9
+    browser.find_element("id", "search").send_keys("Question 7")
+    assert browser.execute_script(visible) == 1
+    browser.execute_script("document.querySelector('.q:not([hidden]) summary').click()")
+    answers = browser.execute_script(
+        "return [...document.querySelectorAll('.q[open] .answer')].map(a => a.innerText)"
+    )
+    assert len(answers) == 3 and any("<script>" in text for text in answers)
+    verdicts = browser.find_elements("css selector", ".q[open] .verdict")
+    assert len(verdicts) == 6
+    assert browser.title == "Evaluation", "nothing that an answer contains was run"
+
+
+@pytest.mark.browser
+def test_the_page_fits_a_phone_and_a_dark_room(tmp_path: Path, browser) -> None:
+    page = judged(tmp_path, 6, {"good": "trains ships planes", "poor": "no", "other": "ships"})
+    resize(browser, 390, 844, "dark")
+    browser.get(page.as_uri())
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= 390
+    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(20, 22, 26)"
+    picture = base64.b64decode(browser.get_screenshot_as_base64())
+    (tmp_path / "report.png").write_bytes(picture)
+    assert len(picture) > 10_000
