@@ -117,6 +117,7 @@ def run_pack(
 
 def prepare(config: PackConfig) -> Job:
     """Read and check tokenizer, template and inputs, before any work."""
+    config = dataclasses.replace(config, out=storage.absolute(config.out))
     folder = text_folder(config.tokenizer)
     tokenizer = load_tokenizer(folder)
     name = folder if config.template == "own" else config.template

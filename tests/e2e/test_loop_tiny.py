@@ -1,0 +1,110 @@
+"""The whole loop, small, through the public command lines only."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Shell:
+    """Runs `python -m apps...` as a user would, joined to the session's Ray."""
+
+    def __init__(self, session: Any, folder: Path) -> None:
+        self.env = {**os.environ, **session.child_env(), "PYTHONPATH": str(ROOT)}
+        self.folder = folder
+
+    def argv(self, line: str) -> list[str]:
+        return [sys.executable, "-W", "ignore", "-m", *line.split(), "--log-format", "json"]
+
+    def __call__(self, line: str) -> list[dict[str, Any]]:
+        """Run a command to its end and return its events."""
+        done = subprocess.run(
+            self.argv(line),
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+        return [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
+
+    @contextmanager
+    def serving(self, config: Path) -> Iterator[str]:
+        """`apps.serve run` in the background; yields the address of its API."""
+        log = open(self.folder / "serve.log", "w+")  # noqa: SIM115
+        argv = self.argv(f"apps.serve run {config.name} --port 0")
+        with (
+            log,
+            subprocess.Popen(
+                argv, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=log, text=True
+            ) as server,
+        ):
+            assert server.stdout
+            try:
+                for row in server.stdout:
+                    if row.startswith("{") and json.loads(row).get("event") == "serve.ready":
+                        break
+                else:
+                    raise AssertionError((self.folder / "serve.log").read_text()[-3000:])
+                yield json.loads(row)["api"]
+            finally:
+                server.terminate()
+                server.wait(60)
+
+
+def chat(api: str, model: str, text: str) -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 8}
+    request = urllib.request.Request(
+        f"{api}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)["choices"][0]["message"]["content"]
+
+
+@pytest.mark.ray
+def test_raw_chats_become_a_served_model_and_a_report(ray_session: Any, tmp_path: Path) -> None:
+    run = Shell(ray_session, tmp_path)
+    run("apps.data sample --out sample --conversations 300 --questions 4")
+    run("apps.data clean sample/sharegpt.json --out clean")
+    ledger = json.loads((tmp_path / "clean/ledger.json").read_text())
+    assert ledger["records"]["kept"] > 200
+
+    run(
+        "apps.train base --text sample/text.txt --out base --vocab-size 600 --hidden-size 64 "
+        "--heads 2 --ffn-size 128 --tokens 4096 --threads 1"
+    )
+    run("apps.data pack clean --tokenizer base --max-length 256 --out pack")
+    run("apps.train run --preset debug --base base --data pack --out run --steps 4 --workers 1")
+    run("apps.train export run --out tuned")
+    metrics = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(row)["loss"] for row in metrics]
+    assert losses[-1] < losses[0]
+
+    config = tmp_path / "serve.yaml"
+    models = [
+        {"name": name, "path": name, "resources": {"cpus": 0.5}} for name in ("base", "tuned")
+    ]
+    config.write_text(yaml.safe_dump({"models": models, "page": {"enabled": False}}))
+    with run.serving(config) as api:
+        assert isinstance(chat(api, "tuned", "Hello"), str)
+        run(
+            f"apps.eval answer --questions sample/questions.jsonl --model base={api} tuned={api} "
+            "--out eval --max-tokens 8"
+        )
+    run("apps.eval judge eval --judge offline")
+    run("apps.eval report eval")
+    report = json.loads((tmp_path / "eval/report.json").read_text())
+    assert "not GPT-4" in (tmp_path / "eval/report.html").read_text()
+    assert {"base", "tuned"} <= set(json.dumps(report).replace('"', " ").split())
