@@ -28,7 +28,12 @@ from apps.serve.schemas import ChatRequest, CompletionRequest, TokenizeRequest
 from apps.serve.sse import Answerer
 
 VERSION = "0.1.0"
-_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version"})
+_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"})
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
+    'rx="9" fill="#cf5f38"/><path d="M21 12.5a6 6 0 1 0 0 7" fill="none" stroke="#fff" '
+    'stroke-width="3.5" stroke-linecap="round"/></svg>'
+)
 
 
 def build_api(
@@ -96,6 +101,14 @@ def _add_operations(api: FastAPI, directory: Directory) -> None:
     @api.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/ui/")
+
+    @api.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(_ICON, media_type="image/svg+xml")
+
+    @api.get("/manifest.json", include_in_schema=False)
+    async def manifest() -> Response:
+        return _json({"name": "Cria", "start_url": "/ui/", "display": "standalone"})
 
     @api.get("/health")
     async def health() -> Response:

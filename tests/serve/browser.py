@@ -1,6 +1,7 @@
 """A headless Chromium that types, clicks and waits."""
 
 import time
+from collections.abc import Callable
 
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
@@ -41,6 +42,13 @@ class Browser:
 
     def wait_for(self, selector: str) -> WebElement:
         return self._wait.until(lambda _: self.find(selector))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        self._wait.until(lambda _: condition())
+
+    def value(self, selector: str) -> str:
+        element = self.find(selector)
+        return (element.get_attribute("value") or "") if element else ""
 
     def type(self, selector: str, text: str) -> None:
         self.wait_for(selector)

@@ -117,8 +117,7 @@ class ChatTab:
     ) -> AsyncIterator[tuple[History, Any]]:
         yield [*history, {"role": "assistant", "content": ""}], gr.update(**_BUSY)
         try:
-            if not model:
-                raise AnswerError("No model is up yet. Wait a moment and reload the page.")
+            model = model or await self._client.some_model()
             system, settings = settings_of(values)
             messages = [*system, *plain_messages(history)]
             text = ""

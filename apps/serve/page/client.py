@@ -31,6 +31,13 @@ class ChatClient:
         except openai.OpenAIError as error:
             raise self._sentence(error) from error
 
+    async def some_model(self) -> str:
+        """For a question that was asked before a model was chosen."""
+        names = await self.models()
+        if not names:
+            raise AnswerError("No model is up yet. Wait a moment and try again.")
+        return names[-1]
+
     async def stream(
         self, model: str, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
     ) -> AsyncIterator[str]:

@@ -17,10 +17,10 @@ from apps.serve.page.messages import History, failure, plain_messages
 from apps.serve.page.votes import Verdict, VoteStore, new_battle_id
 
 _LABELS: dict[Verdict, str] = {
-    "left": "👈  Left is better",
-    "right": "Right is better  👉",
-    "tie": "🤝  Tie",
-    "both_bad": "👎  Both are bad",
+    "left": "←  Left is better",
+    "right": "Right is better  →",
+    "tie": "Tie",
+    "both_bad": "Both are bad",
 }
 _BLIND = "Hidden until you vote"
 

@@ -33,13 +33,13 @@ _CLAY = gr.themes.Color(
     c950="#36140d",
 )
 
-_LOGO = """<svg viewBox="0 0 48 48" width="34" height="34" aria-hidden="true" fill="none"
-stroke="currentColor" stroke-width="2.6" stroke-linecap="round" stroke-linejoin="round">
+_LOGO = """<svg viewBox="0 0 48 48" width="36" height="36" aria-hidden="true" fill="none"
+stroke="#cf5f38" stroke-width="2.6" stroke-linecap="round" stroke-linejoin="round">
 <path d="M15 9c-1.6-3 .3-5.4 2.6-4.6 1.5.5 2 2.3 1.9 4.1"/>
 <path d="M23 8.400c.6-3 2.8-4.4 4.5-3.1 1.7 1.3.9 4-1 6"/>
 <path d="M13 15c0-4 3.6-6.7 8-6.700s7.5 2.9 7.5 7.200V29c0 3 1.5 4.5 5 5 4 .6 6.5 3 6.5 8"/>
 <path d="M13 15c-3.5 1-5.5 3-5.5 5.2 0 2.4 2 3.8 5 3.800h1.700c1.7 0 2.3 1 2 2.700L14 42"/>
-<circle cx="18.6" cy="16" r="1.5" fill="currentColor" stroke="none"/></svg>"""
+<circle cx="18.6" cy="16" r="1.5" fill="#cf5f38" stroke="none"/></svg>"""
 
 
 def theme() -> gr.themes.Base:
@@ -96,12 +96,11 @@ CSS = """
 footer { display: none !important; }
 #head { align-items: center; padding: 16px 2px 4px; gap: 12px; flex-wrap: nowrap; }
 #brand { display: flex; align-items: center; gap: 12px; color: var(--body-text-color); }
-#brand svg { color: var(--primary-600); flex: none; }
+#brand svg { flex: none; }
 #brand h1 { font-size: 1.32rem; line-height: 1.2; margin: 0; font-weight: 650;
   letter-spacing: -.015em; }
 #brand p { margin: 1px 0 0; font-size: .84rem; color: var(--neutral-500); }
 .dark #brand p { color: var(--neutral-400); }
-.dark #brand svg { color: var(--primary-400); }
 #theme { min-width: 42px !important; max-width: 42px; height: 42px; padding: 0;
   border-radius: 999px; font-size: 1.05rem; }
 .chat { border-radius: 18px !important; }
@@ -115,8 +114,10 @@ footer { display: none !important; }
 .chat pre { border-radius: 12px; }
 .ask textarea { font-size: 1rem !important; line-height: 1.5 !important; }
 .ask { border-radius: 18px !important; }
-.bar { gap: 8px; }
-.bar button { border-radius: 999px; }
+.chat .bubble-wrap { background: transparent !important; }
+.ask textarea { padding-left: 16px !important; }
+.bar { gap: 10px; align-items: stretch; }
+.bar button { border-radius: 999px; min-height: 40px; }
 .vote button { border-radius: 999px; font-weight: 550; min-width: 120px; }
 .note p { font-size: .82rem; color: var(--neutral-500); text-align: center; margin: 2px 0; }
 .dark .note p { color: var(--neutral-400); }
@@ -126,7 +127,9 @@ footer { display: none !important; }
 .dark .welcome p { color: var(--neutral-400); }
 .verdict { text-align: center; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 0 8px 8px !important; }
+  .gradio-container { padding: 0 4px 8px !important; }
+  .gradio-container main { padding-left: 8px !important; padding-right: 8px !important; }
+  .duel .chat { max-height: 44dvh; }
   #head { padding: 10px 2px 0; }
   #brand p { display: none; }
   #brand h1 { font-size: 1.12rem; }

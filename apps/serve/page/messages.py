@@ -9,7 +9,7 @@ _FAILURE = "Could not answer"
 
 def failure(reason: str) -> dict[str, Any]:
     """A message that tells the visitor why there is no answer; never sent to a model."""
-    return {"role": "assistant", "content": reason, "metadata": {"title": f"⚠️ {_FAILURE}"}}
+    return {"role": "assistant", "content": reason, "metadata": {"title": _FAILURE}}
 
 
 def text_of(message: dict[str, Any]) -> str:

@@ -60,7 +60,8 @@ def build_blocks(page: PageConfig, client: ChatClient, votes: VoteStore) -> gr.B
                 names = []
             first, second = names[-1] if names else None, names[0] if names else None
             choose = [gr.update(choices=names, value=v) for v in (first, second, first)]
-            return history, *choose
+            # Whoever was quick to ask before this answered must not lose the question.
+            return history or gr.skip(), *choose
 
         blocks.load(load, kept, [chat.chat, chat.model, compare.left_model, compare.right_model])
     blocks.queue(
