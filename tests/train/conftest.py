@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from apps.common.packs import fill_rows, write_pack
 from apps.common.templates import load_template, write_template
@@ -15,6 +16,7 @@ from apps.train.config import CheckpointConfig, RunConfig
 from apps.train.presets import debug
 from tests.made import byte_level_folder
 
+transformers_logging.disable_progress_bar()
 ROW_TOKENS = 128
 WORDS = ("Paris", "is", "the", "capital", "of", "France", "and", "2+2", "makes", "four")
 

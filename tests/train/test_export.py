@@ -1,0 +1,173 @@
+import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from apps.common.cli import run
+from apps.common.packs import open_pack
+from apps.common.templates import load_template
+from apps.train import adapter, checkpoint, export, model, preflight
+from apps.train.__main__ import COMMANDS
+from apps.train.config import LoraConfig, RopeConfig, RunConfig
+from apps.train.rows import PackRows, micro_batch
+from apps.train.worker import process_group, work
+
+CHAT = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def finished(config: RunConfig) -> RunConfig:
+    """Train it in this process as the command would."""
+    prepared = preflight.prepare(config)
+    with process_group():
+        work(prepared.config, rows_of(config), commit=prepared.commit)
+    return prepared.config
+
+
+def rows_of(config: RunConfig) -> PackRows:
+    pack = open_pack(config.data)
+    return PackRows(pack.split("train"), pack.info.pad_id)
+
+
+def exported(config: RunConfig, out: Path, *flags: str) -> Path:
+    assert run("apps.train", COMMANDS, ["export", config.out, "--out", str(out), *flags]) == 0
+    return out
+
+
+def load(folder: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def trained_logits(config: RunConfig, row: int = 0) -> torch.Tensor:
+    """Logits of the run's own model, rebuilt from its checkpoint, on one conversation."""
+    folder = model.fetch_base(config.base)
+    causal_lm = model.build_on_meta(model.read_config(folder, config.rope, config.max_length))
+    if config.adapter == "lora":
+        adapter.inject(causal_lm, config.lora)
+    model.materialize(causal_lm, torch.device("cpu"))
+    model.load_weights(causal_lm, folder, adapter.stored_names(causal_lm))
+    found = checkpoint.newest(config.out, "digest", pytest.fail)
+    causal_lm.load_state_dict(export.read_weights(found), strict=False)
+    batch = micro_batch(rows_of(config), torch.tensor([row]).numpy(), torch.device("cpu"))
+    length = rows_of(config).row(row)[2][0]
+    with torch.no_grad():
+        return causal_lm(
+            input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, **batch.attention
+        ).logits[0, :length]
+
+
+def exported_logits(loaded: torch.nn.Module, config: RunConfig, row: int = 0) -> torch.Tensor:
+    ids, _, lengths = rows_of(config).row(row)
+    with torch.no_grad():
+        return loaded(input_ids=torch.tensor(ids[: lengths[0]])[None].long()).logits[0]
+
+
+@pytest.fixture(scope="module")
+def full_run(small_base, small_pack, tmp_path_factory) -> RunConfig:
+    from tests.train.conftest import small_config
+
+    out = tmp_path_factory.mktemp("full") / "run"
+    return finished(replace(small_config(small_base, small_pack, out), workers=1, steps=4))
+
+
+def test_export_then_reload_gives_the_run_s_logits(full_run, tmp_path) -> None:
+    folder = exported(full_run, tmp_path / "model", "--dtype", "fp32")
+    loaded = load(folder)
+    ours = trained_logits(full_run)
+    torch.testing.assert_close(exported_logits(loaded, full_run), ours, atol=2e-5, rtol=2e-5)
+    base = load(Path(full_run.base))
+    assert (exported_logits(base, full_run) - ours).abs().max() > 0.1
+
+
+def test_the_folder_says_what_it_is(full_run, tmp_path) -> None:
+    folder = exported(full_run, tmp_path / "model")
+    lineage = json.loads((folder / "lineage.json").read_text())
+    assert lineage["checkpoint"]["step"] == 4
+    assert lineage["inputs"]["data"] == open_pack(full_run.data).info.digest
+    assert lineage["run"]["optim"]["lr"] == 2e-3
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    stop = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.convert_ids_to_tokens(stop) == "</s>"
+    template = load_template("llama-2")
+    text = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    assert text == template.render(CHAT, add_generation_prompt=True).text
+    assert all(stat.S_IMODE(p.stat().st_mode) == 0o644 for p in folder.iterdir())
+
+
+def test_large_models_are_split_into_files(full_run, tmp_path, monkeypatch) -> None:
+    whole = exported(full_run, tmp_path / "whole", "--dtype", "fp32")
+    monkeypatch.setattr(export, "FILE_BYTES", 40_000)
+    split = exported(full_run, tmp_path / "split", "--dtype", "fp32")
+    assert len(list(split.glob("model-*.safetensors"))) > 2
+    a, b = load(whole).state_dict(), load(split).state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_exporting_twice_replaces_the_folder(full_run, tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/left-over.safetensors").write_bytes(b"old")
+    folder = exported(full_run, tmp_path / "model")
+    assert not (folder / "left-over.safetensors").exists()
+
+
+def test_length_extension_is_saved_and_gives_the_same_logits(small_run, tmp_path) -> None:
+    rope = RopeConfig(kind="linear", factor=4.0)
+    config = finished(replace(small_run, workers=1, steps=2, rope=rope))
+    folder = exported(config, tmp_path / "model", "--dtype", "fp32")
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["max_position_embeddings"] == 4 * 512
+    assert settings["rope_parameters"]["rope_type"] == "linear"
+    assert settings["rope_parameters"]["factor"] == 4.0
+    ours = trained_logits(config)
+    torch.testing.assert_close(exported_logits(load(folder), config), ours, atol=2e-5, rtol=2e-5)
+    (folder / "config.json").write_text(json.dumps({**settings, "rope_parameters": None}))
+    assert (exported_logits(load(folder), config) - ours).abs().max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def lora_run(small_base, small_pack, tmp_path_factory) -> RunConfig:
+    from tests.train.conftest import small_config
+
+    config = small_config(small_base, small_pack, tmp_path_factory.mktemp("lora") / "run")
+    lora = LoraConfig(rank=4, alpha=16.0)
+    config = replace(config, adapter="lora", lora=lora, workers=1, steps=4)
+    return finished(replace(config, optim=replace(config.optim, lr=2e-2)))
+
+
+def test_lora_trains_and_stores_adapters_only(lora_run) -> None:
+    found = checkpoint.newest(lora_run.out, "digest", pytest.fail)
+    names = checkpoint.tensor_shapes(found, "model.")
+    assert len(names) == 2 * 7 * 2  # A and B of 7 layers in 2 blocks
+    assert all("lora_" in name for name in names)
+    assert any(t.any() for n, t in export.read_weights(found).items() if "lora_B" in n)
+
+
+def test_lora_exports_merged_or_as_an_adapter(lora_run, tmp_path) -> None:
+    merged = load(exported(lora_run, tmp_path / "merged", "--dtype", "fp32"))
+    folder = exported(lora_run, tmp_path / "adapter", "--adapter-only")
+    assert set(load_file(folder / "adapter_model.safetensors")) != set()
+    adapted = PeftModel.from_pretrained(load(Path(lora_run.base)), folder)
+    ours = trained_logits(lora_run)
+    torch.testing.assert_close(exported_logits(merged, lora_run), ours, atol=2e-4, rtol=2e-4)
+    torch.testing.assert_close(exported_logits(adapted, lora_run), ours, atol=2e-4, rtol=2e-4)
+    assert (exported_logits(load(Path(lora_run.base)), lora_run) - ours).abs().max() > 1e-2
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert run("apps.train", COMMANDS, argv) == 2
+    return capsys.readouterr().err
+
+
+def test_wrong_requests_are_refused_with_a_sentence(full_run, tmp_path, capsys) -> None:
+    out = ["--out", str(tmp_path / "model")]
+    assert "is not a run" in refused(["export", str(tmp_path), *out], capsys)
+    said = refused(["export", full_run.out, *out, "--step", "3"], capsys)
+    assert "no whole checkpoint of step 3 (steps with one: 4, 2)" in said
+    said = refused(["export", full_run.out, *out, "--adapter-only"], capsys)
+    assert "trained all weights" in said

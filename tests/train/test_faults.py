@@ -1,0 +1,121 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from apps.common.packs import open_pack
+from apps.train.config import FaultConfig
+from apps.train.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
+from apps.train.metrics import read_metrics
+from apps.train.rows import PackRows
+from apps.train.worker import (
+    configure_torch,
+    make_meter,
+    make_strategy,
+    process_group,
+    run_order,
+    work,
+)
+
+
+class Sabotaged:
+    """A strategy whose loss is multiplied in one step."""
+
+    def __init__(self, inner, step: int, factor: float) -> None:
+        self._inner, self._step, self._factor, self._seen = inner, step, factor, 0
+        self.discarded = 0
+
+    def loss(self, batch, scale):
+        self._seen += 1
+        return self._inner.loss(batch, scale) * (self._factor if self._seen == self._step else 1)
+
+    def discard(self):
+        self.discarded += 1
+        self._inner.discard()
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+
+def run_with(config, step: int, factor: float) -> tuple[list[dict], list[str], Sabotaged]:
+    records, said = [], []
+    with process_group():
+        configure_torch(config)
+        rows = PackRows(open_pack(config.data).split("train"), 0)
+        inner = make_strategy(config, torch.device("cpu"), rows.row_tokens)
+        strategy = Sabotaged(inner, step, factor)
+        loop = Loop(
+            config=config,
+            order=run_order(config, len(rows)),
+            train_rows=rows,
+            val_rows=None,
+            strategy=strategy,
+            meter=make_meter(config, inner, rows.row_tokens),
+            hooks=Hooks(
+                on_step=records.append, on_event=lambda name, fields: said.append(fields["reason"])
+            ),
+        )
+        loop.run()
+    return records, said, strategy
+
+
+@pytest.fixture
+def config(small_run):
+    return replace(small_run, workers=1, micro_batch_rows=6, steps=5)
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(config, factor) -> None:
+    with pytest.raises(TrainingStopped, match=r"The loss of step 3 is (nan|inf); training stopped"):
+        run_with(config, 3, factor)
+
+
+def test_or_its_step_is_left_out(config) -> None:
+    tolerant = replace(config, faults=FaultConfig(on_nan="skip"))
+    records, said, strategy = run_with(tolerant, 3, math.nan)
+    assert strategy.discarded == 1
+    assert said == ["The loss of step 3 is nan; its update was left out."]
+    assert [math.isfinite(r["loss"]) for r in records] == [True, True, False, True, True]
+
+
+def test_a_gradient_that_overflows_leaves_the_weights_alone(config) -> None:
+    tolerant = replace(config, faults=FaultConfig(on_nan="skip"))
+    records, said, _ = run_with(tolerant, 3, 3e38)
+    assert len(said) == 1
+    assert "step 3" in said[0]
+    assert all(math.isfinite(r["loss"]) for r in records[3:])
+
+
+def test_a_spike_is_left_out_once_there_is_a_history(config) -> None:
+    steps = SPIKE_WINDOW + 3
+    careful = replace(config, steps=steps, faults=FaultConfig(on_spike="skip", spike_factor=3.0))
+    _, said, strategy = run_with(careful, SPIKE_WINDOW + 2, 50.0)
+    assert strategy.discarded == 1
+    assert "the median before it" in said[0]
+    _, said, _ = run_with(replace(careful, steps=5), 3, 50.0)
+    assert said == []
+
+
+def test_metrics_say_what_a_step_did(config) -> None:
+    priced = replace(config.metrics, usd_per_hour=36.0, peak_tflops=1.0, val_every_steps=2)
+    measured = replace(config, metrics=replace(priced, tensorboard=True))
+    pack = open_pack(config.data)
+    with process_group():
+        work(measured, PackRows(pack.split("train"), 0), PackRows(pack.split("val"), 0))
+    records = read_metrics(config.out)
+    assert [r["step"] for r in records] == [1, 2, 3, 4, 5]
+    assert [r["step"] for r in records if "val_loss" in r] == [2, 4, 5]
+    last = records[-1]
+    assert last["usd"] == pytest.approx(last["seconds"] / 100)
+    assert last["usd_to_go"] == 0
+    assert 0 < last["mfu_packed"] < last["mfu"] < 1
+    assert last["tokens"] == sum(round(r["tokens_per_s"] * r["step_s"]) for r in records)
+    assert last["checkpoint_s"] > 0
+    assert list((config_path(config) / "tensorboard").glob("events*"))
+
+
+def config_path(config):
+    from pathlib import Path
+
+    return Path(config.out)
