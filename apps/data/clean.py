@@ -14,7 +14,7 @@ from typing import Any
 
 from apps.common import config as configs
 from apps.common import lineage, schema, storage
-from apps.common.errors import ConfigError, InputError, StorageError
+from apps.common.errors import ConfigError, InputError, NotFoundError, StorageError
 from apps.common.events import Reporter
 from apps.data import cleaning, duplicates, shards, source
 from apps.data.config import CleanConfig
@@ -41,10 +41,10 @@ def prepare(config: CleanConfig) -> tuple[CleanConfig, list[str]]:
     _check_out(config)
     try:
         configs.write_resolved(config, config.out)
-    except StorageError as error:
+    except (StorageError, NotFoundError) as error:
         raise InputError(
-            f"The output folder {config.out} cannot be written ({error}); expected a folder that "
-            "this user may create or write into."
+            f"The output folder {config.out} cannot be written; expected one that this user may "
+            f"create or write into. {error}"
         ) from error
     return config, files
 

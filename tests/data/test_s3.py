@@ -16,8 +16,9 @@ from benchmarks import corpus
 from tests.data.test_clean import rows_of, run_clean, write_dump
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    monkeypatch = pytest.MonkeyPatch()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -28,6 +29,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3").create_bucket(Bucket="chats")
     yield "s3://chats"
     server.stop()
+    monkeypatch.undo()
 
 
 def test_a_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> None:
