@@ -53,18 +53,24 @@ class KVCache:
 
     def __init__(self, model: "Llama", num_slots: int, num_tokens: int) -> None:
         self.num_slots, self.num_heads = num_slots, model.num_kv_heads
-        num_chunks = _num_chunks(num_tokens)
+        num_chunks = num_chunks_of(num_tokens)
         shape = (model.num_layers, 2, num_chunks, num_slots, self.num_heads, CHUNK, model.head_dim)
         # Zeros, because a masked key's probability 0 times garbage that is NaN would be NaN.
         is_cpu = model.device == "cpu"
         self.data = _lazy_zeros(shape) if is_cpu else torch.zeros(shape, device=model.device)
 
     def move(self, source: int, target: int, num_tokens: int) -> None:
-        num_chunks = _num_chunks(num_tokens)
+        num_chunks = num_chunks_of(num_tokens)
         self.data[:, :, :num_chunks, target] = self.data[:, :, :num_chunks, source]
 
+    def swap(self, one: int, two: int, num_tokens: int) -> None:
+        num_chunks = num_chunks_of(num_tokens)
+        kept = self.data[:, :, :num_chunks, one].clone()
+        self.move(two, one, num_tokens)
+        self.data[:, :, :num_chunks, two] = kept
+
     def clear(self, slot: int, num_tokens: int) -> None:
-        self.data[:, :, : _num_chunks(num_tokens), slot] = 0
+        self.data[:, :, : num_chunks_of(num_tokens), slot] = 0
 
     def block(self, slot: int, start: int, num_tokens: int) -> Tensor:
         """View of some tokens inside one chunk: [layers, 2, key heads, num_tokens, D]."""
@@ -73,7 +79,7 @@ class KVCache:
 
 
 class Linear:
-    """y = x W^T + b, with W packed for oneDNN on a CPU."""
+    """y = x W^T + b, W packed for oneDNN on a CPU, and what comes after it in the same call."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.packed = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
@@ -82,18 +88,43 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            return _onednn_linear(x, self.weight, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
+
+    def silu(self, x: Tensor) -> Tensor:
+        if self.packed:
+            return _onednn_linear(x, self.weight, self.bias, "swish", [], "")
+        return F.silu(self(x))
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        if self.packed:
+            return _onednn_linear_binary(x, other, self.weight, self.bias, "mul")
+        return self(x) * other
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        if self.packed:
+            return _onednn_linear_binary(x, other, self.weight, self.bias, "add")
+        return self(x) + other
+
+
+_onednn_linear = torch.ops.mkldnn._linear_pointwise.default
+_onednn_linear_binary = torch.ops.mkldnn._linear_pointwise.binary
 
 
 class Layer:
+    """One layer's matrices; the weights of the norms before them are multiplied in."""
+
     def __init__(self, weights: "Weights", index: int, model: "Llama") -> None:
         def take(name: str) -> Tensor:
             return weights.take(f"model.layers.{index}.{name}")
 
+        def linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
+            return Linear(weight.to(model.dtype), None if bias is None else bias.to(model.dtype))
+
         d = model.head_dim
-        attention = [f"self_attn.{p}_proj" for p in "qkv"]
-        q, k, v = (take(f"{name}.weight") for name in attention)
+        names = [f"self_attn.{p}_proj" for p in "qkv"]
+        norm = take("input_layernorm.weight")
+        q, k, v = (take(f"{name}.weight") * norm for name in names)
         self.q_norm = self.k_norm = None
         scale = d**-0.5
         if weights.has(f"model.layers.{index}.self_attn.q_norm.weight"):
@@ -102,15 +133,14 @@ class Layer:
             scale = 1.0
         bias = None
         if weights.has(f"model.layers.{index}.self_attn.q_proj.bias"):
-            bq, bk, bv = (take(f"{name}.bias") for name in attention)
+            bq, bk, bv = (take(f"{name}.bias") for name in names)
             bias = torch.cat([_pair_rows(bq, d) * scale, _pair_rows(bk, d), bv])
-        self.qkv = Linear(torch.cat([_pair_rows(q, d) * scale, _pair_rows(k, d), v]), bias)
-        self.out = Linear(take("self_attn.o_proj.weight"))
-        gate, up = take("mlp.gate_proj.weight"), take("mlp.up_proj.weight")
-        self.gate_up = Linear(torch.cat([gate, up]))
-        self.down = Linear(take("mlp.down_proj.weight"))
-        self.attention_norm = take("input_layernorm.weight")
-        self.mlp_norm = take("post_attention_layernorm.weight")
+        self.qkv = linear(torch.cat([_pair_rows(q, d) * scale, _pair_rows(k, d), v]), bias)
+        self.out = linear(take("self_attn.o_proj.weight"))
+        norm = take("post_attention_layernorm.weight")
+        self.gate = linear(take("mlp.gate_proj.weight") * norm)
+        self.up = linear(take("mlp.up_proj.weight") * norm)
+        self.down = linear(take("mlp.down_proj.weight"))
 
 
 class Llama:
@@ -124,14 +154,15 @@ class Llama:
         self.num_kv_heads = getattr(config, "num_key_value_heads", None) or self.num_heads
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.num_heads
         self.vocab_size = config.vocab_size
-        self.eps = config.rms_norm_eps
+        self.root_eps = torch.tensor(config.rms_norm_eps**0.5, device=device)
         self.rotation = _rotation(config).to(device)
-        weights = Weights(Path(folder), device, dtype)
-        self.embedding = weights.take("model.embed_tokens.weight")
+        weights = Weights(Path(folder), device)
+        embedding = weights.take("model.embed_tokens.weight")
+        self.embedding = embedding.to(dtype)
         self.layers = [Layer(weights, i, self) for i in range(self.num_layers)]
-        self.norm = weights.take("model.norm.weight")
         tied = config.tie_word_embeddings or not weights.has("lm_head.weight")
-        self.head = Linear(self.embedding if tied else weights.take("lm_head.weight"))
+        head = embedding if tied else weights.take("lm_head.weight")
+        self.head = Linear((head * weights.take("model.norm.weight")).to(dtype))
 
     def new_cache(self, num_slots: int, num_tokens: int) -> KVCache:
         return KVCache(self, num_slots, num_tokens)
@@ -142,28 +173,27 @@ class Llama:
         views = _Views(self, rows, cache)
         x = self.embedding[views.token_ids]
         for index, layer in enumerate(self.layers):
-            x = x + layer.out(self._attention(layer, index, x, views))
-            gate, up = layer.gate_up(self._norm(x, layer.mlp_norm)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
+            x = layer.out.plus(self._attention(layer, index, self._norm(x), views), x)
+            y = self._norm(x)
+            x = layer.down.plus(layer.up.times(y, layer.gate.silu(y)), x)
         if len(rows.logit_rows) < len(rows.token_ids):
             x = x[torch.tensor(rows.logit_rows, dtype=torch.long, device=x.device)]
-        return self.head(self._norm(x, self.norm)).float()
+        return self.head(self._norm(x)).float()
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+    def _norm(self, x: Tensor) -> Tensor:
+        """x / sqrt(mean(x^2) + eps), in three operations."""
+        size = x.shape[-1]
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        length = torch.hypot(length * size**-0.5, self.root_eps)
+        return (x / length).to(x.dtype)
 
     def _attention(self, layer: Layer, index: int, x: Tensor, views: "_Views") -> Tensor:
         h, k, d = self.num_heads, self.num_kv_heads, self.head_dim
-        qkv = layer.qkv(self._norm(x, layer.attention_norm)).float().view(-1, h + 2 * k, d)
+        qkv = layer.qkv(x).float().view(-1, h + 2 * k, d)
         qk = qkv[:, : h + k]
         if layer.q_norm is not None:
-            qk = torch.cat(
-                [
-                    self._norm(qk[:, :h], layer.q_norm.float()),
-                    self._norm(qk[:, h:], layer.k_norm.float()),
-                ],
-                dim=1,
-            )
+            q, k_rows = self._norm(qk[:, :h]), self._norm(qk[:, h:])
+            qk = torch.cat([q * layer.q_norm, k_rows * layer.k_norm], dim=1)
         qk = torch.view_as_complex(qk.reshape(-1, h + k, d // 2, 2)) * views.rotation
         qk = torch.view_as_real(qk).reshape(-1, h + k, d)
         kv = views.cache.data[index]
@@ -205,7 +235,7 @@ class _Views:
 
     def _chunk_bias(self, start: int, length: int, device: str) -> Tensor:
         """Causal bias [C, 1, G * length, CHUNK]."""
-        key_at = torch.arange(_num_chunks(start + length) * CHUNK, device=device)
+        key_at = torch.arange(num_chunks_of(start + length) * CHUNK, device=device)
         query_at = torch.arange(start, start + length, device=device).repeat(self.group)
         return _bias(key_at.view(-1, 1, 1, CHUNK) > query_at[:, None])
 
@@ -266,7 +296,7 @@ def _sum_in_order(parts: Tensor) -> Tensor:
     return total
 
 
-def _num_chunks(num_tokens: int) -> int:
+def num_chunks_of(num_tokens: int) -> int:
     return -(-num_tokens // CHUNK)
 
 
@@ -301,10 +331,10 @@ def _rotation(config: PretrainedConfig) -> Tensor:
 
 
 class Weights:
-    """Tensors of a model folder by name, read when taken."""
+    """Tensors of a model folder by name, read when taken, as float32."""
 
-    def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(self, folder: Path, device: str) -> None:
+        self.device = device
         self.files = dict(_tensor_files(folder))
 
     def has(self, name: str) -> bool:
@@ -312,7 +342,7 @@ class Weights:
 
     def take(self, name: str) -> Tensor:
         with safe_open(self.files[name], framework="pt", device=self.device) as file:
-            return file.get_tensor(name).to(self.dtype)
+            return file.get_tensor(name).float()
 
 
 def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -2,9 +2,9 @@
 
 Each step runs one forward pass over one token of every running request plus at most
 `prefill_chunk_tokens` of new prompts. Running requests occupy slots 0..n-1 of the KV cache without
-holes, so attention is one product over a view of the cache; a request that ends gives its slot to
-the last one. A request is admitted only when the tokens it may come to hold fit the KV budget, so
-none is ever evicted.
+holes and longest first, so attention over a chunk of keys is one product over a view of the cache
+that reads only slots that have such a chunk. A request is admitted only when the tokens it may come
+to hold fit the KV budget, so none is ever evicted.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import torch
 
 from apps.common.errors import CriaError
 from apps.serve.engine.config import TorchConfig
-from apps.serve.engine.llama import KVCache, Llama, Rows, read_config
+from apps.serve.engine.llama import KVCache, Llama, Rows, num_chunks_of, read_config
 from apps.serve.engine.model_folder import read_eos_token_ids
 from apps.serve.engine.prefix import BLOCK, PrefixCache
 from apps.serve.engine.protocol import (
@@ -59,6 +59,10 @@ class _Sequence:
         self.cached = 0
         self.is_broken = False
 
+    @property
+    def num_chunks(self) -> int:
+        return num_chunks_of(self.num_computed)
+
 
 class _Result(NamedTuple):
     sequence: _Sequence
@@ -78,6 +82,8 @@ class TorchEngine:
         self._cancelled: list[_Sequence] = []
         self._waiting: deque[_Sequence] = deque()
         self._running: list[_Sequence] = []
+        """Index is slot; the first `_num_sorted` are ordered by chunks, longest first."""
+        self._num_sorted = 0
         self._prefilling: _Sequence | None = None
         self._kv_reserved = 0
         self._thread: threading.Thread | None = None
@@ -242,6 +248,7 @@ class TorchEngine:
 
     def _plan(self) -> tuple[Rows, list[_Sequence]]:
         """Rows of the next pass, and the requests that get a token from it (in logit order)."""
+        self._sort_newcomers()
         rows = Rows([], [], len(self._running), [], [])
         for index, sequence in enumerate(self._running):
             rows.token_ids.append(sequence.token_ids[-1])
@@ -319,20 +326,40 @@ class TorchEngine:
         return Step(request_id, (token_id,), logprobs, reason, cached)
 
     def _release(self, sequence: _Sequence) -> None:
-        """Give the request's slot to the last running one, and that slot to the prompt in work."""
-        slot, last = self._running.index(sequence), len(self._running) - 1
+        slot = self._running.index(sequence)
         if sequence.is_broken:
             self.cache.clear(slot, sequence.num_computed)
         elif self.prefixes is not None:
             computed = sequence.token_ids[: sequence.num_computed]
             self.prefixes.store(slot, computed, sequence.request.cache_salt)
-        mover = self._running.pop()
-        if slot != last:
-            self._running[slot] = mover
-            self.cache.move(last, slot, mover.num_computed)
-        if self._prefilling is not None:
-            self.cache.move(last + 1, last, self._prefilling.num_computed)
+        self._close_gap(slot)
         self._kv_reserved -= sequence.max_total
+
+    def _close_gap(self, gap: int) -> None:
+        """Fill a free slot with the last one of the longest after it, and so on to the end."""
+        running = self._running
+        self._num_sorted -= gap < self._num_sorted
+        while gap < len(running) - 1:
+            after = range(gap + 1, len(running))
+            mover = max(after, key=lambda slot: (running[slot].num_chunks, slot))
+            self.cache.move(mover, gap, running[mover].num_computed)
+            running[gap], gap = running[mover], mover
+        running.pop()
+        if self._prefilling is not None:
+            self.cache.move(gap + 1, gap, self._prefilling.num_computed)
+
+    def _sort_newcomers(self) -> None:
+        """Put requests that joined in the last step where their length belongs. Later growth
+        upsets the order only while some of a chunk's requests have entered the next one."""
+        running = self._running
+        while self._num_sorted < len(running):
+            new = self._num_sorted
+            for slot in range(new):
+                if running[slot].num_chunks < running[new].num_chunks:
+                    longest = max(running[slot].num_computed, running[new].num_computed)
+                    self.cache.swap(slot, new, longest)
+                    running[slot], running[new] = running[new], running[slot]
+            self._num_sorted += 1
 
     def _finish(self, sequence: _Sequence) -> None:
         self._totals["requests"] += 1
