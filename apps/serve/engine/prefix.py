@@ -19,7 +19,7 @@ BLOCK = 32
 class PrefixCache:
     def __init__(self, cache: KVCache, num_blocks: int) -> None:
         self.cache = cache
-        self.pool = cache.data.new_empty((num_blocks, *cache.block(0, 0, BLOCK).shape))
+        self.pool = cache.data.new_empty((num_blocks, *cache.tokens(0, 0, BLOCK).shape))
         self.free = list(range(num_blocks))
         self.blocks: OrderedDict[bytes, int] = OrderedDict()
         self.num_hit_tokens = 0
@@ -40,7 +40,7 @@ class PrefixCache:
         self.num_asked_tokens += len(token_ids)
         self.num_hit_tokens += num_tokens
         for index, block in enumerate(found):
-            self.cache.block(slot, index * BLOCK, BLOCK).copy_(self.pool[block])
+            self.cache.tokens(slot, index * BLOCK, BLOCK).copy_(self.pool[block])
         return num_tokens
 
     def store(self, slot: int, token_ids: list[int], salt: str) -> None:
@@ -53,7 +53,7 @@ class PrefixCache:
             if block is None:
                 return
             self.blocks[key] = block
-            self.pool[block] = self.cache.block(slot, index * BLOCK, BLOCK)
+            self.pool[block] = self.cache.tokens(slot, index * BLOCK, BLOCK)
 
     def _take(self) -> int | None:
         if self.free:

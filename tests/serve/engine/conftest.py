@@ -7,13 +7,24 @@ EOS = 1
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory) -> str:
-    """A random LLaMA with grouped queries whose greedy answers wander through the vocabulary."""
-    folder = tmp_path_factory.mktemp("tiny-llama")
+    """Two queries per key head."""
+    return save_llama(tmp_path_factory, num_heads=4, num_key_heads=2)
+
+
+@pytest.fixture(scope="session", params=[(4, 4), (8, 8), (6, 2), (4, 1), (3, 3)])
+def llama_of_any_shape(request, tmp_path_factory) -> str:
+    num_heads, num_key_heads = request.param
+    return save_llama(tmp_path_factory, num_heads=num_heads, num_key_heads=num_key_heads)
+
+
+def save_llama(tmp_path_factory, *, num_heads: int, num_key_heads: int) -> str:
+    """A random LLaMA whose greedy answers wander through the vocabulary."""
+    folder = tmp_path_factory.mktemp("llama")
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=512, hidden_size=64, intermediate_size=160, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-        eos_token_id=EOS, bos_token_id=0, initializer_range=0.2,
+        vocab_size=512, hidden_size=16 * num_heads, intermediate_size=160, num_hidden_layers=3,
+        num_attention_heads=num_heads, num_key_value_heads=num_key_heads,
+        max_position_embeddings=512, eos_token_id=EOS, bos_token_id=0, initializer_range=0.2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)

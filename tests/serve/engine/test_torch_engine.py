@@ -66,6 +66,23 @@ async def test_greedy_answers_equal_transformers_generate_alone_and_in_a_batch(t
         assert await answers(engine, many) == expected
 
 
+async def test_every_arrangement_of_heads_gives_the_same_tokens(llama_of_any_shape) -> None:
+    prompt = tuple(range(2, 150))
+    model = LlamaForCausalLM.from_pretrained(llama_of_any_shape)
+    ids = torch.tensor([prompt])
+    output = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12,
+        eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    async with started(llama_of_any_shape, prefill_chunk_tokens=31) as engine:
+        assert await answer(engine, prompt, params) == output[0, len(prompt) :].tolist()
+        for cut in range(1, 12, 3):
+            done = tuple(output[0, len(prompt) : len(prompt) + cut].tolist())
+            rest = await answer(engine, prompt, params, generated=done)
+            assert [*done, *rest] == output[0, len(prompt) :].tolist()
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 async def test_batch_chunking_prefix_reuse_and_moving_change_nothing(
     tiny_llama, temperature
