@@ -25,7 +25,7 @@ from apps.common.templates import write_template
 from apps.common.tokenizer import load_tokenizer
 from apps.train import adapter, checkpoint, model
 from apps.train.checkpoint import Checkpoint
-from apps.train.config import ExportConfig, RunConfig
+from apps.train.config import ExportConfig, RopeConfig, RunConfig
 from apps.train.metrics import read_metrics
 
 FILE_BYTES = 4 << 30
@@ -108,6 +108,8 @@ def _write_weights(
         pieces = adapter.merged(base, read_weights(found), run.lora)
     else:
         pieces = _trained(found, dtype)
+        if run.strategy == "deepspeed":
+            pieces = _in_shape(pieces, base)
     files: dict[str, str] = {}
     total_bytes = 0
     for number, part in enumerate(_in_files(pieces, dtype), start=1):
@@ -137,6 +139,16 @@ def _trained(found: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch
             group, group_bytes = [], 0
     if group:
         yield from read_weights(found, group).items()
+
+
+def _in_shape(
+    pieces: Iterator[tuple[str, torch.Tensor]], base: str
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """DeepSpeed's weights lie flat in the checkpoint."""
+    empty = model.build_on_meta(model.read_config(base, RopeConfig(), 0))
+    shapes = {name: parameter.shape for name, parameter in empty.named_parameters()}
+    for name, value in pieces:
+        yield name, value.view(shapes[name])
 
 
 def _in_files(

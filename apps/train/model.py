@@ -84,11 +84,16 @@ def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
 def materialize(model: torch.nn.Module, device: torch.device) -> None:
     """Give parameters and buffers storage. Buffers (rotary tables) get their values again."""
     model.to_empty(device=device)
+    fill_buffers(model, device)
+
+
+def fill_buffers(model: torch.nn.Module, device: torch.device) -> None:
+    """Compute the buffers (rotary tables), which no file holds, on `device`."""
     for module in model.modules():
         if any(True for _ in module.buffers(recurse=False)) and hasattr(module, "config"):
             fresh = type(module)(config=module.config)
             for name, value in fresh.named_buffers(recurse=False):
-                getattr(module, name).copy_(value)
+                setattr(module, name, value.to(device))
 
 
 def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | None = None) -> None:
@@ -96,7 +101,7 @@ def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | No
 
     `names` maps a parameter's name to the name in the files where they differ (adapters).
     """
-    files = _tensor_files(folder)
+    files = tensor_files(folder)
     missing = []
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -115,12 +120,12 @@ def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | No
 
 def stored_weights(folder: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model folder, one at a time, as stored."""
-    for name, file in _tensor_files(folder).items():
+    for name, file in tensor_files(folder).items():
         with safe_open(os.path.join(folder, file), framework="pt") as tensors:
             yield name, tensors.get_tensor(name)
 
 
-def _tensor_files(folder: str) -> dict[str, str]:
+def tensor_files(folder: str) -> dict[str, str]:
     """File of each stored tensor."""
     index = os.path.join(folder, "model.safetensors.index.json")
     if os.path.exists(index):

@@ -58,6 +58,8 @@ def _utilisation(
     source = accelerator.mfu_source
     if share < 1:
         source += f", x {share} for {setup.activation_checkpointing} recomputation"
+    if setup.cpu_offload:
+        source += "; the transfers of cpu_offload come on top"
     return accelerator.mfu * share, source
 
 

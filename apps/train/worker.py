@@ -104,6 +104,10 @@ def make_strategy(
     """The base model, sharded and filled with its weights."""
     folder = config.base if random_weights else model.fetch_base(config.base)
     causal_lm = model.build_on_meta(model.read_config(folder, config.rope, row_tokens))
+    if config.strategy == "deepspeed":
+        from apps.train.deepspeed_strategy import DeepSpeedStrategy  # the package is optional
+
+        return DeepSpeedStrategy(config, causal_lm, device, folder)
     if config.adapter == "lora":
         adapter.inject(causal_lm, config.lora)
     strategy = FsdpStrategy(config, causal_lm, device)

@@ -1,0 +1,79 @@
+"""DeepSpeed ZeRO-3 trains, resumes and exports what FSDP2 does. Two gloo ranks on the CPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("deepspeed")
+
+from apps.common import config as configs
+from apps.common.events import Reporter
+from apps.train import checkpoint
+from apps.train.config import ExportConfig
+from apps.train.export import read_weights, run_export
+from apps.train.metrics import read_metrics
+from tests.train.ranks import on_ranks, train
+
+pytestmark = pytest.mark.slow
+
+
+def curve(config) -> list[tuple[float, float]]:
+    return [(r["loss"], r["grad_norm"]) for r in read_metrics(config.out)]
+
+
+def weights(config) -> dict[str, torch.Tensor]:
+    found = checkpoint.newest(config.out, "digest", pytest.fail)
+    return read_weights(found)
+
+
+@pytest.fixture(scope="module")
+def runs(small_base, small_pack, tmp_path_factory):
+    """The same run with either strategy."""
+    from tests.train.conftest import small_config
+
+    folder = tmp_path_factory.mktemp("runs")
+    fsdp = small_config(small_base, small_pack, folder / "fsdp")
+    zero = replace(fsdp, strategy="deepspeed", out=str(folder / "deepspeed"))
+    on_ranks(2, train, fsdp)
+    on_ranks(2, train, zero)
+    return fsdp, zero
+
+
+def test_losses_and_gradient_norms_equal_fsdps(runs):
+    fsdp, zero = map(curve, runs)
+    assert len(fsdp) == len(zero) == runs[0].steps
+    for theirs, ours in zip(fsdp, zero, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_final_weights_equal_fsdps(runs):
+    fsdp, zero = map(weights, runs)
+    assert fsdp.keys() == zero.keys()
+    for name, weight in fsdp.items():
+        flat = zero[name]
+        torch.testing.assert_close(flat.view(weight.shape), weight, rtol=1e-3, atol=1e-4)
+
+
+def test_resume_is_bit_identical(runs, tmp_path):
+    _, zero = runs
+    cut = replace(zero, out=str(tmp_path / "cut"))
+    on_ranks(2, train, cut, 5)
+    records = on_ranks(2, train, cut)[0]
+    assert records[0]["step"] == 5
+    assert curve(cut) == curve(zero)
+    assert all(torch.equal(w, weights(zero)[name]) for name, w in weights(cut).items())
+
+
+def test_export_is_the_model_that_fsdp_exports(runs, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.arange(3, 40)[None]
+    logits = []
+    for config in runs:
+        configs.write_resolved(config, config.out)
+        out = str(tmp_path / config.strategy)
+        run_export(ExportConfig(run=config.out, out=out, dtype="fp32"), Reporter("json"))
+        with torch.no_grad():
+            logits.append(AutoModelForCausalLM.from_pretrained(out)(ids).logits)
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-3)
