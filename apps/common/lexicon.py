@@ -88,4 +88,6 @@ def _by_term() -> dict[str, Hit]:
 def _pattern() -> Any:
     terms = sorted(_by_term(), key=lambda term: (-len(term), term))
     joined = "|".join(term.replace(" ", r"\s+") for term in terms)
-    return re2.compile(rf"(?i)\b(?:{joined})\b")
+    return re2.compile(  # pyright: ignore[reportUnknownMemberType]
+        rf"(?i)\b(?:{joined})\b"
+    )

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from apps.common import storage
@@ -68,7 +68,7 @@ def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
 
 
 def _from_hub(path: str, names: tuple[str, ...] | None) -> str:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -86,7 +86,7 @@ def _cache_root() -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     """Replicas on one machine fetch one after the other."""
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

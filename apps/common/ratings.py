@@ -12,6 +12,9 @@ clusters as in Liang and Zeger (1986); the online update is Elo's with base 10 a
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
+# numpy's reductions are typed as unknown for broadcast shapes:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 import numpy as np
 import numpy.typing as npt
 
@@ -88,7 +91,7 @@ def win_matrix(battles: Battles, weight_N: Floats | None = None) -> Floats:
     mirrored = battles.second_N * size + battles.first_N
     flat = np.bincount(cells, weight * battles.outcome_N, minlength=size * size)
     flat += np.bincount(mirrored, weight * (1.0 - battles.outcome_N), minlength=size * size)
-    wins_MM = flat.reshape(size, size)
+    wins_MM = flat.astype(np.float64).reshape(size, size)
     np.fill_diagonal(wins_MM, 0.0)
     return wins_MM
 

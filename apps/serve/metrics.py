@@ -5,6 +5,7 @@ replicas, so that one scrape of the service's address shows the whole service.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,7 +22,8 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        one, by_model = {"registry": self.registry}, ("model",)
+        one: dict[str, Any] = {"registry": self.registry}
+        by_model = ("model",)
         self.requests = Counter(
             "cria_requests", "Finished requests.", ("model", "endpoint", "status"), **one
         )

@@ -5,6 +5,8 @@ three epochs, 128 conversations a step) with the batch counted in packed rows: 1
 1,550 tokens on average fill 96 rows of 2,048. They run on any number of GPUs: the batch stays.
 """
 
+from typing import Any
+
 from apps.train.config import (
     CheckpointConfig,
     MetricsConfig,
@@ -13,7 +15,7 @@ from apps.train.config import (
     RunConfig,
 )
 
-_FROM_COMMAND_LINE = {"base": "", "data": "", "out": ""}
+_FROM_COMMAND_LINE: dict[str, Any] = {"base": "", "data": "", "out": ""}
 _VICUNA_OPTIM = OptimConfig(lr=2e-5, schedule="cosine", warmup_fraction=0.03, weight_decay=0.0)
 
 

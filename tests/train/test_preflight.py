@@ -42,7 +42,7 @@ def test_an_unfinished_pack(refuse, small_pack, tmp_path) -> None:
 
 
 def test_a_missing_base(refuse, tmp_path) -> None:
-    assert "is not a folder; expected a model folder or a hub id" in refuse(base=tmp_path / "none")
+    assert "expected a local folder, s3://, gs:// or a hub id" in refuse(base=tmp_path / "none")
 
 
 def test_a_base_with_pickled_weights(refuse, small_base, tmp_path) -> None:
