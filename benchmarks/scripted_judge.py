@@ -62,6 +62,8 @@ class Endpoint:
     num_faults: int = 0
     recent: deque[float] = field(default_factory=deque)
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -91,6 +93,62 @@ class Endpoint:
             return web.json_response(_completion(body, text, is_cut=fault == "truncation"))
         finally:
             self.in_flight -= 1
+
+    async def upload(self, request: web.Request) -> web.Response:
+        data = (await request.post())["file"]
+        return web.json_response(self._file(data.file.read()))
+
+    async def content(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.files[request.match_info["file"]])
+
+    async def create_batch(self, request: web.Request) -> web.Response:
+        """Batches complete at once; what fails in them is decided by the script's faults."""
+        input_file = (await request.json())["input_file_id"]
+        lines = []
+        for line in self.files[input_file].splitlines():
+            call = json.loads(line)
+            self.requests[json.dumps(call["body"], sort_keys=True)] += 1
+            if self._fault():
+                response = {"status_code": 500, "body": {}}
+            else:
+                text = respond(call["body"]["model"], call["body"]["messages"])
+                self.served[json.dumps(call["body"], sort_keys=True)] += 1
+                response = {"status_code": 200, "body": _completion(call["body"], text, False)}
+            lines.append(json.dumps({"custom_id": call["custom_id"], "response": response}))
+        output = self._file("\n".join(lines).encode())
+        batch = {
+            "id": f"batch-{len(self.batches)}",
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "created_at": 0,
+            "input_file_id": input_file,
+            "output_file_id": output["id"],
+            "status": "completed",
+        }
+        self.batches[batch["id"]] = batch
+        return web.json_response(batch)
+
+    async def batch(self, request: web.Request) -> web.Response:
+        return web.json_response(self.batches[request.match_info["batch"]])
+
+    async def list_batches(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"object": "list", "data": [*self.batches.values()], "has_more": False}
+        )
+
+    def _file(self, data: bytes) -> dict[str, Any]:
+        name = f"file-{len(self.files)}"
+        self.files[name] = data
+        return {
+            "id": name,
+            "object": "file",
+            "bytes": len(data),
+            "created_at": 0,
+            "filename": "calls.jsonl",
+            "purpose": "batch",
+            "status": "processed",
+        }
 
     async def stats(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -191,9 +249,14 @@ def _error(status: int, code: str | None, headers: dict[str, str] | None = None)
 async def start(script: Script, port: int = 0) -> tuple[Endpoint, web.AppRunner]:
     """Serves on the loopback address until the runner is cleaned up."""
     endpoint = Endpoint(script)
-    app = web.Application()
+    app = web.Application(client_max_size=256 << 20)
     app.router.add_post("/v1/chat/completions", endpoint.complete)
     app.router.add_get("/stats", endpoint.stats)
+    app.router.add_post("/v1/files", endpoint.upload)
+    app.router.add_get("/v1/files/{file}/content", endpoint.content)
+    app.router.add_post("/v1/batches", endpoint.create_batch)
+    app.router.add_get("/v1/batches", endpoint.list_batches)
+    app.router.add_get("/v1/batches/{batch}", endpoint.batch)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)

@@ -17,16 +17,30 @@ from apps.common.cli import Command, run
 from apps.eval.answering import answer
 from apps.eval.config import (
     AnswerConfig,
+    ContaminationConfig,
     JudgeConfig,
+    QuestionsConfig,
     ReparseConfig,
     ReplayConfig,
     ReportConfig,
+    WatchConfig,
 )
+from apps.eval.contamination import contamination
+from apps.eval.generation import questions
 from apps.eval.judging import judge, reparse
 from apps.eval.replay import replay
 from apps.eval.report import report
+from apps.eval.watching import watch
 
 COMMANDS = {
+    "questions": Command(
+        config=QuestionsConfig, run=questions, help="write out the built-in set, or generate one"
+    ),
+    "contamination": Command(
+        config=ContaminationConfig,
+        run=contamination,
+        help="look for the questions in training data",
+    ),
     "answer": Command(
         config=AnswerConfig, run=answer, help="put questions to models, or import their answers"
     ),
@@ -38,6 +52,9 @@ COMMANDS = {
     ),
     "report": Command(
         config=ReportConfig, run=report, help="score a folder into report.json and report.html"
+    ),
+    "watch": Command(
+        config=WatchConfig, run=watch, help="evaluate each checkpoint of a run as it is committed"
     ),
     "replay": Command(config=ReplayConfig, run=replay, help="recompute the published Vicuna table"),
 }

@@ -6,7 +6,6 @@ factual ones .1, reasoning, math and coding 0.
 """
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,11 @@ from apps.common import config as configs
 from apps.common import storage
 from apps.common.errors import CriaError, InputError
 from apps.common.events import Bar, Reporter
-from apps.eval.answers import Answer, answers_uri, check_model_name, read_answers
+from apps.eval.answers import Answer, answers_uri, read_answers
 from apps.eval.calling import run_all
-from apps.eval.client import CallFailure, Endpoint, complete, connect, openai_endpoint
+from apps.eval.client import CallFailure, Endpoint, complete, connect
 from apps.eval.config import AnswerConfig
+from apps.eval.endpoints import parse_endpoint, parse_named
 from apps.eval.judging import questions_uri
 from apps.eval.questions import Question, dump_questions, load_questions, load_references
 
@@ -50,8 +50,14 @@ class Contestant:
 
 def answer(config: AnswerConfig, reporter: Reporter) -> None:
     questions = _questions(config)
-    contestants = [_contestant(text, config) for text in config.model]
-    imports = [_named(text, "--answers") for text in config.answers]
+    contestants = [
+        Contestant(name=name, endpoint=endpoint)
+        for name, endpoint in (
+            parse_endpoint(text, "--model", config.timeout_s, config.api_key_env)
+            for text in config.model
+        )
+    ]
+    imports = [parse_named(text, "--answers") for text in config.answers]
     names = [c.name for c in contestants] + [name for name, _ in imports]
     if len(set(names)) < len(names):
         raise InputError(f"a model's name is given twice in {', '.join(names)}; names are files")
@@ -85,32 +91,6 @@ def _keep_questions(out: str, questions: Sequence[Question]) -> None:
             f"{out} holds answers to other questions; give another --out for this questions file"
         )
     storage.write_atomic(uri, data)
-
-
-def _named(text: str, flag: str) -> tuple[str, str]:
-    name, equals, rest = text.partition("=")
-    if not equals or not rest:
-        raise InputError(
-            f"{flag} {text!r} is not NAME=VALUE, such as tuned=http://127.0.0.1:8000/v1"
-        )
-    return check_model_name(name), rest
-
-
-def _contestant(text: str, config: AnswerConfig) -> Contestant:
-    if "=" not in text:
-        name = check_model_name(text)
-        return Contestant(name=name, endpoint=openai_endpoint(name, config.timeout_s))
-    name, url = _named(text, "--model")
-    base_url, _, endpoint_model = url.partition("#")
-    if not base_url.startswith(("http://", "https://")):
-        raise InputError(f"--model {text!r} has no http URL; expected NAME=http://host:port/v1")
-    endpoint = Endpoint(
-        model=endpoint_model or name,
-        base_url=base_url,
-        api_key=os.environ.get(config.api_key_env) or "none",
-        timeout_s=config.timeout_s,
-    )
-    return Contestant(name=name, endpoint=endpoint)
 
 
 def _import(

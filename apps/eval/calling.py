@@ -82,6 +82,20 @@ class Tally:
     last_error: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A run's end."""
+
+    tally: Tally
+    spent_usd: float
+    """US dollars of all runs of the folder"""
+    gate: dict[str, float]
+
+
+OnProgress = Callable[[int, float, dict[str, float]], None]
+"""(responses stored in this run, US dollars spent in all runs, the gate's state)"""
+
+
 async def run_chunk(
     calls: Sequence[Call],
     ask: Ask,

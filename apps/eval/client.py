@@ -97,7 +97,7 @@ async def complete(
 
     try:
         completion = await client.chat.completions.create(
-            model=model, messages=list(messages), **_fitted(model, parameters)
+            model=model, messages=list(messages), **fitted(model, parameters)
         )
         return _reply(completion)
     except openai.APIStatusError as error:
@@ -130,13 +130,21 @@ def _reply(completion: Any) -> Reply:
     )
 
 
-def _fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    fitted = {name: value for name, value in parameters.items() if value is not None}
+def as_reply(body: dict[str, Any]) -> Reply:
+    """The reply in a chat completion's JSON body, as batches return it."""
+    from openai.types.chat import ChatCompletion
+
+    return _reply(ChatCompletion.model_validate(body))
+
+
+def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters under the names that the model's family takes."""
+    kept = {name: value for name, value in parameters.items() if value is not None}
     if model.startswith(_REASONING_FAMILIES):
-        fitted["max_completion_tokens"] = fitted.pop("max_tokens")
-        fitted.pop("temperature", None)
-        fitted.pop("top_p", None)
-    return fitted
+        kept["max_completion_tokens"] = kept.pop("max_tokens")
+        kept.pop("temperature", None)
+        kept.pop("top_p", None)
+    return kept
 
 
 def _status_failure(error: Any) -> CallFailure:

@@ -70,6 +70,8 @@ class JudgeConfig:
     """Print calls, tokens, dollars and minutes, and stop."""
     backend: Literal["live", "batch"] = "live"
     """Live calls, or the Batch API (half the price, up to a day)."""
+    batch_poll_s: float = 60.0
+    """Time between two looks at a batch, seconds."""
     concurrency: int = 32
     """Calls in flight, all tasks together."""
     requests_per_min: float = 500.0
@@ -101,7 +103,7 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "repeats", "concurrency", "requests_per_min", "tokens_per_min")
-        _positive(self, "num_tasks", "timeout_s", "max_attempts", "max_asks")
+        _positive(self, "num_tasks", "timeout_s", "max_attempts", "max_asks", "batch_poll_s")
         if not self.judge:
             raise ConfigError("judge needs at least one --judge, such as offline or gpt-4o")
         if self.max_usd is not None and self.max_usd < 0:
@@ -158,6 +160,84 @@ class ReplayConfig:
     """Stored scores, or the current parser on the raw review texts."""
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContaminationConfig:
+    """Looks for the questions in training data: shared n-grams and near-duplicates."""
+
+    questions: Annotated[str, tyro.conf.Positional]
+    """Questions file, or `built-in`."""
+    data: str
+    """Clean folder or pack."""
+    out: str = "contamination.json"
+    """Where the result goes; `report --contamination` shows it."""
+    tokenizer: str | None = None
+    """Model or tokenizer folder with which a pack was made."""
+    max_overlap: float = 0.5
+    """A question is contaminated above this share of its 8-grams, 0-1."""
+    max_similarity: float = 0.8
+    """A question is contaminated above this similarity with one text, 0-1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionsConfig:
+    """Writes out the built-in questions, or has a GPT write new ones."""
+
+    action: Annotated[Literal["write", "generate"], tyro.conf.Positional] = "write"
+    """write: the built-in set of 80; generate: new ones."""
+    out: str = "questions.jsonl"
+    """Questions file to write."""
+    writer: str = "gpt-4o"
+    """OpenAI model that writes, and rates the baselines' answers."""
+    category: tuple[str, ...] = ()
+    """Categories to write for; all nine by default."""
+    per_category: int = 10
+    """Questions kept per category."""
+    baseline: tuple[str, ...] = ()
+    """NAME=URL[#ENDPOINT_MODEL] of models that must find the questions hard."""
+    max_baseline_score: float = 8.0
+    """A question is too easy if a baseline's answer is rated higher than this, 1-10."""
+    data: str | None = None
+    """Clean folder or pack in which no question may occur."""
+    tokenizer: str | None = None
+    """Model or tokenizer folder with which a pack was made."""
+    timeout_s: float = 120.0
+    """Longest wait for one response, seconds."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "per_category", "timeout_s")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatchConfig:
+    """Evaluates every checkpoint of a training run as it is committed."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run, as given to `apps.train run --out`."""
+    questions: str
+    """Questions file, or `built-in`."""
+    out: str
+    """Folder of the curve; each checkpoint gets a folder of its own in it."""
+    protocol: Literal["single", "mt-bench"] = "single"
+    """How each checkpoint's answers are judged."""
+    judge: str = "offline"
+    """`offline` or an OpenAI model."""
+    max_usd: float | None = None
+    """Never spend more than this per checkpoint, US dollars."""
+    engine: Literal["torch", "vllm"] = "torch"
+    """Engine that serves a checkpoint while it is asked."""
+    max_tokens: int = 512
+    """Longest answer, tokens."""
+    poll_s: float = 15.0
+    """Time between two looks at the run, seconds."""
+    max_idle_s: float = 3600.0
+    """End when no checkpoint came for this long, seconds."""
+    once: bool = False
+    """Evaluate the checkpoints that are there, and end."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_tokens", "poll_s", "max_idle_s")
 
 
 def _positive(settings: object, *names: str) -> None:

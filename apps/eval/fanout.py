@@ -9,15 +9,15 @@ is already stored.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError
-from apps.eval.calling import Ask, Job, Tally, run_chunk
+from apps.eval.calling import Ask, Job, OnProgress, Outcome, Tally, run_chunk
 from apps.eval.calls import Call
 from apps.eval.client import Reply, complete, connect
 from apps.eval.journal import Journal, read_raw
@@ -25,19 +25,9 @@ from apps.eval.limits import RateGate
 from apps.eval.offline import is_offline, respond
 from apps.eval.plan import remaining
 
-OnProgress = Callable[[int, float, dict[str, float]], None]
-"""(responses stored in this run, US dollars spent in all runs, the gate's state)"""
-
 POLL_S = 0.25
 TASK_CPUS = 0.25
 TASK_TRIES = 3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    tally: Tally
-    spent_usd: float
-    gate: dict[str, float]
 
 
 GateActor = ray.remote(num_cpus=0, max_concurrency=10_000)(RateGate)

@@ -140,19 +140,34 @@ class Journal:
         Waits while calls in flight could still free enough; raises BudgetExhaustedError if not.
         """
         async with self._room:
-            while not self._fits(usd):
-                if not self._reserved:
-                    raise BudgetExhaustedError(
-                        f"the next call may cost ${usd:.4f} and ${self._charged_usd:.4f} of "
-                        f"--max-usd {self._max_usd:g} is spent; raise --max-usd to go on: what is "
-                        "stored is not paid again"
-                    )
+            while not self._fits(usd) and self._reserved:
                 await self._room.wait()
-            attempt = self._next_attempt.get(key, 0)
-            self._next_attempt[key] = attempt + 1
-            self._reserved[key, attempt] = (holder, usd)
+            attempt = self._take(holder, key, usd)
         await self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
         return attempt
+
+    async def reserve(self, holder: str, key: str, usd: float) -> int:
+        """`open_call` without waiting for room."""
+        attempt = self._take(holder, key, usd)
+        await self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
+        return attempt
+
+    def _take(self, holder: str, key: str, usd: float) -> int:
+        if not self._fits(usd):
+            raise BudgetExhaustedError(
+                f"the next call may cost ${usd:.4f} and ${self._charged_usd:.4f} of "
+                f"--max-usd {self._max_usd:g} is spent; raise --max-usd to go on: what is "
+                "stored is not paid again"
+            )
+        attempt = self._next_attempt.get(key, 0)
+        self._next_attempt[key] = attempt + 1
+        self._reserved[key, attempt] = (holder, usd)
+        return attempt
+
+    def adopt(self, holder: str, attempts: dict[str, int]) -> None:
+        """Takes over an earlier run's attempts; they are charged in full already."""
+        for key, attempt in attempts.items():
+            self._reserved[key, attempt] = (holder, 0.0)
 
     async def store(self, record: dict[str, Any], attempt: int) -> None:
         """Appends a response and turns its reservation into its price."""

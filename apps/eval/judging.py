@@ -1,5 +1,6 @@
 """`judge` and `reparse`: plan, say what it costs, make the calls that are missing, parse."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,9 +12,9 @@ from apps.common import lineage, storage
 from apps.common.errors import ConfigError, CriaError, NotFoundError
 from apps.common.events import Reporter
 from apps.common.runtime import ray_session
-from apps.eval import journal
+from apps.eval import batch, journal
 from apps.eval.answers import load_all
-from apps.eval.calling import Job, Persistence
+from apps.eval.calling import Job, OnProgress, Outcome, Persistence
 from apps.eval.calls import Call
 from apps.eval.client import openai_endpoint
 from apps.eval.config import JudgeConfig, ReparseConfig
@@ -223,18 +224,16 @@ def _make_calls(
         num_tasks=min(config.num_tasks, len(calls)),
         max_usd=config.max_usd,
     )
-    with ray_session(), reporter.progress("judge", total=len(calls), unit="calls") as bar:
-        from apps.eval import fanout  # dry runs and `reparse` do without Ray
-
+    with reporter.progress("judge", total=len(calls), unit="calls") as bar:
         seen = 0
 
         def on_progress(stored: int, spent_usd: float, gate: dict[str, float]) -> None:
             nonlocal seen
-            trouble = {name: gate[name] for name in ("errors", "rate_limited") if gate[name]}
+            trouble = {name: gate[name] for name in ("errors", "rate_limited") if gate.get(name)}
             bar.advance(stored - seen, usd=round(spent_usd, 4), **trouble)
             seen = stored
 
-        outcome = fanout.run(job, on_progress)
+        outcome = _run_job(job, config, on_progress)
     tally = outcome.tally
     reporter.event(
         "judge.calls",
@@ -253,6 +252,15 @@ def _make_calls(
             f"{tally.failed} of {len(calls)} calls found no response (last: {tally.last_error}); "
             "run the same command again: stored responses are not repeated"
         )
+
+
+def _run_job(job: Job, config: JudgeConfig, on_progress: OnProgress) -> Outcome:
+    if config.backend == "batch":
+        return asyncio.run(batch.run(job, on_progress, config.batch_poll_s))
+    with ray_session():
+        from apps.eval import fanout  # dry runs, batches and `reparse` do without Ray
+
+        return fanout.run(job, on_progress)
 
 
 def _write_plan(config: JudgeConfig, plan: Plan) -> None:

@@ -11,10 +11,10 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from apps.eval import sections
+from apps.eval import charts, sections
 from apps.eval.answers import Answer
 from apps.eval.judgments import Judgment
-from apps.eval.offline import LABEL
+from apps.eval.offline import LABEL, is_offline
 from apps.eval.questions import Question, is_correct
 
 
@@ -46,6 +46,36 @@ def render(
         f"<title>{escape(figures['title'])}</title><style>{_asset('page.css')}</style></head><body>"
         f'{"".join(body)}<script type="application/json" id="data">{data}</script>'
         f"<script>{_asset('page.js')}</script></body></html>"
+    )
+
+
+def render_curve(points: Sequence[Mapping[str, Any]], run: str) -> str:
+    """curve.html of `watch`: the score over training steps, with a link to every report."""
+    drawn = [charts.curve(points, "score", "Mean judge score of 10 over training steps", 10.0)]
+    known = [point for point in points if point["accuracy"] is not None]
+    if known:
+        percent = [{**point, "percent": 100 * point["accuracy"]} for point in known]
+        drawn.append(charts.curve(percent, "percent", "Held-out accuracy, percent", 100.0))
+    titles = ("Mean score of 10", "Held-out accuracy, %")
+    panels = "".join(
+        f'<div class="panel"><h3>{title}</h3>{chart}</div>'
+        for title, chart in zip(titles, drawn, strict=False)
+    )
+    rows = "".join(
+        f'<tr><td><a href="{escape(point["report"], quote=True)}">step {point["step"]}</a></td>'
+        f"<td class=n>{point['score']:.2f}</td><td class=n>{point['low']:.2f}&ndash;"
+        f"{point['high']:.2f}</td><td class=n>{point['n']}</td></tr>"
+        for point in points
+    )
+    judge = LABEL if is_offline(points[-1]["judge"]) else points[-1]["judge"]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(run)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<style>{_asset("page.css")}</style></head><body><header class="top"><h1>Training curve'
+        f'</h1><p class="lead">{escape(run)}, judged by {escape(judge)}.</p></header><main>'
+        f'<div class="two">{panels}</div><div class="panel"><table><tr><th>checkpoint</th>'
+        "<th class=n>score</th><th class=n>95 % interval</th><th class=n>n</th></tr>"
+        f"{rows}</table></div></main></body></html>"
     )
 
 

@@ -1,0 +1,159 @@
+"""`contamination`: do the questions occur in the training data?
+
+    python -m apps.eval contamination built-in --data clean/ --out contamination.json
+    python -m apps.eval contamination questions.jsonl --data pack/ --tokenizer BASE
+
+Reads a clean folder (what people asked, turn by turn) or a pack (decoded rows). Two measures per
+question: the share of its word 8-grams that occur anywhere in the data, as GPT-3's authors counted
+overlap (arXiv:2005.14165, appendix C, with 13 for long documents); and the best Jaccard similarity
+of its words with one training text, among texts that share a 4-gram with it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ahocorasick
+import pyarrow.parquet as pq
+
+from apps.common import storage
+from apps.common.errors import InputError, NotFoundError
+from apps.common.events import Reporter
+from apps.common.packs import open_pack
+from apps.common.schema import PACK_NAME
+from apps.eval.config import ContaminationConfig
+from apps.eval.questions import Question, load_questions
+
+GRAM, ANCHOR = 8, 4
+BATCH_ROWS = 256
+
+
+def contamination(config: ContaminationConfig, reporter: Reporter) -> None:
+    questions = load_questions(config.questions)
+    texts = training_texts(config.data, config.tokenizer)
+    with reporter.progress("contamination", unit="texts") as bar:
+        found = measure(questions, _counted(texts, bar), config.max_overlap, config.max_similarity)
+    storage.write_json(config.out, {"data": config.data, **found})
+    reporter.event(
+        "contamination.done",
+        questions=found["questions"],
+        contaminated=len(found["contaminated"]),
+        texts=found["texts"],
+        file=config.out,
+    )
+
+
+def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
+    for text in texts:
+        bar.advance(1)
+        yield text
+
+
+def measure(
+    questions: Sequence[Question],
+    texts: Iterator[str],
+    max_overlap: float = 0.5,
+    max_similarity: float = 0.8,
+) -> dict[str, Any]:
+    """The report: every question's figures, and those above either limit."""
+    words = {q.question_id: _words(" ".join(q.turns)) for q in questions}
+    automaton, grams = _automaton(words)
+    seen: dict[str, set[str]] = {question_id: set() for question_id in words}
+    best: dict[str, tuple[float, str]] = dict.fromkeys(words, (0.0, ""))
+    num_texts = 0
+    for text in texts:
+        num_texts += 1
+        spoken = _words(text)
+        candidates: set[str] = set()
+        for _, (gram, owners) in automaton.iter(f" {' '.join(spoken)} "):
+            candidates |= owners
+            for question_id in owners:
+                seen[question_id].add(gram)
+        for question_id in candidates:
+            similarity = _jaccard(words[question_id], spoken)
+            if similarity > best[question_id][0]:
+                best[question_id] = (similarity, text[:400])
+    rows = [
+        {
+            "question_id": question_id,
+            "overlap": len(seen[question_id] & grams[question_id])
+            / max(1, len(grams[question_id])),
+            "similarity": best[question_id][0],
+            "example": best[question_id][1],
+        }
+        for question_id, mine in grams.items()
+    ]
+    contaminated = [
+        row for row in rows if row["overlap"] > max_overlap or row["similarity"] > max_similarity
+    ]
+    return {
+        "questions": len(rows),
+        "texts": num_texts,
+        "gram_words": GRAM,
+        "contaminated": contaminated,
+        "per_question": [{k: v for k, v in row.items() if k != "example"} for row in rows],
+    }
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _grams(words: Sequence[str], size: int) -> set[str]:
+    size = min(size, len(words))
+    return {f" {' '.join(words[i : i + size])} " for i in range(len(words) - size + 1)}
+
+
+def _automaton(words: dict[str, list[str]]) -> tuple[Any, dict[str, set[str]]]:
+    """Finds all grams and anchors of all questions in one pass over a text."""
+    grams = {question_id: _grams(spoken, GRAM) for question_id, spoken in words.items()}
+    owners: dict[str, set[str]] = {}
+    for question_id, spoken in words.items():
+        for gram in grams[question_id] | _grams(spoken, ANCHOR):
+            owners.setdefault(gram, set()).add(question_id)
+    automaton = ahocorasick.Automaton()
+    for gram, mine in owners.items():
+        automaton.add_word(gram, (gram, mine))
+    automaton.make_automaton()
+    return automaton, grams
+
+
+def _jaccard(first: Sequence[str], second: Sequence[str]) -> float:
+    ours, theirs = set(first), set(second)
+    return len(ours & theirs) / len(ours | theirs)
+
+
+def training_texts(data: str, tokenizer: str | None) -> Iterator[str]:
+    """User turns of a clean folder, or decoded rows of a pack."""
+    if storage.exists(storage.join(data, PACK_NAME)):
+        if tokenizer is None:
+            raise InputError(f"{data} is a pack, which holds token ids; give its --tokenizer")
+        return _pack_texts(data, tokenizer)
+    shards = [name for name in storage.list_dir(data) if name.endswith(".parquet")]
+    if not shards:
+        raise NotFoundError(f"{data} holds neither clean conversations (*.parquet) nor a pack")
+    return _clean_texts(data, shards)
+
+
+def _clean_texts(data: str, shards: Sequence[str]) -> Iterator[str]:
+    for name in shards:
+        with storage.open_file(storage.join(data, name)) as handle:
+            table = pq.ParquetFile(handle)
+            for batch in table.iter_batches(BATCH_ROWS, columns=["messages"]):
+                for messages in batch.column(0).to_pylist():
+                    yield from (m["content"] for m in messages if m["role"] == "user")
+
+
+def _pack_texts(data: str, tokenizer: str) -> Iterator[str]:
+    from apps.common.model_files import text_folder
+    from apps.common.tokenizer import load_tokenizer
+
+    backend = load_tokenizer(text_folder(tokenizer)).backend
+    split = open_pack(data).split("train")
+    for start in range(0, len(split), BATCH_ROWS):
+        rows = split.rows(range(start, min(start + BATCH_ROWS, len(split))))
+        for ids, lengths in zip(rows.input_ids, rows.lengths, strict=True):
+            end = 0
+            for length in lengths.tolist():
+                yield backend.decode(ids[end : end + length].tolist(), skip_special_tokens=True)
+                end += length
