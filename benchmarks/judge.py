@@ -57,15 +57,20 @@ def endpoint(**flags: float) -> Iterator[str]:
     command = [sys.executable, os.path.join(ROOT, "benchmarks", "scripted_judge.py")]
     for name, value in flags.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    try:
-        url = server.stdout.readline().strip()
-        os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "scripted"}
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
+    before = {name: os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            url = server.stdout.readline().strip()
+            os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "scripted"}
+            yield url
+        finally:
+            server.terminate()
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def stats(url: str) -> dict[str, int]:
@@ -175,16 +180,16 @@ def killed_five_times(session: Session, num_calls: int, latency_s: float) -> dic
     print("5 kill -9 ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as directory, endpoint(latency_s=latency_s) as url:
         calls = planned(directory, num_calls)
-        in_flight = 0
         max_usd = 2.0 * sum(PRICE.usd(c.prompt_tokens_bound(), c.max_tokens) for c in calls)
         for share in (0.1, 0.25, 0.45, 0.65, 0.85, 1.1):
             process = _judge_process(session, directory, max_usd)
             while process.poll() is None:
                 if len(journal.read_raw(directory)) >= share * num_calls:
-                    in_flight += stats(url)["in_flight"]
                     process.kill()
                 time.sleep(0.05)
         found = stats(url)
+        # Sent before the kill reached the last process of the run, and not stored.
+        in_flight = len(unanswered(directory))
         final = verdicts(directory)
         expected = {
             call.slot: parse(
@@ -203,6 +208,12 @@ def killed_five_times(session: Session, num_calls: int, latency_s: float) -> dic
         "usd": usd,
         "max_usd": max_usd,
     }
+
+
+def unanswered(directory: str) -> dict[tuple[str, int], float]:
+    """Attempts that were written down and sent, and whose response nobody stored."""
+    stored = {record["key"] for record in journal.read_raw(directory)}
+    return journal.unknown_attempts(journal.read_lines(journal.intents_path(directory)), stored)
 
 
 def _judge_process(session: Session, directory: str, max_usd: float) -> subprocess.Popen[bytes]:

@@ -126,9 +126,8 @@ class Journal:
             key = record["key"]
             attempts = self._next_attempt.get(key, 0)
             self._next_attempt[key] = max(attempts, record["attempt"] + 1)
-        self._charged_usd = sum(record["usd"] for record in responses) + sum(
-            _unknown_usd(intents, {record["key"] for record in responses})
-        )
+        unknown = unknown_attempts(intents, {record["key"] for record in responses})
+        self._charged_usd = sum(record["usd"] for record in responses) + sum(unknown.values())
 
     async def state(self) -> tuple[int, float]:
         """Responses stored since the start, and US dollars charged, certainly or possibly."""
@@ -236,8 +235,10 @@ def _append_all(batch: Iterable[_Append]) -> None:
         storage.append_line(path, b"".join(lines))
 
 
-def _unknown_usd(intents: Iterable[dict[str, Any]], stored: set[str]) -> Iterable[float]:
-    """Reservations of attempts whose fate is unknown."""
+def unknown_attempts(
+    intents: Iterable[dict[str, Any]], stored: set[str]
+) -> dict[tuple[str, int], float]:
+    """Reserved dollars of attempts whose fate is unknown, such as those in flight at a kill."""
     unknown: dict[tuple[str, int], float] = {}
     last: dict[str, int] = {}
     for record in intents:
@@ -250,7 +251,7 @@ def _unknown_usd(intents: Iterable[dict[str, Any]], stored: set[str]) -> Iterabl
     # The answered attempt is the last one: nothing is sent under a key that has a response.
     for key in stored & last.keys():
         unknown.pop((key, last[key]), None)
-    return unknown.values()
+    return unknown
 
 
 def write_parsed(directory: str, parse_record: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
