@@ -172,6 +172,7 @@ def side_by_side(
     with endpoint(**flags) as url:
         theirs = fastchat(calls)
         theirs["requests"] = stats(url)["requests"]
+    print(f"  Cria {ours}, FastChat {theirs}", file=sys.stderr, flush=True)
     return {"trial": name, "ideal_s": ideal_s, "cria": ours, "fastchat": theirs}
 
 

@@ -297,6 +297,7 @@ def _write_manifest(config: JudgeConfig, plan: Plan, prices: dict[str, Price | N
         judges=list(config.judge),
         judge_snapshots=_snapshots(config.dir, config.protocol),
         prompts_digest=prompts_digest(plan.calls),
+        prompts="Cria's own, hardened" if config.prompt_file is None else config.prompt_file,
         without_reference=list(plan.without_reference),
         prices={name: asdict(price) if price else None for name, price in prices.items()},
     )

@@ -73,6 +73,10 @@ def protocol_scores(
     result: dict[str, Any] = {
         "judges": sorted({item.judge for item in judgments}),
         "judgments": coverage(contest_judgments),
+        "questions": {
+            "judged": len({item.question_id for item in contest_judgments}),
+            "total": len(questions),
+        },
         "usd": sum(item.usd for item in judgments),
         "latency_s": _latency(judgments),
     }

@@ -107,7 +107,7 @@ def protocol(name: str, figures: Mapping[str, Any], models: Sequence[str]) -> st
     judges = ", ".join(result["judge_labels"])
     parts = [
         f'<h2 id="{name}">{escape(name)}</h2><p class="lead">{escape(_ABOUT[name])} Judged by '
-        f"{escape(judges)}. {_coverage(result['judgments'])}</p>"
+        f"{escape(judges)}. {_coverage(result['judgments'])} {_left_out(result['questions'])}</p>"
     ]
     drawn = [_quality(result, models), _ratings(result, models), _matrix(result, models)]
     parts.append(f'<div class="two">{"".join(drawn)}</div>')
@@ -122,6 +122,15 @@ def _coverage(counts: Mapping[str, int]) -> str:
         return f"All {counts['total']:,} judgments were made and read."
     told = ", ".join(f"{n} {name}" for name, n in lost.items())
     return f"<b>{counts['ok']:,} of {counts['total']:,}</b> judgments count; {told}."
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    if counts["judged"] == counts["total"]:
+        return ""
+    return (
+        f"<b>{counts['judged']} of {counts['total']} questions</b> are judged; the others have no "
+        "reference answer for this judge to compare with."
+    )
 
 
 def _quality(result: Mapping[str, Any], models: Sequence[str]) -> str:
