@@ -23,7 +23,9 @@ class Answer:
     model: str
     endpoint_model: str = ""
     sampling: dict[str, Any] = field(default_factory=dict)
-    usage: dict[str, int] = field(default_factory=dict)
+    usage: dict[str, int] = field(
+        default_factory=lambda: {"prompt_tokens": 0, "completion_tokens": 0}
+    )
     finish_reasons: tuple[str, ...] = ()
     created: float = 0.0
     """Seconds since 1970; 0 for imported answers."""
