@@ -12,6 +12,7 @@ answers/, judgments/, report.json and report.html.
 """
 
 import sys
+from collections.abc import Sequence
 
 from apps.common.cli import Command, run
 from apps.eval.answering import answer
@@ -59,5 +60,24 @@ COMMANDS = {
     "replay": Command(config=ReplayConfig, run=replay, help="recompute the published Vicuna table"),
 }
 
+_LISTS = ("--model", "--answers", "--judge", "--baseline", "--category")
+
+
+def gather(argv: Sequence[str]) -> list[str]:
+    """`--model A --model B` as `--model A B`: the parser would silently keep only the last."""
+    rest: list[str] = []
+    values: dict[str, list[str]] = {}
+    target = rest
+    for token in argv:
+        flag, equals, value = token.partition("=")
+        if flag in _LISTS:
+            target = values.setdefault(flag, [])
+            target += [value] if equals else []
+        else:
+            target = rest if token.startswith("--") else target
+            target.append(token)
+    return rest + [token for flag, found in values.items() for token in (flag, *found)]
+
+
 if __name__ == "__main__":
-    sys.exit(run("apps.eval", COMMANDS))
+    sys.exit(run("apps.eval", COMMANDS, gather(sys.argv[1:])))

@@ -1,0 +1,52 @@
+"""Repeated list flags add up, and every command says what is wrong in a sentence."""
+
+import pytest
+
+from apps.common.cli import run
+from apps.eval.__main__ import COMMANDS, gather
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("answer --model a=1 --model b=2 --out o", "answer --out o --model a=1 b=2"),
+        ("answer --model a=1 b=2 --out o", "answer --out o --model a=1 b=2"),
+        ("answer --model=a=1 --out o", "answer --out o --model a=1"),
+        ("judge dir --judge x --judge y", "judge dir --judge x y"),
+        ("report dir", "report dir"),
+    ],
+)
+def test_a_list_flag_may_be_repeated(typed: str, meant: str) -> None:
+    assert gather(typed.split()) == meant.split()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("answer --questions built-in --out {out}", "--model NAME=URL"),
+        ("answer --questions built-in --out {out} --model a=ftp://x", "no http URL"),
+        ("answer --questions built-in --out {out} --model a/b=http://x", "cannot name a model"),
+        ("answer --questions built-in --out {out} --model gpt-4o", "OPENAI_API_KEY is not set"),
+        ("judge {out}", "is not an evaluation folder"),
+        ("judge {out} --max-usd -1", "expected 0 or more"),
+        ("judge {out} --backend batch", "the offline judge makes no API calls"),
+        ("reparse {out}", "has no judgments"),
+        ("report {out}", "is not an evaluation folder"),
+        ("contamination built-in --data {out}", "neither clean conversations"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    command: str, sentence: str, tmp_path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert run("apps.eval", COMMANDS, command.format(out=tmp_path / "x").split()) == 2
+    assert sentence in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("apps.eval", COMMANDS, [name, "--help"])
+    assert ended.value.code == 0
+    assert COMMANDS[name].help.split(",")[0][:20] in capsys.readouterr().out
