@@ -1,0 +1,307 @@
+"""apps/data side by side with FastChat (fschat 0.2.36) and with other HTML converters.
+
+    python benchmarks/data.py --json data.json
+    python benchmarks/data.py --scale-mb 1000 --json data.json      also an array on 1, 2 workers
+
+One process and CPU seconds unless said; MB are raw input bytes. The corpus is generated
+(corpus.py). FastChat and the converters run in their own environments (peers.py).
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+from markdown_it import MarkdownIt
+
+from apps.common import config as configs
+from apps.data import cleaning, html, source
+from apps.data.config import Rules, none, strict, vicuna
+from benchmarks import corpus, peers
+
+HERE = Path(__file__).parent
+FASTCHAT = ["fschat==0.2.36", "markdownify==0.11.6", "beautifulsoup4", "tqdm"]
+CONVERTERS = {
+    "markdownify": "markdownify",
+    "html2text": "html2text",
+    "html_to_markdown": "html-to-markdown",
+    "mdka": "mdka",
+    "markdownify_rs": "markdownify-rs",
+    "htmd": "htmd-py",
+    "trafilatura": "trafilatura",
+}
+COLUMNS = ("code", "language", "list", "table", "paragraph", "tex", "no_leak", "no_escapes")
+BARS = {
+    "html MB/s": 20,
+    "html / FastChat": 8,
+    "clean strict MB/s": 5,
+    "clean FastChat's rules / FastChat": 5,
+    "two workers / one": 1.6,
+    "users unchanged": 1.0,
+}
+_MARKDOWN = MarkdownIt("commonmark").enable("table")
+_ESCAPE = re.compile(r"\\[_*\[\]#<>.\-+(){}~|]")
+
+
+def fastchat_rules() -> Rules:
+    """Those of clean_sharegpt alone: no language, lexicon, list or continuation rules."""
+    own = Rules(
+        scores="used", restarted_list="keep", language_skip=(), max_severity=3, duplicate="keep"
+    )
+    return own.over(vicuna())
+
+
+def facts(markdown: str) -> dict[str, Counter[Any]]:
+    """What a reader sees of a text: its code blocks, list items, cells and paragraphs."""
+    found: dict[str, Counter[Any]] = {name: Counter() for name in COLUMNS[:5]}
+    lists: list[list[Any]] = []
+    in_cell = False
+    for token in _MARKDOWN.parse(markdown):
+        if token.type in ("fence", "code_block"):
+            found["code"][token.content.rstrip("\n")] += 1
+            found["language"][token.info.strip(), token.content.rstrip("\n")] += 1
+        elif token.type in ("bullet_list_open", "ordered_list_open"):
+            lists.append([token.type[:3], int(token.attrs.get("start", 1)), False])
+        elif token.type in ("bullet_list_close", "ordered_list_close"):
+            lists.pop()
+        elif token.type == "list_item_open":
+            lists[-1][2] = True
+        elif token.type in ("td_open", "th_open"):
+            in_cell = True
+        elif token.type in ("td_close", "th_close"):
+            in_cell = False
+        elif token.type == "inline":
+            text = _plain(token)
+            if in_cell:
+                found["table"][text] += 1
+            elif lists and lists[-1][2]:
+                kind, number, _ = lists[-1]
+                found["list"][len(lists), kind, number if kind == "ord" else 0, text] += 1
+                lists[-1][1:] = [number + 1, False]
+            else:
+                found["paragraph"][text] += 1
+    return found
+
+
+def _plain(token: Any) -> str:
+    parts = [
+        "\n" if child.type in ("softbreak", "hardbreak") else child.content
+        for child in token.children
+    ]
+    return " ".join("".join(parts).split())
+
+
+def f1(pairs: Iterable[tuple[Counter[Any], Counter[Any]]]) -> float:
+    hits = made = wanted = 0
+    for expected, found in pairs:
+        hits += (expected & found).total()
+        made += found.total()
+        wanted += expected.total()
+    return 2 * hits / (made + wanted) if made + wanted else 1.0
+
+
+def quality(answers: list[corpus.Message], texts: list[str]) -> dict[str, float]:
+    """Micro-averaged F1 of facts of the unbroken messages, and what must not be there."""
+    rows = [(m, text) for m, text in zip(answers, texts, strict=True) if not m.is_broken]
+    pairs = [(facts(m.markdown), facts(text)) for m, text in rows]
+    scores = {name: f1((a[name], b[name]) for a, b in pairs) for name in COLUMNS[:5]}
+    tex = [(t, text) for m, text in rows for t in corpus.TEX if f"${t}$" in m.markdown]
+    scores["tex"] = sum(t in text for t, text in tex) / max(1, len(tex))
+    scores["no_leak"] = sum("Copy code" not in text for _, text in rows) / len(rows)
+    without_code = [re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL) for _, text in rows]
+    scores["no_escapes"] = sum(not _ESCAPE.search(text) for text in without_code) / len(rows)
+    return scores
+
+
+def converters(scratch: Path, count: int) -> dict[str, Any]:
+    messages = list(corpus.messages(count, seed=1))
+    answers = [m for m in messages if m.role == "assistant"]
+    users = [m.raw for m in messages if m.role == "user"]
+    size = sum(len(m.raw.encode()) for m in answers) / 1e6
+    best, texts = float("inf"), []
+    for _ in range(3):
+        start = time.process_time()
+        texts = [html.to_markdown(m.raw) for m in answers]
+        best = min(best, time.process_time() - start)
+    found = {"ours": {"MB/s": size / best, **quality(answers, texts)}}
+    found["source Markdown"] = quality(answers, [m.markdown for m in answers])
+    raw = scratch / "messages.json"
+    raw.write_bytes(orjson.dumps([m.raw for m in answers]))
+    for name, texts, seconds in _peers(raw, scratch):
+        found[name] = {"MB/s": size / seconds, **quality(answers, texts)}
+    raw.write_bytes(orjson.dumps(users))
+    changed = next(iter(_peers(raw, scratch, only_fastchat=True)))[1]
+    same = sum(a == b for a, b in zip(users, changed, strict=True)) / len(users)
+    ours = sum(not html.is_html(text, by_assistant=False) for text in users) / len(users)
+    return {"MB": size, "converters": found, "users_unchanged": {"ours": ours, "FastChat": same}}
+
+
+def _peers(
+    raw: Path, scratch: Path, *, only_fastchat: bool = False
+) -> Iterator[tuple[str, list[str], float]]:
+    script, out = HERE / "data_peers.py", scratch / "converted.json"
+    runs = [("fastchat", "FastChat", "fschat-0.2.36", FASTCHAT)]
+    if not only_fastchat:
+        runs += [(n, f"{n} (latest)", f"html-{n}", [p]) for n, p in CONVERTERS.items()]
+    for name, label, environment, requirements in runs:
+        try:
+            python = peers.environment(environment, requirements)
+            peers.run(python, script, "convert", name, str(raw), str(out))
+        except subprocess.CalledProcessError as error:
+            print(f"{label} could not run: {error}", file=sys.stderr)
+            continue
+        found = json.loads(out.read_text())
+        yield label, found["texts"], found["seconds"]
+
+
+def cleaning_speed(scratch: Path, count: int) -> dict[str, Any]:
+    dump = write_dump(scratch / "dump.json", count)
+    size = dump.stat().st_size / 1e6
+    found: dict[str, Any] = {"MB": size}
+    rules = {"strict": strict(), "vicuna": vicuna(), "none": none()}
+    for name, chosen in {**rules, "FastChat's rules": fastchat_rules()}.items():
+        found[name] = size / min(_clean_seconds(dump, chosen, scratch) for _ in range(3))
+    python = peers.environment("fschat-0.2.36", FASTCHAT)
+    out = scratch / "cleaned.json"
+    peers.run(python, HERE / "data_peers.py", "clean", str(dump), str(out))
+    found["FastChat"] = size / json.loads(out.read_text())["seconds"]
+    return found
+
+
+def _clean_seconds(dump: Path, rules: Rules, scratch: Path) -> float:
+    """CPU seconds of indexing and cleaning one file, range after range, files written."""
+    start = time.process_time()
+    index = source.index({"uri": str(dump), "unit_bytes": 16 << 20}, str(scratch / "index"))
+    common = {key: index[key] for key in ("uri", "data", "format", "layout")}
+    for first, last, ordinal, _ in index["ranges"]:
+        args = {**common, "start": first, "end": last, "ordinal": ordinal, "prefix": "x"}
+        args["rules"] = configs.to_dict(rules)
+        cleaning.clean_unit(args, str(scratch / f"unit-{ordinal}"))
+    return time.process_time() - start
+
+
+def write_dump(path: Path, count: int, size_bytes: int = 0) -> Path:
+    """An indented JSON array; with `size_bytes`, copies under new ids until it is full."""
+    records = list(corpus.conversations(count, seed=5))
+    separator, copy = b"[\n", 0
+    with open(path, "wb") as handle:
+        while copy == 0 or handle.tell() < size_bytes:
+            for record in records:
+                record = {**record, "id": f"{record['id']}-{copy}"}
+                if copy:
+                    first, *rest = record["conversations"]
+                    first = {**first, "value": f"{first['value']} (variant {copy})"}
+                    record["conversations"] = [first, *rest]
+                handle.write(separator + orjson.dumps(record, option=orjson.OPT_INDENT_2))
+                separator = b",\n"
+            copy += 1
+        handle.write(b"\n]\n")
+    return path
+
+
+def on_workers(dump: Path, scratch: Path, workers: int) -> dict[str, float]:
+    """Wall seconds of the clean step of the command, and the highest memory of a worker."""
+    out = scratch / f"out-{workers}"
+    command = [sys.executable, "-m", "apps.data", "clean", str(dump), "--out", str(out)]
+    command += ["--profile", "strict", "--workers", str(workers), "--log-format", "json"]
+    process = subprocess.Popen([*command, "--unit-mb", "8"], stdout=subprocess.PIPE, text=True)
+    watcher = _Memory(process.pid)
+    events = [json.loads(line) for line in process.stdout or ()]
+    if process.wait() != 0:
+        raise SystemExit(f"clean failed: {events[-1:]}")
+    times = {event["event"]: event["time"] for event in events}
+    return {
+        "clean_s": times["clean.progress"] - times["index.progress"],
+        "worker_mb": watcher.stop() / 1e6,
+    }
+
+
+class _Memory:
+    """Highest private memory (USS) of any Ray worker below a process, every half second."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._most = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.5):
+            try:
+                for child in self._root.children(recursive=True):
+                    if child.name().startswith("ray::"):
+                        self._most = max(self._most, child.memory_full_info().uss)
+            except psutil.Error:
+                continue
+
+    def stop(self) -> int:
+        self._done.set()
+        self._thread.join()
+        return self._most
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--messages", type=int, default=2000, help="messages to convert")
+    parser.add_argument("--conversations", type=int, default=2500, help="about 10 kB each")
+    parser.add_argument(
+        "--scale-mb", type=int, default=0, help="MB of an array for 1 and 2 workers"
+    )
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        result = converters(scratch, options.messages)
+        result["clean"] = cleaning_speed(scratch, options.conversations)
+        if options.scale_mb:
+            dump = write_dump(scratch / "big.json", options.conversations, options.scale_mb << 20)
+            result["workers"] = {n: on_workers(dump, scratch, n) for n in (2, 1)}
+    result["ratios"] = ratios(result)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2))
+    table(result)
+
+
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    html_rates = {name: row.get("MB/s") for name, row in result["converters"].items()}
+    clean = result["clean"]
+    found = {
+        "html MB/s": html_rates["ours"],
+        "html / FastChat": html_rates["ours"] / html_rates["FastChat"],
+        "clean strict MB/s": clean["strict"],
+        "clean FastChat's rules / FastChat": clean["FastChat's rules"] / clean["FastChat"],
+        "users unchanged": result["users_unchanged"]["ours"],
+    }
+    if workers := result.get("workers"):
+        found["two workers / one"] = workers[1]["clean_s"] / workers[2]["clean_s"]
+    return found
+
+
+def table(result: dict[str, Any]) -> None:
+    for name, value in result["ratios"].items():
+        print(f"{name:<36}{value:8.2f}   bar {BARS[name]}")
+    for workers, row in result.get("workers", {}).items():
+        print(
+            f"{workers} worker(s): {row['clean_s']:.1f} s, at most {row['worker_mb']:.0f} MB each"
+        )
+    print(f"users unchanged by FastChat {result['users_unchanged']['FastChat']:.2f}")
+    print("clean MB/s: " + ", ".join(f"{k} {v:.1f}" for k, v in result["clean"].items()))
+    print(f"{'converter':<26}{'MB/s':>7}" + "".join(f"{name:>11}" for name in COLUMNS))
+    for name, row in result["converters"].items():
+        rate = f"{row['MB/s']:7.1f}" if "MB/s" in row else " " * 7
+        print(f"{name:<26}{rate}" + "".join(f"{row[column]:11.3f}" for column in COLUMNS))
+
+
+if __name__ == "__main__":
+    main()
