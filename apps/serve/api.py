@@ -21,11 +21,12 @@ from apps.serve.auth import authenticate
 from apps.serve.body import read_body, request_schema
 from apps.serve.chat import chat_plan, completion_plan, tokenize
 from apps.serve.config import GatewayConfig
-from apps.serve.directory import Directory, Entry, find
+from apps.serve.directory import Directory, Entry, RemoteEntry, find
 from apps.serve.errors import ApiError
+from apps.serve.forward import ForwardedAnswer
 from apps.serve.metrics import GatewayMetrics
 from apps.serve.schemas import ChatRequest, CompletionRequest, TokenizeRequest
-from apps.serve.sse import Answerer
+from apps.serve.sse import Answer
 
 VERSION = "0.1.0"
 _OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"})
@@ -49,8 +50,7 @@ def build_api(
         openapi_url="/openapi.json",
         middleware=[Middleware(_Guard, settings=settings)],
     )
-    answerer = Answerer(metrics)
-    _add_generation(api, directory, settings, answerer)
+    _add_generation(api, directory, settings, metrics)
     _add_models(api, directory)
     _add_operations(api, directory)
     api.add_exception_handler(ApiError, _on_api_error)
@@ -63,26 +63,33 @@ def _add_generation(
     api: FastAPI,
     directory: Directory,
     settings: Callable[[], GatewayConfig],
-    answerer: Answerer,
+    metrics: GatewayMetrics,
 ) -> None:
     @api.post("/v1/chat/completions", openapi_extra=request_schema(ChatRequest))
     async def chat_completions(request: Request) -> Response:
         start_s = time.monotonic()
         body = await read_body(request, ChatRequest, settings().max_body_bytes)
         entry = find(directory, body.model)
-        return await answerer.answer(chat_plan(body, entry), entry, start_s)
+        if isinstance(entry, RemoteEntry):
+            return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
+        return Answer(chat_plan(body, entry), entry, start_s, metrics)
 
     @api.post("/v1/completions", openapi_extra=request_schema(CompletionRequest))
     async def completions(request: Request) -> Response:
         start_s = time.monotonic()
         body = await read_body(request, CompletionRequest, settings().max_body_bytes)
         entry = find(directory, body.model)
-        return await answerer.answer(completion_plan(body, entry), entry, start_s)
+        if isinstance(entry, RemoteEntry):
+            return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
+        return Answer(completion_plan(body, entry), entry, start_s, metrics)
 
     @api.post("/tokenize", openapi_extra=request_schema(TokenizeRequest))
     async def tokenize_text(request: Request) -> Response:
         body = await read_body(request, TokenizeRequest, settings().max_body_bytes)
-        return _json(tokenize(body, find(directory, body.model).model))
+        entry = find(directory, body.model)
+        if isinstance(entry, RemoteEntry):
+            raise ApiError(400, f"{body.model!r} runs elsewhere; its tokens are not known here.")
+        return _json(tokenize(body, entry.model))
 
 
 def _add_models(api: FastAPI, directory: Directory) -> None:
@@ -132,16 +139,17 @@ def _add_operations(api: FastAPI, directory: Directory) -> None:
         return Response(text, media_type=prometheus.CONTENT_TYPE)
 
 
-def _model_body(entry: Entry) -> dict[str, Any]:
-    model, prices = entry.model, entry.model.config.prices
+def _model_body(entry: Entry | RemoteEntry) -> dict[str, Any]:
+    model = entry.model if isinstance(entry, Entry) else None
+    prices = entry.config.prices
     return {
-        "id": model.config.name,
+        "id": entry.config.name,
         "object": "model",
-        "created": model.created,
-        "owned_by": "cria",
-        "aliases": list(model.config.aliases),
-        "context_tokens": model.context_tokens,
-        "supports_tools": model.shows_tools,
+        "created": model.created if model else 0,
+        "owned_by": "cria" if model else "remote",
+        "aliases": list(entry.config.aliases),
+        "context_tokens": model.context_tokens if model else None,
+        "supports_tools": model.shows_tools if model else None,
         "prices": {
             "input_usd_per_million_tokens": prices.input_usd_per_million_tokens,
             "output_usd_per_million_tokens": prices.output_usd_per_million_tokens,

@@ -25,9 +25,10 @@ from apps.common.model_files import model_folder
 from apps.serve.api import build_api
 from apps.serve.backend import Exchange, ReplicaBackend
 from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
-from apps.serve.directory import Entry
-from apps.serve.engine.config import create_engine
+from apps.serve.directory import Entry, RemoteEntry
+from apps.serve.engine.config import RemoteConfig, create_engine
 from apps.serve.engine.protocol import EngineDeadError
+from apps.serve.engine.remote import RemoteEngine
 from apps.serve.metrics import GatewayMetrics
 from apps.serve.models import load_model, mask_factory
 from apps.serve.replica import ModelReplica
@@ -118,12 +119,12 @@ class ServeDirectory:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Entry | RemoteEntry] = {}
         self._ready: dict[str, bool] = {}
         self._ready_at_s = float("-inf")
 
     @property
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, Entry | RemoteEntry]:
         return self._entries
 
     async def update(self, models: Sequence[ModelConfig]) -> None:
@@ -131,21 +132,30 @@ class ServeDirectory:
         kept = {
             model.name: entry
             for model in models
-            if (entry := self._entries.get(model.name)) and entry.model.config == model
+            if (entry := self._entries.get(model.name)) and entry.config == model
         }
-        new = {m.name: await asyncio.to_thread(load_model, m) for m in models if m.name not in kept}
-        backends = {m.name: ReplicaBackend(_handle(m.application), self._exchange) for m in models}
         self._entries = {
-            m.name: kept.get(m.name) or Entry(model=new[m.name], backend=backends[m.name])
-            for m in models
+            m.name: kept[m.name] if m.name in kept else await self._new_entry(m) for m in models
         }
         self._ready_at_s = float("-inf")
+
+    async def _new_entry(self, config: ModelConfig) -> Entry | RemoteEntry:
+        engine = config.engine_config(config.path)
+        if isinstance(engine, RemoteConfig):
+            remote = RemoteEngine(engine)
+            await remote.start()
+            return RemoteEntry(config=config, engine=remote)
+        model = await asyncio.to_thread(load_model, config)
+        return Entry(
+            model=model, backend=ReplicaBackend(_handle(config.application), self._exchange)
+        )
 
     async def ready(self) -> Mapping[str, bool]:
         if time.monotonic() - self._ready_at_s > _STATUS_AGE_S:
             status = await asyncio.to_thread(serve.status)
             self._ready = {
-                name: _running_replicas(status, entry.model.config.application) > 0
+                name: isinstance(entry, RemoteEntry)
+                or _running_replicas(status, entry.config.application) > 0
                 for name, entry in self._entries.items()
             }
             self._ready_at_s = time.monotonic()
@@ -153,10 +163,10 @@ class ServeDirectory:
 
     async def engine_metrics(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
         ready = await self.ready()
-        names = [name for name in self._entries if ready[name]]
-        applications = [self._entries[name].model.config.application for name in names]
-        answers = await asyncio.gather(*(_broadcast(a, "Model", "metrics") for a in applications))
-        return {**dict.fromkeys(self._entries, ()), **dict(zip(names, answers, strict=True))}
+        local = {n: e.config.application for n, e in self._entries.items() if isinstance(e, Entry)}
+        up = [name for name in local if ready[name]]
+        answers = await asyncio.gather(*(_broadcast(local[n], "Model", "metrics") for n in up))
+        return {**dict.fromkeys(local, ()), **dict(zip(up, answers, strict=True))}
 
     async def gateway_samples(self) -> Sequence[bytes]:
         return await _broadcast(GATEWAY, "Gateway", "samples")
@@ -215,7 +225,8 @@ def page_app(args: dict[str, Any]) -> serve.Application:
 def serve_config(config: ServeConfig) -> dict[str, Any]:
     """The whole configuration in Ray Serve's schema (https://docs.ray.io, "Serve Config Files")."""
     gateway = config.gateway
-    applications = [_gateway_entry(config), *map(_model_entry, config.models)]
+    local = [model for model in config.models if model.engine != "remote"]
+    applications = [_gateway_entry(config), *map(_model_entry, local)]
     if config.page.enabled:
         applications.append(_page_entry(config))
     return {
@@ -351,7 +362,8 @@ def check_fits(config: ServeConfig) -> None:
     """Raises ConfigError when the cluster can never hold what the configuration asks for."""
     have = ray.cluster_resources()
     for key, name in (("cpus", "CPU"), ("gpus", "GPU")):
-        wanted = sum(getattr(m.resources, key) * _fewest_replicas(m) for m in config.models)
+        local = [m for m in config.models if m.engine != "remote"]
+        wanted = sum(getattr(m.resources, key) * _fewest_replicas(m) for m in local)
         if wanted > have.get(name, 0):
             raise ConfigError(
                 f"The models ask for {wanted:g} {name}s, the cluster has {have.get(name, 0):g}; "

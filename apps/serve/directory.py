@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from apps.serve.backend import Backend
+from apps.serve.config import ModelConfig
+from apps.serve.engine.remote import RemoteEngine
 from apps.serve.errors import ApiError
 from apps.serve.models import ServedModel
 
@@ -16,12 +18,24 @@ class Entry:
     model: ServedModel
     backend: Backend
 
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteEntry:
+    """A model on somebody else's server, which does everything about text itself."""
+
+    config: ModelConfig
+    engine: RemoteEngine
+
 
 class Directory(Protocol):
     """What is served now. Reads never block."""
 
     @property
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, Entry | RemoteEntry]:
         """By the model's name, in the order of the file."""
         ...
 
@@ -38,13 +52,13 @@ class Directory(Protocol):
         ...
 
 
-def find(directory: Directory, name: str) -> Entry:
+def find(directory: Directory, name: str) -> Entry | RemoteEntry:
     """The entry of a model's name or alias; ApiError 404 when there is none."""
     entries = directory.entries
     if name in entries:
         return entries[name]
     for entry in entries.values():
-        if name in entry.model.config.aliases:
+        if name in entry.config.aliases:
             return entry
     known = ", ".join(entries) or "none yet"
     raise ApiError(

@@ -11,7 +11,7 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from apps.serve.answers import Usage
-from apps.serve.config import Prices
+from apps.serve.config import ModelConfig
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -51,11 +51,17 @@ class GatewayMetrics:
             **one,
         )
 
-    def count_tokens(self, model: str, usage: Usage, prices: Prices) -> None:
-        self.prompt_tokens.labels(model).inc(usage.prompt_tokens)
-        self.cached_tokens.labels(model).inc(usage.cached_tokens)
-        self.completion_tokens.labels(model).inc(usage.completion_tokens)
-        self.cost_usd.labels(model).inc(prices.usd(usage.prompt_tokens, usage.completion_tokens))
+    def count(
+        self, model: ModelConfig, endpoint: str, status: int, usage: Usage, seconds: float
+    ) -> None:
+        """One finished request."""
+        name, prices = model.name, model.prices
+        self.requests.labels(name, endpoint, str(status)).inc()
+        self.request_s.labels(name).observe(seconds)
+        self.prompt_tokens.labels(name).inc(usage.prompt_tokens)
+        self.cached_tokens.labels(name).inc(usage.cached_tokens)
+        self.completion_tokens.labels(name).inc(usage.completion_tokens)
+        self.cost_usd.labels(name).inc(prices.usd(usage.prompt_tokens, usage.completion_tokens))
 
     def samples(self) -> bytes:
         """All values, for `merge`."""

@@ -18,45 +18,42 @@ from starlette.types import Receive, Scope, Send
 from apps.serve.answers import TextChoice, Usage
 from apps.serve.backend import ReplicaLostError
 from apps.serve.chat import Plan
+from apps.serve.config import ModelConfig
 from apps.serve.directory import Entry
 from apps.serve.engine.protocol import OverloadedError, RequestError
 from apps.serve.errors import ApiError
 from apps.serve.generation import Delta, GenerationError, follow_all
 from apps.serve.metrics import GatewayMetrics
 
-_SSE_HEADERS = [
+SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+DONE = b"data: [DONE]\n\n"
 _CLIENT_LEFT = 499
 
 
-class Answerer:
-    """Makes responses and counts them."""
+class WatchedResponse(Response):
+    """Runs while it is sent, ends when the client leaves, and is counted."""
 
-    def __init__(self, metrics: GatewayMetrics) -> None:
-        self.metrics = metrics
-
-    async def answer(self, plan: Plan, entry: Entry, start_s: float) -> Response:
-        return _Answer(plan, entry, start_s, self.metrics)
-
-
-class _Answer(Response):
-    """Runs the generation while it is sent, and ends it when the client leaves."""
-
-    def __init__(self, plan: Plan, entry: Entry, start_s: float, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, model: ModelConfig, endpoint: str, start_s: float, metrics: GatewayMetrics
+    ) -> None:
         super().__init__()
-        self._plan = plan
-        self._entry = entry
+        self._config = model
+        self._endpoint = endpoint
         self._start_s = start_s
         self._metrics = metrics
-        self._usage = Usage(plan.prompt_tokens)
+        self._usage = Usage(0)
         self._status = _CLIENT_LEFT
 
+    async def _respond(self, send: Send) -> None:
+        raise NotImplementedError
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = self._plan.head.model
-        self._metrics.in_flight.labels(model).inc()
+        in_flight = self._metrics.in_flight.labels(self._config.name)
+        in_flight.inc()
         work = asyncio.ensure_future(self._respond(send))
         client = asyncio.ensure_future(_wait_until_gone(receive))
         try:
@@ -67,15 +64,28 @@ class _Answer(Response):
             work.cancel()
             client.cancel()
             await asyncio.gather(work, client, return_exceptions=True)
-            self._metrics.in_flight.labels(model).dec()
-            self._count()
+            in_flight.dec()
+            self._metrics.count(
+                self._config,
+                self._endpoint,
+                self._status,
+                self._usage,
+                time.monotonic() - self._start_s,
+            )
 
-    def _count(self) -> None:
-        plan, metrics = self._plan, self._metrics
-        model = plan.head.model
-        metrics.requests.labels(model, plan.endpoint, str(self._status)).inc()
-        metrics.count_tokens(model, self._usage, self._entry.model.config.prices)
-        metrics.request_s.labels(model).observe(time.monotonic() - self._start_s)
+    async def _send_error(self, send: Send, error: ApiError) -> None:
+        self._status = error.status
+        await send_whole(send, error.status, error.body(), error.headers())
+
+
+class Answer(WatchedResponse):
+    """Runs a plan's generation."""
+
+    def __init__(self, plan: Plan, entry: Entry, start_s: float, metrics: GatewayMetrics) -> None:
+        super().__init__(entry.model.config, plan.endpoint, start_s, metrics)
+        self._plan = plan
+        self._entry = entry
+        self._usage = Usage(plan.prompt_tokens)
 
     async def _respond(self, send: Send) -> None:
         deltas = follow_all(self._entry.backend, self._plan.jobs)
@@ -115,32 +125,28 @@ class _Answer(Response):
             await self._send_error(send, api_error(error))
             return
         body = plan.head.body(plan.object, _choice_bodies(plan))
-        await _send_whole(send, 200, {**body, "usage": self._usage.body()}, {})
+        await send_whole(send, 200, {**body, "usage": self._usage.body()}, {})
 
     async def _stream(self, send: Send, first: Delta, deltas: AsyncIterator[Delta]) -> None:
         plan = self._plan
-        await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
         try:
             async for delta in _chained(first, deltas):
                 self._usage.add(delta)
                 chunks = plan.choices[delta.index].add(delta)
-                await _send_part(send, b"".join(self._event([chunk]) for chunk in chunks))
+                await send_part(send, b"".join(self._event([chunk]) for chunk in chunks))
             tail = self._event([], self._usage.body()) if plan.include_usage else b""
         except Exception as error:
             found = api_error(error)
             self._status = found.status
-            tail = b"data: " + orjson.dumps(found.body()) + b"\n\n"
-        await _send_part(send, tail + b"data: [DONE]\n\n", more=False)
+            tail = event(found.body())
+        await send_part(send, tail + DONE, more=False)
 
     def _event(self, choices: list[Any], usage: dict[str, Any] | None = None) -> bytes:
         body = self._plan.head.body(self._plan.chunk_object, choices)
         if self._plan.include_usage:
             body["usage"] = usage
-        return b"data: " + orjson.dumps(body) + b"\n\n"
-
-    async def _send_error(self, send: Send, error: ApiError) -> None:
-        self._status = error.status
-        await _send_whole(send, error.status, error.body(), error.headers())
+        return event(body)
 
 
 def api_error(error: Exception) -> ApiError:
@@ -172,6 +178,11 @@ def _choice_bodies(plan: Plan) -> list[dict[str, Any]]:
     return [{**choice.body(), "index": i} for i, choice in enumerate(best)]
 
 
+def event(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
 async def _chained(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
     yield first
     async for delta in rest:
@@ -183,12 +194,12 @@ async def _wait_until_gone(receive: Receive) -> None:
         pass
 
 
-async def _send_part(send: Send, body: bytes, more: bool = True) -> None:
+async def send_part(send: Send, body: bytes, more: bool = True) -> None:
     if body or not more:
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def _send_whole(send: Send, status: int, value: Any, headers: dict[str, str]) -> None:
+async def send_whole(send: Send, status: int, value: Any, headers: dict[str, str]) -> None:
     body = orjson.dumps(value)
     raw = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
     raw += [
@@ -196,4 +207,4 @@ async def _send_whole(send: Send, status: int, value: Any, headers: dict[str, st
         (b"content-length", str(len(body)).encode()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": raw})
-    await _send_part(send, body, more=False)
+    await send_part(send, body, more=False)

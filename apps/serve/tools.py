@@ -90,6 +90,7 @@ class ToolParser:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = set(names)
         self._buffer = ""
+        self._has_called = False
         self._is_bare: bool | None = None
         """Whether the answer may be a call without markers; None before its first character."""
 
@@ -123,7 +124,9 @@ class ToolParser:
             keep = 0 if final else _overlap(self._buffer, _OPEN)
             cut = len(self._buffer) - keep
             plain, self._buffer = plain + self._buffer[:cut], self._buffer[cut:]
-        return (plain.strip() if calls else plain), calls
+        self._has_called = self._has_called or bool(calls)
+        is_gap = self._has_called and plain.isspace()  # line breaks between calls
+        return ("" if is_gap else plain), calls
 
     def _calls(self, text: str) -> list[dict[str, Any]]:
         try:
