@@ -73,11 +73,18 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of all that decides the rows; another one must not meet in the same folder."""
-        config = configs.to_dict(dataclasses.replace(self.config, out="", workers=0))
-        inputs = [[f.blake2b for f in source.files] for source in self.sources]
+        """Of all that decides the rows, wherever it lies; only equal ones may share a folder."""
+        places = {"inputs": ("",), "tokenizer": "", "template": "", "identity": None}
+        config = dataclasses.replace(self.config, out="", workers=0, **places)
+        inputs = [[s.weight, *(f.blake2b for f in s.files)] for s in self.sources]
         identity = [[dataclasses.asdict(m) for m in c] for c in self.identity]
-        what = [config, inputs, self.tokenizer.digest, self.template.to_dict(), identity]
+        what = [
+            configs.to_dict(config),
+            inputs,
+            self.tokenizer.digest,
+            self.template.to_dict(),
+            identity,
+        ]
         return hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
 
 

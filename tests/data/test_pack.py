@@ -1,10 +1,12 @@
 """`pack` end to end on small folders: rows, ledger, splits, mixing, resuming."""
 
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,6 +240,12 @@ def test_even_ranges_cover_everything_in_order():
     assert even_ranges([], 5) == []
 
 
+def command(source: str, tokenizer: str, out: Path, workers: int) -> list[str]:
+    start = [sys.executable, "-m", "apps.data", "pack", source, "--tokenizer", tokenizer]
+    settings = ["--max-length", "256", "--val-percent", "10", "--workers", str(workers)]
+    return [*start, "--out", str(out), *settings, "--log-format", "json"]
+
+
 @pytest.mark.ray
 def test_the_command_gives_the_same_bytes_with_any_number_of_workers(
     tmp_path, tokenizer, ray_session, monkeypatch
@@ -247,10 +255,8 @@ def test_the_command_gives_the_same_bytes_with_any_number_of_workers(
     make(tmp_path / "serial", tokenizer, source)
     for workers in (1, 3):
         out = tmp_path / f"ray{workers}"
-        command = [sys.executable, "-m", "apps.data", "pack", source, "--tokenizer", tokenizer]
-        command += ["--out", str(out), "--max-length", "256", "--val-percent", "10"]
         done = subprocess.run(
-            [*command, "--workers", str(workers)],
+            command(source, tokenizer, out, workers),
             env={**os.environ, **ray_session.child_env()},
             capture_output=True,
             text=True,
@@ -258,3 +264,39 @@ def test_the_command_gives_the_same_bytes_with_any_number_of_workers(
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["event"] == "pack.done"
         assert digests(out) == digests(tmp_path / "serial")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_killed_command_goes_on_and_gives_the_same_bytes(
+    tmp_path, tokenizer, ray_session, monkeypatch
+):
+    monkeypatch.undo()
+    source = tmp_path / "clean"
+    for part in range(12):
+        clean_folder(tmp_path / str(part), 40, start=40 * part)
+        source.mkdir(exist_ok=True)
+        for file in (tmp_path / str(part)).iterdir():
+            file.rename(source / f"{part:02d}-{file.name}")
+    make(tmp_path / "whole", tokenizer, str(source))
+    out = tmp_path / "killed"
+    start = command(str(source), tokenizer, out, 1)
+    env = {**os.environ, **ray_session.child_env()}
+    process = subprocess.Popen(start, env=env, stdout=subprocess.DEVNULL)
+    while len(list(out.glob("_work/tokenize-*.json"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with pytest.raises(CriaError):
+        packs.open_pack(str(out))
+    done = {file: file.stat().st_mtime_ns for file in out.glob("_work/tokenize-*.json")}
+    assert 3 <= len(done) < 24
+    second = subprocess.Popen(start, env=env, stdout=subprocess.DEVNULL)
+    while second.poll() is None:
+        for file, written in done.items():
+            with contextlib.suppress(FileNotFoundError):
+                assert file.stat().st_mtime_ns == written, "a finished unit is not done again"
+        time.sleep(0.1)
+    assert second.returncode == 0
+    assert digests(out) == digests(tmp_path / "whole")
