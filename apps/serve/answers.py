@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from apps.serve.generation import Delta, Token
 from apps.serve.models import ServedModel
@@ -129,6 +129,13 @@ class ChatChoice:
         return {"token": text, "logprob": logprob, "bytes": list(raw)}
 
 
+class Echo(NamedTuple):
+    """A prompt that is sent back before its completion."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class TextChoice:
     """One choice of a completion; the same for streams and whole answers."""
@@ -136,25 +143,24 @@ class TextChoice:
     model: ServedModel
     index: int
     wants_logprobs: bool
-    echo: str = ""
+    echo: Echo | None = None
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     finish_reason: str | None = None
     _num_chars: int = 0
+    _has_begun: bool = False
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:
         """Take a delta in; returns the choices to send in a stream."""
-        first = self.text == "" and not self.tokens
-        text = self.echo + delta.text if first else delta.text
-        self.text += text
+        self.text += delta.text
         self.tokens += delta.tokens
         self.finish_reason = delta.finish_reason
-        if not text and not delta.tokens and delta.finish_reason is None:
+        if not delta.text and not delta.tokens and delta.finish_reason is None:
             return []
-        return [self._chunk(text, delta.tokens)]
+        return [self._chunk(delta.text, delta.tokens)]
 
     def body(self) -> dict[str, Any]:
-        self._num_chars = 0
+        self._has_begun, self._num_chars = False, 0
         return self._chunk(self.text, self.tokens)
 
     @property
@@ -164,29 +170,31 @@ class TextChoice:
         return sum(values) / len(values) if values else float("-inf")
 
     def _chunk(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
+        echo, self._has_begun = None if self._has_begun else self.echo, True
         return {
             "index": self.index,
-            "text": text,
-            "logprobs": self._logprobs(tokens),
+            "text": text if echo is None else echo.text + text,
+            "logprobs": self._logprobs(echo, tokens) if self.wants_logprobs else None,
             "finish_reason": self.finish_reason,
         }
 
-    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
-        if not self.wants_logprobs:
-            return None
-        texts = [self.model.tokens.token_text(token.id) for token in tokens]
+    def _logprobs(self, echo: Echo | None, tokens: Sequence[Token]) -> dict[str, Any]:
+        """An echoed prompt's tokens have null log-probabilities: they are not computed."""
+        given = [Token(i, None) for i in echo.token_ids] if echo is not None else []
+        shown = [*given, *tokens]
+        texts = [self.model.tokens.token_text(token.id) for token in shown]
         offsets: list[int] = []
         for text in texts:
-            offsets.append(len(self.echo) + self._num_chars)
+            offsets.append(self._num_chars)
             self._num_chars += len(text)
-        scored = [token.logprob for token in tokens]
         return {
             "tokens": texts,
-            "token_logprobs": [p.logprob for p in scored if p is not None],
+            "token_logprobs": [t.logprob.logprob if t.logprob else None for t in shown],
             "top_logprobs": [
-                {self.model.tokens.token_text(i): value for i, value in p.top}
-                for p in scored
-                if p is not None
+                {self.model.tokens.token_text(i): value for i, value in t.logprob.top}
+                if t.logprob
+                else None
+                for t in shown
             ],
             "text_offset": offsets,
         }

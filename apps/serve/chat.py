@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.common.errors import TemplateError
-from apps.serve.answers import ChatChoice, Head, TextChoice
+from apps.serve.answers import ChatChoice, Echo, Head, TextChoice
 from apps.serve.directory import Entry
 from apps.serve.errors import ApiError
 from apps.serve.generation import Job
@@ -96,17 +96,9 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
     best_of = max(body.best_of or n, n)
     if best_of > n and body.stream:
         raise ApiError(400, "best_of above n cannot be streamed.", param="best_of")
-    if body.echo and body.logprobs is not None:
-        raise ApiError(
-            400,
-            "echo with logprobs needs log-probabilities of the prompt, which are not computed "
-            "here; send one of the two.",
-            param="echo",
-            code="unsupported_parameter",
-        )
     per_prompt = _num_choices(best_of, model)
     prompt_ids = [ids for ids, _ in prompts for _ in range(per_prompt)]
-    echoes = [text for _, text in prompts for _ in range(per_prompt)]
+    echoes = [(text, ids) for ids, text in prompts for _ in range(per_prompt)]
     params = sampling_params(body, model, per_prompt) * len(prompts)
     if best_of > n and body.logprobs is None:
         params = [dataclasses.replace(one, logprobs=0) for one in params]
@@ -118,7 +110,7 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
         chunk_object="text_completion",
         jobs=_jobs(body, model, head, prompt_ids, params, ""),
         choices=[
-            TextChoice(model, i, num_logprobs(body) is not None, echo if body.echo else "")
+            TextChoice(model, i, num_logprobs(body) is not None, Echo(*echo) if body.echo else None)
             for i, echo in enumerate(echoes)
         ],
         prompt_tokens=sum(len(ids) for ids, _ in prompts),

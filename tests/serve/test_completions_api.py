@@ -41,6 +41,14 @@ async def test_streamed_and_whole_logprobs_are_equal(api_saying) -> None:
         assert [value for part in parts for value in part[field]] == whole[field]
 
 
+async def test_an_echoed_prompt_has_null_logprobs(api_saying) -> None:
+    body = (await api_saying("lo").complete("Hel", echo=True, logprobs=0)).json()
+    found = body["choices"][0]["logprobs"]
+    assert found["tokens"] == list("Hello")
+    assert found["token_logprobs"] == [None, None, None, -0.5, -0.5]
+    assert found["text_offset"] == [0, 1, 2, 3, 4]
+
+
 async def test_best_of_returns_the_likeliest(api_saying, served) -> None:
     def by_seed(request: Request) -> list[int]:
         return served.tokenizer.backend.encode("abcd"[: 1 + request.params.seed % 4]).ids
