@@ -178,27 +178,30 @@ async def _send(
     while failures < persistence.max_attempts:
         await gate.acquire(holder, estimate_tokens)
         outcome, unused_tokens, wait_s = "cancelled", estimate_tokens, None
+        reply, failure, attempt = None, None, 0
         try:
             attempt = await ledger.open_call(holder, call.key, bound_usd)
-            try:
-                started = time.time()
-                reply = await ask(call)
-            except CallFailure as failure:
-                outcome = "rate_limited" if failure.kind == "rate_limited" else "error"
-                wait_s = failure.retry_after_s
-                tally.last_error = failure.sentence
-                await ledger.fail_call(call.key, attempt, failure.may_be_billed)
-                if _is_final(failure, call, tally):
-                    return None
-                failures += outcome == "error"
-            else:
-                outcome = "ok"
-                unused_tokens = estimate_tokens - reply.prompt_tokens - reply.completion_tokens
-                await ledger.store(_record(call, reply, price, started), attempt)
-                return reply
+            started = time.time()
+            reply = await ask(call)
+            outcome = "ok"
+            unused_tokens = estimate_tokens - reply.prompt_tokens - reply.completion_tokens
+        except CallFailure as error:
+            failure = error
+            outcome = "rate_limited" if error.kind == "rate_limited" else "error"
+            wait_s = error.retry_after_s
         finally:
+            # Before the response is on disk, so that the next call need not wait for that.
             await gate.release(holder, outcome, unused_tokens, wait_s)
+        if reply is not None:
+            await ledger.store(_record(call, reply, price, started), attempt)
+            return reply
+        assert failure is not None
+        tally.last_error = failure.sentence
+        await ledger.fail_call(call.key, attempt, failure.may_be_billed)
+        if _is_final(failure, call, tally):
+            return None
         if outcome == "error":
+            failures += 1
             await asyncio.sleep(_backoff_s(failures, persistence))
     tally.failed += 1
     return None

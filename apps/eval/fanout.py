@@ -76,6 +76,12 @@ async def _judge_chunk(
             await client.close()
 
 
+@ray.remote(num_cpus=TASK_CPUS)
+def _warm() -> None:
+    """Has a worker import what a chunk needs while the actors start; half a second each."""
+    import openai  # noqa: F401
+
+
 def _offline_reply(call: Call) -> Reply:
     assert call.exhibits is not None
     return Reply(
@@ -93,6 +99,8 @@ def run(job: Job, on_progress: OnProgress) -> Outcome:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     gate = GateActor.options(scheduling_strategy=here).remote(job.limits)
     journal = JournalActor.options(scheduling_strategy=here).remote(job.directory, job.max_usd)
+    for _ in range(job.num_tasks if job.endpoints else 0):
+        _warm.remote()
     try:
         # Only now is the folder ours: a killed run's writer may have stored more until here.
         _get(journal.begin.remote())
