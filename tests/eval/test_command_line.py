@@ -46,7 +46,6 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run("apps.eval", COMMANDS, [name, "--help"])
-    assert ended.value.code == 0
-    assert "apps.eval" in (told := capsys.readouterr().out) and "--log-format" in told
+    assert run("apps.eval", COMMANDS, [name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert COMMANDS[name].help in " ".join(told.split()) and "--log-format" in told
