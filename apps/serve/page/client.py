@@ -24,6 +24,9 @@ class ChatClient:
             base_url=api_url, api_key=key or "none", max_retries=1, timeout=600
         )
 
+    async def close(self) -> None:
+        await self._openai.close()
+
     async def models(self) -> list[str]:
         """Names of the models that are up; raises AnswerError when the API cannot be reached."""
         try:

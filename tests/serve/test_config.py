@@ -1,0 +1,108 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from apps.common.errors import ConfigError, InputError
+from apps.serve.__main__ import load
+from apps.serve.config import ApiKey, GatewayConfig, Limits, ModelConfig, PageConfig, ServeConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def file_of(folder: Path, model_folder: Path, **changes: object) -> str:
+    model = {"name": "one", "path": str(model_folder), **changes}
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump({"models": [model]}))
+    return str(path)
+
+
+def two(model_folder: Path) -> ServeConfig:
+    models = tuple(ModelConfig(name=n, path=str(model_folder)) for n in ("one", "two"))
+    return ServeConfig(models=models, page=PageConfig(votes_url="sqlite:////tmp/v.db"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"engine": "magic"}, "models\\[0\\].engine"),
+        ({"nme": "x"}, "did you mean 'name'"),
+        ({"name": "bad name"}, "not usable"),
+        ({"options": {"num_thread": 2}}, "did you mean 'num_threads'"),
+        ({"options": {"max_running": 0}}, "max_running"),
+        ({"path": "/nowhere/at/all"}, "No model folder"),
+        ({"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, "min_replicas"),
+        ({"replicas": 0}, "replicas"),
+        ({"engine": "remote"}, "no path"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_a_sentence(
+    tmp_path: Path, model_folder: Path, changes: dict, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        load(file_of(tmp_path, model_folder, **changes), None)
+
+
+def test_the_same_name_twice_is_refused(model_folder: Path) -> None:
+    one = ModelConfig(name="one", path=str(model_folder), aliases=("two",))
+    two = ModelConfig(name="two", path=str(model_folder))
+    with pytest.raises(ConfigError, match="'two' occurs more than once"):
+        ServeConfig(models=(one, two))
+
+
+def test_keys_are_digests_and_the_page_needs_one_too(model_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="SHA-256"):
+        ApiKey(name="me", sha256="secret")
+    gateway = GatewayConfig(api_keys=(ApiKey(name="me", sha256="0" * 64),))
+    with pytest.raises(ConfigError, match=r"page\.api_key_env"):
+        ServeConfig(models=two(model_folder).models, gateway=gateway)
+
+
+def test_a_change_to_one_model_changes_only_its_application(model_folder: Path) -> None:
+    from apps.serve.deployment import serve_config
+
+    config = two(model_folder)
+    before = {entry["name"]: entry for entry in serve_config(config)["applications"]}
+    changed = dataclasses.replace(config.models[0], options={"num_threads": 2})
+    after = {
+        entry["name"]: entry
+        for entry in serve_config(dataclasses.replace(config, models=(changed, config.models[1])))[
+            "applications"
+        ]
+    }
+    assert {name for name in before if before[name] != after[name]} == {"gateway", "model-one"}
+    # The gateway takes it as user_config, which Serve hands to running replicas.
+    gateways = [dict(e["gateway"], deployments=None) for e in (before, after)]
+    assert gateways[0] == gateways[1]
+
+
+def test_limits_and_prices_do_not_restart_a_model(model_folder: Path) -> None:
+    from apps.serve.deployment import serve_config
+
+    config = two(model_folder)
+    models = tuple(dataclasses.replace(m, limits=Limits(max_choices=2)) for m in config.models)
+    before, after = serve_config(config), serve_config(dataclasses.replace(config, models=models))
+    assert before["applications"][1:] == after["applications"][1:]
+    assert before["applications"][0] != after["applications"][0]
+
+
+def test_build_prints_what_serve_deploy_takes(tmp_path: Path, model_folder: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    command = [sys.executable, "-m", "apps.serve", "build", file_of(tmp_path, model_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(done.stdout))
+    assert [app.name for app in schema.applications] == ["gateway", "model-one", "page"]
+
+
+def test_a_file_that_is_wrong_ends_the_command_with_2_and_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(json.dumps({"models": []}))
+    command = [sys.executable, "-m", "apps.serve", "run", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0 and "models is empty" in done.stderr
