@@ -96,7 +96,7 @@ def settings(options: argparse.Namespace) -> RunConfig:
         precision="bf16" if options.bf16 else "fp32",
         wrap=options.wrap,
         activation_checkpointing=options.activation_checkpointing,
-        compile=options.compile,
+        compile="on" if options.compile else "off",
         deterministic=options.deterministic,
         cpu_offload=options.cpu_offload,
         optim=OptimConfig(lr=2e-5, state=options.optimizer_state),

@@ -30,8 +30,9 @@ ZERO3_WEIGHT_BYTES = 2
 
 CUDA_RUNTIME_BYTES = 2_000_000_000
 """CUDA context, NCCL channels and cuBLAS workspace (engineering estimate)."""
-CPU_RUNTIME_BYTES = 900_000_000
-"""Python with torch, transformers and pyarrow imported, and gloo's buffers."""
+CPU_RUNTIME_BYTES = 1_350_000_000
+"""A Ray worker with torch, transformers and pyarrow resident, gloo's buffers, cached rows: 1.25 GB
+beside the demo's model (`memory_gb` of its metrics.jsonl, 2026-11-23)."""
 FRAGMENTATION = 0.04
 """Share of the activations and buffers that the caching allocator cannot reuse."""
 
@@ -91,7 +92,7 @@ class Memory:
     runtime: float
     """CUDA or Python itself, and what the allocator cannot reuse"""
     host: float = 0.0
-    """state kept in host memory with cpu_offload"""
+    """host memory of one rank: what a checkpoint is written from, and state with cpu_offload"""
 
     @property
     def device(self) -> float:
@@ -197,6 +198,12 @@ def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
     return weights, moments * share, MASTER_BYTES * share
 
 
+def _staged(shape: ModelShape, setup: Setup) -> float:
+    """The copy of one rank's state that a checkpoint is written from in the background."""
+    trained = setup.adapter_parameters or shape.num_parameters
+    return trained / setup.world_size * (MASTER_BYTES + STORED_MOMENT_BYTES[setup.optimizer_state])
+
+
 def estimate(shape: ModelShape, setup: Setup) -> Memory:
     """Memory of one rank at the largest of the three moments."""
     moments = [_at_loss(shape, setup), _at_backward(shape, setup), _at_reduction(shape, setup)]
@@ -232,10 +239,13 @@ def _memory(
     if setup.accumulation == 1:
         gradients = 0.0
     gathered = _gathered_weights(shape, setup) + reduction
-    host = weights + optimizer + gradients if setup.cpu_offload else 0.0
+    host = _staged(shape, setup)
+    runtime: float = CUDA_RUNTIME_BYTES
+    if setup.on_cpu:
+        runtime, host = CPU_RUNTIME_BYTES + host, 0.0
     if setup.cpu_offload:
+        host += weights + optimizer + gradients
         weights = optimizer = gradients = 0.0
-    runtime = CPU_RUNTIME_BYTES if setup.on_cpu else CUDA_RUNTIME_BYTES
     return Memory(
         weights=weights,
         optimizer=optimizer,
