@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,8 @@ def tables() -> dict[str, Mapping[str, Command]]:
         found[prog.removeprefix("apps.")] = table
         return 0
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # runpy's, of a module that another test imported already
         patch.setattr(cli, "run", take)
         for app in APPS:
             with pytest.raises(SystemExit):

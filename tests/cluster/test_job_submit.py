@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("jobs")]  # its Ray is not the session's
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 RAY = """
@@ -89,7 +91,6 @@ def job(node: dict[str, str], *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.ray
 def test_each_app_runs_as_a_submitted_job(node: dict[str, str], tmp_path: Path) -> None:
     raw, clean = tmp_path / "raw.json", tmp_path / "clean"
     raw.write_text(json.dumps(CHATS))
@@ -108,7 +109,6 @@ def test_each_app_runs_as_a_submitted_job(node: dict[str, str], tmp_path: Path) 
     assert "513" in outputs["eval"]
 
 
-@pytest.mark.ray
 def test_a_job_with_bad_input_fails_with_its_sentence(node: dict[str, str]) -> None:
     with pytest.raises(AssertionError, match="names no file"):
         job(node, "python", "-m", "apps.data", "clean", "/not/there.json", "--out", "/tmp/never")
