@@ -269,17 +269,22 @@ def _near(table: _Keys, threshold: float, losers: _Losers, starts: np.ndarray) -
 
 
 def _candidates(table: _Keys, losers: _Losers) -> np.ndarray:
-    """Distinct (better, worse) pairs that share a band."""
-    found: list[np.ndarray] = [np.zeros((0, 2), dtype=np.int64)]
+    """Distinct (better, worse) pairs that share a band; one band is held at a time."""
+    num_rows = len(losers.rank)
+    pairs = np.zeros(0, dtype=np.int64)
     for name in _BANDS:
         key = table.numbers(name)
         rows = np.flatnonzero(losers.alive)
         rows = rows[np.lexsort((losers.rank[rows], key[rows]))]
         edges = np.flatnonzero(key[rows[1:]] != key[rows[:-1]]) + 1
         bounds = np.concatenate(([0], edges, [len(rows)]))
+        found = [pairs]
         for i in np.flatnonzero(np.diff(bounds) > 1).tolist():
             group = rows[bounds[i] : bounds[i + 1]]
             for j in range(min(len(group) - 1, _MAX_GROUP_PAIRS)):
-                worse = group[j + 1 :]
-                found.append(np.stack([np.full(len(worse), group[j]), worse], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+                found.append(group[j] * num_rows + group[j + 1 :])
+        pairs = np.unique(np.concatenate(found))
+    return np.stack([pairs // num_rows, pairs % num_rows], axis=1) if len(pairs) else _NO_PAIRS
+
+
+_NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
