@@ -269,6 +269,8 @@ def _variants(setup: Setup, adapter_parameters: int) -> Iterator[tuple[int, Setu
     start = checkpointings.index(setup.activation_checkpointing)
     states = ("fp32", "bf16", "int8")
     precision = states.index(setup.optimizer_state)
+    if setup.strategy == "deepspeed":  # it has neither low-memory moments nor adapters here
+        states, adapter_parameters = states[: precision + 1], setup.adapter_parameters
     rows = sorted({setup.micro_batch_rows, 1}, reverse=True)
     offloads = (False, True) if not setup.cpu_offload else (True,)
     adapters = (0, adapter_parameters) if not setup.adapter_parameters else (adapter_parameters,)

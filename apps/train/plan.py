@@ -5,7 +5,7 @@
 
 Takes every setting of `run`, so what is planned is what is run. Reads the model's shape from
 `--base` (a folder's config.json, or a known shape), the size of the data from the pack's pack.json,
-measured speed from an earlier run's metrics.jsonl. Writes `plan.json` to `--save` when given.
+measured speed from an earlier run's metrics.jsonl. Writes plan.json and config.yaml to `--save`.
 """
 
 import math
@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 from apps.common import storage
-from apps.common.config import to_dict
+from apps.common.config import to_dict, write_resolved
 from apps.common.errors import ConfigError
 from apps.common.events import Reporter
 from apps.train import cadence, hardware, memory, plan_view, prices, shape, speed, workload
@@ -68,7 +68,7 @@ class PlanConfig(RunConfig):
     notice_s: float = 30.0
     """warning before a preemption, seconds (GCP 30, AWS 120)"""
     save: str | None = None
-    """folder to write plan.json to (path or URI)"""
+    """folder to write plan.json and the settings to (path or URI)"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +178,7 @@ class Plan:
 
 
 def run_plan(config: PlanConfig, reporter: Reporter) -> None:
-    """Print the plan; with `save`, write it as JSON."""
+    """Print the plan; with `save`, write it as JSON, the settings beside it."""
     plan = make_plan(config)
     if reporter.is_json:
         reporter.event("plan", **to_dict(plan))
@@ -187,10 +187,12 @@ def run_plan(config: PlanConfig, reporter: Reporter) -> None:
             reporter.line(line)
     if config.save:
         storage.write_json(storage.join(config.save, PLAN_NAME), to_dict(plan))
+        write_resolved(config, config.save)
 
 
 def make_plan(config: PlanConfig) -> Plan:
     """Everything that follows from the settings; ConfigError says what does not."""
+    _check(config)
     model = shape.load(config.base)
     num_gpus, accelerator = hardware.parse(config.gpus)
     price = prices.find(config.price, accelerator.name, config.prices)
@@ -216,6 +218,19 @@ def make_plan(config: PlanConfig) -> Plan:
             expected_usd=None if hours is None else hours * usd_per_hour,
         ),
     )
+
+
+_POSITIVE = ("conversations", "tokens_per_conversation", "staging_gb_per_s", "storage_gb_per_s")
+
+
+def _check(config: PlanConfig) -> None:
+    for name in _POSITIVE:
+        if getattr(config, name) <= 0:
+            raise ConfigError(f"{name} is {getattr(config, name)}; expected more than 0.")
+    if not 0 < config.fill <= 1:
+        raise ConfigError(f"fill is {config.fill}; expected a share above 0 and at most 1.")
+    if config.tokens_per_s is not None and config.tokens_per_s <= 0:
+        raise ConfigError(f"tokens_per_s is {config.tokens_per_s}; expected more than 0.")
 
 
 def _workload(config: PlanConfig) -> workload.Workload:

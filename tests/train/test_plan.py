@@ -11,9 +11,11 @@ import yaml
 
 from apps.common import config as configs
 from apps.common import packs
+from apps.common.cli import run
 from apps.common.errors import ConfigError, InputError
 from apps.common.templates import NAMED
 from apps.train import plan_view, prices, shape, workload
+from apps.train.__main__ import COMMANDS
 from apps.train.plan import PlanConfig, make_plan, presets
 from apps.train.presets import debug
 
@@ -252,3 +254,27 @@ def test_stated_fill_decides_the_rows():
     half = workload.stated(204_800, 2048, 1, 0.5)
     assert (full.epoch_rows, half.epoch_rows) == (100, 200)
     assert half.fill == 0.5
+
+
+@pytest.mark.parametrize("wrong", [{"fill": 0.0}, {"conversations": 0}, {"tokens_per_s": -1.0}])
+def test_impossible_figures_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        make_plan(replace(VICUNA_7B, **wrong))
+
+
+def test_deepspeed_is_offered_only_switches_that_it_has():
+    plan = make_plan(replace(VICUNA_13B, gpus="8xA100-40GB", strategy="deepspeed"))
+    assert plan.memory.switches
+    for switches in plan.memory.switches:
+        assert not {"optimizer_state", "adapter"} & switches.keys()
+
+
+def test_the_command_prints_saves_and_exits_by_the_book(tmp_path, capsys):
+    command = ["plan", "--preset", "vicuna-13b", "--gpus", "8xA100-80GB", "--price", "spot"]
+    assert run("apps.train", COMMANDS, [*command, "--save", str(tmp_path)]) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    saved = json.loads((tmp_path / "plan.json").read_text())
+    assert printed["memory"] == saved["memory"] and saved["memory"]["fits"]
+    assert (tmp_path / "config.yaml").exists()
+    assert run("apps.train", COMMANDS, ["plan", "--gpus", "8xA1000"]) == 2
+    assert "A100-80GB" in capsys.readouterr().err
