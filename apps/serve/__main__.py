@@ -135,7 +135,10 @@ def _addresses(config: ServeConfig) -> dict[str, Any]:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    found = os.stat(path)
+    """Changes with the file; a file in a bucket is read once."""
+    if not storage.is_local(path) or not os.path.exists(path):
+        return (0, 0)
+    found = os.stat(storage.local_path(path))
     return found.st_mtime_ns, found.st_size
 
 
