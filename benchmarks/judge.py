@@ -36,7 +36,7 @@ from apps.eval.calling import Job, Persistence  # noqa: E402
 from apps.eval.calls import Call  # noqa: E402
 from apps.eval.client import openai_endpoint  # noqa: E402
 from apps.eval.config import JudgeConfig  # noqa: E402
-from apps.eval.judging import questions_uri  # noqa: E402
+from apps.eval.judging import CALLS_PER_TASK, questions_uri  # noqa: E402
 from apps.eval.limits import Limits  # noqa: E402
 from apps.eval.parsing import parse  # noqa: E402
 from apps.eval.plan import make_plan, parse_record  # noqa: E402
@@ -118,7 +118,7 @@ def cria(calls: list[Call], directory: str, rate_per_min: float) -> dict[str, An
         prices={JUDGE: PRICE},
         limits=Limits(requests_per_min=rate_per_min, tokens_per_min=1e9, concurrency=CONCURRENCY),
         persistence=Persistence(width=CONCURRENCY),
-        num_tasks=2,
+        num_tasks=CONCURRENCY // CALLS_PER_TASK,
         max_usd=None,
     )
     started = time.monotonic()

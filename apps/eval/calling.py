@@ -200,9 +200,8 @@ async def _send(
         await ledger.fail_call(call.key, attempt, failure.may_be_billed)
         if _is_final(failure, call, tally):
             return None
-        if outcome == "error":
-            failures += 1
-            await asyncio.sleep(_backoff_s(failures, persistence))
+        failures += outcome == "error"
+        await asyncio.sleep(wait_s or _backoff_s(max(1, failures), persistence))
     tally.failed += 1
     return None
 

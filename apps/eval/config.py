@@ -78,8 +78,8 @@ class JudgeConfig:
     """Rate limit of the judge's account, requests a minute."""
     tokens_per_min: float = 200_000.0
     """Rate limit of the judge's account, prompt and completion tokens a minute."""
-    num_tasks: int = 2
-    """Ray tasks that share the calls."""
+    num_tasks: int | None = None
+    """Ray tasks that share the calls; by default one per 64 calls in flight."""
     timeout_s: float = 120.0
     """Longest wait for one response, seconds."""
     max_attempts: int = 10
@@ -103,7 +103,9 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "repeats", "concurrency", "requests_per_min", "tokens_per_min")
-        _positive(self, "num_tasks", "timeout_s", "max_attempts", "max_asks", "batch_poll_s")
+        _positive(self, "timeout_s", "max_attempts", "max_asks", "batch_poll_s")
+        if self.num_tasks is not None:
+            _positive(self, "num_tasks")
         if not self.judge:
             raise ConfigError("judge needs at least one --judge, such as offline or gpt-4o")
         if self.max_usd is not None and self.max_usd < 0:

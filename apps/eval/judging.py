@@ -29,6 +29,10 @@ from apps.eval.questions import Question, load_questions
 TYPICAL_LENGTH_SHARE = 0.13
 
 
+# One event loop holds this many calls in flight with little to do; a process costs 140 MB.
+CALLS_PER_TASK = 64
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """What the calls still to be made will take."""
@@ -221,7 +225,7 @@ def _make_calls(
         persistence=Persistence(
             max_attempts=config.max_attempts, max_asks=config.max_asks, width=config.concurrency
         ),
-        num_tasks=min(config.num_tasks, len(calls)),
+        num_tasks=min(config.num_tasks or -(-config.concurrency // CALLS_PER_TASK), len(calls)),
         max_usd=config.max_usd,
     )
     with reporter.progress("judge", total=len(calls), unit="calls") as bar:
