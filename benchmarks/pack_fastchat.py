@@ -28,7 +28,7 @@ def measure(dump: str, folder: str, max_length: int) -> dict:
     started = time.process_time()
     cleaned = []
     for record in records:
-        code, converted = clean_sharegpt.clean_html_one_sample(record)
+        converted, code = clean_sharegpt.clean_html_one_sample(record)
         if code == 0:
             cleaned.append(converted)
     clean_s = time.process_time() - started

@@ -1,6 +1,6 @@
 """`python -m apps.data pack`: clean conversations to packed rows of token ids.
 
-    1. tokenize: a few row groups of a clean folder per unit -> segments (tokens.py)
+    1. tokenize: a few row groups of a clean folder (mix.py) per unit -> segments (tokens.py)
     2. plan:     units side by side until a shard is full; folders by weight
     3. pack:     one shard per unit, best-fit-decreasing over its segments (packing.py)
 
@@ -17,48 +17,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from apps.common import config as configs
 from apps.common import lineage, packs, storage
 from apps.common.conversation import ChatTemplate, Message, check_template
 from apps.common.errors import CorruptError, InputError
 from apps.common.events import Reporter
 from apps.common.model_files import text_folder
-from apps.common.schema import LEDGER_NAME, MESSAGE
+from apps.common.schema import LEDGER_NAME
 from apps.common.templates import load_template
 from apps.common.tokenizer import Tokenizer, load_tokenizer
 from apps.data.config import PackConfig
 from apps.data.identity import read_identity
+from apps.data.mix import Source, find_source
 from apps.data.packing import best_fit_decreasing, one_per_row
 from apps.data.tokens import TokenLedger, read_segments, tokenize_unit
 from apps.data.units import Json, RunUnits, Unit
 
 Count = Callable[..., None]
 _WORK = "_work"
-_UNIT_BYTES = 16 << 20
 _SHARD_TOKENS = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A clean folder and its share in the mix."""
-
-    uri: str
-    weight: float
-    """copies of each conversation; a fraction takes that share of them"""
-    files: tuple["SourceFile", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    uri: str
-    blake2b: str
-    group_rows: tuple[int, ...]
-    """conversations in each row group"""
-    group_bytes: tuple[int, ...]
-    """uncompressed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,58 +114,6 @@ def prepare(config: PackConfig) -> Job:
     return Job(config, tokenizer, template, sources, tuple(identity))
 
 
-def find_source(text: str) -> Source:
-    """`DIR` or `DIR=weight` to its Parquet files; raises InputError when there are none."""
-    uri, _, tail = text.rpartition("=")
-    if uri and _is_number(tail):
-        weight = float(tail)
-    else:
-        uri, weight = text, 1.0
-    if not 0 < weight <= 100:
-        raise InputError(f"{text!r}: the weight is {weight}; expected more than 0, at most 100.")
-    uri = storage.absolute(uri)
-    names = [name for name in storage.list_dir(uri) if name.endswith(".parquet")]
-    if not names and uri.endswith(".parquet") and storage.exists(uri):
-        return Source(uri, weight, (_source_file(uri),))
-    if not names:
-        raise InputError(
-            f"{uri} holds no Parquet files; expected a folder made by `python -m apps.data clean`."
-        )
-    if storage.exists(storage.join(uri, LEDGER_NAME)) and storage.read_commit(uri) is None:
-        raise InputError(f"{uri} is not finished; run the same `clean` command again first.")
-    return Source(uri, weight, tuple(_source_file(storage.join(uri, name)) for name in names))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _source_file(uri: str) -> SourceFile:
-    fs, path = storage.filesystem(uri)
-    try:
-        with pq.ParquetFile(path, filesystem=fs) as file:
-            schema, meta = file.schema_arrow, file.metadata
-    except pa.ArrowInvalid as error:
-        raise CorruptError(f"{uri} is not a whole Parquet file ({error}).") from error
-    found: Any = schema.field("messages").type if "messages" in schema.names else None
-    fields = found.value_type if found is not None and hasattr(found, "value_type") else ()
-    if not {field.name for field in MESSAGE} <= {field.name for field in fields}:
-        raise InputError(
-            f"{uri} has no column messages: list<struct<role, content>>, but "
-            f"{', '.join(schema.names)}; expected the output of `python -m apps.data clean`."
-        )
-    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-    return SourceFile(
-        uri,
-        storage.digest_file(uri),
-        tuple(group.num_rows for group in groups),
-        tuple(group.total_byte_size for group in groups),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Tokenized:
     """A finished unit of the first stage."""
@@ -235,7 +160,7 @@ def tokenize_units(job: Job) -> tuple[list[Unit], list[float]]:
     weights: list[float] = []
     for source in job.sources:
         for file in source.files:
-            for first, stop in _group_ranges(file.group_bytes):
+            for first, stop in file.units():
                 place = {"file": file.uri, "blake2b": file.blake2b, "row_groups": [first, stop]}
                 name = f"{file.uri}, row groups {first} to {stop - 1}"
                 units.append(Unit(stage="tokenize", name=name, args={**common, **place}))
@@ -246,20 +171,6 @@ def tokenize_units(job: Job) -> tuple[list[Unit], list[float]]:
         units.append(Unit(stage="tokenize", name="identity conversations", args=args))
         weights.append(1.0)
     return units, weights
-
-
-def _group_ranges(group_bytes: Sequence[int]) -> list[tuple[int, int]]:
-    """Consecutive row groups of at most 16 MB together, or one alone."""
-    ranges: list[tuple[int, int]] = []
-    first, size = 0, 0
-    for i, num_bytes in enumerate(group_bytes):
-        if i > first and size + num_bytes > _UNIT_BYTES:
-            ranges.append((first, i))
-            first, size = i, 0
-        size += num_bytes
-    if group_bytes:
-        ranges.append((first, len(group_bytes)))
-    return ranges
 
 
 def _pack(

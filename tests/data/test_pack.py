@@ -19,7 +19,7 @@ from apps.common.errors import CriaError, InputError
 from apps.common.events import Reporter
 from apps.common.schema import CONVERSATIONS
 from apps.common.tokenizer import load_tokenizer
-from apps.data import pack, units
+from apps.data import mix, pack, units
 from apps.data.config import PackConfig
 from apps.data.identity import built_in
 from apps.data.pack import even_ranges, finished, prepare, run_pack
@@ -34,7 +34,7 @@ def tokenizer(tmp_path_factory) -> str:
 
 @pytest.fixture(autouse=True)
 def small_units(monkeypatch):
-    monkeypatch.setattr(pack, "_UNIT_BYTES", 4000)
+    monkeypatch.setattr(mix, "_UNIT_BYTES", 4000)
     monkeypatch.setattr(pack, "_SHARD_TOKENS", 8000)
 
 
@@ -229,6 +229,13 @@ def test_bad_input_is_one_sentence(tmp_path, tokenizer, change, why):
     with pytest.raises(CriaError, match=why) as raised:
         make(tmp_path / "pack", folder, *inputs, **settings)
     assert "\n" not in str(raised.value)
+
+
+def test_an_unfinished_clean_folder_is_refused(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean", 20)
+    (tmp_path / "clean" / "config.yaml").write_text("profile: vicuna\n")
+    with pytest.raises(InputError, match="not finished"):
+        make(tmp_path / "pack", tokenizer, source)
 
 
 def test_even_ranges_cover_everything_in_order():
