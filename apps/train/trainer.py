@@ -89,7 +89,10 @@ def _fit(prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
         try:
             trainer.fit()
         except Exception as error:
-            raise _sentence_of(error, shown.failure) from error
+            sentence = shown.failure or _sentence_of(error)
+            if sentence is None:
+                raise
+            raise sentence from error
     if shown.failure is not None:
         raise shown.failure
     return shown.summary
@@ -271,10 +274,8 @@ def _shown(relay: Any, reporter: Reporter, prepared: Prepared) -> Iterator[_Show
             thread.join(timeout=10)
 
 
-def _sentence_of(error: Exception, failure: CriaError | None) -> Exception:
-    """Our own error behind Ray's, else one that names what the workers died of."""
-    if failure is not None:
-        return failure
+def _sentence_of(error: Exception) -> CriaError | None:
+    """Our own error behind Ray's, else one that names what a worker died of."""
     causes = getattr(error, "worker_failures", None) or {}
     for rank, cause in sorted(causes.items()):
         found = getattr(cause, "cause", None) or cause
@@ -285,4 +286,4 @@ def _sentence_of(error: Exception, failure: CriaError | None) -> Exception:
             f"Training failed on rank {rank}: {last[:300]}. Run the same command again to go on "
             "from the newest checkpoint."
         )
-    return error
+    return None
