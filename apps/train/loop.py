@@ -43,6 +43,8 @@ class Hooks:
     """called on rank 0 with each step's record"""
     on_event: Callable[[str, dict[str, Any]], None] = lambda name, fields: None
     """called on rank 0 with things worth a line"""
+    before_checkpoint: Callable[[], None] = lambda: None
+    """called on rank 0 before a checkpoint may become visible"""
     preempted: Callable[[], bool] = lambda: False
     """called on all ranks together: is this machine about to go?"""
     after_preemption: Callable[[], None] = lambda: None
@@ -213,6 +215,8 @@ class Loop:
     def _save(self) -> None:
         assert self.checkpoints is not None
         self.progress.recent_losses = list(self._recent)
+        if self._rank == 0:
+            self.hooks.before_checkpoint()
         marker = {**self.commit, **vars(self.progress), "world_size": self._world}
         stall_s = self.checkpoints.save(self.strategy.state(), marker)
         self.meter.checkpoint_stall(stall_s)

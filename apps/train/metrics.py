@@ -139,11 +139,15 @@ class MetricsLog:
                 if name != "step" and value is not None:
                     self._board.add_scalar(name, value, record["step"])
 
+    def flush(self) -> None:
+        """Everything written so far survives the end of this process."""
+        if self._file is None:
+            self._rewrite()
+
     def close(self) -> None:
+        self.flush()
         if self._file is not None:
             self._file.close()
-        else:
-            self._rewrite()
         if self._board is not None:
             self._board.close()
 

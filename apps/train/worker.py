@@ -7,6 +7,7 @@ with process_group():                 # one rank, for scripts and benchmarks
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -173,9 +174,4 @@ def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Hooks:
         if record["step"] == record["num_steps"]:
             log.close()
 
-    return Hooks(
-        on_step=on_step,
-        on_event=hooks.on_event,
-        preempted=hooks.preempted,
-        after_preemption=hooks.after_preemption,
-    )
+    return replace(hooks, on_step=on_step, before_checkpoint=log.flush)

@@ -44,7 +44,7 @@ def on_ranks(world_size: int, function: Callable[..., Any], *args: Any) -> list[
 
 
 def _rank(queue, store: str, rank: int, world_size: int, function, args) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank)}
     try:
         dist.init_process_group(
             "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size
@@ -54,17 +54,23 @@ def _rank(queue, store: str, rank: int, world_size: int, function, args) -> None
         queue.put((rank, (False, result)))
     except BaseException:
         queue.put((rank, (True, traceback.format_exc())))
+    queue.close()
+    queue.join_thread()
+    os._exit(0)  # a rank whose peer was killed would wait for it at exit
 
 
 class Killed(Exception):
     """Stands for SIGKILL where the whole process must live on."""
 
 
-def train(config: RunConfig, kill_after: int | None = None) -> list[dict[str, Any]]:
+def train(
+    config: RunConfig, kill_after: int | None = None, environment: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Train on this rank as `apps.train run` does; records of the steps it took.
 
     `kill_after` ends it right after that step, without a goodbye.
     """
+    os.environ.update(environment or {})
     records: list[dict[str, Any]] = []
 
     def on_step(record: dict[str, Any]) -> None:

@@ -1,0 +1,89 @@
+"""Ranks, all ranks, the driver and whole machines are lost at random steps; nothing changes."""
+
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from apps.common import config as configs
+from apps.train.config import RunConfig
+from tests.train.chaos import (
+    ROOT,
+    STEPS,
+    assert_same,
+    chaos_config,
+    finish,
+    kill_tree,
+    rank_processes,
+    start,
+    wait_for_step,
+)
+from tests.train.ranks import on_ranks, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_base, small_pack, tmp_path_factory) -> RunConfig:
+    config = chaos_config(small_base, small_pack, tmp_path_factory.mktemp("calm") / "run")
+    on_ranks(2, train, config)
+    return config
+
+
+@pytest.fixture
+def draw() -> random.Random:
+    seed = time.time_ns()
+    print(f"seed {seed}")  # shown when the test fails
+    return random.Random(seed)
+
+
+@pytest.mark.parametrize("victims", [1, 2])
+def test_killed_ranks_are_restarted_and_nothing_changes(
+    undisturbed, small_base, small_pack, tmp_path, draw, victims
+) -> None:
+    config = chaos_config(small_base, small_pack, tmp_path / "run")
+    process = start(config, tmp_path / "log")
+    wait_for_step(config, draw.randrange(20, STEPS - 60), process)
+    ranks = rank_processes(process)
+    assert len(ranks) == 2
+    for rank in draw.sample(ranks, victims):
+        rank.kill()
+    events = finish(process, tmp_path / "log")
+    assert [e["event"] for e in events].count("train.resumed") >= 1
+    assert_same(config, undisturbed)
+
+
+def test_a_driver_killed_again_and_again_still_arrives(
+    undisturbed, small_base, small_pack, tmp_path, draw
+) -> None:
+    config = chaos_config(small_base, small_pack, tmp_path / "run")
+    step = 0
+    for _ in range(2):
+        process = start(config, tmp_path / "log")
+        step = wait_for_step(config, step + draw.randrange(20, 70), process)
+        kill_tree(process)
+    finish(start(config, tmp_path / "last"), tmp_path / "last")
+    assert_same(config, undisturbed)
+
+
+def test_a_drained_and_removed_machine_costs_at_most_a_step(
+    undisturbed, small_base, small_pack, tmp_path, draw
+) -> None:
+    """Three machines of one rank each; the one of a rank is drained, then removed."""
+    config = chaos_config(small_base, small_pack, tmp_path / "run")
+    settings = tmp_path / "cluster.yaml"
+    settings.write_text(configs.dump(config))
+    after = draw.randrange(20, STEPS - 100)
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.train.drain", str(settings), str(after)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    events = [line for line in found.stdout.splitlines() if "train.preempted" in line]
+    assert len(events) >= 1
+    assert_same(config, undisturbed)
