@@ -1,6 +1,8 @@
 """Raw chat dumps to clean conversations to packed rows.
 
 python -m apps.data clean dump.json --out clean
+python -m apps.data report clean
+python -m apps.data view clean --rule blocked_words
 python -m apps.data pack clean --tokenizer MODEL --out pack --max-length 2048
 ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://bucket/clean
 """
@@ -10,17 +12,19 @@ import sys
 from apps.common import cli, runtime
 from apps.common.cli import Command
 from apps.common.events import Reporter
-from apps.data import clean, pack
-from apps.data.config import CleanConfig, PackConfig
+from apps.data import clean, pack, report, view
+from apps.data.config import CleanConfig, PackConfig, ReportConfig, ViewConfig
 from apps.data.sample import SampleConfig, write_sample
 
 
 def run_clean(config: CleanConfig, reporter: Reporter) -> None:
     resolved, files = clean.prepare(config)
-    with runtime.ray_session(num_cpus=config.workers or None):
+    if clean.finished(resolved, files, reporter):
+        return
+    with runtime.ray_session(num_cpus=_num_cpus(config.workers)):
         from apps.data import pipeline
 
-        run_units = pipeline.ray_units(config.workers)
+        run_units = pipeline.ray_units(config.workers or pipeline.num_workers())
         clean.run(resolved, files, reporter, run_units, pipeline.count)
 
 
@@ -28,12 +32,17 @@ def run_pack(config: PackConfig, reporter: Reporter) -> None:
     job = pack.prepare(config)
     info = pack.finished(job)
     if info is None:
-        with runtime.ray_session(num_cpus=config.workers or None):
+        with runtime.ray_session(num_cpus=_num_cpus(config.workers)):
             from apps.data import pipeline
 
-            run_units = pipeline.ray_units(config.workers)
+            run_units = pipeline.ray_units(config.workers or pipeline.num_workers())
             info = pack.run_pack(job, reporter, run_units, pipeline.count)
     pack.report(reporter, info, config.out)
+
+
+def _num_cpus(workers: int) -> int | None:
+    """Of a local Ray: enough for the workers, never fewer than it needs for itself."""
+    return max(workers, runtime.MIN_LOGICAL_CPUS) if workers else None
 
 
 COMMANDS = {
@@ -48,6 +57,12 @@ COMMANDS = {
         run=run_pack,
         help="split, tokenize and pack clean conversations into rows for training",
     ),
+    "report": Command(
+        config=ReportConfig,
+        run=report.write_report,
+        help="write what became of a dump as a page and as JSON",
+    ),
+    "view": Command(config=ViewConfig, run=view.show, help="page through conversations"),
 }
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 from apps.common import config as configs
 from apps.common import lineage, schema, storage
-from apps.common.errors import ConfigError, InputError, StorageError
+from apps.common.errors import ConfigError, InputError, NotFoundError, StorageError
 from apps.common.events import Reporter
 from apps.data import cleaning, duplicates, shards, source
 from apps.data.config import CleanConfig
@@ -41,10 +41,10 @@ def prepare(config: CleanConfig) -> tuple[CleanConfig, list[str]]:
     _check_out(config)
     try:
         configs.write_resolved(config, config.out)
-    except StorageError as error:
+    except (StorageError, NotFoundError) as error:
         raise InputError(
-            f"The output folder {config.out} cannot be written ({error}); expected a folder that "
-            "this user may create or write into."
+            f"The output folder {config.out} cannot be written; expected one that this user may "
+            f"create or write into. {error}"
         ) from error
     return config, files
 
@@ -87,6 +87,26 @@ def _differences(a: CleanConfig, b: CleanConfig) -> list[str]:
     return found
 
 
+def finished(config: CleanConfig, files: list[str], reporter: Reporter) -> bool:
+    """Whether the output is committed already; it is reported again.
+
+    Raises InputError when the inputs are others or changed since.
+    """
+    committed = storage.read_commit(config.out)
+    if committed is None:
+        return False
+    stamps = {unit.name: unit.args["stamp"] for unit in source.index_units(files, 1)}
+    if committed["inputs"] != stamps:
+        raise InputError(
+            f"--out {config.out} was finished with other input files, or they changed since; name "
+            "an empty folder, or remove this one."
+        )
+    ledger = Ledger.from_json(storage.read_json(storage.join(config.out, schema.LEDGER_NAME)))
+    reporter.line(f"{config.out} is already finished.")
+    _report_done(config, ledger, reporter)
+    return True
+
+
 def run(
     config: CleanConfig,
     files: list[str],
@@ -96,10 +116,6 @@ def run(
 ) -> Json:
     """Clean `files` into `config.out`; returns the ledger. Arguments come from `prepare`."""
     index_units = source.index_units(files, config.unit_mb * _MB)
-    stamps = {unit.name: unit.args["stamp"] for unit in index_units}
-    committed = storage.read_commit(config.out)
-    if committed is not None:
-        return _finished(config, committed, stamps, reporter)
     work = storage.join(storage.absolute(config.out), WORK_DIR)
     with reporter.progress("index", total=len(files), unit="files") as bar:
         indexes = run_units(index_units, source.index, work, lambda _: bar.advance())
@@ -126,6 +142,7 @@ def run(
         if count:
             count("records_total", total["records"], outcome="dropped", rule=rule)
     written = _write(config, decided, manifests, reporter, run_units, work)
+    stamps = {unit.name: unit.args["stamp"] for unit in index_units}
     return _commit(config, ledger, indexes, manifests, written, stamps, work, reporter)
 
 
@@ -252,20 +269,6 @@ def _samples(manifests: list[Json]) -> dict[str, list[Json]]:
             merged = sorted(found.get(rule, []) + samples, key=lambda item: item["order"])
             found[rule] = merged[: cleaning.SAMPLES_PER_RULE]
     return found
-
-
-def _finished(
-    config: CleanConfig, committed: Json, stamps: dict[str, str], reporter: Reporter
-) -> Json:
-    if committed["inputs"] != stamps:
-        raise InputError(
-            f"--out {config.out} was finished with other input files, or they changed since; name "
-            "an empty folder, or remove this one."
-        )
-    ledger = Ledger.from_json(storage.read_json(storage.join(config.out, schema.LEDGER_NAME)))
-    reporter.line(f"{config.out} is already finished.")
-    _report_done(config, ledger, reporter)
-    return ledger.to_json()
 
 
 def _report_done(config: CleanConfig, ledger: Ledger, reporter: Reporter) -> None:

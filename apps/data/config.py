@@ -198,6 +198,36 @@ class CleanConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """What became of a dump, as a page and as JSON."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """folder made by `clean`"""
+    pack: str | None = None
+    """folder made by `pack` from it, for the tokens and the fill of its rows"""
+    out: str | None = None
+    """folder for report.html and report.json; default: the clean folder itself"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewConfig:
+    """Conversations on the terminal, one after another."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """folder made by `clean`"""
+    rule: str | None = None
+    """show what this rule dropped, or `quarantine`, instead of what was kept"""
+    start: int = 0
+    """conversations to skip"""
+    limit: int = 20
+    """conversations to show when the output is not a terminal"""
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.limit < 1:
+            raise ConfigError("start must be 0 or more, and limit 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PackConfig:
     """Clean conversations to packed rows of token ids."""
 

@@ -44,7 +44,7 @@ _SKIPPED = frozenset(_SKIPPED_TAGS.split())
 
 
 class HtmlRefused(ValueError):
-    """Too big, too deep or not Unicode; `reason` names it."""
+    """Too long or too deep; `reason` says which."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -70,10 +70,7 @@ def to_markdown(html: str) -> str:
         raise HtmlRefused("html-too-long")
     if html.count("<") > _SMALL_TREE and _depth(html) > MAX_DEPTH:
         raise HtmlRefused("html-too-deep")
-    try:
-        root = LexborHTMLParser("<body>" + html, options=1).body
-    except UnicodeEncodeError as error:
-        raise HtmlRefused("lone-surrogate") from error
+    root = LexborHTMLParser("<body>" + html, options=1).body
     if root is None:
         return ""
     try:

@@ -34,7 +34,7 @@ BANNER = _any_of(
     r"your session has expired",
     r"this model'?s maximum context length is",
     r"(?:you'?ve|you have) reached (?:the|your|our) (?:current )?(?:usage|limit)",
-    prefix=r"^[\s!(\[]*",
+    prefix=r"^[\s!()\[\]]*",
 )
 """At the start of an answer that is nothing else."""
 

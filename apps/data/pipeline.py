@@ -6,12 +6,14 @@ elsewhere; what is done is known from manifests in storage, never from Ray's sta
 
 import functools
 import logging
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 import pyarrow as pa
+import ray
 import ray.data
 from ray.data import DataContext, TaskPoolStrategy
 from ray.util import metrics
@@ -20,9 +22,17 @@ from apps.common.errors import CriaError
 from apps.data.units import Json, Process, RunUnits, Unit, finish, split_done
 
 
-def ray_units(workers: int = 0) -> RunUnits:
-    """Units as Ray Data tasks, at most `workers` at a time (0: as many as the cluster has CPUs)."""
+def ray_units(workers: int) -> RunUnits:
+    """Units as Ray Data tasks, at most `workers` at a time."""
     return functools.partial(run_units, workers=workers)
+
+
+def num_workers() -> int:
+    """Real CPUs of this machine, or those of the cluster when it has more than one node."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return os.cpu_count() or 1
+    return max(1, int(sum(node["Resources"].get("CPU", 0) for node in nodes)))
 
 
 def run_units(
@@ -31,7 +41,7 @@ def run_units(
     folder: str,
     on_done: Callable[[Json], None] | None = None,
     *,
-    workers: int = 0,
+    workers: int,
 ) -> list[Json]:
     """Run the units that have no manifest in `folder`; return all manifests in their order.
 

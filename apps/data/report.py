@@ -1,0 +1,164 @@
+"""What became of a dump: numbers from the ledger and the shards, samples, one page.
+
+    python -m apps.data report clean [--pack pack]
+
+writes report.json and report.html, which needs nothing but itself, into the clean folder.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apps.common import schema, storage
+from apps.common.errors import NotFoundError
+from apps.common.events import Reporter
+from apps.data import page, tables
+from apps.data.clean import SAMPLES_NAME
+from apps.data.config import ReportConfig
+from apps.data.rules import RULES
+from apps.data.units import Json
+
+_DUPLICATE_RULES = ("duplicate_id", "duplicate", "duplicate_opening", "near_duplicate")
+_TURN_EDGES = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50]
+"""Rounds; the last bin is open."""
+_CHAR_EDGES = [0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000]
+_TOP_LANGUAGES = 12
+_RAW_SAMPLE_BYTES = 2000
+
+
+def write_report(config: ReportConfig, reporter: Reporter) -> None:
+    """Raises NotFoundError when the folder holds no finished output of `clean`."""
+    if storage.read_commit(config.folder) is None:
+        raise NotFoundError(
+            f"{config.folder} holds no finished output of `python -m apps.data clean`; "
+            "finish that command, or name its --out folder."
+        )
+    found = collect(config.folder, config.pack)
+    out = config.out or config.folder
+    storage.write_json(storage.join(out, "report.json"), found)
+    storage.write_atomic(storage.join(out, "report.html"), page.render(found).encode())
+    reporter.event("report.done", page=storage.join(out, "report.html"), **found["totals"])
+
+
+def collect(folder: str, pack: str | None = None) -> Json:
+    """Everything the page shows."""
+    ledger = storage.read_json(storage.join(folder, schema.LEDGER_NAME))
+    lineage = storage.read_json(storage.join(folder, schema.LINEAGE_NAME))
+    records = ledger["records"]
+    found: Json = {
+        "folder": folder,
+        "inputs": lineage["inputs"],
+        "created": lineage["created"],
+        "git_commit": lineage["git_commit"],
+        "totals": {
+            "records": records["input"],
+            "kept": records["kept"],
+            "dropped": sum(records["dropped"].values()),
+            "quarantined": sum(records["quarantined"].values()),
+        },
+        "ledger": ledger,
+        "funnel": funnel(records),
+        **_shapes(folder),
+        "samples": _set_aside(folder) | storage.read_json(storage.join(folder, SAMPLES_NAME)),
+    }
+    if pack is not None:
+        found["pack"] = storage.read_json(storage.join(pack, schema.PACK_NAME))
+    return found
+
+
+def funnel(records: Json) -> list[Json]:
+    """Records left after each rule that dropped some, in the order of application."""
+    left = records["input"]
+    steps = [{"step": "read", "left": left, "gone": 0}]
+    if quarantined := sum(records["quarantined"].values()):
+        left -= quarantined
+        steps.append({"step": "quarantine", "left": left, "gone": quarantined})
+    order = [*(name for name, _ in RULES), *_DUPLICATE_RULES]
+    for rule in sorted(records["dropped"], key=order.index):
+        left -= records["dropped"][rule]
+        steps.append({"step": rule, "left": left, "gone": records["dropped"][rule]})
+    return steps
+
+
+def _set_aside(folder: str) -> dict[str, list[Json]]:
+    """The first duplicate of each rule and the first broken record of each reason."""
+    found: dict[str, list[Json]] = {}
+    dropped = storage.join(folder, schema.DROPPED_DIR)
+    for row in _first_rows(dropped, "duplicates-"):
+        if row["rule"] not in found:
+            value = orjson.loads(row["record"])
+            detail = f"repeats {row['detail']}"
+            sample = {"id": row["id"], "detail": detail, "raw": row["record"]}
+            found[row["rule"]] = [{**sample, "messages": value["messages"][:8]}]
+    for row in _first_rows(storage.join(folder, schema.QUARANTINE_DIR), "part-"):
+        name = f"quarantine: {row['reason']}"
+        if name not in found:
+            place = f"{row['source']} at byte {row['start_byte']:,}"
+            raw = row["raw"][:_RAW_SAMPLE_BYTES].decode("utf-8", "replace")
+            found[name] = [{"id": place, "detail": "", "raw": raw, "messages": []}]
+    return found
+
+
+def _first_rows(folder: str, prefix: str) -> list[Json]:
+    """Of the first file whose name starts with `prefix`."""
+    for name in storage.list_dir(folder):
+        if name.startswith(prefix):
+            for table in tables.batches(storage.join(folder, name)):
+                return table.to_pylist()
+    return []
+
+
+def _shapes(folder: str) -> Json:
+    """Histograms of what was kept, from one pass over the shards."""
+    rounds = np.zeros(len(_TURN_EDGES), dtype=np.int64)
+    chars = np.zeros(len(_CHAR_EDGES), dtype=np.int64)
+    languages: Counter[str] = Counter()
+    for table in _shards(folder):
+        roles, lengths, owners = _messages(table)
+        answers = np.bincount(owners[roles == "assistant"], minlength=len(table))
+        rounds += _histogram(np.maximum(answers, 1), _TURN_EDGES)
+        chars += _histogram(np.bincount(owners, lengths, minlength=len(table)), _CHAR_EDGES)
+        languages.update(code or "unknown" for code in table["language"].to_pylist())
+    return {
+        "rounds": _labelled(rounds, _TURN_EDGES),
+        "chars": _labelled(chars, _CHAR_EDGES),
+        "languages": [list(item) for item in languages.most_common(_TOP_LANGUAGES)],
+    }
+
+
+def _shards(folder: str) -> Iterator[pa.Table]:
+    for name in storage.list_dir(folder):
+        if name.endswith(".parquet"):
+            yield from tables.batches(storage.join(folder, name), ["messages", "language"])
+
+
+def _messages(table: pa.Table) -> tuple[Any, Any, Any]:
+    """Role, characters and row of every message."""
+    messages = table["messages"].combine_chunks()
+    flat = messages.flatten()
+    counts = pc.list_value_length(messages).to_numpy(zero_copy_only=False)
+    roles = flat.field("role").to_numpy(zero_copy_only=False)
+    lengths = pc.utf8_length(flat.field("content")).to_numpy(zero_copy_only=False)
+    return roles, lengths, np.repeat(np.arange(len(table)), counts)
+
+
+def _histogram(values: Any, edges: list[int]) -> Any:
+    bins = np.searchsorted(edges, values, side="right") - 1
+    return np.bincount(np.clip(bins, 0, len(edges) - 1), minlength=len(edges))
+
+
+def _labelled(counts: Any, edges: list[int]) -> list[list[Any]]:
+    labels = []
+    for low, high in zip(edges, [*edges[1:], None], strict=True):
+        if high is None:
+            labels.append(f"{low:,}+")
+        elif high - low == 1:
+            labels.append(f"{low}")
+        else:
+            labels.append(f"{low:,}-{high - 1:,}")
+    return [[label, int(count)] for label, count in zip(labels, counts, strict=True)]

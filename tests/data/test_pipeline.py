@@ -1,0 +1,143 @@
+"""On Ray: any number of workers, killed or not, leaves the same bytes."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.common.errors import CriaError, InputError
+from apps.common.events import Reporter
+from apps.data import clean, pipeline
+from apps.data.config import CleanConfig
+from apps.data.units import Json, RunUnits, Unit, run_serially, split_done
+from benchmarks import corpus
+from tests.data.test_clean import write_dump
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning"),  # inside Ray Data
+]
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dump") / "dump.json"
+    records = list(corpus.conversations(250, seed=2, broken=0))
+    path = write_dump(path, records)
+    damaged = path.read_bytes().replace(b'"from":"gpt"', b'"from":"\xff"', 2)
+    path.write_bytes(damaged)
+    return path
+
+
+def run_on(run_units: RunUnits, dump: Path, out: Path) -> dict[str, str]:
+    """Clean with 1 MB ranges and shards; digests of everything that was written."""
+    config = CleanConfig(inputs=(str(dump),), out=str(out), profile="strict", unit_mb=1, shard_mb=1)
+    resolved, files = clean.prepare(config)
+    clean.run(resolved, files, Reporter("json"), run_units)
+    return digests(out)
+
+
+def digests(out: Path) -> dict[str, str]:
+    found = {
+        str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in out.rglob("*.parquet")
+    }
+    return found | {"ledger": (out / "ledger.json").read_text()}
+
+
+@pytest.fixture(scope="module")
+def expected(dump: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    found = run_on(run_serially, dump, tmp_path_factory.mktemp("serial") / "out")
+    assert len(found) >= 4
+    return found
+
+
+def test_eight_workers_leave_the_bytes_of_one_process(
+    dump: Path, expected: dict[str, str], ray_session: Any, tmp_path: Path
+) -> None:
+    assert run_on(pipeline.ray_units(8), dump, tmp_path / "out") == expected
+
+
+def test_a_killed_run_goes_on_and_leaves_the_same_bytes(
+    dump: Path, expected: dict[str, str], ray_session: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "apps.data", "clean", str(dump), "--out", str(out)]
+    command += ["--profile", "strict", "--unit-mb", "1", "--shard-mb", "1", "--workers", "1"]
+    env = {**os.environ, **ray_session.child_env()}
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
+        _wait(lambda: len(list(out.glob("_work/clean-*.json"))) >= 2)
+        process.send_signal(signal.SIGKILL)
+    assert not (out / "COMMITTED.json").exists()
+    done_before: list[int] = []
+
+    def run_units(units: list[Unit], process: Any, folder: str, on_done: Any = None) -> list[Json]:
+        done_before.append(len(split_done(units, folder)[0]))
+        return pipeline.run_units(units, process, folder, on_done, workers=1)
+
+    assert run_on(run_units, dump, out) == expected
+    assert done_before[0] == 1 and done_before[1] >= 2
+
+
+def _wait(is_true: Callable[[], bool], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def die_once(args: Json, folder: str) -> Json:
+    flag = Path(args["flags"]) / str(args["i"])
+    if args["i"] % 3 == 1 and not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"i": args["i"]}
+
+
+def test_a_unit_whose_process_dies_is_run_again(ray_session: Any, tmp_path: Path) -> None:
+    units = [
+        Unit(stage="die", name=str(i), args={"i": i, "flags": str(tmp_path)}) for i in range(3)
+    ]
+    done = pipeline.run_units(units, die_once, str(tmp_path / "work"), workers=2)
+    assert [manifest["i"] for manifest in done] == [0, 1, 2]
+    assert (tmp_path / "1").exists()
+
+
+def fail(args: Json, folder: str) -> Json:
+    if args["i"] == 1:
+        raise InputError("dump.json bytes 0-9 is not what it was.")
+    return [][args["i"]]
+
+
+@pytest.mark.parametrize(("i", "kind"), [(1, InputError), (2, CriaError)])
+def test_a_failed_unit_is_named_in_one_sentence(
+    i: int, kind: type[CriaError], ray_session: Any, tmp_path: Path
+) -> None:
+    unit = Unit(stage="fail", name="dump.json bytes 0-9", args={"i": i})
+    with pytest.raises(kind, match=r"dump\.json bytes 0-9"):
+        pipeline.run_units([unit], fail, str(tmp_path), workers=1)
+
+
+def test_the_command_line_speaks_in_sentences(ray_session: Any, tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(json.dumps([{"id": "a", "conversations": []}]).encode())
+    (tmp_path / "file").touch()
+    cases = {
+        ("nothing.json", "out"): "names no file",
+        (str(dump), str(tmp_path / "file")): "is a file; expected a folder",
+        (str(dump), "/proc/cria"): "cannot be written",
+    }
+    for (source, out), sentence in cases.items():
+        command = [sys.executable, "-m", "apps.data", "clean", source, "--out", out]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert sentence in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
