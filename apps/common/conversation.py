@@ -261,13 +261,17 @@ def _token_edge(encoding: tokenizers.Encoding, num_tokens: int, char: int) -> tu
     """Index of the first token that begins at or after `char`, and whether one straddles it."""
     token = encoding.char_to_token(char)
     if token is not None:
-        begin = cast(tuple[int, int], encoding.token_to_chars(token))[0]
+        begin = _chars(encoding, token)[0]
         return (token, False) if begin == char else (token + 1, True)
-    # The character left no token: it is the end of the text, or the tokenizer drops it.
-    begins = [begin for begin, _ in encoding.offsets]
-    return int(np.searchsorted(begins, char)) if char < max(
-        begins, default=0
-    ) else num_tokens, False
+    last_end = _chars(encoding, num_tokens - 1)[1] if num_tokens else 0
+    if last_end <= char:
+        return num_tokens, False
+    begins = [begin for begin, _ in encoding.offsets]  # the tokenizer drops this character
+    return int(np.searchsorted(begins, char)), False
+
+
+def _chars(encoding: tokenizers.Encoding, token: int) -> tuple[int, int]:
+    return cast(tuple[int, int], encoding.token_to_chars(token))
 
 
 def check_template(template: ChatTemplate, tokenizer: Tokenizer) -> None:
