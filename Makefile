@@ -20,7 +20,7 @@ lint: .venv/.dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright --pythonpath $(PY)
 
 bench: .venv/.dev
-	for script in benchmarks/$(PART).py; do $(PY) $$script $(ARGS) || exit 1; done
+	for script in benchmarks/$(PART).py; do PYTHONPATH=. $(PY) $$script $(ARGS) || exit 1; done
 
 .venv/.runtime: requirements.txt
 	$(call install,requirements.txt)

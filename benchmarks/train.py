@@ -1,6 +1,6 @@
 """Training speed on CPU against a padded transformers Trainer and TRL's packed SFTTrainer.
 
-    python benchmarks/train.py [--out train.json]
+    python -m benchmarks.train [--out train.json]
 
 Same model, conversations, threads and precision; each contender in a process of its own, in turns.
 Real tokens a second, padding not counted, over the steps after the warm-up. Then how long training
@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import chat_lengths, peers
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "contenders"
 TRL = ["trl==1.16.0", "transformers==5.23.0", f"torch=={torch.__version__.split('+')[0]}"]
 SCALE = 0.25
 WARMUP_STEPS = 3

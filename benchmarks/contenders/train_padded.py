@@ -1,6 +1,6 @@
 """The published recipe: transformers' Trainer, every conversation padded to the maximum length.
 
-    python benchmarks/train_padded.py --model FOLDER --micro-rows 4 --accumulation 4 --steps 20
+    python -m benchmarks.contenders.train_padded --model FOLDER --micro-rows 4 --out SCRATCH
 
 Prints one JSON line with the seconds and real tokens of each step. Run by train.py, gpu_train.py.
 """

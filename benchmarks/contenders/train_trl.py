@@ -12,7 +12,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.chat_lengths import CUT_TOKENS, conversations
-from benchmarks.train_padded import StepTimes, arguments, load_model, parse, report
+from benchmarks.contenders.train_padded import StepTimes, arguments, load_model, parse, report
 
 
 def main() -> None:
