@@ -110,7 +110,7 @@ def _with_workers(config: RunConfig) -> tuple[RunConfig, bool]:
             f"{wanted} workers need a {kind} each but the cluster has {available}; use --workers "
             f"{max(available, 1)}{' or --device cpu' if use_gpu else ''}."
         )
-    return replace(config, workers=wanted), use_gpu
+    return replace(config, workers=wanted, device="cuda" if use_gpu else "cpu"), use_gpu
 
 
 def _ray_run_config(config: RunConfig) -> RayRunConfig:
@@ -139,6 +139,7 @@ def _rank_main(payload: dict[str, Any]) -> None:
     """What Ray Train runs on each worker."""
     config = configs.from_dict(RunConfig, payload["config"])
     relay = payload["relay"]
+    ray.get(relay.fail.remote(None))
     pack = open_pack(config.data)
     context = ray.train.get_context()
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
@@ -211,7 +212,8 @@ class _Relay:
     def push(self, name: str, fields: dict[str, Any]) -> None:
         self._events.append((name, fields))
 
-    def fail(self, error: CriaError) -> None:
+    def fail(self, error: CriaError | None) -> None:
+        """What an attempt ended with; None when the next one begins."""
         self._failure = error
 
     def drain(self) -> tuple[list[tuple[str, dict[str, Any]]], CriaError | None]:
