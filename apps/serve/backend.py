@@ -1,7 +1,7 @@
 """Where the gateway sends a request's tokens: an engine in this process, or a model's replicas."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 from apps.common.errors import CriaError
@@ -25,7 +25,7 @@ class ReplicaLostError(CriaError):
 
 
 class Backend(Protocol):
-    def steps(self, request: Request) -> AsyncIterator[Step]:
+    def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         """Steps of one request. Leaving early cancels it.
 
         Raises RequestError, OverloadedError or ReplicaLostError.
@@ -39,7 +39,7 @@ class EngineBackend:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def steps(self, request: Request) -> AsyncIterator[Step]:
+    async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         try:
             async for step in generate(self._engine, request):
                 yield step
@@ -113,7 +113,7 @@ class ReplicaBackend:
         self._handle = handle
         self._exchange = exchange
 
-    async def steps(self, request: Request) -> AsyncIterator[Step]:
+    async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         inbox = self._exchange.open(request.id)
         response = self._handle.generate.remote(encode_request(request), self._exchange.address)
         call = asyncio.ensure_future(_watch(response, inbox))

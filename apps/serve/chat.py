@@ -265,8 +265,8 @@ def _fill_in(prefix: str, suffix: str, model: ServedModel) -> list[int]:
     """A prompt for models trained to fill in the middle (Bavarian et al., arXiv 2207.14255)."""
     backend = model.tokenizer.backend
     for names in _FIM_TOKENS:
-        marks = [backend.token_to_id(name) for name in names]
-        if all(mark is not None for mark in marks):
+        marks = [i for name in names if (i := backend.token_to_id(name)) is not None]
+        if len(marks) == len(names):
             before = backend.encode(prefix, add_special_tokens=False).ids
             after = backend.encode(suffix, add_special_tokens=False).ids
             return [marks[0], *before, marks[1], *after, marks[2]]

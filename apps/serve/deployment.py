@@ -57,7 +57,9 @@ class ModelDeployment:
     async def __init__(self, model: Mapping[str, Any]) -> None:
         config = configs.from_dict(ModelConfig, model)
         folder = await asyncio.to_thread(model_folder, config.path)
-        self._engine = create_engine(config.engine_config(folder), mask_factory(folder))
+        engine = config.engine_config(folder)
+        assert not isinstance(engine, RemoteConfig)  # remote models have no replicas
+        self._engine = create_engine(engine, mask_factory(folder))
         await self._engine.start()
         self._replica = ModelReplica(self._engine)
         self._watch = asyncio.create_task(self._die_with_the_engine())

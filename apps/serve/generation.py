@@ -8,7 +8,7 @@ of the undisturbed run.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class GenerationError(Exception):
     """The engine gave up on one request."""
 
 
-async def follow(backend: Backend, job: Job, index: int) -> AsyncIterator[Delta]:
+async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta, None]:
     """The answer to one job, piece by piece; leaving early frees its slot."""
     if job.params.max_tokens == 0:
         yield Delta(index, "", (), 0, 0, "length")
@@ -107,7 +107,7 @@ class _Prefix:
         return piece
 
 
-async def _moving(backend: Backend, request: Request) -> AsyncIterator[Step]:
+async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, None]:
     """Steps of a request, continued on another replica when its own is lost."""
     generated = list(request.generated_ids)
     for move in range(MAX_MOVES + 1):
@@ -126,7 +126,7 @@ async def _moving(backend: Backend, request: Request) -> AsyncIterator[Step]:
             await asyncio.sleep(0.05 * 2**move)  # let the router learn that the replica is gone
 
 
-async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncIterator[Delta]:
+async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncGenerator[Delta, None]:
     """The answers to several jobs at once, as they come; the first error ends all."""
     if len(jobs) == 1:
         async with contextlib.aclosing(follow(backend, jobs[0], 0)) as deltas:

@@ -8,7 +8,7 @@ request that cannot be served gets its proper status and not an error inside a 2
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
@@ -99,7 +99,7 @@ class Answer(WatchedResponse):
             respond = self._stream if self._plan.stream else self._whole
             await respond(send, first, deltas)
 
-    async def _first(self, deltas: AsyncIterator[Delta]) -> Delta:
+    async def _first(self, deltas: AsyncGenerator[Delta, None]) -> Delta:
         timeout_s = self._entry.model.config.limits.queue_timeout_s
         try:
             first = await asyncio.wait_for(anext(deltas), timeout_s)
@@ -115,7 +115,7 @@ class Answer(WatchedResponse):
         self._metrics.first_token_s.labels(self._plan.head.model).observe(waited_s)
         return first
 
-    async def _whole(self, send: Send, first: Delta, deltas: AsyncIterator[Delta]) -> None:
+    async def _whole(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
         try:
             async for delta in _chained(first, deltas):
@@ -127,7 +127,7 @@ class Answer(WatchedResponse):
         body = plan.head.body(plan.object, _choice_bodies(plan))
         await send_whole(send, 200, {**body, "usage": self._usage.body()}, {})
 
-    async def _stream(self, send: Send, first: Delta, deltas: AsyncIterator[Delta]) -> None:
+    async def _stream(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
         await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
         try:
@@ -183,7 +183,7 @@ def event(value: Any) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-async def _chained(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+async def _chained(first: Delta, rest: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
     yield first
     async for delta in rest:
         yield delta

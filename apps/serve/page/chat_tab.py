@@ -11,8 +11,8 @@ from apps.serve.page.controls import Controls, Setting, settings_of
 from apps.serve.page.look import welcome
 from apps.serve.page.messages import History, failure, plain_messages, text_of
 
-_IDLE = {"submit_btn": True, "stop_btn": False}
-_BUSY = {"submit_btn": False, "stop_btn": True}
+_IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
+_BUSY: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
 
 
 class ChatTab:
@@ -65,7 +65,7 @@ class ChatTab:
             self.chat.retry(self._retry, self.chat, self.chat, queue=False),
             self.chat.edit(self._edit, self.chat, self.chat, queue=False),
         ]
-        answers = [
+        answers: list[Any] = [
             start.success(
                 self._answer, answer_in, answer_out, show_progress="hidden", trigger_mode="once"
             )
@@ -103,14 +103,14 @@ class ChatTab:
         return [{"role": "user", "content": picked.value["text"]}]
 
     def _retry(self, history: History, at: gr.RetryData) -> History:
-        return history[: at.index + 1]
+        return history[: _position(at.index) + 1]
 
     def _edit(self, history: History, edit: gr.EditData) -> History:
-        index = edit.index[0] if isinstance(edit.index, list | tuple) else edit.index
-        return [*history[:index], {"role": "user", "content": str(edit.value)}]
+        return [*history[: _position(edit.index)], {"role": "user", "content": str(edit.value)}]
 
     def _undo(self, history: History, at: gr.UndoData) -> tuple[History, str]:
-        return history[: at.index], text_of(history[at.index])
+        index = _position(at.index)
+        return history[:index], text_of(history[index])
 
     async def _answer(
         self, history: History, model: str | None, *values: Setting
@@ -129,3 +129,8 @@ class ChatTab:
             yield [*history, answer], gr.update(**_IDLE)
         except AnswerError as error:
             yield [*history, failure(str(error))], gr.update(**_IDLE)
+
+
+def _position(index: Any) -> int:
+    """A message's place; Gradio gives a number, or a pair for nested messages."""
+    return int(index[0]) if isinstance(index, list | tuple) else int(index)

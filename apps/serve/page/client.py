@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, cast
 
 import openai
 
@@ -43,12 +43,12 @@ class ChatClient:
 
     async def stream(
         self, model: str, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """The answer so far, again and again. Leaving early stops the generation."""
         text, shown_s = "", 0.0
         try:
-            stream = await self._openai.chat.completions.create(
-                model=model, messages=list(messages), stream=True, **settings
+            stream: Any = await self._openai.chat.completions.create(
+                model=model, messages=cast(Any, list(messages)), stream=True, **settings
             )
             async with stream:
                 async for chunk in stream:

@@ -48,7 +48,7 @@ class CompareTab:
             self.left = self._chatbot("left")
             self.right = self._chatbot("right")
         with gr.Row(elem_classes="vote"):
-            self.buttons = {
+            self.buttons: dict[Verdict, gr.Button] = {
                 verdict: gr.Button(label, interactive=False, elem_id=f"vote-{verdict}")
                 for verdict, label in _LABELS.items()
             }
@@ -93,7 +93,7 @@ class CompareTab:
             queue=False,
         )
         again = self.again.click(self._again, chats, [*chats, self.result, *buttons], queue=False)
-        answers = [
+        answers: list[Any] = [
             start.success(
                 self._answer,
                 [*chats, self.battle, *self.controls.components],

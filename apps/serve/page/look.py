@@ -2,9 +2,9 @@
 
 import html
 
-import gradio as gr
+from gradio import themes
 
-_SAND = gr.themes.Color(
+_SAND = themes.Color(
     name="sand",
     c50="#faf8f5",
     c100="#f3efe9",
@@ -18,7 +18,7 @@ _SAND = gr.themes.Color(
     c900="#1d1a17",
     c950="#141210",
 )
-_CLAY = gr.themes.Color(
+_CLAY = themes.Color(
     name="clay",
     c50="#fdf4ef",
     c100="#fae5da",
@@ -42,13 +42,13 @@ stroke="#cf5f38" stroke-width="2.6" stroke-linecap="round" stroke-linejoin="roun
 <circle cx="18.6" cy="16" r="1.5" fill="#cf5f38" stroke="none"/></svg>"""
 
 
-def theme() -> gr.themes.Base:
+def theme() -> themes.Base:
     """Fonts come from this machine or the visitor's; nothing is fetched from elsewhere."""
-    return gr.themes.Base(
+    return themes.Base(
         primary_hue=_CLAY,
         secondary_hue=_CLAY,
         neutral_hue=_SAND,
-        radius_size=gr.themes.sizes.radius_lg,
+        radius_size=themes.sizes.radius_lg,
         font=("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"),
         font_mono=("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"),
     ).set(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 Verdict = Literal["left", "right", "tie", "both_bad"]
@@ -69,7 +70,7 @@ class VoteStore:
         try:
             with Session(self._engine) as db, db.begin():
                 db.add(vote)
-        except sa.exc.IntegrityError:
+        except IntegrityError:
             return False
         return True
 
