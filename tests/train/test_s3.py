@@ -1,0 +1,61 @@
+"""A run whose storage is a bucket: a real S3 server, checkpoints straight to it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import boto3
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+
+from apps.common import storage
+from apps.common.cli import run
+from apps.train import checkpoint, preflight
+from apps.train.__main__ import COMMANDS
+from tests.train.chaos import curve, weights
+from tests.train.ranks import on_ranks, train
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    monkeypatch = pytest.MonkeyPatch()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="runs")
+    yield "s3://runs"
+    server.stop()
+    monkeypatch.undo()
+
+
+def environment() -> dict[str, str]:
+    """What a rank in another process must know to reach the bucket."""
+    return {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+
+
+def test_a_bucket_is_as_good_as_a_disk(bucket, small_run, tmp_path, capsys) -> None:
+    local = replace(small_run, out=str(tmp_path / "local"))
+    remote = preflight.prepare(replace(small_run, out=f"{bucket}/here/run")).config
+    on_ranks(2, train, local)
+    on_ranks(2, train, remote, 5, environment())
+    killed = checkpoint.committed(remote.out)[0]
+    assert killed.step in (2, 4)
+    half = storage.join(checkpoint.folder(remote.out), "step-00000007", "__0_0.distcp")
+    storage.write_atomic(half, b"half an upload")
+    said: list[str] = []
+    assert checkpoint.newest(remote.out, "digest", said.append) == killed
+    assert said == ["Skipped checkpoint step-00000007: it was never finished (no commit marker)."]
+    on_ranks(2, train, remote, None, environment())
+    assert curve(remote) == curve(local)
+    ours, theirs = weights(remote), weights(local)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert run("apps.train", COMMANDS, ["export", remote.out, "--out", f"{bucket}/model"]) == 0
+    assert "export.done" in capsys.readouterr().out
+    assert {"config.json", "model.safetensors", "chat_template.jinja", "lineage.json"} <= set(
+        storage.list_dir(f"{bucket}/model")
+    )
