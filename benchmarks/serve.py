@@ -41,9 +41,9 @@ from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.protocol import Request, SamplingParams, generate
 from apps.serve.engine.torch_engine import TorchEngine
 from benchmarks import peers
-from benchmarks.serve_load import load, percentile, texts
+from benchmarks.contenders.serve_load import load, percentile, texts
 
-ENGINES = Path(__file__).with_name("serve_engines.py")
+ENGINES = Path(__file__).parent / "contenders" / "serve_engines.py"
 OPENVINO = ["openvino-genai==2026.4.1"]
 EXPORT = ["optimum-intel[openvino]==2.2.0", "torch==2.13.0"]
 FASTCHAT = [

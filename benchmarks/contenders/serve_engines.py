@@ -1,6 +1,6 @@
 """One engine, one workload, in the interpreter it is started with: `serve.py` runs it per peer.
 
-    python benchmarks/serve_engines.py ours MODEL WORKLOAD.json --threads 2
+    python benchmarks/contenders/serve_engines.py ours MODEL WORKLOAD.json --threads 2
 
 Prints one JSON line. A workload is [[prompt ids, answer tokens], ...], all submitted at once;
 answers are greedy and never end early. Tokens/s count asked-for tokens only.
