@@ -4,6 +4,9 @@ python data_peers.py convert NAME messages.json out.json    {"seconds": CPU, "te
 python data_peers.py clean dump.json out.json               FastChat's clean_sharegpt, one process
 """
 
+# The peers are installed in environments of their own.
+# pyright: reportMissingImports=false
+
 import json
 import sys
 import time

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rensa import RMinHash
+from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
+from apps.common import config as configs
 from apps.common import storage
 from apps.data import tables
 from apps.data.config import Rules
@@ -135,7 +136,7 @@ def decide(args: Json, folder: str) -> Json:
 
     args: `units` (folder, rows), `rules`. The manifest has the ledger's corrections by rule.
     """
-    rules = Rules(**{k: tuple(v) if isinstance(v, list) else v for k, v in args["rules"].items()})
+    rules = configs.from_dict(Rules, args["rules"])
     units = [unit for unit in args["units"] if unit["rows"]]
     starts = np.cumsum([0] + [unit["rows"] for unit in units])
     table = _Keys([unit["folder"] for unit in units])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
 from apps.common import schema, storage
 from apps.common.errors import NotFoundError
@@ -141,9 +141,9 @@ def _messages(table: pa.Table) -> tuple[Any, Any, Any]:
     """Role, characters and row of every message."""
     messages = table["messages"].combine_chunks()
     flat = messages.flatten()
-    counts = pc.list_value_length(messages).to_numpy(zero_copy_only=False)
+    counts = compute.call_function("list_value_length", [messages]).to_numpy()
     roles = flat.field("role").to_numpy(zero_copy_only=False)
-    lengths = pc.utf8_length(flat.field("content")).to_numpy(zero_copy_only=False)
+    lengths = compute.call_function("utf8_length", [flat.field("content")]).to_numpy()
     return roles, lengths, np.repeat(np.arange(len(table)), counts)
 
 

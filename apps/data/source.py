@@ -138,7 +138,9 @@ def _decoder(magic: bytes, handle: _Hashed) -> Iterator[bytes] | None:
     if magic[:2] == b"\x1f\x8b":
         return _gunzipped(handle)
     if magic == b"\x28\xb5\x2f\xfd":
-        reader = zstandard.ZstdDecompressor().stream_reader(handle, read_across_frames=True)
+        reader = zstandard.ZstdDecompressor().stream_reader(
+            io.BufferedReader(handle), read_across_frames=True
+        )
         return _chunks(reader)  # type: ignore[arg-type]
     if magic[:2] in _UTF16:
         return _transcoded(handle, _UTF16[magic[:2]])
