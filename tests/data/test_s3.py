@@ -1,11 +1,9 @@
 """Dumps in and conversations out through a real S3 server."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from apps.common import storage
 from apps.common.errors import CriaError
@@ -17,24 +15,14 @@ from tests.data.test_clean import rows_of, run_clean, write_dump
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    monkeypatch = pytest.MonkeyPatch()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="chats")
-    yield "s3://chats"
-    server.stop()
-    monkeypatch.undo()
+def bucket(s3: Any) -> str:
+    s3.create_bucket(Bucket="chats")
+    return "s3://chats"
 
 
-def test_a_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> None:
+def test_a_bucket_is_as_good_as_a_disk(bucket: str, s3: Any, tmp_path: Path) -> None:
     dump = write_dump(tmp_path / "dump.json", list(corpus.conversations(150, seed=4)))
-    boto3.client("s3").upload_file(str(dump), "chats", "in/dump.json")
+    s3.upload_file(str(dump), "chats", "in/dump.json")
     config = CleanConfig(inputs=(f"{bucket}/in/*.json",), out=f"{bucket}/out", unit_mb=1)
     resolved, files = clean.prepare(config)
     assert files == [f"{bucket}/in/dump.json"]
