@@ -91,13 +91,13 @@ def _serve_file(demo: DemoConfig) -> str:
     at = places(demo)
     base = demo.base or at["base"]
     path = f"{root(demo)}/serve.yaml"
-    models = [
-        {"name": TUNED_NAME, "path": storage.absolute(at["model"])},
+    models = [  # the page opens on the last one
         {
             "name": BASE_NAME,
             "path": storage.absolute(base) if os.path.isdir(base) else base,
             "template": "vicuna-v1.1",
         },
+        {"name": TUNED_NAME, "path": storage.absolute(at["model"])},
     ]
     page = {
         "votes_url": f"sqlite:///{storage.absolute(root(demo))}/votes.db",

@@ -58,7 +58,7 @@ def build_blocks(page: PageConfig, client: ChatClient, votes: VoteStore) -> gr.B
             except AnswerError as error:
                 gr.Warning(str(error))
                 names = []
-            first, second = (names[0], names[-1]) if names else (None, None)
+            first, second = names[-1] if names else None, names[0] if names else None
             choose = [gr.update(choices=names, value=v) for v in (first, second, first)]
             # Whoever was quick to ask before this answered must not lose the question.
             return history or gr.skip(), *choose
