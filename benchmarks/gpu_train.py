@@ -97,8 +97,9 @@ def measure(name: str, scratch: str, options: argparse.Namespace) -> dict:
     shape = KNOWN[name]
     model = write_shape(shape, Path(scratch) / name)
     card = None if options.dry_run else this_gpu()
-    shared = ["--model", model, "--bf16", "--random-weights", "--out", f"{scratch}/{name}-out"]
-    shared += ["--scale", "0.03125", "--steps", "3"] if options.dry_run else ["--steps", str(STEPS)]
+    shared = ["--model", model, "--random-weights", "--out", f"{scratch}/{name}-out"]
+    dry, real = ["--scale", "0.03125", "--steps", "3"], ["--bf16", "--steps", str(STEPS)]
+    shared += dry if options.dry_run else real
     tried = []
     for setting in fitting(shape, card):
         flags = [*setting.arguments(), "--accumulation", str(max(16 // setting.micro_rows, 2))]

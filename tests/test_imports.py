@@ -31,3 +31,8 @@ def test_the_pure_parts_import_where_there_is_no_ray(package: str) -> None:
 
 def test_every_module_of_data_imports_where_there_is_no_torch() -> None:
     import_all("apps.data", forbidden="torch")
+
+
+def test_the_wiring_of_training_imports_where_there_is_no_torch() -> None:
+    """Ray loads it in processes that compute nothing."""
+    import_all("apps.train.trainer", forbidden="torch")

@@ -6,6 +6,9 @@
 Ray restarts the workers; our commit marker decides where they go on. Nothing is handed to
 `ray.train.report` as a checkpoint, and Ray's own snapshot of the run is thrown away at each start
 (a kill while it is being written would otherwise make the run unresumable).
+
+torch is imported inside functions: Ray loads this module in processes that never compute, where the
+import would take seconds of every start.
 """
 
 import contextlib
@@ -14,15 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 import ray
 import ray.train
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Gauge
+from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common import config as configs
@@ -32,10 +35,9 @@ from apps.common.events import Bar, Reporter
 from apps.common.packs import open_pack
 from apps.common.runtime import ray_session
 from apps.train.config import RunConfig
-from apps.train.loop import Hooks, TrainingStopped
-from apps.train.preflight import Prepared, prepare
-from apps.train.rows import PackRows
-from apps.train.worker import work
+
+if TYPE_CHECKING:
+    from apps.train.preflight import Prepared
 
 _ENV = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
@@ -43,11 +45,15 @@ _ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
 _RELAY_INTERVAL_S = 0.25
+_FAILURE = "failure"
+"""The event that carries what an attempt ended with; None when the next one begins."""
 _GAUGES = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gb", "data_wait_s", "step")
 
 
 def run(config: RunConfig, reporter: Reporter) -> None:
     """Train to the end, resuming what lies at config.out."""
+    from apps.train.preflight import prepare
+
     prepared = prepare(config)
     prepared.pack.verify()
     reporter.event(
@@ -64,7 +70,9 @@ def run(config: RunConfig, reporter: Reporter) -> None:
     reporter.event("train.done", out=prepared.config.out, **summary)
 
 
-def _fit(prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
+def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     config, use_gpu = _with_workers(prepared.config)
     relay = _start_relay()
     trainer = TorchTrainer(
@@ -137,9 +145,13 @@ def _arrow_filesystem(fs: Any) -> pyarrow.fs.FileSystem:
 
 def _rank_main(payload: dict[str, Any]) -> None:
     """What Ray Train runs on each worker."""
+    from apps.train.loop import Hooks, TrainingStopped
+    from apps.train.rows import PackRows
+    from apps.train.worker import work
+
     config = configs.from_dict(RunConfig, payload["config"])
     relay = payload["relay"]
-    ray.get(relay.fail.remote(None))
+    relay.put((_FAILURE, None))
     pack = open_pack(config.data)
     context = ray.train.get_context()
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
@@ -152,19 +164,19 @@ def _rank_main(payload: dict[str, Any]) -> None:
             commit=payload["commit"],
             hooks=Hooks(
                 on_step=_step_sender(relay),
-                on_event=lambda name, fields: relay.push.remote(name, fields),
+                on_event=lambda name, fields: relay.put((name, fields)),
                 preempted=preemption.is_near,
                 after_preemption=preemption.wait,
             ),
         )
     except TrainingStopped as error:
-        ray.get(relay.fail.remote(error))  # the same on every rank; a retry would only repeat it
+        relay.put((_FAILURE, error))  # the same on every rank; a retry would only repeat it
     except CriaError as error:
-        ray.get(relay.fail.remote(error))
+        relay.put((_FAILURE, error))
         raise
 
 
-def _step_sender(relay: Any) -> Callable[[dict[str, Any]], None]:
+def _step_sender(relay: Queue) -> Callable[[dict[str, Any]], None]:
     gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in _GAUGES}
     sent_s = 0.0
 
@@ -176,7 +188,7 @@ def _step_sender(relay: Any) -> Callable[[dict[str, Any]], None]:
         is_last = record["step"] == record["num_steps"]
         if is_last or "val_loss" in record or time.monotonic() - sent_s >= _RELAY_INTERVAL_S:
             sent_s = time.monotonic()
-            relay.push.remote("step", record)
+            relay.put(("step", record))
 
     return on_step
 
@@ -201,31 +213,11 @@ class _Preemption:
         time.sleep(max(self._deadline_ms / 1000 - time.time(), 0) + 5)
 
 
-@ray.remote(num_cpus=0)
-class _Relay:
-    """Carries events from rank 0 to the command that the user started."""
-
-    def __init__(self) -> None:
-        self._events: list[tuple[str, dict[str, Any]]] = []
-        self._failure: CriaError | None = None
-
-    def push(self, name: str, fields: dict[str, Any]) -> None:
-        self._events.append((name, fields))
-
-    def fail(self, error: CriaError | None) -> None:
-        """What an attempt ended with; None when the next one begins."""
-        self._failure = error
-
-    def drain(self) -> tuple[list[tuple[str, dict[str, Any]]], CriaError | None]:
-        events, self._events = self._events, []
-        return events, self._failure
-
-
-def _start_relay() -> Any:
+def _start_relay() -> Queue:
+    """Carries events from the ranks to the command that the user started, on its machine."""
     here = ray.get_runtime_context().get_node_id()
-    return _Relay.options(
-        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
-    ).remote()
+    strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": strategy})
 
 
 class _Shown:
@@ -237,8 +229,11 @@ class _Shown:
         self.summary: dict[str, Any] = {}
         self.failure: CriaError | None = None
 
-    def take(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+    def take(self, events: list[tuple[str, Any]]) -> None:
         for name, fields in events:
+            if name == _FAILURE:
+                self.failure = fields
+                continue
             if name != "step":
                 self._reporter.event(f"train.{name}", **fields)
                 continue
@@ -254,7 +249,7 @@ class _Shown:
 
 
 @contextlib.contextmanager
-def _shown(relay: Any, reporter: Reporter, prepared: Prepared) -> Iterator[_Shown]:
+def _shown(relay: Queue, reporter: Reporter, prepared: "Prepared") -> Iterator[_Shown]:
     stop = threading.Event()
     with reporter.progress("train", total=prepared.num_steps, unit="steps") as bar:
         shown = _Shown(reporter, bar, prepared.done_step)
@@ -263,9 +258,7 @@ def _shown(relay: Any, reporter: Reporter, prepared: Prepared) -> Iterator[_Show
             is_last = False
             while not is_last:
                 is_last = stop.wait(_RELAY_INTERVAL_S)
-                events, failure = ray.get(relay.drain.remote())
-                shown.take(events)
-                shown.failure = failure
+                shown.take(relay.get_nowait_batch(relay.qsize()))
 
         thread = threading.Thread(target=follow, name="follow-training", daemon=True)
         thread.start()

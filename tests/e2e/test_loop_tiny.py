@@ -7,48 +7,46 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from apps.common import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Shell:
-    """Runs `python -m apps...` as a user would, joined to the session's Ray."""
+    """Runs the commands of the apps as `python -m apps...` does, joined to the session's Ray.
 
-    def __init__(self, session: Any, folder: Path) -> None:
-        self.env = {**os.environ, **session.child_env(), "PYTHONPATH": str(ROOT)}
+    Serving runs in a process of its own; the others share this one, and so its imports.
+    """
+
+    def __init__(self, session: Any, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
+        patch.chdir(folder)
+        for name, value in session.child_env().items():
+            patch.setenv(name, value)
 
-    def argv(self, line: str) -> list[str]:
-        return [sys.executable, "-W", "ignore", "-m", *line.split(), "--log-format", "json"]
-
-    def __call__(self, line: str) -> list[dict[str, Any]]:
-        """Run a command to its end and return its events."""
-        done = subprocess.run(
-            self.argv(line),
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
-        return [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
+    def __call__(self, line: str) -> None:
+        program, *argv = line.split()
+        commands = import_module(f"{program}.__main__").COMMANDS
+        assert cli.run(program, commands, [*argv, "--log-format", "json"]) == 0, line
 
     @contextmanager
     def serving(self, config: Path) -> Iterator[str]:
         """`apps.serve run` in the background; yields the address of its API."""
         log = open(self.folder / "serve.log", "w+")  # noqa: SIM115
-        argv = self.argv(f"apps.serve run {config.name} --port 0")
+        line = f"-m apps.serve run {config.name} --port 0 --log-format json"
+        argv = [sys.executable, "-W", "ignore", *line.split()]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
         with (
             log,
             subprocess.Popen(
-                argv, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=log, text=True
+                argv, env=env, stdout=subprocess.PIPE, stderr=log, text=True
             ) as server,
         ):
             assert server.stdout
@@ -74,8 +72,11 @@ def chat(api: str, model: str, text: str) -> str:
 
 
 @pytest.mark.ray
-def test_raw_chats_become_a_served_model_and_a_report(ray_session: Any, tmp_path: Path) -> None:
-    run = Shell(ray_session, tmp_path)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, while it starts workers
+def test_raw_chats_become_a_served_model_and_a_report(
+    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Shell(ray_session, tmp_path, monkeypatch)
     run("apps.data sample --out sample --conversations 300 --questions 4")
     run("apps.data clean sample/sharegpt.json --out clean")
     ledger = json.loads((tmp_path / "clean/ledger.json").read_text())

@@ -20,6 +20,7 @@ def command(*argv: object) -> int:
     return run("apps.train", COMMANDS, [str(part) for part in argv])
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, while it starts workers
 def test_vicuna_7b_runs_from_base_to_a_chat(ray_session, tmp_path, capsys, monkeypatch) -> None:
