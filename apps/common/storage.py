@@ -20,6 +20,7 @@ from apps.common.errors import CriaError, InputError, NotFoundError, StorageErro
 
 COMMIT_NAME = "COMMITTED.json"
 _CHUNK_BYTES = 1 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -232,9 +233,9 @@ def _sentences(uri: str) -> Generator[None]:
             f"Access to {uri} was denied ({_brief(error)}); check its permissions or credentials."
         ) from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _NO_SPACE:
             raise StorageError(
-                f"No space is left on the device while writing {uri}; free some and run again."
+                f"No space is left for {uri} ({error.strerror}); free some and run again."
             ) from error
         raise StorageError(f"{uri} failed: {_brief(error)}.") from error
     except Exception as error:

@@ -117,6 +117,7 @@ def run(
     """Clean `files` into `config.out`; returns the ledger. Arguments come from `prepare`."""
     index_units = source.index_units(files, config.unit_mb * _MB)
     work = storage.join(storage.absolute(config.out), WORK_DIR)
+    reporter.event("clean.start", files=len(files), out=config.out)
     with reporter.progress("index", total=len(files), unit="files") as bar:
         indexes = run_units(index_units, source.index, work, lambda _: bar.advance())
     units = _clean_units(indexes, config)

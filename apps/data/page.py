@@ -170,22 +170,20 @@ def _languages(report: Json) -> str:
 
 
 def _pack(pack: Json | None) -> str:
+    """Rows, tokens and fill of each split."""
     if pack is None:
         return ""
+    names = {"num_rows": "rows", "num_segments": "segments", "num_tokens": "tokens"}
+    names["num_supervised_tokens"] = "supervised tokens"
+    head = "".join(f"<th>{title}</th>" for title in ("split", *names.values(), "token fill"))
     rows = "".join(
-        f"<tr><td>{_text(name)}</td><td>{_text(_brief(value))}</td></tr>"
-        for name, value in sorted(pack.items())
+        f"<tr><td>{_text(split)}</td>"
+        + "".join(f"<td>{found[name]:,}</td>" for name in names)
+        + f"<td>{found['fill']:.1%}</td></tr>"
+        for split, found in pack["splits"].items()
     )
-    return _section("Packed rows", "", f"<table>{rows}</table>")
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, dict):
-        shown = {k: v for k, v in value.items() if not isinstance(v, list | dict)}
-        return ", ".join(f"{k} {_brief(v)}" for k, v in shown.items())
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)[:300]
+    note = f"{pack['mode']} mode, {pack['max_length']:,} tokens a row, {pack['template']['name']}"
+    return _section("Packed rows", note, f"<table><tr>{head}</tr>{rows}</table>")
 
 
 def _samples(samples: dict[str, list[Json]]) -> str:

@@ -29,7 +29,7 @@ def show(config: ViewConfig, reporter: Reporter) -> None:
     """
     rows = _rows(config)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    console = Console()
+    console = Console(highlight=False)
     for i, row in enumerate(rows):
         if i < config.start:
             continue

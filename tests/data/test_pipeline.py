@@ -3,15 +3,18 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from apps.common.errors import CriaError, InputError
 from apps.common.events import Reporter
@@ -87,11 +90,11 @@ def test_a_killed_run_goes_on_and_leaves_the_same_bytes(
     assert done_before[0] == 1 and done_before[1] >= 2
 
 
-def _wait(is_true: Callable[[], bool], timeout_s: float = 120) -> None:
+def _wait(is_true: Callable[[], bool], timeout_s: float = 120, every_s: float = 0.02) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def die_once(args: Json, folder: str) -> Json:
@@ -124,6 +127,15 @@ def test_a_failed_unit_is_named_in_one_sentence(
     unit = Unit(stage="fail", name="dump.json bytes 0-9", args={"i": i})
     with pytest.raises(kind, match=r"dump\.json bytes 0-9"):
         pipeline.run_units([unit], fail, str(tmp_path), workers=1)
+
+
+@pytest.mark.slow
+def test_counters_reach_the_metrics_that_prometheus_reads(ray_session: Any) -> None:
+    pipeline.count("records_total", 7, outcome="kept", rule="")
+    port = next(node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
+    url = f"http://127.0.0.1:{port}/metrics"
+    line = re.compile(r'^ray_cria_data_records_total\{.*outcome="kept".*\} 7(\.0)?$', re.MULTILINE)
+    _wait(lambda: line.search(urllib.request.urlopen(url).read().decode()) is not None, every_s=1)
 
 
 def test_the_command_line_speaks_in_sentences(ray_session: Any, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """The report's numbers are the ledger's, and its page needs nothing but itself."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,18 @@ def test_the_page_is_self_contained_and_escapes_what_people_typed(cleaned: Path)
     assert "prefers-color-scheme:dark" in page
 
 
+def test_the_report_of_a_packed_folder_shows_its_fill(cleaned: Path, tmp_path: Path) -> None:
+    packed = Path(__file__).parents[1] / "contracts" / "artifacts" / "pack"
+    config = ReportConfig(folder=str(cleaned), pack=str(packed), out=str(tmp_path))
+    report.write_report(config, Reporter("json"))
+    stored = json.loads((packed / "pack.json").read_bytes())
+    assert json.loads((tmp_path / "report.json").read_bytes())["pack"] == stored
+    train = stored["splits"]["train"]
+    page = (tmp_path / "report.html").read_text()
+    assert f"{train['fill']:.1%}" in page
+    assert f"{train['num_tokens']:,}" in page
+
+
 def test_an_unfinished_folder_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no finished output"):
         report.write_report(ReportConfig(folder=str(tmp_path)), Reporter("json"))
@@ -69,3 +85,25 @@ def test_view_shows_what_was_kept_or_dropped(
     assert "bad-message" in capsys.readouterr().out
     with pytest.raises(InputError, match="expected one of banner, duplicate, quarantine"):
         view.show(ViewConfig(folder=str(cleaned), rule="taste"), Reporter("text"))
+
+
+def test_on_a_terminal_view_shows_one_conversation_at_a_time(cleaned: Path) -> None:
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "apps.data", "view", str(cleaned)]
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        first = read_until(master, "q: quit")
+        os.write(master, b"\n")
+        second = read_until(master, "q: quit")
+        os.write(master, b"q\n")
+    os.close(master)
+    assert process.returncode == 0
+    assert "alert(1)" in first and "A doing word." not in first
+    assert "A doing word." in second
+
+
+def read_until(terminal: int, text: str) -> str:
+    shown = ""
+    while text not in shown:
+        shown += os.read(terminal, 4096).decode()
+    return shown
