@@ -117,7 +117,7 @@ def cria(calls: list[Call], directory: str, rate_per_min: float) -> dict[str, An
         endpoints={JUDGE: openai_endpoint(JUDGE, 30.0)},
         prices={JUDGE: PRICE},
         limits=Limits(requests_per_min=rate_per_min, tokens_per_min=1e9, concurrency=CONCURRENCY),
-        persistence=Persistence(width=CONCURRENCY),
+        persistence=Persistence(width=2 * CONCURRENCY),
         num_tasks=CONCURRENCY // CALLS_PER_TASK,
         max_usd=None,
     )

@@ -56,6 +56,8 @@ class Endpoint:
     """Times each distinct request body was received."""
     served: Counter[str] = field(default_factory=Counter)
     """Times each distinct request body was answered with a completion."""
+    arrivals_s: list[float] = field(default_factory=list)
+    """When each request came, on the clock that all processes of a machine share."""
     in_flight: int = 0
     most_in_flight: int = 0
     num_429: int = 0
@@ -66,6 +68,7 @@ class Endpoint:
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
+        self.arrivals_s.append(time.monotonic())
         body = await request.json()
         identity = json.dumps(body, sort_keys=True)
         self.requests[identity] += 1
@@ -161,6 +164,7 @@ class Endpoint:
                 "in_flight": self.in_flight,
                 "num_429": self.num_429,
                 "num_faults": self.num_faults,
+                "arrivals_s": self.arrivals_s,
             }
         )
 

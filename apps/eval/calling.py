@@ -48,7 +48,7 @@ class Persistence:
     max_attempts: int = 10
     max_asks: int = 3
     width: int = 32
-    """Calls of this chunk that may wait at the gate or be in flight."""
+    """Calls of this chunk that may wait at the gate, be in flight or be on their way to disk."""
     first_backoff_s: float = 1.0
     max_backoff_s: float = 30.0
 

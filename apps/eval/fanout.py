@@ -1,15 +1,15 @@
-"""Judge calls on Ray: tasks that each run a chunk with asyncio, one gate and one journal for all.
+"""Judge calls on Ray: tasks that each run a chunk with asyncio, and one desk for all of them.
 
 A task is a process (about 140 MB), a call is a coroutine: hundreds of calls in flight need two
-processes, not hundreds. The gate actor holds requests/min, tokens/min and calls in flight for all
-of them; the journal actor is the folder's single writer and holds the budget. Both run beside the
-driver, where the folder is. A task that dies with its node is run again: the journal tells it what
-is already stored.
+processes, not hundreds. The desk is an actor beside the driver, where the folder is: it holds
+requests/min, tokens/min and calls in flight for all tasks, is the folder's single writer and keeps
+the budget. A task that dies with its node is run again: the journal tells what is stored.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -17,21 +17,18 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError
-from apps.eval.calling import Ask, Job, OnProgress, Outcome, Tally, run_chunk
+from apps.eval.calling import Job, OnProgress, Outcome, Tally, run_chunk
 from apps.eval.calls import Call
 from apps.eval.client import Reply, complete, connect
-from apps.eval.journal import Journal, read_raw
-from apps.eval.limits import RateGate
+from apps.eval.desk import Desk, DeskGate, DeskLedger
+from apps.eval.journal import read_raw
 from apps.eval.offline import is_offline, respond
 from apps.eval.plan import remaining
 
 POLL_S = 0.25
 TASK_CPUS = 0.25
 TASK_TRIES = 3
-
-
-GateActor = ray.remote(num_cpus=0, max_concurrency=10_000)(RateGate)
-JournalActor = ray.remote(num_cpus=0, max_concurrency=10_000)(Journal)
+DeskActor = ray.remote(num_cpus=0, max_concurrency=10_000)(Desk)
 
 
 class _Remote:
@@ -53,33 +50,31 @@ class _Remote:
 
 
 @ray.remote(num_cpus=TASK_CPUS, max_retries=0)
-def judge_chunk(job: Job, calls: Sequence[Call], gate: Any, journal: Any, holder: str) -> Tally:
-    return asyncio.run(_judge_chunk(job, calls, _Remote(gate), _Remote(journal), holder))
+def judge_chunk(job: Job, calls: Sequence[Call], desk: Any, holder: str) -> Tally:
+    return asyncio.run(_judge_chunk(job, calls, _Remote(desk), holder))
 
 
-async def _judge_chunk(
-    job: Job, calls: Sequence[Call], gate: Any, journal: Any, holder: str
-) -> Tally:
-    clients = {judge: connect(endpoint) for judge, endpoint in job.endpoints.items()}
+async def _judge_chunk(job: Job, calls: Sequence[Call], desk: Any, holder: str) -> Tally:
+    gate, ledger = DeskGate(desk, holder), DeskLedger(desk, holder)
+    async with AsyncExitStack() as stack:
+        clients = {
+            judge: await stack.enter_async_context(connect(endpoint))
+            for judge, endpoint in job.endpoints.items()
+        }
 
-    async def ask(call: Call) -> Reply:
-        if is_offline(call.judge):
-            return _offline_reply(call)
-        endpoint = job.endpoints[call.judge]
-        return await complete(clients[call.judge], endpoint.model, call.messages, call.parameters)
+        async def ask(call: Call) -> Reply:
+            if is_offline(call.judge):
+                return _offline_reply(call)
+            model = job.endpoints[call.judge].model
+            return await complete(clients[call.judge], model, call.messages, call.parameters)
 
-    made: Ask = ask
-    try:
-        return await run_chunk(calls, made, gate, journal, job.prices, job.persistence, holder)
-    finally:
-        for client in clients.values():
-            await client.close()
+        return await run_chunk(calls, ask, gate, ledger, job.prices, job.persistence, holder)
 
 
 @ray.remote(num_cpus=TASK_CPUS)
 def _warm() -> None:
-    """Has a worker import what a chunk needs while the actors start; half a second each."""
-    import openai  # noqa: F401
+    """Has a worker import what a chunk needs while the desk starts."""
+    import aiohttp  # noqa: F401
 
 
 def _offline_reply(call: Call) -> Reply:
@@ -97,30 +92,29 @@ def _offline_reply(call: Call) -> Reply:
 def run(job: Job, on_progress: OnProgress) -> Outcome:
     """Makes all calls of a job on the connected Ray."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    gate = GateActor.options(scheduling_strategy=here).remote(job.limits)
-    journal = JournalActor.options(scheduling_strategy=here).remote(job.directory, job.max_usd)
+    desk = DeskActor.options(scheduling_strategy=here).remote(
+        job.limits, job.directory, job.max_usd
+    )
     for _ in range(job.num_tasks if job.endpoints else 0):
         _warm.remote()
     try:
         # Only now is the folder ours: a killed run's writer may have stored more until here.
-        _get(journal.begin.remote())
+        _get(desk.begin.remote())
         left = remaining(job.calls, read_raw(job.directory), job.persistence.max_asks)
-        tallies = _run_tasks(replace(job, calls=tuple(left)), gate, journal, on_progress)
-        stored, spent_usd = _get(journal.state.remote())
-        state = _get(gate.state.remote())
+        tallies = _run_tasks(replace(job, calls=tuple(left)), desk, on_progress)
+        stored, spent_usd, state = _get(desk.state.remote())
         on_progress(stored, spent_usd, state)
         return Outcome(tally=_sum(tallies), spent_usd=spent_usd, gate=state)
     finally:
-        ray.kill(gate)
-        ray.kill(journal)
+        ray.kill(desk)
 
 
-def _run_tasks(job: Job, gate: Any, journal: Any, on_progress: OnProgress) -> list[Tally]:
+def _run_tasks(job: Job, desk: Any, on_progress: OnProgress) -> list[Tally]:
     settings = ray.put(replace(job, calls=()))
     running: dict[Any, tuple[str, Sequence[Call], int]] = {}
 
     def start(holder: str, calls: Sequence[Call], tries: int) -> None:
-        task = judge_chunk.remote(settings, calls, gate, journal, holder)
+        task = judge_chunk.remote(settings, calls, desk, holder)
         running[task] = (holder, calls, tries)
 
     for number, chunk in enumerate(_chunks(job.calls, job.num_tasks)):
@@ -129,14 +123,13 @@ def _run_tasks(job: Job, gate: Any, journal: Any, on_progress: OnProgress) -> li
     try:
         while running:
             done, _ = ray.wait([*running], timeout=POLL_S)
-            on_progress(*_get(journal.state.remote()), _get(gate.state.remote()))
+            on_progress(*_get(desk.state.remote()))
             for task in done:
                 holder, calls, tries = running.pop(task)
                 try:
                     tallies.append(_get(task))
                 except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
-                    _get(gate.forget.remote(holder))
-                    _get(journal.forget.remote(holder))
+                    _get(desk.forget.remote(holder))
                     if tries >= TASK_TRIES:
                         raise
                     left = remaining(calls, read_raw(job.directory), job.persistence.max_asks)

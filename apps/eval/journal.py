@@ -16,7 +16,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ import orjson
 
 from apps.common import storage
 from apps.common.errors import CriaError, InputError
-from apps.common.schema import JUDGMENTS_DIR
 from apps.eval.parsing import PARSER_VERSION
 
 
@@ -33,6 +32,8 @@ class BudgetExhaustedError(CriaError):
 
 
 def judgments_dir(directory: str) -> str:
+    from apps.common.schema import JUDGMENTS_DIR  # imports pyarrow, which no judging task needs
+
     folder = storage.join(directory, JUDGMENTS_DIR)
     if not storage.is_local(folder):
         raise InputError(
@@ -138,12 +139,25 @@ class Journal:
 
         Waits while calls in flight could still free enough; raises BudgetExhaustedError if not.
         """
+        return (await self.open_calls(holder, [(key, usd)]))[0]
+
+    async def open_calls(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
+        """`open_call` for the first, and for those after it that the budget has room for now."""
         async with self._room:
-            while not self._fits(usd) and self._reserved:
+            while not self._fits(wanted[0][1]) and self._reserved:
                 await self._room.wait()
-            attempt = self._take(holder, key, usd)
-        await self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
-        return attempt
+            attempts = [self._take(holder, *wanted[0])]
+            for key, usd in wanted[1:]:
+                if not self._fits(usd):
+                    break
+                attempts.append(self._take(holder, key, usd))
+        await asyncio.gather(
+            *(
+                self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
+                for attempt, (key, usd) in zip(attempts, wanted, strict=False)
+            )
+        )
+        return attempts
 
     async def reserve(self, holder: str, key: str, usd: float) -> int:
         """`open_call` without waiting for room."""

@@ -223,7 +223,10 @@ def _make_calls(
         if not all(is_offline(judge) for judge in config.judge)
         else Limits(requests_per_min=1e9, tokens_per_min=1e12, concurrency=config.concurrency),
         persistence=Persistence(
-            max_attempts=config.max_attempts, max_asks=config.max_asks, width=config.concurrency
+            max_attempts=config.max_attempts,
+            max_asks=config.max_asks,
+            # Twice, so that a call is sent while another's response goes to the disk.
+            width=2 * config.concurrency,
         ),
         num_tasks=min(config.num_tasks or -(-config.concurrency // CALLS_PER_TASK), len(calls)),
         max_usd=config.max_usd,

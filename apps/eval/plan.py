@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -13,11 +13,13 @@ from apps.common.errors import InputError
 from apps.eval import protocols
 from apps.eval.answers import Answer
 from apps.eval.calls import Call, digest
-from apps.eval.config import JudgeConfig
 from apps.eval.offline import is_offline
 from apps.eval.parsing import parse
 from apps.eval.protocols import PROTOCOLS, Protocol
 from apps.eval.questions import Question, is_correct
+
+if TYPE_CHECKING:
+    from apps.eval.config import JudgeConfig  # imports the command line, which no task needs
 
 Answers = Mapping[str, Mapping[str, Answer]]
 BETTER, WORSE = "canary-better", "canary-worse"
@@ -32,7 +34,7 @@ class Plan:
     """questions that the offline judge cannot judge"""
 
 
-def make_plan(config: JudgeConfig, questions: Sequence[Question], answers: Answers) -> Plan:
+def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Answers) -> Plan:
     """Every judgment of the folder under these settings, done or not."""
     protocol = PROTOCOLS[config.protocol]
     entrants = _entrants(config, protocol, answers)
@@ -107,7 +109,7 @@ def _answered(answers: Answers) -> set[tuple[str, str]]:
     return {(model, question_id) for model, by_id in answers.items() for question_id in by_id}
 
 
-def _entrants(config: JudgeConfig, protocol: Protocol, answers: Answers) -> list[tuple[str, ...]]:
+def _entrants(config: "JudgeConfig", protocol: Protocol, answers: Answers) -> list[tuple[str, ...]]:
     names = sorted(answers)
     if not protocol.is_pairwise:
         return [(name,) for name in names]
@@ -127,7 +129,7 @@ def _entrants(config: JudgeConfig, protocol: Protocol, answers: Answers) -> list
 
 
 def _calls(
-    config: JudgeConfig,
+    config: "JudgeConfig",
     protocol: Protocol,
     judge: str,
     question: Question,
@@ -184,7 +186,7 @@ def _messages(
     return protocols.pair_messages(protocol, category, turns, reference, displayed, nonce)
 
 
-def _parameters(config: JudgeConfig, protocol: Protocol) -> dict[str, Any]:
+def _parameters(config: "JudgeConfig", protocol: Protocol) -> dict[str, Any]:
     temperature = protocol.temperature if config.temperature is None else config.temperature
     return {"temperature": temperature, "max_tokens": config.max_tokens or protocol.max_tokens}
 
@@ -204,7 +206,7 @@ def _exhibits(
 
 
 def _self_checks(
-    config: JudgeConfig,
+    config: "JudgeConfig",
     protocol: Protocol,
     judge: str,
     questions: Sequence[Question],
@@ -224,7 +226,7 @@ def _self_checks(
 
 
 def _canaries(
-    config: JudgeConfig, protocol: Protocol, judge: str, prompts: Mapping[str, Mapping[str, Any]]
+    config: "JudgeConfig", protocol: Protocol, judge: str, prompts: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Call]:
     if not config.canaries:
         return
