@@ -88,12 +88,18 @@ def speed(shared: list[str], scratch: str, options: argparse.Namespace) -> dict:
             steps[name] += found["step_s"][WARMUP_STEPS:]
             tokens[name] = found["tokens_per_step"]
     rates = {n: tokens[n] / statistics.median(s) for n, s in steps.items() if s}
-    ours = rates["ours, packed"]
     return {
         "lengths": chat_lengths.lengths(SCALE)[1],
         "tokens_per_s": rates,
-        "ratios": {f"ours / {n}": ours / r for n, r in rates.items() if n != "ours, packed"},
+        "ratios": ratios(rates),
     }
+
+
+def ratios(rates: dict[str, float]) -> dict[str, float]:
+    """Ours over the padded Trainer, and over the faster of TRL's two ways."""
+    ours, trl = rates["ours, packed"], [r for n, r in rates.items() if n.startswith("TRL")]
+    found = {"ours / Trainer, padded": ours / rates["Trainer, padded"]}
+    return found | ({"ours / TRL, its best": ours / max(trl)} if trl else {})
 
 
 def checkpoint_stall(shared: list[str], scratch: str, options: argparse.Namespace) -> dict:

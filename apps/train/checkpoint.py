@@ -9,6 +9,8 @@ marker says, and tells what it skipped and why. `.metadata` is a pickle: resume 
 """
 
 import contextlib
+import errno
+import os
 import re
 import threading
 import time
@@ -30,6 +32,7 @@ from apps.train.config import CheckpointConfig
 
 _NAME = re.compile(r"step-(\d{8})$")
 _CHUNK_BYTES = 8 << 20
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +257,10 @@ class _HashingFileSystem(FileSystem):
                 yield stream
                 return
             hashing = _HashingStream(stream)
-            yield hashing
+            try:
+                yield hashing
+            except RuntimeError as error:  # torch's archive writer hides what the disk said
+                raise hashing.error or error from error
             name = str(path).rstrip("/").rsplit("/", 1)[-1].removesuffix(".tmp")
             self._written[name] = {"bytes": hashing.num_bytes, "xxh3": hashing.hasher.hexdigest()}
 
@@ -264,11 +270,16 @@ class _HashingStream:
         self._raw = raw
         self.hasher = xxhash.xxh3_128()
         self.num_bytes = 0
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         self.hasher.update(data)
         self.num_bytes += memoryview(data).nbytes
-        return self._raw.write(data)
+        try:
+            return self._raw.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def tell(self) -> int:
         return self.num_bytes
@@ -301,7 +312,8 @@ def _as_sentence(error: BaseException, run_uri: str) -> BaseException:
         return error
     if isinstance(error, dcp.CheckpointException):
         causes = " ".join(str(f[0]) for f in error.failures.values())
-        hint = "free some space" if "No space left" in causes else "check the storage"
+        is_full = any(text in causes for text in _FULL)
+        hint = "free some space" if is_full else "check the storage"
         return StorageError(
             f"A checkpoint could not be written to {run_uri} ({causes[:200]}); {hint} and run the "
             "same command again."

@@ -37,7 +37,8 @@ from apps.common.runtime import ray_session
 from apps.train.config import RunConfig
 
 if TYPE_CHECKING:
-    from apps.train.preflight import Prepared
+    pass
+from apps.train.preflight import Prepared
 
 _ENV = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
@@ -55,6 +56,10 @@ def run(config: RunConfig, reporter: Reporter) -> None:
     from apps.train.preflight import prepare
 
     prepared = prepare(config)
+    if (summary := _finished(prepared)) is not None:
+        reporter.line(f"{prepared.config.out} is already finished.")
+        reporter.event("train.done", out=prepared.config.out, **summary)
+        return
     prepared.pack.verify()
     reporter.event(
         "train.start",
@@ -68,6 +73,30 @@ def run(config: RunConfig, reporter: Reporter) -> None:
     with ray_session():
         summary = _fit(prepared, reporter)
     reporter.event("train.done", out=prepared.config.out, **summary)
+
+
+def _finished(prepared: "Prepared") -> dict[str, Any] | None:
+    """What a run that has taken all its steps says again; None when there is work left."""
+    from apps.train import checkpoint
+    from apps.train.metrics import read_metrics
+
+    config, skipped = prepared.config, list[str]()
+    if prepared.done_step < prepared.num_steps:
+        return None
+    verify = config.checkpoint.verify
+    if checkpoint.newest(config.out, verify, skipped.append, prepared.done_step) is None:
+        return None  # damaged: the workers go on from an older one, and say why
+    summary: dict[str, Any] = {}
+    for record in read_metrics(config.out):
+        _sum_up(summary, record)
+    return summary
+
+
+def _sum_up(summary: dict[str, Any], record: dict[str, Any]) -> None:
+    """Take one step's record into what is said at the end."""
+    summary.setdefault("first_loss", record["loss"])
+    names = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
+    summary |= {name: record[name] for name in names if name in record}
 
 
 def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
@@ -237,9 +266,7 @@ class _Shown:
             if name != "step":
                 self._reporter.event(f"train.{name}", **fields)
                 continue
-            self.summary.setdefault("first_loss", fields["loss"])
-            names = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
-            self.summary |= {key: fields[key] for key in names if key in fields}
+            _sum_up(self.summary, fields)
             shown = ("loss", "lr", "tokens_per_s", "mfu", "usd", "usd_to_go")
             self._advance(fields["step"], {key: fields[key] for key in shown if key in fields})
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def chaos_config(base: Path, pack: Path, out: Path) -> RunConfig:
     """240 short steps on two ranks, a checkpoint every 15."""
     every = CheckpointConfig(interval_steps=15, keep_last=3)
     return replace(small_config(base, pack, out), steps=STEPS, checkpoint=every)
+
+
+@contextlib.contextmanager
+def running(config: RunConfig, log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command; whatever happens in the block, nothing of it is left running after it."""
+    process = start(config, log, **env)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill_tree(process)
 
 
 def start(config: RunConfig, log: Path, **env: str) -> subprocess.Popen[bytes]:
@@ -81,6 +93,9 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     # Ray's two node agents look for their parent only now and then, and touch no run.
     acting = [p for p in family if "Agent" not in name_of(p)]
     _, alive = psutil.wait_procs(acting, timeout=60)
+    for left in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
     assert alive == [], f"left behind by a killed driver: {alive}"
 
 

@@ -5,6 +5,7 @@ command prints.
 """
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from apps.common import config as configs
 from apps.train.config import RunConfig
-from tests.train.chaos import finish, is_rank, start, wait_for_step
+from tests.train.chaos import finish, is_rank, running, wait_for_step
 
 NOTICE_S = 12
 
@@ -42,20 +43,20 @@ def main(settings: str, step: int) -> None:
 def lose_one(cluster: Cluster, nodes: list, config: RunConfig, step: int) -> None:
     log = Path(config.out).parent / "command.log"
     environ = {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}
-    process = start(config, log, **environ)
-    wait_for_step(config, step, process)
-    victim = next(node for node in nodes if has_rank(node))
-    deadline_ms = int((time.time() + NOTICE_S) * 1000)
-    accepted, why = GcsClient(address=cluster.address).drain_node(
-        victim.node_id,
-        DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
-        "the machine is reclaimed",
-        deadline_ms,
-    )
-    assert accepted, why
-    time.sleep(NOTICE_S)
-    cluster.remove_node(victim, allow_graceful=False)
-    finish(process, log)
+    with running(config, log, **environ) as process:
+        wait_for_step(config, step, process)
+        victim = next(node for node in nodes if has_rank(node))
+        deadline_ms = int((time.time() + NOTICE_S) * 1000)
+        accepted, why = GcsClient(address=cluster.address).drain_node(
+            victim.node_id,
+            DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+            "the machine is reclaimed",
+            deadline_ms,
+        )
+        assert accepted, why
+        time.sleep(NOTICE_S)
+        cluster.remove_node(victim, allow_graceful=False)
+        finish(process, log)
     print(log.read_text())
 
 
@@ -68,4 +69,5 @@ def has_rank(node) -> bool:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that `finally` is run
     main(sys.argv[1], int(sys.argv[2]))

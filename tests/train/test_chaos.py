@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -17,11 +18,12 @@ from tests.train.chaos import (
     finish,
     kill_tree,
     rank_processes,
-    start,
+    running,
     wait_for_step,
 )
 from tests.train.ranks import on_ranks, train
 
+HUNG_S = 20.0
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
@@ -44,14 +46,30 @@ def test_killed_ranks_are_restarted_and_nothing_changes(
     undisturbed, small_base, small_pack, tmp_path, draw, victims
 ) -> None:
     config = chaos_config(small_base, small_pack, tmp_path / "run")
-    process = start(config, tmp_path / "log")
-    wait_for_step(config, draw.randrange(20, STEPS - 60), process)
-    ranks = rank_processes(process)
-    assert len(ranks) == 2
-    for rank in draw.sample(ranks, victims):
-        rank.kill()
-    events = finish(process, tmp_path / "log")
+    with running(config, tmp_path / "log") as process:
+        wait_for_step(config, draw.randrange(20, STEPS - 60), process)
+        ranks = rank_processes(process)
+        assert len(ranks) == 2
+        for rank in draw.sample(ranks, victims):
+            rank.kill()
+        events = finish(process, tmp_path / "log")
     assert [e["event"] for e in events].count("train.resumed") >= 1
+    assert_same(config, undisturbed)
+
+
+def test_a_rank_that_hangs_is_given_up_after_the_timeout(
+    undisturbed, small_base, small_pack, tmp_path, draw
+) -> None:
+    """SIGSTOP: the process lives and answers nobody; the others wait in a collective."""
+    calm = chaos_config(small_base, small_pack, tmp_path / "run")
+    config = replace(calm, faults=replace(calm.faults, collective_timeout_s=HUNG_S))
+    with running(config, tmp_path / "log") as process:
+        wait_for_step(config, draw.randrange(20, STEPS - 60), process)
+        draw.choice(rank_processes(process)).suspend()
+        stopped_s = time.monotonic()
+        events = finish(process, tmp_path / "log")
+    assert [e["event"] for e in events].count("train.resumed") >= 1
+    assert time.monotonic() - stopped_s < 10 * HUNG_S
     assert_same(config, undisturbed)
 
 
@@ -61,10 +79,11 @@ def test_a_driver_killed_again_and_again_still_arrives(
     config = chaos_config(small_base, small_pack, tmp_path / "run")
     step = 0
     for _ in range(2):
-        process = start(config, tmp_path / "log")
-        step = wait_for_step(config, step + draw.randrange(20, 70), process)
-        kill_tree(process)
-    finish(start(config, tmp_path / "last"), tmp_path / "last")
+        with running(config, tmp_path / "log") as process:
+            step = wait_for_step(config, step + draw.randrange(20, 70), process)
+            kill_tree(process)
+    with running(config, tmp_path / "last") as process:
+        finish(process, tmp_path / "last")
     assert_same(config, undisturbed)
 
 
@@ -76,14 +95,13 @@ def test_a_drained_and_removed_machine_costs_at_most_a_step(
     settings = tmp_path / "cluster.yaml"
     settings.write_text(configs.dump(config))
     after = draw.randrange(20, STEPS - 100)
-    found = subprocess.run(
-        [sys.executable, "-m", "tests.train.drain", str(settings), str(after)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
-    events = [line for line in found.stdout.splitlines() if "train.preempted" in line]
+    command = [sys.executable, "-m", "tests.train.drain", str(settings), str(after)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as cluster:
+        try:
+            printed, _ = cluster.communicate(timeout=1200)
+        finally:
+            cluster.terminate()  # it then ends what it has started
+    assert cluster.returncode == 0, printed[-3000:]
+    events = [line for line in printed.splitlines() if "train.preempted" in line]
     assert len(events) >= 1
     assert_same(config, undisturbed)

@@ -11,7 +11,7 @@ from tests.train.chaos import (
     chaos_config,
     finish,
     kill_tree,
-    start,
+    running,
     wait_for_step,
 )
 from tests.train.ranks import on_ranks, train
@@ -25,10 +25,11 @@ def test_a_killed_driver_resumes_bit_identically(small_base, small_pack, tmp_pat
     ours = chaos_config(small_base, small_pack, tmp_path / "ours")
     theirs = chaos_config(small_base, small_pack, tmp_path / "theirs")
     on_ranks(2, train, theirs)
-    first = start(ours, tmp_path / "first.log")
-    reached = wait_for_step(ours, random.Random(seed).randrange(20, STEPS - 60), first)
-    kill_tree(first)
-    events = finish(start(ours, tmp_path / "second.log"), tmp_path / "second.log")
+    with running(ours, tmp_path / "first.log") as first:
+        reached = wait_for_step(ours, random.Random(seed).randrange(20, STEPS - 60), first)
+        kill_tree(first)
+    with running(ours, tmp_path / "second.log") as second:
+        events = finish(second, tmp_path / "second.log")
     resumed = next(e for e in events if e["event"] == "train.resumed")
     assert reached - 30 <= resumed["step"] <= reached + 15
     assert_same(ours, theirs)

@@ -17,6 +17,7 @@ from apps.train.__main__ import COMMANDS
 from apps.train.config import LoraConfig, RopeConfig, RunConfig
 from apps.train.rows import PackRows, micro_batch
 from apps.train.worker import process_group, work
+from tests.train.hub import serving
 
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -171,3 +172,29 @@ def test_wrong_requests_are_refused_with_a_sentence(full_run, tmp_path, capsys) 
     assert "no whole checkpoint of step 3 (steps with one: 4, 2)" in said
     said = refused(["export", full_run.out, *out, "--adapter-only"], capsys)
     assert "trained all weights" in said
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with serving(token="right") as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        yield served
+
+
+def test_push_uploads_the_folder_s_files(full_run, tmp_path, hub, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "right")
+    folder = exported(full_run, tmp_path / "model", "--push", "org/tuned")
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert hub.repositories == {"org/tuned": written}
+
+
+def test_a_push_that_is_refused_is_a_sentence_and_the_folder_stays(
+    full_run, tmp_path, hub, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    argv = ["export", full_run.out, "--out", str(tmp_path / "model"), "--push", "org/tuned"]
+    said = refused(argv, capsys)
+    assert "Pushing to org/tuned failed" in said and "hf auth login" in said
+    assert len(said.strip().splitlines()) == 1
+    assert load(tmp_path / "model") is not None

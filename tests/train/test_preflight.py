@@ -1,10 +1,12 @@
 """Everything a user can get wrong ends in one sentence and exit code 2, before Ray starts."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
 
+from apps.common import config as configs
 from apps.common import storage
 from apps.common.cli import run
 from apps.common.packs import open_pack
@@ -126,3 +128,23 @@ def test_a_resume_with_other_data_or_another_base_is_refused(
 def test_what_does_not_change_the_mathematics_may_change(started) -> None:
     changed = replace(started, workers=3, micro_batch_rows=1, activation_checkpointing="full")
     assert preflight.prepare(changed).done_step == 2
+
+
+def test_a_finished_run_says_so_without_starting_ray(
+    small_run, tmp_path, capsys, monkeypatch
+) -> None:
+    prepared = preflight.prepare(small_run)
+    uri = storage.join(checkpoint.folder(small_run.out), "step-00000008")
+    storage.commit(uri, {**prepared.commit, "step": 8, "files": {}})
+    lines = [json.dumps({"step": n, "loss": 9.0 - n, "tokens": 10 * n}) for n in range(1, 9)]
+    storage.write_atomic(storage.join(small_run.out, "metrics.jsonl"), "\n".join(lines).encode())
+    monkeypatch.setattr("apps.train.trainer.ray_session", pytest.fail)
+    settings = tmp_path / "run.yaml"
+    settings.write_text(configs.dump(small_run))
+    places = [f"--{name}={getattr(small_run, name)}" for name in ("base", "data", "out")]
+    argv = ["run", "--config", str(settings), *places, "--log-format", "json"]
+    assert run("apps.train", COMMANDS, argv) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said[0]["text"] == f"{small_run.out} is already finished."
+    done = said[1]
+    assert (done["event"], done["first_loss"], done["loss"]) == ("train.done", 8.0, 1.0)

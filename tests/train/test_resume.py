@@ -1,10 +1,12 @@
 """Resume, in processes that are forked and end; the same with SIGKILL and Ray is in test_chaos*."""
 
+import resource
 from dataclasses import replace
 
 import pytest
 import torch
 
+from apps.common.errors import StorageError
 from apps.train import checkpoint
 from apps.train.config import RunConfig
 from apps.train.export import read_weights
@@ -100,3 +102,29 @@ def test_accumulation_does_not_change_the_mathematics(undisturbed, tmp_path, mic
     ours, theirs = curve(config), curve(undisturbed)
     assert [r[1] for r in ours] == pytest.approx([r[1] for r in theirs], rel=1e-5)
     assert [r[3] for r in ours] == pytest.approx([r[3] for r in theirs], rel=1e-4)
+
+
+def train_on_a_full_disk(config: RunConfig) -> str:
+    """What is said when the kernel lets no file grow beyond a few bytes of a checkpoint's shard."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 10, 8 << 10))
+    try:
+        train(config)
+    except StorageError as error:
+        return error.sentence
+    return "nothing"
+
+
+def test_a_full_disk_is_a_sentence_and_the_last_whole_checkpoint_stays(
+    undisturbed, tmp_path
+) -> None:
+    config = replace(undisturbed, out=str(tmp_path / "run"))
+    on_ranks(2, train, config, 5)
+    whole = [found.step for found in checkpoint.committed(config.out)]
+    for said in on_ranks(2, train_on_a_full_disk, config):
+        assert "A checkpoint could not be written" in said
+        assert "free some space and run the same command again" in said
+    assert [found.step for found in checkpoint.committed(config.out)] == whole
+    assert 2 in whole
+    on_ranks(2, train, config)
+    assert curve(config) == curve(undisturbed)
+    assert_same_bits(weights(config), weights(undisturbed))
