@@ -37,8 +37,7 @@ from apps.common.runtime import ray_session
 from apps.train.config import RunConfig
 
 if TYPE_CHECKING:
-    pass
-from apps.train.preflight import Prepared
+    from apps.train.preflight import Prepared
 
 _ENV = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
