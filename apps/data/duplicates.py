@@ -27,6 +27,7 @@ NUM_BANDS = 32
 """Bands of 4: two conversations of similarity .8 meet with probability 1 - 5e-8, of .5 with .87."""
 _BANDS = [f"band_{i:02d}" for i in range(NUM_BANDS)]
 _SEED = 42
+_PAIRS_AT_ONCE = 1 << 16
 _MAX_GROUP_PAIRS = 50
 """In a band's bucket every row is compared with its 50 longest ones."""
 
@@ -252,19 +253,15 @@ def _continued(values: np.ndarray, counts: np.ndarray, full: np.ndarray, losers:
 def _near(table: _Keys, threshold: float, losers: _Losers, starts: np.ndarray) -> Pairs:
     """Rows similar to a better one that stays; pairs come from shared bands and are verified."""
     candidates = _candidates(table, losers)
-    involved = np.unique(candidates)
-    signatures = table.signatures(involved, starts)
-    better: dict[int, list[int]] = {}
-    for winner, loser in candidates.tolist():
-        better.setdefault(loser, []).append(winner)
+    order = np.lexsort((losers.rank[candidates[:, 0]], losers.rank[candidates[:, 1]]))
+    signatures = table.signatures(np.unique(candidates), starts)
     gone: dict[int, int] = {}
-    for row in sorted(better, key=lambda row: losers.rank[row]):
-        for winner in sorted(better[row], key=lambda other: losers.rank[other]):
-            if winner in gone:
+    for first in range(0, len(order), _PAIRS_AT_ONCE):
+        for winner, loser in candidates[order[first : first + _PAIRS_AT_ONCE]].tolist():
+            if loser in gone or winner in gone:
                 continue
-            if (signatures[row] == signatures[winner]).mean() >= threshold:
-                gone[row] = winner
-                break
+            if (signatures[loser] == signatures[winner]).mean() >= threshold:
+                gone[loser] = winner
     rows = np.array(sorted(gone), dtype=np.int64)
     return rows, np.array([gone[row] for row in rows.tolist()], dtype=np.int64)
 
