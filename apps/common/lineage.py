@@ -43,6 +43,11 @@ def read(dir_uri: str) -> dict[str, Any]:
     return storage.read_json(storage.join(dir_uri, LINEAGE_NAME))
 
 
+def read_from(uri: str) -> dict[str, Any]:
+    """Lineage by its artifact's folder, or by the file itself."""
+    return storage.read_json(uri) if uri.endswith(".json") else read(uri)
+
+
 @functools.cache
 def versions() -> dict[str, str]:
     """Python and the packages that decide what an artifact holds."""

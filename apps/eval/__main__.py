@@ -60,7 +60,7 @@ COMMANDS = {
     "replay": Command(config=ReplayConfig, run=replay, help="recompute the published Vicuna table"),
 }
 
-_LISTS = ("--model", "--answers", "--judge", "--baseline", "--category")
+_LISTS = ("--model", "--answers", "--lineage", "--judge", "--baseline", "--category")
 
 
 def gather(argv: Sequence[str]) -> list[str]:

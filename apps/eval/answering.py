@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.common import config as configs
-from apps.common import storage
+from apps.common import lineage, storage
 from apps.common.errors import CriaError, InputError
 from apps.common.events import Bar, Reporter
-from apps.eval.answers import Answer, answers_uri, read_answers
+from apps.eval.answers import Answer, answers_uri, lineage_uri, read_answers
 from apps.eval.calling import run_all
 from apps.eval.client import CallFailure, Endpoint, complete, connect
 from apps.eval.config import AnswerConfig
@@ -61,7 +61,10 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
     names = [c.name for c in contestants] + [name for name, _ in imports]
     if len(set(names)) < len(names):
         raise InputError(f"a model's name is given twice in {', '.join(names)}; names are files")
+    made_by = _lineages(config, names)
     _keep_questions(config.out, questions)
+    for name, record in made_by.items():
+        storage.write_json(lineage_uri(config.out, name), record)
     configs.write_resolved(config, config.out, name="answer.yaml")
     for name, uri in imports:
         _import(config.out, name, uri, questions, reporter)
@@ -72,6 +75,17 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
         raise CriaError(
             f"{unanswered} questions found no answer; run the same command again to ask only those"
         )
+
+
+def _lineages(config: AnswerConfig, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What made the models, for the report's manifest: their folders say it, endpoints do not."""
+    found = {}
+    for text in config.lineage:
+        name, uri = parse_named(text, "--lineage")
+        if name not in names:
+            raise InputError(f"--lineage {text!r} names none of the contestants {', '.join(names)}")
+        found[name] = lineage.read_from(uri)
+    return found
 
 
 def _questions(config: AnswerConfig) -> list[Question]:

@@ -38,6 +38,11 @@ def answers_uri(directory: str, model: str) -> str:
     return storage.join(directory, "answers", f"{model}.jsonl")
 
 
+def lineage_uri(directory: str, model: str) -> str:
+    """Where the lineage of a contestant is kept."""
+    return storage.join(directory, "answers", f"{model}.lineage.json")
+
+
 def check_model_name(name: str) -> str:
     """A model's name is a file name: letters, digits, dot, dash, underscore."""
     if not name or name.startswith(".") or not all(c.isalnum() or c in "._-" for c in name):

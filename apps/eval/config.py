@@ -23,6 +23,8 @@ class AnswerConfig:
     """NAME=URL[#ENDPOINT_MODEL] of each contestant; NAME alone is an OpenAI model."""
     answers: tuple[str, ...] = ()
     """NAME=FILE of contestants without an endpoint (FastChat, MT-bench, AlpacaEval layouts)."""
+    lineage: tuple[str, ...] = ()
+    """NAME=FOLDER of contestants whose model folder (or lineage.json) the report shall cite."""
     references: str | None = None
     """MT-bench's file of reference answers, to be joined to the questions."""
     temperature: float | None = None

@@ -3,23 +3,26 @@
     python -m apps.eval contamination built-in --data clean/ --out contamination.json
     python -m apps.eval contamination questions.jsonl --data pack/ --tokenizer BASE
 
-Reads a clean folder (what people asked, turn by turn) or a pack (decoded rows). Two measures per
-question: the share of its word 8-grams that occur anywhere in the data, as GPT-3's authors counted
-overlap (arXiv:2005.14165, appendix C, with 13 for long documents); and the best Jaccard similarity
-of its words with one training text, among texts that share a 4-gram with it.
+Reads a clean folder (what people asked, turn by turn) or a pack (decoded, without what is trained
+on). Two measures per question: the share of its word 8-grams that occur anywhere in the data, as
+GPT-3's authors counted overlap (arXiv:2005.14165, appendix C, with 13 for long documents); and the
+best Jaccard similarity of its words with one training text, among texts that share a 4-gram with
+it.
 """
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import ahocorasick
+import numpy as np
 import pyarrow.parquet as pq
 
 from apps.common import storage
 from apps.common.errors import InputError, NotFoundError
 from apps.common.events import Reporter
-from apps.common.packs import open_pack
+from apps.common.packs import SPLITS, Rows, open_pack
 from apps.common.schema import PACK_NAME
 from apps.eval.config import ContaminationConfig
 from apps.eval.questions import Question, load_questions
@@ -124,7 +127,7 @@ def _jaccard(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def training_texts(data: str, tokenizer: str | None) -> Iterator[str]:
-    """User turns of a clean folder, or decoded rows of a pack."""
+    """What people asked, in a clean folder or a pack."""
     if storage.exists(storage.join(data, PACK_NAME)):
         if tokenizer is None:
             raise InputError(f"{data} is a pack, which holds token ids; give its --tokenizer")
@@ -145,15 +148,30 @@ def _clean_texts(data: str, shards: Sequence[str]) -> Iterator[str]:
 
 
 def _pack_texts(data: str, tokenizer: str) -> Iterator[str]:
+    """What a pack does not train on, which is what people asked; the template's words around it."""
     from apps.common.model_files import text_folder
     from apps.common.tokenizer import load_tokenizer
 
-    backend = load_tokenizer(text_folder(tokenizer)).backend
-    split = open_pack(data).split("train")
-    for start in range(0, len(split), BATCH_ROWS):
-        rows = split.rows(range(start, min(start + BATCH_ROWS, len(split))))
-        for ids, lengths in zip(rows.input_ids, rows.lengths, strict=True):
-            end = 0
-            for length in lengths.tolist():
-                yield backend.decode(ids[end : end + length].tolist(), skip_special_tokens=True)
-                end += length
+    loaded, pack = load_tokenizer(text_folder(tokenizer)), open_pack(data)
+    if loaded.digest != pack.info.tokenizer_digest:
+        raise InputError(
+            f"{data} was not made with the tokenizer of {tokenizer}; give the one that "
+            "`apps.data pack --tokenizer` was given"
+        )
+    for name in SPLITS:
+        split = pack.split(name)
+        for start in range(0, len(split), BATCH_ROWS):
+            rows = split.rows(range(start, min(start + BATCH_ROWS, len(split))))
+            for ids in _asked(rows):
+                yield loaded.backend.decode(ids, skip_special_tokens=True)
+
+
+def _asked(rows: Rows) -> Iterator[list[int]]:
+    """Runs of ids outside the loss mask, conversation by conversation."""
+    for ids, mask, lengths in zip(*rows, strict=True):
+        ends = np.cumsum(lengths)
+        # A run ends where the mask changes or a conversation ends.
+        cuts = {0, *ends.tolist(), *(np.flatnonzero(np.diff(mask[: ends[-1]])) + 1).tolist()}
+        for start, end in pairwise(sorted(cuts)):
+            if not mask[start]:
+                yield ids[start:end].tolist()

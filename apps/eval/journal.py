@@ -271,6 +271,8 @@ def unknown_attempts(
 def write_parsed(directory: str, parse_record: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     """Parses every stored response anew; returns how many."""
     records = read_raw(directory)
+    if not records:
+        return 0
     lines = [orjson.dumps(parse_record(record)) + b"\n" for record in records]
     storage.write_atomic(parsed_path(directory), b"".join(lines))
     return len(records)

@@ -7,7 +7,7 @@ from typing import Any
 from apps.common import lineage, storage
 from apps.common.events import Reporter
 from apps.eval import journal, page, suspicion
-from apps.eval.answers import Answer
+from apps.eval.answers import Answer, answers_uri, lineage_uri
 from apps.eval.checks import canary_check, human_agreement
 from apps.eval.config import ReportConfig
 from apps.eval.judging import load_folder
@@ -87,7 +87,7 @@ def build(
         "protocols": protocols,
         "reference_tables": _reference_tables() if config.reference_set else None,
         "contamination": storage.read_json(config.contamination) if config.contamination else None,
-        "manifest": _manifest(config),
+        "manifest": _manifest(config, answers),
     }
 
 
@@ -124,11 +124,12 @@ def _reference_tables() -> list[dict[str, Any]]:
     return [{"name": "published (GPT-4 reviews, 2023-03-30)", "pairs": pairs}, DRAFT_TABLE]
 
 
-def _manifest(config: ReportConfig) -> dict[str, Any]:
-    """What made these figures: judging manifests, and the code that scored them."""
+def _manifest(config: ReportConfig, answers: dict[str, dict[str, Answer]]) -> dict[str, Any]:
+    """What made these figures: the models, the judging, and the code that scored them."""
     folder = journal.judgments_dir(config.dir)
     names = [name for name in storage.list_dir(folder) if name.startswith("manifest-")]
     return {
+        "models": {name: _made_by(config.dir, name, made) for name, made in answers.items()},
         "judging": {
             name.removeprefix("manifest-").removesuffix(".json"): storage.read_json(
                 storage.join(folder, name)
@@ -142,4 +143,15 @@ def _manifest(config: ReportConfig) -> dict[str, Any]:
             seed=config.seed,
             num_resamples=config.num_resamples,
         ),
+    }
+
+
+def _made_by(directory: str, name: str, made: dict[str, Answer]) -> dict[str, Any]:
+    """Digest and settings of a model's answers, and its lineage where `answer` was given one."""
+    kept = lineage_uri(directory, name)
+    samplings = [item.sampling for item in made.values()]
+    return {
+        "answers": storage.digest_file(answers_uri(directory, name)),
+        "sampling": [s for i, s in enumerate(samplings) if s and s not in samplings[:i]],
+        "lineage": storage.read_json(kept) if storage.exists(kept) else None,
     }

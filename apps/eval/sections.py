@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from apps.eval import charts
+from apps.eval import charts, tables
+from apps.eval.belief import belief
+from apps.eval.parts import card, dot, of
 
 _ABOUT = {
     "vicuna-blog": "Both answers in one order, two scores from 1 to 10 (the Vicuna blog's method).",
@@ -23,12 +25,12 @@ def cards(figures: Mapping[str, Any]) -> str:
         if result.get("preference"):
             found = result["preference"]
             told = f"preferred over {found['over']}: {found['win']} wins, {found['tie']} ties, "
-            told += f"{found['loss']} losses ({_of(found)})"
-            made.append(_card(found["preferred"], told))
+            told += f"{found['loss']} losses ({of(found)})"
+            made.append(card(found["preferred"], told))
         elif result.get("ratings", {}).get("models"):
             best = result["ratings"]["models"][0]
             made.append(
-                _card(
+                card(
                     best["model"],
                     f"leads by {name}: rating {best['rating']:.0f} "
                     f"[{best['low']:.0f}, {best['high']:.0f}]",
@@ -36,28 +38,17 @@ def cards(figures: Mapping[str, Any]) -> str:
             )
         elif result.get("scores"):
             model, row = max(result["scores"].items(), key=lambda item: item[1]["mean"] or 0)
-            made.append(_card(model, f"leads by {name}: mean {row['mean']:.2f} ({_of(row)})"))
+            made.append(card(model, f"leads by {name}: mean {row['mean']:.2f} ({of(row)})"))
     for model, row in figures["models"].items():
         found = row["accuracy"]
         if found and len(figures["models"]) <= 4:
             told = f"{model}: {found['correct']} of {found['total']} held-out answers correct"
-            made.append(_card(f"{100 * found['rate']:.0f} %", told))
+            made.append(card(f"{100 * found['rate']:.0f} %", told))
     counts = [result["judgments"] for result in figures["protocols"].values()]
     ok, total = sum(c["ok"] for c in counts), sum(c["total"] for c in counts)
-    made.append(_card(f"{ok:,} of {total:,}", "judgments made and read"))
-    made.append(_card(f"${figures['usd']:.2f}", "paid to judges, all runs together"))
+    made.append(card(f"{ok:,} of {total:,}", "judgments made and read"))
+    made.append(card(f"${figures['usd']:.2f}", "paid to judges, all runs together"))
     return f'<div class="cards">{"".join(made)}</div>'
-
-
-def _card(figure: str, what: str) -> str:
-    return (
-        f'<div class="card"><div class="figure">{escape(figure)}</div>'
-        f'<div class="what">{escape(what)}</div></div>'
-    )
-
-
-def _of(row: Mapping[str, Any]) -> str:
-    return f"{row['n']} of {row['total']}"
 
 
 def accuracy(figures: Mapping[str, Any], models: Sequence[str]) -> str:
@@ -76,7 +67,7 @@ def accuracy(figures: Mapping[str, Any], models: Sequence[str]) -> str:
     categories = list(dict.fromkeys(c for row in found.values() for c in row["per_category"]))
     head = "".join(f"<th class=n>{escape(category)}</th>" for category in categories)
     rows = "".join(
-        f"<tr><td>{_dot(models, name)}{escape(name)}</td><td class=n>{row['correct']} of "
+        f"<tr><td>{dot(models, name)}{escape(name)}</td><td class=n>{row['correct']} of "
         f"{row['total']}</td>{_category_cells(row['per_category'], categories)}</tr>"
         for name, row in found.items()
     )
@@ -97,10 +88,6 @@ def _category_cells(found: Mapping[str, Any], categories: Sequence[str]) -> str:
     )
 
 
-def _dot(models: Sequence[str], name: str) -> str:
-    return f'<span class="dot" style="background:{charts.color(models, name)}"></span>'
-
-
 def protocol(name: str, figures: Mapping[str, Any], models: Sequence[str]) -> str:
     """Everything about one judging protocol."""
     result = figures["protocols"][name]
@@ -109,10 +96,11 @@ def protocol(name: str, figures: Mapping[str, Any], models: Sequence[str]) -> st
         f'<h2 id="{name}">{escape(name)}</h2><p class="lead">{escape(_ABOUT[name])} Judged by '
         f"{escape(judges)}. {_coverage(result['judgments'])} {_left_out(result['questions'])}</p>"
     ]
-    drawn = [_quality(result, models), _ratings(result, models), _matrix(result, models)]
+    drawn = [_quality(result, models), _ratings(result, models), tables.matrix(result, models)]
     parts.append(f'<div class="two">{"".join(drawn)}</div>')
-    parts += [_pairs(result), _categories(result, models)]
-    parts += [_length_control(result), _belief(result, figures)]
+    parts += [tables.pairs(result), tables.turns(result, models)]
+    parts.append(tables.categories(result, models))
+    parts += [tables.length_control(result), belief(result, figures)]
     return "".join(parts)
 
 
@@ -166,209 +154,40 @@ def _ratings(result: Mapping[str, Any], models: Sequence[str]) -> str:
     return f'<div class="panel"><h3>Ratings</h3>{chart}<p class="note">{note}</p></div>'
 
 
-def _pairs(result: Mapping[str, Any]) -> str:
-    rows = result.get("pairs")
-    if not rows:
-        return ""
-    has_totals = any("score_totals" in row for row in rows)
-    body = []
-    for row in rows:
-        first, second = (escape(model) for model in row["models"])
-        bar = charts.split_bar(row["win"], row["tie"], row["loss"])
-        rate = "&ndash;"
-        if row.get("win_rate") is not None:
-            rate = f"{100 * row['win_rate']:.1f} %"
-            rate += (
-                f"<br><span class=muted>{100 * row['low']:.0f}&ndash;{100 * row['high']:.0f}</span>"
-            )
-        totals = ""
-        if has_totals:
-            sums = row.get("score_totals")
-            shown = f"{sums['first']:.1f} : {sums['second']:.1f}" if sums else "&ndash;"
-            totals = f"<td class=n>{shown}</td>"
-        body.append(
-            f"<tr><td class=name>{first}<br><span class=muted>vs {second}</span></td>"
-            f"<td class=bar>{bar}</td><td class=n>{rate}</td>{totals}"
-            f"<td class=n>{_of(row)}</td></tr>"
-        )
-    head = "<th class=n>score totals</th>" if has_totals else ""
-    return (
-        '<div class="panel"><h3>Pair by pair: wins, ties and losses of the first</h3><table><tr>'
-        f"<th></th><th></th><th class=n>win rate</th>{head}<th class=n>questions</th></tr>"
-        f"{''.join(body)}</table></div>"
-    )
-
-
-def _matrix(result: Mapping[str, Any], models: Sequence[str]) -> str:
-    rates = result.get("ratings", {}).get("win_rates")
-    if not rates or len(rates) < 3:
-        return ""
-    order = [row["model"] for row in result["ratings"]["models"]]
-    head = "".join(f"<th>{escape(name)}</th>" for name in order)
-    rows = "".join(
-        f"<tr><td class=name>{_dot(models, first)}{escape(first)}</td>"
-        + "".join(_heat(rates[first].get(second), 100, " %") for second in order)
-        + "</tr>"
-        for first in order
-    )
-    return (
-        '<div class="panel"><h3>Win rate of the row against the column</h3>'
-        f"<table><tr><th></th>{head}</tr>{rows}</table></div>"
-    )
-
-
-def _heat(value: float | None, factor: float, suffix: str, middle: float = 0.5) -> str:
-    if value is None:
-        return '<td class="cell muted">·</td>'
-    shade = "--win" if value >= middle else "--loss"
-    strength = round(min(1.0, abs(value - middle) / max(middle, 1 - middle)) * 62)
-    return (
-        f'<td class="cell" style="background:color-mix(in srgb, var({shade}) {strength}%, '
-        f'var(--card))">{value * factor:.0f}{suffix}</td>'
-    )
-
-
-def _categories(result: Mapping[str, Any], models: Sequence[str]) -> str:
-    table = _category_table(result)
-    if not table:
-        return ""
-    categories = list(dict.fromkeys(c for row in table.values() for c in row))
-    if "ratings" in result:
-        order = [row["model"] for row in result["ratings"]["models"]]
-        table = {name: table[name] for name in sorted(table, key=order.index)}
-    is_scores = "scores" in result
-    head = "".join(f"<th>{escape(category)}</th>" for category in categories)
-    rows = "".join(
-        f"<tr><td class=name>{_dot(models, name)}{escape(name)}</td>"
-        + "".join(
-            _heat(
-                None if c not in row else row[c] / (10 if is_scores else 1),
-                10 if is_scores else 100,
-                "" if is_scores else " %",
-            )
-            if not is_scores or c not in row
-            else _score_cell(row[c])
-            for c in categories
-        )
-        + "</tr>"
-        for name, row in table.items()
-    )
-    what = "Mean score" if is_scores else "Share of wins, ties counted half,"
-    return (
-        f'<div class="panel"><h3>{what} by category</h3><table><tr><th></th>{head}</tr>{rows}'
-        "</table></div>"
-    )
-
-
-def _score_cell(value: float) -> str:
-    strength = round(max(0.0, value - 1) / 9 * 58)
-    return (
-        f'<td class="cell" style="background:color-mix(in srgb, var(--win) {strength}%, '
-        f'var(--card))">{value:.1f}</td>'
-    )
-
-
-def _category_table(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    if "scores" in result:
-        return {name: row["per_category"] for name, row in result["scores"].items()}
-    shares: dict[str, dict[str, list[float]]] = {}
-    for row in result.get("pairs", []):
-        for category, counts in row["per_category"].items():
-            for place, model in enumerate(row["models"]):
-                won = counts["loss" if place else "win"] + 0.5 * counts["tie"]
-                total = sum(counts.values())
-                shares.setdefault(model, {}).setdefault(category, []).append(won / total)
-    return {
-        model: {category: sum(found) / len(found) for category, found in row.items()}
-        for model, row in shares.items()
-    }
-
-
-def _length_control(result: Mapping[str, Any]) -> str:
-    found = result.get("length_control")
-    if not found:
-        return ""
-    rows = "".join(
-        f"<tr><td>{escape(row['models'][0])} vs {escape(row['models'][1])}</td>"
-        f"<td class=n>{100 * row['raw']:.1f} %</td><td class=n>{100 * row['controlled']:.1f} %</td>"
-        f"<td>{'few wins: fragile' if row['is_fragile'] else ''}</td></tr>"
-        for row in found["pairs"]
-    )
-    return (
-        '<div class="panel"><h3>With the length of the answers held equal</h3><table><tr><th></th>'
-        f"<th class=n>raw</th><th class=n>controlled</th><th></th></tr>{rows}</table></div>"
-    )
-
-
-def _belief(result: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
-    """What speaks for and against the judge."""
-    made = []
-    bias = result.get("bias") or {}
-    consistent, first, longer = (
-        bias.get(name) for name in ("order_consistent", "first_shown_wins", "longer_wins")
-    )
-    if consistent:
-        made.append(_card(_percent(consistent), "of pairs judged alike in both orders"))
-    if first:
-        made.append(_card(_percent(first), f"of decisions for the answer shown first {_ci(first)}"))
-    if longer:
-        made.append(_card(_percent(longer), f"of decisions for the longer answer {_ci(longer)}"))
-    if own := bias.get("own_family_wins"):
-        made.append(_card(_percent(own), f"of decisions for the judge's own family {_ci(own)}"))
-    if check := bias.get("self_check"):
-        told = f"ties on identical answers; first {check['first']}, second {check['second']}"
-        made.append(_card(f"{check['tie']} of {check['n']}", told))
-    if canaries := result.get("canaries"):
-        told = "canaries judged right"
-        if drift := canaries["drift"]:
-            told += f"; {drift['flipped']} of {drift['n']} flipped since the earlier run"
-        made.append(_card(f"{canaries['right']} of {canaries['n']}", told))
-    if agreement := result.get("agreement"):
-        alpha = agreement["krippendorff_alpha"]
-        made.append(_card(f"{alpha:.2f}", "Krippendorff's alpha between the judges"))
-        made += [
-            _card(
-                f"{pair['kappa']:.2f}", f"kappa of {' and '.join(pair['judges'])} (n={pair['n']})"
-            )
-            for pair in agreement["pairs"]
-        ]
-    if human := result.get("human_agreement"):
-        told = f"agreement with people (n={human['n']}, kappa {human['kappa']:.2f})"
-        made.append(_card(f"{100 * human['agreement']:.0f} %", told))
-    flagged = sum(len(row["suspicious"]) for row in figures["models"].values())
-    made.append(_card(str(flagged), "answers that seem to address the judge"))
-    if latency := result.get("latency_s"):
-        told = f"median response; 95th percentile {latency['p95']:.1f} s"
-        made.append(_card(f"{latency['p50']:.1f} s", told))
-    return f'<h3 style="margin-top:26px">Can this judge be believed?</h3><div class="cards" \
-style="margin-top:10px">{"".join(made)}</div>'
-
-
-def _percent(found: Mapping[str, Any]) -> str:
-    return f"{100 * found['share']:.0f} %"
-
-
-def _ci(found: Mapping[str, Any]) -> str:
-    return f"[{100 * found['low']:.0f}, {100 * found['high']:.0f}], n={found['n']}"
-
-
 def references(figures: Mapping[str, Any]) -> str:
     """The published tables of the Vicuna work, to be read beside one's own run."""
-    tables = figures.get("reference_tables")
-    if not tables:
+    found = figures.get("reference_tables")
+    if not found:
         return ""
-    body = []
-    for table in tables:
-        rows = "".join(
-            f"<tr><td>{escape(name)}</td><td class=n>{pair['baseline_total']:.1f}</td>"
-            f"<td class=n>{pair['vicuna_total']:.1f}</td></tr>"
-            for name, pair in table["pairs"].items()
+    shown = "".join(_reference(table) for table in found)
+    return (
+        '<h2 id="reference">Published tables</h2><p class="lead">Scores of GPT-4 in 2023, given to '
+        "other answers to other questions: a landmark, not a contestant of this run.</p>"
+        f'<div class="two">{shown}</div>'
+    )
+
+
+def _reference(table: Mapping[str, Any]) -> str:
+    has_wins = any("win" in pair for pair in table["pairs"].values())
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td class=n>{pair['baseline_total']:.1f}</td>"
+        f"<td class=n>{pair['vicuna_total']:.1f}</td>"
+        + (f"<td class=n>{pair['win']} / {pair['tie']} / {pair['loss']}</td>" if has_wins else "")
+        + "</tr>"
+        for name, pair in table["pairs"].items()
+    )
+    wins = "<th class=n>Vicuna wins / ties / losses</th>" if has_wins else ""
+    note = ""
+    if "better_or_equal_to_chatgpt" in table:
+        note = (
+            f"Better than or equal to ChatGPT on {100 * table['better_or_equal_to_chatgpt']:.1f} % "
+            f"of the questions; {100 * table['relative_quality']:.0f} % of its total score."
         )
-        body.append(
-            f'<div class="panel"><h3>{escape(table["name"])}</h3><table><tr><th>baseline</th>'
-            f"<th class=n>baseline total</th><th class=n>Vicuna total</th></tr>{rows}</table></div>"
-        )
-    return f'<h2 id="reference">Published tables</h2><div class="two">{"".join(body)}</div>'
+    return (
+        f'<div class="panel"><h3>{escape(table["name"])}</h3><table><tr><th>baseline</th>'
+        f"<th class=n>baseline total</th><th class=n>Vicuna total</th>{wins}</tr>{rows}</table>"
+        f'<p class="note">{note}</p></div>'
+    )
 
 
 def contamination(figures: Mapping[str, Any]) -> str:

@@ -4,18 +4,20 @@
 
 Sees RUN/checkpoints/step-N with COMMITTED.json; exports it, serves it and evaluates it through the
 public commands (`apps.train export`, `apps.serve run`, `answer`, `judge`, `report`). Writes
-OUT/curve.jsonl, OUT/curve.html and OUT/step-N/ with the whole evaluation. Run again it goes on.
+OUT/curve.jsonl, OUT/curve.html and OUT/step-N/ with the whole evaluation, and ends when the run's
+last step is on the curve. Run again it goes on.
 """
 
 import contextlib
+import functools
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import orjson
@@ -23,36 +25,74 @@ import yaml
 
 from apps.common import config as configs
 from apps.common import storage
-from apps.common.errors import CriaError
+from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.common.events import Reporter
-from apps.common.runtime import free_port
+from apps.common.runtime import free_port, ray_session
 from apps.common.schema import CHECKPOINTS_DIR
 from apps.eval import page
 from apps.eval.config import WatchConfig
 from apps.eval.journal import read_lines
+from apps.eval.questions import load_questions
 
+Environment = Callable[[], dict[str, str]]
 START_S = 300.0
 _STEP = re.compile(r"step-0*(\d+)")
 
 
 def watch(config: WatchConfig, reporter: Reporter) -> None:
+    load_questions(config.questions)
+    if config.once and not storage.exists(storage.join(config.run, configs.RESOLVED_NAME)):
+        raise NotFoundError(
+            f"{config.run} is not a run (it has no {configs.RESOLVED_NAME}); expected the --out of "
+            "`python -m apps.train run`, or no --once to wait for it"
+        )
     configs.write_resolved(config, config.out)
-    last_s = time.monotonic()
-    while True:
-        done = {point["step"] for point in read_lines(_curve(config))}
-        new = [step for step in committed_steps(config.run) if step not in done]
-        for step in new:
-            point = _evaluate(config, step, reporter)
-            storage.append_line(_curve(config), orjson.dumps(point))
-            points = sorted(read_lines(_curve(config)), key=lambda p: p["step"])
-            html = page.render_curve(points, config.run)
-            storage.write_atomic(storage.join(config.out, "curve.html"), html.encode())
-            reporter.event("watch.point", **point)
-            last_s = time.monotonic()
-        if config.once or time.monotonic() - last_s > config.max_idle_s:
-            reporter.event("watch.done", points=len(read_lines(_curve(config))))
-            return
-        time.sleep(config.poll_s)
+    with contextlib.ExitStack() as stack:
+        # One Ray for the commands of all points, started when the first of them needs it.
+        env = functools.cache(
+            lambda: {**os.environ, **stack.enter_context(ray_session()).child_env()}
+        )
+        lost: set[int] = set()
+        last_s = time.monotonic()
+        while True:
+            # Looked up after every point: a run deletes its older checkpoints as it goes.
+            step = next_step(config, lost)
+            if step is not None:
+                if not _add_point(config, step, env, reporter):
+                    lost.add(step)
+                last_s = time.monotonic()
+            elif config.once or is_finished(config.run) or _is_idle(config, last_s):
+                reporter.event("watch.done", points=len(read_lines(_curve(config))))
+                return
+            else:
+                time.sleep(config.poll_s)
+
+
+def _is_idle(config: WatchConfig, last_s: float) -> bool:
+    return time.monotonic() - last_s > config.max_idle_s
+
+
+def next_step(config: WatchConfig, lost: Collection[int] = ()) -> int | None:
+    """The oldest committed step that is not on the curve."""
+    done = {point["step"] for point in read_lines(_curve(config))}.union(lost)
+    return next((step for step in committed_steps(config.run) if step not in done), None)
+
+
+def _add_point(config: WatchConfig, step: int, env: Environment, reporter: Reporter) -> bool:
+    """Evaluates a step and draws the curve anew; False if its checkpoint is gone meanwhile."""
+    try:
+        point = _evaluate(config, step, env, reporter)
+    except CriaError:
+        if step in committed_steps(config.run):
+            raise
+        reporter.line(f"The run removed step {step} before it could be evaluated; skipped.")
+        return False
+    storage.append_line(_curve(config), orjson.dumps(point))
+    points = sorted(read_lines(_curve(config)), key=lambda p: p["step"])
+    html = page.render_curve(points, config.run)
+    storage.write_atomic(storage.join(config.out, "curve.html"), html.encode())
+    reporter.event("watch.point", **point)
+    return True
 
 
 def _curve(config: WatchConfig) -> str:
@@ -61,29 +101,49 @@ def _curve(config: WatchConfig) -> str:
 
 def committed_steps(run: str) -> list[int]:
     """Steps whose checkpoint is complete, in order."""
+    return sorted(_commits(run))
+
+
+def is_finished(run: str) -> bool:
+    """Whether the last step that the run will make is committed."""
+    commits = _commits(run)
+    if not commits:
+        return False
+    last = max(commits)
+    return commits[last].get("identity", {}).get("num_steps") == last
+
+
+def _commits(run: str) -> dict[int, dict[str, Any]]:
     folder = storage.join(run, CHECKPOINTS_DIR)
-    steps = []
+    commits: dict[int, dict[str, Any]] = {}
     for name in storage.list_dir(folder):
         found = _STEP.fullmatch(name)
-        if found and storage.read_commit(storage.join(folder, name)) is not None:
-            steps.append(int(found[1]))
-    return sorted(steps)
+        commit = storage.read_commit(storage.join(folder, name)) if found else None
+        if found and commit is not None:
+            commits[int(found[1])] = commit
+    return commits
 
 
-def _evaluate(config: WatchConfig, step: int, reporter: Reporter) -> dict[str, Any]:
+def _evaluate(
+    config: WatchConfig, step: int, env: Environment, reporter: Reporter
+) -> dict[str, Any]:
     folder = storage.join(config.out, f"step-{step}")
     model = storage.join(folder, "model")
     reporter.line(f"Evaluating step {step}.")
-    _command("apps.train", "export", config.run, "--step", str(step), "--out", model)
+    storage.remove_tree(model)  # half of one, where an earlier watch was killed
+    _command(
+        dict(os.environ), "apps.train", "export", config.run, "--step", str(step), "--out", model
+    )
     name = f"step-{step}"
-    with _served(config, folder, name, model) as url:
+    with _served(config, env(), folder, name, model) as url:
         asked = ["--questions", config.questions, "--out", folder, "--model", f"{name}={url}"]
-        _command("apps.eval", "answer", *asked, "--max-tokens", str(config.max_tokens))
+        asked += ["--lineage", f"{name}={model}"]
+        _command(env(), "apps.eval", "answer", *asked, "--max-tokens", str(config.max_tokens))
     judged = ["--protocol", config.protocol, "--judge", config.judge]
     if config.max_usd is not None:
         judged += ["--max-usd", str(config.max_usd)]
-    _command("apps.eval", "judge", folder, *judged)
-    _command("apps.eval", "report", folder, "--title", f"Step {step}")
+    _command(env(), "apps.eval", "judge", folder, *judged)
+    _command(env(), "apps.eval", "report", folder, "--title", f"Step {step}")
     figures = storage.read_json(storage.join(folder, "report.json"))
     storage.remove_tree(model)
     scores = figures["protocols"][config.protocol]["scores"][name]
@@ -100,25 +160,38 @@ def _evaluate(config: WatchConfig, step: int, reporter: Reporter) -> dict[str, A
     }
 
 
-def _command(*arguments: str) -> None:
-    """One public command; its own sentence is the error's."""
+def _command(env: dict[str, str], *arguments: str) -> None:
+    """One public command; what it says when it fails is the error's sentence."""
     command = [sys.executable, "-m", *arguments, "--log-format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        told = done.stderr.strip().splitlines()
-        raise CriaError(f"`{' '.join(arguments[:2])}` failed: {told[-1] if told else 'no message'}")
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode == 0:
+        return
+    told = done.stderr.strip().splitlines()
+    said = told[-1] if told else "it said nothing"
+    if done.returncode == 2:
+        command = " ".join(arguments[:2])
+        raise InputError(f"`{command}` says: {said.partition(': ')[2] or said}")
+    raise CriaError(
+        f"`python -m {shlex.join(arguments)}` ended with exit code {done.returncode} ({said}); run "
+        "it by hand to see all it says"
+    )
 
 
 @contextlib.contextmanager
-def _served(config: WatchConfig, folder: str, name: str, model: str) -> Iterator[str]:
+def _served(
+    config: WatchConfig, env: dict[str, str], folder: str, name: str, model: str
+) -> Iterator[str]:
     """The checkpoint behind `apps.serve run` on a free port of this machine."""
-    settings = {"models": [{"name": name, "path": model, "engine": config.engine}]}
+    settings = {
+        "models": [{"name": name, "path": storage.absolute(model), "engine": config.engine}],
+        "page": {"enabled": False},
+    }
     file = storage.local_path(storage.join(folder, "serve.yaml"))
     storage.write_atomic(file, yaml.safe_dump(settings).encode())
     port = free_port()
     command = [sys.executable, "-m", "apps.serve", "run", file, "--port", str(port)]
     with open(os.path.join(os.path.dirname(file), "serve.log"), "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
         try:
             _await_ready(server, f"http://127.0.0.1:{port}/ready", log.name)
             yield f"http://127.0.0.1:{port}/v1"
@@ -139,6 +212,6 @@ def _await_ready(server: subprocess.Popen[bytes], url: str, log: str) -> None:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # not listening yet, 503 until the model is loaded, or slow to answer
             time.sleep(0.5)
     raise CriaError(f"the checkpoint was not served within {START_S:.0f} s; see {log}")

@@ -27,6 +27,11 @@ def test_a_list_flag_may_be_repeated(typed: str, meant: str) -> None:
         ("answer --questions built-in --out {out} --model a=ftp://x", "no http URL"),
         ("answer --questions built-in --out {out} --model a/b=http://x", "cannot name a model"),
         ("answer --questions built-in --out {out} --model gpt-4o", "OPENAI_API_KEY is not set"),
+        (
+            "answer --questions built-in --out {out} --model a=http://x --lineage b=c",
+            "names none of the contestants a",
+        ),
+        ("watch {out} --questions {out} --out {out}", "does not exist"),
         ("judge {out}", "is not an evaluation folder"),
         ("judge {out} --max-usd -1", "expected 0 or more"),
         ("judge {out} --backend batch", "the offline judge makes no API calls"),

@@ -1,15 +1,22 @@
 """Questions that occur in the training data are found, in whatever words surround them."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apps.common.cli import run
 from apps.common.errors import InputError
+from apps.common.packs import fill_rows, write_pack
 from apps.common.schema import MESSAGE
+from apps.common.templates import load_template
+from apps.common.tokenizer import load_tokenizer
+from apps.eval.__main__ import COMMANDS
 from apps.eval.contamination import measure, training_texts
-from apps.eval.questions import Question, load_questions
+from apps.eval.questions import Question, dump_questions, load_questions
+from tests import made
 
 ASKED = "Why did the printing press spread quickly in Europe although movable type was older?"
 
@@ -46,10 +53,49 @@ def test_user_turns_of_a_clean_folder_are_read(tmp_path: Path) -> None:
     assert list(training_texts(str(tmp_path), None)) == [ASKED]
 
 
-def test_a_pack_needs_its_tokenizer(tmp_path: Path) -> None:
-    (tmp_path / "pack.json").write_text("{}")
+def _tokenizer_folder(folder: Path, **settings: int) -> str:
+    folder.mkdir()
+    return made.byte_level_folder(folder, **settings)
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> str:
+    """Two conversations in one row; the question is the second one's."""
+    tokenizer = load_tokenizer(_tokenizer_folder(tmp_path / "tokenizer"))
+    template = load_template("vicuna-v1.1", tokenizer)
+    parts = []
+    for asked, said in (("Hello there", "Good day"), (ASKED, "Because cities were rich.")):
+        turns = [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": said},
+        ]
+        encoded = template.encode(tokenizer.backend, turns)
+        parts.append((encoded.ids, encoded.mask))
+    rows = fill_rows([parts], sum(len(ids) for ids, _ in parts) + 5, tokenizer.pad_id)
+    write_pack(str(tmp_path / "pack"), {"train": rows}, template, tokenizer.digest)
+    return str(tmp_path / "pack")
+
+
+def test_a_question_is_found_in_a_pack_and_what_models_say_is_not(pack: str, tmp_path) -> None:
+    texts = list(training_texts(pack, str(tmp_path / "tokenizer")))
+    assert [ASKED in text for text in texts].count(True) == 1
+    assert not any("Because" in text or "Good day" in text for text in texts)
+    out = tmp_path / "contamination.json"
+    questions = tmp_path / "questions.jsonl"
+    questions.write_bytes(dump_questions([question(ASKED), question("How do bees see?", "b")]))
+    asked = ["contamination", str(questions), "--data", pack, "--out", str(out)]
+    assert run("apps.eval", COMMANDS, [*asked, "--tokenizer", str(tmp_path / "tokenizer")]) == 0
+    found = json.loads(out.read_text())
+    assert [row["question_id"] for row in found["contaminated"]] == ["q"]
+
+
+def test_a_pack_needs_its_own_tokenizer(pack: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--tokenizer"):
-        training_texts(str(tmp_path), None)
+        training_texts(pack, None)
+    other = tmp_path / "other"
+    _tokenizer_folder(other, vocab_size=400)
+    with pytest.raises(InputError, match="was not made with the tokenizer"):
+        list(training_texts(pack, str(other)))
 
 
 def test_the_built_in_questions_are_80_in_nine_categories_and_do_not_repeat_each_other() -> None:

@@ -81,6 +81,8 @@ def test_a_report_of_80_questions_5_models_2_orders_is_small_and_self_contained(
     assert page.stat().st_size < 5e6
     for outside in ('src="http', 'href="http', "url(http", "@import", "<link"):
         assert outside not in text
+    for fact in ("early draft", "678.5", "57.5 %", "93 %", "664.0"):
+        assert fact in text
     report_json = json.loads((tmp_path / "report.json").read_text())
     counts = report_json["protocols"]["pairwise-swap"]["judgments"]
     assert counts["ok"] == counts["total"] == 80 * 10 * 2
