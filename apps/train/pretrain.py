@@ -155,6 +155,7 @@ def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter
         global_batch_rows=config.batch_rows,
         micro_batch_rows=config.batch_rows,
         device="cpu",
+        precision="fp32",
         seed=config.seed,
         deterministic=True,
         wrap="root",

@@ -50,6 +50,7 @@ def work(
     hooks = hooks or Hooks()
     device = rank_device(config)
     configure_torch(config)
+    warn_of_slow_precision(config, device, hooks)
     strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
     checkpoints = checkpoint.Checkpoints(config.out, config.checkpoint, device.type)
     progress = resume(config, strategy, hooks)
@@ -97,6 +98,15 @@ def configure_torch(config: RunConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def warn_of_slow_precision(config: RunConfig, device: torch.device, hooks: Hooks) -> None:
+    """Say so where bf16 is computed in software."""
+    if device.type != "cpu" or config.precision != "bf16" or dist.get_rank() != 0:
+        return
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        advice = "this CPU computes bf16 in software, 10 to 40 times slower: use --precision fp32"
+        hooks.on_event("precision.slow", {"advice": advice})
 
 
 def make_strategy(

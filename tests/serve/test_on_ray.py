@@ -18,12 +18,14 @@ from tests.serve.conftest import write_text_files
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.timeout(600),
     # Ray 2.60's own schemas, with the pydantic that goes with it.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`"),
 ]
 
 CONTEXT = 4096
+START_TIMEOUT_S = 240  # seven processes that import torch or gradio, on two cores that may be slow
 QUESTION = [{"role": "user", "content": "Tell me something"}]
 
 
@@ -56,7 +58,7 @@ class Service:
         from apps.serve import deployment
 
         deployment.apply(config)
-        deployment.wait_until_running(config, Reporter("json"), 60)
+        deployment.wait_until_running(config, Reporter("json"), START_TIMEOUT_S)
 
     def metric(self, name: str, model: str) -> float:
         text = httpx.get(f"{self.url}/metrics", timeout=30).text
