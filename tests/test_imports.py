@@ -36,3 +36,8 @@ def test_every_module_of_data_imports_where_there_is_no_torch() -> None:
 def test_the_wiring_of_training_imports_where_there_is_no_torch() -> None:
     """Ray loads it in processes that compute nothing."""
     import_all("apps.train.trainer", forbidden="torch")
+
+
+def test_the_torch_engine_loads_without_transformers() -> None:
+    """It would cost every replica seconds and 200 MB."""
+    import_all("apps.serve.engine.torch_engine", forbidden="transformers")

@@ -69,7 +69,7 @@ def continuous(model: str, work: Workload, threads: int) -> Callable[[], None]:
 
 
 def openvino(model: str, work: Workload, threads: int) -> Callable[[], None]:
-    """openvino-genai's continuous batching, float32; `model` is its export."""
+    """openvino-genai's continuous batching, float32 cache included; `model` is its export."""
     import numpy as np
     import openvino as ov
     import openvino_genai as genai
@@ -77,7 +77,11 @@ def openvino(model: str, work: Workload, threads: int) -> Callable[[], None]:
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size, scheduler.max_num_seqs = 1, 32
     scheduler.enable_prefix_caching = False
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f32",
+    }
     pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", settings)
     prompts = [ov.Tensor(np.array([prompt], dtype=np.int64)) for prompt, _ in work]
     configs = []
@@ -102,22 +106,25 @@ def vllm(model: str, work: Workload, threads: int) -> Callable[[], None]:
 
 
 def ours(model: str, work: Workload, threads: int) -> Callable[[], None]:
+    """All requests through one outbox, as a replica submits them."""
     from apps.serve.engine.config import TorchConfig
-    from apps.serve.engine.protocol import Request, SamplingParams, generate
+    from apps.serve.engine.protocol import Outbox, Request, SamplingParams
     from apps.serve.engine.torch_engine import TorchEngine
-
-    async def one(engine: TorchEngine, i: int, prompt: list[int], tokens: int) -> None:
-        params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
-        request = Request(id=str(i), prompt_ids=tuple(prompt), params=params)
-        async for _ in generate(engine, request):
-            pass
 
     loop = asyncio.new_event_loop()
     engine = TorchEngine(TorchConfig(path=model, num_threads=threads, prefix_cache=False))
     loop.run_until_complete(engine.start())
 
     async def everything() -> None:
-        await asyncio.gather(*(one(engine, i, *item) for i, item in enumerate(work)))
+        outbox, running = Outbox(), len(work)
+        for i, (prompt, tokens) in enumerate(work):
+            params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+            request = Request(id=str(i), prompt_ids=tuple(prompt), params=params)
+            await engine.submit(request, outbox)
+        async for steps in outbox:
+            running -= sum(step.finish_reason is not None for step in steps)
+            if not running:
+                return
 
     return lambda: loop.run_until_complete(everything())
 

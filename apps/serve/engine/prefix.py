@@ -1,8 +1,8 @@
-"""Prefix cache: keys and values of finished prompts, in blocks, shared by content.
+"""Prefix cache: keys and values of finished prompts, in chunks, shared by content.
 
-A block is BLOCK consecutive tokens; its key is the digest of the block before it and its own
-tokens, so equal prefixes share blocks and a match is a walk along the prompt. Blocks live in one
-pool of their own and are copied into a request's slot. The least recently used block goes first.
+A chunk's key is the digest of the chunk before it and its own tokens, so equal prefixes share
+chunks and a match is a walk along the prompt. They live in the spare chunks of the KV cache and are
+copied into a request's slot. The least recently used one goes first.
 """
 
 from collections import OrderedDict
@@ -10,20 +10,15 @@ from hashlib import blake2b
 
 import numpy as np
 
-from apps.serve.engine.llama import KVCache
-
-BLOCK = 32
-"""Divides llama.CHUNK."""
+from apps.serve.engine.attention import Attention
+from apps.serve.engine.kernels import CHUNK
 
 
 class PrefixCache:
-    def __init__(self, cache: KVCache, num_blocks: int) -> None:
+    def __init__(self, cache: Attention) -> None:
         self.cache = cache
-        self.pool = cache.data.new_empty((num_blocks, *cache.tokens(0, 0, BLOCK).shape))
-        self.free = list(range(num_blocks))
-        self.blocks: OrderedDict[bytes, int] = OrderedDict()
-        self.num_hit_tokens = 0
-        self.num_asked_tokens = 0
+        self.free = list(range(cache.first_spare, cache.num_chunks))
+        self.chunks: OrderedDict[bytes, int] = OrderedDict()
 
     def load(self, slot: int, token_ids: list[int], salt: str) -> int:
         """Copy the longest known prefix into the slot; returns its tokens.
@@ -32,39 +27,36 @@ class PrefixCache:
         """
         found: list[int] = []
         for key in _keys(token_ids[: len(token_ids) - 1], salt):
-            if key not in self.blocks:
+            if key not in self.chunks:
                 break
-            self.blocks.move_to_end(key)
-            found.append(self.blocks[key])
-        num_tokens = len(found) * BLOCK
-        self.num_asked_tokens += len(token_ids)
-        self.num_hit_tokens += num_tokens
-        for index, block in enumerate(found):
-            self.cache.tokens(slot, index * BLOCK, BLOCK).copy_(self.pool[block])
-        return num_tokens
+            self.chunks.move_to_end(key)
+            found.append(self.chunks[key])
+        for index, chunk in enumerate(found):
+            self.cache.copy_chunk(chunk, self.cache.chunk_of(slot, index))
+        return len(found) * CHUNK
 
     def store(self, slot: int, token_ids: list[int], salt: str) -> None:
-        """Keep the slot's blocks for the first len(token_ids) tokens; all of them are computed."""
+        """Keep the slot's chunks for the first len(token_ids) tokens; all of them are computed."""
         for index, key in enumerate(_keys(token_ids, salt)):
-            if key in self.blocks:
-                self.blocks.move_to_end(key)
+            if key in self.chunks:
+                self.chunks.move_to_end(key)
                 continue
-            block = self._take()
-            if block is None:
+            chunk = self._take()
+            if chunk is None:
                 return
-            self.blocks[key] = block
-            self.pool[block] = self.cache.tokens(slot, index * BLOCK, BLOCK)
+            self.chunks[key] = chunk
+            self.cache.copy_chunk(self.cache.chunk_of(slot, index), chunk)
 
     def _take(self) -> int | None:
         if self.free:
             return self.free.pop()
-        return self.blocks.popitem(last=False)[1] if self.blocks else None
+        return self.chunks.popitem(last=False)[1] if self.chunks else None
 
 
 def _keys(token_ids: list[int], salt: str) -> list[bytes]:
     key, keys = salt.encode(), []
     tokens = np.asarray(token_ids, dtype=np.int64)
-    for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
-        key = blake2b(key + tokens[start : start + BLOCK].tobytes(), digest_size=16).digest()
+    for start in range(0, len(tokens) - CHUNK + 1, CHUNK):
+        key = blake2b(key + tokens[start : start + CHUNK].tobytes(), digest_size=16).digest()
         keys.append(key)
     return keys

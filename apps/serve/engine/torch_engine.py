@@ -1,16 +1,16 @@
 """Continuous batching for LLaMA-family models in one thread: no paging, no compiler.
 
 Each step runs one forward pass over one token of every running request plus at most
-`prefill_chunk_tokens` of new prompts. Running requests occupy slots 0..n-1 of the KV cache without
-holes and longest first, so attention over a chunk of keys is one product over a view of the cache
-that reads only slots that have such a chunk. A request is admitted only when the tokens it may come
-to hold fit the KV budget, so none is ever evicted.
+`prefill_chunk_tokens` of new prompts. A request keeps its slot of the KV cache from its first token
+to its last. It is admitted only when the tokens it may come to hold fit the KV budget, so none is
+ever evicted.
 """
 
 import asyncio
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +18,12 @@ import psutil
 import torch
 
 from apps.common.errors import CriaError
+from apps.serve.engine.attention import Rows
 from apps.serve.engine.config import TorchConfig
-from apps.serve.engine.llama import KVCache, Llama, Rows, num_chunks_of, read_config
-from apps.serve.engine.model_folder import read_eos_token_ids
-from apps.serve.engine.prefix import BLOCK, PrefixCache
+from apps.serve.engine.kernels import CHUNK
+from apps.serve.engine.llama import Llama
+from apps.serve.engine.model_folder import Shape, read_eos_token_ids, read_shape
+from apps.serve.engine.prefix import PrefixCache
 from apps.serve.engine.protocol import (
     Capacity,
     EngineDeadError,
@@ -46,7 +48,7 @@ class _Sequence:
     """One request while it is queued or running."""
 
     __slots__ = (
-        "cached", "is_broken", "max_total", "num_computed", "outbox", "request", "state",
+        "cached", "is_broken", "max_total", "num_computed", "outbox", "request", "slot", "state",
         "token_ids",
     )  # fmt: skip
 
@@ -55,13 +57,10 @@ class _Sequence:
     ) -> None:
         self.request, self.outbox, self.state, self.max_total = request, outbox, state, max_total
         self.token_ids = [*request.prompt_ids, *request.generated_ids]
+        self.slot = -1
         self.num_computed = 0
         self.cached = 0
         self.is_broken = False
-
-    @property
-    def num_chunks(self) -> int:
-        return num_chunks_of(self.num_computed)
 
 
 class _Result(NamedTuple):
@@ -82,8 +81,7 @@ class TorchEngine:
         self._cancelled: list[_Sequence] = []
         self._waiting: deque[_Sequence] = deque()
         self._running: list[_Sequence] = []
-        """Index is slot; the first `_num_sorted` are ordered by chunks, longest first."""
-        self._num_sorted = 0
+        self._free_slots = list(range(config.max_running))
         self._prefilling: _Sequence | None = None
         self._kv_reserved = 0
         self._thread: threading.Thread | None = None
@@ -95,33 +93,37 @@ class TorchEngine:
         )
 
     async def start(self) -> None:
-        await asyncio.to_thread(self._load)
-        self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
+        loaded: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(loaded,), name="torch-engine", daemon=True
+        )
         self._thread.start()
+        await asyncio.wrap_future(loaded)
 
     def _load(self) -> None:
+        """In the engine's thread: OpenMP gives every thread that computes a team of its own, and
+        lets teams sleep between operations once there are more threads than cores."""
         config = self.config
         dtype = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}
         if config.device == "cpu":
             dtype["auto"] = torch.float32
         torch.set_num_threads(config.num_threads)
-        limit = read_config(config.path).max_position_embeddings
-        self.model = Llama(config.path, device=config.device, dtype=dtype[config.dtype])
-        context = min(config.context_tokens or limit, limit)
-        self.kv_tokens = config.kv_tokens or _default_kv_tokens(
-            self.model, config.max_running * context
-        )
+        shape = read_shape(config.path)
+        context = min(config.context_tokens or shape.context_tokens, shape.context_tokens)
+        wanted = config.max_running * context
+        self.kv_tokens = config.kv_tokens or _default_kv_tokens(shape, wanted)
         context = min(context, self.kv_tokens)
+        self.model = Llama(config.path, device=config.device, dtype=dtype[config.dtype])
         self.info = EngineInfo(
             model=Path(config.path).name,
             context_tokens=context,
-            vocab_size=self.model.vocab_size,
+            vocab_size=shape.vocab_size,
             eos_token_ids=read_eos_token_ids(config.path),
         )
-        self.cache: KVCache = self.model.new_cache(config.max_running, context)
-        self.prefixes: PrefixCache | None = None
-        if config.prefix_cache:
-            self.prefixes = PrefixCache(self.cache, max(1, self.kv_tokens // 2 // BLOCK))
+        num_spare = max(1, self.kv_tokens // 2 // CHUNK) if config.prefix_cache else 0
+        self.cache = self.model.new_cache(config.max_running, context, num_spare)
+        self.prefixes = PrefixCache(self.cache) if config.prefix_cache else None
+        self.model.forward(_first_rows(), self.cache)  # compiles, before the first request
 
     async def submit(self, request: Request, outbox: Outbox) -> None:
         self.check_health()
@@ -190,8 +192,13 @@ class TorchEngine:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
-    def _run(self) -> None:
-        torch.set_num_threads(self.config.num_threads)
+    def _run(self, loaded: Future[None]) -> None:
+        try:
+            self._load()
+        except BaseException as error:
+            loaded.set_exception(error)
+            return
+        loaded.set_result(None)
         try:
             while self._wait_for_work():
                 self._step_began = time.monotonic()
@@ -235,11 +242,8 @@ class TorchEngine:
     def _drop(self, sequence: _Sequence) -> None:
         if self._known.get(sequence.request.id) is not sequence:
             return
-        if sequence in self._running:
+        if sequence.slot >= 0:
             self._release(sequence)
-        elif sequence is self._prefilling:
-            self._kv_reserved -= sequence.max_total
-            self._prefilling = None
         else:
             with self._lock:
                 self._waiting.remove(sequence)
@@ -248,23 +252,20 @@ class TorchEngine:
 
     def _plan(self) -> tuple[Rows, list[_Sequence]]:
         """Rows of the next pass, and the requests that get a token from it (in logit order)."""
-        self._sort_newcomers()
-        rows = Rows([], [], len(self._running), [], [])
+        rows = Rows()
         for index, sequence in enumerate(self._running):
-            rows.token_ids.append(sequence.token_ids[-1])
-            rows.positions.append(len(sequence.token_ids) - 1)
+            rows.add(sequence.token_ids[-1:], len(sequence.token_ids) - 1, sequence.slot)
             rows.logit_rows.append(index)
             sequence.num_computed = len(sequence.token_ids)
+        rows.num_decode = len(self._running)
         budget = self.config.prefill_chunk_tokens
         while budget > 0 and (sequence := self._next_prefill()) is not None:
             start = sequence.num_computed
-            length = min(budget, len(sequence.token_ids) - start)
-            rows.chunks.append((len(self._running), start, length))
-            rows.token_ids += sequence.token_ids[start : start + length]
-            rows.positions += range(start, start + length)
-            sequence.num_computed += length
-            self._totals["prompt_tokens"] += length
-            budget -= length
+            new = sequence.token_ids[start : start + budget]
+            rows.add(new, start, sequence.slot)
+            sequence.num_computed += len(new)
+            self._totals["prompt_tokens"] += len(new)
+            budget -= len(new)
             if sequence.num_computed == len(sequence.token_ids):
                 rows.logit_rows.append(len(rows.token_ids) - 1)
                 self._running.append(sequence)
@@ -276,15 +277,15 @@ class TorchEngine:
         if self._prefilling is not None or not self._waiting:
             return self._prefilling
         sequence = self._waiting[0]
-        is_full = len(self._running) >= self.config.max_running
-        if is_full or self._kv_reserved + sequence.max_total > self.kv_tokens:
+        if not self._free_slots or self._kv_reserved + sequence.max_total > self.kv_tokens:
             return None
         with self._lock:
             self._waiting.popleft()
         self._kv_reserved += sequence.max_total
+        sequence.slot = self._free_slots.pop()
         if self.prefixes is not None:
             sequence.cached = sequence.num_computed = self.prefixes.load(
-                len(self._running), sequence.token_ids, sequence.request.cache_salt
+                sequence.slot, sequence.token_ids, sequence.request.cache_salt
             )
         self._totals["cached_tokens"] += sequence.cached
         self._prefilling = sequence
@@ -326,40 +327,16 @@ class TorchEngine:
         return Step(request_id, (token_id,), logprobs, reason, cached)
 
     def _release(self, sequence: _Sequence) -> None:
-        slot = self._running.index(sequence)
-        if sequence.is_broken:
-            self.cache.clear(slot, sequence.num_computed)
-        elif self.prefixes is not None:
+        """Take back the slot of a request that is running or in prefill."""
+        if sequence is self._prefilling:
+            self._prefilling = None
+        else:
+            self._running.remove(sequence)
+        if self.prefixes is not None and not sequence.is_broken:
             computed = sequence.token_ids[: sequence.num_computed]
-            self.prefixes.store(slot, computed, sequence.request.cache_salt)
-        self._close_gap(slot)
+            self.prefixes.store(sequence.slot, computed, sequence.request.cache_salt)
+        self._free_slots.append(sequence.slot)
         self._kv_reserved -= sequence.max_total
-
-    def _close_gap(self, gap: int) -> None:
-        """Fill a free slot with the last one of the longest after it, and so on to the end."""
-        running = self._running
-        self._num_sorted -= gap < self._num_sorted
-        while gap < len(running) - 1:
-            after = range(gap + 1, len(running))
-            mover = max(after, key=lambda slot: (running[slot].num_chunks, slot))
-            self.cache.move(mover, gap, running[mover].num_computed)
-            running[gap], gap = running[mover], mover
-        running.pop()
-        if self._prefilling is not None:
-            self.cache.move(gap + 1, gap, self._prefilling.num_computed)
-
-    def _sort_newcomers(self) -> None:
-        """Put requests that joined in the last step where their length belongs. Later growth
-        upsets the order only while some of a chunk's requests have entered the next one."""
-        running = self._running
-        while self._num_sorted < len(running):
-            new = self._num_sorted
-            for slot in range(new):
-                if running[slot].num_chunks < running[new].num_chunks:
-                    longest = max(running[slot].num_computed, running[new].num_computed)
-                    self.cache.swap(slot, new, longest)
-                    running[slot], running[new] = running[new], running[slot]
-            self._num_sorted += 1
 
     def _finish(self, sequence: _Sequence) -> None:
         self._totals["requests"] += 1
@@ -367,8 +344,14 @@ class TorchEngine:
             self._known.pop(sequence.request.id, None)
 
 
-def _default_kv_tokens(model: Llama, wanted_tokens: int) -> int:
+def _first_rows() -> Rows:
+    rows = Rows(num_decode=1, logit_rows=[0])
+    rows.add([0], position=0, slot=0)
+    return rows
+
+
+def _default_kv_tokens(shape: Shape, wanted_tokens: int) -> int:
     """Keys and values of every slot, or what fits in MAX_KV_BYTES or half of the free memory."""
-    token_bytes = 8 * model.num_layers * model.num_kv_heads * model.head_dim
+    token_bytes = 8 * shape.num_layers * shape.num_kv_heads * shape.head_dim
     budget = min(MAX_KV_BYTES, psutil.virtual_memory().available // 2)
-    return max(BLOCK, min(wanted_tokens, budget // token_bytes))
+    return max(CHUNK, min(wanted_tokens, budget // token_bytes))
