@@ -115,9 +115,11 @@ def _parse(command: Command, prog: str, args: list[str]) -> Any:
 
 
 def _flatten(box: str) -> str:
-    """One line of the parser's framed message."""
-    words = re.sub(r"[\u2500-\u257f]|-{3,}", " ", box).split()
-    return " ".join(words).removeprefix("Parsing error ")
+    """One line of the parser's framed message, without the frame's title."""
+    body = "\n".join(line for line in box.splitlines() if not line.startswith("\u256d"))
+    words = " ".join(re.sub(r"[\u2500-\u257f]|-{3,}", " ", body).split())
+    words = words.replace(" Argument helptext: ", "; expected ")
+    return re.sub(r"\.? For full helptext,.*", "; see --help.", words)
 
 
 def _preset_flags(command: Command, preset: str | None, rest: list[str]) -> list[str]:

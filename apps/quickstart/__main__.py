@@ -47,7 +47,7 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
     started_s = time.monotonic()
     at = places(demo)
     with runtime.ray_session(dashboard=True) as session:
-        runner = Runner(demo, reporter, env=_child_env(session))
+        runner = Runner(demo, reporter, env={**os.environ, **session.child_env()})
         for step in steps_before_serving(demo):
             runner.run(step)
         port = demo.port if _is_free(demo.port) else runtime.free_port()
@@ -80,11 +80,6 @@ def _serve_until_interrupted(server: subprocess.Popen[bytes], reporter: Reporter
         reporter.line("Stopping; the next run serves again at once.")
         return
     raise CriaError(f"The server stopped with exit code {server.returncode}.")
-
-
-def _child_env(session: runtime.Session) -> dict[str, str]:
-    """Threads that wait by sleeping: spinning ones starve each other on two cores."""
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **session.child_env()}
 
 
 def _serve_file(demo: DemoConfig) -> str:
