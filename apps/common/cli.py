@@ -118,7 +118,7 @@ def _flatten(box: str) -> str:
     """One line of the parser's framed message, without the frame's title."""
     body = "\n".join(line for line in box.splitlines() if not line.startswith("\u256d"))
     words = " ".join(re.sub(r"[\u2500-\u257f]|-{3,}", " ", body).split())
-    words = words.replace(" Argument helptext: ", "; expected ")
+    words = words.replace(" Argument helptext: ", "; expected ").replace(" Perhaps", "; perhaps")
     return re.sub(r"\.? For full helptext,.*", "; see --help.", words)
 
 

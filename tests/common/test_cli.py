@@ -58,7 +58,10 @@ def test_later_sources_override_earlier_ones(tmp_path):
     ("argv", "sentence"),
     [
         (["x", "--out", "o", "--steps", "0"], "--steps is 0; expected at least 1."),
-        (["x", "--out", "o", "--stepz", "3"], ": Unrecognized options: --stepz, 3; see --help."),
+        (
+            ["x", "--out", "o", "--stepz", "3"],
+            "Unrecognized options: --stepz, 3; perhaps you meant: --s",
+        ),
         (["x", "--out", "o", "--steps", "three"], "'three'; expected --steps INT"),
         (["x"], "--out"),
         (["x", "--out", "o", "--preset", "big"], "Preset 'big' is unknown; presets"),
