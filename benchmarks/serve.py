@@ -18,6 +18,7 @@ random; answers are greedy and never end early.
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import shutil
@@ -43,6 +44,8 @@ from apps.serve.engine.torch_engine import TorchEngine
 from benchmarks import peers
 from benchmarks.contenders.serve_load import load, percentile, texts
 
+ROUNDS = 3
+"""Engines take turns, because a shared machine's speed drifts; the fastest run of each counts."""
 ENGINES = Path(__file__).parent / "contenders" / "serve_engines.py"
 OPENVINO = ["openvino-genai==2026.4.1"]
 EXPORT = ["optimum-intel[openvino]==2.2.0", "torch==2.13.0"]
@@ -131,15 +134,26 @@ def engine_part(folder: Path) -> dict[str, dict]:
         "openvino": (peers.environment("serve-openvino", OPENVINO), str(exported)),
         "vllm": (without_torchvision(peers.environment("serve-vllm", VLLM)), model),
     }
-    results = {}
-    for name, (python, path) in runs.items():
-        try:
-            output = peers.run(python, ENGINES, name, path, str(workload), "--threads", "2")
-            results[name] = json.loads(output.strip().splitlines()[-1])
-        except subprocess.CalledProcessError as error:
-            results[name] = {"tokens_per_s": float("nan"), "error": str(error)}
-        print(f"engine {name}: {results[name]['tokens_per_s']:,.0f} tokens/s", flush=True)
+    results: dict[str, dict] = {name: {"tokens_per_s": float("nan")} for name in runs}
+    for _ in range(ROUNDS):
+        for name, (python, path) in runs.items():
+            speed = engine_speed(name, python, path, workload)
+            results[name]["tokens_per_s"] = max(speed, results[name]["tokens_per_s"], key=_rank)
+            print(f"engine {name}: {speed:,.0f} tokens/s", flush=True)
     return results
+
+
+def engine_speed(name: str, python: str, model: str, workload: Path) -> float:
+    """Tokens/s, NaN where the engine does not run."""
+    try:
+        output = peers.run(python, ENGINES, name, model, str(workload), "--threads", "2")
+    except subprocess.CalledProcessError:
+        return float("nan")
+    return json.loads(output.strip().splitlines()[-1])["tokens_per_s"]
+
+
+def _rank(speed: float) -> float:
+    return -1.0 if math.isnan(speed) else speed
 
 
 def without_torchvision(python: str) -> str:

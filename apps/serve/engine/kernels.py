@@ -20,7 +20,8 @@ UNROLL = 8
 """Terms added in one pass over a sum's vector; divides D and CHUNK."""
 
 _f32 = np.float32
-_compiled = njit(fastmath={"contract"}, nogil=True, error_model="numpy", cache=True)
+compiled = njit(fastmath={"contract"}, nogil=True, error_model="numpy", cache=True)
+"""Python that becomes machine code at its first call, and is kept for the next process."""
 
 
 @intrinsic
@@ -58,7 +59,7 @@ def _take_next(typing_context, counter):
     return types.int64(types.voidptr), generate
 
 
-@_compiled
+@compiled
 def rms_norm(x_RN, weight_N, eps, out_RN):
     """out = x / sqrt(mean(x^2) + eps) * weight"""
     partial = np.empty(LANES, _f32)
@@ -66,7 +67,7 @@ def rms_norm(x_RN, weight_N, eps, out_RN):
         _rms_norm_row(x_RN[row], weight_N, eps, partial, out_RN[row])
 
 
-@_compiled
+@compiled
 def _rms_norm_row(x_N, weight_N, eps, partial, out_N):
     width = len(x_N)
     whole = width // LANES * LANES
@@ -84,7 +85,7 @@ def _rms_norm_row(x_N, weight_N, eps, partial, out_N):
         out_N[i] = x_N[i] * scale * weight_N[i]
 
 
-@_compiled
+@compiled
 def rotate(x_D, cos, sin, scale):
     """RoPE in place, halves of a head against each other as Hugging Face lays them out."""
     half = len(x_D) // 2
@@ -94,7 +95,7 @@ def rotate(x_D, cos, sin, scale):
         x_D[half + i] = b * cos[i] + a * sin[i]
 
 
-@_compiled
+@compiled
 def _write_row(qkv, num_heads, position, cos, sin, scale, keys_KDC, values_KCD):
     """Rotate a row's queries and keys in place; put its keys and values into their chunk."""
     num_kv_heads, head_dim, _ = keys_KDC.shape
@@ -113,7 +114,7 @@ def _write_row(qkv, num_heads, position, cos, sin, scale, keys_KDC, values_KCD):
             values_KCD[head, column, d] = qkv[at + d]
 
 
-@_compiled
+@compiled
 def write(qkv_RN, num_heads, firsts, positions, cos, sin, scale, keys, values):
     """Rotate queries and keys in place; put keys and values into the cache.
 
@@ -129,7 +130,7 @@ def write(qkv_RN, num_heads, firsts, positions, cos, sin, scale, keys, values):
         )  # fmt: skip
 
 
-@_compiled
+@compiled
 def _attend_row(qkv_N, num_heads, first, num_keys, keys, values, scores_HT, out_N):
     """Chunk by chunk and head by head, in the order in which a slot lies in memory."""
     _, num_kv_heads, head_dim, _ = keys.shape
@@ -159,7 +160,7 @@ def _attend_row(qkv_N, num_heads, first, num_keys, keys, values, scores_HT, out_
                 _add_products(out, scores_HT[head, key : key + UNROLL], block)
 
 
-@_compiled
+@compiled
 def _add_products(sums, p, vectors):
     """sums += p @ vectors, UNROLL terms, one after another."""
     p0, p1, p2, p3, p4, p5, p6, p7 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
@@ -178,14 +179,14 @@ def _add_products(sums, p, vectors):
         sums[i] = total
 
 
-@_compiled
+@compiled
 def _exponentials(scores, num_keys, padded):
     """exp(score - highest) in place, 0 up to `padded`; returns their sum."""
     highest = scores[0]
     for i in range(num_keys):
         highest = max(highest, scores[i])
     for i in range(num_keys):
-        scores[i] = _exp(scores[i] - highest)
+        scores[i] = exp(scores[i] - highest)
     for i in range(num_keys, padded):
         scores[i] = _f32(0)
     total = _f32(0)
@@ -194,8 +195,8 @@ def _exponentials(scores, num_keys, padded):
     return total
 
 
-@_compiled
-def _exp(x):
+@compiled
+def exp(x):
     """e^x for x <= 0, in operations that vectorise; within 1e-7 of the value.
 
     x = n ln 2 + r with |r| <= ln(2) / 2, a polynomial for e^r, and n added to the exponent.

@@ -20,6 +20,7 @@ import torch
 from apps.common.errors import CriaError
 from apps.serve.engine.attention import Rows
 from apps.serve.engine.config import TorchConfig
+from apps.serve.engine.draw import draw
 from apps.serve.engine.kernels import CHUNK
 from apps.serve.engine.llama import Llama
 from apps.serve.engine.model_folder import Shape, read_eos_token_ids, read_shape
@@ -34,6 +35,7 @@ from apps.serve.engine.protocol import (
     OverloadedError,
     Request,
     RequestError,
+    SamplingParams,
     Step,
     TokenLogprob,
     check_request,
@@ -123,7 +125,8 @@ class TorchEngine:
         num_spare = max(1, self.kv_tokens // 2 // CHUNK) if config.prefix_cache else 0
         self.cache = self.model.new_cache(config.max_running, context, num_spare)
         self.prefixes = PrefixCache(self.cache) if config.prefix_cache else None
-        self.model.forward(_first_rows(), self.cache)  # compiles, before the first request
+        logits = self.model.forward(_first_rows(), self.cache)
+        draw(logits[0].cpu().numpy(), SamplingParams(), u=0.0)  # all is compiled now
 
     async def submit(self, request: Request, outbox: Outbox) -> None:
         self.check_health()
