@@ -8,6 +8,9 @@ scores of CHUNK keys, the D numbers of an output.
 Shapes: R rows, H query heads, K key heads, D head size, S slots, C key chunks, N width.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
@@ -20,7 +23,21 @@ UNROLL = 8
 """Terms added in one pass over a sum's vector; divides D and CHUNK."""
 
 _f32 = np.float32
-compiled = njit(fastmath={"contract"}, nogil=True, error_model="numpy", cache=True)
+
+
+def _cached(compiler: Callable[..., Any], *args: Any, **settings: Any) -> Callable[..., Any]:
+    """A decorator: compiled code is kept on disk, if any folder that numba tries can be written."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return compiler(*args, **settings, cache=True)(function)
+        except RuntimeError:  # a read-only installation without a home; NUMBA_CACHE_DIR mends it
+            return compiler(*args, **settings)(function)
+
+    return decorate
+
+
+compiled = _cached(njit, fastmath={"contract"}, nogil=True, error_model="numpy")
 """Python that becomes machine code at its first call, and is kept for the next process."""
 
 
@@ -214,7 +231,7 @@ def exp(x):
     return p * _bits_as_float((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
+@_cached(cfunc, types.void(types.voidptr))
 def attend(task):
     """Causal attention of rows after `write`: takes rows from `task` until there are none left.
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numba import njit
+from numba.core.caching import FunctionCache
 from transformers import AutoConfig, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -164,3 +166,13 @@ def test_rows_are_shared_out_among_torchs_threads(tiny_llama, monkeypatch) -> No
         outputs.append(attention(0, qkv.clone()))
     assert torch.equal(*outputs)
     assert team._gomp_parallel() is not None
+
+
+def test_kernels_compile_where_no_folder_can_be_written(monkeypatch) -> None:
+    def add(a, b):
+        return a + b
+
+    monkeypatch.setattr(FunctionCache._impl_class, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator available"):
+        njit(add, cache=True)
+    assert kernels._cached(njit)(add)(2, 3) == 5
