@@ -13,14 +13,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 
+SERVE_FOLDERS = ("serve", "e2e")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, the tests that share the session's Ray, or a browser, stay on one."""
+    """With several workers, the tests that share a Ray, or a browser, stay on one.
+
+    Ray's are two groups, each with a Ray of its own: those that serve take as long as the others.
+    """
     for item in items:
-        for group in ("ray", "browser"):
-            if item.get_closest_marker(group):
-                item.add_marker(pytest.mark.xdist_group(group))
-                break
+        if item.get_closest_marker("ray"):
+            serves = item.path.parent.name in SERVE_FOLDERS
+            item.add_marker(pytest.mark.xdist_group("ray-serve" if serves else "ray"))
+        elif item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from typing import Any, cast
 import tyro
 
 from apps.common import config as configs
+from apps.common import interrupt
 from apps.common.errors import ConfigError, CriaError, InputError
 from apps.common.events import Reporter
 
@@ -55,7 +56,7 @@ def _supervised(prog: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except KeyboardInterrupt:
-        print("Interrupted; run the same command again to go on.", file=sys.stderr)
+        print(interrupt.SENTENCE, file=sys.stderr)
         return 130
     except SystemExit as stop:
         return int(stop.code or 0)

@@ -9,6 +9,7 @@ ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://
 
 import sys
 
+import apps.common.interrupt  # noqa: F401
 from apps.common import cli, runtime
 from apps.common.cli import Command
 from apps.common.events import Reporter

@@ -14,6 +14,7 @@ answers/, judgments/, report.json and report.html.
 import sys
 from collections.abc import Sequence
 
+import apps.common.interrupt  # noqa: F401
 from apps.common.cli import Command, run
 from apps.eval.answering import answer
 from apps.eval.config import (

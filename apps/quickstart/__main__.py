@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+import apps.common.interrupt  # noqa: F401
 from apps.common import cli, runtime, storage
 from apps.common.errors import CriaError
 from apps.common.events import Reporter

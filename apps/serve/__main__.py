@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from tyro.conf import Positional
 
+import apps.common.interrupt  # noqa: F401
 from apps.common import cli, storage
 from apps.common import config as configs
 from apps.common.events import Reporter

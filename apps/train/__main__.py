@@ -2,6 +2,7 @@
 
 import sys
 
+import apps.common.interrupt  # noqa: F401
 from apps.common.cli import Command, run
 from apps.common.events import Reporter
 from apps.train.config import BaseConfig, ExportConfig, RunConfig

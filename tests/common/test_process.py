@@ -3,10 +3,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from apps.common import process
+from apps.common import interrupt, process
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def is_alive(pid: int) -> bool:
@@ -60,3 +63,16 @@ def test_a_child_dies_with_a_killed_parent(tmp_path):
     parent.kill()
     parent.wait()
     assert wait_until(lambda: not is_alive(child_pid))
+
+
+def test_ctrl_c_while_a_command_loads_is_one_line() -> None:
+    slow = "import apps.common.interrupt, time; print('loads', flush=True); time.sleep(60)"
+    command = subprocess.Popen(
+        [sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert command.stdout is not None and command.stdout.readline() == "loads\n"
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=30)
+    assert command.returncode == -signal.SIGINT
+    assert said == f"{interrupt.SENTENCE}\n"

@@ -33,7 +33,7 @@ def start(folder: Path, log: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(what: str, found: Any, demo: subprocess.Popen[bytes], log: Path) -> None:
-    deadline_s = time.monotonic() + 240
+    deadline_s = time.monotonic() + 600
     while not found():
         ended = demo.poll() is not None
         assert not ended and time.monotonic() < deadline_s, f"no {what}\n{log.read_text()[-3000:]}"

@@ -1,0 +1,56 @@
+"""Ctrl-C in every step of `make demo`, one after the other in one folder, then a run to the end."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.test_demo_resume_short import events, start, wait_for
+
+STEPS = (
+    "apps.data sample",
+    "apps.data clean",
+    "apps.train base",
+    "apps.data pack",
+    "apps.train run",
+    "apps.train export",
+    "apps.serve run",
+    "apps.eval answer",
+    "apps.eval judge",
+    "apps.eval report",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ctrl_c_in_any_step_stops_everything_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    for number, step in enumerate(STEPS):
+        log = tmp_path / f"{number}.log"
+        demo = start(tmp_path, log.name)
+        wait_for(step, lambda log=log, step=step: is_begun(step, log), demo, log)
+        time.sleep(0.5)
+        processes = [p for p in psutil.process_iter() if is_of_group(p, demo.pid)]
+        os.killpg(demo.pid, signal.SIGINT)
+        assert demo.wait(90) == 130, log.read_text()[-3000:]
+        _, alive = psutil.wait_procs(processes, timeout=30)
+        assert not alive, f"{step} leaves {[p.cmdline() for p in alive]}"
+    log = tmp_path / "last.log"
+    assert start(tmp_path, log.name).wait(300) == 0, log.read_text()[-3000:]
+    assert any(event["event"] == "demo.done" for event in events(log))
+    for step in STEPS[:5]:  # each was interrupted once, and done once
+        assert sum(is_begun(step, log) for log in tmp_path.glob("*.log")) == 2, step
+
+
+def is_begun(step: str, log: Path) -> bool:
+    return f"$ python -m {step} " in log.read_text()
+
+
+def is_of_group(process: psutil.Process, group: int) -> bool:
+    """The demo and all that it started: none of it leaves the demo's session."""
+    try:
+        return os.getsid(process.pid) == group
+    except ProcessLookupError:
+        return False
