@@ -72,9 +72,10 @@ def human_agreement(held: Sequence[Contest], uri: str) -> dict[str, Any]:
     for contest in held:
         if contest.outcome is None:
             continue
-        verdict = human.get((contest.question_id, *contest.models))
-        if verdict is None and (contest.question_id, *contest.models[::-1]) in human:
-            verdict = -human[contest.question_id, *contest.models[::-1]]
+        a, b = contest.models
+        verdict = human.get((contest.question_id, a, b))
+        if verdict is None and (turned := human.get((contest.question_id, b, a))) is not None:
+            verdict = -turned
         if verdict is not None:
             ours.append((contest.outcome > 0.5) - (contest.outcome < 0.5))
             theirs.append(verdict)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError
@@ -28,7 +29,9 @@ from apps.eval.plan import remaining
 POLL_S = 0.25
 TASK_CPUS = 0.25
 TASK_TRIES = 3
-DeskActor = ray.remote(num_cpus=0, max_concurrency=10_000)(Desk)
+DESK_CALLS = 10_000
+"""most that wait for a place at once"""
+DeskActor: Any = ray.remote(Desk)
 
 
 class _Remote:
@@ -43,7 +46,7 @@ class _Remote:
         async def call(*args: Any) -> Any:
             try:
                 return await method.remote(*args)
-            except ray.exceptions.RayTaskError as error:
+            except RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, CriaError) else error) from None
 
         return call
@@ -92,9 +95,9 @@ def _offline_reply(call: Call) -> Reply:
 def run(job: Job, on_progress: OnProgress) -> Outcome:
     """Makes all calls of a job on the connected Ray."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = DeskActor.options(scheduling_strategy=here).remote(
-        job.limits, job.directory, job.max_usd
-    )
+    desk = DeskActor.options(
+        num_cpus=0, max_concurrency=DESK_CALLS, scheduling_strategy=here
+    ).remote(job.limits, job.directory, job.max_usd)
     for _ in range(job.num_tasks if job.endpoints else 0):
         _warm.remote()
     try:
@@ -128,7 +131,7 @@ def _run_tasks(job: Job, desk: Any, on_progress: OnProgress) -> list[Tally]:
                 holder, calls, tries = running.pop(task)
                 try:
                     tallies.append(_get(task))
-                except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+                except (WorkerCrashedError, NodeDiedError):
                     _get(desk.forget.remote(holder))
                     if tries >= TASK_TRIES:
                         raise
@@ -144,9 +147,9 @@ def _get(reference: Any) -> Any:
     """`ray.get`, with our own errors as themselves."""
     try:
         return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, CriaError) else error) from None
-    except ray.exceptions.ActorDiedError as error:
+    except ActorDiedError as error:
         raise CriaError(
             f"a process that the judging needs died ({error}); run the same command again: what "
             "is stored is not repeated"
