@@ -40,10 +40,7 @@ def belief(result: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         told = f"agreement with people (n={human['n']}, kappa {human['kappa']:.2f})"
         made.append(card(f"{100 * human['agreement']:.0f} %", told))
     flagged = sum(len(row["suspicious"]) for row in figures["models"].values())
-    made.append(card(str(flagged), "answers that seem to address the judge"))
-    if latency := result.get("latency_s"):
-        told = f"median response; 95th percentile {latency['p95']:.1f} s"
-        made.append(card(f"{latency['p50']:.1f} s", told))
+    made.append(card(str(flagged), "suspicious answers, marked below"))
     return f'<h3 style="margin-top:26px">Can this judge be believed?</h3><div class="cards" \
 style="margin-top:10px">{"".join(made)}</div>'
 

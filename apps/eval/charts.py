@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH = 520
-LABEL = 132
+# About the width of a phone's panel, where the text is then of its own size.
+WIDTH = 400
+LABEL = 126
 BAR = 22
 GAP = 13
 
@@ -45,7 +46,7 @@ def bars(
     notes: Mapping[str, str] | None = None,
 ) -> str:
     """Horizontal bars with optional whiskers; `notes` stand after the value."""
-    room = WIDTH - LABEL - 104
+    room = WIDTH - LABEL - (96 if notes else 60)
     body = []
     for row, (name, value) in enumerate(values.items()):
         y = 6 + row * (BAR + GAP)
@@ -109,35 +110,47 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def split_bar(win: int, tie: int, loss: int) -> str:
-    """Win, tie and loss of a pair as one bar; boxes, not SVG, so that its counts never shrink."""
+    """Win, tie and loss of a pair as one bar, with the counts below, where one of 80 shows too."""
     parts = ((win, "win", "wins"), (tie, "tie", "ties"), (loss, "loss", "losses"))
     boxes = "".join(
-        f'<i class="{cls}" style="flex:{count}" title="{count} {name}">{count}</i>'
+        f'<i class="{cls}" style="flex:{count}" title="{count} {name}"></i>'
         for count, cls, name in parts
         if count
     )
-    return f'<div class="split">{boxes}</div>'
+    return f'<div class="split">{boxes}</div><span class="muted">{win} / {tie} / {loss}</span>'
 
 
-def curve(points: Sequence[Mapping[str, float]], y_name: str, title: str, top: float) -> str:
-    """A line over training steps; `points` hold `step` and `y_name`."""
-    height, left, bottom = 230, 54, 30
+def curve(points: Sequence[Mapping[str, float]], title: str, top: float) -> str:
+    """A line over training steps; `points` hold step, value, low and high."""
+    height, left, right, bottom = 230, 40, 24, 30
     steps = [point["step"] for point in points]
     first, span = min(steps), max(1.0, max(steps) - min(steps))
 
-    def place(point: Mapping[str, float]) -> tuple[float, float]:
-        x = left + (WIDTH - left - 60) * (point["step"] - first) / span
-        return x, 12 + (height - bottom - 16) * (1 - point[y_name] / top)
+    def x(step: float) -> float:
+        return left + (WIDTH - left - right) * (step - first) / span
+
+    def y(value: float) -> float:
+        return 12 + (height - bottom - 16) * (1 - value / top)
 
     body = []
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = 12 + (height - bottom - 16) * (1 - share)
-        body.append(f'<path d="M{left} {y:.1f}H{WIDTH - 50}" class="grid"/>')
-        body.append(_text(left - 8, y + 4, f"{share * top:g}", "end", "soft", 12))
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, points))
+    for value in (0.0, 0.25 * top, 0.5 * top, 0.75 * top, top):
+        body.append(f'<path d="M{left} {y(value):.1f}H{WIDTH - right}" class="grid"/>')
+        body.append(_text(left - 8, y(value) + 4, f"{value:g}", "end", "soft", 12))
+    for point in points:
+        body.append(
+            f'<path d="M{x(point["step"]):.1f} {y(point["low"]):.1f}V{y(point["high"]):.1f}" '
+            'stroke="var(--m0)" stroke-width="5" stroke-linecap="round" opacity=".3"/>'
+        )
+    path = " ".join(f"{x(point['step']):.1f},{y(point['value']):.1f}" for point in points)
     body.append(f'<polyline points="{path}" fill="none" stroke="var(--m0)" stroke-width="2.5"/>')
     for point in points:
-        x, y = place(point)
-        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="var(--m0)"/>')
-        body.append(_text(x, height - 8, f"{point['step']:g}", "middle", "soft", 12))
+        place = f'cx="{x(point["step"]):.1f}" cy="{y(point["value"]):.1f}"'
+        body.append(f'<circle {place} r="4.5" fill="var(--m0)"/>')
+    body += [_text(x(step), height - 8, f"{step:g}", "middle", "soft", 12) for step in _few(steps)]
     return _svg(height, body, title)
+
+
+def _few(steps: Sequence[float], num: int = 6) -> list[float]:
+    """The last step and those before it at equal strides: labels that do not collide."""
+    stride = -(-len(steps) // num)
+    return list(steps[::-1][::stride])

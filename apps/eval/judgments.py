@@ -38,8 +38,6 @@ class Judgment:
     """> 0: the first listed model is better; None for protocols with one answer"""
     text: str
     usd: float
-    created: float
-    latency_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +95,6 @@ def _judgment(
         lead=_lead(len(item["models"]), item["order"], scores, parsed.get("verdict")),
         text=record.get("response_text", ""),
         usd=usd,
-        created=record.get("created", 0.0),
-        latency_s=record.get("latency_s"),
     )
 
 

@@ -35,6 +35,7 @@ def render(
         _questions(figures),
         sections.references(figures),
         sections.contamination(figures),
+        sections.cost(figures),
         sections.manifest(figures),
         "</main>",
         f"<footer>Made by Cria, {escape(figures['created'])}. One file: keep it, mail it.</footer>",
@@ -51,31 +52,45 @@ def render(
 
 def render_curve(points: Sequence[Mapping[str, Any]], run: str) -> str:
     """curve.html of `watch`: the score over training steps, with a link to every report."""
-    drawn = [charts.curve(points, "score", "Mean judge score of 10 over training steps", 10.0)]
-    known = [point for point in points if point["accuracy"] is not None]
+    scores = [{**point, "value": point["score"]} for point in points]
+    panels = _curve_panel("Mean score of 10", scores, 10.0)
+    known = [point for point in points if point["accuracy"]]
     if known:
-        percent = [{**point, "percent": 100 * point["accuracy"]} for point in known]
-        drawn.append(charts.curve(percent, "percent", "Held-out accuracy, percent", 100.0))
-    titles = ("Mean score of 10", "Held-out accuracy, %")
-    panels = "".join(
-        f'<div class="panel"><h3>{title}</h3>{chart}</div>'
-        for title, chart in zip(titles, drawn, strict=False)
-    )
-    rows = "".join(
-        f'<tr><td><a href="{escape(point["report"], quote=True)}">step {point["step"]}</a></td>'
-        f"<td class=n>{point['score']:.2f}</td><td class=n>{point['low']:.2f}&ndash;"
-        f"{point['high']:.2f}</td><td class=n>{point['n']}</td></tr>"
-        for point in points
-    )
+        percents = [
+            {
+                "step": point["step"],
+                "value": 100 * point["accuracy"]["rate"],
+                "low": 100 * point["accuracy"]["low"],
+                "high": 100 * point["accuracy"]["high"],
+            }
+            for point in known
+        ]
+        panels += _curve_panel("Held-out accuracy, %", percents, 100.0)
     judge = LABEL if is_offline(points[-1]["judge"]) else points[-1]["judge"]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(run)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<style>{_asset("page.css")}</style></head><body><header class="top"><h1>Training curve'
-        f'</h1><p class="lead">{escape(run)}, judged by {escape(judge)}.</p></header><main>'
-        f'<div class="two">{panels}</div><div class="panel"><table><tr><th>checkpoint</th>'
-        "<th class=n>score</th><th class=n>95 % interval</th><th class=n>n</th></tr>"
-        f"{rows}</table></div></main></body></html>"
+        f'</h1><p class="lead">{escape(run)}, judged by {escape(judge)}. Bars behind the points '
+        f'are 95 % intervals.</p></header><main><div class="two">{panels}</div>'
+        '<div class="panel"><table><tr><th>checkpoint</th><th class=n>score</th>'
+        "<th class=n>judgments</th><th class=n>correct</th></tr>"
+        f"{''.join(map(_curve_row, points))}</table></div></main></body></html>"
+    )
+
+
+def _curve_panel(title: str, points: Sequence[Mapping[str, float]], top: float) -> str:
+    return f'<div class="panel"><h3>{title}</h3>{charts.curve(points, title, top)}</div>'
+
+
+def _curve_row(point: Mapping[str, Any]) -> str:
+    found = point["accuracy"]
+    correct = f"{found['correct']} of {found['total']}" if found else "&ndash;"
+    return (
+        f'<tr><td><a href="{escape(point["report"], quote=True)}">step {point["step"]}</a></td>'
+        f"<td class=n>{point['score']:.2f}<br><span class=muted>{point['low']:.2f}&ndash;"
+        f"{point['high']:.2f}</span></td><td class=n>{point['n']}</td>"
+        f"<td class=n>{correct}</td></tr>"
     )
 
 
@@ -94,8 +109,12 @@ def _header(figures: Mapping[str, Any]) -> str:
             "from wrong only as far as a reference answer does.</div>"
         )
     links = [("#top", "Summary")]
+    if any(model["accuracy"] for model in figures["models"].values()):
+        links.append(("#accuracy", "Accuracy"))
     links += [(f"#{name}", name) for name in figures["protocols"]]
-    links += [("#all-questions", "Questions"), ("#manifest", "Manifest")]
+    links += [("#all-questions", "Questions")]
+    links += [("#cost", "Cost")] if figures["costs"] else []
+    links += [("#manifest", "Manifest")]
     menu = "".join(f'<a href="{href}">{escape(text)}</a>' for href, text in links)
     return (
         '<header class="top" id="top">'

@@ -7,9 +7,11 @@ from typing import Any
 from apps.common import lineage, storage
 from apps.common.events import Reporter
 from apps.eval import journal, page, suspicion
+from apps.eval.agreement import human_agreement
 from apps.eval.answers import Answer, answers_uri, lineage_uri
-from apps.eval.checks import canary_check, human_agreement
+from apps.eval.canaries import canary_check
 from apps.eval.config import ReportConfig
+from apps.eval.costs import costs
 from apps.eval.judging import load_folder
 from apps.eval.judgments import Judgment, contests, load_judgments, require_complete
 from apps.eval.length_control import controlled
@@ -71,11 +73,13 @@ def build(
             **_options(config, mine, answers),
         }
     categories = dict.fromkeys(question.category for question in questions)
+    paid = costs(journal.read_raw(config.dir))
     return {
         "title": config.title,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "is_offline_judge_used": any(is_offline(item.judge) for item in judgments),
-        "usd": sum(record["usd"] for record in journal.read_raw(config.dir)),
+        "usd": sum(row["usd"] for row in paid),
+        "costs": paid,
         "questions": {
             "total": len(questions),
             "per_category": {

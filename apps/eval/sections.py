@@ -64,28 +64,23 @@ def accuracy(figures: Mapping[str, Any], models: Sequence[str]) -> str:
         " %",
         {name: (100 * row["low"], 100 * row["high"]) for name, row in found.items()},
     )
-    categories = list(dict.fromkeys(c for row in found.values() for c in row["per_category"]))
-    head = "".join(f"<th class=n>{escape(category)}</th>" for category in categories)
-    rows = "".join(
-        f"<tr><td>{dot(models, name)}{escape(name)}</td><td class=n>{row['correct']} of "
-        f"{row['total']}</td>{_category_cells(row['per_category'], categories)}</tr>"
-        for name, row in found.items()
-    )
+    head = "".join(f"<th class=n>{dot(models, name)}{escape(name)}</th>" for name in found)
+    rows = [_accuracy_row("all", list(found.values()))]
+    rows += [
+        _accuracy_row(name, [row["per_category"].get(name) for row in found.values()])
+        for name in dict.fromkeys(c for row in found.values() for c in row["per_category"])
+    ]
     return (
         '<h2 id="accuracy">Held-out accuracy</h2><p class="lead">Answers that agree with the '
         "reference as the question demands. No judge is involved; lines are 95 % Wilson "
-        f'intervals.</p><div class="panel">{chart}</div><div class="panel"><table><tr><th></th>'
-        f"<th class=n>correct</th>{head}</tr>{rows}</table></div>"
+        f'intervals.</p><div class="panel">{chart}</div><div class="panel"><table><tr>'
+        f"<th>category</th>{head}</tr>{''.join(rows)}</table></div>"
     )
 
 
-def _category_cells(found: Mapping[str, Any], categories: Sequence[str]) -> str:
-    return "".join(
-        f"<td class=n>{found[c]['correct']} of {found[c]['total']}</td>"
-        if c in found
-        else "<td class=n>&ndash;</td>"
-        for c in categories
-    )
+def _accuracy_row(name: str, counts: Sequence[Mapping[str, Any] | None]) -> str:
+    cells = (f"{c['correct']} of {c['total']}" if c else "&ndash;" for c in counts)
+    return f"<tr><td>{escape(name)}</td>{''.join(f'<td class=n>{c}</td>' for c in cells)}</tr>"
 
 
 def protocol(name: str, figures: Mapping[str, Any], models: Sequence[str]) -> str:
@@ -212,6 +207,32 @@ def contamination(figures: Mapping[str, Any]) -> str:
         f'<h2 id="contamination">Contamination</h2><div class="panel"><p>{escape(told)}</p>{table}'
         "</div>"
     )
+
+
+def cost(figures: Mapping[str, Any]) -> str:
+    """What every judge's calls cost, and how fast they came."""
+    if not figures["costs"]:
+        return ""
+    heads = ("calls", "busiest minute", "median", "95th percentile", "prompt tokens")
+    heads = (*heads, "completion tokens", "US$", "US$ per 1,000 calls")
+    head = "".join(f"<th class=n>{name}</th>" for name in heads)
+    rows = "".join(
+        f"<tr><td class=name>{escape(row['judge'])}</td><td class=n>{row['calls']:,}</td>"
+        f"<td class=n>{row['busiest_minute_calls']:,}</td><td class=n>{_s(row['latency_p50_s'])}"
+        f"</td><td class=n>{_s(row['latency_p95_s'])}</td><td class=n>{row['prompt_tokens']:,}</td>"
+        f"<td class=n>{row['completion_tokens']:,}</td><td class=n>{row['usd']:.2f}</td>"
+        f"<td class=n>{row['usd_per_1000_calls']:.2f}</td></tr>"
+        for row in figures["costs"]
+    )
+    return (
+        '<h2 id="cost">Cost and rate</h2><p class="lead">Every response that came, of all runs '
+        "together: repeats, self-checks, canaries and unreadable ones too.</p>"
+        f'<div class="panel"><table><tr><th>judge</th>{head}</tr>{rows}</table></div>'
+    )
+
+
+def _s(seconds: float | None) -> str:
+    return "&ndash;" if seconds is None else f"{seconds:.1f} s"
 
 
 def manifest(figures: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def matrix(result: Mapping[str, Any], models: Sequence[str]) -> str:
     if not rates or len(rates) < 3:
         return ""
     order = [row["model"] for row in result["ratings"]["models"]]
-    head = "".join(f"<th>{escape(name)}</th>" for name in order)
+    head = "".join(f"<th class=c>{escape(name)}</th>" for name in order)
     rows = "".join(
         f"<tr><td class=name>{dot(models, first)}{escape(first)}</td>"
         + "".join(_heat(rates[first].get(second), 100, " %") for second in order)
@@ -55,7 +55,7 @@ def matrix(result: Mapping[str, Any], models: Sequence[str]) -> str:
     )
     return (
         '<div class="panel"><h3>Win rate of the row against the column</h3>'
-        f"<table><tr><th></th>{head}</tr>{rows}</table></div>"
+        f'<table class="heat"><tr><th></th>{head}</tr>{rows}</table></div>'
     )
 
 
@@ -79,7 +79,7 @@ def categories(result: Mapping[str, Any], models: Sequence[str]) -> str:
         order = [row["model"] for row in result["ratings"]["models"]]
         table = {name: table[name] for name in sorted(table, key=order.index)}
     is_scores = "scores" in result
-    head = "".join(f"<th>{escape(category)}</th>" for category in categories)
+    head = "".join(f"<th class=c>{escape(category)}</th>" for category in categories)
     rows = "".join(
         f"<tr><td class=name>{dot(models, name)}{escape(name)}</td>"
         + "".join(
@@ -97,7 +97,8 @@ def categories(result: Mapping[str, Any], models: Sequence[str]) -> str:
     )
     what = "Mean score" if is_scores else "Share of wins, ties counted half,"
     return (
-        f'<div class="panel"><h3>{what} by category</h3><table><tr><th></th>{head}</tr>{rows}'
+        f'<div class="panel"><h3>{what} by category</h3><table class="heat"><tr><th></th>'
+        f"{head}</tr>{rows}"
         "</table></div>"
     )
 
@@ -132,7 +133,7 @@ def turns(result: Mapping[str, Any], models: Sequence[str]) -> str:
     numbers = sorted({int(turn) for row in found.values() for turn in row})
     if len(numbers) < 2:
         return ""
-    head = "".join(f"<th>turn {number}</th>" for number in numbers)
+    head = "".join(f"<th class=c>turn {number}</th>" for number in numbers)
     rows = "".join(
         f"<tr><td class=name>{dot(models, name)}{escape(name)}</td>"
         + "".join(
@@ -142,7 +143,8 @@ def turns(result: Mapping[str, Any], models: Sequence[str]) -> str:
         for name, row in found.items()
     )
     return (
-        f'<div class="panel"><h3>Mean score by turn</h3><table><tr><th></th>{head}</tr>{rows}'
+        f'<div class="panel"><h3>Mean score by turn</h3><table class="heat"><tr><th></th>'
+        f"{head}</tr>{rows}"
         "</table></div>"
     )
 

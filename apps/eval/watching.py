@@ -147,14 +147,13 @@ def _evaluate(
     figures = storage.read_json(storage.join(folder, "report.json"))
     storage.remove_tree(model)
     scores = figures["protocols"][config.protocol]["scores"][name]
-    accuracy = figures["models"][name]["accuracy"]
     return {
         "step": step,
         "score": scores["mean"],
         "low": scores["low"],
         "high": scores["high"],
         "n": scores["n"],
-        "accuracy": accuracy["rate"] if accuracy else None,
+        "accuracy": figures["models"][name]["accuracy"],
         "judge": config.judge,
         "report": f"step-{step}/report.html",
     }

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from apps.common.events import Reporter
 from apps.eval import journal
 from apps.eval.answers import Answer, answers_uri
 from apps.eval.config import JudgeConfig, ReportConfig
+from apps.eval.costs import busiest_minute
 from apps.eval.judging import _write_plan, questions_uri
+from apps.eval.page import render_curve
 from apps.eval.plan import make_plan
 from apps.eval.questions import Question, dump_questions
 from apps.eval.report import report
@@ -86,6 +89,10 @@ def test_a_report_of_80_questions_5_models_2_orders_is_small_and_self_contained(
     report_json = json.loads((tmp_path / "report.json").read_text())
     counts = report_json["protocols"]["pairwise-swap"]["judgments"]
     assert counts["ok"] == counts["total"] == 80 * 10 * 2
+    (paid,) = report_json["costs"]
+    assert paid["busiest_minute_calls"] == paid["calls"] > 1600, "self-checks and canaries too"
+    assert paid["usd_per_1000_calls"] == pytest.approx(10) and paid["latency_p95_s"] == 1.5
+    assert f">{paid['calls']:,}</td>" in text
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +141,34 @@ def test_the_page_shows_searches_and_does_not_run_what_answers_contain(tmp_path,
 
 
 @pytest.mark.browser
-def test_the_page_fits_a_phone_and_a_dark_room(tmp_path: Path, browser) -> None:
+def test_the_pages_fit_a_phone_and_a_dark_room_without_a_network(tmp_path: Path, browser) -> None:
     page = judged(tmp_path, 6, {"good": "trains ships planes", "poor": "no", "other": "ships"})
+    curve = tmp_path / "curve.html"
+    found = {"correct": 1, "total": 6, "rate": 1 / 6, "low": 0.03, "high": 0.56}
+    point = {"score": 5.5, "low": 5, "high": 6, "n": 6, "accuracy": found, "judge": "offline"}
+    points = [{**point, "step": i, "report": f"step-{i}/report.html"} for i in range(100, 4000, 90)]
+    curve.write_text(render_curve(points, "runs/vicuna"))
     resize(browser, 390, 844, "dark")
-    browser.get(page.as_uri())
-    wide = browser.execute_script("return document.documentElement.scrollWidth")
-    assert wide <= 390
-    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert paper == "rgb(20, 22, 26)"
-    picture = base64.b64decode(browser.get_screenshot_as_base64())
-    (tmp_path / "report.png").write_bytes(picture)
-    assert len(picture) > 10_000
+    for file in (page, curve):
+        browser.get(file.as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(20, 22, 26)"
+        asked = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        assert browser.execute_script(asked) == []
+        assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        picture = base64.b64decode(browser.get_screenshot_as_base64())
+        file.with_suffix(".png").write_bytes(picture)
+        assert len(picture) > 10_000
+    labels = "return [...document.querySelectorAll('svg')].map(chart => [...chart.querySelectorAll("
+    labels += "'text[text-anchor=middle]')].map(label => label.getBoundingClientRect().toJSON()))"
+    for boxes in browser.execute_script(labels):
+        ordered = sorted(boxes, key=lambda box: box["left"])
+        assert len(ordered) > 3
+        assert all(a["right"] < b["left"] for a, b in pairwise(ordered)), "labels do not collide"
+
+
+def test_the_busiest_minute_is_not_diluted_by_waiting() -> None:
+    assert busiest_minute([]) == 0
+    assert busiest_minute([0.0, 59.9, 60.0, 4000.0]) == 2
+    assert busiest_minute([4000.0, 4001.0, 0.0, 4030.0]) == 3

@@ -7,12 +7,14 @@ import pytest
 
 from apps.common.errors import CriaError, InputError
 from apps.eval import suspicion
+from apps.eval.agreement import human_agreement, judge_agreement
 from apps.eval.answers import Answer
-from apps.eval.checks import canary_check, human_agreement
+from apps.eval.bias import bias
+from apps.eval.canaries import canary_check
 from apps.eval.judgments import Contest, Judgment, contests, require_complete
 from apps.eval.length_control import controlled
+from apps.eval.pairs import pair_table, preference
 from apps.eval.plan import BETTER, WORSE
-from apps.eval.scores import bias, judge_agreement, pair_table, preference
 
 
 def judgment(lead: float | None, order: int = 0, question: str = "q", **fields) -> Judgment:
@@ -27,8 +29,6 @@ def judgment(lead: float | None, order: int = 0, question: str = "q", **fields) 
         "scores": None,
         "text": "",
         "usd": 0.0,
-        "created": 0.0,
-        "latency_s": None,
     }
     return Judgment(**{**defaults, "lead": lead, "order": order, "question_id": question, **fields})
 

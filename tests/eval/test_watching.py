@@ -82,12 +82,18 @@ def test_the_curve_links_every_report_and_says_who_judged() -> None:
             "low": 1.0,
             "high": 9.0,
             "n": 20,
-            "accuracy": accuracy,
+            "accuracy": {
+                "rate": share / 20,
+                "low": 0.1,
+                "high": 0.9,
+                "correct": share,
+                "total": 20,
+            },
             "judge": "offline",
             "report": f"step-{step}/report.html",
         }
-        for step, accuracy in ((100, 0.2), (200, 0.7))
+        for step, share in ((100, 4), (200, 14))
     ]
     html = render_curve(points, "runs/<b>x")
     assert html.count("<polyline") == 2 and 'href="step-200/report.html"' in html
-    assert "not GPT-4" in html and "<b>x" not in html
+    assert "not GPT-4" in html and "<b>x" not in html and "14 of 20" in html

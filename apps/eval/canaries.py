@@ -1,15 +1,10 @@
-"""Is the judge itself to be believed? Canaries, drift between runs, and human verdicts."""
+"""Canaries: fixed pairs with a known winner, which show a judge that errs or drifts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
-from apps.common import storage
-from apps.common.errors import InputError
-from apps.eval.judgments import Contest, Judgment, contests
+from apps.eval.judgments import Judgment, contests
 from apps.eval.plan import BETTER, load_canaries
-from apps.eval.statistics import cohen_kappa
 
 # Scores of one judge on the same canary move by about .2 between runs at temperature 0.
 SCORE_DRIFT = 1.0
@@ -63,47 +58,3 @@ def _canary_results(judgments: Sequence[Judgment]) -> dict[tuple[str, str], dict
             lead = scores[True] - scores[False]
             results[key] = {"right": lead > 0, "lead": lead}
     return results
-
-
-def human_agreement(held: Sequence[Contest], uri: str) -> dict[str, Any]:
-    """How often the judge's verdicts equal people's, with ties and among decisions only."""
-    human = _human_verdicts(uri)
-    ours, theirs = [], []
-    for contest in held:
-        if contest.outcome is None:
-            continue
-        a, b = contest.models
-        verdict = human.get((contest.question_id, a, b))
-        if verdict is None and (turned := human.get((contest.question_id, b, a))) is not None:
-            verdict = -turned
-        if verdict is not None:
-            ours.append((contest.outcome > 0.5) - (contest.outcome < 0.5))
-            theirs.append(verdict)
-    if not ours:
-        raise InputError(f"{uri} holds no verdict on any contest of this folder; check the names")
-    decided = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
-    return {
-        "n": len(ours),
-        "agreement": sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(ours),
-        "kappa": cohen_kappa(ours, theirs),
-        "decided_n": len(decided),
-        "decided_agreement": sum(a == b for a, b in decided) / len(decided) if decided else None,
-    }
-
-
-def _human_verdicts(uri: str) -> dict[tuple[str, str, str], int]:
-    """{(question_id, a, b): 1 a is better, 0 tie, -1 b is better}"""
-    found = {}
-    for number, line in enumerate(storage.read_bytes(uri).splitlines(), 1):
-        if not line.strip():
-            continue
-        record: Mapping[str, Any] = orjson.loads(line)
-        try:
-            first, second = record["models"]
-            verdict = {first: 1, second: -1, "tie": 0}[record["winner"]]
-        except (KeyError, ValueError):
-            raise InputError(
-                f"{uri} line {number} is not {{question_id, models: [a, b], winner: a, b or tie}}"
-            ) from None
-        found[str(record["question_id"]), first, second] = verdict
-    return found
