@@ -147,7 +147,8 @@ class ReportConfig:
     length_control: bool = False
     """Also fit the win rates with answer length held equal; raw figures stay beside."""
     reference_set: bool = False
-    """Show the published tables of the Vicuna work next to this run."""
+    """Show the published tables of the Vicuna work next to this run: the blog's, which `replay`
+    recomputes, and the early draft's, which cannot be recomputed from public data."""
     seed: int = 0
     """Seed of the bootstrap."""
     num_resamples: int = 1000

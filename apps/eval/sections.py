@@ -146,6 +146,8 @@ def _ratings(result: Mapping[str, Any], models: Sequence[str]) -> str:
     note = "Bradley-Terry, Elo scale, 95 % intervals from resampled questions."
     if not result["ratings"]["is_connected"]:
         note += " Some model never wins or never loses: one virtual tie a pair keeps this finite."
+    online = ", ".join(f"{escape(row['model'])} {row['elo']:.0f}" for row in rows)
+    note += f" Online Elo, battle by battle: {online}."
     return f'<div class="panel"><h3>Ratings</h3>{chart}<p class="note">{note}</p></div>'
 
 

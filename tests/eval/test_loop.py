@@ -67,6 +67,23 @@ def test_the_offline_judge_prefers_the_right_model(folder: Path, ray_address: st
     assert "not GPT-4" in result["judge_labels"][0]
     assert report["is_offline_judge_used"]
     assert "not GPT-4" in (folder / "report.html").read_text()
+    (parsed,) = (folder / "judgments").glob("parsed-*.jsonl")
+    before = parsed.read_bytes()
+    parsed.unlink()
+    assert evaluate("reparse", str(folder)) == 0
+    assert parsed.read_bytes() == before, "read again from what is stored"
+
+
+def test_a_dry_run_says_what_it_would_cost_and_sends_nothing(folder: Path, serve, capsys) -> None:
+    endpoint = serve(Script())
+    prices = ("--usd-per-million-prompt-tokens", "30", "--usd-per-million-completion-tokens", "60")
+    asked = ("--judge", "judge-4", "--requests-per-min", "10", "--dry-run", *prices)
+    capsys.readouterr()
+    assert evaluate("judge", str(folder), *asked) == 0
+    (told,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert told["event"] == "judge.plan" and told["calls"] > 4, "self-checks and canaries too"
+    assert 0 < told["usd"] < told["usd_at_most"] and told["minutes"] >= told["calls"] / 10
+    assert not endpoint.requests and not (folder / "judgments").exists()
 
 
 def test_questions_cannot_change_under_a_folder(folder: Path, tmp_path: Path, capsys) -> None:
