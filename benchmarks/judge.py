@@ -36,7 +36,8 @@ from apps.eval.calling import Job, Persistence  # noqa: E402
 from apps.eval.calls import Call  # noqa: E402
 from apps.eval.client import openai_endpoint  # noqa: E402
 from apps.eval.config import JudgeConfig  # noqa: E402
-from apps.eval.judging import CALLS_PER_TASK, questions_uri  # noqa: E402
+from apps.eval.folder import questions_uri  # noqa: E402
+from apps.eval.judging import CALLS_PER_TASK  # noqa: E402
 from apps.eval.limits import Limits  # noqa: E402
 from apps.eval.parsing import parse  # noqa: E402
 from apps.eval.plan import make_plan, parse_record  # noqa: E402

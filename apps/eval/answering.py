@@ -21,7 +21,7 @@ from apps.eval.calling import run_all
 from apps.eval.client import CallFailure, Endpoint, complete, connect
 from apps.eval.config import AnswerConfig
 from apps.eval.endpoints import parse_endpoint, parse_named
-from apps.eval.judging import questions_uri
+from apps.eval.folder import questions_uri
 from apps.eval.questions import Question, dump_questions, load_questions, load_references
 
 TEMPERATURES = {

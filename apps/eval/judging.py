@@ -2,67 +2,28 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
-
 from apps.common import config as configs
-from apps.common import lineage, storage
+from apps.common import storage
 from apps.common.errors import ConfigError, CriaError, NotFoundError
 from apps.common.events import Reporter
 from apps.common.runtime import ray_session
 from apps.eval import batch, journal
-from apps.eval.answers import load_all
 from apps.eval.calling import Job, OnProgress, Outcome, Persistence
 from apps.eval.calls import Call
 from apps.eval.client import openai_endpoint
 from apps.eval.config import JudgeConfig, ReparseConfig
+from apps.eval.estimate import Estimate, estimate_calls
+from apps.eval.folder import load_folder, write_plan
 from apps.eval.limits import Limits
+from apps.eval.manifest import write_manifest
 from apps.eval.offline import LABEL, is_offline
 from apps.eval.plan import Plan, make_plan, parse_record, remaining
 from apps.eval.prices import BATCH_DISCOUNT, Price, price_of
-from apps.eval.questions import Question, load_questions
-
-# What a judgment is long on average, as a share of the most it may be: 130 of 1,024 tokens in the
-# 320 public GPT-4 reviews.
-TYPICAL_LENGTH_SHARE = 0.13
-
 
 # One event loop holds this many calls in flight with little to do; a process costs 140 MB.
 CALLS_PER_TASK = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What the calls still to be made will take."""
-
-    calls: int
-    stored: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float | None
-    usd_at_most: float | None
-    minutes: float
-
-
-def questions_uri(directory: str) -> str:
-    return storage.join(directory, "questions.jsonl")
-
-
-def plan_uri(directory: str) -> str:
-    return storage.join(journal.judgments_dir(directory), "plan.jsonl")
-
-
-def load_folder(directory: str) -> tuple[list[Question], dict[str, Any]]:
-    """Questions and answers of an evaluation folder."""
-    if not storage.exists(questions_uri(directory)):
-        raise NotFoundError(
-            f"{directory} is not an evaluation folder: it has no questions.jsonl; make it with "
-            "`python -m apps.eval answer --questions F --model NAME=URL --out DIR`"
-        )
-    questions = load_questions(questions_uri(directory))
-    return questions, load_all(directory, questions)
 
 
 def judge(config: JudgeConfig, reporter: Reporter) -> None:
@@ -76,11 +37,11 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
         return
     _refuse_incomplete(plan)
     configs.write_resolved(config, config.dir, name=f"judge-{config.protocol}.yaml")
-    _write_plan(config, plan)
+    write_plan(config, plan)
     if left:
         _make_calls(config, left, prices, reporter)
     journal.write_parsed(config.dir, parse_record)
-    _write_manifest(config, plan, prices)
+    write_manifest(config, plan, prices)
     counts = count_statuses(config.dir, plan.calls)
     reporter.event("judge.done", judgments=len(plan.calls), **counts)
     if counts["ok"] < len(plan.calls):
@@ -101,42 +62,6 @@ def reparse(config: ReparseConfig, reporter: Reporter) -> None:
         judgments=count,
         **{status: statuses.count(status) for status in sorted(set(statuses))},
         file=journal.parsed_path(config.dir),
-    )
-
-
-def estimate_calls(
-    config: JudgeConfig, calls: Sequence[Call], stored: int, prices: dict[str, Price | None]
-) -> Estimate:
-    prompt = sum(call.prompt_tokens_estimate() for call in calls if not is_offline(call.judge))
-    typical = [int(call.max_tokens * TYPICAL_LENGTH_SHARE) for call in calls]
-    completion = sum(
-        n for n, call in zip(typical, calls, strict=True) if not is_offline(call.judge)
-    )
-    known = all(prices[call.judge] for call in calls)
-    usd = at_most = None
-    if known:
-        usd = at_most = 0.0
-        for call, tokens in zip(calls, typical, strict=True):
-            price = prices[call.judge]
-            assert price is not None
-            usd += price.usd(call.prompt_tokens_estimate(), tokens)
-            at_most += price.usd(call.prompt_tokens_bound(), call.max_tokens)
-    paid = [call for call in calls if not is_offline(call.judge)]
-    # GPT-4-class judges write about 40 tokens a second after half a second.
-    mean_s = 0.5 + (completion / len(paid) / 40 if paid else 0.0)
-    minutes = max(
-        len(paid) * mean_s / config.concurrency / 60,
-        len(paid) / config.requests_per_min,
-        (prompt + completion) / config.tokens_per_min,
-    )
-    return Estimate(
-        calls=len(calls),
-        stored=stored,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        usd=usd,
-        usd_at_most=at_most,
-        minutes=minutes,
     )
 
 
@@ -268,62 +193,3 @@ def _run_job(job: Job, config: JudgeConfig, on_progress: OnProgress) -> Outcome:
         from apps.eval import fanout  # dry runs, batches and `reparse` do without Ray
 
         return fanout.run(job, on_progress)
-
-
-def _write_plan(config: JudgeConfig, plan: Plan) -> None:
-    """Replaces the part of plan.jsonl that these protocol and judges make up."""
-    kept = [
-        record
-        for record in journal.read_lines(plan_uri(config.dir))
-        if record["protocol"] != config.protocol or record["judge"] not in config.judge
-    ]
-    made = [
-        {
-            "slot": call.slot,
-            "protocol": call.protocol,
-            "question_id": call.question_id,
-            "models": list(call.models),
-            "order": call.order,
-            "repeat": call.repeat,
-            "turn": call.turn,
-            "judge": call.judge,
-            "kind": call.kind,
-        }
-        for call in plan.calls
-    ]
-    lines = b"".join(orjson.dumps(record) + b"\n" for record in kept + made)
-    storage.write_atomic(plan_uri(config.dir), lines)
-
-
-def _write_manifest(config: JudgeConfig, plan: Plan, prices: dict[str, Price | None]) -> None:
-    digests = {"questions": storage.digest_file(questions_uri(config.dir))}
-    record = lineage.collect(
-        inputs=digests,
-        config=config,
-        protocol=config.protocol,
-        judges=list(config.judge),
-        judge_snapshots=_snapshots(config.dir, config.protocol),
-        prompts_digest=prompts_digest(plan.calls),
-        prompts="Cria's own, hardened" if config.prompt_file is None else config.prompt_file,
-        without_reference=list(plan.without_reference),
-        prices={name: asdict(price) if price else None for name, price in prices.items()},
-    )
-    name = f"manifest-{config.protocol}.json"
-    storage.write_json(storage.join(journal.judgments_dir(config.dir), name), record)
-
-
-def prompts_digest(calls: Sequence[Call]) -> str:
-    """Of all prompts, in the plan's order."""
-    from apps.eval.calls import digest
-
-    return digest([[call.messages, call.parameters] for call in calls])
-
-
-def _snapshots(directory: str, protocol: str) -> dict[str, list[str]]:
-    """Model names and fingerprints that the endpoint itself reported, per judge."""
-    found: dict[str, set[str]] = {}
-    for record in journal.read_raw(directory):
-        if record["protocol"] == protocol:
-            name = f"{record['endpoint_model']} {record.get('fingerprint') or ''}".strip()
-            found.setdefault(record["judge"], set()).add(name)
-    return {judge: sorted(names) for judge, names in sorted(found.items())}

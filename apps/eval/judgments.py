@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.common.errors import CriaError, NotFoundError
 from apps.eval import journal
-from apps.eval.judging import plan_uri
+from apps.eval.folder import plan_uri
 from apps.eval.plan import parse_record
 
 # Arena-Hard's labels as the strength of the first displayed answer.

@@ -12,7 +12,7 @@ from apps.eval.answers import Answer, answers_uri, lineage_uri
 from apps.eval.canaries import canary_check
 from apps.eval.config import ReportConfig
 from apps.eval.costs import costs
-from apps.eval.judging import load_folder
+from apps.eval.folder import load_folder
 from apps.eval.judgments import Judgment, contests, load_judgments, require_complete
 from apps.eval.length_control import controlled
 from apps.eval.offline import LABEL, is_offline

@@ -14,7 +14,7 @@ from apps.eval import journal
 from apps.eval.answers import Answer, answers_uri
 from apps.eval.config import JudgeConfig, ReportConfig
 from apps.eval.costs import busiest_minute
-from apps.eval.judging import _write_plan, questions_uri
+from apps.eval.folder import questions_uri, write_plan
 from apps.eval.page import render_curve
 from apps.eval.plan import make_plan
 from apps.eval.questions import Question, dump_questions
@@ -52,7 +52,7 @@ def judged(directory: Path, num_questions: int, models: dict[str, str], words: i
         storage.write_atomic(answers_uri(str(directory), name), lines)
     config = JudgeConfig(dir=str(directory), judge=("judge-4",))
     plan = make_plan(config, questions, answers)
-    _write_plan(config, plan)
+    write_plan(config, plan)
     lines = [
         json.dumps(
             call.raw_record(

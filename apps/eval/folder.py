@@ -1,0 +1,57 @@
+"""An evaluation folder: its questions and answers, and the plan of its judgments."""
+
+from typing import Any
+
+import orjson
+
+from apps.common import storage
+from apps.common.errors import NotFoundError
+from apps.eval import journal
+from apps.eval.answers import load_all
+from apps.eval.config import JudgeConfig
+from apps.eval.plan import Plan
+from apps.eval.questions import Question, load_questions
+
+
+def questions_uri(directory: str) -> str:
+    return storage.join(directory, "questions.jsonl")
+
+
+def load_folder(directory: str) -> tuple[list[Question], dict[str, Any]]:
+    """Questions and answers of an evaluation folder."""
+    if not storage.exists(questions_uri(directory)):
+        raise NotFoundError(
+            f"{directory} is not an evaluation folder: it has no questions.jsonl; make it with "
+            "`python -m apps.eval answer --questions F --model NAME=URL --out DIR`"
+        )
+    questions = load_questions(questions_uri(directory))
+    return questions, load_all(directory, questions)
+
+
+def plan_uri(directory: str) -> str:
+    return storage.join(journal.judgments_dir(directory), "plan.jsonl")
+
+
+def write_plan(config: JudgeConfig, plan: Plan) -> None:
+    """Replaces the part of plan.jsonl that these protocol and judges make up."""
+    kept = [
+        record
+        for record in journal.read_lines(plan_uri(config.dir))
+        if record["protocol"] != config.protocol or record["judge"] not in config.judge
+    ]
+    made = [
+        {
+            "slot": call.slot,
+            "protocol": call.protocol,
+            "question_id": call.question_id,
+            "models": list(call.models),
+            "order": call.order,
+            "repeat": call.repeat,
+            "turn": call.turn,
+            "judge": call.judge,
+            "kind": call.kind,
+        }
+        for call in plan.calls
+    ]
+    lines = b"".join(orjson.dumps(record) + b"\n" for record in kept + made)
+    storage.write_atomic(plan_uri(config.dir), lines)
