@@ -107,12 +107,12 @@ def vllm(model: str, work: Workload, threads: int) -> Callable[[], None]:
 
 def ours(model: str, work: Workload, threads: int) -> Callable[[], None]:
     """All requests through one outbox, as a replica submits them."""
-    from apps.serve.engine.config import TorchConfig
+    from apps.serve.engine.config import TorchConfig, create_engine
     from apps.serve.engine.protocol import Outbox, Request, SamplingParams
-    from apps.serve.engine.torch_engine import TorchEngine
 
     loop = asyncio.new_event_loop()
-    engine = TorchEngine(TorchConfig(path=model, num_threads=threads, prefix_cache=False))
+    config = TorchConfig(path=model, num_threads=threads, prefix_cache=False)
+    engine = create_engine(config, mask_factory=None)
     loop.run_until_complete(engine.start())
 
     async def everything() -> None:

@@ -1,5 +1,6 @@
 """Settings of each engine, and the one place that turns settings into an engine."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,6 +84,10 @@ class RemoteConfig:
 def create_engine(config: TorchConfig | VllmConfig, mask_factory: MaskFactory | None) -> Engine:
     """An engine that is not started yet. Only the chosen engine's packages are imported."""
     if isinstance(config, TorchConfig):
+        # Read when torch's OpenMP is loaded. Its threads wait for each other 25 times a step; by
+        # default they spin for milliseconds first, which stalls all of them beside a busy neighbour
+        # (benchmarks/LOG.md, 2026-11-24).
+        os.environ.setdefault("GOMP_SPINCOUNT", "300")
         from apps.serve.engine.torch_engine import TorchEngine
 
         return TorchEngine(config, mask_factory)
