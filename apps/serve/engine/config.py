@@ -18,7 +18,7 @@ class TorchConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: float32 on a CPU, bfloat16 on a GPU."""
     num_threads: int = 1
-    """CPU threads of one forward pass."""
+    """CPU threads of one forward pass; on cores of its own, faster with GOMP_SPINCOUNT=10000."""
     max_running: int = 32
     """Most requests in one batch; each holds a slot of the KV cache."""
     max_waiting: int = 512
