@@ -8,13 +8,13 @@ enter the page as text, never as HTML, there.
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
-from apps.eval import charts, sections
+from apps.eval import sections
 from apps.eval.answers import Answer
 from apps.eval.judgments import Judgment
-from apps.eval.offline import LABEL, is_offline
+from apps.eval.offline import LABEL
+from apps.eval.parts import asset
 from apps.eval.questions import Question, is_correct
 
 
@@ -44,58 +44,10 @@ def render(
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(figures['title'])}</title><style>{_asset('page.css')}</style></head><body>"
+        f"<title>{escape(figures['title'])}</title><style>{asset('page.css')}</style></head><body>"
         f'{"".join(body)}<script type="application/json" id="data">{data}</script>'
-        f"<script>{_asset('page.js')}</script></body></html>"
+        f"<script>{asset('page.js')}</script></body></html>"
     )
-
-
-def render_curve(points: Sequence[Mapping[str, Any]], run: str) -> str:
-    """curve.html of `watch`: the score over training steps, with a link to every report."""
-    scores = [{**point, "value": point["score"]} for point in points]
-    panels = _curve_panel("Mean score of 10", scores, 10.0)
-    known = [point for point in points if point["accuracy"]]
-    if known:
-        percents = [
-            {
-                "step": point["step"],
-                "value": 100 * point["accuracy"]["rate"],
-                "low": 100 * point["accuracy"]["low"],
-                "high": 100 * point["accuracy"]["high"],
-            }
-            for point in known
-        ]
-        panels += _curve_panel("Held-out accuracy, %", percents, 100.0)
-    judge = LABEL if is_offline(points[-1]["judge"]) else points[-1]["judge"]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(run)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<style>{_asset("page.css")}</style></head><body><header class="top"><h1>Training curve'
-        f'</h1><p class="lead">{escape(run)}, judged by {escape(judge)}. Bars behind the points '
-        f'are 95 % intervals.</p></header><main><div class="two">{panels}</div>'
-        '<div class="panel"><table><tr><th>checkpoint</th><th class=n>score</th>'
-        "<th class=n>judgments</th><th class=n>correct</th></tr>"
-        f"{''.join(map(_curve_row, points))}</table></div></main></body></html>"
-    )
-
-
-def _curve_panel(title: str, points: Sequence[Mapping[str, float]], top: float) -> str:
-    return f'<div class="panel"><h3>{title}</h3>{charts.curve(points, title, top)}</div>'
-
-
-def _curve_row(point: Mapping[str, Any]) -> str:
-    found = point["accuracy"]
-    correct = f"{found['correct']} of {found['total']}" if found else "&ndash;"
-    return (
-        f'<tr><td><a href="{escape(point["report"], quote=True)}">step {point["step"]}</a></td>'
-        f"<td class=n>{point['score']:.2f}<br><span class=muted>{point['low']:.2f}&ndash;"
-        f"{point['high']:.2f}</span></td><td class=n>{point['n']}</td>"
-        f"<td class=n>{correct}</td></tr>"
-    )
-
-
-def _asset(name: str) -> str:
-    return files("apps.eval").joinpath(f"data/{name}").read_text(encoding="utf-8")
 
 
 def _header(figures: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""The small pieces that the sections of report.html are made of."""
+"""The small pieces that report.html and curve.html are made of."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 from apps.eval import charts
@@ -20,3 +21,7 @@ def of(row: Mapping[str, Any]) -> str:
 
 def dot(models: Sequence[str], name: str) -> str:
     return f'<span class="dot" style="background:{charts.color(models, name)}"></span>'
+
+
+def asset(name: str) -> str:
+    return files("apps.eval").joinpath(f"data/{name}").read_text(encoding="utf-8")

@@ -29,8 +29,8 @@ from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.common.events import Reporter
 from apps.common.runtime import free_port, ray_session
 from apps.common.schema import CHECKPOINTS_DIR
-from apps.eval import page
 from apps.eval.config import WatchConfig
+from apps.eval.curve import render_curve
 from apps.eval.journal import read_lines
 from apps.eval.questions import load_questions
 
@@ -89,7 +89,7 @@ def _add_point(config: WatchConfig, step: int, env: Environment, reporter: Repor
         return False
     storage.append_line(_curve(config), orjson.dumps(point))
     points = sorted(read_lines(_curve(config)), key=lambda p: p["step"])
-    html = page.render_curve(points, config.run)
+    html = render_curve(points, config.run)
     storage.write_atomic(storage.join(config.out, "curve.html"), html.encode())
     reporter.event("watch.point", **point)
     return True

@@ -14,8 +14,8 @@ from apps.eval import journal
 from apps.eval.answers import Answer, answers_uri
 from apps.eval.config import JudgeConfig, ReportConfig
 from apps.eval.costs import busiest_minute
+from apps.eval.curve import render_curve
 from apps.eval.folder import questions_uri, write_plan
-from apps.eval.page import render_curve
 from apps.eval.plan import make_plan
 from apps.eval.questions import Question, dump_questions
 from apps.eval.report import report

@@ -8,7 +8,7 @@ import pytest
 from apps.common import cli, storage
 from apps.eval.__main__ import COMMANDS
 from apps.eval.config import WatchConfig
-from apps.eval.page import render_curve
+from apps.eval.curve import render_curve
 from apps.eval.watching import committed_steps, is_finished, next_step
 
 
