@@ -24,7 +24,7 @@ import orjson
 import yaml
 
 from apps.common import config as configs
-from apps.common import storage
+from apps.common import process, storage
 from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.common.events import Reporter
 from apps.common.runtime import free_port, ray_session
@@ -189,18 +189,12 @@ def _served(
     storage.write_atomic(file, yaml.safe_dump(settings).encode())
     port = free_port()
     command = [sys.executable, "-m", "apps.serve", "run", file, "--port", str(port)]
-    with open(os.path.join(os.path.dirname(file), "serve.log"), "wb") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            _await_ready(server, f"http://127.0.0.1:{port}/ready", log.name)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.terminate()
-            try:
-                server.wait(60)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+    with (
+        open(os.path.join(os.path.dirname(file), "serve.log"), "wb") as log,
+        process.child(command, env, log) as server,
+    ):
+        _await_ready(server, f"http://127.0.0.1:{port}/ready", log.name)
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 def _await_ready(server: subprocess.Popen[bytes], url: str, log: str) -> None:

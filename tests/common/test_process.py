@@ -65,6 +65,28 @@ def test_a_child_dies_with_a_killed_parent(tmp_path):
     assert wait_until(lambda: not is_alive(child_pid))
 
 
+def test_ctrl_c_during_the_fork_is_not_lost(tmp_path):
+    """Python drops what is raised inside the hooks that it runs around a fork."""
+    code = (
+        "import os, signal, sys; from apps.common import process\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "start = process.subprocess.Popen\n"
+        "def noted(*args, **settings):\n"
+        "    started = start(*args, **settings)\n"
+        "    open(sys.argv[1], 'w').write(str(started.pid))\n"
+        "    return started\n"
+        "process.subprocess.Popen = noted\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "with process.child(sleep, os.environ): print('lost')"
+    )
+    pid_file = tmp_path / "pid"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(pid_file)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "" and done.returncode == -signal.SIGINT
+    assert not is_alive(int(pid_file.read_text()))
+
+
 def test_ctrl_c_while_a_command_loads_is_one_line() -> None:
     slow = "import apps.common.interrupt, time; print('loads', flush=True); time.sleep(60)"
     command = subprocess.Popen(

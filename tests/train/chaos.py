@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from apps.common import config as configs
+from apps.common.schema import CHECKPOINTS_DIR
+from apps.common.storage import COMMIT_NAME
 from apps.train import checkpoint
 from apps.train.config import CheckpointConfig, RunConfig
 from apps.train.export import read_weights
@@ -119,6 +121,11 @@ def name_of(process: psutil.Process) -> str:
 
 def curve(config: RunConfig) -> list[tuple]:
     return [tuple(record[name] for name in CURVE) for record in read_metrics(config.out)]
+
+
+def committed_steps(config: RunConfig) -> list[int]:
+    found = (Path(config.out) / CHECKPOINTS_DIR).glob(f"step-*/{COMMIT_NAME}")
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
 
 def weights(config: RunConfig) -> dict[str, torch.Tensor]:
