@@ -7,6 +7,7 @@ from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -38,7 +39,10 @@ class Browser:
         self.driver.quit()
 
     def find(self, selector: str) -> WebElement | None:
-        return next(iter(self.driver.find_elements(By.CSS_SELECTOR, selector)), None)
+        return next(iter(self.all(selector)), None)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def wait_for(self, selector: str) -> WebElement:
         return self._wait.until(lambda _: self.find(selector))
@@ -58,6 +62,13 @@ class Browser:
     def click(self, selector: str) -> None:
         self._wait.until(lambda _: (e := self.find(selector)) and e.is_enabled())
         self.find(selector).click()
+
+    def set_number(self, label: str, value: float) -> None:
+        """Types a value into the number box of the slider with that label."""
+        selector = f'input[aria-label="number input for {label}"]'
+        self._wait.until(lambda _: (e := self.find(selector)) and e.is_displayed())
+        self.find(selector).send_keys(Keys.CONTROL, "a")
+        self.find(selector).send_keys(f"{value}{Keys.TAB}")
 
     def watch_length(self, selector: str, until: int) -> list[int]:
         """Lengths of an element's text, as it grows, until it stands still above `until`."""

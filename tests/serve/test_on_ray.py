@@ -30,6 +30,7 @@ QUESTION = [{"role": "user", "content": "Tell me something"}]
 
 
 def write_model(folder: Path, seed: int) -> str:
+    """A model whose likeliest token is never the end of turn: greedy answers are always long."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -40,7 +41,9 @@ def write_model(folder: Path, seed: int) -> str:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,
         eos_token_id=1, bos_token_id=None, initializer_range=0.2,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    model.lm_head.weight.data[config.eos_token_id] = 0
+    model.save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1]}))
     return str(folder)
 
@@ -178,17 +181,49 @@ def test_the_service_is_ready_and_says_what_it_runs(running: Service) -> None:
 
 
 @pytest.mark.browser
-def test_a_person_asks_on_the_page_and_sees_the_streamed_answer(running: Service) -> None:
+def test_a_person_asks_regenerates_edits_and_stops_on_the_page(running: Service) -> None:
     from tests.serve.browser import Browser
+
+    def answered() -> str:
+        lengths = browser.watch_length("#chat .bot.message", until=20)
+        assert len(set(lengths)) > 2, "the answer did not grow while it came"
+        return browser.wait_for("#chat .bot.message").text
+
+    def generated() -> float:
+        return running.metric("cria_engine_generated_tokens_total", "two")
 
     with contextlib.closing(Browser()) as browser:
         browser.open(f"{running.url}/ui/")
         browser.wait_until(lambda: browser.value("#model input") == "two")
+        browser.click(".tabitem button.label-wrap")
+        browser.set_number("Temperature", 0)
         browser.type("#ask textarea", "What is new?\n")
-        question = browser.wait_for("#chat .user.message")
-        assert "What is new?" in question.text
-        lengths = browser.watch_length("#chat .bot.message", until=20)
-        assert len(set(lengths)) > 2, "the answer did not grow while it came"
+        assert "What is new?" in browser.wait_for("#chat .user.message").text
+        first = answered()
+
+        before = generated()
+        browser.click("#chat button[aria-label=Retry]")
+        browser.wait_until(lambda: generated() > before)
+        assert answered() == first
+
+        browser.click("#chat button[aria-label=Edit]")
+        browser.type("#chat .user.message textarea", " And old?")
+        browser.click("#chat button[aria-label=Submit]")
+        browser.wait_until(
+            lambda: "What is new? And old?" in browser.wait_for("#chat .user.message").text
+        )
+        assert answered() != first
+        assert len(browser.all("#chat .message-row")) == 2
+
+        browser.set_number("Longest answer", CONTEXT)
+        before = generated()
+        browser.click("#chat button[aria-label=Retry]")
+        browser.wait_until(lambda: generated() > before)
+        browser.click("#ask button.stop-button")
+        browser.wait_for("#ask button.submit-button")
+        browser.wait_until(lambda: running.metric("cria_engine_running_requests", "two") == 0)
+        assert generated() - before < CONTEXT - 200, "the answer came to its end"
+        assert browser.wait_for("#chat .bot.message").text
         assert not browser.errors()
 
 
