@@ -25,7 +25,7 @@ import psutil
 from markdown_it import MarkdownIt
 
 from apps.common import config as configs
-from apps.data import cleaning, html, source
+from apps.data import cleaning, html, markup, source
 from apps.data.config import Rules, none, strict, vicuna
 from benchmarks import corpus, peers
 
@@ -142,7 +142,7 @@ def converters(scratch: Path, count: int) -> dict[str, Any]:
     raw.write_bytes(orjson.dumps(users))
     changed = next(iter(_peers(raw, scratch, only_fastchat=True)))[1]
     same = sum(a == b for a, b in zip(users, changed, strict=True)) / len(users)
-    ours = sum(not html.is_html(text, by_assistant=False) for text in users) / len(users)
+    ours = sum(not markup.is_html(text, by_assistant=False) for text in users) / len(users)
     return {"MB": size, "converters": found, "users_unchanged": {"ours": ours, "FastChat": same}}
 
 

@@ -27,9 +27,8 @@ NUM_BANDS = 32
 """Bands of 4: two conversations of similarity .8 meet with probability 1 - 5e-8, of .5 with .87."""
 _BANDS = [f"band_{i:02d}" for i in range(NUM_BANDS)]
 _SEED = 42
-_PAIRS_AT_ONCE = 1 << 16
-_MAX_GROUP_PAIRS = 50
-"""In a band's bucket every row is compared with its 50 longest ones."""
+_MAX_COMPARED = 50
+"""Of the rows that share a band's value, a row is compared with the 50 best that stay."""
 
 
 def schema_of(*, with_signature: bool) -> pa.Schema:
@@ -115,16 +114,15 @@ class _Keys:
         counts = np.concatenate([np.diff(part.offsets.to_numpy()) for part in parts])
         return values, counts.astype(np.int64)
 
-    def signatures(self, rows: np.ndarray, starts: np.ndarray) -> dict[int, np.ndarray]:
-        """Of some rows only."""
-        found: dict[int, np.ndarray] = {}
+    def signatures(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """[rows, permutations] of some rows only."""
+        found = np.empty((len(rows), NUM_PERMUTATIONS), dtype="<u2")
         for i, folder in enumerate(self._folders):
-            own = rows[(rows >= starts[i]) & (rows < starts[i + 1])]
+            own = np.flatnonzero((rows >= starts[i]) & (rows < starts[i + 1]))
             if len(own):
-                column = self._read(folder, "signature")
-                for row in own.tolist():
-                    raw = column[row - int(starts[i])].as_py()
-                    found[row] = np.frombuffer(raw, dtype="<u2")
+                column = self._read(folder, "signature").take(pa.array(rows[own] - starts[i]))
+                raw = b"".join(column.to_pylist())
+                found[own] = np.frombuffer(raw, dtype="<u2").reshape(len(own), -1)
         return found
 
     def _read(self, folder: str, name: str) -> pa.Array:
@@ -145,11 +143,11 @@ def decide(args: Json, folder: str) -> Json:
     for rule, pairs in _rules(table, rules, losers, starts):
         losers.drop(rule, *pairs)
     messages, num_bytes = table.numbers("messages"), table.numbers("bytes")
-    ids = _Ids(units, starts)
+    ids = _ids({winner for _, winner in losers.found.values()}, units, starts)
     rows, totals = [], {}
     for row in sorted(losers.found):
         rule, winner = losers.found[row]
-        unit = int(np.searchsorted(starts, row, side="right")) - 1
+        unit = _unit_of(row, starts)
         place = {"folder": units[unit]["folder"], "row": row - int(starts[unit])}
         rows.append({**place, "rule": rule, "detail": ids[winner]})
         total = totals.setdefault(rule, {"records": 0, "messages": 0, "bytes": 0})
@@ -171,20 +169,21 @@ _LOSERS = pa.schema(
 )
 
 
-class _Ids:
-    """Ids of single rows; the folder read last is kept."""
+def _unit_of(row: int, starts: np.ndarray) -> int:
+    return int(np.searchsorted(starts, row, side="right")) - 1
 
-    def __init__(self, units: list[Json], starts: np.ndarray) -> None:
-        self._units = units
-        self._starts = starts
-        self._held: tuple[int, list[str]] = (-1, [])
 
-    def __getitem__(self, row: int) -> str:
-        unit = int(np.searchsorted(self._starts, row, side="right")) - 1
-        if self._held[0] != unit:
-            uri = storage.join(self._units[unit]["folder"], "keys.parquet")
-            self._held = (unit, tables.read(uri, ["id"])["id"].to_pylist())
-        return self._held[1][row - int(self._starts[unit])]
+def _ids(rows: set[int], units: list[Json], starts: np.ndarray) -> dict[int, str]:
+    """Ids of some rows; each unit's are read once."""
+    found: dict[int, str] = {}
+    held, ids = -1, pa.array([], pa.string())
+    for row in sorted(rows):
+        unit = _unit_of(row, starts)
+        if unit != held:
+            uri = storage.join(units[unit]["folder"], "keys.parquet")
+            held, ids = unit, tables.read(uri, ["id"])["id"].combine_chunks()
+        found[row] = ids[row - int(starts[unit])].as_py()
+    return found
 
 
 class _Losers:
@@ -251,38 +250,47 @@ def _continued(values: np.ndarray, counts: np.ndarray, full: np.ndarray, losers:
 
 
 def _near(table: _Keys, threshold: float, losers: _Losers, starts: np.ndarray) -> Pairs:
-    """Rows similar to a better one that stays; pairs come from shared bands and are verified."""
-    candidates = _candidates(table, losers)
-    order = np.lexsort((losers.rank[candidates[:, 0]], losers.rank[candidates[:, 1]]))
-    signatures = table.signatures(np.unique(candidates), starts)
-    gone: dict[int, int] = {}
-    for first in range(0, len(order), _PAIRS_AT_ONCE):
-        for winner, loser in candidates[order[first : first + _PAIRS_AT_ONCE]].tolist():
-            if loser in gone or winner in gone:
-                continue
-            if (signatures[loser] == signatures[winner]).mean() >= threshold:
-                gone[loser] = winner
-    rows = np.array(sorted(gone), dtype=np.int64)
-    return rows, np.array([gone[row] for row in rows.tolist()], dtype=np.int64)
+    """Rows similar to a better one that stays.
+
+    The best rows come first. A row meets those that share a band with it and stay so far, and goes
+    when its signature is similar enough to one of theirs; so nothing is held for what is gone.
+    """
+    rows, buckets = _buckets(table, losers)
+    signatures = table.signatures(rows, starts)
+    staying: dict[int, list[int]] = {}
+    found: list[tuple[int, int]] = []
+    for i in range(len(rows)):
+        own = [bucket for bucket in buckets[:, i].tolist() if bucket >= 0]
+        met = sorted({other for bucket in own for other in staying.get(bucket, ())})
+        same = (signatures[met] == signatures[i]).mean(axis=1) >= threshold
+        if same.any():
+            found.append((i, met[int(same.argmax())]))
+            continue
+        for bucket in own:
+            others = staying.setdefault(bucket, [])
+            if len(others) < _MAX_COMPARED:
+                others.append(i)
+    pairs = rows[np.array(found, dtype=np.int64).reshape(-1, 2)]
+    return pairs[:, 0], pairs[:, 1]
 
 
-def _candidates(table: _Keys, losers: _Losers) -> np.ndarray:
-    """Distinct (better, worse) pairs that share a band; one band is held at a time."""
-    num_rows = len(losers.rank)
-    pairs = np.zeros(0, dtype=np.int64)
-    for name in _BANDS:
-        key = table.numbers(name)
-        rows = np.flatnonzero(losers.alive)
-        rows = rows[np.lexsort((losers.rank[rows], key[rows]))]
-        edges = np.flatnonzero(key[rows[1:]] != key[rows[:-1]]) + 1
-        bounds = np.concatenate(([0], edges, [len(rows)]))
-        found = [pairs]
-        for i in np.flatnonzero(np.diff(bounds) > 1).tolist():
-            group = rows[bounds[i] : bounds[i + 1]]
-            for j in range(min(len(group) - 1, _MAX_GROUP_PAIRS)):
-                found.append(group[j] * num_rows + group[j + 1 :])
-        pairs = np.unique(np.concatenate(found))
-    return np.stack([pairs // num_rows, pairs % num_rows], axis=1) if len(pairs) else _NO_PAIRS
+def _buckets(table: _Keys, losers: _Losers) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that share a band with another, best first, and [bands, rows]: the bucket, -1 for none.
 
-
-_NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
+    One band is read at a time.
+    """
+    rows = np.flatnonzero(losers.alive)
+    rows = rows[np.argsort(losers.rank[rows])]
+    buckets = np.full((NUM_BANDS, len(rows)), -1, dtype=np.int32)
+    num_buckets = 0
+    for band, name in enumerate(_BANDS):
+        key = table.numbers(name)[rows]
+        order = np.argsort(key, kind="stable")
+        is_first = np.ones(len(rows), dtype=bool)
+        is_first[1:] = key[order[1:]] != key[order[:-1]]
+        is_alone = is_first & np.append(is_first[1:], True)
+        numbers = num_buckets + np.cumsum(is_first & ~is_alone) - 1
+        buckets[band, order] = np.where(is_alone, -1, numbers)
+        num_buckets += int((is_first & ~is_alone).sum())
+    shared = (buckets >= 0).any(axis=0)
+    return rows[shared], buckets[:, shared]

@@ -8,7 +8,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from apps.common import storage
-from apps.data import html, jsonspans
+from apps.data import html, jsonspans, markup
 from apps.data.jsonspans import Layout
 
 MAX_QUARANTINED_BYTES = 1 << 20
@@ -190,13 +190,13 @@ def convert(record: Record) -> dict[str, int]:
     counts: dict[str, int] = {}
     for turn in record.turns:
         by_assistant = turn.role == "assistant"
-        is_html = turn.role != "system" and html.is_html(turn.text, by_assistant=by_assistant)
+        is_html = turn.role != "system" and markup.is_html(turn.text, by_assistant=by_assistant)
         if is_html:
             try:
                 turn.text = html.to_markdown(turn.text)
-            except html.HtmlRefused as error:
+            except markup.HtmlRefused as error:
                 raise Unreadable(error.reason, len(record.turns)) from error
-        elif len(turn.text) > html.MAX_BYTES:
+        elif len(turn.text) > markup.MAX_BYTES:
             raise Unreadable("message-too-long", len(record.turns))
         name = f"{turn.role}_{'html' if is_html else 'plain'}"
         counts[name] = counts.get(name, 0) + 1

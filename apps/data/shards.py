@@ -17,11 +17,11 @@ Gone = dict[str, dict[int, tuple[str, str]]]
 
 def kept_units(out: str, decided: Json, shard_bytes: int) -> list[Unit]:
     """Shards cut where the text of the rows that stay has reached `shard_bytes`."""
-    gone = _gone(decided["uri"])
+    gone = _gone_rows(decided["uri"])
     shards: list[list[Piece]] = []
     size = 0
     for folder in decided["folders"]:
-        losers = gone.get(folder, {})
+        losers = gone.get(folder, set())
         chars = tables.read(storage.join(folder, "keys.parquet"), ["chars"])["chars"].to_pylist()
         for row, amount in enumerate(chars):
             if not shards or (size >= shard_bytes and row not in losers):
@@ -81,7 +81,7 @@ def write(args: Json, folder: str) -> Json:
 
 
 def _write_kept(args: Json, uri: str) -> Json:
-    gone = _gone(args["duplicates"])
+    gone = _gone(args["duplicates"], {folder for folder, _, _ in args["pieces"]})
     stay = (
         table.filter(pa.array([row not in gone.get(folder, {}) for row in rows]))
         for folder, rows, table in _rows(args["pieces"])
@@ -121,10 +121,19 @@ def _losers(pieces: list[Piece], gone: Gone) -> Iterator[pa.Table]:
             yield pa.Table.from_pylist(dropped, schema=schema.DROPPED)
 
 
-def _gone(uri: str) -> Gone:
+def _gone(uri: str, folders: set[str]) -> Gone:
     found: Gone = {}
     for table in tables.batches(uri):
         for loser in table.to_pylist():
-            rows = found.setdefault(loser["folder"], {})
-            rows[loser["row"]] = (loser["rule"], loser["detail"])
+            if loser["folder"] in folders:
+                rows = found.setdefault(loser["folder"], {})
+                rows[loser["row"]] = (loser["rule"], loser["detail"])
+    return found
+
+
+def _gone_rows(uri: str) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for table in tables.batches(uri, ["folder", "row"]):
+        for loser in table.to_pylist():
+            found.setdefault(loser["folder"], set()).add(loser["row"])
     return found

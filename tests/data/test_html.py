@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.data.html import HtmlRefused, is_html, to_markdown
+from apps.data.html import to_markdown
+from apps.data.markup import HtmlRefused, is_html
 from benchmarks import corpus
 
 
@@ -46,13 +47,45 @@ CASES = {
         "<ol><li><p>a</p><pre><code>x\n\ny</code></pre></li></ol>",
         "1. a\n\n   ```\n   x\n\n   y\n   ```",
     ),
-    "task list": ('<ul><li><input type="checkbox" checked> a</li></ul>', "- [x]  a"),
+    "task list": ('<ul><li><input type="checkbox" checked> a</li></ul>', "- [x] a"),
     "quote": ("<blockquote><p>a</p><p>b</p></blockquote>", "> a\n>\n> b"),
     "counter": ("<div>1 / 2</div><p>a</p>", "a"),
     "no counter": ("<p>3 / 4 of people agree</p>", "3 / 4 of people agree"),
     "word count": ("<p>a</p><p>Copy12 chars / 3 words</p>", "a"),
     "button": ("<p>a</p><button>Copy code</button><svg><path/></svg>", "a"),
     "mathjax": ('<p><script type="math/tex">x_1</script></p>', "$x_1$"),
+    "mathjax without its script": ('<p><span class="MathJax">x+1</span></p>', "x+1"),
+    "mathjax 3": (
+        '<p><mjx-container display="true"><mjx-math><mjx-mi></mjx-mi></mjx-math>'
+        "<mjx-assistive-mml><math><mi>x</mi></math></mjx-assistive-mml></mjx-container></p>",
+        "x",
+    ),
+    "mathjax 4": ('<p><mjx-container><mjx-math data-latex="x_1"/></mjx-container></p>', "$x_1$"),
+    "bard's formula": ('<p>a <span class="math-inline" data-math="x_1">x1</span></p>', "a $x_1$"),
+    "mathml": ('<p><math alttext="x_1"><mi>x</mi></math></p>', "$x_1$"),
+    "powers": ("<p>x<sup>2</sup> and H<sub>2</sub>O</p>", "x<sup>2</sup> and H<sub>2</sub>O"),
+    "citation": ('<p>a<sup>[<a href="u">1</a>]</sup></p>', "a[[1](u)]"),
+    "emphasis around blocks": ("<p>0</p><b><p>a</p><p>b</p></b>", "0\n\n**a**\n\n**b**"),
+    "blocks in a cell": (
+        "<table><tr><th>a</th></tr><tr><td><p>x</p><p>y<br>z</p></td></tr></table>",
+        "| a |\n| --- |\n| x y z |",
+    ),
+    "table in a table": (
+        "<table><tr><td>a<table><tr><td>i</td></tr></table></td><td>b</td></tr></table>",
+        "| a i | b |\n| --- | --- |",
+    ),
+    "caption": ("<table><caption>C</caption><tr><th>a</th></tr></table>", "C\n\n| a |\n| --- |"),
+    "several codes in one block": ("<pre><code>a</code><code>b</code></pre>", "```\na\nb\n```"),
+    "text around code": ("<pre>let <code>x</code> = 1</pre>", "```\nlet x = 1\n```"),
+    "a div a line": ("<pre><code><div>a</div><div>b</div></code></pre>", "```\na\nb\n```"),
+    "br in a code span": ("<p><code>a<br>b</code></p>", "`a b`"),
+    "text outside of items": ("<ul>a<li>b</li><p>c</p></ul>", "a\n- b\nc"),
+    "numbers that Markdown has not": ('<ol start="-3"><li>a</li></ol>', "1. a"),
+    "for screen readers only": ('<h5 class="sr-only">You said:</h5><p>a</p>', "a"),
+    "a rounded box that is no code": (
+        '<div class="rounded-md"><p>a</p><code class="hljs">b</code></div>',
+        "a\n\n```\nb\n```",
+    ),
     "katex without tex": (
         '<p><span class="katex"><span class="katex-html">x</span></span></p>',
         "x",
