@@ -21,6 +21,7 @@ import tokenizers
 
 from apps.common import jinja
 from apps.common.errors import TemplateError
+from apps.common.token_edges import TokenEdges, speller
 from apps.common.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
@@ -71,13 +72,13 @@ class Encoded:
     `seam_token`: a token holds both assistant text and text around it, so that the prompt at
     serving time would not be a prefix of these ids.
     """
-    encoding: tokenizers.Encoding | None = field(default=None, repr=False, compare=False)
+    edges: TokenEdges | tokenizers.Encoding | None = field(default=None, repr=False, compare=False)
 
     def num_tokens_of(self, prefix: str) -> int | None:
         """Tokens of a prefix of the text; None when it is none, or a token straddles its end."""
-        if self.encoding is None or not self.text.startswith(prefix):
+        if self.edges is None or not self.text.startswith(prefix):
             return None
-        num_tokens, is_seam = _token_edge(self.encoding, len(self.ids), len(prefix))
+        num_tokens, is_seam = _token_edge(self.edges, len(self.ids), len(prefix))
         return None if is_seam else num_tokens
 
 
@@ -178,10 +179,10 @@ class ChatTemplate:
             raise TemplateError(_no_markers(self.name))
         rendered = [self._try_render(messages) for messages in conversations]
         texts = [r.text if r is not None else "" for r, _ in rendered]
-        encodings = backend.encode_batch(texts, add_special_tokens=False)
+        encoded = speller(backend).encode_batch(texts)
         return [
-            _REFUSED if r is None else _masked(r, encoding, fault)
-            for (r, fault), encoding in zip(rendered, encodings, strict=True)
+            _REFUSED if r is None else _masked(r, ids, edges, fault)
+            for (r, fault), (ids, edges) in zip(rendered, encoded, strict=True)
         ]
 
     def _try_render(self, messages: Messages) -> tuple[Rendered | None, str | None]:
@@ -245,20 +246,28 @@ def _as_mapping(message: Message | Mapping[str, Any]) -> dict[str, Any]:
     return dict(message)
 
 
-def _masked(rendered: Rendered, encoding: tokenizers.Encoding, fault: str | None) -> Encoded:
-    ids = np.array(encoding.ids, np.int32)
+def _masked(
+    rendered: Rendered,
+    ids: npt.NDArray[np.int32],
+    edges: TokenEdges | tokenizers.Encoding,
+    fault: str | None,
+) -> Encoded:
     mask = np.zeros(len(ids), np.bool_)
     for start, end in rendered.spans:
-        first, seam_before = _token_edge(encoding, len(ids), start)
-        stop, seam_after = _token_edge(encoding, len(ids), end)
+        first, seam_before = _token_edge(edges, len(ids), start)
+        stop, seam_after = _token_edge(edges, len(ids), end)
         mask[first:stop] = True
         if seam_before or seam_after:
             fault = fault or "seam_token"
-    return Encoded(ids, mask, rendered.text, fault, encoding)
+    return Encoded(ids, mask, rendered.text, fault, edges)
 
 
-def _token_edge(encoding: tokenizers.Encoding, num_tokens: int, char: int) -> tuple[int, bool]:
+def _token_edge(
+    encoding: TokenEdges | tokenizers.Encoding, num_tokens: int, char: int
+) -> tuple[int, bool]:
     """Index of the first token that begins at or after `char`, and whether one straddles it."""
+    if isinstance(encoding, TokenEdges):
+        return encoding.at(char)
     token = encoding.char_to_token(char)
     if token is not None:
         begin = _chars(encoding, token)[0]
