@@ -138,6 +138,11 @@ class Checkpoints:
     def is_writing(self) -> bool:
         return self._writing is not None and self._writing.is_alive()
 
+    @property
+    def has_failed(self) -> bool:
+        """Did the last write fail? `wait` and `save` raise with what."""
+        return self._error is not None
+
     def save(self, state: dict[str, Any], commit: dict[str, Any]) -> float:
         """Copy the state and write it in the background; returns the seconds of the stall."""
         started_s = time.monotonic()

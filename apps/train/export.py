@@ -238,13 +238,13 @@ def _publish(folder: str, out: str) -> None:
 
 
 def _push(folder: str, repo_id: str) -> None:
+    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         HfApi().create_repo(repo_id, exist_ok=True, private=True)
         HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (httpx.HTTPError, OSError, ValueError) as error:
         raise InputError(
             f"Pushing to {repo_id} failed ({' '.join(str(error).split())[:200]}); check the name, "
             "the network and `hf auth login`. The folder itself was written."

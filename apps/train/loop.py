@@ -60,6 +60,7 @@ class Progress:
     tokens: int = 0
     supervised_tokens: int = 0
     seconds: float = 0.0
+    """of the loop over all attempts: steps (those taken twice too), validation, checkpoints"""
     recent_losses: list[float] = field(default_factory=list)
     """for the spike rule, so that a resumed run judges like an undisturbed one"""
 
@@ -84,6 +85,7 @@ class Loop:
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self._recent = deque(self.progress.recent_losses, maxlen=SPIKE_WINDOW)
         self._clock = CheckpointClock(self.config, self.progress.step)
+        self._counted_s = time.monotonic()
 
     def run(self) -> None:
         """Train from the current step to the last one."""
@@ -111,10 +113,11 @@ class Loop:
         progress.step += 1
         progress.tokens += int(tokens)
         progress.supervised_tokens += supervised
-        step_s = time.monotonic() - started_s
-        progress.seconds += step_s
+        ended_s = time.monotonic()
+        progress.seconds += ended_s - self._counted_s
+        self._counted_s = ended_s
         val_loss = self._validate() if self._is_validation(progress.step) else None
-        self._record(loss, rate, norm, step_s, tokens, squared, supervised, val_loss)
+        self._record(loss, rate, norm, ended_s - started_s, tokens, squared, supervised, val_loss)
         is_preempted = bool(wants_poll) and self.hooks.preempted()
         if self.checkpoints is not None and (wants_checkpoint or is_preempted):
             self._save()
@@ -123,10 +126,10 @@ class Loop:
 
     def _wishes(self, step: int) -> torch.Tensor:
         """[checkpoint, look for a preemption notice] after this step, 0 or 1 each."""
-        now_s = time.monotonic()
-        can_save = self.checkpoints is not None
-        is_writing = self.checkpoints is not None and self.checkpoints.is_writing
-        saves = can_save and self._clock.wants(step, now_s, is_writing=is_writing)
+        now_s, saves = time.monotonic(), False
+        if self.checkpoints is not None:
+            is_due = self._clock.wants(step, now_s, is_writing=self.checkpoints.is_writing)
+            saves = is_due or self.checkpoints.has_failed  # a failed write is told at once
         return torch.tensor([float(saves), float(self._clock.polls(now_s))])
 
     def _forward_backward(self, step: int, scale: float) -> torch.Tensor:

@@ -78,7 +78,7 @@ class Memory:
     """Bytes on one rank's device at one moment of a step, and in host memory for that rank."""
 
     weights: float
-    """fp32 shard (and a bf16 one with DeepSpeed; frozen weights in compute precision with LoRA)"""
+    """fp32 shard (and a bf16 one with DeepSpeed); with LoRA the frozen ones and the adapter's"""
     optimizer: float
     """both moments of the shard"""
     gradients: float

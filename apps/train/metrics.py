@@ -3,6 +3,8 @@
     OUT/metrics.jsonl     one record a step; steps done again after a resume replace the old
     OUT/tensorboard/      the same as TensorBoard events, if asked for
 
+`seconds` and the dollars count validation, checkpoints and steps that a lost machine had taken; not
+the time from one start to its first step.
 tokens_per_s counts real tokens (no padding), over all ranks; `mfu` uses the published convention
 6N + 12Lds, `mfu_packed` the attention that packed rows really need.
 """
@@ -12,12 +14,13 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 import torch
 
 from apps.common import storage
+from apps.common.errors import StorageError
 from apps.train import flops
 from apps.train.config import MetricsConfig
 from apps.train.shape import ModelShape
@@ -128,8 +131,7 @@ class MetricsLog:
 
     def write(self, record: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(orjson.dumps(record) + b"\n")
-            self._file.flush()
+            self._append(self._file, record)
         else:
             self._lines.append(record)
             if time.monotonic() - self._flushed_s >= _REMOTE_FLUSH_S:
@@ -138,6 +140,16 @@ class MetricsLog:
             for name, value in record.items():
                 if name != "step" and value is not None:
                     self._board.add_scalar(name, value, record["step"])
+
+    def _append(self, file: IO[bytes], record: dict[str, Any]) -> None:
+        try:
+            file.write(orjson.dumps(record) + b"\n")
+            file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"Step {record['step']} could not be written to {self._uri} ({error.strerror}); "
+                "free some space and run the same command again."
+            ) from error
 
     def flush(self) -> None:
         """Everything written so far survives the end of this process."""
@@ -167,6 +179,11 @@ def read_metrics(run_uri: str) -> list[dict[str, Any]]:
             record = json.loads(line)
             records[record["step"]] = record
     return [records[step] for step in sorted(records)]
+
+
+def spent_s(run_uri: str) -> float:
+    """Seconds that a run has taken so far, those of steps after its newest checkpoint too."""
+    return max((record["seconds"] for record in read_metrics(run_uri)), default=0.0)
 
 
 def _tensorboard(run_uri: str, resumed_step: int) -> Any:

@@ -35,11 +35,21 @@ def fetch_base(base: str) -> str:
         if pickled:
             raise InputError(
                 f"{base} holds pickled weights ({pickled}), which can run code when they are read; "
-                'convert them on a machine you trust: python -c "from transformers import '
-                "AutoModelForCausalLM as M; M.from_pretrained('FOLDER').save_pretrained('NEW')\"."
+                f"convert them on a machine you trust: {_conversion(base)}"
             )
-        raise NotFoundError(f"{base} has no *.safetensors file; expected a model's weights.")
+        raise NotFoundError(
+            f"{base} has no *.safetensors file; expected a model's weights. If it has pickled ones "
+            f"only, convert them on a machine you trust: {_conversion(base)}"
+        )
     return folder
+
+
+def _conversion(base: str) -> str:
+    """A command that writes a model with pickled weights as a safetensors folder."""
+    return (
+        'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+        f"[C.from_pretrained('{base}').save_pretrained('NEW') for C in (M, T)]\""
+    )
 
 
 def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedConfig:

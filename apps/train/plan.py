@@ -199,7 +199,7 @@ def make_plan(config: PlanConfig) -> Plan:
     work = _workload(config)
     setup = make_setup(config, model, num_gpus, work.row_tokens, on_cpu=accelerator.name == "CPU")
     training = _training(config, model, setup, accelerator, work)
-    checkpoints = _checkpoints(config, model, setup, price)
+    checkpoints = _checkpoints(config, model, setup, price, training.step_s)
     preemptions = _preemptions(config, training, checkpoints, price)
     usd_per_hour = num_gpus * price.usd_per_gpu_hour
     hours = preemptions.hours
@@ -340,7 +340,11 @@ def _speed(
 
 
 def _checkpoints(
-    config: PlanConfig, model: shape.ModelShape, setup: memory.Setup, price: prices.Price
+    config: PlanConfig,
+    model: shape.ModelShape,
+    setup: memory.Setup,
+    price: prices.Price,
+    step_s: float,
 ) -> Checkpoints:
     trained = setup.adapter_parameters or model.num_parameters
     size = trained * (memory.MASTER_BYTES + memory.STORED_MOMENT_BYTES[setup.optimizer_state])
@@ -348,6 +352,8 @@ def _checkpoints(
     flush = size / (config.storage_gb_per_s * 1e9)
     between = _mtbf_h(config, price) * 3600
     stated = config.checkpoint.interval_s
+    if config.checkpoint.interval_steps is not None:
+        stated = config.checkpoint.interval_steps * step_s
     interval = stated or cadence.optimal_interval_s(stall, between, flush)
     return Checkpoints(
         size_bytes=size,

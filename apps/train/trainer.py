@@ -47,7 +47,22 @@ _ENV = {
 _RELAY_INTERVAL_S = 0.25
 _FAILURE = "failure"
 """The event that carries what an attempt ended with; None when the next one begins."""
-_GAUGES = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gb", "data_wait_s", "step")
+_GAUGES = (
+    "step",
+    "loss",
+    "val_loss",
+    "lr",
+    "grad_norm",
+    "tokens_per_s",
+    "supervised_tokens_per_s",
+    "mfu",
+    "mfu_packed",
+    "memory_gb",
+    "data_wait_s",
+    "checkpoint_s",
+    "usd",
+    "usd_to_go",
+)
 
 
 def run(config: RunConfig, reporter: Reporter) -> None:

@@ -17,7 +17,7 @@ from apps.train import adapter, checkpoint, hardware, model
 from apps.train.batches import BatchOrder, order_of
 from apps.train.config import RunConfig
 from apps.train.loop import Hooks, Loop, Progress
-from apps.train.metrics import Meter, MetricsLog
+from apps.train.metrics import Meter, MetricsLog, spent_s
 from apps.train.rows import Rows
 from apps.train.shape import from_config
 from apps.train.strategy import FsdpStrategy, Strategy
@@ -54,6 +54,8 @@ def work(
     strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
     checkpoints = checkpoint.Checkpoints(config.out, config.checkpoint, device.type)
     progress = resume(config, strategy, hooks)
+    if dist.get_rank() == 0:
+        progress.seconds = max(progress.seconds, spent_s(config.out))
     loop = Loop(
         config=config,
         order=run_order(config, len(train_rows)),

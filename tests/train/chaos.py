@@ -1,6 +1,7 @@
 """Start `python -m apps.train run` in processes of its own, break it, compare what comes out."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 240
 CURVE = ("step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens")
 TIMEOUT_S = 240.0
+_PR_SET_PDEATHSIG = 1
 
 
 def chaos_config(base: Path, pack: Path, out: Path) -> RunConfig:
@@ -63,7 +65,13 @@ def start(config: RunConfig, log: Path, **env: str) -> subprocess.Popen[bytes]:
             stdout=stream,
             stderr=stream,
             start_new_session=True,
+            preexec_fn=end_with_parent,
         )
+
+
+def end_with_parent() -> None:
+    """In a child before it starts: the kernel kills it when its parent ends, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def wait_for_step(config: RunConfig, step: int, process: subprocess.Popen[bytes]) -> int:

@@ -28,6 +28,9 @@ NOTICE_S = 12
 def main(settings: str, step: int) -> None:
     config = configs.load(RunConfig, settings)
     with tempfile.TemporaryDirectory(prefix="drain-", dir="/tmp") as folder:
+        # Where Ray notes the newest cluster's address; by default for the whole machine.
+        os.environ["RAY_TMPDIR"] = folder
+        os.makedirs(os.path.join(folder, "ray"))
         cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20, "temp_dir": folder},
@@ -68,6 +71,14 @@ def has_rank(node) -> bool:
     return any(is_rank(p) for p in psutil.Process(raylet).children(recursive=True))
 
 
+def stop(number: int, frame: object) -> None:
+    """End by way of `finally`, which a second signal must not cut short."""
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
+    sys.exit(1)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that `finally` is run
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, stop)
     main(sys.argv[1], int(sys.argv[2]))

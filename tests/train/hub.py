@@ -1,15 +1,18 @@
-"""As much of a model hub's HTTP API as an upload needs, on the loopback address."""
+"""As much of a model hub's HTTP API as an upload and a download need, on the loopback address."""
 
 import base64
 import contextlib
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+COMMIT = "1" * 40
+
 
 class Hub(ThreadingHTTPServer):
-    """Repositories by id, each file by its path; a request without the token is refused."""
+    """Repositories by id, each file by its path; an upload without the token is refused."""
 
     def __init__(self, token: str) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
@@ -40,13 +43,36 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self._commit(body)
 
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/models/"):
+            repository = "/".join(self.path.split("/")[3:5])
+            files = [{"rfilename": name} for name in self.server.repositories[repository]]
+            self._answer(200, {"id": repository, "sha": COMMIT, "siblings": files})
+            return
+        content = self._file_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def _file_headers(self) -> bytes:
+        """Begin the answer for /ORG/NAME/resolve/COMMIT/FILE; the file's content."""
+        organization, name, _, _, path = self.path[1:].split("/", 4)
+        content = self.server.repositories[f"{organization}/{name}"][path]
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        return content
+
     def _commit(self, body: bytes) -> None:
         repository = self.path.removeprefix("/api/models/").split("/commit/")[0]
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 content = base64.b64decode(line["value"]["content"])
                 self.server.repositories[repository][line["value"]["path"]] = content
-        self._answer(200, {"commitUrl": f"{self.server.url}/{repository}", "commitOid": "1" * 40})
+        self._answer(200, {"commitUrl": f"{self.server.url}/{repository}", "commitOid": COMMIT})
 
     def _answer(self, code: int, value: dict) -> None:
         payload = json.dumps(value).encode()

@@ -15,6 +15,7 @@ from tests.train.chaos import (
     STEPS,
     assert_same,
     chaos_config,
+    end_with_parent,
     finish,
     kill_tree,
     rank_processes,
@@ -96,7 +97,9 @@ def test_a_drained_and_removed_machine_costs_at_most_a_step(
     settings.write_text(configs.dump(config))
     after = draw.randrange(20, STEPS - 100)
     command = [sys.executable, "-m", "tests.train.drain", str(settings), str(after)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as cluster:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent
+    ) as cluster:
         try:
             printed, _ = cluster.communicate(timeout=1200)
         finally:

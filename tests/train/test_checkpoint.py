@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,12 +132,16 @@ def test_a_later_change_of_the_state_does_not_reach_the_checkpoint(alone, tmp_pa
     assert not state["model"]["w"].any()
 
 
-def test_a_write_that_fails_is_told_at_the_next_checkpoint(alone, tmp_path) -> None:
+def test_a_write_that_fails_is_told_when_asked(alone, tmp_path) -> None:
     (tmp_path / "checkpoints").write_text("in the way")
     writer = Checkpoints(str(tmp_path), CheckpointConfig(), "cpu")
     writer.save({"model": {"w": torch.zeros(2)}}, {"step": 1})
+    while writer.is_writing:
+        time.sleep(0.01)
+    assert writer.has_failed
     with pytest.raises(StorageError, match="could not be written"):
         writer.wait()
+    assert not writer.has_failed
     assert dist.is_initialized()
 
 

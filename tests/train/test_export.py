@@ -189,6 +189,16 @@ def test_push_uploads_the_folder_s_files(full_run, tmp_path, hub, monkeypatch) -
     assert hub.repositories == {"org/tuned": written}
 
 
+def test_a_hub_that_does_not_answer_is_a_sentence(
+    full_run, tmp_path, hub, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "right")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    argv = ["export", full_run.out, "--out", str(tmp_path / "model"), "--push", "org/tuned"]
+    said = refused(argv, capsys)
+    assert "Pushing to org/tuned failed" in said and "The folder itself was written" in said
+
+
 def test_a_push_that_is_refused_is_a_sentence_and_the_folder_stays(
     full_run, tmp_path, hub, monkeypatch, capsys
 ) -> None:

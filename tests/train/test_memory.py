@@ -19,6 +19,7 @@ from apps.train.presets import debug
 from apps.train.rows import ArrayRows, micro_batch
 from apps.train.strategy import FsdpStrategy
 from apps.train.worker import process_group
+from tests.train.allocator import peak_bytes
 from tests.train.ranks import on_ranks, train
 
 ROW_TOKENS = 128
@@ -89,7 +90,7 @@ def _check(sizes: dict, settings: dict) -> None:
     config = debug().__class__(
         **{**{"base": "", "data": "", "out": ""}, **settings, "device": "cpu"}
     )
-    measured = _peak_bytes(lambda: _two_steps(sizes, config))
+    measured = peak_bytes(lambda: _two_steps(sizes, config))
     read = shape.from_config(LlamaConfig(**sizes).to_dict())
     setup = make_setup(config, read, 1, ROW_TOKENS, on_cpu=True)
     parts = memory.estimate(read, setup)
@@ -115,17 +116,6 @@ def _two_steps(sizes: dict, config) -> None:
                 loss = strategy.loss(batch, 1e-3)
                 strategy.backward(loss, is_last=index == num_micro - 1)
             strategy.update(1e-4)
-
-
-def _peak_bytes(run) -> int:
-    """Most bytes that torch's CPU allocator held at once."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        run()
-    events = profiled.profiler.kineto_results.events()
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    return int(np.cumsum([size for _, size in changes]).max())
 
 
 def test_activations_of_a_layer_are_what_autograd_saves():

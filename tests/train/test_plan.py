@@ -103,6 +103,14 @@ def test_lost_work_is_bounded_by_interval_and_flush_or_one_step():
     assert plan.preemptions.hours > plan.training.hours
 
 
+def test_an_interval_in_steps_or_seconds_is_planned_as_it_is_run():
+    stated = replace(VICUNA_13B.checkpoint, interval_steps=100)
+    plan = make_plan(replace(VICUNA_13B, checkpoint=stated))
+    assert plan.checkpoints.interval_s == pytest.approx(100 * plan.training.step_s)
+    stated = replace(VICUNA_13B.checkpoint, interval_s=900.0)
+    assert make_plan(replace(VICUNA_13B, checkpoint=stated)).checkpoints.interval_s == 900.0
+
+
 def test_preemptions_faster_than_progress_have_no_end():
     recipe = replace(VICUNA_13B, checkpoint=replace(VICUNA_13B.checkpoint, mtbf_h=0.1))
     plan = make_plan(recipe)

@@ -1,6 +1,10 @@
 """Resume, in processes that are forked and end; the same with SIGKILL and Ray is in test_chaos*."""
 
+import os
 import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -52,8 +56,26 @@ def test_resume_is_bit_identical(undisturbed, tmp_path, kill_after) -> None:
     second = on_ranks(2, train, config)[0]
     assert second[0]["step"] <= kill_after + 1
     assert second[-1]["step"] == config.steps
+    assert second[0]["seconds"] > first[-1]["seconds"]  # steps taken twice are paid twice
     assert curve(config) == curve(undisturbed)
     assert_same_bits(weights(config), weights(undisturbed))
+
+
+def test_a_resume_where_an_epoch_and_a_checkpoint_end_takes_the_next_epoch(
+    undisturbed, tmp_path
+) -> None:
+    """22 rows are exactly two steps of 11, and every second step has a checkpoint."""
+    keep = replace(undisturbed.checkpoint, keep_last=9)
+    calm = replace(undisturbed, global_batch_rows=11, steps=6, checkpoint=keep)
+    calm = replace(calm, out=str(tmp_path / "calm"))
+    on_ranks(2, train, calm)
+    config = replace(calm, out=str(tmp_path / "cut"))
+    shutil.copytree(calm.out, config.out)
+    checkpoint.drop_after(config.out, 2)
+    records = on_ranks(2, train, config)[0]
+    assert [r["step"] for r in records] == [3, 4, 5, 6]
+    assert curve(config) == curve(calm)
+    assert_same_bits(weights(config), weights(calm))
 
 
 def test_two_kills_and_a_truncated_checkpoint_change_nothing(undisturbed, tmp_path) -> None:
@@ -69,10 +91,13 @@ def test_two_kills_and_a_truncated_checkpoint_change_nothing(undisturbed, tmp_pa
     assert_same_bits(weights(config), weights(undisturbed))
 
 
-def test_another_number_of_ranks_takes_over_state_and_batches(undisturbed, tmp_path) -> None:
+@pytest.mark.parametrize("ranks", [(2, 1), (2, 1, 2)])
+def test_another_number_of_ranks_takes_over_state_and_batches(undisturbed, tmp_path, ranks) -> None:
     config = replace(undisturbed, out=str(tmp_path / "run"))
-    on_ranks(2, train, config, 5)
-    on_ranks(1, train, config)
+    for attempt, world_size in enumerate(ranks):
+        is_last = attempt == len(ranks) - 1
+        records = on_ranks(world_size, train, config, None if is_last else 3 + 2 * attempt)[0]
+        assert {r["world_size"] for r in records} == {world_size}
     ours, theirs = curve(config), curve(undisturbed)
     assert [r[0] for r in ours] == [r[0] for r in theirs]
     assert [r[4:] for r in ours] == [r[4:] for r in theirs]  # tokens: the same rows
@@ -114,6 +139,16 @@ def train_on_a_full_disk(config: RunConfig) -> str:
     return "nothing"
 
 
+def test_allow_change_goes_on_with_the_new_settings(undisturbed, tmp_path) -> None:
+    config = replace(undisturbed, out=str(tmp_path / "run"))
+    on_ranks(2, train, config, 5)
+    slower = replace(config, allow_change=True, optim=replace(config.optim, lr=1e-4))
+    records = on_ranks(2, train, slower)[0]
+    assert records[0]["step"] > 1
+    assert max(r["lr"] for r in records) <= 1e-4
+    assert [r[4:] for r in curve(slower)] == [r[4:] for r in curve(undisturbed)]
+
+
 def test_a_full_disk_is_a_sentence_and_the_last_whole_checkpoint_stays(
     undisturbed, tmp_path
 ) -> None:
@@ -128,3 +163,42 @@ def test_a_full_disk_is_a_sentence_and_the_last_whole_checkpoint_stays(
     on_ranks(2, train, config)
     assert curve(config) == curve(undisturbed)
     assert_same_bits(weights(config), weights(undisturbed))
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[str]:
+    """A file system of its own with room for a few checkpoints of the small model."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield str(folder)
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def sentence_of(config: RunConfig) -> str:
+    try:
+        train(config)
+    except StorageError as error:
+        return error.sentence
+    return "nothing"
+
+
+def test_a_disk_that_fills_up_is_told_at_the_next_step_and_mended_by_space(
+    undisturbed, small_disk, tmp_path
+) -> None:
+    """Every checkpoint is kept, so the disk fills by itself; then the run moves to a larger one."""
+    config = replace(undisturbed, out=f"{small_disk}/run", steps=40)
+    config = replace(config, checkpoint=replace(config.checkpoint, keep_last=40))
+    for said in on_ranks(2, sentence_of, config):
+        assert "could not be written" in said
+        assert "free some space and run the same command again" in said
+    reached = read_metrics(config.out)[-1]["step"]
+    newest = checkpoint.newest(config.out, "digest", lambda sentence: None)
+    assert newest is not None
+    assert reached - 4 <= newest.step <= reached
+    larger = replace(config, out=str(tmp_path / "larger"))
+    shutil.copytree(config.out, larger.out)
+    assert on_ranks(2, train, larger)[0][0]["step"] == newest.step + 1
+    assert read_metrics(larger.out)[-1]["step"] == 40

@@ -1,0 +1,16 @@
+"""What torch's CPU allocator gave out while something ran."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Most bytes that the allocator held at once, beyond what it held before."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events = profiled.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return int(np.cumsum([size for _, size in changes]).max())
