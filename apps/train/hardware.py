@@ -26,9 +26,11 @@ class Accelerator:
     cuda_name: str = ""
     """Part of the name that CUDA reports, to recognise the card."""
     mfu: float | None = None
-    """Utilisation (6N + 12 L d s) to expect without recomputation; None where nobody published."""
+    """Utilisation (6N + 12 L d s) to expect; None where nobody published one."""
     mfu_source: str = ""
     """Who measured it, and on what."""
+    mfu_checkpointing: str = "none"
+    """Activation checkpointing that it was measured with."""
 
 
 def _gpu(
@@ -36,7 +38,7 @@ def _gpu(
     memory_gib: float,
     peak_tflops: float,
     cuda_name: str,
-    mfu: tuple[float, str] | None = None,
+    mfu: tuple[float, str, str] | None = None,
 ) -> Accelerator:
     return Accelerator(
         name=name,
@@ -45,13 +47,14 @@ def _gpu(
         cuda_name=cuda_name,
         mfu=mfu[0] if mfu else None,
         mfu_source=mfu[1] if mfu else "",
+        mfu_checkpointing=mfu[2] if mfu else "none",
     )
 
 
-_A100 = (0.5957, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-80GB")
-_A100_40 = (0.4394, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-40GB")
-_H100 = (0.3979, "published: llm-foundry, 13B, 2,048 tokens, 8xH100")
-_H200 = (0.50, "the bar of benchmarks/gpu_train.py, not measured yet")
+_A100 = (0.5957, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-80GB", "none")
+_A100_40 = (0.4394, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-40GB", "full")
+_H100 = (0.3979, "published: llm-foundry, 13B, 2,048 tokens, 8xH100", "none")
+_H200 = (0.50, "the bar of benchmarks/gpu_train.py, not measured yet", "none")
 
 ACCELERATORS = (
     _gpu("A100-40GB", 39.4, 312, "A100-SXM4-40GB", _A100_40),

@@ -21,6 +21,16 @@ from apps.train import cadence, hardware, memory, plan_view, prices, shape, spee
 from apps.train.batches import split
 from apps.train.config import RunConfig
 from apps.train.hardware import Accelerator
+from apps.train.plan_result import (
+    Checkpoints,
+    Cost,
+    Data,
+    Fit,
+    Machines,
+    Plan,
+    Preemptions,
+    Training,
+)
 from apps.train.presets import PRESETS
 
 PLAN_NAME = "plan.json"
@@ -29,6 +39,8 @@ ON_DEMAND_MTBF_H = 168.0
 STALL_FIXED_S = 2.0
 """Part of a checkpoint's stall that does not depend on its size: barriers and planning."""
 BASES = {"vicuna-7b": "llama-7b", "vicuna-13b": "llama-13b", "vicuna-7b-16k": "llama-2-7b"}
+MACHINES = {"debug": "2xCPU-4GB"}
+"""Where a preset is not meant for the default machines."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,112 +81,6 @@ class PlanConfig(RunConfig):
     """warning before a preemption, seconds (GCP 30, AWS 120)"""
     save: str | None = None
     """folder to write plan.json and the settings to (path or URI)"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Machines:
-    """What it runs on."""
-
-    num_gpus: int
-    accelerator: str
-    price: prices.Price
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fit:
-    """Memory of one GPU, in bytes."""
-
-    parts: memory.Memory
-    total_bytes: float
-    available_bytes: int
-    fits: bool
-    switches: tuple[dict[str, str], ...]
-    """Combinations that make it fit, mildest first; empty when it fits, or nothing helps."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
-    """What is trained on, over all epochs unless the name says otherwise."""
-
-    epochs: float
-    epoch_tokens: int
-    epoch_rows: int
-    row_tokens: int
-    fill: float
-    tokens: float
-    steps: int
-    global_batch_rows: int
-    micro_batch_rows: int
-    accumulation: int
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Training:
-    """Training alone, no preemption."""
-
-    mfu: float | None
-    tokens_per_s_per_gpu: float
-    """Real tokens, padding not counted."""
-    step_s: float
-    hours: float
-    gpu_hours: float
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Checkpoints:
-    """What a checkpoint is and costs."""
-
-    size_bytes: float
-    """Whole state over all ranks: fp32 weights and the moments."""
-    stall_s: float
-    """Training stands still for each."""
-    flush_s: float
-    """Background write after that."""
-    interval_s: float
-    overhead: float
-    """Share of time lost to stalls and repeated work."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preemptions:
-    """What losing the machines costs."""
-
-    mtbf_h: float
-    """Mean time between preemptions, hours."""
-    expected: float | None
-    """Number over the whole run; null when it would never end."""
-    lost_work: cadence.LostWork
-    restart_s: float
-    notice_s: float
-    hours: float | None
-    """Wall clock of the run with them, expected; null when it would never end."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """US dollars."""
-
-    training_usd: float
-    expected_usd: float | None
-    """With preemptions and restarts."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """Everything a run will need."""
-
-    model: str
-    parameters: int
-    trained_parameters: int
-    machines: Machines
-    memory: Fit
-    data: Data
-    training: Training
-    checkpoints: Checkpoints
-    preemptions: Preemptions
-    cost: Cost
 
 
 def run_plan(config: PlanConfig, reporter: Reporter) -> None:
@@ -231,6 +137,23 @@ def _check(config: PlanConfig) -> None:
         raise ConfigError(f"fill is {config.fill}; expected a share above 0 and at most 1.")
     if config.tokens_per_s is not None and config.tokens_per_s <= 0:
         raise ConfigError(f"tokens_per_s is {config.tokens_per_s}; expected more than 0.")
+    _check_machines(config)
+
+
+def _check_machines(config: PlanConfig) -> None:
+    """The run must be able to use what it is planned on."""
+    num_gpus, accelerator = hardware.parse(config.gpus)
+    if config.workers not in (None, num_gpus):
+        raise ConfigError(
+            f"workers is {config.workers} but --gpus {config.gpus} has {num_gpus}; give --workers "
+            f"{num_gpus} or --gpus {config.workers}x{config.gpus.split('x', 1)[-1]}."
+        )
+    if config.device != "auto" and (config.device == "cpu") != (accelerator.name == "CPU"):
+        other = "--device auto" if config.device == "cpu" else "--device cpu"
+        raise ConfigError(
+            f"device is {config.device} but the plan is for {config.gpus}; give {other}, or "
+            f"--gpus {'2xCPU-4GB' if config.device == 'cpu' else '8xA100-80GB'}."
+        )
 
 
 def _workload(config: PlanConfig) -> workload.Workload:
@@ -402,4 +325,5 @@ def presets() -> dict[str, Callable[[], PlanConfig]]:
 def _preset(name: str) -> PlanConfig:
     recipe = PRESETS[name]()
     settings = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    return PlanConfig(**{**settings, "base": BASES.get(name, name)})
+    machines = {"gpus": MACHINES[name]} if name in MACHINES else {}
+    return PlanConfig(**{**settings, **machines, "base": BASES.get(name, name)})

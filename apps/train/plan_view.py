@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from apps.train.plan import Plan
+    from apps.train.plan_result import Plan
 
 GB = 1e9
 

@@ -45,7 +45,8 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
             "give --price USD_PER_GPU_HOUR or your own table with --prices FILE"
         )
     entry = columns[price]
-    source = f"{entry.get('source', table_uri)}, seen {entry.get('seen', table.get('updated'))}"
+    source, seen = entry.get("source", table_uri), entry.get("seen", table.get("updated"))
+    source += f", seen {seen}" if seen else ""
     return Price(name=price, usd_per_gpu_hour=float(entry["usd"]), source=source)
 
 

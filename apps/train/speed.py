@@ -32,7 +32,7 @@ class Speed:
 def from_mfu(
     shape: ModelShape, setup: Setup, accelerator: Accelerator, stated_mfu: float | None
 ) -> Speed:
-    """Speed at the stated utilisation, else at the published one less the recomputation."""
+    """Speed at the stated utilisation, else at the published one for this recomputation."""
     if accelerator.peak_flops is None:
         raise ConfigError(
             f"{accelerator.name} has no peak to take a share of; give --measured RUN, the "
@@ -54,10 +54,11 @@ def _utilisation(
         raise ConfigError(
             f"no utilisation is published for {accelerator.name}; give --mfu, for example 0.4"
         )
-    share = RECOMPUTE_SHARE[setup.activation_checkpointing]
+    ours, theirs = setup.activation_checkpointing, accelerator.mfu_checkpointing
+    share = RECOMPUTE_SHARE[ours] / RECOMPUTE_SHARE[theirs]
     source = accelerator.mfu_source
-    if share < 1:
-        source += f", x {share} for {setup.activation_checkpointing} recomputation"
+    if ours != theirs:
+        source += f", x {share:.2f} for {ours} recomputation where it had {theirs}"
     if setup.cpu_offload:
         source += "; the transfers of cpu_offload come on top"
     return accelerator.mfu * share, source

@@ -187,6 +187,34 @@ def test_speed_is_read_from_an_earlier_run(tmp_path):
     assert plan.training.mfu is None
 
 
+def test_a_published_speed_with_recomputation_is_not_slowed_by_it_twice():
+    small = replace(VICUNA_13B, gpus="8xA100-40GB", micro_batch_rows=1)
+    full = make_plan(replace(small, activation_checkpointing="full")).training
+    none = make_plan(small).training
+    assert full.mfu == pytest.approx(0.4394)
+    assert none.mfu == pytest.approx(0.4394 / 0.79)
+    assert "none recomputation where it had full" in none.source
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workers": 4}, "--workers 8 or --gpus 4xA100-80GB"),
+        ({"device": "cpu"}, "--device auto, or --gpus 2xCPU-4GB"),
+        ({"device": "cuda", "gpus": "2xCPU-4GB"}, "--device cpu, or --gpus 8xA100-80GB"),
+    ],
+)
+def test_machines_that_the_run_would_not_use_are_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        make_plan(replace(VICUNA_7B, **changes))
+
+
+def test_the_debug_preset_is_planned_on_cpus():
+    plan = make_plan(replace(presets()["debug"](), price="0.1", tokens_per_s=2_000))
+    assert (plan.machines.num_gpus, plan.machines.accelerator) == (2, "CPU")
+    assert plan.memory.fits
+
+
 def test_a_cpu_needs_a_measured_speed():
     with pytest.raises(ConfigError, match="--measured"):
         make_plan(replace(presets()["debug"](), gpus="2xCPU-4GB", price="0.1"))
@@ -227,7 +255,8 @@ def test_own_price_table_replaces_the_repositorys(tmp_path):
     table = tmp_path / "mine.yaml"
     table.write_text(yaml.safe_dump({"usd_per_gpu_hour": {"H200": {"lab": {"usd": 1.0}}}}))
     recipe = replace(VICUNA_7B, gpus="8xH200", price="lab", prices=str(table))
-    assert make_plan(recipe).machines.price.usd_per_gpu_hour == 1.0
+    price = make_plan(recipe).machines.price
+    assert (price.usd_per_gpu_hour, price.source) == (1.0, str(table))
     with pytest.raises(ConfigError, match="lab"):
         make_plan(replace(recipe, price="spot"))
 
