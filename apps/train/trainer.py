@@ -116,7 +116,7 @@ def _sum_up(summary: dict[str, Any], record: dict[str, Any]) -> None:
 def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    config, use_gpu = _with_workers(prepared.config)
+    config, num_workers, use_gpu = _with_workers(prepared.config)
     relay = _start_relay()
     trainer = TorchTrainer(
         _rank_main,
@@ -130,7 +130,7 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
             timeout_s=int(config.faults.collective_timeout_s),
         ),
         scaling_config=ScalingConfig(
-            num_workers=config.workers,
+            num_workers=num_workers,
             use_gpu=use_gpu,
             resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1},
         ),
@@ -149,8 +149,8 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
     return shown.summary
 
 
-def _with_workers(config: RunConfig) -> tuple[RunConfig, bool]:
-    """The run with its number of ranks, and whether they are GPUs."""
+def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
+    """The run with its number of ranks, that number, and whether they are GPUs."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     wanted = config.workers or max(gpus, 1)
     use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= wanted)
@@ -161,7 +161,8 @@ def _with_workers(config: RunConfig) -> tuple[RunConfig, bool]:
             f"{wanted} workers need a {kind} each but the cluster has {available}; use --workers "
             f"{max(available, 1)}{' or --device cpu' if use_gpu else ''}."
         )
-    return replace(config, workers=wanted, device="cuda" if use_gpu else "cpu"), use_gpu
+    resolved = replace(config, workers=wanted, device="cuda" if use_gpu else "cpu")
+    return resolved, wanted, use_gpu
 
 
 def _ray_run_config(config: RunConfig) -> RayRunConfig:
@@ -240,8 +241,8 @@ class _Preemption:
     """Ray's preemption notice, answered once a notice."""
 
     def __init__(self) -> None:
-        self._answered_ms: set[int] = set()
-        self._deadline_ms = 0
+        self._answered_ms: set[int | None] = set()
+        self._deadline_ms: int | None = None
 
     def is_near(self) -> bool:
         info = ray.train.get_preemption_info()
@@ -252,8 +253,12 @@ class _Preemption:
         return True
 
     def wait(self) -> None:
-        """Until the machine is gone: Ray stops the workers at the deadline."""
-        time.sleep(max(self._deadline_ms / 1000 - time.time(), 0) + 5)
+        """Until the machine is gone: Ray stops the workers at the deadline.
+
+        Without a deadline training goes on: nobody knows for how long.
+        """
+        if self._deadline_ms is not None:
+            time.sleep(max(self._deadline_ms / 1000 - time.time(), 0) + 5)
 
 
 def _start_relay() -> Queue:
