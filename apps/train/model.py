@@ -57,6 +57,12 @@ def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedCon
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if rope.kind != "none":
         original = config.max_position_embeddings
+        scaled = config.rope_parameters.get("rope_type", "default")
+        if scaled != "default":
+            raise InputError(
+                f"{folder} is already extended (rope_type {scaled}, {original} tokens); "
+                "rope.kind would replace that: leave it out, or start from a base that is not."
+            )
         config.rope_parameters = {
             **config.rope_parameters,
             "rope_type": rope.kind,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from apps.common.errors import InputError, NotFoundError
 from apps.train import model, worker
-from apps.train.config import RunConfig
+from apps.train.config import RopeConfig, RunConfig
 from tests.made import byte_level_folder
 from tests.train.allocator import peak_bytes
 from tests.train.conftest import save_model
@@ -83,3 +83,13 @@ def test_the_conversion_that_a_pickle_is_refused_with_works(
     new = load_file(Path(model.fetch_base(str(tmp_path / "NEW"))) / "model.safetensors")
     assert all(torch.equal(new[name], weights[name]) for name in weights)
     assert (tmp_path / "NEW/tokenizer.json").exists()
+
+
+def test_a_base_that_is_extended_already_is_not_extended_over_that(small_base, tmp_path) -> None:
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
+    config = model.read_config(str(small_base), RopeConfig(), 128)
+    config.rope_parameters = rope
+    config.save_pretrained(tmp_path)
+    assert model.read_config(str(tmp_path), RopeConfig(), 128).rope_parameters == rope
+    with pytest.raises(InputError, match=r"already extended .rope_type linear, 512 tokens"):
+        model.read_config(str(tmp_path), RopeConfig(kind="yarn", factor=2.0), 128)
