@@ -9,10 +9,10 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, Literal, Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 LogFormat = Literal["auto", "json", "text"]
 _JSON_PROGRESS_INTERVAL_S = 5.0
@@ -79,15 +80,24 @@ class Reporter:
             TextColumn(unit),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[pairs]}"),
         )
-        with Progress(*columns, console=self._console) as progress:
+        with _TwoLines(*columns, console=self._console) as progress:
             yield _RichBar(progress, progress.add_task(stage, total=total, pairs=""))
 
     def _write_json(self, name: str, fields: dict[str, Any]) -> None:
         record = {"event": name, "time": round(time.time(), 3), **fields}
         self._stream.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
         self._stream.flush()
+
+
+class _TwoLines(Progress):
+    """The bar, and its latest fields below it: in one line they would crowd out the bar."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["pairs"]:
+                yield Text("  " + task.fields["pairs"], no_wrap=True, overflow="ellipsis")
 
 
 class _RichBar:

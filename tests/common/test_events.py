@@ -1,0 +1,23 @@
+import io
+
+import pytest
+
+from apps.common.events import Reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_many_fields_leave_the_bar_and_its_count_on_the_screen(monkeypatch, columns) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Terminal()
+    with Reporter("auto", screen).progress("train", total=1500, unit="steps") as bar:
+        fields = {"loss": 0.027, "lr": 4e-05, "tokens_per_s": 19460.0, "mfu": 0.034, "usd": 0.0377}
+        bar.advance(480, **fields)
+    shown = screen.getvalue()
+    assert "480/1500" in shown
+    assert "loss=0.027  lr=4e-05  tokens_per_s=1.946e+04  mfu=0.034  usd=0.0377" in shown
