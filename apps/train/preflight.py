@@ -1,6 +1,7 @@
 """Everything that can be wrong with a run is said here, before the first worker or GPU is taken."""
 
 import hashlib
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -100,15 +101,7 @@ def _check_pack(pack: Pack, folder: str, config: RunConfig) -> None:
 
 
 def _check_strategy(config: RunConfig) -> None:
-    if config.strategy != "deepspeed":
-        return
-    try:
-        import importlib.util
-
-        found = importlib.util.find_spec("deepspeed")
-    except ImportError:
-        found = None
-    if found is None:
+    if config.strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise InputError(
             "--strategy deepspeed needs the deepspeed package; `pip install deepspeed`, or leave "
             "--strategy out for FSDP2."

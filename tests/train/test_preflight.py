@@ -1,5 +1,6 @@
 """Everything a user can get wrong ends in one sentence and exit code 2, before Ray starts."""
 
+import importlib.util
 import json
 import shutil
 from dataclasses import replace
@@ -83,6 +84,15 @@ def test_a_disk_that_is_too_small(refuse, monkeypatch) -> None:
     full = usage._replace(free=1000) if hasattr(usage, "_replace") else (1, 1, 1000)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: full)
     assert "GB free, but 3 checkpoints take" in refuse()
+
+
+def test_a_strategy_whose_package_is_not_there(refuse, monkeypatch) -> None:
+    find = importlib.util.find_spec
+    there = {"deepspeed": None}
+    monkeypatch.setattr(
+        preflight.importlib.util, "find_spec", lambda name: there.get(name, name) and find(name)
+    )
+    assert "pip install deepspeed" in refuse("--strategy", "deepspeed")
 
 
 @pytest.fixture
