@@ -16,7 +16,10 @@ def belief(result: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     if consistent:
         made.append(card(_percent(consistent), "of pairs judged alike in both orders"))
     if first:
-        made.append(card(_percent(first), f"of decisions for the answer shown first {_ci(first)}"))
+        told = f"of decisions for the answer shown first {_ci(first)}"
+        # With one order a model's strength and its place cannot be told apart.
+        told += "" if consistent else "; one order only, so this is also the models' difference"
+        made.append(card(_percent(first), told))
     if longer:
         made.append(card(_percent(longer), f"of decisions for the longer answer {_ci(longer)}"))
     if own := bias.get("own_family_wins"):

@@ -45,7 +45,7 @@ def bars(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> str:
-    """Horizontal bars with optional whiskers; `notes` stand after the value."""
+    """Horizontal bars with optional whiskers; `notes` stand in a column of their own."""
     room = WIDTH - LABEL - (96 if notes else 60)
     body = []
     for row, (name, value) in enumerate(values.items()):
@@ -66,8 +66,9 @@ def bars(
                 '" stroke="var(--ink)" stroke-width="1.4" fill="none"/>'
             )
             end = max(end, high)
-        note = f"  {notes[name]}" if notes and name in notes else ""
-        body.append(_text(LABEL + end + 8, y + 15.5, f"{value:.1f}{suffix}{note}", "start", "", 13))
+        body.append(_text(LABEL + end + 8, y + 15.5, f"{value:.1f}{suffix}"))
+        if notes and name in notes:
+            body.append(_text(WIDTH - 4, y + 15.5, notes[name], "end", "soft"))
     return _svg(8 + len(values) * (BAR + GAP), body, title)
 
 

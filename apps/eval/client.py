@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     import aiohttp
 
 FailureKind = Literal["rate_limited", "unavailable", "timeout", "rejected", "fatal"]
+# Codes with which OpenAI says that the account, not the request, is at fault.
+_ACCOUNT_CODES = (
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "account_deactivated",
+)
 # Reasoning models take max_completion_tokens and no temperature.
 _REASONING_FAMILIES = ("o1", "o3", "o4", "gpt-5")
 
@@ -170,10 +177,10 @@ def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
 def _status_failure(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
     message, code = _told(body)
     sentence = f"HTTP {status}: {message}"
-    if status == 429 and code != "insufficient_quota":
-        return CallFailure("rate_limited", sentence, retry_after_s=retry_after_s(headers))
-    if status in (401, 403, 404) or status == 429:
+    if status in (401, 402, 403, 404) or code in _ACCOUNT_CODES:
         return CallFailure("fatal", sentence)
+    if status == 429:
+        return CallFailure("rate_limited", sentence, retry_after_s=retry_after_s(headers))
     if status in (408, 409) or status >= 500:
         wait_s = retry_after_s(headers)
         return CallFailure("unavailable", sentence, status == 504, retry_after_s=wait_s)

@@ -165,6 +165,14 @@ class ReplayConfig:
     """Stored scores, or the current parser on the raw review texts."""
     json: bool = False
     """Print JSON instead of a table."""
+    out: str | None = None
+    """New evaluation folder for the questions, answers and reviews, which `report` reads."""
+    reviewer: str = "gpt-4"
+    """Model that wrote the reviews, as --out shall name the judge."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None and self.folder is None:
+            raise ConfigError("replay --out imports the reviews of a FOLDER; name it")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,10 +10,10 @@ from apps.eval.offline import is_offline
 
 
 def costs(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per judge that is called; repeats and unreadable responses are paid for too."""
+    """One row per judge that was called here; repeats and unreadable responses are paid for too."""
     by_judge: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
-        if not is_offline(record["judge"]):
+        if not is_offline(record["judge"]) and not record.get("is_imported"):
             by_judge[record["judge"]].append(record)
     return [_row(judge, found) for judge, found in sorted(by_judge.items())]
 

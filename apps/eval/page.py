@@ -30,6 +30,7 @@ def render(
         _header(figures),
         "<main>",
         sections.cards(figures),
+        sections.leaderboard(figures, models),
         sections.accuracy(figures, models),
         *(sections.protocol(name, figures, models) for name in figures["protocols"]),
         _questions(figures),
@@ -80,17 +81,25 @@ def _questions(figures: Mapping[str, Any]) -> str:
     options = "".join(
         f"<option>{escape(name)}</option>" for name in figures["questions"]["per_category"]
     )
+    winners = '<option value="">any winner</option>' + "".join(
+        f'<option value="{escape(name, quote=True)}">{escape(name)} wins</option>'
+        for name in figures["models"]
+    )
     return (
         '<h2 id="all-questions">Every question</h2>'
         '<p class="lead">Open one to read the answers side by side and what the judge said about '
-        "them. The strip shows who won its judgments.</p>"
-        '<div class="tools"><input id="search" type="search" placeholder="Search questions and '
-        'answers" aria-label="Search"><select id="category" aria-label="Category">'
+        "them. The strip shows who won its judgments; the address bar keeps a link to it.</p>"
+        '<div class="tools">'
+        '<input id="search" type="search" placeholder="Search all texts (/)" '
+        'aria-label="Search questions, answers and judgments">'
+        '<select id="category" aria-label="Category">'
         f'<option value="">all categories</option>{options}</select>'
         '<select id="kind" aria-label="Kind"><option value="">all outcomes</option>'
         '<option value="split">orders disagree</option><option value="wrong">an answer is wrong'
         '</option><option value="flagged">suspicious answers</option>'
         '<option value="unread">unread judgments</option></select>'
+        f'<select id="winner" aria-label="Preferred model">{winners}</select>'
+        '<button class="button" id="unfold">Open all</button>'
         '<span class="note" id="count"></span></div><div id="questions"></div>'
     )
 

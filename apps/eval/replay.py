@@ -2,6 +2,7 @@
 
     python -m apps.eval replay                                   from the scores that Cria ships
     python -m apps.eval replay FOLDER --mode reparsed --json     from the blog's own files
+    python -m apps.eval replay FOLDER --out eval/                and into a folder for `report`
 
 FOLDER holds question.jsonl and review/review_<baseline>_<model>.jsonl with `text` and `score`
 (github.com/lm-sys/vicuna-blog-eval, eval/table). Published arithmetic: one GPT-4 review per
@@ -63,6 +64,10 @@ class Review:
 
 
 def replay(config: ReplayConfig, reporter: Reporter) -> None:
+    if config.out is not None:
+        from apps.eval.reviews import import_reviews  # which reads this layout through us
+
+        import_reviews(config, reporter)
     reviews = shipped_reviews(config.mode)
     if config.folder is not None:
         reviews = folder_reviews(config.folder, config.mode)
@@ -94,18 +99,23 @@ def shipped_reviews(mode: Mode) -> list[Review]:
 def folder_reviews(folder: str, mode: Mode) -> list[Review]:
     questions = load_questions(storage.join(folder, "question.jsonl"))
     categories = {question.question_id: question.category for question in questions}
-    reviews: list[Review] = []
-    for name in storage.list_dir(storage.join(folder, "review")):
-        found = _REVIEW_NAME.fullmatch(name)
-        if found:
-            uri = storage.join(folder, "review", name)
-            reviews += _pair(found[1], read_lines(uri), categories, mode, uri)
-    if not reviews:
+    return [
+        review
+        for (baseline, _), uri in review_files(folder).items()
+        for review in _pair(baseline, read_lines(uri), categories, mode, uri)
+    ]
+
+
+def review_files(folder: str) -> dict[tuple[str, str], str]:
+    """{(baseline, model): file} of a folder in the blog's layout."""
+    names = storage.list_dir(storage.join(folder, "review"))
+    found = [(match, name) for name in names if (match := _REVIEW_NAME.fullmatch(name))]
+    if not found:
         raise NotFoundError(
             f"{folder} has no review/review_<baseline>_<model>.jsonl; expected the layout of "
             "vicuna-blog-eval's eval/table"
         )
-    return reviews
+    return {(match[1], match[2]): storage.join(folder, "review", name) for match, name in found}
 
 
 def _pair(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apps.common import lineage, storage
+from apps.common.errors import InputError
 from apps.common.events import Reporter
 from apps.eval import journal, page, suspicion
 from apps.eval.agreement import human_agreement
@@ -26,6 +27,11 @@ REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
 def report(config: ReportConfig, reporter: Reporter) -> None:
     questions, answers = load_folder(config.dir)
+    if config.baseline is not None and config.baseline not in answers:
+        raise InputError(
+            f"--baseline {config.baseline!r} is not among the models that answered: "
+            f"{', '.join(answers)}"
+        )
     judgments = load_judgments(config.dir)
     require_complete([item for item in judgments if item.kind == "contest"], config.allow_missing)
     figures = build(config, questions, answers, judgments)

@@ -15,6 +15,7 @@ from apps.eval.bias import bias
 from apps.eval.judgments import Judgment, contests
 from apps.eval.pairs import pair_table, preference, rating_table
 from apps.eval.questions import Question, is_correct
+from apps.eval.relative import relative_quality
 from apps.eval.statistics import mean_interval, wilson_interval
 
 Answers = Mapping[str, Mapping[str, Answer]]
@@ -81,8 +82,12 @@ def protocol_scores(
         result["ratings"] = rating_table(held, num_resamples, seed)
         result["preference"] = preference(result["pairs"])
         result["bias"] = bias(judgments, held, answers)
-    relative = relative_quality(result, baseline)
-    if relative:
+    means = {
+        model: row["mean"]
+        for model, row in result.get("scores", {}).items()
+        if row["mean"] is not None
+    }
+    if relative := relative_quality(means, result.get("pairs", ()), baseline):
         result["relative_quality"] = relative
     result["agreement"] = judge_agreement(contest_judgments)
     return result
@@ -134,20 +139,4 @@ def _score_row(
         "high": high,
         "per_category": {name: float(np.mean(found)) for name, found in by_category.items()},
         "per_turn": {str(turn + 1): float(np.mean(found)) for turn, found in by_turn.items()},
-    }
-
-
-def relative_quality(result: Mapping[str, Any], baseline: str | None) -> dict[str, Any] | None:
-    """Each model's score as a share of the baseline's: by means, or chained through pairs."""
-    if "scores" not in result:
-        return None
-    means = {
-        model: row["mean"] for model, row in result["scores"].items() if row["mean"] is not None
-    }
-    if not means:
-        return None
-    anchor = baseline if baseline in means else max(means, key=lambda model: means[model])
-    return {
-        "baseline": anchor,
-        "percent": {model: 100.0 * mean / means[anchor] for model, mean in means.items()},
     }

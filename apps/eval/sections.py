@@ -47,8 +47,67 @@ def cards(figures: Mapping[str, Any]) -> str:
     counts = [result["judgments"] for result in figures["protocols"].values()]
     ok, total = sum(c["ok"] for c in counts), sum(c["total"] for c in counts)
     made.append(card(f"{ok:,} of {total:,}", "judgments made and read"))
-    made.append(card(f"${figures['usd']:.2f}", "paid to judges, all runs together"))
+    if figures["costs"]:
+        made.append(card(f"${figures['usd']:.2f}", "paid to judges, all runs together"))
     return f'<div class="cards">{"".join(made)}</div>'
+
+
+def leaderboard(figures: Mapping[str, Any], models: Sequence[str]) -> str:
+    """Every model in one row: what each protocol says of it, accuracy, length of its answers."""
+    columns = [
+        (f"{escape(name)}<br>{what}", found)
+        for name, result in figures["protocols"].items()
+        for what, found in _standings(result)
+    ]
+    if not columns or len(models) < 2:
+        return ""
+    has_accuracy = any(row["accuracy"] for row in figures["models"].values())
+    heads = [head for head, _ in columns]
+    heads += ["correct"] if has_accuracy else []
+    head = "".join(f"<th class=n>{text}</th>" for text in (*heads, "characters<br>an answer"))
+    rows = []
+    for name in _ranked(models, columns[0][1]):
+        row, cells = figures["models"][name], []
+        cells += [found.get(name, "&ndash;") for _, found in columns]
+        if has_accuracy:
+            right = row["accuracy"]
+            cells.append(f"{right['correct']} of {right['total']}" if right else "&ndash;")
+        cells.append(f"{row['mean_answer_chars']:,.0f}")
+        shown = "".join(f"<td class=n>{cell}</td>" for cell in cells)
+        rows.append(f"<tr><td class=name>{dot(models, name)}{escape(name)}</td>{shown}</tr>")
+    return (
+        f'<div class="panel"><h3>Leaderboard</h3><table><tr><th>model</th>{head}</tr>'
+        f"{''.join(rows)}</table></div>"
+    )
+
+
+def _standings(result: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """[(what is shown, {model: figure}), ...]: the first one best first."""
+    columns = []
+    if rated := result.get("ratings", {}).get("models"):
+        columns.append(
+            ("rating", {row["model"]: _with_interval(row, "rating", 0) for row in rated})
+        )
+    scores = {k: v for k, v in result.get("scores", {}).items() if v["mean"] is not None}
+    if scores and not rated:
+        ordered = sorted(scores.items(), key=lambda item: -item[1]["mean"])
+        columns.append(
+            ("mean of 10", {name: _with_interval(row, "mean", 2) for name, row in ordered})
+        )
+    if relative := result.get("relative_quality"):
+        shares = {name: f"{share:.1f} %" for name, share in relative["percent"].items()}
+        columns.append((f"of {escape(relative['baseline'])}", shares))
+    return columns
+
+
+def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
+    low, high = (f"{row[edge]:.{digits}f}" for edge in ("low", "high"))
+    return f"<b>{row[name]:.{digits}f}</b> <span class=muted>{low}&ndash;{high}</span>"
+
+
+def _ranked(models: Sequence[str], first: Mapping[str, str]) -> list[str]:
+    """In the first column's order; those that it does not know come last."""
+    return [*first, *(name for name in models if name not in first)]
 
 
 def accuracy(figures: Mapping[str, Any], models: Sequence[str]) -> str:
@@ -129,12 +188,26 @@ def _quality(result: Mapping[str, Any], models: Sequence[str]) -> str:
         10.0,
         "",
         {name: (row["low"], row["high"]) for name, row in ordered.items()},
-        {name: f"{percent[name]:.0f} %" for name in ordered},
+        {name: f"{percent[name]:.1f} %" for name in ordered},
     )
     anchor = escape(result["relative_quality"]["baseline"])
     return (
         f'<div class="panel"><h3>Mean score and quality relative to {anchor}</h3>{chart}'
-        '<p class="note">Lines are 95 % intervals over questions.</p></div>'
+        f'<p class="note">Lines are 95 % intervals over questions. {_basis(result)}</p></div>'
+    )
+
+
+def _basis(result: Mapping[str, Any]) -> str:
+    """How the percentages came about."""
+    if "pairs" not in result:
+        return "Percentages compare the means."
+    through = result["relative_quality"]["through"]
+    if not through:
+        return "Percentages compare both totals of a model's pair with the baseline."
+    hubs = ", ".join(escape(hub) for hub in sorted(set(through.values())))
+    return (
+        f"Percentages compare both totals of a pair; models that never met the baseline are "
+        f"chained through {hubs}, as in the Vicuna blog's Figure 1."
     )
 
 
@@ -158,8 +231,8 @@ def references(figures: Mapping[str, Any]) -> str:
         return ""
     shown = "".join(_reference(table) for table in found)
     return (
-        '<h2 id="reference">Published tables</h2><p class="lead">Scores of GPT-4 in 2023, given to '
-        "other answers to other questions: a landmark, not a contestant of this run.</p>"
+        '<h2 id="reference">Published tables</h2><p class="lead">Scores that GPT-4 gave '
+        "in 2023 to the answers of that time: a landmark, not a contestant of this run.</p>"
         f'<div class="two">{shown}</div>'
     )
 
@@ -167,13 +240,13 @@ def references(figures: Mapping[str, Any]) -> str:
 def _reference(table: Mapping[str, Any]) -> str:
     has_wins = any("win" in pair for pair in table["pairs"].values())
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td class=n>{pair['baseline_total']:.1f}</td>"
+        f"<tr><td class=name>{escape(name)}</td><td class=n>{pair['baseline_total']:.1f}</td>"
         f"<td class=n>{pair['vicuna_total']:.1f}</td>"
         + (f"<td class=n>{pair['win']} / {pair['tie']} / {pair['loss']}</td>" if has_wins else "")
         + "</tr>"
         for name, pair in table["pairs"].items()
     )
-    wins = "<th class=n>Vicuna wins / ties / losses</th>" if has_wins else ""
+    wins = "<th class=n>wins / ties / losses</th>" if has_wins else ""
     note = ""
     if "better_or_equal_to_chatgpt" in table:
         note = (
@@ -181,8 +254,8 @@ def _reference(table: Mapping[str, Any]) -> str:
             f"of the questions; {100 * table['relative_quality']:.0f} % of its total score."
         )
     return (
-        f'<div class="panel"><h3>{escape(table["name"])}</h3><table><tr><th>baseline</th>'
-        f"<th class=n>baseline total</th><th class=n>Vicuna total</th>{wins}</tr>{rows}</table>"
+        f'<div class="panel"><h3>{escape(table["name"])}</h3><table><tr><th></th>'
+        f"<th class=n>its total</th><th class=n>Vicuna's</th>{wins}</tr>{rows}</table>"
         f'<p class="note">{note}</p></div>'
     )
 

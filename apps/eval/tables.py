@@ -104,7 +104,8 @@ def categories(result: Mapping[str, Any], models: Sequence[str]) -> str:
 
 
 def _score_cell(value: float) -> str:
-    strength = round(max(0.0, value - 1) / 9 * 58)
+    # Squared, because good models differ in the upper third of the scale only.
+    strength = round(70 * (max(0.0, value - 1) / 9) ** 2)
     return (
         f'<td class="cell" style="background:color-mix(in srgb, var(--win) {strength}%, '
         f'var(--card))">{value:.1f}</td>'

@@ -119,7 +119,13 @@ async def test_a_truncated_judgment_is_asked_for_with_more_room(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, None), (404, None), (429, "insufficient_quota")]
+    ("status", "code"),
+    [
+        (401, None),
+        (404, None),
+        (429, "insufficient_quota"),
+        (400, "billing_hard_limit_reached"),
+    ],
 )
 async def test_a_refusing_endpoint_stops_the_run_at_once(tmp_path, serve, status, code) -> None:
     endpoint: Endpoint = serve(Script(status=status, error_code=code))

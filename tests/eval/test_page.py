@@ -128,7 +128,7 @@ def test_the_page_shows_searches_and_does_not_run_what_answers_contain(tmp_path,
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     visible = "return [...document.querySelectorAll('.q')].filter(q => !q.hidden).length"
     assert browser.execute_script(visible) == 9
-    browser.find_element("id", "search").send_keys("Question 7")
+    browser.find_element("id", "search").send_keys('"question 7"')
     assert browser.execute_script(visible) == 1
     browser.execute_script("document.querySelector('.q:not([hidden]) summary').click()")
     answers = browser.execute_script(
@@ -138,6 +138,33 @@ def test_the_page_shows_searches_and_does_not_run_what_answers_contain(tmp_path,
     verdicts = browser.find_elements("css selector", ".q[open] .verdict")
     assert len(verdicts) == 6
     assert browser.title == "Evaluation", "nothing that an answer contains was run"
+
+
+@pytest.mark.browser
+def test_the_keyboard_a_link_and_the_filters_find_a_question(tmp_path: Path, browser) -> None:
+    page = judged(tmp_path, 9, {"good": "trains ships planes", "fair": "ships", "poor": "no"})
+    resize(browser, 1200, 900, "light")
+    browser.get(f"{page.as_uri()}#q-q4")
+    opened = "return [...document.querySelectorAll('.q[open]')].map(q => q.id)"
+    assert browser.execute_script(opened) == ["q-q4"]
+    shown = "return [...document.querySelectorAll('.q')].filter(q => !q.hidden).length"
+    browser.switch_to.active_element.send_keys("/")
+    search = browser.find_element("id", "search")
+    assert browser.switch_to.active_element == search
+    search.send_keys("covers nothing of this kind")
+    assert browser.execute_script(shown) == 0
+    search.send_keys("\ue00c")
+    assert browser.execute_script(shown) == 9
+    from selenium.webdriver.support.select import Select
+
+    winner = Select(browser.find_element("id", "winner"))
+    winner.select_by_value("good")
+    led = browser.execute_script(shown)
+    assert led > 0
+    browser.execute_script("document.getElementById('unfold').click()")
+    assert len(browser.execute_script(opened)) >= led
+    winner.select_by_value("poor")
+    assert browser.execute_script(shown) == 0
 
 
 @pytest.mark.browser

@@ -56,6 +56,7 @@ function fill(node, q) {
     const answer = data.answers[model][q.id];
     if (!answer) continue;
     const box = make("div", "answer");
+    box.tabIndex = 0;
     const head = make("h4");
     const dot = make("span", "dot");
     dot.style.background = color(model);
@@ -115,33 +116,76 @@ const kinds = {
   flagged: (q) => data.models.some((m) => data.answers[m][q.id]?.flags.length),
   wrong: (q) => data.models.some((m) => data.answers[m][q.id]?.correct === false),
 };
+// The models that won the largest share of what they were judged on; none where all are level.
+function ahead(q) {
+  const won = new Map(), played = new Map();
+  const count = (model, points) => {
+    won.set(model, (won.get(model) || 0) + points);
+    played.set(model, (played.get(model) || 0) + 1);
+  };
+  for (const j of byQuestion.get(q.id)) {
+    if (j.lead !== null) j.models.forEach((m, i) => count(m, (1 + Math.sign(i ? -j.lead : j.lead)) / 2));
+    else if (j.scores) count(j.models[0], j.scores[0]);
+  }
+  const share = (model) => won.get(model) / played.get(model);
+  const best = Math.max(...[...won.keys()].map(share));
+  const leaders = [...won.keys()].filter((model) => share(model) === best);
+  return leaders.length < won.size ? leaders : [];
+}
 const rows = data.questions.map((q) => {
   const node = make("details", "q");
+  node.id = `q-${q.id}`;
   const head = make("summary");
   head.append(make("span", "ask", q.turns[0]), make("span", "tag", q.category), meter(q));
   node.append(head);
   node.addEventListener("toggle", () => { if (node.open && node.children.length < 2) fill(node, q); });
+  head.addEventListener("click", () => history.replaceState(null, "", `#${node.id}`));
   const answers = data.models.map((m) => data.answers[m][q.id]?.turns.join(" ") || "");
-  return { q, node, text: [q.id, ...q.turns, ...answers].join(" ").toLowerCase() };
+  const judged = byQuestion.get(q.id).map((j) => j.text);
+  const text = [q.id, ...q.turns, ...answers, ...judged].join(" ").toLowerCase();
+  return { q, node, text, leaders: ahead(q) };
 });
 list.append(...rows.map((row) => row.node));
 
 const search = document.getElementById("search");
 const category = document.getElementById("category");
 const kind = document.getElementById("kind");
+const winner = document.getElementById("winner");
 function filter() {
-  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  // All words must occur; "several words" in quotation marks must occur as they are.
+  const words = (search.value.toLowerCase().match(/"[^"]+"|[^\s"]+/g) || [])
+    .map((word) => word.replaceAll('"', ""));
   let count = 0;
-  for (const { q, node, text } of rows) {
+  for (const { q, node, text, leaders } of rows) {
     const shown = words.every((word) => text.includes(word)) &&
-      (!category.value || q.category === category.value) && kinds[kind.value](q);
+      (!category.value || q.category === category.value) &&
+      (!winner.value || leaders.includes(winner.value)) && kinds[kind.value](q);
     node.hidden = !shown;
     count += shown;
   }
   document.getElementById("count").textContent = `${count} of ${rows.length} questions`;
 }
-for (const control of [search, category, kind]) control.addEventListener("input", filter);
+search.addEventListener("input", filter);
+for (const control of [category, kind, winner]) control.addEventListener("change", filter);
 filter();
+
+const unfold = document.getElementById("unfold");
+unfold.addEventListener("click", () => {
+  const open = unfold.textContent === "Open all";
+  for (const { node } of rows) if (!node.hidden) node.open = open;
+  unfold.textContent = open ? "Close all" : "Open all";
+});
+function follow() {
+  const asked = rows.find(({ node }) => `#${node.id}` === decodeURIComponent(location.hash));
+  if (asked) { asked.node.open = true; asked.node.scrollIntoView(); }
+}
+addEventListener("hashchange", follow);
+follow();
+addEventListener("keydown", (event) => {
+  const isTyping = event.target.closest?.("input, select, textarea");
+  if (event.key === "/" && !isTyping) { event.preventDefault(); search.focus(); }
+  if (event.key === "Escape" && event.target === search) { search.value = ""; filter(); }
+});
 document.getElementById("theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark"
