@@ -43,6 +43,8 @@ _RATING_WORD = re.compile(
 _LETTER = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
 _LABEL = re.compile(r"\[\[\s*(A\s*>>\s*B|A\s*>\s*B|A\s*=\s*B|B\s*>\s*A|B\s*>>\s*A)\s*\]\]", re.I)
 _THINK = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)
+# Some servers put the opening tag into the prompt, so that only the closing one comes back.
+_CLOSED_THINK = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.IGNORECASE | re.DOTALL)
 _OPEN_THINK = re.compile(r"<(think|thinking|reasoning)>", re.IGNORECASE)
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
 _REFUSAL = re.compile(
@@ -68,6 +70,10 @@ def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None
     was_cut = finish_reason == "length"
     body = _THINK.sub("", unicodedata.normalize("NFKC", text))
     body = body.replace("&gt;", ">").strip()
+    if not _PAIR_LINE.match(
+        body.split("\n", 1)[0]
+    ):  # a tag that a judge quotes later is no thought
+        body = _CLOSED_THINK.sub("", body).strip()
     if _OPEN_THINK.search(body):
         return Parsed("truncated" if was_cut else "unparsed")
     # Where the verdict comes last, a text cut by the token limit holds at most a provisional one.
