@@ -6,7 +6,6 @@ factual ones .1, reasoning, math and coding 0.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from apps.common.errors import CriaError, InputError
 from apps.common.events import Bar, Reporter
 from apps.eval.answers import Answer, answers_uri, lineage_uri, read_answers
 from apps.eval.calling import run_all
-from apps.eval.client import CallFailure, Endpoint, complete, connect
+from apps.eval.client import CallFailure, Endpoint, connect
 from apps.eval.config import AnswerConfig
 from apps.eval.endpoints import parse_endpoint, parse_named
 from apps.eval.folder import questions_uri
+from apps.eval.patience import insist
 from apps.eval.questions import Question, dump_questions, load_questions, load_references
 
 TEMPERATURES = {
@@ -212,7 +212,9 @@ async def _converse(
     usage = {"prompt_tokens": 0, "completion_tokens": 0}
     for turn in question.turns:
         messages.append({"role": "user", "content": turn})
-        reply = await _insist(client, config, contestant.endpoint.model, messages, settings)
+        reply = await insist(
+            client, contestant.endpoint.model, messages, settings, config.max_attempts
+        )
         messages.append({"role": "assistant", "content": reply.text})
         texts.append(reply.text)
         reasons.append(reply.finish_reason)
@@ -228,21 +230,3 @@ async def _converse(
         finish_reasons=tuple(reasons),
         created=round(time.time(), 3),
     )
-
-
-async def _insist(
-    client: Any,
-    config: AnswerConfig,
-    model: str,
-    messages: Sequence[dict[str, str]],
-    settings: dict[str, Any],
-) -> Any:
-    for attempt in range(1, config.max_attempts + 1):
-        try:
-            return await complete(client, model, messages, settings)
-        except CallFailure as failure:
-            if failure.kind in ("fatal", "rejected") or attempt == config.max_attempts:
-                raise
-            wait_s = failure.retry_after_s or min(30.0, 0.5 * 2**attempt)
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")

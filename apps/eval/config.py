@@ -215,11 +215,15 @@ class QuestionsConfig:
     """Clean folder or pack in which no question may occur."""
     tokenizer: str | None = None
     """Model or tokenizer folder with which a pack was made."""
+    concurrency: int = 16
+    """Requests in flight, all categories together."""
     timeout_s: float = 120.0
     """Longest wait for one response, seconds."""
+    max_attempts: int = 8
+    """Tries of one request before the command gives up."""
 
     def __post_init__(self) -> None:
-        _positive(self, "per_category", "timeout_s")
+        _positive(self, "per_category", "concurrency", "timeout_s", "max_attempts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,26 +5,31 @@
         --baseline vicuna=http://127.0.0.1:8000/v1 --out questions.jsonl
 
 Generated questions are de-duplicated (Jaccard of their words), kept only if no baseline answers
-them too well in the writer's own rating, and dropped if they occur in the training data.
+them too well in the writer's own rating, and dropped if they occur in the training data, with the
+report of that search beside them. Coding and math get the writer's own solution as a reference;
+read those before you trust them (13 of MT-bench's 30 were wrong: FastChat pull request 3158).
 """
 
 import asyncio
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from apps.common import config as configs
 from apps.common import storage
 from apps.common.errors import CriaError, InputError
 from apps.common.events import Reporter
 from apps.eval.calling import run_all
-from apps.eval.client import CallFailure, Endpoint, complete, connect, openai_endpoint
+from apps.eval.calls import digest
+from apps.eval.client import CallFailure, Client, Reply, connect, openai_endpoint
 from apps.eval.config import QuestionsConfig
 from apps.eval.contamination import measure, training_texts
 from apps.eval.endpoints import parse_endpoint
 from apps.eval.parsing import parse
+from apps.eval.patience import insist
 from apps.eval.protocols import single_messages
 from apps.eval.questions import BUILT_IN, Question, dump_questions, load_questions
 
@@ -45,6 +50,11 @@ _PROMPT = (
     "other in topic and form, be answerable without the internet or pictures, and contain no "
     "answer. Return only a JSON array of strings."
 )
+_SOLVE = (
+    "Solve this carefully and check the result. Give a complete, correct and short reference "
+    "solution, and nothing else.\n\n{question}"
+)
+WITH_REFERENCE = ("coding", "math")
 SAME = 0.6
 TRIES = 4
 
@@ -54,6 +64,11 @@ def questions(config: QuestionsConfig, reporter: Reporter) -> None:
         made = load_questions(BUILT_IN)
     else:
         made = asyncio.run(_generate(config, reporter))
+        if not made:
+            raise CriaError(
+                f"no question of {config.writer} was new, hard and unseen; raise "
+                "--max-baseline-score or name a stronger --writer"
+            )
         configs.write_resolved(config, os.path.dirname(config.out) or ".", name="questions.yaml")
     storage.write_atomic(config.out, dump_questions(made))
     reporter.event("questions.done", questions=len(made), file=config.out)
@@ -66,27 +81,87 @@ async def _generate(config: QuestionsConfig, reporter: Reporter) -> list[Questio
     writer = openai_endpoint(config.writer, config.timeout_s)
     baselines = [parse_endpoint(text, "--baseline", config.timeout_s) for text in config.baseline]
     kept: dict[str, list[Question]] = {name: [] for name in config.category or CATEGORIES}
+    async with AsyncExitStack() as stack:
+        asked = [
+            (endpoint.model, await stack.enter_async_context(connect(endpoint)))
+            for _, endpoint in baselines
+        ]
+        desk = _Desk(config, await stack.enter_async_context(connect(writer)), asked)
 
-    async def one(category: str) -> None:
-        async with connect(writer) as client:
-            kept[category] = await _category(config, client, category, baselines, reporter)
+        async def one(category: str) -> None:
+            kept[category] = await _category(config, desk, category, reporter)
 
-    await run_all(one(category) for category in kept)
+        await run_all(one(category) for category in kept)
     made = [question for found in kept.values() for question in found]
-    if config.data is None:
-        return made
+    return made if config.data is None else _unseen(config, made, reporter)
+
+
+def _unseen(
+    config: QuestionsConfig, made: Sequence[Question], reporter: Reporter
+) -> list[Question]:
+    """The questions that the training data does not hold; the report of the search beside them."""
+    assert config.data is not None
     found = measure(made, training_texts(config.data, config.tokenizer))
+    report = f"{config.out.removesuffix('.jsonl')}.contamination.json"
+    storage.write_json(report, {"data": config.data, **found})
     seen = {row["question_id"] for row in found["contaminated"]}
-    reporter.event("questions.contamination", dropped=len(seen), texts=found["texts"])
+    reporter.event("questions.contamination", dropped=len(seen), texts=found["texts"], file=report)
     return [question for question in made if question.question_id not in seen]
 
 
+class _Desk:
+    """The writer and the baselines, with a bound on the requests in flight."""
+
+    def __init__(
+        self, config: QuestionsConfig, writer: Client, baselines: Sequence[tuple[str, Client]]
+    ) -> None:
+        self._config = config
+        self._writer = writer
+        self._baselines = baselines
+        self._width = asyncio.Semaphore(config.concurrency)
+
+    async def write(self, prompt: str, temperature: float) -> Reply:
+        asked = [{"role": "user", "content": prompt}]
+        return await self._ask(self._config.writer, self._writer, asked, temperature, 4096)
+
+    async def is_hard(self, question: Question) -> bool:
+        """Whether every baseline's answer is rated at most `--max-baseline-score`."""
+        for model, client in self._baselines:
+            asked = [{"role": "user", "content": question.turns[0]}]
+            answer = await self._ask(model, client, asked, 0.7, 1024)
+            if (await self._rating(question, answer.text)) > self._config.max_baseline_score:
+                return False
+        return True
+
+    async def _rating(self, question: Question, answer: str) -> float:
+        """1-10 in the writer's judgment; 0 where it gave none, which keeps the question."""
+        nonce = digest(question.turns, answer)[:10]
+        prompt = single_messages(question.turns, (), (answer,), nonce)
+        rated = await self._ask(self._config.writer, self._writer, prompt, 0.0, 1024)
+        scores = parse(rated.text, "rating", rated.finish_reason, nonce).scores
+        return scores[0] if scores else 0.0
+
+    async def _ask(
+        self,
+        model: str,
+        client: Client,
+        messages: Sequence[dict[str, str]],
+        temperature: float,
+        max_tokens: int,
+    ) -> Reply:
+        settings = {"temperature": temperature, "max_tokens": max_tokens}
+        async with self._width:
+            try:
+                return await insist(client, model, messages, settings, self._config.max_attempts)
+            except CallFailure as failure:
+                raise CriaError(
+                    f"{model} could not be asked ({failure.sentence}); mend what it names and run "
+                    "again"
+                ) from None
+
+
 async def _category(
-    config: QuestionsConfig,
-    client: Any,
-    category: str,
-    baselines: Sequence[tuple[str, Endpoint]],
-    reporter: Reporter,
+    config: QuestionsConfig, desk: _Desk, category: str, reporter: Reporter
 ) -> list[Question]:
     """Asks until enough questions are new and hard, at most `TRIES` times."""
     kept: list[Question] = []
@@ -96,35 +171,27 @@ async def _category(
         missing = config.per_category - len(kept)
         if missing <= 0:
             break
-        for text in await _written(client, config.writer, category, 2 * missing):
+        fresh: list[Question] = []
+        for text in await _written(desk, category, 2 * missing):
             if any(_similarity(text, other) > SAME for other in texts):
                 same += 1
                 continue
             texts.append(text)
-            question = Question(
-                question_id=f"{category}-{len(texts)}", category=category, turns=(text,)
-            )
-            if await _is_hard(config, client, question, baselines):
-                kept.append(question)
-            else:
-                easy += 1
-            if len(kept) == config.per_category:
-                break
+            name = f"{category}-{len(texts)}"
+            fresh.append(Question(question_id=name, category=category, turns=(text,)))
+        verdicts = await asyncio.gather(*map(desk.is_hard, fresh))
+        hard = [question for question, is_hard in zip(fresh, verdicts, strict=True) if is_hard]
+        easy += len(fresh) - len(hard)
+        kept += hard[:missing]
+    if category in WITH_REFERENCE:
+        kept = list(await asyncio.gather(*(_referenced(desk, question) for question in kept)))
     reporter.event("questions.category", category=category, kept=len(kept), same=same, easy=easy)
     return kept
 
 
-async def _written(client: Any, model: str, category: str, count: int) -> list[str]:
+async def _written(desk: _Desk, category: str, count: int) -> list[str]:
     prompt = _PROMPT.format(count=count, category=category, about=CATEGORIES[category])
-    try:
-        reply = await complete(
-            client,
-            model,
-            [{"role": "user", "content": prompt}],
-            {"temperature": 1.0, "max_tokens": 4096},
-        )
-    except CallFailure as failure:
-        raise CriaError(f"{model} could not write questions: {failure.sentence}") from None
+    reply = await desk.write(prompt, 1.0)
     found = re.search(r"\[.*\]", reply.text, re.DOTALL)
     try:
         texts = json.loads(found[0]) if found else []
@@ -133,30 +200,10 @@ async def _written(client: Any, model: str, category: str, count: int) -> list[s
     return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
 
-async def _is_hard(
-    config: QuestionsConfig,
-    client: Any,
-    question: Question,
-    baselines: Sequence[tuple[str, Endpoint]],
-) -> bool:
-    """Whether every baseline's answer is rated at most `--max-baseline-score` by the writer."""
-    for _, endpoint in baselines:
-        async with connect(endpoint) as asked:
-            messages: list[Mapping[str, str]] = [{"role": "user", "content": question.turns[0]}]
-            settings = {"temperature": 0.7, "max_tokens": 1024}
-            try:
-                answer = await complete(asked, endpoint.model, [*map(dict, messages)], settings)
-                nonce = "rating"
-                prompt = single_messages(question.turns, (), (answer.text,), nonce)
-                rated = await complete(
-                    client, config.writer, prompt, {"temperature": 0.0, "max_tokens": 1024}
-                )
-            except CallFailure as failure:
-                raise CriaError(f"a baseline could not be asked: {failure.sentence}") from None
-        scores = parse(rated.text, "rating", rated.finish_reason, nonce).scores
-        if scores and scores[0] > config.max_baseline_score:
-            return False
-    return True
+async def _referenced(desk: _Desk, question: Question) -> Question:
+    """The question with the writer's own solution, which the judge is shown."""
+    reply = await desk.write(_SOLVE.format(question=question.turns[0]), 0.0)
+    return replace(question, reference=(reply.text.strip(),) if reply.text.strip() else ())
 
 
 def _similarity(first: str, second: str) -> float:

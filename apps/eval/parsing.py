@@ -14,7 +14,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-PARSER_VERSION = "1"
+PARSER_VERSION = "2"
 
 Status = Literal["ok", "unparsed", "refused", "truncated"]
 Format = Literal["scores", "rating", "letter", "label"]

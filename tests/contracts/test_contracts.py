@@ -156,7 +156,7 @@ def test_stored_judgments_keep_their_contract(tmp_path):
     from apps.eval.plan import parse_record
 
     raw = lines(EVALUATION / "judgments" / "raw.jsonl")
-    parsed = lines(EVALUATION / "judgments" / "parsed-1.jsonl")
+    parsed = lines(EVALUATION / "judgments" / "parsed-2.jsonl")
     assert_valid(raw, schema.JUDGMENT)
     assert_valid(parsed, schema.PARSED)
     assert [parse_record(record) for record in raw] == parsed

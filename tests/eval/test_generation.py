@@ -31,7 +31,7 @@ def writer(model: str, messages: list[dict[str, str]]) -> str:
 
 
 def test_questions_that_are_alike_easy_or_seen_are_dropped(tmp_path: Path, serve) -> None:
-    endpoint = serve(Script(answer=writer))
+    endpoint = serve(Script(answer=writer, fault_share=0.2, faults=("429", "500", "garbage")))
     seen = [[{"role": "user", "content": WRITTEN[4]}]]
     table = pa.table({"messages": pa.array(seen, pa.list_(MESSAGE))})
     (tmp_path / "clean").mkdir()
@@ -42,6 +42,30 @@ def test_questions_that_are_alike_easy_or_seen_are_dropped(tmp_path: Path, serve
     command += ["--baseline", f"base={endpoint.url}#easy-model", "--log-format", "json"]
     assert run("apps.eval", COMMANDS, command) == 0
     assert [q.turns[0] for q in load_questions(str(out))] == [WRITTEN[0], WRITTEN[3]]
+    found = json.loads((tmp_path / "questions.contamination.json").read_text())
+    assert [row["overlap"] for row in found["contaminated"]] == [1.0]
+    assert endpoint.num_faults > 0, "a fault is no reason to give up"
+
+
+def test_coding_and_math_get_a_reference(tmp_path: Path, serve) -> None:
+    def solver(model: str, messages: list[dict[str, str]]) -> str:
+        prompt = messages[-1]["content"]
+        return "It is 42." if prompt.startswith("Solve") else '["What is six times seven?"]'
+
+    serve(Script(answer=solver))
+    out = tmp_path / "questions.jsonl"
+    command = ["questions", "generate", "--per-category", "1", "--out", str(out)]
+    assert run("apps.eval", COMMANDS, [*command, "--category", "math", "fermi"]) == 0
+    found = {q.category: q.reference for q in load_questions(str(out))}
+    assert found == {"math": ("It is 42.",), "fermi": ()}
+
+
+def test_a_writer_that_writes_nothing_usable_is_one_sentence(tmp_path, serve, capsys) -> None:
+    serve(Script(answer=lambda model, messages: "I would rather not."))
+    command = ["questions", "generate", "--category", "fermi", "--out", str(tmp_path / "q.jsonl")]
+    assert run("apps.eval", COMMANDS, command) == 1
+    assert "no question of gpt-4o was new" in capsys.readouterr().err
+    assert not (tmp_path / "q.jsonl").exists()
 
 
 def test_the_built_in_set_is_written_out(tmp_path: Path) -> None:

@@ -1,35 +1,79 @@
-"""kill -9 of the whole command: what is stored is never asked for again."""
+"""kill -9 of the command or of a task's process: what is stored is never asked for again."""
 
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from apps.common.cli import run
 from apps.eval import journal
+from apps.eval.__main__ import COMMANDS
 from apps.eval.plan import parse_record
 from benchmarks.judge import endpoint, folder, stats, unanswered
 
 CALLS = 60
+LIMITS = ["--self-checks", "0", "--no-canaries", "--max-usd", "50"]
+LIMITS += ["--requests-per-min", "1e6", "--tokens-per-min", "1e9"]
+LIMITS += ["--usd-per-million-prompt-tokens", "30", "--usd-per-million-completion-tokens", "60"]
+
+
+def await_stored(folder: Path, count: int) -> set[str]:
+    """The keys on disk as soon as there are so many."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        stored = {record["key"] for record in journal.read_raw(str(folder))}
+        if len(stored) >= count:
+            return stored
+        time.sleep(0.02)
+    raise AssertionError(f"fewer than {count} responses within 90 s")
+
+
+def task_processes() -> list[psutil.Process]:
+    """The processes of this test's Ray that run a chunk of calls now."""
+    ours = psutil.Process().children(recursive=True)
+    return [p for p in ours if p.is_running() and "judge_chunk" in " ".join(p.cmdline())]
+
+
+@pytest.mark.ray
+def test_a_task_that_dies_with_its_process_is_run_again_without_what_is_stored(
+    tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(str(tmp_path), CALLS)
+    killed: list[set[str]] = []
+
+    def kill_one() -> None:
+        stored = await_stored(tmp_path, CALLS // 3)
+        task_processes()[0].kill()
+        killed.append(stored)
+
+    with endpoint(latency_s=0.3) as url:
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        command = ["judge", str(tmp_path), "--judge", "judge-4", "--concurrency", "6"]
+        assert run("apps.eval", COMMANDS, [*command, "--num-tasks", "2", *LIMITS]) == 0
+        killer.join()
+        found = stats(url)
+    (stored,) = killed
+    records = journal.read_raw(str(tmp_path))
+    assert len(stored) < CALLS and stored <= {record["key"] for record in records}
+    assert len({record["key"] for record in records}) == len(records) == CALLS
+    assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= 6, "in flight at the kill"
 
 
 @pytest.mark.ray
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, ray_session) -> None:
     folder(str(tmp_path), CALLS)
     command = [sys.executable, "-m", "apps.eval", "judge", str(tmp_path), "--judge", "judge-4"]
-    command += ["--concurrency", "6", "--self-checks", "0", "--no-canaries", "--max-usd", "50"]
-    command += ["--requests-per-min", "1e6", "--tokens-per-min", "1e9"]
-    command += ["--usd-per-million-prompt-tokens", "30"]
-    command += ["--usd-per-million-completion-tokens", "60"]
+    command += ["--concurrency", "6", *LIMITS]
     with endpoint(latency_s=0.3) as url:
         env = {**os.environ, **ray_session.child_env()}
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 90
-        while len(journal.read_raw(str(tmp_path))) < CALLS // 3:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
+        await_stored(tmp_path, CALLS // 3)
         process.kill()
         process.wait()
         stored = {record["key"] for record in journal.read_raw(str(tmp_path))}
