@@ -19,6 +19,7 @@ from apps.eval.questions import Question
 from benchmarks.scripted_judge import Endpoint, Script
 
 PRICE = Price(usd_per_million_prompt_tokens=30.0, usd_per_million_completion_tokens=60.0)
+PRICES = {"judge-4": PRICE, "judge-mini": PRICE.discounted(0.1)}
 FAST = Persistence(max_attempts=12, first_backoff_s=0.01, max_backoff_s=0.05, width=64)
 
 
@@ -35,8 +36,8 @@ def planned(num_questions: int, protocol: str = "pairwise-swap", **settings) -> 
         }
         for name, text in {"good": lambda q: q.turns[0], "poor": lambda q: "Something."}.items()
     }
-    settings = {"self_checks": 0, "canaries": False, **settings}
-    config = JudgeConfig(dir="unused", protocol=protocol, judge=("judge-4",), **settings)
+    settings = {"judge": ("judge-4",), "self_checks": 0, "canaries": False, **settings}
+    config = JudgeConfig(dir="unused", protocol=protocol, **settings)
     return list(make_plan(config, questions, answers).calls)
 
 
@@ -52,7 +53,7 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
                 return await complete(client, call.judge, call.messages, call.parameters)
 
             left = remaining(calls, journal.read_raw(str(directory)), FAST.max_asks)
-            return await run_chunk(left, ask, gate, writer, {"judge-4": PRICE}, FAST)
+            return await run_chunk(left, ask, gate, writer, PRICES, FAST)
     finally:
         writer.close()
 
@@ -100,6 +101,20 @@ async def test_the_budget_is_never_exceeded_and_the_rest_is_left(tmp_path: Path,
     charged = sum(record["usd"] for record in journal.read_raw(str(tmp_path)))
     assert 0 < tally.stored < len(calls) and charged <= 3.5 * one_usd
     assert (await judge(calls, tmp_path)).stored == len(calls) - tally.stored
+
+
+async def test_two_judges_and_their_faults_share_one_budget(tmp_path: Path, serve) -> None:
+    serve(Script(fault_share=0.3, timeout_s=0.6))
+    calls = planned(40, judge=("judge-4", "judge-mini"))
+    one_usd = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
+    for runs in (1, 2, 3):
+        max_usd = 6.5 * runs * one_usd
+        await judge(calls, tmp_path, max_usd)
+        stored = journal.read_raw(str(tmp_path))
+        intents = journal.read_lines(journal.intents_path(str(tmp_path)))
+        unknown = journal.unknown_attempts(intents, {record["key"] for record in stored})
+        assert sum(r["usd"] for r in stored) + sum(unknown.values()) <= max_usd
+    assert {record["judge"] for record in stored} == {"judge-4", "judge-mini"}
 
 
 async def test_a_truncated_judgment_is_asked_for_with_more_room(tmp_path: Path, serve) -> None:

@@ -1,5 +1,6 @@
 """kill -9 of the command or of a task's process: what is stored is never asked for again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -22,11 +23,11 @@ LIMITS += ["--requests-per-min", "1e6", "--tokens-per-min", "1e9"]
 LIMITS += ["--usd-per-million-prompt-tokens", "30", "--usd-per-million-completion-tokens", "60"]
 
 
-def await_stored(folder: Path, count: int) -> set[str]:
+def await_stored(folder: str, count: int) -> set[str]:
     """The keys on disk as soon as there are so many."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        stored = {record["key"] for record in journal.read_raw(str(folder))}
+        stored = {record["key"] for record in journal.read_raw(folder)}
         if len(stored) >= count:
             return stored
         time.sleep(0.02)
@@ -47,7 +48,7 @@ def test_a_task_that_dies_with_its_process_is_run_again_without_what_is_stored(
     killed: list[set[str]] = []
 
     def kill_one() -> None:
-        stored = await_stored(tmp_path, CALLS // 3)
+        stored = await_stored(str(tmp_path), CALLS // 3)
         task_processes()[0].kill()
         killed.append(stored)
 
@@ -73,7 +74,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, ray_session) -> None:
     with endpoint(latency_s=0.3) as url:
         env = {**os.environ, **ray_session.child_env()}
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-        await_stored(tmp_path, CALLS // 3)
+        await_stored(str(tmp_path), CALLS // 3)
         process.kill()
         process.wait()
         stored = {record["key"] for record in journal.read_raw(str(tmp_path))}
@@ -85,4 +86,17 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, ray_session) -> None:
     assert len({record["key"] for record in records}) == len(records) == CALLS
     assert stored <= {record["key"] for record in records}
     assert all(parse_record(record)["status"] == "ok" for record in records)
+    assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= 6
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_run_that_loses_a_machine_repeats_only_what_was_in_flight(tmp_path: Path) -> None:
+    folder(str(tmp_path), CALLS)
+    command = [sys.executable, "-m", "tests.eval.node_loss", str(tmp_path), str(CALLS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    records = journal.read_raw(str(tmp_path))
+    assert len({record["key"] for record in records}) == len(records) == CALLS
     assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= 6
