@@ -33,6 +33,11 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
     left = remaining(plan.calls, journal.read_raw(config.dir), config.max_asks)
     estimate = estimate_calls(config, left, len(plan.calls) - len(left), prices)
     reporter.event("judge.plan", **_plan_fields(config, plan, estimate))
+    if unpriced := [judge for judge, price in prices.items() if price is None]:
+        reporter.line(
+            f"The price of {', '.join(unpriced)} is not listed, so no dollars are estimated; give "
+            "--usd-per-million-prompt-tokens and --usd-per-million-completion-tokens."
+        )
     if config.dry_run:
         return
     _refuse_incomplete(plan)

@@ -13,8 +13,10 @@ from typing import Any
 from apps.eval import sections
 from apps.eval.answers import Answer
 from apps.eval.judgments import Judgment
+from apps.eval.leaderboard import leaderboard
 from apps.eval.offline import LABEL
 from apps.eval.parts import asset
+from apps.eval.published import published_tables
 from apps.eval.questions import Question, is_correct
 
 
@@ -30,11 +32,11 @@ def render(
         _header(figures),
         "<main>",
         sections.cards(figures),
-        sections.leaderboard(figures, models),
+        leaderboard(figures, models),
         sections.accuracy(figures, models),
         *(sections.protocol(name, figures, models) for name in figures["protocols"]),
         _questions(figures),
-        sections.references(figures),
+        published_tables(figures),
         sections.contamination(figures),
         sections.cost(figures),
         sections.manifest(figures),

@@ -52,64 +52,6 @@ def cards(figures: Mapping[str, Any]) -> str:
     return f'<div class="cards">{"".join(made)}</div>'
 
 
-def leaderboard(figures: Mapping[str, Any], models: Sequence[str]) -> str:
-    """Every model in one row: what each protocol says of it, accuracy, length of its answers."""
-    columns = [
-        (f"{escape(name)}<br>{what}", found)
-        for name, result in figures["protocols"].items()
-        for what, found in _standings(result)
-    ]
-    if not columns or len(models) < 2:
-        return ""
-    has_accuracy = any(row["accuracy"] for row in figures["models"].values())
-    heads = [head for head, _ in columns]
-    heads += ["correct"] if has_accuracy else []
-    head = "".join(f"<th class=n>{text}</th>" for text in (*heads, "characters<br>an answer"))
-    rows = []
-    for name in _ranked(models, columns[0][1]):
-        row, cells = figures["models"][name], []
-        cells += [found.get(name, "&ndash;") for _, found in columns]
-        if has_accuracy:
-            right = row["accuracy"]
-            cells.append(f"{right['correct']} of {right['total']}" if right else "&ndash;")
-        cells.append(f"{row['mean_answer_chars']:,.0f}")
-        shown = "".join(f"<td class=n>{cell}</td>" for cell in cells)
-        rows.append(f"<tr><td class=name>{dot(models, name)}{escape(name)}</td>{shown}</tr>")
-    return (
-        f'<div class="panel"><h3>Leaderboard</h3><table><tr><th>model</th>{head}</tr>'
-        f"{''.join(rows)}</table></div>"
-    )
-
-
-def _standings(result: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """[(what is shown, {model: figure}), ...]: the first one best first."""
-    columns = []
-    if rated := result.get("ratings", {}).get("models"):
-        columns.append(
-            ("rating", {row["model"]: _with_interval(row, "rating", 0) for row in rated})
-        )
-    scores = {k: v for k, v in result.get("scores", {}).items() if v["mean"] is not None}
-    if scores and not rated:
-        ordered = sorted(scores.items(), key=lambda item: -item[1]["mean"])
-        columns.append(
-            ("mean of 10", {name: _with_interval(row, "mean", 2) for name, row in ordered})
-        )
-    if relative := result.get("relative_quality"):
-        shares = {name: f"{share:.1f} %" for name, share in relative["percent"].items()}
-        columns.append((f"of {escape(relative['baseline'])}", shares))
-    return columns
-
-
-def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
-    low, high = (f"{row[edge]:.{digits}f}" for edge in ("low", "high"))
-    return f"<b>{row[name]:.{digits}f}</b> <span class=muted>{low}&ndash;{high}</span>"
-
-
-def _ranked(models: Sequence[str], first: Mapping[str, str]) -> list[str]:
-    """In the first column's order; those that it does not know come last."""
-    return [*first, *(name for name in models if name not in first)]
-
-
 def accuracy(figures: Mapping[str, Any], models: Sequence[str]) -> str:
     """Held-out questions with reference answers."""
     found = {name: row["accuracy"] for name, row in figures["models"].items() if row["accuracy"]}
@@ -222,42 +164,6 @@ def _ratings(result: Mapping[str, Any], models: Sequence[str]) -> str:
     online = ", ".join(f"{escape(row['model'])} {row['elo']:.0f}" for row in rows)
     note += f" Online Elo, battle by battle: {online}."
     return f'<div class="panel"><h3>Ratings</h3>{chart}<p class="note">{note}</p></div>'
-
-
-def references(figures: Mapping[str, Any]) -> str:
-    """The published tables of the Vicuna work, to be read beside one's own run."""
-    found = figures.get("reference_tables")
-    if not found:
-        return ""
-    shown = "".join(_reference(table) for table in found)
-    return (
-        '<h2 id="reference">Published tables</h2><p class="lead">Scores that GPT-4 gave '
-        "in 2023 to the answers of that time: a landmark, not a contestant of this run.</p>"
-        f'<div class="two">{shown}</div>'
-    )
-
-
-def _reference(table: Mapping[str, Any]) -> str:
-    has_wins = any("win" in pair for pair in table["pairs"].values())
-    rows = "".join(
-        f"<tr><td class=name>{escape(name)}</td><td class=n>{pair['baseline_total']:.1f}</td>"
-        f"<td class=n>{pair['vicuna_total']:.1f}</td>"
-        + (f"<td class=n>{pair['win']} / {pair['tie']} / {pair['loss']}</td>" if has_wins else "")
-        + "</tr>"
-        for name, pair in table["pairs"].items()
-    )
-    wins = "<th class=n>wins / ties / losses</th>" if has_wins else ""
-    note = ""
-    if "better_or_equal_to_chatgpt" in table:
-        note = (
-            f"Better than or equal to ChatGPT on {100 * table['better_or_equal_to_chatgpt']:.1f} % "
-            f"of the questions; {100 * table['relative_quality']:.0f} % of its total score."
-        )
-    return (
-        f'<div class="panel"><h3>{escape(table["name"])}</h3><table><tr><th></th>'
-        f"<th class=n>its total</th><th class=n>Vicuna's</th>{wins}</tr>{rows}</table>"
-        f'<p class="note">{note}</p></div>'
-    )
 
 
 def contamination(figures: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from tests.eval.test_kill import LIMITS, await_stored
 
 
 def main(folder: str, num_calls: int) -> None:
+    os.makedirs("/tmp/ray", exist_ok=True)  # where Ray notes its address, and does not make it
     with tempfile.TemporaryDirectory(prefix="loss-", dir="/tmp") as temporary:
         cluster = Cluster(
             initialize_head=True,
