@@ -1,6 +1,7 @@
 """What speaks for and against a judge, as cards of report.html."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from apps.eval.parts import card
@@ -44,8 +45,58 @@ def belief(result: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         made.append(card(f"{100 * human['agreement']:.0f} %", told))
     flagged = sum(len(row["suspicious"]) for row in figures["models"].values())
     made.append(card(str(flagged), "suspicious answers, marked below"))
-    return f'<h3 style="margin-top:26px">Can this judge be believed?</h3><div class="cards" \
-style="margin-top:10px">{"".join(made)}</div>'
+    return (
+        f'<h3 class="believed">Can this judge be believed?</h3>{_doubts(result)}'
+        f'<div class="cards">{"".join(made)}</div>{_judges(result)}'
+    )
+
+
+def _doubts(result: Mapping[str, Any]) -> str:
+    """What speaks against a judge, in sentences."""
+    told = [
+        f"<li><b>{escape(judge)}</b> {escape(sentence)}.</li>"
+        for judge, row in result["by_judge"].items()
+        for sentence in row["doubts"]
+    ]
+    return f'<ul class="banner">{"".join(told)}</ul>' if told else ""
+
+
+def _judges(result: Mapping[str, Any]) -> str:
+    """The same figures judge by judge, where several were pooled."""
+    rows = {judge: row for judge, row in result["by_judge"].items() if row["bias"]}
+    if len(rows) < 2:
+        return ""
+    names = {
+        "order_consistent": "alike in both orders",
+        "first_shown_wins": "shown first",
+        "longer_wins": "longer",
+        "own_family_wins": "own family",
+    }
+    head = "".join(f"<th class=n>{name}</th>" for name in (*names.values(), "A/A ties", "canaries"))
+    body = "".join(
+        f"<tr><td class=name>{escape(judge)}</td>"
+        + "".join(_cell(row["bias"].get(name)) for name in names)
+        + _count(row["bias"].get("self_check"), "tie")
+        + _count(row["canaries"], "right")
+        + "</tr>"
+        for judge, row in rows.items()
+    )
+    return (
+        f'<div class="panel"><h3>Judge by judge</h3><table><tr><th></th>{head}</tr>{body}</table>'
+        "</div>"
+    )
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return "<td class=n>&ndash;</td>"
+    interval = f"{100 * found['low']:.0f}&ndash;{100 * found['high']:.0f}"
+    return f"<td class=n>{_percent(found)} <span class=muted>{interval}</span></td>"
+
+
+def _count(found: Mapping[str, Any] | None, name: str) -> str:
+    told = f"{found[name]} of {found['n']}" if found else "&ndash;"
+    return f"<td class=n>{told}</td>"
 
 
 def _percent(found: Mapping[str, Any]) -> str:

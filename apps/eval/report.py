@@ -13,6 +13,7 @@ from apps.eval.answers import Answer, answers_uri, lineage_uri
 from apps.eval.canaries import canary_check
 from apps.eval.config import ReportConfig
 from apps.eval.costs import costs
+from apps.eval.doubts import by_judge
 from apps.eval.folder import load_folder
 from apps.eval.judgments import Judgment, contests, load_judgments, require_complete
 from apps.eval.length_control import controlled
@@ -76,6 +77,7 @@ def build(
                 for judge in sorted({item.judge for item in mine})
             ],
             "canaries": canary_check(mine, before),
+            "by_judge": by_judge(mine, before, answers),
             **_options(config, mine, answers),
         }
     categories = dict.fromkeys(question.category for question in questions)
