@@ -98,6 +98,8 @@ class Endpoint:
             self.in_flight -= 1
 
     async def upload(self, request: web.Request) -> web.Response:
+        if self.script.status:
+            return _error(self.script.status, self.script.error_code)
         data = (await request.post())["file"]
         return web.json_response(self._file(data.file.read()))
 

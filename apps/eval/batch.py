@@ -34,6 +34,8 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> Outcome:
     writer = Journal(job.directory, job.max_usd)
     await writer.begin()
     tally = Tally()
+    from openai import OpenAIError  # 1.4 s of CPU that only batches need
+
     try:
         for judge, endpoint in job.endpoints.items():
             mine = [call for call in job.calls if call.judge == judge]
@@ -51,13 +53,18 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> Outcome:
                     remaining(mine, read_raw(job.directory), job.persistence.max_asks)
                 )
         _, spent_usd = await writer.state()
+    except OpenAIError as error:
+        raise CriaError(
+            f"the Batch API refuses ({' '.join(str(error).split())[:300]}); mend what it names and "
+            "run the same command again: a batch that was submitted is collected, not paid twice"
+        ) from None
     finally:
         writer.close()
     return Outcome(tally=tally, spent_usd=spent_usd, gate={})
 
 
 def _connect(endpoint: Endpoint) -> Any:
-    from openai import AsyncOpenAI  # 1.4 s of CPU that only batches need
+    from openai import AsyncOpenAI
 
     return AsyncOpenAI(
         api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=endpoint.timeout_s
@@ -88,7 +95,11 @@ class _Batches:
         if not sent:
             return
         lines = b"".join(orjson.dumps(_request(call)) + b"\n" for call in sent.values())
-        file = await self._client.files.create(file=("calls.jsonl", lines), purpose="batch")
+        try:
+            file = await self._client.files.create(file=("calls.jsonl", lines), purpose="batch")
+        except Exception:
+            await self._release(attempts)
+            raise
         self._note(input_file=file.id, attempts=attempts)
         batch = await self._client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
@@ -107,14 +118,17 @@ class _Batches:
         known = {call.key: call for call in _all_asks(self._job)}
         listed = [batch async for batch in self._client.batches.list(limit=100)]
         by_file = {batch.input_file_id: batch.id for batch in listed}
+        stored = {record["key"] for record in read_raw(self._job.directory)}
         for input_file, note in open_notes.items():
+            attempts = {k: attempt for k, attempt in note["attempts"].items() if k not in stored}
+            self._writer.adopt(HOLDER, attempts)
             batch_id = note.get("batch") or by_file.get(input_file)
             if batch_id is None:
+                await self._release(attempts)
                 self._note(input_file=input_file, ended="never created")
                 continue
-            sent = {key: known[key] for key in note["attempts"] if key in known}
-            self._writer.adopt(HOLDER, note["attempts"])
-            await self._collect(batch_id, sent, note["attempts"], poll_s)
+            sent = {key: known[key] for key in attempts if key in known}
+            await self._collect(batch_id, sent, attempts, poll_s)
 
     async def _collect(
         self, batch_id: str, sent: dict[str, Call], attempts: dict[str, int], poll_s: float
@@ -127,8 +141,7 @@ class _Batches:
             content = await self._client.files.content(batch.output_file_id)
             for line in content.content.splitlines():
                 await self._store(orjson.loads(line), sent, attempts)
-        for key, attempt in attempts.items():
-            await self._writer.fail_call(key, attempt, may_be_billed=False)
+        await self._release(attempts)
         self._note(input_file=batch.input_file_id, ended=batch.status)
         if batch.status == "failed":
             raise CriaError(
@@ -159,6 +172,11 @@ class _Batches:
         )
         await self._writer.store(record, attempts.pop(key))
         self._tally.stored += 1
+
+    async def _release(self, attempts: dict[str, int]) -> None:
+        """Ends attempts that certainly were not billed."""
+        for key, attempt in attempts.items():
+            await self._writer.fail_call(key, attempt, may_be_billed=False)
 
     def _note(self, **record: Any) -> None:
         storage.append_line(self._path, orjson.dumps(record))

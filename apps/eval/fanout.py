@@ -14,7 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError
@@ -131,7 +137,7 @@ def _run_tasks(job: Job, desk: Any, on_progress: OnProgress) -> list[Tally]:
                 holder, calls, tries = running.pop(task)
                 try:
                     tallies.append(_get(task))
-                except (WorkerCrashedError, NodeDiedError):
+                except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
                     _get(desk.forget.remote(holder))
                     if tries >= TASK_TRIES:
                         raise

@@ -113,6 +113,7 @@ class Journal:
         self._charged_usd = 0.0
         self._num_stored = 0
         self._reserved: dict[tuple[str, int], tuple[str, float]] = {}
+        self._unknown: dict[tuple[str, int], float] = {}
         self._next_attempt: dict[str, int] = {}
         self._room = asyncio.Condition()
         self._queue: list[_Append] = []
@@ -128,6 +129,7 @@ class Journal:
             attempts = self._next_attempt.get(key, 0)
             self._next_attempt[key] = max(attempts, record["attempt"] + 1)
         unknown = unknown_attempts(intents, {record["key"] for record in responses})
+        self._unknown = unknown
         self._charged_usd = sum(record["usd"] for record in responses) + sum(unknown.values())
 
     async def state(self) -> tuple[int, float]:
@@ -178,9 +180,11 @@ class Journal:
         return attempt
 
     def adopt(self, holder: str, attempts: dict[str, int]) -> None:
-        """Takes over an earlier run's attempts; they are charged in full already."""
+        """Takes over an earlier run's attempts, whose fate will be known: reserved, not charged."""
         for key, attempt in attempts.items():
-            self._reserved[key, attempt] = (holder, 0.0)
+            usd = self._unknown.pop((key, attempt), 0.0)
+            self._charged_usd -= usd
+            self._reserved[key, attempt] = (holder, usd)
 
     async def store(self, record: dict[str, Any], attempt: int) -> None:
         """Appends a response and turns its reservation into its price."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from apps.common.errors import CriaError
 from apps.eval import batch, journal
 from apps.eval.answers import Answer
 from apps.eval.calling import Job, Outcome, Persistence
@@ -69,6 +70,29 @@ async def test_the_budget_bounds_what_is_uploaded(tmp_path: Path, serve) -> None
     bound = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
     outcome = await judge(calls, tmp_path, max_usd=5.5 * bound)
     assert outcome.tally.stopped and endpoint.served.total() == 5
+
+
+async def test_a_refusing_endpoint_is_one_sentence_and_costs_nothing(tmp_path, serve) -> None:
+    serve(Script(status=401))
+    with pytest.raises(CriaError, match=r"Batch API refuses .*scripted 401"):
+        await judge(planned(2), tmp_path)
+    serve(Script())
+    bound = PRICE.usd(planned(2)[0].prompt_tokens_bound(), planned(2)[0].max_tokens)
+    assert (await judge(planned(2), tmp_path, max_usd=4.1 * bound)).tally.stored == 4
+
+
+async def test_a_run_killed_while_it_collects_stores_each_response_once(tmp_path, serve) -> None:
+    endpoint: Endpoint = serve(Script())
+    calls = planned(5)
+    whole = await judge(calls, tmp_path)
+    raw, notes = Path(journal.raw_path(str(tmp_path))), Path(batch.batches_path(str(tmp_path)))
+    for file, kept in ((raw, 4), (notes, -1)):
+        file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:kept]))
+    again = await judge(calls, tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert len({record["key"] for record in records}) == len(records) == len(calls)
+    assert again.tally.stored == len(calls) - 4 and len(endpoint.batches) == 1
+    assert again.spent_usd == pytest.approx(whole.spent_usd), "what was reserved is priced anew"
 
 
 @pytest.mark.parametrize("is_created", [True, False])
