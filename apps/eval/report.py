@@ -39,21 +39,31 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
     storage.write_json(storage.join(config.dir, REPORT_JSON), figures)
     html = page.render(figures, questions, answers, judgments)
     storage.write_atomic(storage.join(config.dir, REPORT_HTML), html.encode())
+    _tell(figures, reporter)
+    reporter.event("report.done", html=storage.join(config.dir, REPORT_HTML), bytes=len(html))
+
+
+def _tell(figures: dict[str, Any], reporter: Reporter) -> None:
+    """What one wants to know before opening the page."""
     for name, model in figures["models"].items():
-        found = model["accuracy"]
-        if found:
+        if found := model["accuracy"]:
             reporter.event(
                 "report.accuracy", model=name, correct=found["correct"], total=found["total"]
             )
     for protocol, result in figures["protocols"].items():
+        said = {"protocol": protocol, "judges": result["judge_labels"]}
         if result.get("preference"):
-            reporter.event(
-                "report.preference",
-                protocol=protocol,
-                judges=result["judge_labels"],
-                **result["preference"],
-            )
-    reporter.event("report.done", html=storage.join(config.dir, REPORT_HTML), bytes=len(html))
+            reporter.event("report.preference", **said, **result["preference"])
+            continue
+        for row in result.get("ratings", {}).get("models", ()):
+            shown = {name: round(row[name], 1) for name in ("rating", "low", "high")}
+            reporter.event("report.rating", **said, model=row["model"], **shown)
+        for name, row in result.get("scores", {}).items():
+            if row["mean"] is not None:
+                shown = {key: round(row[key], 2) for key in ("mean", "low", "high")}
+                reporter.event(
+                    "report.score", **said, model=name, **shown, n=row["n"], total=row["total"]
+                )
 
 
 def build(

@@ -49,6 +49,7 @@ def import_reviews(config: ReplayConfig, reporter: Reporter) -> None:
     journal.write_parsed(out, parse_record)
     _write_manifest(config, calls, reviews)
     reporter.event("replay.imported", reviews=len(records), models=len(answers), out=out)
+    reporter.line(f"`report {out}` reads the reviews' texts, as --mode reparsed does.")
 
 
 def _responses(

@@ -64,7 +64,11 @@ def test_imported_reviews_give_the_published_table_and_figure_in_the_report(
 ) -> None:
     out = tmp_path / "eval"
     assert command("replay", str(blog), "--out", str(out)) == 0
+    capsys.readouterr()
     assert command("report", str(out), "--baseline", "gpt35") == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rated = [event["model"] for event in told if event["event"] == "report.rating"]
+    assert rated[:2] == ["gpt35", "vicuna-13b"]
     report = json.loads((out / "report.json").read_text())
     result = report["protocols"]["vicuna-blog"]
     rows = {row["models"][0]: row for row in result["pairs"]}
@@ -89,7 +93,6 @@ def test_imported_reviews_give_the_published_table_and_figure_in_the_report(
     stored = journal.read_raw(str(out))
     assert len({record["key"] for record in stored}) == len(stored) == 320
 
-    capsys.readouterr()
     assert command("replay", str(blog), "--out", str(out)) == 2
     assert "evaluation folder already" in capsys.readouterr().err
 
