@@ -25,20 +25,29 @@ def pairs(result: Mapping[str, Any]) -> str:
             )
         totals = ""
         if has_totals:
-            sums = row.get("score_totals")
-            shown = f"{sums['first']:.1f} : {sums['second']:.1f}" if sums else "&ndash;"
-            totals = f"<td class=n>{shown}</td>"
+            totals = f"<td class=n>{_totals(row.get('score_totals'))}</td>"
         body.append(
             f"<tr><td class=name>{first}<br><span class=muted>vs {second}</span></td>"
             f"<td class=bar>{bar}</td><td class=n>{rate}</td>{totals}"
             f"<td class=n>{of(row)}</td></tr>"
         )
-    head = "<th class=n>score totals</th>" if has_totals else ""
+    head = "<th class=n>score totals, ratio</th>" if has_totals else ""
     return (
         '<div class="panel"><h3>Pair by pair: wins, ties and losses of the first</h3><table><tr>'
         f"<th></th><th></th><th class=n>win rate</th>{head}<th class=n>questions</th></tr>"
         f"{''.join(body)}</table></div>"
     )
+
+
+def _totals(sums: Mapping[str, Any] | None) -> str:
+    """Both totals, and below them their ratio with its interval."""
+    if not sums:
+        return "&ndash;"
+    shown = f"{sums['first']:.1f} : {sums['second']:.1f}"
+    if sums["ratio"] is None:
+        return shown
+    interval = f"{100 * sums['low']:.0f}&ndash;{100 * sums['high']:.0f}"
+    return f"{shown}<br><span class=muted>{100 * sums['ratio']:.1f} %, {interval}</span>"
 
 
 def matrix(result: Mapping[str, Any], models: Sequence[str]) -> str:
