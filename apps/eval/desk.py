@@ -23,6 +23,7 @@ class Desk:
         self._limits = limits
         self._gate: RateGate | None = None
         self._journal = Journal(directory, max_usd)
+        self._gone: set[str] = set()
 
     async def begin(self) -> None:
         """Takes the folder; returns when it is ours."""
@@ -39,14 +40,21 @@ class Desk:
         return self._gate
 
     async def acquire(self, holder: str, tokens: Sequence[int]) -> int:
-        return await self.gate.acquire_some(holder, tokens)
+        passed = await self.gate.acquire_some(holder, tokens)
+        if holder in self._gone:
+            await self.gate.forget(holder)
+        return passed
 
     async def release(self, holder: str, ended: Sequence[tuple[Any, ...]]) -> None:
         for how in ended:
             await self.gate.release(holder, *how)
 
     async def open_calls(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
-        return await self._journal.open_calls(holder, wanted)
+        attempts = await self._journal.open_calls(holder, wanted)
+        if holder in self._gone:  # it died before it could send them
+            for attempt, (key, _) in zip(attempts, wanted, strict=False):
+                await self._journal.fail_call(key, attempt, may_be_billed=False)
+        return attempts
 
     async def store(self, made: Sequence[tuple[dict[str, Any], int]]) -> None:
         await asyncio.gather(*(self._journal.store(*item) for item in made))
@@ -55,7 +63,11 @@ class Desk:
         await self._journal.fail_call(key, attempt, may_be_billed)
 
     async def forget(self, holder: str) -> None:
-        """Frees a dead task's places, and charges what it had in flight."""
+        """Frees a dead task's places, and charges what it had in flight.
+
+        Its last messages may still be on their way: what they take is given back as it comes.
+        """
+        self._gone.add(holder)
         await self.gate.forget(holder)
         await self._journal.forget(holder)
 

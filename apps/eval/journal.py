@@ -193,7 +193,12 @@ class Journal:
         await self._settle(record["key"], attempt, record["usd"])
 
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
-        """Ends an attempt without a response; an unbilled one gives its reservation back."""
+        """Ends an attempt without a response; an unbilled one gives its reservation back.
+
+        Nothing is left to end where the attempt's task was forgotten meanwhile.
+        """
+        if (key, attempt) not in self._reserved:
+            return
         if may_be_billed:
             await self._settle(key, attempt, self._reserved[key, attempt][1])
             return
@@ -219,9 +224,9 @@ class Journal:
 
     async def _settle(self, key: str, attempt: int, usd: float) -> None:
         async with self._room:
-            self._reserved.pop((key, attempt))
-            self._charged_usd += usd
-            self._room.notify_all()
+            if self._reserved.pop((key, attempt), None) is not None:
+                self._charged_usd += usd
+                self._room.notify_all()
 
     async def _append(self, path: str, record: dict[str, Any]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -59,3 +59,20 @@ async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
     assert len(journal.read_raw(str(tmp_path))) == 10
     with pytest.raises(BudgetExhaustedError):
         await ledger.open_call("t", "dear", 1.2)
+
+
+async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp_path) -> None:
+    """Its messages may arrive after its death was noticed."""
+    desk = Desk(Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=1), str(tmp_path), 1.0)
+    await desk.begin()
+    await desk.acquire("dead", [10])
+    await desk.open_calls("dead", [("in flight", 0.4)])
+    await desk.forget("dead")
+    assert await desk.acquire("dead", [10]) == 1
+    await desk.open_calls("dead", [("never sent", 0.5)])
+    await desk.store([({"key": "in flight", "usd": 0.1}, 0)])
+    await asyncio.wait_for(desk.acquire("alive", [10]), 1)
+    assert await desk.open_calls("alive", [("next", 0.6)]) == [0], "0.4 is charged, 0.5 is free"
+    stored, usd, state = await desk.state()
+    assert (stored, state["in_flight"]) == (1, 1) and usd == pytest.approx(0.4)
+    assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["in flight"]
