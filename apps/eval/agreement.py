@@ -26,9 +26,10 @@ def judge_agreement(judgments: Sequence[Judgment]) -> dict[str, Any] | None:
     if len(by_judge) < 2:
         return None
     couples = [_couple(by_judge, *names) for names in combinations(sorted(by_judge), 2)]
+    alpha = krippendorff_alpha(by_judge, is_rating)
     return {
         "pairs": [couple for couple in couples if couple],
-        "krippendorff_alpha": krippendorff_alpha(by_judge, is_rating),
+        "krippendorff_alpha": None if np.isnan(alpha) else alpha,
     }
 
 

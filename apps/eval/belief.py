@@ -34,8 +34,8 @@ def belief(result: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
             told += f"; {drift['flipped']} of {drift['n']} flipped since the earlier run"
         made.append(card(f"{canaries['right']} of {canaries['n']}", told))
     if agreement := result.get("agreement"):
-        alpha = agreement["krippendorff_alpha"]
-        made.append(card(f"{alpha:.2f}", "Krippendorff's alpha between the judges"))
+        if (alpha := agreement["krippendorff_alpha"]) is not None:
+            made.append(card(f"{alpha:.2f}", "Krippendorff's alpha between the judges"))
         made += [
             card(f"{pair['kappa']:.2f}", f"kappa of {' and '.join(pair['judges'])} (n={pair['n']})")
             for pair in agreement["pairs"]

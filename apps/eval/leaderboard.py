@@ -19,6 +19,8 @@ def leaderboard(figures: Mapping[str, Any], models: Sequence[str]) -> str:
     has_accuracy = any(row["accuracy"] for row in figures["models"].values())
     heads = [head for head, _ in columns]
     heads += ["correct"] if has_accuracy else []
+    has_cut = any(row["cut_answers"] for row in figures["models"].values())
+    heads += ["answers cut<br>by their limit"] if has_cut else []
     head = "".join(f"<th class=n>{text}</th>" for text in (*heads, "characters<br>an answer"))
     rows = []
     for name in _ranked(models, columns[0][1]):
@@ -27,6 +29,7 @@ def leaderboard(figures: Mapping[str, Any], models: Sequence[str]) -> str:
         if has_accuracy:
             right = row["accuracy"]
             cells.append(f"{right['correct']} of {right['total']}" if right else "&ndash;")
+        cells += [f"{row['cut_answers']} of {row['answers']}"] if has_cut else []
         cells.append(f"{row['mean_answer_chars']:,.0f}")
         shown = "".join(f"<td class=n>{cell}</td>" for cell in cells)
         rows.append(f"<tr><td class=name>{dot(models, name)}{escape(name)}</td>{shown}</tr>")

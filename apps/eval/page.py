@@ -6,27 +6,19 @@ enter the page as text, never as HTML, there.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from apps.eval import sections
-from apps.eval.answers import Answer
-from apps.eval.judgments import Judgment
 from apps.eval.leaderboard import leaderboard
 from apps.eval.offline import LABEL
 from apps.eval.parts import asset
 from apps.eval.published import published_tables
-from apps.eval.questions import Question, is_correct
 
 
-def render(
-    figures: Mapping[str, Any],
-    questions: Sequence[Question],
-    answers: Mapping[str, Mapping[str, Answer]],
-    judgments: Sequence[Judgment],
-) -> str:
-    """The whole page as text."""
+def render(figures: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The whole page as text; `found` is the evidence that its script shows."""
     models = list(figures["models"])
     body = [
         _header(figures),
@@ -43,7 +35,7 @@ def render(
         "</main>",
         f"<footer>Made by Cria, {escape(figures['created'])}. One file: keep it, mail it.</footer>",
     ]
-    data = _data(figures, questions, answers, judgments)
+    data = _data(found)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -106,61 +98,7 @@ def _questions(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _data(
-    figures: Mapping[str, Any],
-    questions: Sequence[Question],
-    answers: Mapping[str, Mapping[str, Answer]],
-    judgments: Sequence[Judgment],
-) -> str:
-    flagged = {name: model["suspicious"] for name, model in figures["models"].items()}
-    record = {
-        "models": list(answers),
-        "turns": max(len(question.turns) for question in questions),
-        "questions": [
-            {
-                "id": question.question_id,
-                "category": question.category,
-                "turns": list(question.turns),
-                "reference": list(question.reference),
-            }
-            for question in questions
-        ],
-        "answers": {
-            name: {
-                question.question_id: _answer(question, made[question.question_id], flagged[name])
-                for question in questions
-                if question.question_id in made
-            }
-            for name, made in answers.items()
-        },
-        "judgments": [_judgment(item) for item in judgments if item.kind == "contest"],
-    }
+def _data(record: Mapping[str, Any]) -> str:
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     # Inside a script element only these can end or open anything.
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _answer(question: Question, answer: Answer, flagged: Mapping[str, list[str]]) -> dict[str, Any]:
-    checks = [is_correct(question, text, i) for i, text in enumerate(answer.turn_texts)]
-    known = [check for check in checks if check is not None]
-    return {
-        "turns": list(answer.turn_texts),
-        "correct": all(known) if known else None,
-        "flags": flagged.get(question.question_id, []),
-    }
-
-
-def _judgment(item: Judgment) -> dict[str, Any]:
-    return {
-        "q": item.question_id,
-        "protocol": item.protocol,
-        "models": list(item.models),
-        "order": item.order,
-        "repeat": item.repeat,
-        "turn": item.turn,
-        "judge": item.judge,
-        "status": item.status,
-        "scores": list(item.scores) if item.scores else None,
-        "lead": item.lead,
-        "text": item.text,
-    }

@@ -14,6 +14,7 @@ from apps.eval.canaries import canary_check
 from apps.eval.config import ReportConfig
 from apps.eval.costs import costs
 from apps.eval.doubts import by_judge
+from apps.eval.evidence import evidence
 from apps.eval.folder import load_folder
 from apps.eval.judgments import Judgment, contests, load_judgments, require_complete
 from apps.eval.length_control import controlled
@@ -36,8 +37,9 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
     judgments = load_judgments(config.dir)
     require_complete([item for item in judgments if item.kind == "contest"], config.allow_missing)
     figures = build(config, questions, answers, judgments)
-    storage.write_json(storage.join(config.dir, REPORT_JSON), figures)
-    html = page.render(figures, questions, answers, judgments)
+    found = evidence(figures, questions, answers, judgments)
+    storage.write_json(storage.join(config.dir, REPORT_JSON), {**figures, "evidence": found})
+    html = page.render(figures, found)
     storage.write_atomic(storage.join(config.dir, REPORT_HTML), html.encode())
     _tell(figures, reporter)
     reporter.event("report.done", html=storage.join(config.dir, REPORT_HTML), bytes=len(html))

@@ -89,6 +89,10 @@ def test_a_report_of_80_questions_5_models_2_orders_is_small_and_self_contained(
     report_json = json.loads((tmp_path / "report.json").read_text())
     counts = report_json["protocols"]["pairwise-swap"]["judgments"]
     assert counts["ok"] == counts["total"] == 80 * 10 * 2
+    under = report_json["evidence"]
+    assert len(under["questions"]) == 80 and len(under["judgments"]) == counts["total"]
+    assert under["answers"]["model-3"]["q7"]["turns"][0].startswith("A long answer.")
+    assert {j["order"] for j in under["judgments"]} == {0, 1} and under["judgments"][0]["text"]
     (paid,) = report_json["costs"]
     assert paid["busiest_minute_calls"] == paid["calls"] > 1600, "self-checks and canaries too"
     assert paid["usd_per_1000_calls"] == pytest.approx(10) and paid["latency_p95_s"] == 1.5
