@@ -50,6 +50,7 @@ def write_plan(config: JudgeConfig, plan: Plan) -> None:
             "turn": call.turn,
             "judge": call.judge,
             "kind": call.kind,
+            "answers_digest": call.answers_digest,
         }
         for call in plan.calls
     ]

@@ -108,7 +108,8 @@ def _refuse_incomplete(plan: Plan) -> None:
         model, question_id = plan.unanswered[0]
         raise ConfigError(
             f"{len(plan.unanswered)} answers are missing, such as {model}'s to question "
-            f"{question_id}; run `answer` again to make them before judging"
+            f"{question_id}; run `answer` again to make them before judging; an imported chatbot "
+            "that said nothing needs a line with an empty text"
         )
 
 

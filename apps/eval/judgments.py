@@ -11,6 +11,8 @@ from typing import Any
 
 from apps.common.errors import CriaError, NotFoundError
 from apps.eval import journal
+from apps.eval.answers import Answer
+from apps.eval.calls import digest
 from apps.eval.folder import plan_uri
 from apps.eval.plan import parse_record
 
@@ -38,6 +40,8 @@ class Judgment:
     """> 0: the first listed model is better; None for protocols with one answer"""
     text: str
     usd: float
+    answers_digest: str | None = None
+    """of what the judge was shown, in listed order"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +99,7 @@ def _judgment(
         lead=_lead(len(item["models"]), item["order"], scores, parsed.get("verdict")),
         text=record.get("response_text", ""),
         usd=usd,
+        answers_digest=item.get("answers_digest"),
     )
 
 
@@ -163,3 +168,20 @@ def require_complete(judgments: Sequence[Judgment], allow_missing: bool) -> None
             f"{len(lost)} of {len(judgments)} judgments have no score ({told}); run `judge` again "
             "to complete them, or report with --allow-missing, which shows n of N everywhere"
         )
+
+
+def require_current(
+    judgments: Iterable[Judgment], answers: Mapping[str, Mapping[str, Answer]]
+) -> None:
+    """Refuses judgments of answers that have been replaced since."""
+    for item in judgments:
+        if item.answers_digest is None or not set(item.models) <= answers.keys():
+            continue  # a canary's answers are not of this folder
+        made = [answers[model].get(item.question_id) for model in item.models]
+        texts = [list(answer.turn_texts) if answer else [] for answer in made]
+        if digest(list(item.models), texts) != item.answers_digest:
+            raise CriaError(
+                f"{' or '.join(dict.fromkeys(item.models))} has another answer to question "
+                f"{item.question_id} now than {item.judge} judged by {item.protocol}; run `judge` "
+                "again: what has not changed is not paid again"
+            )

@@ -16,7 +16,13 @@ from apps.eval.costs import costs
 from apps.eval.doubts import by_judge
 from apps.eval.evidence import evidence
 from apps.eval.folder import load_folder
-from apps.eval.judgments import Judgment, contests, load_judgments, require_complete
+from apps.eval.judgments import (
+    Judgment,
+    contests,
+    load_judgments,
+    require_complete,
+    require_current,
+)
 from apps.eval.length_control import controlled
 from apps.eval.offline import LABEL, is_offline
 from apps.eval.parsing import PARSER_VERSION
@@ -35,6 +41,7 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
             f"{', '.join(answers)}"
         )
     judgments = load_judgments(config.dir)
+    require_current(judgments, answers)
     require_complete([item for item in judgments if item.kind == "contest"], config.allow_missing)
     figures = build(config, questions, answers, judgments)
     found = evidence(figures, questions, answers, judgments)

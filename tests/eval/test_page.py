@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from apps.common import storage
+from apps.common.errors import CriaError
 from apps.common.events import Reporter
 from apps.eval import journal
 from apps.eval.answers import Answer, answers_uri
@@ -97,6 +98,14 @@ def test_a_report_of_80_questions_5_models_2_orders_is_small_and_self_contained(
     assert paid["busiest_minute_calls"] == paid["calls"] > 1600, "self-checks and canaries too"
     assert paid["usd_per_1000_calls"] == pytest.approx(10) and paid["latency_p95_s"] == 1.5
     assert f">{paid['calls']:,}</td>" in text
+
+
+def test_judgments_of_answers_that_were_replaced_are_refused(tmp_path: Path) -> None:
+    judged(tmp_path, 3, {"good": "trains ships planes", "poor": "no"})
+    file = Path(answers_uri(str(tmp_path), "poor"))
+    file.write_text(file.read_text().replace("no ", "never ", 1))
+    with pytest.raises(CriaError, match="poor has another answer to question q0 now"):
+        report(ReportConfig(dir=str(tmp_path)), Reporter("json"))
 
 
 @pytest.fixture(scope="module")
