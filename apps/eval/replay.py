@@ -68,6 +68,7 @@ def replay(config: ReplayConfig, reporter: Reporter) -> None:
         from apps.eval.reviews import import_reviews  # which reads this layout through us
 
         import_reviews(config, reporter)
+        return
     reviews = shipped_reviews(config.mode)
     if config.folder is not None:
         reviews = folder_reviews(config.folder, config.mode)
