@@ -1,29 +1,22 @@
-"""Attention over a KV cache of slots: one request, one slot; on a CPU compiled, elsewhere in torch.
+"""A KV cache of slots, one request in each, and attention over it in torch.
 
 A slot is a run of chunks of CHUNK tokens; after all slots come spare chunks, in which prefixes are
-kept. Both kinds take the rows of one pass with `plan`, then their q, k and v layer by layer.
+kept. `TorchAttention` takes the rows of one pass with `plan`, then their q, k and v by layer.
 
 Shapes: R rows, H query heads, K key heads, D head size, T positions, B requests in a group.
 """
 
-import mmap
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apps.common.errors import ConfigError
-from apps.serve.engine import kernels, team
 from apps.serve.engine.kernels import CHUNK
 from apps.serve.engine.model_folder import Shape
 from apps.serve.engine.rope import rotation
-
-_MAP_NORESERVE = 0x4000  # Linux; the mmap module names it from Python 3.13 on
 
 
 @dataclass(slots=True)
@@ -44,8 +37,8 @@ class Rows:
         self.slots += [slot] * len(token_ids)
 
 
-class Attention(ABC):
-    """The cache, and what reads and writes it."""
+class Cache:
+    """Keys and values, chunk by chunk."""
 
     keys: Tensor
     values: Tensor
@@ -56,13 +49,6 @@ class Attention(ABC):
         self.first_spare = num_slots * self.chunks_per_slot
         self.num_chunks = self.first_spare + num_spare
 
-    @abstractmethod
-    def plan(self, rows: Rows) -> None: ...
-
-    @abstractmethod
-    def __call__(self, layer: int, qkv: Tensor) -> Tensor:
-        """[R, H * D] from [R, (H + 2 K) * D], whose keys and values enter the cache first."""
-
     def chunk_of(self, slot: int, index: int) -> int:
         return slot * self.chunks_per_slot + index
 
@@ -70,46 +56,11 @@ class Attention(ABC):
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
 
-
-class CompiledAttention(Attention):
-    """float32 on a CPU, whatever the weights are."""
-
-    def __init__(self, shape: Shape, num_slots: int, num_tokens: int, num_spare: int) -> None:
-        super().__init__(shape, num_slots, num_tokens, num_spare)
-        heads, size = shape.num_kv_heads, shape.head_dim
-        if size % kernels.UNROLL:
-            raise ConfigError(
-                f"heads of {size} numbers are not supported on a CPU; they must be a multiple of "
-                f"{kernels.UNROLL}: serve this model with engine: vllm"
-            )
-        chunks = (shape.num_layers, self.num_chunks, heads)
-        self.keys = _lazy_zeros((*chunks, size, CHUNK))
-        self.values = _lazy_zeros((*chunks, CHUNK, size))
-        self._layers = list(zip(self.keys.numpy(), self.values.numpy(), strict=True))
-        self._cos, self._sin = (part.numpy() for part in rotation(shape))
-        self._scale = np.float32(size**-0.5)
-
-    def plan(self, rows: Rows) -> None:
-        self._positions = np.array(rows.positions)
-        self._firsts = np.array(rows.slots) * self.chunks_per_slot
-        self._num_keys = max(rows.positions) + 1
-
-    def __call__(self, layer: int, qkv: Tensor) -> Tensor:
-        shape, (keys, values) = self.shape, self._layers[layer]
-        kernels.write(
-            qkv.numpy(), shape.num_heads, self._firsts, self._positions, self._cos, self._sin,
-            self._scale, keys, values,
-        )  # fmt: skip
-        out = torch.empty(len(qkv), shape.num_heads * shape.head_dim)
-        team.run(kernels.attend.address, np.array([
-            0, len(qkv), shape.num_heads, shape.num_kv_heads, shape.head_dim, self.num_chunks,
-            self._num_keys, qkv.data_ptr(), self._firsts.ctypes.data, self._positions.ctypes.data,
-            keys.ctypes.data, values.ctypes.data, out.data_ptr(),
-        ]))  # fmt: skip
-        return out
+    def close(self) -> None:
+        """End the threads that it keeps."""
 
 
-class TorchAttention(Attention):
+class TorchAttention(Cache):
     """Any device and dtype, unoptimised: keys are gathered and masked."""
 
     def __init__(
@@ -142,6 +93,7 @@ class TorchAttention(Attention):
             start += length
 
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
+        """[R, H * D] from [R, (H + 2 K) * D], whose keys and values enter the cache first."""
         heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
         qkv_RHD = qkv.view(len(qkv), heads + 2 * kv_heads, -1)
         q, k = self._rotated(qkv_RHD[:, : heads + kv_heads]).split([heads, kv_heads], dim=1)
@@ -170,10 +122,3 @@ class _Group(NamedTuple):
     slots: Tensor
     mask: Tensor
     """[B, 1, rows of each, T]: which keys a row sees"""
-
-
-def _lazy_zeros(shape: tuple[int, ...]) -> Tensor:
-    """Private memory whose pages are committed when first written."""
-    num_bytes = 4 * torch.Size(shape).numel()
-    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-    return torch.frombuffer(pages, dtype=torch.float32).view(shape)

@@ -1,6 +1,5 @@
 """Settings of each engine, and the one place that turns settings into an engine."""
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +17,7 @@ class TorchConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: float32 on a CPU, bfloat16 on a GPU."""
     num_threads: int = 1
-    """CPU threads of one forward pass; on cores of its own, faster with GOMP_SPINCOUNT=10000."""
+    """CPU threads of one forward pass."""
     max_running: int = 32
     """Most requests in one batch; each holds a slot of the KV cache."""
     max_waiting: int = 512
@@ -84,10 +83,6 @@ class RemoteConfig:
 def create_engine(config: TorchConfig | VllmConfig, mask_factory: MaskFactory | None) -> Engine:
     """An engine that is not started yet. Only the chosen engine's packages are imported."""
     if isinstance(config, TorchConfig):
-        # Read when torch's OpenMP is loaded. Its threads wait for each other 25 times a step; by
-        # default they spin for milliseconds first, which stalls all of them beside a busy neighbour
-        # (benchmarks/LOG.md, 2026-11-24).
-        os.environ.setdefault("GOMP_SPINCOUNT", "300")
         from apps.serve.engine.torch_engine import TorchEngine
 
         return TorchEngine(config, mask_factory)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from apps.serve.engine.kernels import compiled, exp
+from apps.serve.engine.kernels import exp
+from apps.serve.engine.machine import compiled
 from apps.serve.engine.protocol import SamplingParams
 
 _f32 = np.float32

@@ -1,94 +1,34 @@
-"""What a CPU does between two matrix products, compiled by numba: norms, rotation and attention.
+"""What a CPU does in one forward pass, row by row, compiled by numba: norms, products, attention.
 
 Every number depends on its own row and on nothing else in the batch, to the last bit: each row is
 computed alone, and each sum is taken in one order. LLVM may fuse a product and a sum ("contract")
 but not reorder sums, so speed comes from sums side by side: LANES partial sums of a norm, the
-scores of CHUNK keys, the D numbers of an output.
+columns of a product's tile, the scores of CHUNK keys, the D numbers of an output.
 
 Shapes: R rows, H query heads, K key heads, D head size, S slots, C key chunks, N width.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+
+from apps.serve.engine.machine import COLUMNS, ROWS, add_tile, bits_as_float, compiled
 
 CHUNK = 32
 """Keys of a chunk; they are stored transposed, [D, CHUNK], so that scores come side by side."""
 LANES = 8
 UNROLL = 8
 """Terms added in one pass over a sum's vector; divides D and CHUNK."""
+DEPTH = 512
+"""Terms of a product taken while its inputs lie in the caches."""
 
 _f32 = np.float32
 
 
-def _cached(compiler: Callable[..., Any], *args: Any, **settings: Any) -> Callable[..., Any]:
-    """A decorator: compiled code is kept on disk, if any folder that numba tries can be written."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return compiler(*args, **settings, cache=True)(function)
-        except RuntimeError:  # a read-only installation without a home; NUMBA_CACHE_DIR mends it
-            return compiler(*args, **settings)(function)
-
-    return decorate
-
-
-compiled = _cached(njit, fastmath={"contract"}, nogil=True, error_model="numpy")
-"""Python that becomes machine code at its first call, and is kept for the next process."""
-
-
-@intrinsic
-def _bits_as_float(typing_context, bits):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-@intrinsic
-def _floats_at(typing_context, address):
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
-
-    return types.CPointer(types.float32)(types.int64), generate
-
-
-@intrinsic
-def _ints_at(typing_context, address):
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-
-    return types.CPointer(types.int64)(types.int64), generate
-
-
-@intrinsic
-def _take_next(typing_context, counter):
-    """counter++, in one step for all threads."""
-
-    def generate(context, builder, signature, arguments):
-        pointer = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", pointer, ir.IntType(64)(1), "monotonic")
-
-    return types.int64(types.voidptr), generate
-
-
 @compiled
-def rms_norm(x_RN, weight_N, eps, out_RN):
+def norm_row(x_N, weight_N, eps, out_N):
     """out = x / sqrt(mean(x^2) + eps) * weight"""
-    partial = np.empty(LANES, _f32)
-    for row in range(len(x_RN)):
-        _rms_norm_row(x_RN[row], weight_N, eps, partial, out_RN[row])
-
-
-@compiled
-def _rms_norm_row(x_N, weight_N, eps, partial, out_N):
     width = len(x_N)
     whole = width // LANES * LANES
-    partial[:] = _f32(0)
+    partial = np.zeros(LANES, _f32)
     for start in range(0, whole, LANES):
         for lane in range(LANES):
             partial[lane] += x_N[start + lane] * x_N[start + lane]
@@ -103,6 +43,36 @@ def _rms_norm_row(x_N, weight_N, eps, partial, out_N):
 
 
 @compiled
+def product(x, width, depth, num_rows, panel, is_half, bias, sums):
+    """sums [num_rows, COLUMNS] = bias + x [num_rows, depth] @ panel [depth, COLUMNS].
+
+    x, panel are addresses. Tiles of nearly equal height: a low one waits for its own sums.
+    """
+    num_tiles = (num_rows + ROWS - 1) // ROWS
+    for row in range(num_rows):
+        sums[row] = bias
+    for start in range(0, depth, DEPTH):
+        terms = min(DEPTH, depth - start)
+        at = panel + start * COLUMNS * (2 if is_half else 4)
+        for tile in range(num_tiles):
+            first = num_rows * tile // num_tiles
+            last = num_rows * (tile + 1) // num_tiles
+            add_tile(
+                x + 4 * (first * width + start), width, at, is_half, terms,
+                sums.ctypes.data + 4 * first * COLUMNS, COLUMNS, last - first,
+            )  # fmt: skip
+
+
+@compiled
+def gate(gate_N, up_N, out_N):
+    """out = silu(gate) * up"""
+    for i in range(len(gate_N)):
+        x = gate_N[i]
+        power = exp(-abs(x))
+        out_N[i] = x * (_f32(1) if x >= 0 else power) / (_f32(1) + power) * up_N[i]
+
+
+@compiled
 def rotate(x_D, cos, sin, scale):
     """RoPE in place, halves of a head against each other as Hugging Face lays them out."""
     half = len(x_D) // 2
@@ -113,7 +83,7 @@ def rotate(x_D, cos, sin, scale):
 
 
 @compiled
-def _write_row(qkv, num_heads, position, cos, sin, scale, keys_KDC, values_KCD):
+def write_row(qkv, num_heads, position, cos, sin, scale, keys_KDC, values_KCD):
     """Rotate a row's queries and keys in place; put its keys and values into their chunk."""
     num_kv_heads, head_dim, _ = keys_KDC.shape
     for head in range(num_heads + num_kv_heads):
@@ -125,30 +95,12 @@ def _write_row(qkv, num_heads, position, cos, sin, scale, keys_KDC, values_KCD):
         for d in range(head_dim):
             keys_KDC[head, d, column] = qkv[at + d]
         at += num_kv_heads * head_dim
-        if column % UNROLL == 0:  # what an older request left here is multiplied by 0: no NaN
-            values_KCD[head, column : column + UNROLL] = _f32(0)
         for d in range(head_dim):
             values_KCD[head, column, d] = qkv[at + d]
 
 
 @compiled
-def write(qkv_RN, num_heads, firsts, positions, cos, sin, scale, keys, values):
-    """Rotate queries and keys in place; put keys and values into the cache.
-
-    firsts [R] is the first chunk of each row's slot; keys [chunks, K, D, CHUNK], values
-    [chunks, K, CHUNK, D]; cos and sin [position, D / 2].
-    """
-    for row in range(len(qkv_RN)):
-        position = positions[row]
-        chunk = firsts[row] + position // CHUNK
-        _write_row(
-            qkv_RN[row], num_heads, position, cos[position], sin[position], scale,
-            keys[chunk], values[chunk],
-        )  # fmt: skip
-
-
-@compiled
-def _attend_row(qkv_N, num_heads, first, num_keys, keys, values, scores_HT, out_N):
+def attend_row(qkv_N, num_heads, first, num_keys, keys, values, scores_HT, out_N):
     """Chunk by chunk and head by head, in the order in which a slot lies in memory."""
     _, num_kv_heads, head_dim, _ = keys.shape
     group = num_heads // num_kv_heads
@@ -161,9 +113,8 @@ def _attend_row(qkv_N, num_heads, first, num_keys, keys, values, scores_HT, out_
             for d in range(0, head_dim, UNROLL):
                 q = qkv_N[head * head_dim + d : head * head_dim + d + UNROLL]
                 _add_products(part, q, keys[first + chunk, kv_head, d : d + UNROLL])
-    padded = (num_keys + UNROLL - 1) // UNROLL * UNROLL
     for head in range(num_heads):
-        total = _exponentials(scores_HT[head], num_keys, padded)
+        total = _exponentials(scores_HT[head], num_keys)
         for key in range(num_keys):
             scores_HT[head, key] /= total
     out_N[:] = _f32(0)
@@ -171,10 +122,14 @@ def _attend_row(qkv_N, num_heads, first, num_keys, keys, values, scores_HT, out_
         for head in range(num_heads):
             out = out_N[head * head_dim : (head + 1) * head_dim]
             kv_head = head // group
-            for key in range(chunk * CHUNK, min((chunk + 1) * CHUNK, padded), UNROLL):
-                column = key % CHUNK
-                block = values[first + chunk, kv_head, column : column + UNROLL]
-                _add_products(out, scores_HT[head, key : key + UNROLL], block)
+            used = min(CHUNK, num_keys - chunk * CHUNK)
+            whole = used // UNROLL * UNROLL
+            p, block = scores_HT[head, chunk * CHUNK :], values[first + chunk, kv_head]
+            for key in range(0, whole, UNROLL):
+                _add_products(out, p[key : key + UNROLL], block[key : key + UNROLL])
+            for key in range(whole, used):
+                for d in range(head_dim):
+                    out[d] += p[key] * block[key, d]
 
 
 @compiled
@@ -197,15 +152,13 @@ def _add_products(sums, p, vectors):
 
 
 @compiled
-def _exponentials(scores, num_keys, padded):
-    """exp(score - highest) in place, 0 up to `padded`; returns their sum."""
+def _exponentials(scores, num_keys):
+    """exp(score - highest) in place; returns their sum."""
     highest = scores[0]
     for i in range(num_keys):
         highest = max(highest, scores[i])
     for i in range(num_keys):
         scores[i] = exp(scores[i] - highest)
-    for i in range(num_keys, padded):
-        scores[i] = _f32(0)
     total = _f32(0)
     for i in range(num_keys):
         total += scores[i]
@@ -228,28 +181,4 @@ def exp(x):
     p = p * r + _f32(1.6666665459e-1)
     p = p * r + _f32(5.0000001201e-1)
     p = p * r * r + r + _f32(1.0)
-    return p * _bits_as_float((np.int32(n) + np.int32(127)) << np.int32(23))
-
-
-@_cached(cfunc, types.void(types.voidptr))
-def attend(task):
-    """Causal attention of rows after `write`: takes rows from `task` until there are none left.
-
-    Runs in any number of threads at once. `task` is an int64 array: next row, rows, query heads,
-    key heads, head size, chunks, most keys of a row, then the addresses of qkv [R, (H + 2 K) * D],
-    firsts [R], positions [R], keys, values and the output [R, H * D].
-    """
-    numbers = carray(task, (13,), np.int64)
-    rows, heads, kv_heads, size, chunks, longest = numbers[1:7]
-    qkv_RN = carray(_floats_at(numbers[7]), (rows, (heads + 2 * kv_heads) * size))
-    firsts, positions = carray(_ints_at(numbers[8]), rows), carray(_ints_at(numbers[9]), rows)
-    keys = carray(_floats_at(numbers[10]), (chunks, kv_heads, size, CHUNK))
-    values = carray(_floats_at(numbers[11]), (chunks, kv_heads, CHUNK, size))
-    out_RN = carray(_floats_at(numbers[12]), (rows, heads * size))
-    scores = np.empty((heads, (longest + CHUNK - 1) // CHUNK * CHUNK), _f32)
-    row = _take_next(task)
-    while row < rows:
-        _attend_row(
-            qkv_RN[row], heads, firsts[row], positions[row] + 1, keys, values, scores, out_RN[row]
-        )
-        row = _take_next(task)
+    return p * bits_as_float((np.int32(n) + np.int32(127)) << np.int32(23))

@@ -10,12 +10,12 @@ from hashlib import blake2b
 
 import numpy as np
 
-from apps.serve.engine.attention import Attention
+from apps.serve.engine.attention import Cache
 from apps.serve.engine.kernels import CHUNK
 
 
 class PrefixCache:
-    def __init__(self, cache: Attention) -> None:
+    def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.free = list(range(cache.first_spare, cache.num_chunks))
         self.chunks: OrderedDict[bytes, int] = OrderedDict()

@@ -1,37 +1,51 @@
-"""Runs a C function on the threads that torch's own CPU operations use.
+"""The threads of a program: whoever runs the pass, and helpers that join while there is work."""
 
-A second pool of threads would fight for the cores with torch's, whose threads go on spinning for a
-while after each operation. Where torch has no OpenMP of its own, the calling thread does it alone.
-"""
-
-import ctypes
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+import threading
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
+
+from apps.serve.engine import program
+
+PATIENCE = 30_000
+"""Looks of a helper without work before it sleeps, some 1 ms: longer than between two steps."""
 
 
-def run(function: int, task: np.ndarray) -> None:
-    """Call the function at this address with `task`'s own, once in each of torch's threads."""
-    threads = torch.get_num_threads()
-    parallel = _gomp_parallel() if threads > 1 else None
-    if parallel is None:
-        _VOID_FUNCTION(function)(task.ctypes.data)
-    else:
-        parallel(function, task.ctypes.data, threads, 0)
+@dataclass(slots=True, eq=False)
+class Team:
+    """Runs `phases` on `num_threads` threads; `batch` and `phases` are as program.py says."""
 
+    phases: np.ndarray
+    batch: np.ndarray
+    scores_shape: tuple[int, int]
+    """What a thread needs to attend: [heads, most keys]"""
+    num_threads: int
+    _board: np.ndarray = field(default_factory=lambda: np.zeros(16, np.int64))
+    _wake: list[threading.Event] = field(default_factory=list)
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _scores: np.ndarray = field(init=False)
 
-_VOID_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def __post_init__(self) -> None:
+        self._scores = np.empty(self.scores_shape, np.float32)
+        self._board[0] = len(self.phases) << 40
+        for _ in range(self.num_threads - 1):
+            self._wake.append(threading.Event())
+            threading.Thread(target=self._help, args=(self._wake[-1],), daemon=True).start()
 
+    def run(self) -> None:
+        """One pass over `batch`, by the calling thread and whichever helpers are awake."""
+        program.start(self._board, self.phases, self.batch)
+        for wake in self._wake:
+            wake.set()
+        program.work(self._board, self.phases, self.batch, self._scores, 0)
 
-@cache
-def _gomp_parallel() -> Callable[[int, int, int, int], None] | None:
-    """GCC's entry point of a parallel region: function, argument, threads, flags."""
-    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
-        parallel = ctypes.CDLL(str(path)).GOMP_parallel
-        parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-        parallel.restype = None
-        return parallel
-    return None
+    def close(self) -> None:
+        self._closed.set()
+        for wake in self._wake:
+            wake.set()
+
+    def _help(self, wake: threading.Event) -> None:
+        scores = np.empty(self.scores_shape, np.float32)
+        while wake.wait() and not self._closed.is_set():
+            wake.clear()
+            program.work(self._board, self.phases, self.batch, scores, PATIENCE)

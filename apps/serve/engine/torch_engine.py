@@ -19,6 +19,7 @@ import torch
 
 from apps.common.errors import CriaError
 from apps.serve.engine.attention import Rows
+from apps.serve.engine.compiled import CompiledLlama
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.draw import draw
 from apps.serve.engine.kernels import CHUNK
@@ -103,19 +104,22 @@ class TorchEngine:
         await asyncio.wrap_future(loaded)
 
     def _load(self) -> None:
-        """In the engine's thread: OpenMP gives every thread that computes a team of its own, and
-        lets teams sleep between operations once there are more threads than cores."""
         config = self.config
         dtype = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}
         if config.device == "cpu":
             dtype["auto"] = torch.float32
-        torch.set_num_threads(config.num_threads)
+        torch.set_num_threads(1)  # log-probabilities and copies; the model has threads of its own
         shape = read_shape(config.path)
         context = min(config.context_tokens or shape.context_tokens, shape.context_tokens)
         wanted = config.max_running * context
         self.kv_tokens = config.kv_tokens or _default_kv_tokens(shape, wanted)
         context = min(context, self.kv_tokens)
-        self.model = Llama(config.path, device=config.device, dtype=dtype[config.dtype])
+        if config.device == "cpu":
+            self.model = CompiledLlama(
+                config.path, dtype=dtype[config.dtype], num_threads=config.num_threads
+            )
+        else:
+            self.model = Llama(config.path, device=config.device, dtype=dtype[config.dtype])
         self.info = EngineInfo(
             model=Path(config.path).name,
             context_tokens=context,
@@ -123,7 +127,8 @@ class TorchEngine:
             eos_token_ids=read_eos_token_ids(config.path),
         )
         num_spare = max(1, self.kv_tokens // 2 // CHUNK) if config.prefix_cache else 0
-        self.cache = self.model.new_cache(config.max_running, context, num_spare)
+        max_rows = config.max_running + config.prefill_chunk_tokens
+        self.cache = self.model.new_cache(config.max_running, context, num_spare, max_rows)
         self.prefixes = PrefixCache(self.cache) if config.prefix_cache else None
         logits = self.model.forward(_first_rows(), self.cache)
         draw(logits[0].cpu().numpy(), SamplingParams(), u=0.0)  # all is compiled now
@@ -209,6 +214,7 @@ class TorchEngine:
                 self._step_began = None
         except BaseException as error:  # a panic in an extension module is no Exception
             self._death = error
+        self.cache.close()
         self._fail_all(self._death or CriaError("the engine was closed"))
 
     def _fail_all(self, error: BaseException) -> None:

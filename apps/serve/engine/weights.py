@@ -1,4 +1,4 @@
-"""Tensors of a model folder by name, and the matrix products they become."""
+"""Tensors of a model folder by name, and as the layers of a LLaMA."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from apps.common.errors import NotFoundError
-
-_fused = torch.ops.mkldnn._linear_pointwise.default
-_fused_binary = torch.ops.mkldnn._linear_pointwise.binary
+from apps.serve.engine.model_folder import read_shape
 
 
 class Weights:
@@ -38,47 +36,13 @@ class Weights:
 
 
 class Linear:
-    """y = x W^T + b, and what comes after it in the same call.
-
-    On a CPU through oneDNN with packed weights: its order of summation does not depend on the
-    number of rows, MKL's does.
-    """
+    """y = x W^T + b"""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.is_packed = weight.device.type == "cpu" and _can_pack(weight.dtype)
-        self.is_fused = self.is_packed and weight.dtype == torch.float32
-        self.dtype, self.bias = weight.dtype, bias
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight
+        self.weight, self.bias = weight, bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """In x's dtype."""
-        if self.is_fused:
-            return _fused(x, self.weight, self.bias, "none", [], "")
-        x_cast = x.to(self.dtype)
-        if self.is_packed:
-            return _fused(x_cast, self.weight, self.bias, "none", [], "").to(x.dtype)
-        return F.linear(x_cast, self.weight, self.bias).to(x.dtype)
-
-    def silu(self, x: Tensor) -> Tensor:
-        if self.is_fused:
-            return _fused(x, self.weight, self.bias, "swish", [], "")
-        return F.silu(self(x))
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        if self.is_fused:
-            return _fused_binary(x, other, self.weight, self.bias, "mul")
-        return self(x) * other
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        if self.is_fused:
-            return _fused_binary(x, other, self.weight, self.bias, "add")
-        return self(x) + other
-
-
-def _can_pack(dtype: torch.dtype) -> bool:
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        return F.linear(x, self.weight, self.bias)
 
 
 def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -96,3 +60,38 @@ def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
     with safe_open(file, framework="pt") as tensors:
         for name in tensors.keys():  # noqa: SIM118 (a file handle, not a dict)
             yield name, file
+
+
+class Layer:
+    """One layer's matrices and norms."""
+
+    def __init__(self, weights: Weights, index: int, norm_dtype: torch.dtype) -> None:
+        at = f"model.layers.{index}"
+
+        def norm(name: str) -> Tensor | None:
+            name = f"{at}.{name}.weight"
+            return weights.take(name, norm_dtype) if weights.has(name) else None
+
+        self.attention_norm = weights.take(f"{at}.input_layernorm.weight", norm_dtype)
+        self.qkv = weights.linear(*(f"{at}.self_attn.{p}_proj" for p in "qkv"))
+        self.q_norm, self.k_norm = norm("self_attn.q_norm"), norm("self_attn.k_norm")
+        self.out = weights.linear(f"{at}.self_attn.o_proj")
+        self.ffn_norm = weights.take(f"{at}.post_attention_layernorm.weight", norm_dtype)
+        self.gate = weights.linear(f"{at}.mlp.gate_proj")
+        self.up = weights.linear(f"{at}.mlp.up_proj")
+        self.down = weights.linear(f"{at}.mlp.down_proj")
+
+
+class Network:
+    """All of a model folder. `norm_dtype` is that of the norms' weights."""
+
+    def __init__(
+        self, folder: str | Path, device: str, dtype: torch.dtype, norm_dtype: torch.dtype
+    ) -> None:
+        self.shape = shape = read_shape(folder)
+        weights = Weights(Path(folder), device, dtype)
+        self.embedding = weights.take("model.embed_tokens.weight")
+        self.layers = [Layer(weights, i, norm_dtype) for i in range(shape.num_layers)]
+        self.norm = weights.take("model.norm.weight", norm_dtype)
+        has_head = weights.has("lm_head.weight") and not shape.is_tied
+        self.head = weights.linear("lm_head") if has_head else Linear(self.embedding)

@@ -1,5 +1,4 @@
 import asyncio
-import os
 import random
 from contextlib import asynccontextmanager
 
@@ -7,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from apps.serve.engine.config import TorchConfig, create_engine
+from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.protocol import (
     EngineDeadError,
     Outbox,
@@ -241,12 +240,3 @@ async def test_damaged_numbers_end_one_request_and_leave_the_next_intact(
         assert steps[-1].finish_reason == "error"
         monkeypatch.setattr(engine.model, "forward", forward)
         assert await answer(engine, (5, 6, 7)) == expected
-
-
-def test_threads_do_not_spin_long_unless_the_environment_says_so(monkeypatch) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    create_engine(TorchConfig(path="model"), None)
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    create_engine(TorchConfig(path="model"), None)
-    assert int(os.environ["GOMP_SPINCOUNT"]) <= 1000
