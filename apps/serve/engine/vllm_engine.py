@@ -58,6 +58,7 @@ _METRICS = {
     "vllm:num_requests_running": "running_requests",
     "vllm:num_requests_waiting": "waiting_requests",
 }
+_EXCEPTION = re.compile(r"\b\w+(?:Error|Exception): .{1,1000}")
 _SAMPLE = re.compile(r"^(vllm:\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -272,7 +273,7 @@ class VllmEngine:
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
-            return self._log.read_text(errors="replace")[-1500:].strip() or "none"
+            return last_words(self._log.read_text(errors="replace"))
         return "none"
 
 
@@ -359,6 +360,12 @@ def _read_top(top: Mapping[str, float] | None, asked: int) -> tuple[tuple[int, f
     the likeliest."""
     pairs = [(int(name.removeprefix("token_id:")), p) for name, p in (top or {}).items()]
     return tuple(sorted(pairs, key=lambda pair: -pair[1])[:asked])
+
+
+def last_words(log: str) -> str:
+    """The first exception of a log, which is the cause of those after it, or else its end."""
+    cause = _EXCEPTION.search(log)
+    return (cause[0] if cause else log.strip()[-1500:]) or "none"
 
 
 def read_metrics(text: str) -> dict[str, float]:

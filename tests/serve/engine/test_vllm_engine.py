@@ -19,7 +19,7 @@ from apps.serve.engine.protocol import (
     generate,
 )
 from apps.serve.engine.torch_engine import TorchEngine
-from apps.serve.engine.vllm_engine import VllmEngine, completion_body
+from apps.serve.engine.vllm_engine import VllmEngine, completion_body, last_words
 
 STAND_IN = Path(__file__).with_name("scripted_vllm.py")
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
@@ -138,6 +138,12 @@ async def test_a_server_that_cannot_start_says_why(stand_in, tmp_path) -> None:
         await VllmEngine(VllmConfig(path=str(tmp_path / "broken"), start_timeout_s=60)).start()
 
 
+def test_the_first_exception_of_a_log_is_the_one_to_tell() -> None:
+    log = "INFO 1\n(Worker) ERROR ValueError: no memory left\nTraceback\nRuntimeError: see above\n"
+    assert last_words(log) == "ValueError: no memory left"
+    assert (last_words("killed\n"), last_words("")) == ("killed", "none")
+
+
 async def test_metrics_are_added_up_over_its_engines(stand_in) -> None:
     async with started(stand_in) as engine:
         await engine._read_metrics()
@@ -172,7 +178,10 @@ async def test_the_real_server_gives_the_torch_engine_s_greedy_tokens(tiny_llama
         pytest.skip("CRIA_VLLM_PYTHON does not name an interpreter that has vLLM")
     config = VllmConfig(
         path=tiny_llama, python=python, context_tokens=256,
-        server_args=("--skip-tokenizer-init", "--dtype", "float32", "--enforce-eager"),
+        server_args=(
+            "--skip-tokenizer-init", "--dtype", "float32", "--enforce-eager",
+            "--kv-cache-memory-bytes", str(64 << 20),
+        ),
     )  # fmt: skip
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
     torch_engine = TorchEngine(TorchConfig(path=tiny_llama))
