@@ -30,6 +30,8 @@ _ENV = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Ray's 15 makes a replica or a training worker wait for every other process of the machine.
+    "RAY_worker_niceness": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
