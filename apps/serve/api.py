@@ -4,9 +4,10 @@
 an engine in the same process.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request
@@ -28,7 +29,11 @@ from apps.serve.metrics import GatewayMetrics
 from apps.serve.schemas import ChatRequest, CompletionRequest, TokenizeRequest
 from apps.serve.sse import Answer
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 VERSION = "0.1.0"
+_LONG_BYTES = 16 << 10
 _OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"})
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
@@ -72,7 +77,8 @@ def _add_generation(
         entry = find(directory, body.model)
         if isinstance(entry, RemoteEntry):
             return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
-        return Answer(chat_plan(body, entry), entry, start_s, metrics)
+        plan = await _computed(request, chat_plan, body, entry)
+        return Answer(plan, entry, start_s, metrics)
 
     @api.post("/v1/completions", openapi_extra=request_schema(CompletionRequest))
     async def completions(request: Request) -> Response:
@@ -81,7 +87,8 @@ def _add_generation(
         entry = find(directory, body.model)
         if isinstance(entry, RemoteEntry):
             return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
-        return Answer(completion_plan(body, entry), entry, start_s, metrics)
+        plan = await _computed(request, completion_plan, body, entry)
+        return Answer(plan, entry, start_s, metrics)
 
     @api.post("/tokenize", openapi_extra=request_schema(TokenizeRequest))
     async def tokenize_text(request: Request) -> Response:
@@ -89,7 +96,14 @@ def _add_generation(
         entry = find(directory, body.model)
         if isinstance(entry, RemoteEntry):
             raise ApiError(400, f"{body.model!r} runs elsewhere; its tokens are not known here.")
-        return _json(tokenize(body, entry.model))
+        return _json(await _computed(request, tokenize, body, entry.model))
+
+
+async def _computed(request: Request, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """fn(*args), in a thread when the body is long: tokenizing it would hold up every stream."""
+    if int(request.headers.get("content-length", _LONG_BYTES)) < _LONG_BYTES:
+        return fn(*args, **kwargs)
+    return await asyncio.to_thread(fn, *args, **kwargs)
 
 
 def _add_models(api: FastAPI, directory: Directory) -> None:

@@ -1,5 +1,6 @@
 """Reading a request's body: bounded before it is parsed, checked before it is used."""
 
+import reprlib
 from typing import Any, TypeVar
 
 import orjson
@@ -10,6 +11,8 @@ from apps.serve.errors import ApiError
 
 B = TypeVar("B", bound=BaseModel)
 
+_SHORT = reprlib.Repr()  # of values of any size
+_SHORT.maxstring = 80
 _UNION_TAGS = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -59,7 +62,7 @@ def _sentence(error: ValidationError) -> ApiError:
             param=path,
             code="missing_required_parameter",
         )
-    shown = repr(first["input"])
+    shown = _SHORT.repr(first["input"])
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     reason = first["msg"].removeprefix("Value error, ")
     return ApiError(

@@ -125,6 +125,7 @@ def tokenize(body: TokenizeRequest, model: ServedModel) -> dict[str, Any]:
     if body.messages is not None:
         ids = _chat_ids(body.messages, model, None, False, body.add_generation_prompt)
     else:
+        _check_length(body.prompt or "", model, "prompt")
         ids = tuple(model.encode_text(body.prompt or ""))
     answer: dict[str, Any] = {
         "tokens": ids,
@@ -190,6 +191,7 @@ def _chat_ids(
             f"{plain[-1]['role']}.",
             param="continue_final_message",
         )
+    _check_length("".join(message["content"] for message in plain), model, "messages")
     try:
         ids = model.encode_chat(
             plain,
@@ -200,6 +202,21 @@ def _chat_ids(
     except TemplateError as error:
         raise ApiError(400, str(error), param="messages") from error
     return tuple(ids)
+
+
+def _check_length(given: str | Sequence[int], model: ServedModel, param: str) -> None:
+    """Refuse what cannot fit before tokenizing it, which takes seconds for megabytes."""
+    is_text = isinstance(given, str)
+    tokens = model.fewest_tokens(len(given)) if is_text else len(given)
+    context = model.context_tokens
+    if context is not None and tokens >= context:
+        raise ApiError(
+            400,
+            f"The prompt has {'at least ' if is_text else ''}{tokens:,} tokens and the context is "
+            f"{context:,}, which must also hold the answer; shorten the prompt.",
+            param=param,
+            code="context_length_exceeded",
+        )
 
 
 def _message(message: Any, index: int) -> dict[str, Any]:
@@ -246,6 +263,7 @@ def _prompt(
     item: str | list[int], suffix: str | None, model: ServedModel
 ) -> tuple[tuple[int, ...], str]:
     backend = model.tokenizer.backend
+    _check_length(item + (suffix or "") if isinstance(item, str) else item, model, "prompt")
     if isinstance(item, str):
         ids = _fill_in(item, suffix, model) if suffix else model.encode_text(item)
         text = item

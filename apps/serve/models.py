@@ -34,8 +34,13 @@ class ServedModel:
     """Sampling defaults of the folder's generation_config.json."""
     eos_token_ids: frozenset[int]
     context_tokens: int | None
+    longest_token_chars: int
     created: int
     """unix time, from the model folder"""
+
+    def fewest_tokens(self, num_chars: int) -> int:
+        """What a text of that length takes at least, known without tokenizing it."""
+        return -(-num_chars // self.longest_token_chars)
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of a plain prompt, with the special tokens the tokenizer puts around text."""
@@ -100,6 +105,7 @@ def load_model(config: ModelConfig) -> ServedModel:
         defaults=_defaults(generation),
         eos_token_ids=frozenset(eos_ids),
         context_tokens=config.options.get("context_tokens") or model.get("max_position_embeddings"),
+        longest_token_chars=max(map(len, tokenizer.backend.get_vocab())),
         created=int((Path(folder) / "tokenizer.json").stat().st_mtime),
     )
 

@@ -7,9 +7,17 @@ change it and cannot be honoured are refused, and so are fields that nobody know
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 
 MAX_MESSAGES = 4096
+MAX_PARTS = 8192
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_PROMPTS = 128
@@ -29,7 +37,7 @@ FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 TokenIds = Annotated[
-    list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=MAX_PROMPT_TOKENS)
+    list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=MAX_PROMPT_TOKENS, fail_fast=True)
 ]
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
@@ -57,7 +65,7 @@ class OtherPart(Body):
 
 
 Part = Annotated[TextPart | RefusalPart | OtherPart, Field(discriminator="type")]
-Content = Text | Annotated[list[Part], Field(max_length=256)]
+Content = Text | Annotated[list[Part], Field(max_length=256, fail_fast=True)]
 
 
 class FunctionCall(Body):
@@ -89,7 +97,9 @@ class AssistantMessage(Body):
     content: Content | None = None
     name: Short | None = None
     refusal: Text | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS)] | None = None
+    tool_calls: (
+        Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS, fail_fast=True)] | None
+    ) = None
     function_call: FunctionCall | None = None
     audio: None = None
     annotations: list[Any] | None = Field(default=None, max_length=256)
@@ -107,6 +117,19 @@ class FunctionMessage(Body):
     role: Literal["function"]
     content: Text | None
     name: FunctionName
+
+
+def bounded_parts(messages: Any) -> Any:
+    """The messages themselves, unless checking their parts one by one would take long: pydantic
+    checks some 80,000 a second, and nothing else runs meanwhile."""
+    if isinstance(messages, list):
+        parts = (m.get(k) for m in messages if isinstance(m, dict) for k in _PART_LISTS)
+        if sum(len(p) for p in parts if isinstance(p, list)) > MAX_PARTS:
+            raise ValueError(f"the messages have more than {MAX_PARTS} parts and tool calls")
+    return messages
+
+
+_PART_LISTS = ("content", "tool_calls", "annotations")
 
 
 ChatMessage = Annotated[
@@ -224,8 +247,15 @@ class Sampling(Body):
         return value
 
 
+Messages = Annotated[
+    list[ChatMessage],
+    Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True),
+    BeforeValidator(bounded_parts),
+]
+
+
 class ChatRequest(Sampling):
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -252,8 +282,8 @@ class CompletionRequest(Sampling):
     prompt: (
         Text
         | TokenIds
-        | Annotated[list[Text], Field(max_length=MAX_PROMPTS)]
-        | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS)]
+        | Annotated[list[Text], Field(max_length=MAX_PROMPTS, fail_fast=True)]
+        | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS, fail_fast=True)]
     )
     suffix: Text | None = None
     echo: bool | None = None
@@ -265,9 +295,7 @@ class CompletionRequest(Sampling):
 class TokenizeRequest(Body):
     model: Name
     prompt: Text | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = (
-        None
-    )
+    messages: Messages | None = None
     add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
 

@@ -102,7 +102,9 @@ class Answer(WatchedResponse):
     async def _first(self, deltas: AsyncGenerator[Delta, None]) -> Delta:
         timeout_s = self._entry.model.config.limits.queue_timeout_s
         try:
-            first = await asyncio.wait_for(anext(deltas), timeout_s)
+            # Not wait_for: Python 3.11's loses a cancellation that comes with the result.
+            async with asyncio.timeout(timeout_s):
+                first = await anext(deltas)
         except TimeoutError:
             raise ApiError(
                 503,
