@@ -1,6 +1,5 @@
 """A headless Chromium that types, clicks and waits."""
 
-import time
 from collections.abc import Callable
 
 from selenium import webdriver
@@ -18,6 +17,17 @@ _ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--window-size=1280,900",
 )
+
+
+_WATCH = """
+clearInterval(window.watching);
+window.watchedLengths = [];
+const selector = arguments[0];
+window.watching = setInterval(() => {
+    const element = document.querySelector(selector);
+    window.watchedLengths.push(element ? element.textContent.length : 0);
+}, 10);
+"""
 
 
 class Browser:
@@ -70,20 +80,19 @@ class Browser:
         self.find(selector).send_keys(Keys.CONTROL, "a")
         self.find(selector).send_keys(f"{value}{Keys.TAB}")
 
-    def watch_length(self, selector: str, until: int) -> list[int]:
-        """Lengths of an element's text, as it grows, until it stands still above `until`."""
-        lengths: list[int] = []
-        deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s:
-            try:
-                element = self.find(selector)
-                lengths.append(len(element.text) if element else 0)
-            except StaleElementReferenceException:
-                continue
-            if lengths[-1] > until and len(lengths) > 20 and len(set(lengths[-20:])) == 1:
-                return lengths
-            time.sleep(0.02)
-        raise AssertionError(f"the text never settled above {until} characters: {lengths[-5:]}")
+    def watch(self, selector: str) -> None:
+        """Have the page itself note the length of an element's text, every 10 ms from now on."""
+        self.driver.execute_script(_WATCH, selector)
+
+    def watched(self, until: int) -> list[int]:
+        """The lengths so far, once they have stood still above `until` for a second."""
+
+        def settled(_: object) -> list[int] | None:
+            lengths = self.driver.execute_script("return window.watchedLengths")
+            last = lengths[-100:]
+            return lengths if len(last) == 100 and len({*last}) == 1 and last[0] > until else None
+
+        return self._wait.until(settled)
 
     def errors(self) -> list[str]:
         return [

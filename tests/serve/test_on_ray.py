@@ -37,7 +37,7 @@ def write_model(folder: Path, seed: int) -> str:
     write_text_files(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=262, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        vocab_size=262, hidden_size=64, intermediate_size=128, num_hidden_layers=8,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,
         eos_token_id=1, bos_token_id=None, initializer_range=0.2,
     )  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_person_asks_regenerates_edits_and_stops_on_the_page(running: Service)
     from tests.serve.browser import Browser
 
     def answered() -> str:
-        lengths = browser.watch_length("#chat .bot.message", until=20)
+        lengths = browser.watched(until=20)
         assert len(set(lengths)) > 2, "the answer did not grow while it came"
         return browser.wait_for("#chat .bot.message").text
 
@@ -197,17 +197,20 @@ def test_a_person_asks_regenerates_edits_and_stops_on_the_page(running: Service)
         browser.wait_until(lambda: browser.value("#model input") == "two")
         browser.click(".tabitem button.label-wrap")
         browser.set_number("Temperature", 0)
+        browser.watch("#chat .bot.message")
         browser.type("#ask textarea", "What is new?\n")
         assert "What is new?" in browser.wait_for("#chat .user.message").text
         first = answered()
 
         before = generated()
+        browser.watch("#chat .bot.message")
         browser.click("#chat button[aria-label=Retry]")
         browser.wait_until(lambda: generated() > before)
         assert answered() == first
 
         browser.click("#chat button[aria-label=Edit]")
         browser.type("#chat .user.message textarea", " And old?")
+        browser.watch("#chat .bot.message")
         browser.click("#chat button[aria-label=Submit]")
         browser.wait_until(
             lambda: "What is new? And old?" in browser.wait_for("#chat .user.message").text
