@@ -82,13 +82,13 @@ def _human_verdicts(uri: str) -> dict[tuple[str, str, str], int]:
     for number, line in enumerate(storage.read_bytes(uri).splitlines(), 1):
         if not line.strip():
             continue
-        record: Mapping[str, Any] = orjson.loads(line)
         try:
+            record = orjson.loads(line)
             first, second = record["models"]
             verdict = {first: 1, second: -1, "tie": 0}[record["winner"]]
-        except (KeyError, ValueError):
+            found[str(record["question_id"]), first, second] = verdict
+        except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"{uri} line {number} is not {{question_id, models: [a, b], winner: a, b or tie}}"
             ) from None
-        found[str(record["question_id"]), first, second] = verdict
     return found

@@ -1,11 +1,19 @@
 """What else a judge's verdicts go with: place, length, its own family, identical answers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.eval.answers import Answer
 from apps.eval.judgments import Contest, Judgment
 from apps.eval.statistics import wilson_interval
+
+# Makers whose models carry several names; every other family is the letters a name begins with.
+_MAKERS = {
+    "openai": r"(?:chatgpt|gpt(?!4all|-?[a-z])|(?:text-)?davinci|o[134](?![a-z]))",
+    "anthropic": r"claude",
+    "google": r"(?:gemini|gemma|bard|palm)",
+}
 
 
 def bias(
@@ -48,12 +56,21 @@ def _share(part: float, total: int) -> dict[str, Any] | None:
     return {"share": part / total, "n": total, "low": low, "high": high}
 
 
+def family(model: str) -> str:
+    """Maker of a model by its name: gpt-4o, ChatGPT, openai/o3 and ft:gpt-4o:us are of one."""
+    name = model.lower().removeprefix("ft:").split(":")[0].rsplit("/", 1)[-1]
+    for maker, pattern in _MAKERS.items():
+        if re.match(pattern, name):
+            return maker
+    letters = re.match(r"[a-z]+", name)
+    return letters[0] if letters else name
+
+
 def own_family(held: Sequence[Contest]) -> dict[str, Any] | None:
-    """How often a judge prefers a contestant that carries its own family's name."""
+    """How often a judge prefers a contestant of its own family."""
     won, total = 0.0, 0
     for contest in held:
-        family = contest.judge.split("-")[0].lower()
-        mine = [model.lower().startswith(family) for model in contest.models]
+        mine = [family(model) == family(contest.judge) for model in contest.models]
         if contest.outcome is None or sum(mine) != 1 or contest.judge == "offline":
             continue
         total += 1

@@ -42,6 +42,11 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
         )
     judgments = load_judgments(config.dir)
     require_current(judgments, answers)
+    if config.human and not any(len(item.models) == 2 for item in judgments):
+        raise InputError(
+            f"--human {config.human} holds verdicts on pairs and this folder has none; judge it "
+            "with --protocol pairwise-swap, verdict or vicuna-blog"
+        )
     require_complete([item for item in judgments if item.kind == "contest"], config.allow_missing)
     figures = build(config, questions, answers, judgments)
     found = evidence(figures, questions, answers, judgments)
