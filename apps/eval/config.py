@@ -70,6 +70,8 @@ class JudgeConfig:
     """Never spend more than this on the folder's judgments, US dollars, all runs together."""
     dry_run: bool = False
     """Print calls, tokens, dollars and minutes, and stop."""
+    allow_missing: bool = False
+    """Judge although answers are missing; their judgments count as missing in the report."""
     backend: Literal["live", "batch"] = "live"
     """Live calls, or the Batch API (half the price, up to a day)."""
     batch_poll_s: float = 60.0
@@ -160,7 +162,8 @@ class ReplayConfig:
     """Recomputes the published Vicuna table from its public reviews, or from Cria's score facts."""
 
     folder: Annotated[str | None, tyro.conf.Positional] = None
-    """Folder in the blog's layout; without it the scores that Cria ships are used."""
+    """Folder in the blog's layout, or with --out in MT-bench's (model_judgment/*_single.jsonl and
+    *_pair.jsonl); without it the scores that Cria ships are used."""
     mode: Literal["published", "reparsed"] = "published"
     """Stored scores, or the current parser on the raw review texts."""
     json: bool = False
@@ -168,7 +171,7 @@ class ReplayConfig:
     out: str | None = None
     """New evaluation folder for the questions, answers and reviews, which `report` reads."""
     reviewer: str = "gpt-4"
-    """Model that wrote the reviews, as --out shall name the judge."""
+    """Model that wrote the blog's reviews, as --out shall name the judge."""
 
     def __post_init__(self) -> None:
         if self.out is not None and self.folder is None:

@@ -8,6 +8,7 @@ from apps.common import storage
 from apps.common.errors import NotFoundError
 from apps.eval import journal
 from apps.eval.answers import load_all
+from apps.eval.calls import Call
 from apps.eval.config import JudgeConfig
 from apps.eval.plan import Plan
 from apps.eval.questions import Question, load_questions
@@ -39,20 +40,22 @@ def write_plan(config: JudgeConfig, plan: Plan) -> None:
         for record in journal.read_lines(plan_uri(config.dir))
         if record["protocol"] != config.protocol or record["judge"] not in config.judge
     ]
-    made = [
-        {
-            "slot": call.slot,
-            "protocol": call.protocol,
-            "question_id": call.question_id,
-            "models": list(call.models),
-            "order": call.order,
-            "repeat": call.repeat,
-            "turn": call.turn,
-            "judge": call.judge,
-            "kind": call.kind,
-            "answers_digest": call.answers_digest,
-        }
-        for call in plan.calls
-    ]
+    made = [_line(call, call.answers_digest) for call in plan.calls]
+    made += [_line(call, None) for call in plan.unjudged]
     lines = b"".join(orjson.dumps(record) + b"\n" for record in kept + made)
     storage.write_atomic(plan_uri(config.dir), lines)
+
+
+def _line(call: Call, answers_digest: str | None) -> dict[str, Any]:
+    return {
+        "slot": call.slot,
+        "protocol": call.protocol,
+        "question_id": call.question_id,
+        "models": list(call.models),
+        "order": call.order,
+        "repeat": call.repeat,
+        "turn": call.turn,
+        "judge": call.judge,
+        "kind": call.kind,
+        "answers_digest": answers_digest,
+    }

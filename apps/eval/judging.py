@@ -40,18 +40,20 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
         )
     if config.dry_run:
         return
-    _refuse_incomplete(plan)
+    if not config.allow_missing:
+        _refuse_incomplete(plan)
     configs.write_resolved(config, config.dir, name=f"judge-{config.protocol}.yaml")
     write_plan(config, plan)
     if left:
         _make_calls(config, left, prices, reporter)
     journal.write_parsed(config.dir, parse_record)
     write_manifest(config, plan, prices)
-    counts = count_statuses(config.dir, plan.calls)
-    reporter.event("judge.done", judgments=len(plan.calls), **counts)
-    if counts["ok"] < len(plan.calls):
+    planned = [*plan.calls, *plan.unjudged]
+    counts = count_statuses(config.dir, planned)
+    reporter.event("judge.done", judgments=len(planned), **counts)
+    if counts["ok"] < len(planned):
         reporter.line(
-            f"{counts['ok']} of {len(plan.calls)} judgments can be scored; run the command again "
+            f"{counts['ok']} of {len(planned)} judgments can be scored; run the command again "
             "for those that are missing, or report with --allow-missing."
         )
 
@@ -108,8 +110,8 @@ def _refuse_incomplete(plan: Plan) -> None:
         model, question_id = plan.unanswered[0]
         raise ConfigError(
             f"{len(plan.unanswered)} answers are missing, such as {model}'s to question "
-            f"{question_id}; run `answer` again to make them before judging; an imported chatbot "
-            "that said nothing needs a line with an empty text"
+            f"{question_id}; run `answer` again to make them, or judge the others with "
+            "--allow-missing; a chatbot that said nothing needs a line with an empty text"
         )
 
 

@@ -46,7 +46,7 @@ class Judgment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contest:
-    """One question between two listed models, under one judge and repeat."""
+    """One question (or turn of it) between two listed models, under one judge and repeat."""
 
     question_id: str
     models: tuple[str, str]
@@ -121,7 +121,7 @@ def contests(judgments: Iterable[Judgment]) -> list[Contest]:
     groups: dict[tuple[Any, ...], list[Judgment]] = defaultdict(list)
     for item in judgments:
         if len(item.models) == 2:
-            key = (item.judge, item.kind, item.models, item.question_id, item.repeat)
+            key = (item.judge, item.kind, item.models, item.question_id, item.repeat, item.turn)
             groups[key].append(item)
     return [_contest(group) for group in groups.values()]
 

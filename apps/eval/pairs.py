@@ -1,6 +1,6 @@
 """Models against each other: wins, ties and losses, totals of scores, ratings.
 
-Win, tie and loss of a question are taken over judges and repeats together: the mean outcome above,
+Win, tie and loss of a question are taken over judges, repeats and turns together: the mean outcome above,
 at or below one half.
 """
 

@@ -30,6 +30,8 @@ class Plan:
     calls: tuple[Call, ...]
     unanswered: tuple[tuple[str, str], ...]
     """(model, question_id) without an answer: their judgments are missing, not lost"""
+    unjudged: tuple[Call, ...]
+    """the judgments of those: counted as missing, never sent"""
     without_reference: tuple[str, ...]
     """questions that the offline judge cannot judge"""
 
@@ -40,6 +42,7 @@ def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Ans
     entrants = _entrants(config, protocol, answers)
     prompts = _prompt_file(config.prompt_file)
     calls: list[Call] = []
+    unjudged: list[Call] = []
     unanswered: set[tuple[str, str]] = set()
     for judge in config.judge:
         for question in questions:
@@ -48,9 +51,9 @@ def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Ans
             for models in entrants:
                 gone = {(m, question.question_id) for m in models} - _answered(answers)
                 unanswered |= gone
-                if not gone:
-                    shown = [answers[model][question.question_id].turn_texts for model in models]
-                    calls += _calls(config, protocol, judge, question, models, shown, prompts)
+                shown = [_turn_texts(answers[model], question) for model in models]
+                made = _calls(config, protocol, judge, question, models, shown, prompts)
+                (unjudged if gone else calls).extend(made)
         if not is_offline(judge):
             calls += _self_checks(config, protocol, judge, questions, answers, prompts)
             calls += _canaries(config, protocol, judge, prompts)
@@ -63,6 +66,7 @@ def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Ans
     return Plan(
         calls=tuple(calls),
         unanswered=tuple(sorted(unanswered)),
+        unjudged=tuple(unjudged),
         without_reference=tuple(
             q.question_id for q in questions if has_offline and not q.reference
         ),
@@ -107,6 +111,12 @@ def parse_record(record: dict[str, Any]) -> dict[str, Any]:
 
 def _answered(answers: Answers) -> set[tuple[str, str]]:
     return {(model, question_id) for model, by_id in answers.items() for question_id in by_id}
+
+
+def _turn_texts(made: Mapping[str, Answer], question: Question) -> Sequence[str]:
+    """What a model said; nothing, turn by turn, where it has no answer."""
+    answer = made.get(question.question_id)
+    return answer.turn_texts if answer else [""] * len(question.turns)
 
 
 def _entrants(config: "JudgeConfig", protocol: Protocol, answers: Answers) -> list[tuple[str, ...]]:

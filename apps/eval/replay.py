@@ -3,6 +3,7 @@
     python -m apps.eval replay                                   from the scores that Cria ships
     python -m apps.eval replay FOLDER --mode reparsed --json     from the blog's own files
     python -m apps.eval replay FOLDER --out eval/                and into a folder for `report`
+    python -m apps.eval replay data/mt_bench --out eval/         MT-bench's judgments, likewise
 
 FOLDER holds question.jsonl and review/review_<baseline>_<model>.jsonl with `text` and `score`
 (github.com/lm-sys/vicuna-blog-eval, eval/table). Published arithmetic: one GPT-4 review per
@@ -114,7 +115,7 @@ def review_files(folder: str) -> dict[tuple[str, str], str]:
     if not found:
         raise NotFoundError(
             f"{folder} has no review/review_<baseline>_<model>.jsonl; expected the layout of "
-            "vicuna-blog-eval's eval/table"
+            "vicuna-blog-eval's eval/table, or MT-bench's, which is imported with --out"
         )
     return {(match[1], match[2]): storage.join(folder, "review", name) for match, name in found}
 

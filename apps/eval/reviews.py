@@ -1,4 +1,4 @@
-"""Reviews that others paid for, brought into an evaluation folder as vicuna-blog judgments.
+"""Reviews in the blog's layout, read as vicuna-blog judgments.
 
     python -m apps.eval replay FOLDER --out eval/ && python -m apps.eval report eval/
 
@@ -6,60 +6,64 @@ FOLDER is the blog's layout: question.jsonl, prompt.jsonl, answer/answer_<model>
 review/review_<baseline>_<model>.jsonl. The calls are those that `judge --protocol vicuna-blog
 --prompt-file prompt.jsonl --against <model>` would make; every review becomes the stored response
 of its call, at no cost. `report` then reads the texts, as `replay --mode reparsed` does.
+MT-bench's layout is read by apps/eval/mt_bench.py.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import orjson
-
-from apps.common import lineage, storage
+from apps.common import storage
 from apps.common.errors import InputError, NotFoundError
 from apps.common.events import Reporter
-from apps.eval import journal
-from apps.eval.answers import Answer, answers_uri, read_answers
+from apps.eval import journal, mt_bench
+from apps.eval.answers import Answer, read_answers
 from apps.eval.calls import Call
 from apps.eval.config import JudgeConfig, ReplayConfig
-from apps.eval.folder import questions_uri, write_plan
-from apps.eval.manifest import prompts_digest
-from apps.eval.plan import Plan, make_plan, parse_record
-from apps.eval.questions import Question, dump_questions, load_questions
+from apps.eval.imports import Imported, refuse_existing, write_imported
+from apps.eval.plan import make_plan
+from apps.eval.questions import Question, load_questions
 from apps.eval.replay import review_files
 
 PROTOCOL = "vicuna-blog"
 
 
 def import_reviews(config: ReplayConfig, reporter: Reporter) -> None:
-    """Writes the evaluation folder `config.out` from the blog's layout in `config.folder`."""
+    """Writes the evaluation folder `config.out` from the public layout in `config.folder`."""
     assert config.folder is not None and config.out is not None
-    folder, out = config.folder, config.out
-    if storage.exists(questions_uri(out)):
-        raise InputError(f"{out} is an evaluation folder already; give a new --out to import into")
+    refuse_existing(config.out)
+    is_mt_bench = mt_bench.is_layout(config.folder)
+    found = mt_bench.read(config.folder) if is_mt_bench else _read(config, config.folder)
+    write_imported(found, config, config.out)
+    reporter.event(
+        "replay.imported", reviews=len(found.texts), models=len(found.answers), out=config.out
+    )
+    reporter.line(f"`report {config.out}` reads the judge's texts, not the scores stored beside.")
+
+
+def _read(config: ReplayConfig, folder: str) -> Imported:
     questions = load_questions(storage.join(folder, "question.jsonl"))
     reviews = review_files(folder)
     names = sorted({name for pair in reviews for name in pair})
     answers = {name: _answers(folder, name, questions) for name in names}
-    records, calls = _responses(config, questions, answers, reviews)
-    storage.write_atomic(questions_uri(out), dump_questions(questions))
-    for name, made in answers.items():
-        storage.write_atomic(answers_uri(out, name), b"".join(a.to_json() for a in made.values()))
-    storage.write_atomic(journal.raw_path(out), b"".join(orjson.dumps(r) + b"\n" for r in records))
-    plan = Plan(calls=tuple(calls), unanswered=(), without_reference=())
-    write_plan(_judging(config, names[0]), plan)
-    journal.write_parsed(out, parse_record)
-    _write_manifest(config, calls, reviews)
-    reporter.event("replay.imported", reviews=len(records), models=len(answers), out=out)
-    reporter.line(f"`report {out}` reads the reviews' texts, as --mode reparsed does.")
+    calls, texts = _judgments(config, questions, answers, reviews)
+    return Imported(
+        questions=questions,
+        answers=answers,
+        calls=calls,
+        texts=texts,
+        files={" and ".join(pair): uri for pair, uri in reviews.items()},
+        prompts=f"{folder}/prompt.jsonl, as imported",
+    )
 
 
-def _responses(
+def _judgments(
     config: ReplayConfig,
     questions: Sequence[Question],
     answers: Mapping[str, Mapping[str, Answer]],
     reviews: Mapping[tuple[str, str], str],
-) -> tuple[list[dict[str, Any]], list[Call]]:
-    """A raw.jsonl record for every review, beside the call that it answers."""
-    records, calls = [], []
+) -> tuple[list[Call], dict[str, str]]:
+    """The calls of all pairs, and the review of each by its key."""
+    calls: list[Call] = []
+    texts: dict[str, str] = {}
     for (first, second), uri in reviews.items():
         pair = {name: answers[name] for name in (first, second)}
         plan = make_plan(_judging(config, second), questions, pair)
@@ -71,9 +75,9 @@ def _responses(
                     f"{uri} reviews question {review['question_id']}, to which {first} or {second} "
                     "has no answer; complete answer/ first"
                 )
-            records.append(_record(call, review))
+            texts[call.key] = review["text"]
         calls += plan.calls
-    return records, calls
+    return calls, texts
 
 
 def _judging(config: ReplayConfig, against: str) -> JudgeConfig:
@@ -89,37 +93,8 @@ def _judging(config: ReplayConfig, against: str) -> JudgeConfig:
     )
 
 
-def _record(call: Call, review: Mapping[str, Any]) -> dict[str, Any]:
-    return call.raw_record(
-        response_text=review["text"],
-        finish_reason="stop",
-        usage={"prompt_tokens": 0, "completion_tokens": 0},
-        usd=0.0,
-        created=0.0,
-        endpoint_model=str(review.get("reviewer_id", call.judge)),
-        fingerprint=None,
-        is_imported=True,
-    )
-
-
 def _answers(folder: str, name: str, questions: Sequence[Question]) -> dict[str, Answer]:
     uri = storage.join(folder, "answer", f"answer_{name}.jsonl")
     if not storage.exists(uri):
         raise NotFoundError(f"{folder} has reviews of {name} and no {uri}; expected its answers")
     return read_answers(uri, name, questions)
-
-
-def _write_manifest(
-    config: ReplayConfig, calls: Sequence[Call], reviews: Mapping[tuple[str, str], str]
-) -> None:
-    assert config.out is not None
-    record = lineage.collect(
-        inputs={" and ".join(pair): storage.digest_file(uri) for pair, uri in reviews.items()},
-        config=config,
-        protocol=PROTOCOL,
-        judges=[config.reviewer],
-        prompts_digest=prompts_digest(calls),
-        prompts=f"{config.folder}/prompt.jsonl, as imported",
-    )
-    folder = journal.judgments_dir(config.out)
-    storage.write_json(storage.join(folder, f"manifest-{PROTOCOL}.json"), record)
