@@ -59,7 +59,7 @@ def _standings(result: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
 
 
 def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
-    low, high = (f"{row[edge]:.{digits}f}" for edge in ("low", "high"))
+    low, high = (f"{row[edge]:.{digits}f}".replace("-", "&minus;") for edge in ("low", "high"))
     return f"<b>{row[name]:.{digits}f}</b> <span class=muted>{low}&ndash;{high}</span>"
 
 

@@ -1,7 +1,7 @@
 """Models against each other: wins, ties and losses, totals of scores, ratings.
 
-Win, tie and loss of a question are taken over judges, repeats and turns together: the mean outcome above,
-at or below one half.
+Win, tie and loss of a question are taken over judges, repeats and turns together: the mean outcome
+above, at or below one half.
 """
 
 from collections import defaultdict
