@@ -313,8 +313,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _as_sentence(error: BaseException, run_uri: str) -> BaseException:
-    if isinstance(error, CriaError):
-        return error
+    if isinstance(error, (CriaError, RuntimeError)):
+        return error  # a RuntimeError is a collective's: a rank is gone, not the storage
     if isinstance(error, dcp.CheckpointException):
         causes = " ".join(str(f[0]) for f in error.failures.values())
         is_full = any(text in causes for text in _FULL)

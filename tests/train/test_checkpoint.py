@@ -17,6 +17,7 @@ from apps.train.clock import CheckpointClock
 from apps.train.config import CheckpointConfig
 from apps.train.presets import debug
 from apps.train.worker import process_group
+from tests.train.ranks import on_ranks
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,24 @@ def test_a_write_that_fails_is_told_when_asked(alone, tmp_path) -> None:
         writer.wait()
     assert not writer.has_failed
     assert dist.is_initialized()
+
+
+def save_with_rank_0_gone(run: str) -> str:
+    """Name of the error that the other rank sees, or nothing."""
+    checkpoints = Checkpoints(run, CheckpointConfig(), "cpu")
+    if dist.get_rank() == 0:
+        return ""
+    checkpoints.save({"x": torch.ones(3)}, {"step": 1})
+    try:
+        checkpoints.wait()
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
+def test_a_rank_that_is_gone_is_not_told_as_a_fault_of_the_storage(tmp_path) -> None:
+    assert on_ranks(2, save_with_rank_0_gone, str(tmp_path / "run"))[1] == "RuntimeError"
+    assert not checkpoint.committed(str(tmp_path / "run"))
 
 
 def test_the_default_interval_follows_what_a_checkpoint_costs() -> None:
