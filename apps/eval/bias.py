@@ -10,7 +10,7 @@ from apps.eval.statistics import wilson_interval
 
 # Makers whose models carry several names; every other family is the letters a name begins with.
 _MAKERS = {
-    "openai": r"(?:chatgpt|gpt(?!4all|-?[a-z])|(?:text-)?davinci|o[134](?![a-z]))",
+    "openai": r"(?:chatgpt|gpt-oss|gpt(?!4all|-?[a-z])|(?:text-)?davinci|o[134](?![a-z]))",
     "anthropic": r"claude",
     "google": r"(?:gemini|gemma|bard|palm)",
 }

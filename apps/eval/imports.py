@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import orjson
 
@@ -25,8 +26,8 @@ class Imported:
     answers: Mapping[str, Mapping[str, Answer]]
     calls: Sequence[Call]
     """every judgment that belongs to the layout, held by it or not"""
-    texts: Mapping[str, str]
-    """{key of a call: the judge's text}"""
+    responses: Mapping[str, tuple[str, str]]
+    """{key of a call: (the judge's text, the judge as its layout names it)}"""
     files: Mapping[str, str]
     """{name: file} that the judgments come from"""
     prompts: str
@@ -42,11 +43,10 @@ def write_imported(found: Imported, config: ReplayConfig, out: str) -> None:
     storage.write_atomic(questions_uri(out), dump_questions(found.questions))
     for name, made in found.answers.items():
         storage.write_atomic(answers_uri(out, name), b"".join(a.to_json() for a in made.values()))
-    held = [call for call in found.calls if call.key in found.texts]
-    lines = [orjson.dumps(_record(call, found.texts[call.key])) + b"\n" for call in held]
+    held = [call for call in found.calls if call.key in found.responses]
+    lines = [orjson.dumps(_record(call, *found.responses[call.key])) + b"\n" for call in held]
     storage.write_atomic(journal.raw_path(out), b"".join(lines))
-    protocols: list[ProtocolName] = ["vicuna-blog", "pairwise-swap", "mt-bench"]
-    for protocol in protocols:
+    for protocol in get_args(ProtocolName):
         if calls := [call for call in found.calls if call.protocol == protocol]:
             judges = tuple(sorted({call.judge for call in calls}))
             plan = Plan(calls=tuple(calls), unanswered=(), unjudged=(), without_reference=())
@@ -55,14 +55,14 @@ def write_imported(found: Imported, config: ReplayConfig, out: str) -> None:
     journal.write_parsed(out, parse_record)
 
 
-def _record(call: Call, text: str) -> dict[str, object]:
+def _record(call: Call, text: str, judge: str) -> dict[str, object]:
     return call.raw_record(
         response_text=text,
         finish_reason="stop",
         usage={"prompt_tokens": 0, "completion_tokens": 0},
         usd=0.0,
         created=0.0,
-        endpoint_model=call.judge,
+        endpoint_model=judge,
         fingerprint=None,
         is_imported=True,
     )

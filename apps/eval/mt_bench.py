@@ -51,7 +51,7 @@ def read(folder: str) -> Imported:
         questions=questions,
         answers=answers,
         calls=[*(call for call, _ in found.values()), *missing],
-        texts={call.key: text for call, text in found.values()},
+        responses={call.key: (text, call.judge) for call, text in found.values()},
         files=files,
         prompts="FastChat's, as imported",
     )

@@ -49,8 +49,8 @@ def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Ans
             if is_offline(judge) and not question.reference:
                 continue
             for models in entrants:
-                gone = {(m, question.question_id) for m in models} - _answered(answers)
-                unanswered |= gone
+                gone = [m for m in models if question.question_id not in answers[m]]
+                unanswered |= {(model, question.question_id) for model in gone}
                 shown = [_turn_texts(answers[model], question) for model in models]
                 made = _calls(config, protocol, judge, question, models, shown, prompts)
                 (unjudged if gone else calls).extend(made)
@@ -107,10 +107,6 @@ def parse_record(record: dict[str, Any]) -> dict[str, Any]:
     if parsed.verdict is not None:
         line["verdict"] = parsed.verdict
     return line
-
-
-def _answered(answers: Answers) -> set[tuple[str, str]]:
-    return {(model, question_id) for model, by_id in answers.items() for question_id in by_id}
 
 
 def _turn_texts(made: Mapping[str, Answer], question: Question) -> Sequence[str]:

@@ -34,7 +34,7 @@ def import_reviews(config: ReplayConfig, reporter: Reporter) -> None:
     found = mt_bench.read(config.folder) if is_mt_bench else _read(config, config.folder)
     write_imported(found, config, config.out)
     reporter.event(
-        "replay.imported", reviews=len(found.texts), models=len(found.answers), out=config.out
+        "replay.imported", reviews=len(found.responses), models=len(found.answers), out=config.out
     )
     reporter.line(f"`report {config.out}` reads the judge's texts, not the scores stored beside.")
 
@@ -44,12 +44,12 @@ def _read(config: ReplayConfig, folder: str) -> Imported:
     reviews = review_files(folder)
     names = sorted({name for pair in reviews for name in pair})
     answers = {name: _answers(folder, name, questions) for name in names}
-    calls, texts = _judgments(config, questions, answers, reviews)
+    calls, responses = _judgments(config, questions, answers, reviews)
     return Imported(
         questions=questions,
         answers=answers,
         calls=calls,
-        texts=texts,
+        responses=responses,
         files={" and ".join(pair): uri for pair, uri in reviews.items()},
         prompts=f"{folder}/prompt.jsonl, as imported",
     )
@@ -60,10 +60,10 @@ def _judgments(
     questions: Sequence[Question],
     answers: Mapping[str, Mapping[str, Answer]],
     reviews: Mapping[tuple[str, str], str],
-) -> tuple[list[Call], dict[str, str]]:
+) -> tuple[list[Call], dict[str, tuple[str, str]]]:
     """The calls of all pairs, and the review of each by its key."""
     calls: list[Call] = []
-    texts: dict[str, str] = {}
+    responses: dict[str, tuple[str, str]] = {}
     for (first, second), uri in reviews.items():
         pair = {name: answers[name] for name in (first, second)}
         plan = make_plan(_judging(config, second), questions, pair)
@@ -75,9 +75,9 @@ def _judgments(
                     f"{uri} reviews question {review['question_id']}, to which {first} or {second} "
                     "has no answer; complete answer/ first"
                 )
-            texts[call.key] = review["text"]
+            responses[call.key] = (review["text"], str(review.get("reviewer_id", call.judge)))
         calls += plan.calls
-    return calls, texts
+    return calls, responses
 
 
 def _judging(config: ReplayConfig, against: str) -> JudgeConfig:

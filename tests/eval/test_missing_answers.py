@@ -5,18 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from apps.common.cli import run
-from apps.eval.__main__ import COMMANDS
 from benchmarks.scripted_judge import Script
-
-
-def command(*arguments: str) -> int:
-    return run("apps.eval", COMMANDS, [*arguments, "--log-format", "json"])
-
-
-def jsonl(path: Path, records: list[dict]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return str(path)
+from tests.eval.commands import command, jsonl
 
 
 @pytest.mark.parametrize("protocol", ["pairwise-swap", "single", "mt-bench"])

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from apps.common.cli import run
 from apps.eval import journal
-from apps.eval.__main__ import COMMANDS
 from benchmarks.scripted_judge import Script
+from tests.eval.commands import command, jsonl
 
 QUESTIONS = [
     {
@@ -29,15 +28,6 @@ def contestant(model: str, messages: list[dict[str, str]]) -> str:
     asked = messages[-1]["content"]
     right = next((text for key, text in KNOWN.items() if key in asked), f"On {asked}")
     return right if model == "strong" else "Perhaps."
-
-
-def command(*arguments: str) -> int:
-    return run("apps.eval", COMMANDS, [*arguments, "--log-format", "json"])
-
-
-def jsonl(path: Path, records: list[dict]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return str(path)
 
 
 def test_two_turns_are_judged_one_by_one_beside_their_references(tmp_path: Path, serve) -> None:

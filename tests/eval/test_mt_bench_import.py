@@ -5,22 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from apps.common.cli import run
-from apps.eval.__main__ import COMMANDS
+from tests.eval.commands import command, jsonl
 
 MODELS = ("alpha", "beta")
 RATINGS = {"alpha": (9, 8), "beta": (5, 2)}
 # What the judge said in each game, by question and turn; in game 2 Assistant A is model 2.
 GAMES = {(81, 1): "AB", (81, 2): "AA", (82, 1): "BA", (82, 2): "CC"}
-
-
-def command(*arguments: str) -> int:
-    return run("apps.eval", COMMANDS, [*arguments, "--log-format", "json"])
-
-
-def write(path: Path, records: list[dict]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 @pytest.fixture
@@ -31,13 +21,13 @@ def bench(tmp_path: Path) -> Path:
         {"question_id": i, "category": "writing", "turns": [f"Write {i}", "Shorter"]}
         for i in (81, 82)
     ]
-    write(folder / "question.jsonl", asked)
+    jsonl(folder / "question.jsonl", asked)
     for model in MODELS:
         said = [
             {"question_id": i, "model_id": model, "choices": [{"index": 0, "turns": [model, "x"]}]}
             for i in (81, 82)
         ]
-        write(folder / "model_answer" / f"{model}.jsonl", said)
+        jsonl(folder / "model_answer" / f"{model}.jsonl", said)
     single = [
         {
             "question_id": i,
@@ -68,8 +58,8 @@ def bench(tmp_path: Path) -> Path:
         }
         for (i, turn), said in GAMES.items()
     ]
-    write(folder / "model_judgment" / "gpt-4_single.jsonl", [*single, single[0]])
-    write(folder / "model_judgment" / "gpt-4_pair.jsonl", pair)
+    jsonl(folder / "model_judgment" / "gpt-4_single.jsonl", [*single, single[0]])
+    jsonl(folder / "model_judgment" / "gpt-4_pair.jsonl", pair)
     return folder
 
 
@@ -98,7 +88,7 @@ def test_an_error_of_the_judge_is_a_missing_score_and_so_is_a_line_left_out(
     file = bench / "model_judgment" / "gpt-4_single.jsonl"
     records = [json.loads(line) for line in file.read_text().splitlines()][:8]
     records[0]["judgment"] = "$ERROR$"
-    write(file, records[:7])
+    jsonl(file, records[:7])
     out = tmp_path / "eval"
     assert command("replay", str(bench), "--out", str(out)) == 0
     assert command("report", str(out)) == 1
@@ -122,6 +112,6 @@ def test_what_cannot_be_imported_is_named(bench: Path, tmp_path: Path, capsys) -
     assert command("replay", str(bench), "--out", out) == 2
     assert "judgments of beta" in capsys.readouterr().err
     answers.write_bytes(kept)
-    write(bench / "model_judgment" / "gpt-4_pair.jsonl", [{"model_1": "alpha", "model_2": "beta"}])
+    jsonl(bench / "model_judgment" / "gpt-4_pair.jsonl", [{"model_1": "alpha", "model_2": "beta"}])
     assert command("replay", str(bench), "--out", out) == 2
     assert "gpt-4_pair.jsonl: a line on alpha and beta cannot be read" in capsys.readouterr().err

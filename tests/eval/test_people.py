@@ -5,21 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from apps.common.cli import run
-from apps.eval.__main__ import COMMANDS
 from apps.eval.bias import family, own_family
 from apps.eval.judgments import contests
 from benchmarks.scripted_judge import Script
+from tests.eval.commands import command, jsonl
 from tests.eval.test_scores import judgment
-
-
-def command(*arguments: str) -> int:
-    return run("apps.eval", COMMANDS, [*arguments, "--log-format", "json"])
-
-
-def jsonl(path: Path, records: list[dict]) -> str:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return str(path)
 
 
 @pytest.fixture
@@ -85,6 +75,7 @@ def test_a_judge_is_related_to_all_names_of_its_maker() -> None:
         "gpt-3.5-turbo",
         "o3-mini",
         "ft:gpt-4o:x",
+        "openai/gpt-oss-20b",
     )
     assert {family(name) for name in (*ours, "text-davinci-003", "chatgpt-4o-latest")} == {"openai"}
     assert family("bard") == family("google/gemini-1.5-pro") == "google"

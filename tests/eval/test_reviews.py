@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.common.cli import run
 from apps.eval import journal
-from apps.eval.__main__ import COMMANDS
 from apps.eval.relative import relative_quality
 from apps.eval.replay import shipped_reviews
+from tests.eval.commands import command, jsonl
 
 PROMPT = {
     "system_prompt": "You check answers.",
@@ -19,43 +18,39 @@ PROMPT = {
 }
 
 
-def command(*arguments: str) -> int:
-    return run("apps.eval", COMMANDS, [*arguments, "--log-format", "json"])
-
-
-def write(path: Path, records: list[dict]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
 @pytest.fixture
 def blog(tmp_path: Path) -> Path:
     """The blog's layout with its scores, and texts that say no more than those."""
     folder = tmp_path / "blog"
     folder.mkdir()
     kinds = ("general", "coding", "math")
-    write(folder / "prompt.jsonl", [{**PROMPT, "category": kind} for kind in kinds])
+    jsonl(folder / "prompt.jsonl", [{**PROMPT, "category": kind} for kind in kinds])
     reviews, categories = defaultdict(list), {}
     for item in shipped_reviews("published"):
         categories[item.question_id] = item.category
         scores = [item.baseline_score, item.vicuna_score]
         text = f"{scores[0]:g} {scores[1]:g}\nSo it is."
         reviews[item.baseline].append(
-            {"question_id": int(item.question_id), "text": text, "score": scores}
+            {
+                "question_id": int(item.question_id),
+                "text": text,
+                "score": scores,
+                "reviewer_id": "gpt-4-0328",
+            }
         )
     asked = [
         {"question_id": int(name), "text": f"Question {name}?", "category": category}
         for name, category in categories.items()
     ]
-    write(folder / "question.jsonl", asked)
+    jsonl(folder / "question.jsonl", asked)
     for model in [*reviews, "vicuna-13b"]:
         answers = [
             {"question_id": int(name), "text": f"{model} on {name}", "model_id": model}
             for name in categories
         ]
-        write(folder / "answer" / f"answer_{model}.jsonl", answers)
+        jsonl(folder / "answer" / f"answer_{model}.jsonl", answers)
     for model, found in reviews.items():
-        write(folder / "review" / f"review_{model}_vicuna-13b.jsonl", found)
+        jsonl(folder / "review" / f"review_{model}_vicuna-13b.jsonl", found)
     return folder
 
 
@@ -64,6 +59,8 @@ def test_imported_reviews_give_the_published_table_and_figure_in_the_report(
 ) -> None:
     out = tmp_path / "eval"
     assert command("replay", str(blog), "--out", str(out)) == 0
+    stored = journal.read_raw(str(out))
+    assert {(r["judge"], r["endpoint_model"]) for r in stored} == {("gpt-4", "gpt-4-0328")}
     capsys.readouterr()
     assert command("report", str(out), "--baseline", "gpt35") == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
