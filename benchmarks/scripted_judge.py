@@ -8,7 +8,7 @@ every request, so that repeats can be counted where they would be paid for.
 Models whose name starts with `judge` judge: the answer that shares more words with the question
 (or the reference, where there is one) is better, each word counted once; text outside the block of
 its nonce is not seen. `first-judge` always prefers the first answer, `long-judge` the longer one.
-Any other model is a contestant and answers `<name> says: <last message>`.
+Any other model, or prompt without answers, gets `<name> says: <last message>`.
 """
 
 import argparse
@@ -192,10 +192,10 @@ class Endpoint:
 def respond(model: str, messages: list[dict[str, str]]) -> str:
     """A contestant's answer, or a judgment in whatever form the prompt asks for."""
     prompt = messages[-1]["content"]
-    if "judge" not in model:
+    found = _BLOCK.findall(prompt)
+    if "judge" not in model or not found:
         return f"{model} says: {prompt}"
-    blocks = {title: text for title, _, text in _BLOCK.findall(prompt)}
-    nonce = _BLOCK.search(prompt)[2] if blocks else ""
+    blocks, nonce = {title: text for title, _, text in found}, found[0][1]
     goal = blocks.get("the reference answer") or blocks.get("the user's question", "")
     answers = [text for title, text in blocks.items() if "ssistant" in title]
     shares = [_quality(model, place, text, goal) for place, text in enumerate(answers)]

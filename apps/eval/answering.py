@@ -189,7 +189,7 @@ async def _ask_one(
     bar: Bar,
 ) -> None:
     try:
-        made = await _converse(client, config, contestant, question)
+        made = await _converse(client, config, contestant, question, bar)
     except CallFailure as failure:
         if failure.kind == "fatal":
             raise CriaError(
@@ -203,7 +203,7 @@ async def _ask_one(
 
 
 async def _converse(
-    client: Any, config: AnswerConfig, contestant: Contestant, question: Question
+    client: Any, config: AnswerConfig, contestant: Contestant, question: Question, bar: Bar
 ) -> Answer:
     """All turns of a question; each sees the model's own earlier replies."""
     settings = sampling(config, question.category)
@@ -213,7 +213,7 @@ async def _converse(
     for turn in question.turns:
         messages.append({"role": "user", "content": turn})
         reply = await insist(
-            client, contestant.endpoint.model, messages, settings, config.max_attempts
+            client, contestant.endpoint.model, messages, settings, config.max_attempts, bar
         )
         messages.append({"role": "assistant", "content": reply.text})
         texts.append(reply.text)

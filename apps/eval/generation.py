@@ -21,7 +21,7 @@ from dataclasses import replace
 from apps.common import config as configs
 from apps.common import storage
 from apps.common.errors import CriaError, InputError
-from apps.common.events import Reporter
+from apps.common.events import Bar, Reporter
 from apps.eval.calling import run_all
 from apps.eval.calls import digest
 from apps.eval.client import CallFailure, Client, Reply, connect, openai_endpoint
@@ -86,7 +86,10 @@ async def _generate(config: QuestionsConfig, reporter: Reporter) -> list[Questio
             (endpoint.model, await stack.enter_async_context(connect(endpoint)))
             for _, endpoint in baselines
         ]
-        desk = _Desk(config, await stack.enter_async_context(connect(writer)), asked)
+        bar = stack.enter_context(
+            reporter.progress("questions", total=config.per_category * len(kept), unit="questions")
+        )
+        desk = _Desk(config, await stack.enter_async_context(connect(writer)), asked, bar)
 
         async def one(category: str) -> None:
             kept[category] = await _category(config, desk, category, reporter)
@@ -113,11 +116,16 @@ class _Desk:
     """The writer and the baselines, with a bound on the requests in flight."""
 
     def __init__(
-        self, config: QuestionsConfig, writer: Client, baselines: Sequence[tuple[str, Client]]
+        self,
+        config: QuestionsConfig,
+        writer: Client,
+        baselines: Sequence[tuple[str, Client]],
+        bar: Bar,
     ) -> None:
         self._config = config
         self._writer = writer
         self._baselines = baselines
+        self.bar = bar
         self._width = asyncio.Semaphore(config.concurrency)
 
     async def write(self, prompt: str, temperature: float) -> Reply:
@@ -152,7 +160,9 @@ class _Desk:
         settings = {"temperature": temperature, "max_tokens": max_tokens}
         async with self._width:
             try:
-                return await insist(client, model, messages, settings, self._config.max_attempts)
+                return await insist(
+                    client, model, messages, settings, self._config.max_attempts, self.bar
+                )
             except CallFailure as failure:
                 raise CriaError(
                     f"{model} could not be asked ({failure.sentence}); mend what it names and run "
@@ -183,6 +193,7 @@ async def _category(
         hard = [question for question, is_hard in zip(fresh, verdicts, strict=True) if is_hard]
         easy += len(fresh) - len(hard)
         kept += hard[:missing]
+        desk.bar.advance(len(hard[:missing]))
     if category in WITH_REFERENCE:
         kept = list(await asyncio.gather(*(_referenced(desk, question) for question in kept)))
     reporter.event("questions.category", category=category, kept=len(kept), same=same, easy=easy)

@@ -29,7 +29,7 @@ BETTER, WORSE = "canary-better", "canary-worse"
 class Plan:
     calls: tuple[Call, ...]
     unanswered: tuple[tuple[str, str], ...]
-    """(model, question_id) without an answer: their judgments are missing, not lost"""
+    """(model, question_id) without an answer to every turn: its judgments are missing, not lost"""
     unjudged: tuple[Call, ...]
     """the judgments of those: counted as missing, never sent"""
     without_reference: tuple[str, ...]
@@ -49,11 +49,13 @@ def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Ans
             if is_offline(judge) and not question.reference:
                 continue
             for models in entrants:
-                gone = [m for m in models if question.question_id not in answers[m]]
-                unanswered |= {(model, question.question_id) for model in gone}
                 shown = [_turn_texts(answers[model], question) for model in models]
-                made = _calls(config, protocol, judge, question, models, shown, prompts)
-                (unjudged if gone else calls).extend(made)
+                for model, texts in zip(models, shown, strict=True):
+                    if len(texts) < len(question.turns):
+                        unanswered.add((model, question.question_id))
+                for call in _calls(config, protocol, judge, question, models, shown, prompts):
+                    num_turns = _num_turns(protocol, question, call.turn)
+                    (calls if min(map(len, shown)) >= num_turns else unjudged).append(call)
         if not is_offline(judge):
             calls += _self_checks(config, protocol, judge, questions, answers, prompts)
             calls += _canaries(config, protocol, judge, prompts)
@@ -110,9 +112,14 @@ def parse_record(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turn_texts(made: Mapping[str, Answer], question: Question) -> Sequence[str]:
-    """What a model said; nothing, turn by turn, where it has no answer."""
+    """What a model said, turn by turn; fewer than the question's where it did not answer all."""
     answer = made.get(question.question_id)
-    return answer.turn_texts if answer else [""] * len(question.turns)
+    return answer.turn_texts if answer else ()
+
+
+def _num_turns(protocol: Protocol, question: Question, turn: int) -> int:
+    """How many turns are shown when `turn` is judged."""
+    return turn + 1 if protocol.turns == "each" else len(question.turns)
 
 
 def _entrants(config: "JudgeConfig", protocol: Protocol, answers: Answers) -> list[tuple[str, ...]]:
@@ -145,11 +152,14 @@ def _calls(
     kind: str = "contest",
 ) -> Iterator[Call]:
     answers_digest = digest(list(models), [list(texts) for texts in shown])
-    for turn in range(len(question.turns)) if protocol.turns == "each" else [-1]:
-        num_turns = turn + 1 if turn >= 0 else len(question.turns)
+    for turn in range(len(question.turns) if protocol.turns == "each" else 1):
+        num_turns = _num_turns(protocol, question, turn)
         turns, reference = question.turns[:num_turns], question.reference[:num_turns]
         for order in protocol.orders:
-            displayed = [list(texts[:num_turns]) for texts in (shown[::-1] if order else shown)]
+            displayed = [
+                [*texts[:num_turns], *[""] * (num_turns - len(texts))]
+                for texts in (shown[::-1] if order else shown)
+            ]
             for repeat in range(config.repeats):
                 nonce = digest(question.question_id, turns, displayed, repeat)[:10]
                 yield Call(
@@ -159,7 +169,7 @@ def _calls(
                     models=models,
                     order=order,
                     repeat=repeat,
-                    turn=max(turn, 0),
+                    turn=turn,
                     judge=judge,
                     messages=_messages(
                         protocol, question.category, turns, reference, displayed, nonce, prompts
@@ -223,9 +233,9 @@ def _self_checks(
     if not protocol.is_pairwise:
         return
     name = config.against or sorted(answers)[0]
-    asked = [q for q in questions if q.question_id in answers[name]][: config.self_checks]
-    for question in asked:
-        texts = answers[name][question.question_id].turn_texts
+    whole = [q for q in questions if len(_turn_texts(answers[name], q)) >= len(q.turns)]
+    for question in whole[: config.self_checks]:
+        texts = _turn_texts(answers[name], question)
         both, pair = (name, name), [texts, texts]
         made = _calls(config, protocol, judge, question, both, pair, prompts, kind="self")
         yield from (call for call in made if call.order == 0)

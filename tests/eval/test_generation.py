@@ -30,7 +30,7 @@ def writer(model: str, messages: list[dict[str, str]]) -> str:
     return "rating [[10]]" if "Blue." in prompt else "rating [[3]]"
 
 
-def test_questions_that_are_alike_easy_or_seen_are_dropped(tmp_path: Path, serve) -> None:
+def test_questions_that_are_alike_easy_or_seen_are_dropped(tmp_path, serve, capsys) -> None:
     endpoint = serve(Script(answer=writer, fault_share=0.2, faults=("429", "500", "garbage")))
     seen = [[{"role": "user", "content": WRITTEN[4]}]]
     table = pa.table({"messages": pa.array(seen, pa.list_(MESSAGE))})
@@ -45,6 +45,9 @@ def test_questions_that_are_alike_easy_or_seen_are_dropped(tmp_path: Path, serve
     found = json.loads((tmp_path / "questions.contamination.json").read_text())
     assert [row["overlap"] for row in found["contaminated"]] == [1.0]
     assert endpoint.num_faults > 0, "a fault is no reason to give up"
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [event for event in events if event["event"] == "questions.progress"][-1]
+    assert told["done"] == 3 and told["last_failure"], "nor waited out in silence"
 
 
 def test_coding_and_math_get_a_reference(tmp_path: Path, serve) -> None:

@@ -9,9 +9,18 @@ from benchmarks.scripted_judge import Script
 from tests.eval.commands import command, jsonl
 
 
-@pytest.mark.parametrize("protocol", ["pairwise-swap", "single", "mt-bench"])
+@pytest.mark.parametrize(
+    ("protocol", "has_first_turn", "paid", "planned"),
+    [
+        ("pairwise-swap", False, 6, 8),
+        ("pairwise-swap", True, 6, 8),
+        ("single", True, 7, 8),
+        ("mt-bench", False, 14, 16),
+        ("mt-bench", True, 15, 16),
+    ],
+)
 def test_missing_answers_are_refused_then_counted_then_filled_in(
-    tmp_path: Path, serve, capsys, protocol: str
+    tmp_path: Path, serve, capsys, protocol: str, has_first_turn: bool, paid: int, planned: int
 ) -> None:
     endpoint, out = serve(Script()), tmp_path / "eval"
     asked = [
@@ -20,7 +29,10 @@ def test_missing_answers_are_refused_then_counted_then_filled_in(
     ]
     whole = [{"question_id": q["question_id"], "choices": [{"turns": q["turns"]}]} for q in asked]
     questions = ["--questions", jsonl(tmp_path / "q.jsonl", asked), "--out", str(out)]
-    full, part = (jsonl(tmp_path / "full.jsonl", whole), jsonl(tmp_path / "p.jsonl", whole[:3]))
+    some = whole[:3]
+    if has_first_turn:
+        some.append({"question_id": "q3", "choices": [{"turns": asked[3]["turns"][:1]}]})
+    full, part = (jsonl(tmp_path / "full.jsonl", whole), jsonl(tmp_path / "p.jsonl", some))
     assert command("answer", *questions, "--answers", f"full={full}", f"part={part}") == 0
 
     judge = ["judge", str(out), "--judge", "judge-4", "--no-canaries", "--self-checks", "0"]
@@ -32,8 +44,6 @@ def test_missing_answers_are_refused_then_counted_then_filled_in(
     assert not endpoint.requests, "nothing was paid"
 
     assert command(*judge, "--allow-missing") == 0
-    paid = {"pairwise-swap": 6, "single": 7, "mt-bench": 14}[protocol]
-    planned = {"pairwise-swap": 8, "single": 8, "mt-bench": 16}[protocol]
     assert endpoint.requests.total() == paid, "what has no answer is not sent"
     assert command("report", str(out)) == 1
     assert f"{planned - paid} of {planned} judgments have no score" in capsys.readouterr().err
@@ -46,9 +56,10 @@ def test_missing_answers_are_refused_then_counted_then_filled_in(
         assert "3 of 4" in (out / "report.html").read_text()
     else:
         found = {name: (row["n"], row["total"]) for name, row in result["scores"].items()}
-        turns = planned // 8
-        assert found == {"full": (4 * turns, 4 * turns), "part": (3 * turns, 4 * turns)}
+        half = planned // 2
+        assert found == {"full": (half, half), "part": (paid - half, half)}
 
     (out / "answers" / "part.jsonl").write_bytes((out / "answers" / "full.jsonl").read_bytes())
     assert command(*judge) == 0 and command("report", str(out)) == 0
-    assert endpoint.requests.total() == planned, "only what was missing is paid"
+    again = has_first_turn and protocol == "mt-bench"
+    assert endpoint.requests.total() == planned + again, "only what was missing is paid"
