@@ -46,7 +46,7 @@ class Persistence:
     """How hard a chunk tries."""
 
     max_attempts: int = 10
-    max_asks: int = 3
+    max_asks: int = 4
     width: int = 32
     """Calls of this chunk that may wait at the gate, be in flight or be on their way to disk."""
     first_backoff_s: float = 1.0

@@ -88,7 +88,7 @@ class JudgeConfig:
     """Longest wait for one response, seconds."""
     max_attempts: int = 10
     """Tries of one call before it is left for the next run."""
-    max_asks: int = 3
+    max_asks: int = 4
     """Responses asked for until one can be read; each is kept and paid for."""
     temperature: float | None = None
     """Judge's temperature; by default the protocol's."""

@@ -20,7 +20,7 @@ from benchmarks.scripted_judge import Endpoint, Script
 
 PRICE = Price(usd_per_million_prompt_tokens=30.0, usd_per_million_completion_tokens=60.0)
 PRICES = {"judge-4": PRICE, "judge-mini": PRICE.discounted(0.1)}
-FAST = Persistence(max_attempts=12, first_backoff_s=0.01, max_backoff_s=0.05, width=64)
+FAST = Persistence(max_attempts=12, max_asks=6, first_backoff_s=0.01, max_backoff_s=0.05, width=64)
 
 
 def planned(num_questions: int, protocol: str = "pairwise-swap", **settings) -> list[Call]:
@@ -121,16 +121,10 @@ async def test_a_truncated_judgment_is_asked_for_with_more_room(tmp_path: Path, 
     endpoint: Endpoint = serve(Script(fault_share=1.0, faults=("truncation",)))
     calls = planned(1)
     tally = await judge(calls, tmp_path)
-    assert (tally.stored, tally.unreadable) == (6, 2)
-    assert sorted(body["max_tokens"] for body in endpoint.bodies) == [
-        2048,
-        2048,
-        4096,
-        4096,
-        8192,
-        8192,
-    ]
-    assert statuses(tmp_path) == ["truncated"] * 6
+    assert (tally.stored, tally.unreadable) == (2 * FAST.max_asks, 2)
+    rooms = sorted(body["max_tokens"] for body in endpoint.bodies)
+    assert rooms[::2] == rooms[1::2] == [2048 << ask for ask in range(FAST.max_asks)]
+    assert statuses(tmp_path) == ["truncated"] * len(rooms)
 
 
 @pytest.mark.parametrize(

@@ -64,14 +64,26 @@ class Browser:
         element = self.find(selector)
         return (element.get_attribute("value") or "") if element else ""
 
+    def text(self, selector: str) -> str:
+        return self._wait.until(lambda _: (e := self.find(selector)) and e.text)
+
     def type(self, selector: str, text: str) -> None:
-        self.wait_for(selector)
-        self._wait.until(lambda _: self.find(selector).is_enabled())
-        self.find(selector).send_keys(text)
+        self._act(selector, lambda element: element.send_keys(text))
 
     def click(self, selector: str) -> None:
-        self._wait.until(lambda _: (e := self.find(selector)) and e.is_enabled())
-        self.find(selector).click()
+        self._act(selector, WebElement.click)
+
+    def _act(self, selector: str, action: Callable[[WebElement], None]) -> None:
+        """Waits until the element is enabled; one that the page redraws meanwhile is found anew."""
+
+        def acted(_: object) -> bool:
+            element = self.find(selector)
+            if element is None or not element.is_enabled():
+                return False
+            action(element)
+            return True
+
+        self._wait.until(acted)
 
     def set_number(self, label: str, value: float) -> None:
         """Types a value into the number box of the slider with that label."""
