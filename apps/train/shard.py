@@ -6,6 +6,7 @@ fp32, because the loss is already divided by the supervised tokens of the whole 
 """
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.attention.varlen  # registers torch_attn::_varlen_attn
@@ -67,9 +68,17 @@ def _prefetch(layers: list[torch.nn.Module]) -> None:
 
 
 def _recompute(layer: torch.nn.Module, *, selective: bool) -> None:
-    """Replace the layer's forward in place: names of parameters stay as they are."""
-    context = {"context_fn": _selective_contexts} if selective else {}
-    layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, **context)
+    """Replace the layer's forward in place: names of parameters stay as they are.
+
+    By a function, because torch.compile gives up on a functools.partial without a word.
+    """
+    once, options = layer.forward, {"context_fn": _selective_contexts} if selective else {}
+
+    @functools.wraps(once)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(once, *args, use_reentrant=False, **options, **kwargs)
+
+    layer.forward = forward
 
 
 def _selective_contexts():

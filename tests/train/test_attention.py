@@ -108,17 +108,6 @@ def test_changing_one_conversation_leaves_the_others_bit_identical(model, rows) 
     assert torch.equal(logits[0][lengths[0] :], logits[1][lengths[0] :])
 
 
-def test_boundaries_for_gpus_have_one_shape_and_cover_every_row() -> None:
-    for lengths in ([[3, 5], [8]], [[1, 1, 1], [2]]):
-        edges = attention.boundaries(lengths, 8, CPU)
-        assert edges.position_ids_BT.shape == (2, 8)
-        cu_seqlens = attention.cumulative(lengths, 8)
-        assert cu_seqlens.shape == (17,)
-        assert cu_seqlens[0] == 0
-        assert cu_seqlens[-1] == 16
-        assert (cu_seqlens.diff() >= 0).all()
-
-
 def test_a_first_token_never_carries_loss(rows) -> None:
     ids, _, lengths = rows.row(0)
     everywhere = ArrayRows(ids[None], np.ones((1, len(ids)), bool), [lengths])
