@@ -3,33 +3,49 @@
     python -m benchmarks.gpu_train [--shapes llama-7b llama-13b] [--out gpu_train.json]
     python -m benchmarks.gpu_train --dry-run          # a tiny shape on the CPU: does it all run?
 
-Random weights, rows of 2,048 tokens, bf16, no Ray. Tries the settings below that the plan says fit
-the card, fastest first, and keeps the best; the Trainer has the published recipe (bf16 autocast,
-fp32 AdamW, gradient checkpointing, `padding="max_length"`). Bars on one H200: 7B >= 50 % MFU (by
-6N + 12 L d s over 989 TFLOP/s), >= 1.7 x the Trainer's real tokens a second. Needs the packages of
-requirements.txt less ray, gradio and what serves; runs with torch 2.11 and transformers 5.17 too.
+Random weights, rows of 2,048 tokens, bf16, no Ray. Tries the settings that the plan says fit the
+card, likely fastest first, and keeps the best. fp32 weights, gradients and moments are 16 bytes a
+parameter: 108 GB for 7B, which one H200 holds beside two rows without recomputation; bf16 moments
+(12 bytes) leave room for four. One H100 (80 GB) needs int8 moments and recomputation for 7B and
+208 GB of host memory for 13B; one H200 takes 13B with int8 moments.
+
+The Trainer has the published recipe (bf16 autocast, fp32 AdamW, gradient checkpointing,
+`padding="max_length"`), or where that does not fit, weights and moments in bf16, which is faster.
+Bars on one H200: 7B >= 50 % MFU (by 6N + 12 L d s over 989 TFLOP/s), >= 1.7 x the Trainer's real
+tokens a second. Needs the packages of requirements.txt less ray, gradio and what serves; runs with
+torch 2.11 and transformers 5.17 too.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
+import psutil
 import torch
 
-from apps.train import flops, hardware, memory
+from apps.train import flops, hardware, memory, speed
 from apps.train.shape import KNOWN, ModelShape
 from benchmarks import chat_lengths, peers
 from benchmarks.contenders import train_ours, train_padded
 
 HERE = Path(__file__).parent / "contenders"
 ROW_TOKENS = 2048
-TRIES = 3
 STEPS, WARMUP_STEPS = 10, 3
+MICRO_ROWS = (16, 12, 8, 6, 4, 3, 2, 1)
+PASS_ROWS = 0.3
+"""Rows in whose time weights are cast and gradients summed, whatever the micro-batch: 200 GB of
+memory traffic a pass for 7B, about 50 ms of an H200, where a row takes 180 ms at 50 % MFU."""
+OFFLOAD_SHARE = 0.3
+"""Speed that the transfers of cpu_offload leave, roughly."""
+TRAINER_BYTES = {"fp32": 16, "bf16": 8}
+"""A parameter's weights, gradient and moments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,21 +66,13 @@ class Setting:
         offload = ", offload" if self.cpu_offload else ""
         return f"{self.micro_rows} rows, recompute {self.checkpointing}, {self.state}{offload}"
 
-
-# Fastest first, by torchtitan's and llm-foundry's tables: recompute little, then shrink the state.
-SETTINGS = [
-    Setting(micro_rows=8),
-    Setting(micro_rows=4),
-    Setting(micro_rows=2),
-    Setting(micro_rows=1),
-    Setting(micro_rows=4, checkpointing="selective"),
-    Setting(micro_rows=8, checkpointing="full"),
-    Setting(micro_rows=4, state="bf16"),
-    Setting(micro_rows=2, state="int8"),
-    Setting(micro_rows=4, checkpointing="selective", state="int8"),
-    Setting(micro_rows=1, checkpointing="full", state="int8"),
-    Setting(micro_rows=2, checkpointing="full", cpu_offload=True),
-]
+    @property
+    def likely_speed(self) -> float:
+        """What orders the tries: recomputation and small micro-batches cost time."""
+        share = speed.RECOMPUTE_SHARE[self.checkpointing] * (
+            OFFLOAD_SHARE if self.cpu_offload else 1
+        )
+        return share * self.micro_rows / (self.micro_rows + PASS_ROWS)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -86,6 +94,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", default=["llama-7b", "llama-13b"])
     parser.add_argument("--dry-run", action="store_true", help="a tiny shape on the CPU, 3 steps")
+    parser.add_argument("--tries", type=int, default=4, help="settings tried for each shape")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-padded", action="store_true", help="leave the Trainer out")
     parser.add_argument("--out", help="JSON file to write")
@@ -101,7 +110,7 @@ def measure(name: str, scratch: str, options: argparse.Namespace) -> dict:
     dry, real = ["--scale", "0.03125", "--steps", "3"], ["--bf16", "--steps", str(STEPS)]
     shared += dry if options.dry_run else real
     tried = []
-    for setting in fitting(shape, card):
+    for setting in fitting(shape, card)[: options.tries]:
         flags = [*setting.arguments(), "--accumulation", str(max(16 // setting.micro_rows, 2))]
         flags += ["--wrap", "layer"]
         flags += [] if options.no_compile or options.dry_run else ["--compile"]
@@ -109,7 +118,10 @@ def measure(name: str, scratch: str, options: argparse.Namespace) -> dict:
     padded = None
     if not options.no_padded:
         flags = ["--micro-rows", "4", "--accumulation", "2", "--gradient-checkpointing"]
-        padded = contender("train_padded", [*shared, *flags], shape, card, "published recipe")
+        recipe = "published recipe"
+        if card and TRAINER_BYTES["fp32"] * shape.num_parameters > 0.9 * card.memory_bytes:
+            flags, recipe = [*flags, "--bf16-weights"], "all state in bf16, fp32 does not fit"
+        padded = contender("train_padded", [*shared, *flags], shape, card, recipe)
     done = [r for r in tried if "tokens_per_s" in r]
     best = max(done, key=lambda r: r["tokens_per_s"], default=None)
     return {
@@ -123,37 +135,63 @@ def measure(name: str, scratch: str, options: argparse.Namespace) -> dict:
 
 
 def fitting(shape: ModelShape, card: hardware.Accelerator | None) -> list[Setting]:
-    """The first settings whose memory, by the plan, the card has."""
+    """Settings whose memory, by the plan, the card has; likely fastest first.
+
+    Of each kind of recomputation and state the largest micro-batch; less precise moments only
+    where they make it larger.
+    """
     if card is None:
         return [Setting(micro_rows=2)]
-    found = []
-    for setting in SETTINGS:
-        setup = memory.Setup(
-            world_size=1,
-            row_tokens=ROW_TOKENS,
-            micro_batch_rows=setting.micro_rows,
-            accumulation=2,
-            activation_checkpointing=setting.checkpointing,
-            optimizer_state=setting.state,
-            cpu_offload=setting.cpu_offload,
-        )
-        if memory.fits(shape, setup, card):
-            found.append(setting)
-    return found[:TRIES]
+    kinds = product(("none", "selective", "full"), ("fp32", "bf16", "int8"))
+    wanted = [(checkpointing, state, False) for checkpointing, state in kinds]
+    found: dict[tuple, Setting] = {}
+    for checkpointing, state, offload in [*wanted, ("full", "fp32", True)]:
+        for rows in MICRO_ROWS:
+            setting = Setting(
+                micro_rows=rows, checkpointing=checkpointing, state=state, cpu_offload=offload
+            )
+            if fits(shape, setting, card):
+                found.setdefault((checkpointing, rows, offload), setting)
+                break
+    return sorted(found.values(), key=lambda setting: setting.likely_speed, reverse=True)
+
+
+def fits(shape: ModelShape, setting: Setting, card: hardware.Accelerator) -> bool:
+    """Does the card have the memory, and with offload the host (nothing is checkpointed here)?"""
+    on_host = TRAINER_BYTES["fp32"] * shape.num_parameters if setting.cpu_offload else 0
+    if on_host > 0.9 * psutil.virtual_memory().available:
+        return False
+    return memory.fits(shape, setup(setting), card)
+
+
+def setup(setting: Setting) -> memory.Setup:
+    return memory.Setup(
+        world_size=1,
+        row_tokens=ROW_TOKENS,
+        micro_batch_rows=setting.micro_rows,
+        accumulation=2,
+        activation_checkpointing=setting.checkpointing,
+        optimizer_state=setting.state,
+        cpu_offload=setting.cpu_offload,
+    )
 
 
 def this_gpu() -> hardware.Accelerator:
+    """The card, with the memory that is free on it now."""
     name = torch.cuda.get_device_name()
     known = hardware.recognise(name)
     if known is None:
         sys.exit(f"{name} is not in apps/train/hardware.py; add its memory and peak there")
-    return known
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return replace(known, memory_bytes=min(free_bytes, known.memory_bytes))
 
 
 def contender(script: str, arguments: list[str], shape: ModelShape, card, setting: str) -> dict:
     """Rate, MFU and memory of one run; of a failed one, why."""
     try:
         found = run(script, arguments, in_process=card is None)
+    except subprocess.CalledProcessError as error:
+        return {"setting": setting, "error": f"exit status {error.returncode}, its reason is above"}
     except Exception:
         return {"setting": setting, "error": traceback.format_exc(limit=1)}
     steps = found["step_s"][WARMUP_STEPS if card else 0 :]
@@ -196,6 +234,8 @@ def write_shape(shape: ModelShape, folder: Path) -> str:
 def table(name: str, result: dict) -> None:
     ours, padded = result["ours"], result["padded"]
     print(f"{name} on {result['gpu']}, torch {result['torch']}, lengths: {result['lengths']}")
+    if not result["tried"]:
+        print("  no setting fits the card (and the host)")
     if ours and padded and "tokens_per_s" in padded:
         print(f"  ours / padded Trainer  {ours['tokens_per_s'] / padded['tokens_per_s']:.2f} x")
     for label, row in [("tried", r) for r in result["tried"]] + [("padded", padded)]:

@@ -84,6 +84,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 takes all")
     parser.add_argument("--bf16", action="store_true", help="bf16 autocast")
+    parser.add_argument("--bf16-weights", action="store_true", help="weights and moments in bf16")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--random-weights", action="store_true", help="do not read weights")
     parser.add_argument("--out", required=True, help="scratch folder")
@@ -91,12 +92,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def load_model(options: argparse.Namespace) -> torch.nn.Module:
-    """The model in fp32, as a Trainer with bf16 autocast wants it."""
+    """The model in fp32, as a Trainer with bf16 autocast wants it, unless bf16 is asked for."""
+    dtype = torch.bfloat16 if options.bf16_weights else torch.float32
     if not options.random_weights:
-        return AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         config = AutoConfig.from_pretrained(options.model)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def report(times: StepTimes, num_tokens: float, steps: int) -> dict:

@@ -12,10 +12,25 @@ def test_gpu_benchmark_runs_dry_on_the_cpu(tmp_path, capsys):
     assert "ours / padded Trainer" in capsys.readouterr().out
 
 
-def test_settings_for_an_h200_fit_and_train_the_whole_model():
-    card = gpu_train.hardware.by_name("H200")
-    for name in ("llama-7b", "llama-13b"):
-        assert gpu_train.fitting(gpu_train.KNOWN[name], card), name
+def test_settings_are_the_largest_micro_batches_that_fit_one_card():
+    h200, h100 = map(gpu_train.hardware.by_name, ("H200", "H100"))
+    seven, thirteen = gpu_train.KNOWN["llama-7b"], gpu_train.KNOWN["llama-13b"]
+    best = gpu_train.fitting(seven, h200)[:2]
+    assert [(s.micro_rows, s.checkpointing, s.state) for s in best] == [
+        (4, "none", "bf16"),
+        (2, "none", "fp32"),
+    ]
+    assert {s.state for s in gpu_train.fitting(thirteen, h200) if not s.cpu_offload} == {"int8"}
+    assert all(s.checkpointing != "none" for s in gpu_train.fitting(seven, h100))
+
+
+def test_a_host_too_small_for_the_state_is_not_offered_offload(monkeypatch):
+    card, shape = gpu_train.hardware.by_name("H100"), gpu_train.KNOWN["llama-13b"]
+    host = gpu_train.psutil.virtual_memory()
+    for size, num_settings in ((128e9, 0), (256e9, 1)):
+        memory = host._replace(available=size)
+        monkeypatch.setattr(gpu_train.psutil, "virtual_memory", lambda memory=memory: memory)
+        assert len(gpu_train.fitting(shape, card)) == num_settings
 
 
 def test_lengths_have_the_published_mean_with_and_without_the_real_sample(monkeypatch):
