@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from apps.train.shape import ModelShape
 
 
-def nominal_flops_per_token(shape: ModelShape, row_tokens: int) -> float:
+def nominal_flops_per_token(shape: ModelShape, row_tokens: float) -> float:
     """6N + 12 L d s for rows of s tokens."""
     attention = 12 * shape.num_layers * shape.attention_width * row_tokens
     return 6 * shape.num_parameters + attention

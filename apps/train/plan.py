@@ -36,8 +36,9 @@ from apps.train.presets import PRESETS
 PLAN_NAME = "plan.json"
 ON_DEMAND_MTBF_H = 168.0
 """Hours between failures of a machine that nobody takes away."""
-STALL_FIXED_S = 2.0
-"""Part of a checkpoint's stall that does not depend on its size: barriers and planning."""
+STALL_FIXED_S = 0.05
+"""Part of a checkpoint's stall that does not depend on its size: 39 ms measured for a small state
+(benchmarks/LOG.md, 2026-11-23); shards are planned and written in the background."""
 BASES = {"vicuna-7b": "llama-7b", "vicuna-13b": "llama-13b", "vicuna-7b-16k": "llama-2-7b"}
 MACHINES = {"debug": "2xCPU-4GB"}
 """Where a preset is not meant for the default machines."""
@@ -66,11 +67,11 @@ class PlanConfig(RunConfig):
     fill: float = workload.PACKED_FILL
     """real tokens as a share of packed slots, when no pack is given (padding: about .757)"""
     mfu: float | None = None
-    """model FLOPs utilisation, 0 to 1; default: the published figure of the accelerator"""
+    """model FLOPs utilisation, 0 to 1, as in metrics.jsonl; default: the accelerator's published"""
     tokens_per_s: float | None = None
     """token slots a second on one device, in place of an MFU"""
     measured: str | None = None
-    """an earlier run (its OUT) whose metrics give the speed in place of an MFU"""
+    """an earlier run (its OUT) whose metrics give the speed and the checkpoint's stall"""
     staging_gb_per_s: float = 5.0
     """copy of a rank's state to host memory, GB/s; training stands still meanwhile"""
     storage_gb_per_s: float = 2.0
@@ -160,9 +161,13 @@ def _workload(config: PlanConfig) -> workload.Workload:
     if config.data:
         work = workload.from_pack(config.data, config.epochs)
     else:
-        tokens = config.conversations * config.tokens_per_conversation
-        row_tokens = config.max_length or workload.ROW_TOKENS
-        work = workload.stated(tokens, row_tokens, config.epochs, config.fill)
+        work = workload.stated(
+            config.conversations,
+            config.tokens_per_conversation,
+            config.max_length or workload.ROW_TOKENS,
+            config.epochs,
+            config.fill,
+        )
     if config.steps is not None:
         return work.cut(config.steps * config.global_batch_rows)
     return work
@@ -238,7 +243,7 @@ def _training(
     accelerator: Accelerator,
     work: workload.Workload,
 ) -> Training:
-    rate = _speed(config, model, setup, accelerator)
+    rate = _speed(config, model, setup, accelerator, work.attended_tokens)
     seconds = work.slots / (rate.slots_per_s * setup.world_size)
     return Training(
         mfu=rate.mfu,
@@ -251,7 +256,11 @@ def _training(
 
 
 def _speed(
-    config: PlanConfig, model: shape.ModelShape, setup: memory.Setup, accelerator: Accelerator
+    config: PlanConfig,
+    model: shape.ModelShape,
+    setup: memory.Setup,
+    accelerator: Accelerator,
+    attended_tokens: float,
 ) -> speed.Speed:
     if config.tokens_per_s is not None:
         source = "stated with --tokens-per-s"
@@ -259,7 +268,9 @@ def _speed(
     if config.measured is not None:
         rate = speed.measured_rate(config.measured)
         return speed.from_rate(model, setup, accelerator, rate, f"measured in {config.measured}")
-    return speed.from_mfu(model, setup, accelerator, config.mfu)
+    if config.mfu is not None:
+        return speed.from_mfu(model, setup, accelerator, config.mfu)
+    return speed.published(model, setup, accelerator, attended_tokens)
 
 
 def _checkpoints(
@@ -271,7 +282,8 @@ def _checkpoints(
 ) -> Checkpoints:
     trained = setup.adapter_parameters or model.num_parameters
     size = trained * (memory.MASTER_BYTES + memory.STORED_MOMENT_BYTES[setup.optimizer_state])
-    stall = STALL_FIXED_S + size / setup.world_size / (config.staging_gb_per_s * 1e9)
+    measured = speed.measured_stall_s(config.measured) if config.measured else None
+    stall = measured or STALL_FIXED_S + size / setup.world_size / (config.staging_gb_per_s * 1e9)
     flush = size / (config.storage_gb_per_s * 1e9)
     between = _mtbf_h(config, price) * 3600
     stated = config.checkpoint.interval_s

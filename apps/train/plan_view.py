@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from apps.train.units import count, duration, size
+
 if TYPE_CHECKING:
     from apps.train.plan_result import Plan
 
@@ -26,16 +28,21 @@ def _row(name: str, text: str) -> str:
     return f"{name:<13}{text}"
 
 
+def _device(plan: Plan) -> str:
+    """What one rank has to itself."""
+    return "process" if plan.machines.accelerator == "CPU" else "GPU"
+
+
 def _machines(plan: Plan) -> Iterator[str]:
     machines = plan.machines
     trained = ""
     if plan.trained_parameters != plan.parameters:
         trained = f", {plan.trained_parameters / 1e6:,.1f} M of them trained"
-    yield _row("model", f"{plan.model}: {_count(plan.parameters)} parameters{trained}")
+    yield _row("model", f"{plan.model}: {count(plan.parameters)} parameters{trained}")
     yield _row(
         "machines",
         f"{machines.num_gpus} x {machines.accelerator} at ${machines.price.usd_per_gpu_hour:.2f} "
-        f"per GPU-hour, {machines.price.name} ({machines.price.source})",
+        f"per {_device(plan)}-hour, {machines.price.name} ({machines.price.source})",
     )
 
 
@@ -46,12 +53,13 @@ def _memory(plan: Plan) -> Iterator[str]:
     verdict = f"fits, {free / GB:.1f} GB free" if fit.fits else over
     yield _row(
         "memory",
-        f"{fit.total_bytes / GB:.1f} of {fit.available_bytes / GB:.1f} GB per GPU: {verdict}",
+        f"{fit.total_bytes / GB:.1f} of {fit.available_bytes / GB:.1f} GB per {_device(plan)}: "
+        f"{verdict}",
     )
     for part in fields(fit.parts):
-        size = getattr(fit.parts, part.name)
-        if size:
-            yield _row("", f"{part.name.replace('_', ' '):<17}{size / GB:9.2f} GB")
+        if num_bytes := getattr(fit.parts, part.name):
+            name = "on the host" if part.name == "host" else part.name
+            yield _row("", f"{name:<17}{size(num_bytes):>9}")
     if fit.fits:
         return
     if not fit.switches:
@@ -71,8 +79,8 @@ def _data(plan: Plan) -> Iterator[str]:
     data = plan.data
     yield _row(
         "data",
-        f"{_count(data.epoch_tokens)} tokens in {data.epoch_rows:,} rows of {data.row_tokens:,} "
-        f"({data.fill:.1%} full), {data.epochs:g} epochs: {_count(data.tokens)} tokens "
+        f"{count(data.epoch_tokens)} tokens in {data.epoch_rows:,} rows of {data.row_tokens:,} "
+        f"({data.fill:.1%} full), {data.epochs:g} epochs: {count(data.tokens)} tokens "
         f"({data.source})",
     )
     yield _row(
@@ -87,12 +95,12 @@ def _time(plan: Plan) -> Iterator[str]:
     mfu = "" if training.mfu is None else f" at {training.mfu:.1%} MFU"
     yield _row(
         "time",
-        f"{_duration(training.hours * 3600)} of training, {training.gpu_hours:,.1f} GPU-hours{mfu} "
-        f"({training.source})",
+        f"{duration(training.hours * 3600)} of training, {training.gpu_hours:,.1f} "
+        f"{_device(plan)}-hours{mfu} ({training.source})",
     )
     yield _row(
         "speed",
-        f"{training.tokens_per_s_per_gpu:,.0f} real tokens/s per GPU, "
+        f"{training.tokens_per_s_per_gpu:,.0f} real tokens/s per {_device(plan)}, "
         f"{training.step_s:.1f} s per step",
     )
 
@@ -101,16 +109,16 @@ def _faults(plan: Plan) -> Iterator[str]:
     saved, faults = plan.checkpoints, plan.preemptions
     yield _row(
         "checkpoint",
-        f"{saved.size_bytes / GB:.1f} GB every {_duration(saved.interval_s)}: stands still "
-        f"{saved.stall_s:.1f} s, writes {_duration(saved.flush_s)} in the background, "
+        f"{size(saved.size_bytes)} every {duration(saved.interval_s)}: stands still "
+        f"{saved.stall_s:.1f} s, writes {duration(saved.flush_s)} in the background, "
         f"{saved.overhead:.1%} of the time",
     )
     lost = faults.lost_work
     yield _row(
         "lost work",
-        f"at most {_duration(lost.without_notice_s)} without notice (interval + flush), "
-        f"{_duration(lost.with_notice_s)} with {faults.notice_s:g} s of notice; "
-        f"{_duration(lost.expected_s)} expected",
+        f"at most {duration(lost.without_notice_s)} without notice (interval + flush), "
+        f"{duration(lost.with_notice_s)} with {faults.notice_s:g} s of notice; "
+        f"{duration(lost.expected_s)} expected",
     )
     if faults.hours is None:
         yield _row("preemptions", f"one in {faults.mtbf_h:g} h loses more than it leaves: no end")
@@ -118,7 +126,7 @@ def _faults(plan: Plan) -> Iterator[str]:
     yield _row(
         "preemptions",
         f"{faults.expected:.1f} expected, one in {faults.mtbf_h:g} h, each "
-        f"{_duration(faults.restart_s)} to restart: {_duration(faults.hours * 3600)} until the end",
+        f"{duration(faults.restart_s)} to restart: {duration(faults.hours * 3600)} until the end",
     )
 
 
@@ -126,18 +134,3 @@ def _cost(plan: Plan) -> Iterator[str]:
     cost = plan.cost
     expected = "no end" if cost.expected_usd is None else f"${cost.expected_usd:,.2f} expected"
     yield _row("cost", f"${cost.training_usd:,.2f} for training alone, {expected} with preemptions")
-
-
-def _count(value: float) -> str:
-    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= unit:
-            return f"{value / unit:,.2f}{name}"
-    return f"{value:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"

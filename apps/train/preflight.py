@@ -15,6 +15,7 @@ from apps.common.tokenizer import load_tokenizer
 from apps.train import checkpoint, model
 from apps.train.config import RunConfig
 from apps.train.shape import from_config
+from apps.train.units import size
 from apps.train.worker import run_order
 
 _MATHEMATICS = (
@@ -162,7 +163,7 @@ def _check_space(config: RunConfig, num_parameters: int) -> None:
     free = shutil.disk_usage(storage.local_path(config.out)).free
     if needed > free:
         raise InputError(
-            f"{config.out} has {free / 1e9:.1f} GB free, but {config.checkpoint.keep_last + 1} "
-            f"checkpoints take {needed / 1e9:.1f} GB; free some space, choose another --out or "
+            f"{config.out} has {size(free)} free, but {config.checkpoint.keep_last + 1} "
+            f"checkpoints take {size(needed)}; free some space, choose another --out or "
             "lower --checkpoint.keep-last."
         )

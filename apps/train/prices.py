@@ -16,7 +16,7 @@ class Price:
     """One price and where it comes from."""
 
     name: str
-    """`spot`, `on-demand`, another column of the table, or `stated`."""
+    """`spot`, `on-demand`, another column of the table, `stated`, or `own`."""
     usd_per_gpu_hour: float
     """US dollars per accelerator and hour."""
     source: str
@@ -24,8 +24,8 @@ class Price:
 
     @property
     def preemptible(self) -> bool:
-        """Whether the machine can be taken away: anything but an on-demand price."""
-        return self.name != "on-demand"
+        """Whether the machine can be taken away: neither on demand nor one's own."""
+        return self.name not in ("on-demand", "own")
 
 
 def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
@@ -38,6 +38,9 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
     table_uri = table_uri or str(TABLE)
     table = configs.load_yaml(table_uri)
     columns = _columns(table, table_uri).get(accelerator, {})
+    if price not in columns and accelerator == "CPU":
+        source = "a machine of yours; give --price for a rented one"
+        return Price(name="own", usd_per_gpu_hour=0.0, source=source)
     if price not in columns:
         have = ", ".join(columns) or "no price at all"
         raise ConfigError(

@@ -2,11 +2,12 @@
 
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 from apps.common import config as configs
 from apps.common import storage
 from apps.common.errors import ConfigError, InputError
-from apps.train import flops
+from apps.train import flops, hardware
 from apps.train.config import RunConfig
 from apps.train.hardware import Accelerator
 from apps.train.memory import Setup
@@ -29,27 +30,39 @@ class Speed:
     """Where the figure comes from."""
 
 
-def from_mfu(
-    shape: ModelShape, setup: Setup, accelerator: Accelerator, stated_mfu: float | None
-) -> Speed:
-    """Speed at the stated utilisation, else at the published one for this recomputation."""
+def from_mfu(shape: ModelShape, setup: Setup, accelerator: Accelerator, mfu: float) -> Speed:
+    """Speed at a stated utilisation, which counts attention over the whole row (metrics.jsonl)."""
     if accelerator.peak_flops is None:
         raise ConfigError(
             f"{accelerator.name} has no peak to take a share of; give --measured RUN, the "
             "--out of an earlier run, or --tokens-per-s"
         )
-    mfu, source = _utilisation(setup, accelerator, stated_mfu)
+    if not 0 < mfu < 1:
+        raise ConfigError(f"--mfu is {mfu}; expected a share between 0 and 1")
     per_token = flops.nominal_flops_per_token(shape, setup.row_tokens)
-    return Speed(slots_per_s=mfu * accelerator.peak_flops / per_token, mfu=mfu, source=source)
+    rate = mfu * accelerator.peak_flops / per_token
+    return from_rate(shape, setup, accelerator, rate, "stated with --mfu")
 
 
-def _utilisation(
-    setup: Setup, accelerator: Accelerator, stated_mfu: float | None
-) -> tuple[float, str]:
-    if stated_mfu is not None:
-        if not 0 < stated_mfu < 1:
-            raise ConfigError(f"--mfu is {stated_mfu}; expected a share between 0 and 1")
-        return stated_mfu, "stated with --mfu"
+def published(
+    shape: ModelShape, setup: Setup, accelerator: Accelerator, attended_tokens: float
+) -> Speed:
+    """Speed at the published utilisation of the accelerator, for this recomputation.
+
+    Published figures are of rows of 2,048 full of one text. Longer rows hold several conversations,
+    and attention is computed, and counted here, over `attended_tokens` of them.
+    """
+    per_token = flops.nominal_flops_per_token(shape, attended_tokens)
+    rate, source = _sustained(setup, accelerator)
+    if attended_tokens < setup.row_tokens:
+        source += f"; attention over {attended_tokens:,.0f} tokens, the conversations'"
+    return from_rate(shape, setup, accelerator, rate / per_token, source)
+
+
+def _sustained(setup: Setup, accelerator: Accelerator) -> tuple[float, str]:
+    """FLOP/s of one device, and where the figure comes from."""
+    if accelerator.peak_flops is None:
+        return hardware.CPU_FLOPS, hardware.CPU_SOURCE
     if accelerator.mfu is None:
         raise ConfigError(
             f"no utilisation is published for {accelerator.name}; give --mfu, for example 0.4"
@@ -61,7 +74,7 @@ def _utilisation(
         source += f", x {share:.2f} for {ours} recomputation where it had {theirs}"
     if setup.cpu_offload:
         source += "; the transfers of cpu_offload come on top"
-    return accelerator.mfu * share, source
+    return accelerator.mfu * share * accelerator.peak_flops, source
 
 
 def from_rate(
@@ -76,9 +89,7 @@ def from_rate(
 
 def measured_rate(run_uri: str) -> float:
     """Token slots a second on one device in an earlier run: median of its second half."""
-    from apps.train.metrics import read_metrics  # imports torch, which a plan can do without
-
-    records = read_metrics(run_uri)
+    records = _records(run_uri)
     settings_uri = storage.join(run_uri, configs.RESOLVED_NAME)
     if not records or not storage.exists(settings_uri):
         raise InputError(
@@ -90,3 +101,15 @@ def measured_rate(run_uri: str) -> float:
         raise InputError(f"{settings_uri} does not say max_length; expected a run's own settings")
     step_s = statistics.median(r["step_s"] for r in records[len(records) // 2 :])
     return settings.global_batch_rows * settings.max_length / step_s / records[-1]["world_size"]
+
+
+def measured_stall_s(run_uri: str) -> float | None:
+    """Seconds that an earlier run stood still for a checkpoint, on average; None had it none."""
+    stalls_s = [r["checkpoint_s"] for r in _records(run_uri) if r.get("checkpoint_s")]
+    return statistics.mean(stalls_s) if stalls_s else None
+
+
+def _records(run_uri: str) -> list[dict[str, Any]]:
+    from apps.train.metrics import read_metrics  # imports torch, which a plan can do without
+
+    return read_metrics(run_uri)

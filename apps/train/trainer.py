@@ -47,7 +47,7 @@ _ENV = {
 _RELAY_INTERVAL_S = 0.25
 _FAILURE = "failure"
 """The event that carries what an attempt ended with; None when the next one begins."""
-_GAUGES = (
+GAUGES = (
     "step",
     "loss",
     "val_loss",
@@ -97,8 +97,8 @@ def _finished(prepared: "Prepared") -> dict[str, Any] | None:
     config, skipped = prepared.config, list[str]()
     if prepared.done_step < prepared.num_steps:
         return None
-    verify = config.checkpoint.verify
-    if checkpoint.newest(config.out, verify, skipped.append, prepared.done_step) is None:
+    # By sizes: contents are read where they are used, and for 13B they are 156 GB.
+    if checkpoint.newest(config.out, "size", skipped.append, prepared.done_step) is None:
         return None  # damaged: the workers go on from an older one, and say why
     summary: dict[str, Any] = {}
     for record in read_metrics(config.out):
@@ -221,7 +221,7 @@ def _rank_main(payload: dict[str, Any]) -> None:
 
 
 def _step_sender(relay: Queue) -> Callable[[dict[str, Any]], None]:
-    gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in _GAUGES}
+    gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in GAUGES}
     sent_s = 0.0
 
     def on_step(record: dict[str, Any]) -> None:

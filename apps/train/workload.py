@@ -28,6 +28,8 @@ class Workload:
     """Packed rows in one epoch."""
     row_tokens: int
     """Token slots of a row."""
+    tokens_per_conversation: float
+    """Real tokens of a conversation, on average; those that lie alone in a row are cut there."""
     epochs: float
     """Times the data is seen."""
     source: str
@@ -37,6 +39,14 @@ class Workload:
     def fill(self) -> float:
         """Share of slots that hold real tokens."""
         return self.epoch_tokens / (self.epoch_rows * self.row_tokens)
+
+    @property
+    def attended_tokens(self) -> float:
+        """Row length that attention has to be counted for: sum(l^2)/sum(l) of the conversations.
+
+        A guess of twice their mean, as if lengths were exponential; never more than the row.
+        """
+        return min(self.row_tokens, 2 * self.tokens_per_conversation)
 
     @property
     def tokens(self) -> float:
@@ -57,12 +67,16 @@ class Workload:
         return replace(self, epochs=rows / self.epoch_rows)
 
 
-def stated(epoch_tokens: float, row_tokens: int, epochs: float, fill: float) -> Workload:
-    """A workload from token counts alone."""
+def stated(
+    conversations: int, tokens_per_conversation: int, row_tokens: int, epochs: float, fill: float
+) -> Workload:
+    """A workload from counts alone."""
+    epoch_tokens = conversations * tokens_per_conversation
     return Workload(
-        epoch_tokens=round(epoch_tokens),
+        epoch_tokens=epoch_tokens,
         epoch_rows=math.ceil(epoch_tokens / fill / row_tokens),
         row_tokens=row_tokens,
+        tokens_per_conversation=tokens_per_conversation,
         epochs=epochs,
         source=f"stated, at {fill:.1%} fill",
     )
@@ -78,6 +92,7 @@ def from_pack(pack_uri: str, epochs: float) -> Workload:
         epoch_tokens=train.num_tokens,
         epoch_rows=train.num_rows,
         row_tokens=info.max_length,
+        tokens_per_conversation=train.num_tokens / train.num_segments,
         epochs=epochs,
         source=pack_uri,
     )

@@ -13,7 +13,7 @@ def source(app: str) -> str:
 
 def exported() -> set[str]:
     """Names in the apps' sources, as Prometheus shows them."""
-    gauges = re.search(r"^_GAUGES = \((.*?)\)$", source("train"), re.M | re.S)
+    gauges = re.search(r"^GAUGES = \((.*?)\)$", source("train"), re.M | re.S)
     assert gauges
     trained = {f"ray_cria_train_{name}" for name in re.findall(r'"(\w+)"', gauges[1])}
     counted = {f"ray_cria_data_{name}" for name in re.findall(r'count\("(\w+)"', source("data"))}

@@ -4,10 +4,12 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +127,21 @@ def name_of(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return process.name()
     return "gone"
+
+
+def ray_gauges(process: subprocess.Popen[bytes]) -> dict[str, float]:
+    """The run's gauges on the port that Prometheus reads, by name; empty while none is there."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    words = " ".join(word for p in family if name_of(p) == "raylet" for word in p.cmdline())
+    folder = re.search(r"--temp-dir=(\S+)", words)
+    ports = Path(folder[1]).glob("session_latest/metrics_export_port_*") if folder else ()
+    page = ""
+    for port in ports:
+        with contextlib.suppress(OSError):
+            url = f"http://127.0.0.1:{port.read_text()}/metrics"
+            page += urllib.request.urlopen(url, timeout=10).read().decode()
+    found = re.findall(r"^ray_cria_train_(\w+)\{.*\} (\S+)$", page, re.MULTILINE)
+    return {name: float(value) for name, value in found}
 
 
 def curve(config: RunConfig) -> list[tuple]:

@@ -1,10 +1,15 @@
 """One SIGKILL of the driver, then the same command again: what CI runs of the chaos tests."""
 
 import random
+import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
+from apps.train.config import RunConfig
+from apps.train.metrics import read_metrics
+from apps.train.trainer import GAUGES
 from tests.train.chaos import (
     STEPS,
     assert_same,
@@ -12,6 +17,7 @@ from tests.train.chaos import (
     committed_steps,
     finish,
     kill_tree,
+    ray_gauges,
     running,
     wait_for_step,
 )
@@ -30,8 +36,25 @@ def test_a_killed_driver_resumes_bit_identically(small_base, small_pack, tmp_pat
         reached = wait_for_step(ours, random.Random(seed).randrange(20, STEPS - 60), first)
         kill_tree(first)
     committed = committed_steps(ours)
-    with running(ours, tmp_path / "second.log") as second:
+    priced = replace(theirs.metrics, usd_per_hour=36.0, peak_tflops=1.0, val_every_steps=20)
+    ours = replace(ours, metrics=priced)
+    with running(ours, tmp_path / "second.log", RAY_metrics_report_interval_ms="250") as second:
+        prometheus_sees_the_steps(ours, reached, second)
         events = finish(second, tmp_path / "second.log")
     resumed = next(e for e in events if e["event"] == "train.resumed")
     assert reached - 30 <= resumed["step"] == committed[-1]
     assert_same(ours, theirs)
+
+
+def prometheus_sees_the_steps(
+    config: RunConfig, step: int, process: subprocess.Popen[bytes]
+) -> None:
+    """Every gauge is on Ray's metrics port, with the value that metrics.jsonl has for its step."""
+    seen: dict[str, float] = {}
+    while seen.keys() != set(GAUGES) or seen["step"] <= step:
+        assert process.poll() is None, f"the run ended and Prometheus had seen {seen}"
+        time.sleep(0.2)
+        seen = ray_gauges(process)
+    records = {record["step"]: record for record in read_metrics(config.out)}
+    assert seen["loss"] in [r["loss"] for n, r in records.items() if abs(n - seen["step"]) <= 1]
+    assert 0 < seen["mfu_packed"] < seen["mfu"] and seen["usd"] > 0

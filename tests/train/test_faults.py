@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from apps.common.packs import open_pack
 from apps.train.config import FaultConfig
@@ -112,10 +113,17 @@ def test_metrics_say_what_a_step_did(config) -> None:
     assert 0 < last["mfu_packed"] < last["mfu"] < 1
     assert last["tokens"] == sum(round(r["tokens_per_s"] * r["step_s"]) for r in records)
     assert last["checkpoint_s"] > 0
-    assert list((config_path(config) / "tensorboard").glob("events*"))
+    written = board(f"{config.out}/tensorboard")
+    assert written.keys() == {name for record in records for name in record} - {"step"}
+    for name, values in written.items():
+        told = {r["step"]: r[name] for r in records if name in r}
+        assert values.keys() == told.keys()
+        assert values == pytest.approx(told, rel=1e-6)  # event files hold float32
 
 
-def config_path(config):
-    from pathlib import Path
-
-    return Path(config.out)
+def board(folder: str) -> dict[str, dict[int, float]]:
+    """Values of every scalar in a folder of TensorBoard event files, by step."""
+    events = EventAccumulator(folder)
+    events.Reload()
+    names = events.Tags()["scalars"]
+    return {name: {e.step: e.value for e in events.Scalars(name)} for name in names}

@@ -179,12 +179,16 @@ def test_a_folder_without_a_pack_is_refused(tmp_path):
 def test_speed_is_read_from_an_earlier_run(tmp_path):
     configs.write_resolved(replace(debug(), max_length=256), str(tmp_path))
     step_s = [9.0, 9.0, *[0.5] * 8]
-    records = [{"step": n + 1, "step_s": s, "world_size": 2} for n, s in enumerate(step_s)]
+    records = [
+        {"step": n + 1, "step_s": s, "world_size": 2, "checkpoint_s": 0.3 * (n == 5)}
+        for n, s in enumerate(step_s)
+    ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     recipe = presets()["debug"]()
     plan = make_plan(replace(recipe, gpus="2xCPU-4GB", price="0.1", measured=str(tmp_path)))
     assert plan.training.step_s == pytest.approx(0.5, rel=0.01)
     assert plan.training.mfu is None
+    assert plan.checkpoints.stall_s == 0.3
 
 
 def test_a_published_speed_with_recomputation_is_not_slowed_by_it_twice():
@@ -215,9 +219,34 @@ def test_the_debug_preset_is_planned_on_cpus():
     assert plan.memory.fits
 
 
-def test_a_cpu_needs_a_measured_speed():
+def test_a_cpu_has_no_peak_to_take_a_share_of_but_a_rough_speed():
+    recipe = presets()["debug"]()
     with pytest.raises(ConfigError, match="--measured"):
-        make_plan(replace(presets()["debug"](), gpus="2xCPU-4GB", price="0.1"))
+        make_plan(replace(recipe, mfu=0.4))
+    plan = make_plan(recipe)
+    assert 500 < plan.training.tokens_per_s_per_gpu < 10_000
+    assert "roughly" in plan.training.source
+
+
+def test_a_machine_of_ones_own_costs_nothing_and_is_not_taken_away():
+    plan = make_plan(presets()["debug"]())
+    assert plan.machines.price.usd_per_gpu_hour == plan.cost.training_usd == 0
+    assert not plan.machines.price.preemptible
+    assert make_plan(replace(presets()["debug"](), price="0.05")).cost.training_usd > 0
+
+
+def test_attention_is_priced_over_the_conversations_not_the_row():
+    """In rows of 16,384 a token sees its own conversation: 5,920 tokens, not the whole row."""
+    recipe = presets()["vicuna-7b-16k"]()
+    training = make_plan(recipe).training
+    selective = 0.88 * 0.5957 * 312e12
+    flops_per_token = 6 * 6_738_415_616 + 12 * 32 * 4096 * 5_920
+    assert training.tokens_per_s_per_gpu == pytest.approx(
+        0.985 * selective / flops_per_token, rel=1e-3
+    )
+    assert "5,920 tokens" in training.source
+    same = make_plan(replace(recipe, mfu=training.mfu)).training  # as metrics.jsonl would say it
+    assert same.hours == pytest.approx(training.hours)
 
 
 def test_steps_override_epochs():
@@ -287,8 +316,8 @@ def test_padding_to_2048_wastes_a_quarter_of_real_sharegpt():
 
 
 def test_stated_fill_decides_the_rows():
-    full = workload.stated(204_800, 2048, 1, 1.0)
-    half = workload.stated(204_800, 2048, 1, 0.5)
+    full = workload.stated(200, 1_024, 2048, 1, 1.0)
+    half = workload.stated(200, 1_024, 2048, 1, 0.5)
     assert (full.epoch_rows, half.epoch_rows) == (100, 200)
     assert half.fill == 0.5
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from apps.common import config as configs
 from apps.common import storage
 from apps.common.cli import run
 from apps.common.packs import open_pack
-from apps.train import checkpoint, preflight
+from apps.train import checkpoint, preflight, trainer
 from apps.train.__main__ import COMMANDS
 from tests.made import sentencepiece_folder
 from tests.train.conftest import save_model
@@ -83,7 +84,9 @@ def test_a_disk_that_is_too_small(refuse, monkeypatch) -> None:
     usage = shutil.disk_usage("/")
     full = usage._replace(free=1000) if hasattr(usage, "_replace") else (1, 1, 1000)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: full)
-    assert "GB free, but 3 checkpoints take" in refuse()
+    sentence = refuse()
+    assert "has 1.0 kB free, but 3 checkpoints take" in sentence
+    assert " 0.0 " not in sentence
 
 
 def test_a_strategy_whose_package_is_not_there(refuse, monkeypatch) -> None:
@@ -140,21 +143,36 @@ def test_what_does_not_change_the_mathematics_may_change(started) -> None:
     assert preflight.prepare(changed).done_step == 2
 
 
-def test_a_finished_run_says_so_without_starting_ray(
-    small_run, tmp_path, capsys, monkeypatch
-) -> None:
+@pytest.fixture
+def finished(small_run):
+    """A run whose last checkpoint has a shard of 100 bytes."""
     prepared = preflight.prepare(small_run)
     uri = storage.join(checkpoint.folder(small_run.out), "step-00000008")
-    storage.commit(uri, {**prepared.commit, "step": 8, "files": {}})
+    storage.write_atomic(storage.join(uri, "shard"), bytes(100))
+    files = {"shard": {"bytes": 100, "xxh3": "not looked at"}}
+    storage.commit(uri, {**prepared.commit, "step": 8, "files": files})
     lines = [json.dumps({"step": n, "loss": 9.0 - n, "tokens": 10 * n}) for n in range(1, 9)]
     storage.write_atomic(storage.join(small_run.out, "metrics.jsonl"), "\n".join(lines).encode())
+    return small_run
+
+
+def test_a_finished_run_says_so_without_starting_ray_or_reading_its_state(
+    finished, tmp_path, capsys, monkeypatch
+) -> None:
     monkeypatch.setattr("apps.train.trainer.ray_session", pytest.fail)
     settings = tmp_path / "run.yaml"
-    settings.write_text(configs.dump(small_run))
-    places = [f"--{name}={getattr(small_run, name)}" for name in ("base", "data", "out")]
+    settings.write_text(configs.dump(finished))
+    places = [f"--{name}={getattr(finished, name)}" for name in ("base", "data", "out")]
     argv = ["run", "--config", str(settings), *places, "--log-format", "json"]
     assert run("apps.train", COMMANDS, argv) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert said[0]["text"] == f"{small_run.out} is already finished."
+    assert said[0]["text"] == f"{finished.out} is already finished."
     done = said[1]
     assert (done["event"], done["first_loss"], done["loss"]) == ("train.done", 8.0, 1.0)
+
+
+def test_a_run_whose_last_checkpoint_is_cut_short_is_not_finished(finished) -> None:
+    prepared = preflight.prepare(finished)
+    assert trainer._finished(prepared) is not None
+    (Path(finished.out) / "checkpoints/step-00000008/shard").write_bytes(bytes(99))
+    assert trainer._finished(prepared) is None
