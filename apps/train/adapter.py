@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -28,7 +28,7 @@ def peft_config(config: LoraConfig) -> Any:
 
     return PeftLoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=cast(int, config.alpha),  # peft divides it by the rank, whatever its type
         lora_dropout=config.dropout,
         target_modules=list(config.targets),
         task_type="CAUSAL_LM",

@@ -21,9 +21,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 import xxhash
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint._fsspec_filesystem import FileSystem, FsspecReader, FsspecWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from apps.common import storage
@@ -119,7 +121,9 @@ class Checkpoints:
     def __init__(self, run_uri: str, config: CheckpointConfig, device_type: str) -> None:
         self._run_uri = run_uri
         self._config = config
-        self._group = dist.new_group(backend="gloo")
+        group = dist.new_group(backend="gloo")
+        assert isinstance(group, dist.ProcessGroup)  # a number only for ranks outside it
+        self._group = group
         on_gpu = device_type == "cuda"
         self._stager = DefaultStager(
             StagingOptions(
@@ -182,7 +186,7 @@ class Checkpoints:
             storage.remove_tree(uri)  # what an attempt that died left under the same name
         dist.barrier(self._group)
         writer = _Writer(uri)
-        dcp.save(staged, storage_writer=writer, process_group=self._group)
+        state_dict_saver.save(staged, storage_writer=writer, process_group=self._group)
         gathered: list[dict[str, Any]] | None = (
             [{} for _ in range(dist.get_world_size(self._group))] if rank == 0 else None
         )
@@ -202,8 +206,8 @@ def load(checkpoint: Checkpoint, state: dict[str, Any], *, alone: bool = False) 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             reader = FsspecReader(_fsspec_uri(checkpoint.uri))
-            dcp.load(state, storage_reader=reader, no_dist=alone)
-    except dcp.CheckpointException as error:
+            state_dict_loader.load(state, storage_reader=reader, no_dist=alone)
+    except CheckpointException as error:
         raise CorruptError(
             f"Checkpoint {checkpoint.uri} does not fit this model ({_first_line(error)}); was the "
             "run made with another base model or adapter?"
@@ -216,7 +220,7 @@ def tensor_shapes(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Size]:
     return {
         name.removeprefix(prefix): entry.size
         for name, entry in metadata.state_dict_metadata.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
 
 
@@ -315,7 +319,7 @@ def _first_line(error: BaseException) -> str:
 def _as_sentence(error: BaseException, run_uri: str) -> BaseException:
     if isinstance(error, (CriaError, RuntimeError)):
         return error  # a RuntimeError is a collective's: a rank is gone, not the storage
-    if isinstance(error, dcp.CheckpointException):
+    if isinstance(error, CheckpointException):
         causes = " ".join(str(f[0]) for f in error.failures.values())
         is_full = any(text in causes for text in _FULL)
         hint = "free some space" if is_full else "check the storage"

@@ -71,11 +71,13 @@ class DeepSpeedStrategy:
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
         _partition(causal_lm, device, chosen)
         root = PackedModel(causal_lm)
+        # Any: DeepSpeed types neither its ZeRO-3 optimizer nor what it adds to a parameter.
+        self._engine: Any
         self._engine, *_ = deepspeed.initialize(
             model=root, optimizer=_adamw(root, config), config=chosen
         )
-        self._zero = self._engine.optimizer
-        self._parameters = dict(causal_lm.named_parameters())
+        self._zero: Any = self._engine.optimizer
+        self._parameters: dict[str, Any] = dict(causal_lm.named_parameters())
         self._make_moments()
         self._load_weights(folder)
 

@@ -41,7 +41,7 @@ def next_token_labels(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tens
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_NE, weight_VE, labels_N, scale):  # type: ignore[override]
+    def forward(ctx, hidden_NE, weight_VE, labels_N, scale):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden_NE.device)
         grad_hidden = torch.empty_like(hidden_NE) if wants_hidden else None
@@ -67,7 +67,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total * scale
 
     @staticmethod
-    def backward(ctx, grad_output):  # type: ignore[override]
+    def backward(ctx, grad_output):
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)

@@ -15,6 +15,8 @@ from apps.train.config import OptimConfig
 
 BLOCK = 256
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+Quantized = tuple[torch.Tensor, torch.Tensor]
+"""int8 codes (blocks, BLOCK), fp32 scales (blocks,)"""
 
 
 def make_optimizer(
@@ -58,11 +60,10 @@ class LowMemoryAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    self._update(parameter, local(parameter.grad).float(), group)
 
-    def _update(self, parameter: torch.nn.Parameter, group: dict) -> None:
-        state = self.state[parameter]
-        weight, grad = local(parameter), local(parameter.grad).float()
+    def _update(self, parameter: torch.nn.Parameter, grad: torch.Tensor, group: dict) -> None:
+        state, weight = self.state[parameter], local(parameter)
         state["step"] += 1
         count, (beta1, beta2) = int(state["step"]), group["betas"]
         first = _restore(state["exp_avg"], grad.shape).lerp_(grad, 1 - beta1)
@@ -132,19 +133,18 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _store(value: torch.Tensor, kind: str) -> object:
+def _store(value: torch.Tensor, kind: str) -> torch.Tensor | Quantized:
     return value.to(torch.bfloat16) if kind == "bf16" else quantize(value)
 
 
-def _restore(stored: object, shape: torch.Size) -> torch.Tensor:
+def _restore(stored: torch.Tensor | Quantized, shape: torch.Size) -> torch.Tensor:
     if isinstance(stored, torch.Tensor):
         return stored.float()
-    codes, scales = stored  # type: ignore[misc]
-    return dequantize(codes, scales, shape)
+    return dequantize(*stored, shape)
 
 
-def quantize(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """fp32 -> (int8 codes (blocks, BLOCK), fp32 scales (blocks,)). Inverse: dequantize.
+def quantize(value: torch.Tensor) -> Quantized:
+    """fp32 in 8 bits and a scale a block. Inverse: dequantize.
 
     code = sign * 127 * sqrt(|x| / largest of its block), rounded.
     """

@@ -3,8 +3,7 @@
 Legend: B rows of a micro-batch, T tokens a row.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +18,11 @@ from apps.train.loss import next_token_labels
 class Rows(Protocol):
     """What training needs of packed rows."""
 
-    row_tokens: int
-    pad_id: int
+    @property
+    def row_tokens(self) -> int: ...
+
+    @property
+    def pad_id(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -42,6 +44,14 @@ class ArrayRows:
     loss_mask: np.ndarray
     lengths: list[list[int]]
     pad_id: int = 0
+    supervised: np.ndarray = field(init=False)
+    """tokens with loss of each row; a conversation's first token has no predecessor"""
+
+    def __post_init__(self) -> None:
+        counts = self.loss_mask.sum(1)
+        for index, lengths in enumerate(self.lengths):
+            counts[index] -= self.loss_mask[index, _starts(lengths)].sum()
+        object.__setattr__(self, "supervised", counts)
 
     @property
     def row_tokens(self) -> int:
@@ -49,14 +59,6 @@ class ArrayRows:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @cached_property
-    def supervised(self) -> np.ndarray:
-        """Tokens with loss of each row; a conversation's first token has no predecessor."""
-        counts = self.loss_mask.sum(1)
-        for index, lengths in enumerate(self.lengths):
-            counts[index] -= self.loss_mask[index, _starts(lengths)].sum()
-        return counts
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
         return self.ids[index], self.loss_mask[index], self.lengths[index]

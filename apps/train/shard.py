@@ -31,8 +31,8 @@ _PREFETCH_LAYERS = 2
 
 def parallelize(
     root: torch.nn.Module, layers: list[torch.nn.Module], mesh: DeviceMesh, config: RunConfig
-) -> None:
-    """Shard `root` in place over a one-dimensional mesh."""
+) -> list[FSDPModule]:
+    """Shard `root` in place over a one-dimensional mesh; the units, the root last."""
     for layer in layers:
         if config.activation_checkpointing != "none":
             _recompute(layer, selective=config.activation_checkpointing == "selective")
@@ -44,23 +44,27 @@ def parallelize(
         cast_forward_inputs=False,
     )
     offload = CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu")
-    options = {
+    options: dict[str, Any] = {
         "mesh": mesh,
         "mp_policy": policy,
         "offload_policy": offload if config.cpu_offload else OffloadPolicy(),
     }
+    units: list[FSDPModule] = []
     if config.wrap == "layer":
-        for index, layer in enumerate(layers):
-            fully_shard(layer, reshard_after_forward=index < len(layers) - 1, **options)
-        _prefetch(layers)
-    fully_shard(root, reshard_after_forward=False, **options)
-    for module in root.modules():
-        if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+        last = len(layers) - 1
+        units = [
+            fully_shard(layer, reshard_after_forward=index < last, **options)
+            for index, layer in enumerate(layers)
+        ]
+        _prefetch(units)
+    units.append(fully_shard(root, reshard_after_forward=False, **options))
+    for unit in units:
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
+    return units
 
 
-def _prefetch(layers: list[torch.nn.Module]) -> None:
+def _prefetch(layers: list[FSDPModule]) -> None:
     for index, layer in enumerate(layers):
         layer.set_modules_to_forward_prefetch(layers[index + 1 : index + 1 + _PREFETCH_LAYERS])
         before = layers[max(index - _PREFETCH_LAYERS, 0) : index]

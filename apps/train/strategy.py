@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from apps.train import model, optim, shard
@@ -33,8 +32,8 @@ class PackedModel(torch.nn.Module):
             use_cache=False,
             **batch.attention,
         )
-        weight_VE = self.causal_lm.get_output_embeddings().weight
-        return supervised_loss(output.last_hidden_state, weight_VE, batch.labels_BT, scale)
+        head: Any = self.causal_lm.get_output_embeddings()
+        return supervised_loss(output.last_hidden_state, head.weight, batch.labels_BT, scale)
 
 
 class Strategy(Protocol):
@@ -81,7 +80,8 @@ class FsdpStrategy:
         self._clip_norm = config.optim.clip_norm
         self._root = PackedModel(causal_lm)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        shard.parallelize(self._root, model.decoder_layers(causal_lm), mesh, config)
+        layers = model.decoder_layers(causal_lm)
+        self._units = shard.parallelize(self._root, layers, mesh, config)
         model.materialize(causal_lm, torch.device("cpu") if config.cpu_offload else device)
         self._trainable = {n: p for n, p in causal_lm.named_parameters() if p.requires_grad}
         self._optimizer = optim.make_optimizer(self._trainable.values(), config.optim)
@@ -94,20 +94,21 @@ class FsdpStrategy:
         self._root.eval()
         loss = self._root(batch, scale)
         self._root.train()
-        for module in self._root.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()  # the next forward pass must gather again
+        for unit in self._units:
+            unit.reshard()  # the next forward pass must gather again
         return loss
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
-        self._root.set_is_last_backward(is_last)
+        self._units[-1].set_is_last_backward(is_last)
         loss.backward()
 
     def update(self, learning_rate: float) -> float:
         norm = self._gradient_norm()
         if math.isfinite(norm):
             if self._clip_norm and norm > self._clip_norm:
-                torch._foreach_mul_(self._gradients(), self._clip_norm / norm)
+                torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+                    self._gradients(), self._clip_norm / norm
+                )
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
@@ -130,7 +131,8 @@ class FsdpStrategy:
 
     def _gradient_norm(self) -> float:
         squared = torch.zeros((), dtype=torch.float64, device=self.device)
-        for norm in torch._foreach_norm(self._gradients()):
+        norms = torch._foreach_norm(self._gradients())  # pyright: ignore[reportPrivateImportUsage]
+        for norm in norms:
             squared += norm.double().to(self.device) ** 2
         dist.all_reduce(squared)
         return float(squared.sqrt())

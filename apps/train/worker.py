@@ -26,7 +26,8 @@ from apps.train.strategy import FsdpStrategy, Strategy
 @contextlib.contextmanager
 def process_group(backend: str = "gloo") -> Iterator[None]:
     """A process group of this process alone."""
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         yield
     finally:
@@ -99,7 +100,8 @@ def configure_torch(config: RunConfig) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False
 
 
 def warn_of_slow_precision(config: RunConfig, device: torch.device, hooks: Hooks) -> None:
