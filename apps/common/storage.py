@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Generator
 from typing import IO, Any, cast
@@ -112,6 +113,24 @@ def make_dirs(uri: str) -> None:
     fs, path = filesystem(uri)
     with _sentences(uri):
         fs.makedirs(path, exist_ok=True)
+
+
+def claim(uri: str, flag: str = "--out") -> None:
+    """Make the local folder that a command will write to; an InputError where it cannot.
+
+    A bucket is not asked: what it answers today may pass.
+    """
+    if not is_local(uri):
+        return
+    try:
+        os.makedirs(local_path(uri), exist_ok=True)
+        with tempfile.TemporaryFile(dir=local_path(uri)):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{flag} {uri} cannot be written ({error.strerror}); choose another folder, or mend "
+            "this one."
+        ) from error
 
 
 @contextlib.contextmanager

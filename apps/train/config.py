@@ -4,12 +4,29 @@ Counts are of packed rows, tokens or optimizer steps as their names say; a globa
 in packed rows over all ranks, so that the number of ranks never changes the mathematics.
 """
 
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from apps.common.errors import ConfigError
+
+
+def at_least(least: int, config: Any, section: str, *names: str) -> None:
+    """Refuse settings below `least`, and those that are no finite number; None is a default."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not least <= value < math.inf:
+            raise ConfigError(f"{section}{name} is {value}; expected at least {least}.")
+
+
+def above_zero(config: Any, section: str, *names: str) -> None:
+    """Refuse settings that are not positive and finite; None is a default."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{section}{name} is {value}; expected more than 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +67,14 @@ class LoraConfig:
     )
     """names of the linear layers that get an adapter"""
 
+    def __post_init__(self) -> None:
+        at_least(1, self, "lora.", "rank")
+        above_zero(self, "lora.", "alpha")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"lora.dropout is {self.dropout}; expected at least 0 and below 1.")
+        if not self.targets:
+            raise ConfigError("lora.targets is empty; name linear layers such as q_proj.")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
@@ -81,8 +106,8 @@ class OptimConfig:
             value = getattr(self, name)
             if not 0.0 <= value < 1.0:
                 raise ConfigError(f"optim.{name} is {value}; expected at least 0 and below 1.")
-        if self.lr <= 0:
-            raise ConfigError(f"optim.lr is {self.lr}; expected a positive learning rate.")
+        above_zero(self, "optim.", "lr", "eps")
+        at_least(0, self, "optim.", "weight_decay", "clip_norm")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,12 +128,9 @@ class CheckpointConfig:
     """how a checkpoint is checked before it is read: whole contents, or file sizes only"""
 
     def __post_init__(self) -> None:
-        if self.keep_last < 1:
-            raise ConfigError(f"checkpoint.keep_last is {self.keep_last}; expected at least 1.")
-        if self.interval_steps is not None and self.interval_steps < 1:
-            raise ConfigError(
-                f"checkpoint.interval_steps is {self.interval_steps}; expected at least 1."
-            )
+        at_least(1, self, "checkpoint.", "keep_last", "interval_steps")
+        above_zero(self, "checkpoint.", "interval_s", "mtbf_h")
+        at_least(0, self, "checkpoint.", "keep_every_steps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +152,11 @@ class FaultConfig:
     spike_factor: float = 3.0
     """ratio to the median loss from which a step is a spike"""
 
+    def __post_init__(self) -> None:
+        at_least(-1, self, "faults.", "max_failures", "max_start_failures")
+        at_least(1, self, "faults.", "collective_timeout_s", "spike_factor")
+        at_least(0, self, "faults.", "preemption_poll_s")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricsConfig:
@@ -145,6 +172,10 @@ class MetricsConfig:
     """price of all machines of the run, for the dollars shown"""
     peak_tflops: float | None = None
     """peak bf16 TFLOP/s of one device, for MFU; default: known for common GPUs"""
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "metrics.", "val_every_steps", "val_rows", "usd_per_hour")
+        above_zero(self, "metrics.", "peak_tflops")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,19 +230,14 @@ class RunConfig:
     """resume although the data or a setting that changes the mathematics is another one"""
 
     def __post_init__(self) -> None:
-        for name in ("global_batch_rows", "micro_batch_rows", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; expected at least 1.")
+        at_least(1, self, "", "global_batch_rows", "micro_batch_rows", "workers", "steps")
+        at_least(0, self, "", "seed")
+        above_zero(self, "", "epochs")
         if self.workers is not None and self.workers > self.global_batch_rows:
             raise ConfigError(
                 f"{self.workers} workers share {self.global_batch_rows} rows a step; use at most "
                 f"{self.global_batch_rows} workers or a larger global_batch_rows."
             )
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}; expected at least 1.")
-        if self.epochs <= 0:
-            raise ConfigError(f"epochs is {self.epochs}; expected more than 0.")
         if self.strategy == "deepspeed" and self.adapter == "lora":
             raise ConfigError("adapter lora needs strategy fsdp; leave --strategy out.")
         if self.strategy == "deepspeed" and self.optim.state != "fp32":
@@ -254,6 +280,17 @@ class BaseConfig:
     """CPU threads; 0 takes all"""
     seed: int = 0
     """seed of weights and order"""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "", "hidden_size", "layers", "heads", "ffn_size", "max_position")
+        at_least(1, self, "", "tokens", "row_tokens", "batch_rows")
+        at_least(0, self, "", "threads", "seed")
+        above_zero(self, "", "lr")
+        if self.hidden_size % (2 * self.heads):
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} does not give {self.heads} heads an even width; "
+                f"expected a multiple of {2 * self.heads}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

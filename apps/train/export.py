@@ -21,6 +21,7 @@ from apps.common import lineage, storage
 from apps.common.errors import InputError, NotFoundError
 from apps.common.events import Reporter
 from apps.common.packs import PackInfo, open_pack
+from apps.common.schema import LINEAGE_NAME
 from apps.common.templates import write_template
 from apps.common.tokenizer import load_tokenizer
 from apps.train import adapter, checkpoint, model
@@ -53,6 +54,7 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
     run = configs.load(RunConfig, storage.join(run_uri, configs.RESOLVED_NAME))
     if config.adapter_only and run.adapter != "lora":
         raise InputError(f"{config.run} trained all weights; leave --adapter-only out.")
+    _check_out(config.out, run)
     found = _choose(run_uri, config, run, reporter)
     with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
         with reporter.progress("export", unit="weights") as bar:
@@ -62,6 +64,20 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
         if config.push:
             _push(folder, config.push)
     reporter.event("export.done", out=config.out, step=found.step, dtype=config.dtype)
+
+
+def _check_out(out: str, run: RunConfig) -> None:
+    """Refuse to replace anything but an earlier export; in a bucket nothing is deleted."""
+    if not storage.is_local(out):
+        return
+    there = set(storage.list_dir(out))
+    is_export = LINEAGE_NAME in there and there & {"config.json", "adapter_config.json"}
+    if there and (not is_export or storage.absolute(out) == run.base):
+        raise InputError(
+            f"--out {out} holds {min(there)} and is no earlier export; expected a new or an empty "
+            "folder, or a model folder to replace."
+        )
+    storage.claim(os.path.dirname(storage.local_path(out)))
 
 
 def _choose(run_uri: str, config: ExportConfig, run: RunConfig, reporter: Reporter) -> Checkpoint:
@@ -215,9 +231,7 @@ def _workspace(out: str) -> str | None:
     """Beside a local output, so that publishing is a rename."""
     if not storage.is_local(out):
         return None
-    parent = os.path.dirname(storage.local_path(out))
-    os.makedirs(parent, exist_ok=True)
-    return parent
+    return os.path.dirname(storage.local_path(out))
 
 
 def _publish(folder: str, out: str) -> None:
@@ -226,8 +240,7 @@ def _publish(folder: str, out: str) -> None:
     for name in os.listdir(folder):
         os.chmod(os.path.join(folder, name), 0o644)
     if storage.is_local(out):
-        storage.remove_tree(out)
-        shutil.copytree(folder, storage.local_path(out), copy_function=os.link)
+        _replace(folder, storage.local_path(out))
         return
     for name in sorted(os.listdir(folder), key=lambda n: n == "config.json"):
         with (
@@ -235,6 +248,15 @@ def _publish(folder: str, out: str) -> None:
             storage.atomic_file(storage.join(out, name)) as target,
         ):
             shutil.copyfileobj(source, target, 8 << 20)
+
+
+def _replace(folder: str, target: str) -> None:
+    """By two renames, so that a kill leaves one of the folders or none, never a part of one."""
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as aside:
+        shutil.copytree(folder, os.path.join(aside, "new"), copy_function=os.link)
+        if os.path.exists(target):
+            os.rename(target, os.path.join(aside, "old"))
+        os.rename(os.path.join(aside, "new"), target)
 
 
 def _push(folder: str, repo_id: str) -> None:

@@ -19,7 +19,7 @@ from apps.common.errors import ConfigError
 from apps.common.events import Reporter
 from apps.train import cadence, hardware, memory, plan_view, prices, shape, speed, workload
 from apps.train.batches import split
-from apps.train.config import RunConfig
+from apps.train.config import RunConfig, above_zero, at_least
 from apps.train.hardware import Accelerator
 from apps.train.plan_result import (
     Checkpoints,
@@ -127,17 +127,20 @@ def make_plan(config: PlanConfig) -> Plan:
     )
 
 
-_POSITIVE = ("conversations", "tokens_per_conversation", "staging_gb_per_s", "storage_gb_per_s")
+_POSITIVE = (
+    "conversations",
+    "tokens_per_conversation",
+    "tokens_per_s",
+    "staging_gb_per_s",
+    "storage_gb_per_s",
+)
 
 
 def _check(config: PlanConfig) -> None:
-    for name in _POSITIVE:
-        if getattr(config, name) <= 0:
-            raise ConfigError(f"{name} is {getattr(config, name)}; expected more than 0.")
+    above_zero(config, "", *_POSITIVE)
+    at_least(0, config, "", "restart_minutes", "notice_s")
     if not 0 < config.fill <= 1:
         raise ConfigError(f"fill is {config.fill}; expected a share above 0 and at most 1.")
-    if config.tokens_per_s is not None and config.tokens_per_s <= 0:
-        raise ConfigError(f"tokens_per_s is {config.tokens_per_s}; expected more than 0.")
     _check_machines(config)
 
 

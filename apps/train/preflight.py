@@ -14,6 +14,7 @@ from apps.common.packs import Pack, open_pack
 from apps.common.tokenizer import load_tokenizer
 from apps.train import checkpoint, model
 from apps.train.config import RunConfig
+from apps.train.plan import adapter_parameters
 from apps.train.shape import from_config
 from apps.train.units import size
 from apps.train.worker import run_order
@@ -65,13 +66,17 @@ def prepare(config: RunConfig) -> Prepared:
     _check_pack(pack, folder, config)
     base_config = model.read_config(folder, config.rope, pack.info.max_length)
     _check_strategy(config)
+    shape = from_config(base_config.to_dict())
+    lora = config.adapter == "lora"
+    trained = adapter_parameters(config, shape) if lora else shape.num_parameters
+    storage.claim(resolved.out)
     order = run_order(resolved, pack.info.splits["train"].num_rows)
     identity = _identity(resolved, pack, folder, order.num_steps)
     commit = {"identity": identity, "config_digest": configs.digest(resolved)}
     newest = next(iter(checkpoint.committed(resolved.out)), None)
     if newest is not None and not config.allow_change:
         _check_unchanged(newest.commit, identity, resolved)
-    _check_space(resolved, from_config(base_config.to_dict()).num_parameters)
+    _check_space(resolved, trained)
     configs.write_resolved(resolved, resolved.out)
     done = newest.step if newest is not None else 0
     return Prepared(resolved, pack, order.num_steps, commit, done)
@@ -154,12 +159,11 @@ def _difference(name: str, before: Any, now: Any) -> tuple[str, str]:
     return f"{name} {before}", str(now)
 
 
-def _check_space(config: RunConfig, num_parameters: int) -> None:
+def _check_space(config: RunConfig, num_trained: int) -> None:
     """A local disk must hold the checkpoints that are kept and the one being written."""
-    if not storage.is_local(config.out) or config.adapter == "lora":
+    if not storage.is_local(config.out):
         return
-    os.makedirs(storage.local_path(config.out), exist_ok=True)
-    needed = num_parameters * _STATE_BYTES[config.optim.state] * (config.checkpoint.keep_last + 1)
+    needed = num_trained * _STATE_BYTES[config.optim.state] * (config.checkpoint.keep_last + 1)
     free = shutil.disk_usage(storage.local_path(config.out)).free
     if needed > free:
         raise InputError(

@@ -41,7 +41,7 @@ def run_base(config: BaseConfig, reporter: Reporter) -> None:
     passages = list(read_passages(config.text))
     if not passages:
         raise InputError(f"{', '.join(config.text)} holds no text; expected one passage a line.")
-    os.makedirs(config.out, exist_ok=True)
+    storage.claim(config.out)
     save_tokenizer(train_tokenizer(passages, config.vocab_size), config)
     tokenizer = load_tokenizer(config.out)
     rows = plain_rows(tokenizer.backend, passages, config)
@@ -70,10 +70,21 @@ def text_files(sources: Iterable[str]) -> list[str]:
 def read_passages(sources: Iterable[str]) -> Iterator[str]:
     """One passage a line; of .jsonl files the field `text`."""
     for uri in text_files(sources):
-        for line in storage.read_bytes(uri).decode("utf-8").splitlines():
-            text = json.loads(line)["text"] if uri.endswith(".jsonl") and line.strip() else line
+        for number, line in enumerate(storage.read_bytes(uri).splitlines(), start=1):
+            try:
+                text = _passage(line, is_json=uri.endswith(".jsonl"))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"Line {number} of {uri} cannot be read ({error!r}); expected UTF-8 text, or "
+                    'in .jsonl files an object {"text": "..."} a line.'
+                ) from error
             if text.strip():
                 yield text
+
+
+def _passage(line: bytes, *, is_json: bool) -> str:
+    text = line.decode("utf-8")
+    return str(json.loads(text)["text"]) if is_json and text.strip() else text
 
 
 def train_tokenizer(passages: list[str], vocab_size: int) -> tokenizers.Tokenizer:

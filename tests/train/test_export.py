@@ -111,10 +111,12 @@ def test_large_models_are_split_into_files(full_run, tmp_path, monkeypatch) -> N
 
 
 def test_exporting_twice_replaces_the_folder(full_run, tmp_path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/left-over.safetensors").write_bytes(b"old")
     folder = exported(full_run, tmp_path / "model")
-    assert not (folder / "left-over.safetensors").exists()
+    first = sorted(path.name for path in folder.iterdir())
+    (folder / "left-over.safetensors").write_bytes(b"old")
+    exported(full_run, tmp_path / "model")
+    assert sorted(path.name for path in folder.iterdir()) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_length_extension_is_saved_and_gives_the_same_logits(small_run, tmp_path) -> None:
@@ -180,6 +182,17 @@ def hub(monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         yield served
+
+
+def test_only_an_earlier_export_is_replaced(full_run, small_base, tmp_path, capsys) -> None:
+    """Not a folder of one's own, not the run, not the model that it resumes from."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.tex").write_text("years of work")
+    for kept in (tmp_path / "home", Path(full_run.out), small_base):
+        before = sorted(kept.rglob("*"))
+        assert run("apps.train", COMMANDS, ["export", full_run.out, "--out", str(kept)]) == 2
+        assert "is no earlier export; expected a new or an empty folder" in capsys.readouterr().err
+        assert sorted(kept.rglob("*")) == before
 
 
 def test_push_uploads_the_folder_s_files(full_run, tmp_path, hub, monkeypatch) -> None:

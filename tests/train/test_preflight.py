@@ -15,7 +15,7 @@ from apps.common.packs import open_pack
 from apps.train import checkpoint, preflight, trainer
 from apps.train.__main__ import COMMANDS
 from tests.made import sentencepiece_folder
-from tests.train.conftest import save_model
+from tests.train.conftest import save_model, save_pack
 
 
 @pytest.fixture
@@ -89,6 +89,35 @@ def test_a_disk_that_is_too_small(refuse, monkeypatch) -> None:
     assert " 0.0 " not in sentence
 
 
+def test_an_out_that_cannot_be_written(refuse, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be written (Not a directory); choose another" in refuse(
+        out=tmp_path / "file/run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--optim.lr", "nan", "optim.lr is nan; expected more than 0"),
+        ("--optim.clip-norm", "-1", "optim.clip_norm is -1.0; expected at least 0"),
+        ("--checkpoint.interval-s", "0", "checkpoint.interval_s is 0.0; expected more than 0"),
+        ("--faults.collective-timeout-s", "0", "collective_timeout_s is 0.0; expected at least 1"),
+        ("--metrics.val-rows", "-1", "metrics.val_rows is -1; expected at least 0"),
+        ("--lora.rank", "0", "lora.rank is 0; expected at least 1"),
+        ("--epochs", "inf", "epochs is inf; expected more than 0"),
+        ("--seed", "-1", "seed is -1; expected at least 0"),
+    ],
+)
+def test_a_number_out_of_range(refuse, flag, value, expected) -> None:
+    assert expected in refuse(flag, value)
+
+
+def test_an_adapter_for_layers_that_are_not_there(refuse) -> None:
+    said = refuse("--adapter", "lora", "--lora.targets", "q_proj", "query")
+    assert "lora.targets has ['query']; a LLaMA layer has q_proj" in said
+
+
 def test_a_strategy_whose_package_is_not_there(refuse, monkeypatch) -> None:
     find = importlib.util.find_spec
     there = {"deepspeed": None}
@@ -134,8 +163,11 @@ def test_a_resume_with_other_data_or_another_base_is_refused(
     save_model(tmp_path / "base", intermediate_size=64)
     with pytest.raises(ValueError, match="another base model"):
         preflight.prepare(replace(started, base=str(tmp_path / "base")))
-    other = open_pack(str(small_pack)).info
-    assert preflight.prepare(started).commit["identity"]["data"] == other.digest
+    save_pack(tmp_path / "pack", small_base, num_rows=21, row_tokens=128, template="llama-2")
+    before, now = (open_pack(str(p)).info.digest for p in (small_pack, tmp_path / "pack"))
+    with pytest.raises(ValueError, match=f"other data .digest {before}., now it is {now}"):
+        preflight.prepare(replace(started, data=str(tmp_path / "pack")))
+    assert preflight.prepare(started).commit["identity"]["data"] == before
 
 
 def test_what_does_not_change_the_mathematics_may_change(started) -> None:

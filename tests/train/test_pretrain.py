@@ -35,3 +35,10 @@ def test_base_names_a_missing_text_file(tmp_path, capsys) -> None:
     argv = ["base", "--text", f"{tmp_path}/none.txt", "--out", f"{tmp_path}/base"]
     assert run("apps.train", COMMANDS, argv) == 2
     assert "none.txt does not exist" in capsys.readouterr().err
+
+
+def test_base_names_the_line_that_cannot_be_read(tmp_path, capsys) -> None:
+    (tmp_path / "text.jsonl").write_text('{"text": "fine"}\n{"words": "not"}\n')
+    argv = ["base", "--text", f"{tmp_path}/text.jsonl", "--out", f"{tmp_path}/base"]
+    assert run("apps.train", COMMANDS, argv) == 2
+    assert "Line 2 of" in capsys.readouterr().err
