@@ -8,10 +8,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from apps.serve.generation import Delta, Token
 from apps.serve.models import ServedModel
+from apps.serve.prompts import Prompt
 from apps.serve.tools import ToolParser
 
 
@@ -129,13 +130,6 @@ class ChatChoice:
         return {"token": text, "logprob": logprob, "bytes": list(raw)}
 
 
-class Echo(NamedTuple):
-    """A prompt that is sent back before its completion."""
-
-    text: str
-    token_ids: tuple[int, ...]
-
-
 @dataclass(slots=True)
 class TextChoice:
     """One choice of a completion; the same for streams and whole answers."""
@@ -143,7 +137,8 @@ class TextChoice:
     model: ServedModel
     index: int
     wants_logprobs: bool
-    echo: Echo | None = None
+    echo: Prompt | None = None
+    """The prompt, when it is sent back before its completion."""
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     finish_reason: str | None = None
@@ -178,9 +173,9 @@ class TextChoice:
             "finish_reason": self.finish_reason,
         }
 
-    def _logprobs(self, echo: Echo | None, tokens: Sequence[Token]) -> dict[str, Any]:
+    def _logprobs(self, echo: Prompt | None, tokens: Sequence[Token]) -> dict[str, Any]:
         """An echoed prompt's tokens have null log-probabilities: they are not computed."""
-        given = [Token(i, None) for i in echo.token_ids] if echo is not None else []
+        given = [Token(i, None) for i in echo.ids] if echo is not None else []
         shown = [*given, *tokens]
         texts = [self.model.tokens.token_text(token.id) for token in shown]
         offsets: list[int] = []

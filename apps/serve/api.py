@@ -20,14 +20,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from apps.serve import metrics as prometheus
 from apps.serve.auth import authenticate
 from apps.serve.body import read_body, request_schema
-from apps.serve.chat import chat_plan, completion_plan, tokenize
 from apps.serve.config import GatewayConfig
 from apps.serve.directory import Directory, Entry, RemoteEntry, find
+from apps.serve.engine.protocol import RequestError
 from apps.serve.errors import ApiError
 from apps.serve.forward import ForwardedAnswer
 from apps.serve.metrics import GatewayMetrics
+from apps.serve.plan import chat_plan, completion_plan
+from apps.serve.prompts import tokenize
 from apps.serve.schemas import ChatRequest, CompletionRequest, TokenizeRequest
-from apps.serve.sse import Answer
+from apps.serve.sse import Answer, api_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +61,7 @@ def build_api(
     _add_models(api, directory)
     _add_operations(api, directory)
     api.add_exception_handler(ApiError, _on_api_error)
+    api.add_exception_handler(RequestError, _on_api_error)
     api.add_exception_handler(HTTPException, _on_http_error)
     api.add_exception_handler(Exception, _on_bug)
     return api
@@ -199,8 +202,7 @@ def _error_response(error: ApiError) -> Response:
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return _error_response(error)
+    return _error_response(api_error(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

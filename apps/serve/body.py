@@ -21,6 +21,8 @@ async def read_body(request: Request, model: type[B], max_bytes: int) -> B:
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"The content type is {kind[:64]!r}; expected application/json.")
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise ApiError(415, f"The content encoding is {coding[:64]!r}; send the body as it is.")
     data = await _bounded(request, max_bytes)
     try:
         values = orjson.loads(data)
@@ -51,7 +53,7 @@ async def _bounded(request: Request, max_bytes: int) -> bytes:
 
 def _sentence(error: ValidationError) -> ApiError:
     """The first problem as OpenAI words it, with the field's path."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = _nearest(error.errors(include_url=False, include_context=False))
     path = _path(first["loc"])
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"Unknown parameter: {path!r}.", param=path, code="unknown_parameter")
@@ -68,6 +70,13 @@ def _sentence(error: ValidationError) -> ApiError:
     return ApiError(
         400, f"Invalid {path!r}: {reason} (got {shown}).", param=path, code="invalid_value"
     )
+
+
+def _nearest(problems: list[Any]) -> Any:
+    """The first problem; of a field that may be several things, the one that came farthest."""
+    field = _path(problems[0]["loc"])
+    same = [problem for problem in problems if _path(problem["loc"]).startswith(field)]
+    return max(same, key=lambda problem: [n for n in problem["loc"] if isinstance(n, int)])
 
 
 def _path(location: tuple[Any, ...]) -> str:

@@ -47,3 +47,10 @@ class ApiError(Exception):
         if self.retry_after_s is None:
             return {}
         return {"Retry-After": str(max(1, round(self.retry_after_s)))}
+
+
+def sentence(message: str) -> str:
+    """An engine's message with a capital and a full stop; a field's name keeps its letters."""
+    first_word = message.split(" ", 1)[0]
+    is_name = not first_word.isalpha()
+    return (message if is_name else message[:1].upper() + message[1:]).rstrip(".") + "."

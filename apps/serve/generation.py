@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from apps.serve.backend import Backend, ReplicaLostError
-from apps.serve.engine.protocol import FinishReason, Request, SamplingParams, Step, TokenLogprob
+from apps.serve.engine.protocol import (
+    FinishReason,
+    Request,
+    RequestError,
+    SamplingParams,
+    Step,
+    TokenLogprob,
+)
+from apps.serve.grammar import GRAMMAR_REFUSED
 from apps.serve.models import ServedModel
 from apps.serve.text import TextStream
 
@@ -73,11 +81,18 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
     async with contextlib.aclosing(_moving(backend, request)) as steps:
         async for step in steps:
             if step.finish_reason == "error":
-                raise GenerationError(step.error or "the engine failed")
+                raise _failure(step.error or "the engine failed")
             delta = _delta(step, index, text, prefix)
             yield delta
             if delta.finish_reason is not None:
                 return
+
+
+def _failure(message: str) -> Exception:
+    """A grammar may turn out to be too much work in the middle of an answer."""
+    if message.startswith(GRAMMAR_REFUSED):
+        return RequestError(message, "response_format")
+    return GenerationError(message)
 
 
 def _delta(step: Step, index: int, text: TextStream, prefix: "_Prefix") -> Delta:

@@ -15,6 +15,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from apps.common.errors import InputError
 from apps.serve.engine.protocol import Grammar, RequestError, TokenMask
 
+GRAMMAR_REFUSED = "the JSON schema (of response_format or tools) cannot be followed"
 MAX_CACHED = 64
 MAX_WHITESPACE = 8
 """Spaces and line breaks in a row: without a bound, a small model may emit nothing else."""
@@ -62,8 +63,10 @@ class GrammarCompiler:
         except ValueError as error:
             raise _refused(str(error)) from error
         matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=LLParserLimits())
-        if matcher.is_error():
-            raise _refused(matcher.get_error())
+        probe = matcher.deep_copy()
+        probe.compute_bitmask()  # what is too much work mostly shows at the first token
+        if probe.is_error():
+            raise _refused(probe.get_error())
         return matcher
 
 
@@ -87,6 +90,5 @@ class GrammarMask:
 def _refused(reason: str) -> RequestError:
     first_line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
     return RequestError(
-        f"response_format cannot be followed: {first_line[:300]}; simplify the JSON schema",
-        "response_format",
+        f"{GRAMMAR_REFUSED}: {first_line[:300].rstrip('.')}; simplify it", "response_format"
     )

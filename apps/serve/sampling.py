@@ -53,6 +53,12 @@ def max_tokens(body: Sampling, model: ServedModel) -> int | None:
         asked = body.max_completion_tokens
     if isinstance(body, CompletionRequest) and asked is None:
         asked = 16  # OpenAI's default
+    if asked is not None and (body.min_tokens or 0) > asked:
+        raise ApiError(
+            400,
+            f"min_tokens is {body.min_tokens}, more than max_tokens, which is {asked}.",
+            param="min_tokens",
+        )
     limit = model.config.limits.max_output_tokens
     if limit is not None and asked is not None and asked > limit:
         raise ApiError(

@@ -17,13 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from apps.serve.answers import TextChoice, Usage
 from apps.serve.backend import ReplicaLostError
-from apps.serve.chat import Plan
 from apps.serve.config import ModelConfig
 from apps.serve.directory import Entry
 from apps.serve.engine.protocol import OverloadedError, RequestError
-from apps.serve.errors import ApiError
+from apps.serve.errors import ApiError, sentence
 from apps.serve.generation import Delta, GenerationError, follow_all
 from apps.serve.metrics import GatewayMetrics
+from apps.serve.plan import Plan
 
 SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -155,16 +155,17 @@ def api_error(error: Exception) -> ApiError:
     """What a client is told about a failed generation."""
     if isinstance(error, ApiError):
         return error
+    said = sentence(str(error))
     if isinstance(error, RequestError):
-        return ApiError(400, str(error), param=error.param, code=error.code)
+        return ApiError(400, said, param=error.param, code=error.code)
     if isinstance(error, OverloadedError):
-        return ApiError(429, str(error), code="overloaded", retry_after_s=error.retry_after_s)
+        return ApiError(429, said, code="overloaded", retry_after_s=error.retry_after_s)
     if isinstance(error, ReplicaLostError):
         return ApiError(
-            503, f"{error}; the request was tried on other replicas too.", retry_after_s=5
+            503, sentence(f"{error}; the request was tried on other replicas too"), retry_after_s=5
         )
     if isinstance(error, GenerationError):
-        return ApiError(500, str(error))
+        return ApiError(500, said)
     raise error
 
 

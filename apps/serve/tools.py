@@ -17,7 +17,7 @@ from apps.serve.models import ServedModel
 from apps.serve.schemas import ChatRequest, Function, NamedTool
 
 _OPEN, _CLOSE, _MISTRAL = "<tool_call>", "</tool_call>", "[TOOL_CALLS]"
-_MAX_CALLS = 64
+MAX_CALLS = 64
 
 
 def offered_functions(body: ChatRequest, model: ServedModel) -> list[Function]:
@@ -60,20 +60,36 @@ def is_forced(body: ChatRequest) -> bool:
 def call_grammar(functions: Sequence[Function], name: str | None) -> Grammar:
     """Output that is exactly one call, as JSON, of one of the functions."""
     allowed = [f for f in functions if name is None or f.name == name]
-    schemas = [
+    calls = [
         {
             "type": "object",
             "properties": {
                 "name": {"const": function.name},
-                "arguments": function.parameters or {"type": "object"},
+                "arguments": {"$ref": f"#/$defs/{i}"},
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for function in allowed
+        for i, function in enumerate(allowed)
     ]
-    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    return Grammar(kind="json_schema", text=orjson.dumps(schema).decode())
+    definitions = {
+        str(i): _moved(function.parameters or {"type": "object"}, f"#/$defs/{i}")
+        for i, function in enumerate(allowed)
+    }
+    schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return Grammar(kind="json_schema", text=orjson.dumps({**schema, "$defs": definitions}).decode())
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema that stands at `place` of another one: its references start there."""
+    if isinstance(schema, dict):
+        return {
+            key: place + value[1:]
+            if key == "$ref" and isinstance(value, str) and value.startswith("#")
+            else _moved(value, place)
+            for key, value in schema.items()
+        }
+    return [_moved(item, place) for item in schema] if isinstance(schema, list) else schema
 
 
 def template_tools(functions: Sequence[Function]) -> list[dict[str, Any]]:
@@ -87,8 +103,9 @@ def template_tools(functions: Sequence[Function]) -> list[dict[str, Any]]:
 class ToolParser:
     """Splits an answer that comes in pieces into plain text and tool calls."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], max_calls: int = MAX_CALLS) -> None:
         self._names = set(names)
+        self._calls_left = max_calls
         self._buffer = ""
         self._has_called = False
         self._is_bare: bool | None = None
@@ -100,8 +117,12 @@ class ToolParser:
         if self._is_bare is None and self._buffer.strip():
             self._is_bare = self._buffer.lstrip()[0] in "{["
         if self._is_bare:
-            return self._bare() if final else ("", [])
-        return self._marked(final)
+            plain, calls = self._bare() if final else ("", [])
+        else:
+            plain, calls = self._marked(final)
+        kept = calls[: self._calls_left]
+        self._calls_left -= len(kept)
+        return plain, kept
 
     def _bare(self) -> tuple[str, list[dict[str, Any]]]:
         text, self._buffer = self._buffer, ""
@@ -134,18 +155,19 @@ class ToolParser:
         except orjson.JSONDecodeError:
             return []
         values = values if isinstance(values, list) else [values]
-        calls = [self._call(value) for value in values[:_MAX_CALLS]]
+        calls = [self._call(value) for value in values[:MAX_CALLS]]
         return [call for call in calls if call is not None] if all(calls) else []
 
     def _call(self, value: Any) -> dict[str, Any] | None:
-        if not isinstance(value, dict) or value.get("name") not in self._names:
+        name = value.get("name") if isinstance(value, dict) else None
+        if not isinstance(name, str) or name not in self._names:
             return None
         arguments = value.get("arguments", value.get("parameters", {}))
         text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
         return {
             "id": f"call_{uuid.uuid4().hex[:24]}",
             "type": "function",
-            "function": {"name": value["name"], "arguments": text},
+            "function": {"name": name, "arguments": text},
         }
 
 

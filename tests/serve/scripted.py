@@ -28,6 +28,7 @@ class ScriptedEngine:
         self.max_waiting = max_waiting
         self.requests: list[Request] = []
         self.logprob_of: Callable[[Request, int], float] = lambda request, token: -0.5
+        self.breaks_with = ""
         self.cancelled: list[str] = []
         self.running: dict[str, asyncio.Task[None]] = {}
 
@@ -47,6 +48,9 @@ class ScriptedEngine:
 
     async def _run(self, request: Request, outbox: Outbox) -> None:
         try:
+            if self.breaks_with:
+                outbox.put([Step(request.id, (), finish_reason="error", error=self.breaks_with)])
+                return
             answer = [*self.script(request), 1]
             limit = request.params.max_tokens or self.info.context_tokens
             start = len(request.generated_ids)

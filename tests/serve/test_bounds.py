@@ -1,5 +1,6 @@
 """Nothing a client sends can be too large, too deep or of the wrong kind without a clear 4xx."""
 
+import gzip
 import hashlib
 import json
 
@@ -28,6 +29,7 @@ BAD = [
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
     ({"messages": [{**USER[0], "extra": 1}]}, "messages[0].extra"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages[0]"),
     ({"n": 0}, "n"),
     ({"n": 17}, "n"),
     ({"n": 10**9}, "n"),
@@ -43,6 +45,7 @@ BAD = [
     ({"max_tokens": -5}, "max_tokens"),
     ({"max_tokens": 2**31}, "max_tokens"),
     ({"max_completion_tokens": 10**30}, "max_completion_tokens"),
+    ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
     ({"presence_penalty": 2.5}, "presence_penalty"),
     ({"frequency_penalty": -2.5}, "frequency_penalty"),
     ({"repetition_penalty": 0}, "repetition_penalty"),
@@ -61,6 +64,7 @@ BAD = [
     ({"response_format": {"type": "xml"}}, "response_format"),
     ({"response_format": json_schema(DEEP)}, "response_format"),
     ({"response_format": json_schema(WIDE)}, "response_format"),
+    ({"response_format": json_schema({"enum": ["x" * 70_000]})}, "response_format"),
     ({"tools": [{"type": "function", "function": {"name": "f" * 65}}]}, "tools[0]"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools"),
     ({"tool_choice": "required"}, "tools"),
@@ -117,11 +121,14 @@ async def test_what_cannot_change_the_answer_is_ignored(api_saying) -> None:
         (b"null", 400),
         (b'{"model": "\xff"}', 400),
         (b'{"model": NaN}', 400),
+        (b'{"model": "scripted", "prompt": "x", "temperature": 1e999}', 400),
+        (b'{"model": "scripted", "prompt": "\\ud800"}', 400),
+        (b'{"model": "scripted", "prompt": "x", "seed": ' + b"9" * 100_000 + b"}", 400),
         (b"[" * 100_000, 400),
         (b'{"a":' * 100_000, 400),
         (b" " * (64 << 10), 413),
     ],
-    ids=["empty", "cut", "list", "null", "bytes", "nan", "deep list", "deep object", "large"],
+    ids=lambda value: str(value)[:24],
 )
 async def test_a_body_that_is_no_request_is_refused(api_saying, body: bytes, status: int) -> None:
     api = api_saying("x")
@@ -159,6 +166,55 @@ async def test_other_content_types_and_unknown_paths_answer_in_openais_shape(api
     assert (await api.http.get("/v1/chat/completions")).status_code == 405
     missing = await api.http.get("/v1/models/nobody")
     assert missing.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ([-1], "'prompt[0]': Input should be greater than or equal to 0 (got -1)."),
+        (["a", 5], "'prompt[1]': Input should be a valid string (got 5)."),
+        ([[1, "a"]], "'prompt[0][1]': Input should be a valid integer (got 'a')."),
+        (5, "'prompt': Input should be a valid string (got 5)."),
+    ],
+)
+async def test_of_a_field_that_may_be_several_things_the_nearest_is_named(
+    api_saying, prompt: object, sentence: str
+) -> None:
+    error = (await api_saying("x").complete(prompt)).json()["error"]
+    assert error["message"] == f"Invalid {sentence}"
+
+
+async def test_one_request_is_a_bounded_number_of_sequences(api_saying) -> None:
+    api = api_saying("x", max_waiting=10_000)
+    refused = await api.complete(["x"] * 128, n=16)
+    assert refused.status_code == 400
+    assert not api.engine.requests
+    assert len((await api.complete(["x"] * 128, n=2)).json()["choices"]) == 256
+
+
+async def test_a_packed_body_is_not_unpacked(api_saying) -> None:
+    bomb = gzip.compress(b" " * (32 << 20))
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = await api_saying("x").http.post("/v1/completions", content=bomb, headers=headers)
+    assert response.status_code == 415 and "gzip" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "text", ["\x00", "\ufeff\u202e\x7f", "<|endoftext|>", "\U0010ffff", "{{ 7 * 7 }}"]
+)
+async def test_odd_characters_are_text_like_any_other(api_saying, served, text: str) -> None:
+    api = api_saying("x")
+    assert (await api.chat(text)).status_code == 200
+    ids = list(api.engine.requests[0].prompt_ids)
+    shown = served.tokenizer.backend.decode(ids, skip_special_tokens=False)
+    assert text in shown or text[:1] + " " + text[1:] in shown
+
+
+async def test_of_two_keys_with_one_name_the_last_holds(api_saying) -> None:
+    body = b'{"model": "nobody", "model": "scripted", "prompt": "x"}'
+    headers = {"content-type": "application/json"}
+    response = await api_saying("x").http.post("/v1/completions", content=body, headers=headers)
+    assert response.status_code == 200
 
 
 async def test_keys_are_asked_for_and_compared_exactly(api_saying) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from apps.serve.engine.protocol import Request
+from apps.serve.grammar import GRAMMAR_REFUSED
 from tests.serve.conftest import Api, events
 
 
@@ -164,6 +165,15 @@ async def test_a_json_schema_becomes_the_engines_grammar(api_saying) -> None:
     await api.chat(response_format={"type": "json_object"})
     kinds = [request.params.grammar.kind for request in api.engine.requests]
     assert kinds == ["json_schema", "json_object"]
+
+
+async def test_a_schema_that_proves_too_much_work_is_the_clients_error(api_saying) -> None:
+    api = api_saying("{}")
+    for reason, status in ((f"{GRAMMAR_REFUSED}: too much work", 400), ("out of order", 500)):
+        api.engine.breaks_with = reason
+        error = (await api.chat(response_format={"type": "json_object"})).json()["error"]
+        assert error["message"] == f"{reason[0].upper()}{reason[1:]}."
+        assert (error["type"] == "invalid_request_error") == (status == 400)
 
 
 async def test_a_replica_that_dies_is_replaced_without_a_trace_in_the_stream(

@@ -63,10 +63,18 @@ def test_a_json_object_is_an_object() -> None:
 
 @pytest.mark.parametrize(
     "schema",
-    ["{", "[" * 30_000, '{"type": "bogus"}', '{"$ref": "http://example.com/x"}', '{"not": {}}'],
+    [
+        "{",
+        "[" * 30_000,
+        '{"type": "bogus"}',
+        '{"$ref": "http://example.com/x"}',
+        '{"$ref": "file:///etc/passwd"}',
+        '{"not": {}}',
+        '{"$ref": "#"}',
+    ],
 )
 def test_a_schema_that_cannot_be_followed_is_refused(schema: str) -> None:
-    with pytest.raises(RequestError, match="response_format cannot be followed") as caught:
+    with pytest.raises(RequestError, match="cannot be followed") as caught:
         COMPILER(Grammar(kind="json_schema", text=schema))
     assert len(str(caught.value)) < 500
 

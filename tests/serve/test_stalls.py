@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
+from apps.serve.config import ModelConfig
+from apps.serve.models import load_model
 from tests.serve.conftest import Api, LiveServer
 
 STEP_S = 0.002
@@ -28,6 +30,8 @@ def messages(*contents: object) -> bytes:
 
 
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+PROPERTIES = {f"p{i}": {"type": "string"} for i in range(1000)}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": PROPERTIES}}}
 ATTACKS = {
     "one long word": messages("e" * MEGABYTES),
     "spaces": messages(" " * MEGABYTES),
@@ -38,6 +42,7 @@ ATTACKS = {
     "many calls": chat(messages=[{"role": "assistant", "tool_calls": [CALL] * 128}] * 250),
     "many biases": chat(logit_bias={str(i): 1 for i in range(300_000)}),
     "a deep schema": b'{"model": "scripted", "tools": ' + b'{"a":' * 900 + b"1" + b"}" * 901,
+    "many large tools": chat(tools=[TOOL] * 60, tool_choice="required"),
     "huge numbers": chat(n=10**18, max_tokens=10**18, top_logprobs=10**18, seed=10**400),
     "a bomb of a pattern": chat(
         response_format={
@@ -85,6 +90,21 @@ async def test_a_hostile_body_neither_fails_nor_stalls_the_server(live, body: by
         ) as response:
             error = (await response.json()).get("error", {})
         assert response.status in (200, 400), error
+
+
+async def test_tokenizing_megabytes_stalls_nobody(api_saying, model_folder) -> None:
+    long_context = {"context_tokens": 8 << 20}
+    config = ModelConfig(name="scripted", path=str(model_folder), options=long_context)
+    api = Api(load_model(config), api_saying("word " * 40, step_s=STEP_S).engine)
+    body = messages("some words " * (MEGABYTES // 11))
+    with LiveServer(api) as server:
+        async with (
+            aiohttp.ClientSession(server.url) as http,
+            a_stream_that_flows(http),
+            http.post("/v1/chat/completions", data=io.BytesIO(body), headers=HEADERS) as response,
+        ):
+            error = (await response.json())["error"]
+    assert error["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("prompt", [["x"] * 100_000, [["x"]] * 300_000, [5] * (1 << 20)])

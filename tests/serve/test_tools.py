@@ -4,10 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.serve.tools import ToolParser
+from apps.serve.schemas import Function
+from apps.serve.tools import ToolParser, call_grammar
 from tests.serve.conftest import events
+from tests.serve.test_grammar import random_answer
 
 CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, "<tool_call>"]}}'
+WRONG_NAME = '{"name": ["add"], "arguments": {}}'
 CASES = {
     f"<tool_call>\n{CALL}\n</tool_call>": ("", 1),
     f"Let me see. <tool_call>{CALL}</tool_call>": ("Let me see. ", 1),
@@ -17,6 +20,7 @@ CASES = {
     f"[TOOL_CALLS][{CALL}, {CALL}]": ("", 2),
     "<tool_call>{broken</tool_call>": ("<tool_call>{broken</tool_call>", 0),
     '<tool_call>{"name": "rm"}</tool_call>': ('<tool_call>{"name": "rm"}</tool_call>', 0),
+    f"<tool_call>{WRONG_NAME}</tool_call>": (f"<tool_call>{WRONG_NAME}</tool_call>", 0),
     "1 < 2 and <tool_ is no call": ("1 < 2 and <tool_ is no call", 0),
     "plain words": ("plain words", 0),
     '{"a": 1}': ('{"a": 1}', 0),
@@ -79,6 +83,31 @@ async def test_tools_are_shown_to_the_model_unless_the_choice_is_none(api_saying
         for request in api.engine.requests
     ]
     assert shown == [True, False]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_without_parallel_calls_there_is_one(api_saying, stream: bool) -> None:
+    api = api_saying(f"<tool_call>{CALL}</tool_call>\n" * 3)
+    response = await api.chat(tools=TOOLS, parallel_tool_calls=False, stream=stream)
+    chunks = events(response) if stream else [response.json()]
+    key = "delta" if stream else "message"
+    calls = [c for x in chunks for c in x["choices"][0][key].get("tool_calls", [])]
+    assert len(calls) == 1 and chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_references_of_parameters_hold_in_the_grammar_of_a_call() -> None:
+    item = {"type": "object", "properties": {"size": {"enum": [7]}}, "required": ["size"]}
+    parameters = {
+        "$defs": {"Item": {**item, "additionalProperties": False}},
+        "type": "object",
+        "properties": {"item": {"$ref": "#/$defs/Item"}},
+        "required": ["item"],
+        "additionalProperties": False,
+    }
+    functions = [Function(name=name, parameters=parameters) for name in ("one", "two")]
+    for name in (None, "two"):
+        call = json.loads(random_answer(call_grammar(functions, name), seed=1))
+        assert call["name"] in ("one", "two") and call["arguments"] == {"item": {"size": 7}}
 
 
 async def test_a_forced_call_is_forced_by_a_grammar(api_saying) -> None:

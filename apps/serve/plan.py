@@ -1,0 +1,152 @@
+"""From a checked request to the sequences to generate and the answer to build from them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apps.serve.answers import ChatChoice, Head, TextChoice
+from apps.serve.directory import Entry
+from apps.serve.errors import ApiError
+from apps.serve.generation import Job
+from apps.serve.models import ServedModel
+from apps.serve.prompts import chat_prompt, text_prompts
+from apps.serve.sampling import num_logprobs, sampling_params, stop_strings
+from apps.serve.schemas import ChatRequest, CompletionRequest, Sampling
+from apps.serve.tools import (
+    MAX_CALLS,
+    ToolParser,
+    call_grammar,
+    forced_name,
+    is_forced,
+    offered_functions,
+    template_tools,
+)
+
+MAX_SEQUENCES = 256
+"""prompts x n of one request; more of them should be several requests"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """An HTTP request as work for the engine."""
+
+    head: Head
+    endpoint: str
+    object: str
+    """the answer's `object`; a stream's chunks of a chat are `chat.completion.chunk`"""
+    chunk_object: str
+    jobs: Sequence[Job]
+    choices: Sequence[ChatChoice | TextChoice]
+    """one per job"""
+    prompt_tokens: int
+    keep_best: int | None
+    """best_of: per prompt, how many of its choices to return"""
+    stream: bool
+    include_usage: bool
+
+
+def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
+    model = entry.model
+    functions = offered_functions(body, model)
+    num_choices = _num_choices(body.n or 1, model)
+    prompt_ids = chat_prompt(body, model, template_tools(functions))
+    params = sampling_params(body, model, num_choices)
+    if is_forced(body):
+        grammar = call_grammar(functions, forced_name(body))
+        params = [dataclasses.replace(one, grammar=grammar) for one in params]
+    head = Head.new("chatcmpl", model.config.name)
+    names = [function.name for function in functions]
+    return Plan(
+        head=head,
+        endpoint="chat",
+        object="chat.completion",
+        chunk_object="chat.completion.chunk",
+        jobs=_jobs(body, model, head, [prompt_ids] * num_choices, params, model.answer_space),
+        choices=[
+            ChatChoice(model, i, bool(body.logprobs), _parser(body, names))
+            for i in range(num_choices)
+        ],
+        prompt_tokens=len(prompt_ids),
+        keep_best=None,
+        **_stream_fields(body),
+    )
+
+
+def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
+    model = entry.model
+    n = body.n or 1
+    best_of = max(body.best_of or n, n)
+    if best_of > n and body.stream:
+        raise ApiError(400, "best_of above n cannot be streamed.", param="best_of")
+    per_prompt = _num_choices(best_of, model)
+    prompts = text_prompts(body, model)
+    if len(prompts) * per_prompt > MAX_SEQUENCES:
+        raise ApiError(
+            400,
+            f"{len(prompts)} prompts with {per_prompt} answers each are more than "
+            f"{MAX_SEQUENCES} sequences; send several requests.",
+            param="n",
+        )
+    sequences = [prompt for prompt in prompts for _ in range(per_prompt)]
+    params = sampling_params(body, model, per_prompt) * len(prompts)
+    if best_of > n and body.logprobs is None:
+        params = [dataclasses.replace(one, logprobs=0) for one in params]
+    head = Head.new("cmpl", model.config.name)
+    return Plan(
+        head=head,
+        endpoint="completions",
+        object="text_completion",
+        chunk_object="text_completion",
+        jobs=_jobs(body, model, head, [prompt.ids for prompt in sequences], params, ""),
+        choices=[
+            TextChoice(model, i, num_logprobs(body) is not None, prompt if body.echo else None)
+            for i, prompt in enumerate(sequences)
+        ],
+        prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
+        keep_best=n if best_of > n else None,
+        **_stream_fields(body),
+    )
+
+
+def _parser(body: ChatRequest, names: list[str]) -> ToolParser | None:
+    one_call = body.parallel_tool_calls is False
+    return ToolParser(names, max_calls=1 if one_call else MAX_CALLS) if names else None
+
+
+def _stream_fields(body: Sampling) -> dict[str, bool]:
+    options = body.stream_options
+    return {
+        "stream": bool(body.stream),
+        "include_usage": bool(options is not None and options.include_usage),
+    }
+
+
+def _jobs(
+    body: Sampling,
+    model: ServedModel,
+    head: Head,
+    prompt_ids: Sequence[tuple[int, ...]],
+    params: Sequence[Any],
+    strip_space: str,
+) -> list[Job]:
+    return [
+        Job(
+            id=f"{head.id}-{i}",
+            model=model,
+            prompt_ids=ids,
+            params=one,
+            stop=stop_strings(body),
+            include_stop=bool(body.include_stop_str_in_output),
+            strip_space=strip_space,
+            cache_salt=body.cache_salt or "",
+        )
+        for i, (ids, one) in enumerate(zip(prompt_ids, params, strict=True))
+    ]
+
+
+def _num_choices(asked: int, model: ServedModel) -> int:
+    limit = model.config.limits.max_choices
+    if asked > limit:
+        raise ApiError(400, f"n (or best_of) is {asked}; at most {limit} here.", param="n")
+    return asked
