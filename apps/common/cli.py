@@ -4,7 +4,8 @@
 
 Settings are taken, each overriding the one before, from the defaults of the command's dataclass,
 the preset, the YAML file and the command line. Exit codes: 0 done, 2 bad input or settings (one
-sentence on standard error), 1 anything else, 130 after Ctrl-C.
+sentence on standard error), 1 anything else, 130 after Ctrl-C, 141 when the reader of its output
+left.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import dataclasses
 import io
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,8 @@ from apps.common.errors import ConfigError, CriaError, InputError
 from apps.common.events import Reporter
 
 _LOG_FORMATS = ("auto", "json", "text")
+_READER_LEFT = 141
+"""what a shell reports of a program whose output nobody read to its end (128 + SIGPIPE)"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,30 @@ def run_single(prog: str, command: Command, argv: Sequence[str] | None = None) -
 
 def _supervised(prog: str, work: Callable[[], int]) -> int:
     try:
+        code = _outcome(prog, work)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        return _READER_LEFT
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads what we print, as after `| head`; from then on it goes nowhere."""
+    outputs = select.poll()
+    outputs.register(1, 0)
+    outputs.register(2, 0)
+    if not any(state & (select.POLLERR | select.POLLHUP) for _, state in outputs.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    return True
+
+
+def _outcome(prog: str, work: Callable[[], int]) -> int:
+    try:
         return work()
     except KeyboardInterrupt:
         print(interrupt.SENTENCE, file=sys.stderr)
@@ -61,6 +89,8 @@ def _supervised(prog: str, work: Callable[[], int]) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return _READER_LEFT
         known = _known(error)
         if known is None or os.environ.get("CRIA_TRACEBACK") == "1":
             traceback.print_exc()

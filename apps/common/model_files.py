@@ -68,12 +68,13 @@ def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
 
 
 def _from_hub(path: str, names: tuple[str, ...] | None) -> str:
+    import httpx
     from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return snapshot_download(path, allow_patterns=list(names or _MODEL_FILES))
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
         raise NotFoundError(
             f"{path!r} is neither a folder nor a model that the hub gave "
             f"({' '.join(str(error).split())[:200]}); check its name, the network, `hf auth login`."

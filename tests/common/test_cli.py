@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -119,3 +122,27 @@ def test_events_are_json_lines_when_nobody_watches(capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["clean.progress", "clean.done"]
     assert lines[0]["done"] == 2 and lines[0]["unit"] == "records" and lines[0]["kept"] == 1
+
+
+@pytest.mark.parametrize("arguments", [["data", "clean", "--help"], ["train", "run", "--help"]])
+@pytest.mark.parametrize("closed", ["before", "after a line"])
+def test_output_that_nobody_reads_to_its_end_is_no_fault(arguments, closed):
+    command = [sys.executable, "-m", f"apps.{arguments[0]}", *arguments[1:]]
+    reader, writer = os.pipe()
+    if closed == "before":
+        os.close(reader)
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as running:
+        os.close(writer)
+        if closed != "before":
+            assert os.read(reader, 16).startswith(b"usage: ")
+            os.close(reader)
+        assert running.stderr.read() == ""
+    assert running.returncode in ((141,) if closed == "before" else (0, 141))
+
+
+def test_a_broken_connection_of_a_command_is_still_told(capsys):
+    def fail(settings, reporter):
+        raise BrokenPipeError("the bucket hung up")
+
+    assert run_command(["x", "--out", "o"], fail) == 1
+    assert "the bucket hung up" in capsys.readouterr().err
