@@ -23,6 +23,7 @@ from apps.common import cli, storage
 from apps.common import config as configs
 from apps.common.events import Reporter
 from apps.common.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
+from apps.serve.applications import serve_config
 from apps.serve.config import ModelConfig, ServeConfig
 from apps.serve.models import load_model
 
@@ -51,13 +52,14 @@ class BuildConfig:
 
 def run(settings: RunConfig, reporter: Reporter) -> None:
     config = load(settings.file, settings.port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     start_s = time.monotonic()
     wanted_cpus = sum(m.resources.cpus * _most_replicas(m) for m in config.models)
     cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(wanted_cpus) + 2)
     with ray_session(num_cpus=cpus) as session:
         from apps.serve import deployment
 
+        # Here, because Ray puts in a handler of its own that aborts the process.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         deployment.check_fits(config)
         try:
             with deployment.serving(config, reporter, settings.start_timeout_s):
@@ -90,8 +92,6 @@ def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -
 
 
 def build(settings: BuildConfig, reporter: Reporter) -> None:
-    from apps.serve.deployment import serve_config
-
     yaml.safe_dump(serve_config(load(settings.file, None)), sys.stdout, sort_keys=False)
 
 

@@ -1,13 +1,11 @@
 """The wiring to Ray Serve: one application per model, one for the gateway, one for the page.
 
-`serve_config` is what `serve deploy` takes. Applying a changed configuration starts, stops or
-updates only the applications whose part of it changed; the others keep their replicas and streams.
-What is live is Serve's own state.
+Applying a changed configuration starts, stops or updates only the applications whose part of it
+changed; the others keep their replicas and streams. What is live is Serve's own state.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import time
@@ -23,6 +21,7 @@ from apps.common.errors import ConfigError, CriaError
 from apps.common.events import Reporter
 from apps.common.model_files import model_folder
 from apps.serve.api import build_api
+from apps.serve.applications import GATEWAY, serve_config
 from apps.serve.backend import Exchange, ReplicaBackend
 from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
 from apps.serve.directory import Entry, RemoteEntry
@@ -36,10 +35,10 @@ from apps.serve.wire import GatewayAddress
 
 logger = logging.getLogger("ray.serve")
 
-GATEWAY, PAGE = "gateway", "page"
 _STATUS_AGE_S = 0.5
 _ENGINE_WATCH_S = 0.25
 _BROADCAST_TIMEOUT_S = 2.0
+_STOP_TIMEOUT_S = 30.0
 _MANY = 10_000
 
 
@@ -224,85 +223,6 @@ def page_app(args: dict[str, Any]) -> serve.Application:
     return PageDeployment.bind(args["page"], args["api_url"])
 
 
-def serve_config(config: ServeConfig) -> dict[str, Any]:
-    """The whole configuration in Ray Serve's schema (https://docs.ray.io, "Serve Config Files")."""
-    gateway = config.gateway
-    local = [model for model in config.models if model.engine != "remote"]
-    applications = [_gateway_entry(config), *map(_model_entry, local)]
-    if config.page.enabled:
-        applications.append(_page_entry(config))
-    return {
-        "proxy_location": "EveryNode",
-        "http_options": {"host": gateway.host, "port": gateway.port},
-        "logging_config": {"enable_access_log": False},
-        "applications": applications,
-    }
-
-
-def _gateway_entry(config: ServeConfig) -> dict[str, Any]:
-    plain = configs.to_dict(config)
-    return {
-        "name": GATEWAY,
-        "route_prefix": "/",
-        "import_path": "apps.serve.deployment:gateway_app",
-        "deployments": [
-            {
-                "name": "Gateway",
-                "num_replicas": config.gateway.replicas,
-                "ray_actor_options": {"num_cpus": 0.1},
-                "user_config": {"models": plain["models"], "gateway": plain["gateway"]},
-            }
-        ],
-    }
-
-
-def _model_entry(model: ModelConfig) -> dict[str, Any]:
-    """Only what needs new replicas stands in `args`; limits and prices are the gateway's."""
-    scale: dict[str, Any] = {"num_replicas": model.replicas}
-    if model.autoscaling is not None:
-        scale = {"autoscaling_config": configs.to_dict(model.autoscaling)}
-    needs = model.resources
-    actor: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
-    if needs.memory_bytes is not None:
-        actor["memory"] = needs.memory_bytes
-    if needs.custom:
-        actor["resources"] = dict(needs.custom)
-    engine = {
-        "name": model.name,
-        "path": model.path,
-        "engine": model.engine,
-        "options": dict(model.options),
-    }
-    return {
-        "name": model.application,
-        "route_prefix": None,
-        "import_path": "apps.serve.deployment:model_app",
-        "args": {"model": engine, "revision": _revision(model.path)},
-        "deployments": [{"name": "Model", "ray_actor_options": actor, **scale}],
-    }
-
-
-def _page_entry(config: ServeConfig) -> dict[str, Any]:
-    return {
-        "name": PAGE,
-        "route_prefix": "/ui",
-        "import_path": "apps.serve.deployment:page_app",
-        "args": {
-            "page": configs.to_dict(config.page),
-            "api_url": f"http://127.0.0.1:{config.gateway.port}/v1",
-        },
-        "deployments": [{"name": "Page", "num_replicas": 1}],
-    }
-
-
-def _revision(path: str) -> str:
-    """Changes when the files of a local model folder do, so that applying again loads them."""
-    if not os.path.isdir(path):
-        return ""
-    entries = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in os.scandir(path))
-    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
-
-
 @contextlib.contextmanager
 def serving(config: ServeConfig, reporter: Reporter, timeout_s: float) -> Iterator[None]:
     """Serve for the length of the block, then shut Serve down."""
@@ -311,7 +231,7 @@ def serving(config: ServeConfig, reporter: Reporter, timeout_s: float) -> Iterat
         wait_until_running(config, reporter, timeout_s)
         yield
     finally:
-        serve.shutdown()
+        stop()
 
 
 def apply(config: ServeConfig) -> None:
@@ -329,6 +249,19 @@ def apply(config: ServeConfig) -> None:
         proxy_location=schema.proxy_location,
     )
     client.deploy_apps(schema, _blocking=False)
+
+
+def stop() -> None:
+    """Shut Serve down. As `serve.shutdown()`, whose last call dies with the controller and would be
+    retried without end, which Ray tells on our standard output."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        last = client._controller.graceful_shutdown.options(max_task_retries=0)
+        with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            ray.get(last.remote(), timeout=_STOP_TIMEOUT_S)
+    serve.shutdown()
 
 
 def wait_until_running(config: ServeConfig, reporter: Reporter, timeout_s: float) -> None:

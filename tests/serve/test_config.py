@@ -63,7 +63,7 @@ def test_keys_are_digests_and_the_page_needs_one_too(model_folder: Path) -> None
 
 
 def test_a_change_to_one_model_changes_only_its_application(model_folder: Path) -> None:
-    from apps.serve.deployment import serve_config
+    from apps.serve.applications import serve_config
 
     config = two(model_folder)
     before = {entry["name"]: entry for entry in serve_config(config)["applications"]}
@@ -81,7 +81,7 @@ def test_a_change_to_one_model_changes_only_its_application(model_folder: Path) 
 
 
 def test_limits_and_prices_do_not_restart_a_model(model_folder: Path) -> None:
-    from apps.serve.deployment import serve_config
+    from apps.serve.applications import serve_config
 
     config = two(model_folder)
     models = tuple(dataclasses.replace(m, limits=Limits(max_choices=2)) for m in config.models)

@@ -1,0 +1,93 @@
+"""The configuration as Ray Serve takes it: an application per model, for the gateway and for the page.
+
+A change to the file changes only the applications whose part of it changed. Source of the schema:
+https://docs.ray.io, "Serve Config Files".
+"""
+
+import hashlib
+import os
+from typing import Any
+
+from apps.common import config as configs
+from apps.serve.config import ModelConfig, ServeConfig
+
+GATEWAY, PAGE = "gateway", "page"
+
+
+def serve_config(config: ServeConfig) -> dict[str, Any]:
+    """What `serve deploy` takes."""
+    gateway = config.gateway
+    local = [model for model in config.models if model.engine != "remote"]
+    applications = [_gateway_entry(config), *map(_model_entry, local)]
+    if config.page.enabled:
+        applications.append(_page_entry(config))
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": gateway.host, "port": gateway.port},
+        "logging_config": {"enable_access_log": False},
+        "applications": applications,
+    }
+
+
+def _gateway_entry(config: ServeConfig) -> dict[str, Any]:
+    plain = configs.to_dict(config)
+    return {
+        "name": GATEWAY,
+        "route_prefix": "/",
+        "import_path": "apps.serve.deployment:gateway_app",
+        "deployments": [
+            {
+                "name": "Gateway",
+                "num_replicas": config.gateway.replicas,
+                "ray_actor_options": {"num_cpus": 0.1},
+                "user_config": {"models": plain["models"], "gateway": plain["gateway"]},
+            }
+        ],
+    }
+
+
+def _model_entry(model: ModelConfig) -> dict[str, Any]:
+    """Only what needs new replicas stands in `args`; limits and prices are the gateway's."""
+    scale: dict[str, Any] = {"num_replicas": model.replicas}
+    if model.autoscaling is not None:
+        scale = {"autoscaling_config": configs.to_dict(model.autoscaling)}
+    needs = model.resources
+    actor: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
+    if needs.memory_bytes is not None:
+        actor["memory"] = needs.memory_bytes
+    if needs.custom:
+        actor["resources"] = dict(needs.custom)
+    engine = {
+        "name": model.name,
+        "path": model.path,
+        "engine": model.engine,
+        "options": dict(model.options),
+    }
+    return {
+        "name": model.application,
+        "route_prefix": None,
+        "import_path": "apps.serve.deployment:model_app",
+        "args": {"model": engine, "revision": _revision(model.path)},
+        "deployments": [{"name": "Model", "ray_actor_options": actor, **scale}],
+    }
+
+
+def _page_entry(config: ServeConfig) -> dict[str, Any]:
+    return {
+        "name": PAGE,
+        "route_prefix": "/ui",
+        "import_path": "apps.serve.deployment:page_app",
+        "args": {
+            "page": configs.to_dict(config.page),
+            "api_url": f"http://127.0.0.1:{config.gateway.port}/v1",
+        },
+        "deployments": [{"name": "Page", "num_replicas": 1}],
+    }
+
+
+def _revision(path: str) -> str:
+    """Changes when the files of a local model folder do, so that applying again loads them."""
+    if not os.path.isdir(path):
+        return ""
+    entries = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in os.scandir(path))
+    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
