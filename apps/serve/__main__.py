@@ -10,6 +10,7 @@ Reads one YAML (apps/serve/config.py describes it) and the model folders it name
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tyro.conf import Positional
 import apps.common.interrupt  # noqa: F401
 from apps.common import cli, storage
 from apps.common import config as configs
+from apps.common.errors import ConfigError, CriaError
 from apps.common.events import Reporter
 from apps.common.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
 from apps.serve.applications import serve_config
@@ -52,6 +54,8 @@ class BuildConfig:
 
 def run(settings: RunConfig, reporter: Reporter) -> None:
     config = load(settings.file, settings.port)
+    if not os.environ.get("RAY_ADDRESS"):
+        _check_port_free(config.gateway.host, config.gateway.port)
     start_s = time.monotonic()
     wanted_cpus = sum(m.resources.cpus * _most_replicas(m) for m in config.models)
     cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(wanted_cpus) + 2)
@@ -70,9 +74,20 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
             reporter.event("serve.stopped", ray=session.address)
 
 
+def _check_port_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = (error.strerror or "no reason given").split(" (")[0]
+        raise ConfigError(
+            f"Cannot listen on {host}:{port} ({reason}); stop what listens there, or "
+            "choose another with --port (0 takes a free one)."
+        ) from error
+
+
 def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -> None:
     """Apply the file again whenever it changes, until interrupted."""
-    from apps.common.errors import CriaError
     from apps.serve import deployment
 
     seen = _stamp(settings.file)

@@ -1,4 +1,4 @@
-"""The configuration as Ray Serve takes it: an application per model, for the gateway and for the page.
+"""The configuration as Ray Serve takes it: an application per model, for gateway and page.
 
 A change to the file changes only the applications whose part of it changed. Source of the schema:
 https://docs.ray.io, "Serve Config Files".

@@ -133,6 +133,8 @@ class ModelConfig:
         if (self.engine == "remote") == bool(self.path):
             wants = "no path (options.base_url)" if self.engine == "remote" else "a path"
             raise ConfigError(f"Model {self.name!r} with engine {self.engine!r} needs {wants}.")
+        if "path" in self.options:
+            raise ConfigError(f"Model {self.name!r}: path stands beside name, not in options.")
         self.engine_config(self.path)
 
     def engine_config(self, folder: str) -> EngineConfig:

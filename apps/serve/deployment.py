@@ -46,7 +46,7 @@ _MANY = 10_000
     name="Model",
     max_ongoing_requests=_MANY,
     health_check_period_s=2,
-    health_check_timeout_s=10,
+    health_check_timeout_s=5,  # three in a row; a frozen process holds its streams up for so long
     graceful_shutdown_timeout_s=60,
     max_constructor_retry_count=3,
 )
@@ -69,8 +69,8 @@ class ModelDeployment:
     async def metrics(self) -> dict[str, float]:
         capacity = self._engine.capacity()
         return {
-            "running": capacity.running,
-            "waiting": capacity.waiting,
+            "running_requests": capacity.running,
+            "waiting_requests": capacity.waiting,
             "kv_used_tokens": capacity.kv_used_tokens,
             "kv_total_tokens": capacity.kv_total_tokens,
             **self._engine.metrics(),
@@ -244,11 +244,26 @@ def apply(config: ServeConfig) -> None:
 
     schema = ServeDeploySchema.model_validate(serve_config(config))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    client = serve_start(
-        http_options=HTTPOptions(host=config.gateway.host, port=config.gateway.port),
-        proxy_location=schema.proxy_location,
-    )
+    try:
+        client = serve_start(
+            http_options=HTTPOptions(host=config.gateway.host, port=config.gateway.port),
+            proxy_location=schema.proxy_location,
+        )
+    except ray.exceptions.RayTaskError as error:
+        reason = str(error.cause).strip().splitlines()[-1]
+        raise CriaError(f"Ray Serve's HTTP proxy did not start: {reason}") from error
+    _check_address(client.http_config, config.gateway)
     client.deploy_apps(schema, _blocking=False)
+
+
+def _check_address(running: Any, wanted: GatewayConfig) -> None:
+    """A Serve that runs already keeps its address, whatever it is asked for."""
+    if (running.host, running.port) != (wanted.host, wanted.port):
+        raise ConfigError(
+            f"Ray Serve already runs in this cluster, on {running.host}:{running.port}, not on "
+            f"{wanted.host}:{wanted.port}; set gateway.host and gateway.port to where it is, or "
+            "end it with `serve shutdown`."
+        )
 
 
 def stop() -> None:

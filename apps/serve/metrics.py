@@ -1,4 +1,5 @@
-"""Numbers of the gateway and the engines, in Prometheus' text format, summed over replicas.
+"""Numbers of the gateway and the engines, in Prometheus' text format, summed over replicas (shares
+are averaged).
 
 Every gateway replica keeps its own counters; whichever is scraped asks all of them and all model
 replicas, so that one scrape of the service's address shows the whole service.
@@ -93,15 +94,16 @@ def render(gateways: Sequence[bytes], engines: Mapping[str, Sequence[Mapping[str
         {("cria_replicas", (("model", m),)): float(len(r)) for m, r in engines.items()},
     )
     for name in sorted({key for replicas in engines.values() for one in replicas for key in one}):
-        full = f"cria_engine_{name}"
+        full, is_share = f"cria_engine_{name}", name.endswith("_ratio")
         values = {
             (full, (("model", model),)): sum(one.get(name, 0.0) for one in replicas)
+            / (len(replicas) if is_share and replicas else 1)
             for model, replicas in engines.items()
         }
         lines += _family(
             full.removesuffix("_total"),
             "counter" if name.endswith("_total") else "gauge",
-            "Sum over the model's replicas.",
+            f"{'Mean' if is_share else 'Sum'} over the model's replicas.",
             values,
         )
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import yaml
 
 from apps.common.errors import ConfigError, InputError
-from apps.serve.__main__ import load
+from apps.common.events import Reporter
+from apps.serve.__main__ import RunConfig, load, run
 from apps.serve.config import ApiKey, GatewayConfig, Limits, ModelConfig, PageConfig, ServeConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -33,7 +35,15 @@ def two(model_folder: Path) -> ServeConfig:
         ({"nme": "x"}, "did you mean 'name'"),
         ({"name": "bad name"}, "not usable"),
         ({"options": {"num_thread": 2}}, "did you mean 'num_threads'"),
-        ({"options": {"max_running": 0}}, "max_running"),
+        ({"options": {"max_running": 0}}, "max_running is 0; it must be from 1 to 1,024"),
+        ({"options": {"max_running": 10**12}}, "max_running"),
+        ({"options": {"prefill_chunk_tokens": 10**12}}, "prefill_chunk_tokens"),
+        ({"options": {"kv_tokens": -1}}, "kv_tokens is -1; it must be at least 1"),
+        ({"options": {"hang_timeout_s": 0}}, "hang_timeout_s"),
+        ({"options": {"device": "tpu"}}, "must be cpu, cuda or cuda:N"),
+        ({"options": {"path": "elsewhere"}}, "path stands beside name"),
+        ({"engine": "vllm", "options": {"tensor_parallel_size": 0}}, "tensor_parallel_size"),
+        ({"engine": "vllm", "options": {"base_url": "localhost:8001"}}, "http://"),
         ({"path": "/nowhere/at/all"}, "No model folder"),
         ({"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, "min_replicas"),
         ({"replicas": 0}, "replicas"),
@@ -106,3 +116,13 @@ def test_a_file_that_is_wrong_ends_the_command_with_2_and_one_sentence(tmp_path:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0 and "models is empty" in done.stderr
+
+
+def test_a_port_that_is_taken_ends_the_command_before_anything_starts(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"Cannot listen on 127.0.0.1:{port} .*--port"):
+            run(RunConfig(file=file_of(tmp_path, model_folder), port=port), Reporter("json"))

@@ -1,10 +1,14 @@
 """Settings of each engine, and the one place that turns settings into an engine."""
 
+import math
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from apps.common.errors import ConfigError
 from apps.serve.engine.protocol import Engine, MaskFactory
+
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +29,7 @@ class TorchConfig:
     context_tokens: int | None = None
     """Longest prompt plus answer; None: what the model was trained for."""
     kv_tokens: int | None = None
-    """KV-cache budget over all slots; None: max_running contexts, or what fits in 2 GB."""
+    """KV-cache budget over all slots; None: max_running contexts, or 2 GB, or one context."""
     prefill_chunk_tokens: int = 256
     """Most prompt tokens in one step, so that long prompts do not stall running answers."""
     prefix_cache: bool = True
@@ -33,9 +37,13 @@ class TorchConfig:
     """A step that takes longer makes the engine unhealthy."""
 
     def __post_init__(self) -> None:
-        for name in ("num_threads", "max_running", "max_waiting", "prefill_chunk_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(f"device is {self.device!r}; it must be cpu, cuda or cuda:N")
+        _check_between(self, 1, 1024, "num_threads", "max_running")
+        _check_between(self, 1, 1 << 20, "max_waiting")
+        _check_between(self, 1, 1 << 16, "prefill_chunk_tokens")
+        _check_between(self, 1, math.inf, "context_tokens", "kv_tokens")
+        _check_between(self, 0.001, math.inf, "hang_timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +70,10 @@ class VllmConfig:
     def __post_init__(self) -> None:
         if not (self.path or self.base_url):
             raise ConfigError("give path (starts a vLLM server) or base_url (uses a running one)")
+        if self.base_url:
+            _check_url(self.base_url)
+        _check_between(self, 1, 1 << 20, "max_running", "max_waiting", "tensor_parallel_size")
+        _check_between(self, 1, math.inf, "context_tokens", "start_timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +91,11 @@ class RemoteConfig:
     timeout_s: float = 600.0
     max_running: int = 256
 
+    def __post_init__(self) -> None:
+        _check_url(self.base_url)
+        _check_between(self, 1, 1 << 20, "max_running")
+        _check_between(self, 0.001, math.inf, "timeout_s")
+
 
 def create_engine(config: TorchConfig | VllmConfig, mask_factory: MaskFactory | None) -> Engine:
     """An engine that is not started yet. Only the chosen engine's packages are imported."""
@@ -89,3 +106,17 @@ def create_engine(config: TorchConfig | VllmConfig, mask_factory: MaskFactory | 
     from apps.serve.engine.vllm_engine import VllmEngine
 
     return VllmEngine(config)
+
+
+def _check_between(settings: Any, least: float, most: float, *names: str) -> None:
+    """None stands for a default and is not checked."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not least <= value <= most:
+            span = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:,}"
+            raise ConfigError(f"{name} is {value}; it must be {span}")
+
+
+def _check_url(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"base_url is {url!r}; it must begin with http:// or https://")

@@ -44,7 +44,7 @@ from apps.serve.engine.protocol import (
 from apps.serve.engine.sampler import SamplerState, sample
 
 MAX_KV_BYTES = 2 << 30
-"""Default bound of the KV budget, beside half of the free memory."""
+"""Default bound of the KV budget, where it holds one context."""
 
 
 class _Sequence:
@@ -111,8 +111,7 @@ class TorchEngine:
         torch.set_num_threads(1)  # log-probabilities and copies; the model has threads of its own
         shape = read_shape(config.path)
         context = min(config.context_tokens or shape.context_tokens, shape.context_tokens)
-        wanted = config.max_running * context
-        self.kv_tokens = config.kv_tokens or _default_kv_tokens(shape, wanted)
+        self.kv_tokens = config.kv_tokens or default_kv_tokens(shape, context, config.max_running)
         context = min(context, self.kv_tokens)
         if config.device == "cpu":
             self.model = CompiledLlama(
@@ -188,8 +187,6 @@ class TorchEngine:
     def metrics(self) -> dict[str, float]:
         capacity = self.capacity()
         numbers = {f"{name}_total": float(value) for name, value in self._totals.items()}
-        numbers["running_requests"] = capacity.running
-        numbers["waiting_requests"] = capacity.waiting
         numbers["kv_used_ratio"] = capacity.kv_used_tokens / capacity.kv_total_tokens
         return numbers
 
@@ -359,8 +356,10 @@ def _first_rows() -> Rows:
     return rows
 
 
-def _default_kv_tokens(shape: Shape, wanted_tokens: int) -> int:
-    """Keys and values of every slot, or what fits in MAX_KV_BYTES or half of the free memory."""
+def default_kv_tokens(shape: Shape, context_tokens: int, num_slots: int) -> int:
+    """A context for every slot, or what MAX_KV_BYTES hold, but one context at least; never more
+    than half of the free memory."""
     token_bytes = 8 * shape.num_layers * shape.num_kv_heads * shape.head_dim
-    budget = min(MAX_KV_BYTES, psutil.virtual_memory().available // 2)
-    return max(CHUNK, min(wanted_tokens, budget // token_bytes))
+    usual = min(num_slots * context_tokens, MAX_KV_BYTES // token_bytes)
+    fitting = psutil.virtual_memory().available // 2 // token_bytes
+    return max(CHUNK, min(fitting, max(usual, context_tokens)))

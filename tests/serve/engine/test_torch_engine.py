@@ -1,12 +1,14 @@
 import asyncio
 import random
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
 from apps.serve.engine.config import TorchConfig
+from apps.serve.engine.kernels import CHUNK
 from apps.serve.engine.protocol import (
     EngineDeadError,
     Outbox,
@@ -16,7 +18,7 @@ from apps.serve.engine.protocol import (
     SamplingParams,
     generate,
 )
-from apps.serve.engine.torch_engine import TorchEngine
+from apps.serve.engine.torch_engine import TorchEngine, default_kv_tokens
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 
@@ -120,6 +122,25 @@ async def test_an_answer_ends_where_the_context_does(tiny_llama) -> None:
         params = SamplingParams(temperature=0, ignore_eos=True)
         steps = await collect(engine, tuple(range(2, 22)), params)
         assert (len(steps), steps[-1].finish_reason) == (12, "length")
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "context", "slots", "expected"),
+    [
+        (64 << 30, 1024, 1, 1024),  # a context for every slot
+        (64 << 30, 1024, 32, 2048),  # 2 GB
+        (64 << 30, 4096, 32, 4096),  # one context, which takes 4 GB
+        (6 << 30, 4096, 32, 3072),  # half of what is free
+        (1 << 20, 4096, 32, CHUNK),
+    ],
+)
+def test_the_default_kv_budget_holds_one_context_if_memory_does(
+    monkeypatch, free_bytes, context, slots, expected
+) -> None:
+    memory = SimpleNamespace(available=free_bytes)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    vicuna_7b = SimpleNamespace(num_layers=32, num_kv_heads=32, head_dim=128)
+    assert default_kv_tokens(vicuna_7b, context, slots) == expected
 
 
 async def test_a_prompt_that_cannot_fit_is_refused_with_both_numbers_and_harms_nobody(
