@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from apps.serve.forced_call import ForcedCall
 from apps.serve.generation import Delta, Token
 from apps.serve.models import ServedModel
 from apps.serve.prompts import Prompt
@@ -66,7 +67,7 @@ class ChatChoice:
     model: ServedModel
     index: int
     wants_logprobs: bool
-    parser: ToolParser | None
+    parser: ToolParser | ForcedCall | None
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
@@ -75,24 +76,32 @@ class ChatChoice:
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:
         """Take a delta in; returns the choices to send in a stream: role first, finish last."""
-        text, calls = delta.text, []
+        text, pieces = delta.text, []
         if self.parser is not None:
-            text, calls = self.parser.push(delta.text, final=delta.finish_reason is not None)
+            text, pieces = self.parser.push(delta.text, final=delta.finish_reason is not None)
         self.text += text
         self.tokens += delta.tokens
         chunks = [] if self._has_role else [self._chunk({"role": "assistant", "content": ""})]
         self._has_role = True
         if text or (self.wants_logprobs and delta.tokens):
             chunks.append(self._chunk({"content": text}, self._logprobs(delta.tokens)))
-        for call in calls:
-            indexed = {"index": len(self.tool_calls), **call}
-            self.tool_calls.append(call)
-            chunks.append(self._chunk({"tool_calls": [indexed]}))
+        for piece in pieces:
+            self._keep(piece)
+            chunks.append(self._chunk({"tool_calls": [piece]}))
         if delta.finish_reason is not None:
             done_by_call = self.tool_calls and delta.finish_reason == "stop"
             self.finish_reason = "tool_calls" if done_by_call else delta.finish_reason
             chunks.append({**self._chunk({}), "finish_reason": self.finish_reason})
         return chunks
+
+    def _keep(self, piece: dict[str, Any]) -> None:
+        """Join the pieces of a call."""
+        if "id" in piece:
+            function = dict(piece["function"])
+            self.tool_calls.append({"id": piece["id"], "type": "function", "function": function})
+        else:
+            function = self.tool_calls[piece["index"]]["function"]
+            function["arguments"] += piece["function"]["arguments"]
 
     def body(self) -> dict[str, Any]:
         message: dict[str, Any] = {
@@ -177,16 +186,15 @@ class TextChoice:
         """An echoed prompt's tokens have null log-probabilities: they are not computed."""
         given = [Token(i, None) for i in echo.ids] if echo is not None else []
         shown = [*given, *tokens]
-        texts = [self.model.tokens.token_text(token.id) for token in shown]
         offsets: list[int] = []
-        for text in texts:
+        for token in shown:
             offsets.append(self._num_chars)
-            self._num_chars += len(text)
+            self._num_chars += len(self.model.tokens.token_text(token.id))
         return {
-            "tokens": texts,
+            "tokens": [self.model.tokens.token_name(token.id) for token in shown],
             "token_logprobs": [t.logprob.logprob if t.logprob else None for t in shown],
             "top_logprobs": [
-                {self.model.tokens.token_text(i): value for i, value in t.logprob.top}
+                {self.model.tokens.token_name(i): value for i, value in t.logprob.top}
                 if t.logprob
                 else None
                 for t in shown

@@ -8,6 +8,7 @@ from typing import Any
 from apps.serve.answers import ChatChoice, Head, TextChoice
 from apps.serve.directory import Entry
 from apps.serve.errors import ApiError
+from apps.serve.forced_call import ForcedCall
 from apps.serve.generation import Job
 from apps.serve.models import ServedModel
 from apps.serve.prompts import chat_prompt, text_prompts
@@ -109,9 +110,12 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
     )
 
 
-def _parser(body: ChatRequest, names: list[str]) -> ToolParser | None:
-    one_call = body.parallel_tool_calls is False
-    return ToolParser(names, max_calls=1 if one_call else MAX_CALLS) if names else None
+def _parser(body: ChatRequest, names: list[str]) -> ToolParser | ForcedCall | None:
+    if not names:
+        return None
+    if is_forced(body):
+        return ForcedCall(names)
+    return ToolParser(names, max_calls=1 if body.parallel_tool_calls is False else MAX_CALLS)
 
 
 def _stream_fields(body: Sampling) -> dict[str, bool]:

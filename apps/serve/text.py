@@ -113,7 +113,7 @@ class StopMatcher:
 
 
 class TokenBytes:
-    """The bytes of single tokens, for `logprobs`: `token_bytes(id)`, `token_text(id)`."""
+    """Single tokens, for `logprobs`: `token_bytes(id)`, `token_text(id)`, `token_name(id)`."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
@@ -137,6 +137,14 @@ class TokenBytes:
 
     def token_text(self, token_id: int) -> str:
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
+
+    def token_name(self, token_id: int) -> str:
+        """The text, or as OpenAI's completions write bytes that are none: `bytes:\\xe2\\x80`."""
+        raw = self.token_bytes(token_id)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 def _byte_of() -> dict[str, int]:

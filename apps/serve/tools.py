@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from apps.serve import raw_json
 from apps.serve.engine.protocol import Grammar
 from apps.serve.errors import ApiError
 from apps.serve.models import ServedModel
@@ -105,14 +106,16 @@ class ToolParser:
 
     def __init__(self, names: Sequence[str], max_calls: int = MAX_CALLS) -> None:
         self._names = set(names)
-        self._calls_left = max_calls
+        self._max_calls = max_calls
+        self._num_calls = 0
         self._buffer = ""
         self._has_called = False
         self._is_bare: bool | None = None
         """Whether the answer may be a call without markers; None before its first character."""
 
     def push(self, text: str, final: bool) -> tuple[str, list[dict[str, Any]]]:
-        """Text that is certainly not part of a call, and calls that are complete."""
+        """Text that is certainly not part of a call, and pieces of calls as a stream has them:
+        the first piece of a call has its id and name. Here a piece is always a whole call."""
         self._buffer += text
         if self._is_bare is None and self._buffer.strip():
             self._is_bare = self._buffer.lstrip()[0] in "{["
@@ -120,9 +123,10 @@ class ToolParser:
             plain, calls = self._bare() if final else ("", [])
         else:
             plain, calls = self._marked(final)
-        kept = calls[: self._calls_left]
-        self._calls_left -= len(kept)
-        return plain, kept
+        first = self._num_calls
+        kept = calls[: self._max_calls - first]
+        self._num_calls += len(kept)
+        return plain, [{"index": first + i, **call} for i, call in enumerate(kept)]
 
     def _bare(self) -> tuple[str, list[dict[str, Any]]]:
         text, self._buffer = self._buffer, ""
@@ -150,25 +154,38 @@ class ToolParser:
         return ("" if is_gap else plain), calls
 
     def _calls(self, text: str) -> list[dict[str, Any]]:
+        """The calls in an object or an array of objects; none when one of them is no call."""
         try:
-            values = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            value = raw_json.parse(text)
+        except ValueError:
             return []
-        values = values if isinstance(values, list) else [values]
-        calls = [self._call(value) for value in values[:MAX_CALLS]]
-        return [call for call in calls if call is not None] if all(calls) else []
+        if isinstance(value, dict):
+            calls = [self._call(value, text)]
+        elif isinstance(value, list):
+            pairs = zip(value, raw_json.parts(text), strict=True)
+            calls = [self._call(item, written) for item, (_, written) in pairs]
+        else:
+            return []
+        found = [call for call in calls if call is not None]
+        return found[:MAX_CALLS] if len(found) == len(calls) else []
 
-    def _call(self, value: Any) -> dict[str, Any] | None:
+    def _call(self, value: Any, text: str) -> dict[str, Any] | None:
         name = value.get("name") if isinstance(value, dict) else None
         if not isinstance(name, str) or name not in self._names:
             return None
-        arguments = value.get("arguments", value.get("parameters", {}))
-        text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
-        return {
-            "id": f"call_{uuid.uuid4().hex[:24]}",
-            "type": "function",
-            "function": {"name": name, "arguments": text},
-        }
+        key = "arguments" if "arguments" in value else "parameters"
+        arguments = value.get(key)
+        if not isinstance(arguments, str):
+            arguments = dict(raw_json.parts(text)).get(key, "{}")
+        return new_call(name, arguments)
+
+
+def new_call(name: str, arguments: str) -> dict[str, Any]:
+    return {
+        "id": f"call_{uuid.uuid4().hex[:24]}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def _overlap(text: str, marker: str) -> int:

@@ -41,6 +41,13 @@ async def test_streamed_and_whole_logprobs_are_equal(api_saying) -> None:
         assert [value for part in parts for value in part[field]] == whole[field]
 
 
+async def test_tokens_that_are_parts_of_a_character_are_named_by_their_bytes(api_saying) -> None:
+    body = (await api_saying("é").complete("x", logprobs=2)).json()
+    found = body["choices"][0]["logprobs"]
+    assert found["tokens"] == [r"bytes:\xc3", r"bytes:\xa9"]
+    assert [len(top) for top in found["top_logprobs"]] == [2, 2]
+
+
 async def test_an_echoed_prompt_has_null_logprobs(api_saying) -> None:
     body = (await api_saying("lo").complete("Hel", echo=True, logprobs=0)).json()
     found = body["choices"][0]["logprobs"]

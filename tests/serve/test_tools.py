@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.serve.forced_call import ForcedCall
 from apps.serve.schemas import Function
 from apps.serve.tools import ToolParser, call_grammar
 from tests.serve.conftest import events
@@ -48,6 +49,28 @@ def test_calls_are_found_however_the_answer_is_cut(answer: str, data: st.DataObj
     for call in calls:
         assert call["function"]["name"] == "add"
         assert json.loads(call["function"]["arguments"])["a"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"a": 1, "big": 123456789012345678901234567890, "tiny": 1e-999}',
+        '{"half": "\\ud83d", "\\udc00": "é 🙂"}',
+        '{ "a" : [ 1 , { } ] }',
+        "{}",
+        "[1.50]",
+    ],
+)
+@pytest.mark.parametrize("form", ["<tool_call> {} </tool_call>", "[TOOL_CALLS][{}]", "{}"])
+def test_arguments_stay_as_the_model_wrote_them(arguments: str, form: str) -> None:
+    call = f'{{"id": [1, {{}}], "name" : "add","arguments" :\n{arguments} }}'
+    _, (found,) = parse([form.replace("{}", call, 1)])
+    assert found["function"] == {"name": "add", "arguments": arguments}
+
+
+@pytest.mark.parametrize("text", ["NaN", "[" * 100_000, '{"name": "add", "arguments": NaN}'])
+def test_what_is_no_json_stays_text(text: str) -> None:
+    assert parse([f"<tool_call>{text}</tool_call>"])[1] == []
 
 
 TOOLS = [
@@ -110,6 +133,39 @@ def test_references_of_parameters_hold_in_the_grammar_of_a_call() -> None:
         assert call["name"] in ("one", "two") and call["arguments"] == {"item": {"size": 7}}
 
 
+ARGUMENTS = '{"a": "}} \\u00e9", "b": {"c": {}} }'
+FORCED = f'{{ "name" : "add", "arguments" : {ARGUMENTS} \n}}\n'
+
+
+@given(data=st.data())
+def test_the_arguments_of_a_forced_call_come_piece_by_piece(data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(FORCED) - 1), max_size=12)))
+    parser, pieces = ForcedCall(["add"]), []
+    for a, b in zip([0, *cuts], [*cuts, len(FORCED)], strict=True):
+        text, new = parser.push(FORCED[a:b], final=b == len(FORCED))
+        assert text == ""
+        pieces += new
+    assert [("id" in piece, piece["index"]) for piece in pieces[:2]] == [(True, 0), (False, 0)]
+    assert "".join(p["function"]["arguments"] for p in pieces) == ARGUMENTS
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments"),
+    [
+        ('{"name": "add", "arguments": {"a": {}', '{"a": {}'),  # cut for its length
+        ('{"name": "add", "arguments": ', None),
+        ('{"arguments": {}, "name": "add"}', "{}"),  # an engine with an order of its own
+        ('{"name": "a', None),
+        ('{"name": "sub", "arguments": {}}', None),
+    ],
+)
+def test_a_forced_call_that_is_cut_or_of_another_form(said: str, arguments: str | None) -> None:
+    parser = ForcedCall(["add"])
+    first, then = parser.push(said[:-1], final=False), parser.push(said[-1:], final=True)
+    found = "".join(piece["function"]["arguments"] for piece in first[1] + then[1])
+    assert (first[0] + then[0], found) == ((said, "") if arguments is None else ("", arguments))
+
+
 async def test_a_forced_call_is_forced_by_a_grammar(api_saying) -> None:
     api = api_saying(CALL)
     forced = {"type": "function", "function": {"name": "add"}}
@@ -118,5 +174,10 @@ async def test_a_forced_call_is_forced_by_a_grammar(api_saying) -> None:
         assert message["tool_calls"][0]["function"]["name"] == "add"
     grammars = [request.params.grammar for request in api.engine.requests]
     assert all(json.loads(g.text)["properties"]["name"] == {"const": "add"} for g in grammars)
+    chunks = events(await api.chat(tools=TOOLS, tool_choice="required", stream=True))
+    pieces = [c for x in chunks for c in x["choices"][0]["delta"].get("tool_calls", [])]
+    assert [piece.get("type") for piece in pieces] == ["function", *[None] * (len(pieces) - 1)]
+    streamed = "".join(piece["function"]["arguments"] for piece in pieces)
+    assert streamed == message["tool_calls"][0]["function"]["arguments"] and len(pieces) > 9
     missing = {"type": "function", "function": {"name": "sub"}}
     assert (await api.chat(tools=TOOLS, tool_choice=missing)).status_code == 400
