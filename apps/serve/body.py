@@ -1,5 +1,6 @@
 """Reading a request's body: bounded before it is parsed, checked before it is used."""
 
+import re
 import reprlib
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ B = TypeVar("B", bound=BaseModel)
 
 _SHORT = reprlib.Repr()  # of values of any size
 _SHORT.maxstring = 80
-_UNION_TAGS = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_TAGGED_LIST = re.compile(r"(^messages|\.content)\[\d+\]$")
 
 
 async def read_body(request: Request, model: type[B], max_bytes: int) -> B:
@@ -76,19 +77,28 @@ def _nearest(problems: list[Any]) -> Any:
     """The first problem; of a field that may be several things, the one that came farthest."""
     field = _path(problems[0]["loc"])
     same = [problem for problem in problems if _path(problem["loc"]).startswith(field)]
-    return max(same, key=lambda problem: [n for n in problem["loc"] if isinstance(n, int)])
+
+    def depth(problem: Any) -> tuple[list[int], int]:
+        place = problem["loc"]
+        return [n for n in place if isinstance(n, int)], _path(place).count(".")
+
+    return max(same, key=depth)
 
 
 def _path(location: tuple[Any, ...]) -> str:
-    """messages[0].content; the names of union members are the validator's, not the client's."""
-    text = ""
+    """messages[0].content, without the validator's own names for the members of a union."""
+    text, is_tag = "", False
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part in _UNION_TAGS or not part.isidentifier():
+            is_tag = _TAGGED_LIST.search(text) is not None
+        elif not part.isidentifier() or part[0].isupper():
             continue
+        elif is_tag:
+            is_tag = False
         else:
             text += f".{part}" if text else part
+            is_tag = text == "response_format"
     return text
 
 

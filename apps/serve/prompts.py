@@ -34,6 +34,13 @@ def chat_prompt(
 ) -> tuple[int, ...]:
     """Ids of a conversation, ready to be answered."""
     open_end = bool(body.continue_final_message)
+    if open_end and body.add_generation_prompt:
+        raise ApiError(
+            400,
+            "continue_final_message leaves the last message open, add_generation_prompt begins "
+            "a new one; send one of them.",
+            param="add_generation_prompt",
+        )
     ids = _chat_ids(body.messages, model, tools or None, open_end, body.add_generation_prompt)
     _check_fits(len(ids), model, "messages")
     return ids
