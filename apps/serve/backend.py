@@ -24,6 +24,10 @@ class ReplicaLostError(CriaError):
     """The replica ended before the request did; another one can continue it."""
 
 
+class ReplicaDeadError(ReplicaLostError):
+    """The replica's engine was dead before the request came, which so is not the cause."""
+
+
 class Backend(Protocol):
     def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         """Steps of one request. Leaving early cancels it.
@@ -143,7 +147,7 @@ async def _watch(response: Any, inbox: _Inbox) -> None:
     if refusal is not None:
         error = refusal_error(refusal)
         lost = isinstance(error, EngineDeadError)
-        inbox.fail(ReplicaLostError(str(error)) if lost else error)
+        inbox.fail(ReplicaDeadError(str(error)) if lost else error)
         return
     if not inbox.is_finished:
         error = ReplicaLostError("the connection to the replica broke before the last token")

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from apps.serve.backend import Backend, ReplicaLostError
+from apps.serve.backend import Backend, ReplicaDeadError, ReplicaLostError
 from apps.serve.engine.protocol import (
     FinishReason,
     Request,
@@ -27,6 +27,9 @@ from apps.serve.text import TextStream
 
 MAX_MOVES = 2
 """A request that loses its replica more often than this has probably killed them."""
+MAX_REFUSALS = 50
+REFUSED_PAUSE_S = 0.1
+"""Until a replica with a dead engine ends, it refuses at once and so looks idle to the router."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,20 +128,26 @@ class _Prefix:
 async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, None]:
     """Steps of a request, continued on another replica when its own is lost."""
     generated = list(request.generated_ids)
-    for move in range(MAX_MOVES + 1):
-        attempt = dataclasses.replace(
-            request, id=f"{request.id}.{move}", generated_ids=tuple(generated)
-        )
+    losses = refusals = 0
+    while True:
+        name = f"{request.id}.{losses + refusals}"
+        attempt = dataclasses.replace(request, id=name, generated_ids=tuple(generated))
         try:
             async with contextlib.aclosing(backend.steps(attempt)) as steps:
                 async for step in steps:
                     generated += step.token_ids
                     yield step
             return
-        except ReplicaLostError:
-            if move == MAX_MOVES:
+        except ReplicaDeadError:
+            refusals += 1
+            if refusals > MAX_REFUSALS:
                 raise
-            await asyncio.sleep(0.05 * 2**move)  # let the router learn that the replica is gone
+            await asyncio.sleep(REFUSED_PAUSE_S)
+        except ReplicaLostError:
+            losses += 1
+            if losses > MAX_MOVES:
+                raise
+            await asyncio.sleep(0.025 * 2**losses)  # let the router learn that the replica is gone
 
 
 async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncGenerator[Delta, None]:

@@ -1,26 +1,32 @@
-"""A model folder without weights, and the API over a scripted engine in this process."""
+"""The API over a scripted engine, over the torch engine, and as a service on Ray."""
 
+import asyncio
 import contextlib
 import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import pytest
 import tokenizers
 import uvicorn
 from tokenizers import decoders, models, pre_tokenizers
 
+from apps.common.runtime import free_port
 from apps.serve.api import build_api
 from apps.serve.backend import EngineBackend, ReplicaLostError
-from apps.serve.config import GatewayConfig, ModelConfig
+from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, Resources, ServeConfig
 from apps.serve.directory import Entry
-from apps.serve.engine.protocol import Request, Step
+from apps.serve.engine.config import TorchConfig
+from apps.serve.engine.protocol import Engine, Request, Step
 from apps.serve.metrics import GatewayMetrics
-from apps.serve.models import ServedModel, load_model
+from apps.serve.models import ServedModel, load_model, mask_factory
 from tests.serve.scripted import Script, ScriptedEngine
+from tests.serve.service import CONTEXT, Service
 
 CHATML = (
     "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}<|im_end|>\n{% endif %}"
@@ -57,6 +63,25 @@ def write_text_files(folder: Path, template: str = CHATML) -> Path:
     return folder
 
 
+def write_model(folder: Path, seed: int, context_tokens: int = 512) -> str:
+    """A model whose likeliest token is never the end of turn: greedy answers are always long."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    write_text_files(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=262, hidden_size=64, intermediate_size=128, num_hidden_layers=8,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context_tokens,
+        eos_token_id=1, bos_token_id=None, initializer_range=0.2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.lm_head.weight.data[config.eos_token_id] = 0
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1]}))
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_text_files(tmp_path_factory.mktemp("scripted"))
@@ -70,7 +95,7 @@ def served(model_folder: Path) -> ServedModel:
 class OneModel:
     """A directory of one model."""
 
-    def __init__(self, model: ServedModel, engine: ScriptedEngine, metrics: GatewayMetrics) -> None:
+    def __init__(self, model: ServedModel, engine: Engine, metrics: GatewayMetrics) -> None:
         self.entries = {model.config.name: Entry(model=model, backend=EngineBackend(engine))}
         self._engine = engine
         self._metrics = metrics
@@ -88,7 +113,7 @@ class OneModel:
 class Api:
     """The API with its engine, to talk to and to look into."""
 
-    def __init__(self, model: ServedModel, engine: ScriptedEngine) -> None:
+    def __init__(self, model: ServedModel, engine: Any) -> None:
         self.model = model
         self.engine = engine
         self.settings = GatewayConfig()
@@ -151,6 +176,53 @@ class LiveServer:
         self._thread.join()
 
 
+@pytest.fixture(scope="session")
+def random_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """The API over the torch engine, with a model named `random` that was never trained."""
+    from apps.serve.engine.torch_engine import TorchEngine
+
+    folder = write_model(tmp_path_factory.mktemp("random"), seed=3, context_tokens=4096)
+    engine = TorchEngine(TorchConfig(path=folder), mask_factory(folder))
+    asyncio.run(engine.start())
+    with LiveServer(Api(load_model(ModelConfig(name="random", path=folder)), engine)) as server:
+        yield server
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="session")
+def running(ray_session: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """On the session's Ray: two gateways, model `one` with one replica and `two` with two."""
+    from ray import serve
+
+    folder = tmp_path_factory.mktemp("models")
+    models = tuple(
+        ModelConfig(
+            name=name,
+            path=write_model(folder / name, replicas, CONTEXT),
+            replicas=replicas,
+            resources=Resources(cpus=0.5),
+        )
+        for name, replicas in (("one", 1), ("two", 2))
+    )
+    config = ServeConfig(
+        models=models,
+        gateway=GatewayConfig(port=free_port(), replicas=2),
+        page=PageConfig(votes_url=f"sqlite:///{folder}/votes.db", examples=("What is new?",)),
+    )
+    service = Service(config)
+    service.apply(config)
+    yield service
+    serve.shutdown()
+
+
+@pytest.fixture
+async def service(running: Service) -> AsyncIterator[Service]:
+    """The running service with a client of this test's event loop."""
+    url = f"{running.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as running.client:
+        yield running
+
+
 class Losses:
     """How often a replica was lost."""
 
@@ -161,7 +233,9 @@ class Losses:
 def dying() -> Callable[..., Losses]:
     """`dying(api, after_tokens, times)`: the backend loses its replica that often."""
 
-    def make(api: Api, after_tokens: int, times: int) -> Losses:
+    def make(
+        api: Api, after_tokens: int, times: int, error: type[Exception] = ReplicaLostError
+    ) -> Losses:
         directory = api.directory
         entry = directory.entries["scripted"]
         losses = Losses()
@@ -173,7 +247,7 @@ def dying() -> Callable[..., Losses]:
                     async for step in steps:
                         if losses.count < times and left == 0:
                             losses.count += 1
-                            raise ReplicaLostError("killed")
+                            raise error("killed")
                         left -= 1
                         yield step
 

@@ -1,6 +1,7 @@
 """An engine that says what a test tells it to, one token per step, and keeps what it was asked."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from apps.serve.engine.protocol import (
@@ -30,6 +31,7 @@ class ScriptedEngine:
         self.logprob_of: Callable[[Request, int], float] = lambda request, token: -0.5
         self.breaks_with = ""
         self.cancelled: list[str] = []
+        self.steps_of: Counter[str] = Counter()
         self.running: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None: ...
@@ -56,6 +58,7 @@ class ScriptedEngine:
             start = len(request.generated_ids)
             for index, token in enumerate(answer[start:limit], start):
                 await asyncio.sleep(self.step_s)
+                self.steps_of[request.id] += 1
                 finish = "stop" if token == 1 else "length" if index + 1 == limit else None
                 outbox.put([Step(request.id, (token,), self._logprobs(request, token), finish)])
         except asyncio.CancelledError:

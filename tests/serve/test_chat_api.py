@@ -1,6 +1,10 @@
+import dataclasses
+
 import pytest
 
-from apps.serve.engine.protocol import Request
+from apps.serve.backend import ReplicaDeadError
+from apps.serve.engine.protocol import Grammar, Request
+from apps.serve.generation import MAX_REFUSALS
 from apps.serve.grammar import GRAMMAR_REFUSED
 from tests.serve.conftest import Api, events
 
@@ -93,30 +97,46 @@ async def test_logprobs_carry_bytes_and_alternatives(api_saying) -> None:
     assert streamed == content
 
 
-async def test_parameters_reach_the_engine_and_nothing_else_changes(api_saying) -> None:
+CHANGES = [
+    ({"temperature": 0.3}, {"temperature": 0.3}),
+    ({"top_p": 0.5}, {"top_p": 0.5}),
+    ({"top_k": 7}, {"top_k": 7}),
+    ({"top_k": -1}, {}),
+    ({"min_p": 0.1}, {"min_p": 0.1}),
+    ({"presence_penalty": 0.4}, {"presence_penalty": 0.4}),
+    ({"frequency_penalty": -0.4}, {"frequency_penalty": -0.4}),
+    ({"repetition_penalty": 1.2}, {"repetition_penalty": 1.2}),
+    ({"min_tokens": 2}, {"min_tokens": 2}),
+    ({"max_tokens": 9}, {"max_tokens": 9}),
+    ({"max_completion_tokens": 9}, {"max_tokens": 9}),
+    ({"logit_bias": {"5": -100, "foo": 0}}, {"logit_bias": {5: -100}}),
+    ({"seed": 2}, {"seed": 2}),
+    ({"stop_token_ids": [70, 60]}, {"stop_token_ids": (1, 60, 70)}),
+    ({"ignore_eos": True}, {"ignore_eos": True, "stop_token_ids": ()}),
+    ({"logprobs": True}, {"logprobs": 0}),
+    ({"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
+    ({"response_format": {"type": "json_object"}}, {"grammar": Grammar(kind="json_object")}),
+    ({"stop": "y", "include_stop_str_in_output": True, "user": "me", "stream": True}, {}),
+]
+
+
+@pytest.mark.parametrize(("fields", "changed"), CHANGES, ids=[str(c[0]) for c in CHANGES])
+async def test_a_parameter_reaches_the_engine_and_changes_nothing_else(
+    api_saying, fields: dict, changed: dict
+) -> None:
     api = api_saying("x")
     await api.chat(seed=1)
-    wanted = {
-        "temperature": 0.3,
-        "top_p": 0.5,
-        "top_k": 7,
-        "min_p": 0.1,
-        "presence_penalty": 0.4,
-        "frequency_penalty": -0.4,
-        "repetition_penalty": 1.2,
-        "min_tokens": 2,
-        "max_tokens": 9,
-    }
-    for name, value in wanted.items():
-        await api.chat(seed=1, **{name: value})
-    await api.chat(seed=1, logit_bias={"5": -100})
-    plain, *changed, biased = [request.params for request in api.engine.requests]
-    for (name, value), params in zip(wanted.items(), changed, strict=True):
-        different = {
-            field for field in params.__slots__ if getattr(params, field) != getattr(plain, field)
-        }
-        assert different == {name} and getattr(params, name) == value
-    assert biased.logit_bias == {5: -100}
+    await api.chat(**{"seed": 1, **fields})
+    plain, other = [request.params for request in api.engine.requests]
+    assert other == dataclasses.replace(plain, **changed)
+
+
+async def test_a_salt_separates_prefix_caches_only(api_saying) -> None:
+    api = api_saying("x")
+    await api.chat(seed=1)
+    await api.chat(seed=1, cache_salt="mine")
+    plain, salted = api.engine.requests
+    assert salted == dataclasses.replace(plain, id=salted.id, cache_salt="mine")
 
 
 async def test_the_prompt_is_the_template_and_control_tokens_in_messages_stay_text(
@@ -197,6 +217,18 @@ async def test_a_request_that_kills_every_replica_ends_with_503(api_saying, dyin
     response = await api.chat()
     assert response.status_code == 503
     assert response.json()["error"]["type"] == "service_unavailable_error"
+
+
+async def test_a_replica_that_was_dead_before_is_not_held_against_the_request(
+    api_saying, dying, monkeypatch
+) -> None:
+    monkeypatch.setattr("apps.serve.generation.REFUSED_PAUSE_S", 0)
+    api = api_saying("at last")
+    losses = dying(api, after_tokens=0, times=MAX_REFUSALS, error=ReplicaDeadError)
+    assert (await api.chat()).json()["choices"][0]["message"]["content"] == "at last"
+    assert losses.count == MAX_REFUSALS
+    dying(api, after_tokens=0, times=999, error=ReplicaDeadError)
+    assert (await api.chat()).status_code == 503
 
 
 async def test_an_overloaded_engine_says_when_to_come_back(api_saying) -> None:

@@ -1,117 +1,17 @@
-"""The whole service on a real Ray: two models, gateway and page, in the session's one Serve."""
+"""The whole service on a real Ray: two gateways, two models, the page."""
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
-from apps.common.runtime import free_port
-from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
-from tests.serve.conftest import write_text_files
+from apps.serve.api import VERSION
+from tests.serve.service import CONTEXT, ON_RAY, Service, wait_until
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.timeout(600),
-    # Ray 2.60's own schemas, with the pydantic that goes with it.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`"),
-]
-
-CONTEXT = 16384  # so long that nobody is late to stop an answer
-START_TIMEOUT_S = 240  # seven processes that import torch or gradio, on two cores that may be slow
-QUESTION = [{"role": "user", "content": "Tell me something"}]
-
-
-def write_model(folder: Path, seed: int) -> str:
-    """A model whose likeliest token is never the end of turn: greedy answers are always long."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    write_text_files(folder)
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=262, hidden_size=64, intermediate_size=128, num_hidden_layers=8,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,
-        eos_token_id=1, bos_token_id=None, initializer_range=0.2,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    model.lm_head.weight.data[config.eos_token_id] = 0
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1]}))
-    return str(folder)
-
-
-class Service:
-    """A running service and the settings it runs with."""
-
-    def __init__(self, config: ServeConfig) -> None:
-        self.config = config
-        self.url = f"http://127.0.0.1:{config.gateway.port}"
-        self.client: openai.AsyncOpenAI
-
-    def apply(self, config: ServeConfig) -> None:
-        from apps.common.events import Reporter
-        from apps.serve import deployment
-
-        deployment.apply(config)
-        deployment.wait_until_running(config, Reporter("json"), START_TIMEOUT_S)
-
-    def metric(self, name: str, model: str) -> float:
-        text = httpx.get(f"{self.url}/metrics", timeout=30).text
-        wanted = f'{name}{{model="{model}"}} '
-        return float(next(x for x in text.splitlines() if x.startswith(wanted)).split()[-1])
-
-    async def text(self, model: str = "one", **fields: object) -> str:
-        fields = {"temperature": 0, "max_tokens": 60, **fields}
-        answer = await self.client.chat.completions.create(model=model, messages=QUESTION, **fields)
-        return answer.choices[0].message.content
-
-    async def streamed(self, model: str = "one", **fields: object) -> str:
-        return "".join([piece async for piece in self.pieces(model, **fields)])
-
-    async def pieces(self, model: str = "one", **fields: object):
-        fields = {"temperature": 0, "max_tokens": 60, **fields}
-        stream = await self.client.chat.completions.create(
-            model=model, messages=QUESTION, stream=True, **fields
-        )
-        async with stream:
-            async for chunk in stream:
-                yield chunk.choices[0].delta.content or ""
-
-
-@pytest.fixture(scope="session")
-def running(ray_session, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    from ray import serve
-
-    folder = tmp_path_factory.mktemp("models")
-    models = tuple(
-        ModelConfig(name=name, path=write_model(folder / name, seed))
-        for seed, name in enumerate(("one", "two"))
-    )
-    config = ServeConfig(
-        models=models,
-        gateway=GatewayConfig(port=free_port()),
-        page=PageConfig(votes_url=f"sqlite:///{folder}/votes.db", examples=("What is new?",)),
-    )
-    service = Service(config)
-    service.apply(config)
-    yield service
-    serve.shutdown()
-
-
-@pytest.fixture
-async def service(running: Service) -> AsyncIterator[Service]:
-    """The running service with a client of this test's event loop."""
-    url = f"{running.url}/v1"
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as running.client:
-        yield running
+pytestmark = ON_RAY
 
 
 async def test_a_stream_equals_the_whole_answer(service: Service) -> None:
@@ -155,29 +55,42 @@ async def test_a_client_that_leaves_frees_its_slot(service: Service) -> None:
     assert await asyncio.to_thread(service.metric, generated, "two") == before
 
 
-async def test_a_killed_replica_leaves_no_trace_in_a_stream(service: Service) -> None:
-    import ray
-
-    fields = {"max_tokens": 1500, "temperature": 1.0, "seed": 3, "extra_body": {"ignore_eos": True}}
-    undisturbed = await service.text("two", **fields)
-    pieces = service.pieces("two", **fields)
-    text = "".join([await anext(pieces) for _ in range(20)])
-    (replica,) = [
-        actor["name"]
-        for actor in ray.util.list_named_actors(all_namespaces=True)
-        if "model-two" in actor["name"]
-    ]
-    ray.kill(ray.get_actor(replica, namespace="serve"))
-    text += "".join([piece async for piece in pieces])
-    assert text == undisturbed
-
-
 def test_the_service_is_ready_and_says_what_it_runs(running: Service) -> None:
-    assert httpx.get(f"{running.url}/ready").json() == {
-        "ready": True,
-        "models": {"one": True, "two": True},
-    }
+    models = {"one": True, "two": True}
+    assert httpx.get(f"{running.url}/ready").json() == {"ready": True, "models": models}
+    assert httpx.get(f"{running.url}/version").json() == {"version": VERSION}
+    assert httpx.get(f"{running.url}/health").json() == {"status": "ok"}
     assert httpx.get(f"{running.url}/", follow_redirects=False).headers["location"] == "/ui/"
+
+
+async def test_one_scrape_shows_what_all_gateways_and_replicas_did(service: Service) -> None:
+    def counted() -> list[float]:
+        names = ("cria_requests_total", "cria_completion_tokens_total")
+        engine = "cria_engine_generated_tokens_total"
+        return [service.metric(name, "two") for name in (*names, engine)]
+
+    before = await asyncio.to_thread(counted)
+    await asyncio.gather(*(service.text("two", max_tokens=5) for _ in range(16)))
+    expected = [count + more for count, more in zip(before, (16, 80, 80), strict=True)]
+    # An answer is counted after its last byte is sent.
+    await asyncio.to_thread(wait_until, lambda: counted() == expected, 5)
+    for _ in range(4):  # whichever gateway is asked
+        assert await asyncio.to_thread(counted) == expected
+    shares = [requests_of(sample, "two") for sample in await gateway_samples()]
+    assert len(shares) == 2 and all(shares)
+
+
+async def gateway_samples() -> list[bytes]:
+    from ray import serve
+
+    gateways = serve.get_deployment_handle("Gateway", "gateway")
+    return await gateways.broadcast("samples").results_async()
+
+
+def requests_of(samples: bytes, model: str) -> float:
+    """Finished requests that one gateway counted."""
+    (family,) = [found for found in json.loads(samples) if found[0] == "cria_requests"]
+    return sum(value for _, labels, value in family[3] if ["model", model] in labels)
 
 
 @pytest.mark.browser
@@ -227,20 +140,3 @@ def test_a_person_asks_regenerates_edits_and_stops_on_the_page(running: Service)
         assert generated() - before < CONTEXT - 200, "the answer came to its end"
         assert browser.text("#chat .bot.message")
         assert not browser.errors()
-
-
-async def test_changing_one_model_leaves_the_streams_of_the_others_alone(service: Service) -> None:
-    """Comes last, because it takes the second model away."""
-    config = service.config
-    long = {"max_tokens": 3000, "extra_body": {"ignore_eos": True}}
-    expected = await service.text("one", **long)
-    stream = asyncio.ensure_future(service.streamed("one", **long))
-    await asyncio.sleep(0.1)
-    renamed = dataclasses.replace(config.models[0], aliases=("first",))
-    await asyncio.to_thread(service.apply, dataclasses.replace(config, models=(renamed,)))
-    assert await stream == expected
-    names = [model.id async for model in service.client.models.list()]
-    assert names == ["one"]
-    assert await service.text("first") == await service.text("one")
-    with pytest.raises(openai.NotFoundError):
-        await service.text("two")

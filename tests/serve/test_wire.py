@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.serve.backend import Exchange, ReplicaBackend, ReplicaLostError
+from apps.serve.backend import Exchange, ReplicaBackend, ReplicaDeadError, ReplicaLostError
 from apps.serve.engine.protocol import (
     EngineDeadError,
     Grammar,
@@ -147,7 +147,7 @@ async def test_a_refusal_arrives_as_the_error_it_is(link) -> None:
         raise EngineDeadError("out of memory")
 
     engine.submit = dead
-    with pytest.raises(ReplicaLostError, match="out of memory"):
+    with pytest.raises(ReplicaDeadError, match="out of memory"):
         await anext(backend.steps(request("dead")))
 
 
