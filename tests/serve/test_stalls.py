@@ -167,3 +167,21 @@ async def test_a_connection_that_is_cut_frees_its_slots_within_a_few_steps(live)
         while engine.running:
             await asyncio.sleep(STEP_S / 10)
         assert len(engine.cancelled) == 4 * (attempt + 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_vanishes_costs_one_more_step_at_most(api_saying, stream) -> None:
+    step_s = 0.2
+    api: Api = api_saying("word " * 40, step_s=step_s)
+    with LiveServer(api) as server:
+        async with aiohttp.ClientSession(server.url) as http:
+            body = chat(stream=stream, n=4)
+            asking = http.post("/v1/chat/completions", data=body, headers=HEADERS)
+            task = asyncio.ensure_future(asking.__aenter__())
+            while len(api.engine.steps_of) < 4:
+                await asyncio.sleep(step_s / 10)
+            task.cancel()
+        before = dict(api.engine.steps_of)
+        await asyncio.sleep(2 * step_s)
+        assert not api.engine.running and len(api.engine.cancelled) == 4
+        assert all(api.engine.steps_of[name] <= before[name] + 1 for name in before)
