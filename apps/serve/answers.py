@@ -8,8 +8,10 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
+from apps.serve.engine.protocol import TokenLogprob
 from apps.serve.forced_call import ForcedCall
 from apps.serve.generation import Delta, Token
 from apps.serve.models import ServedModel
@@ -150,6 +152,8 @@ class TextChoice:
     """The prompt, when it is sent back before its completion."""
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
+    prompt_logprobs: Sequence[TokenLogprob] = ()
+    """Of all prompt tokens but the first, where the engine can tell."""
     finish_reason: str | None = None
     _num_chars: int = 0
     _has_begun: bool = False
@@ -158,6 +162,7 @@ class TextChoice:
         """Take a delta in; returns the choices to send in a stream."""
         self.text += delta.text
         self.tokens += delta.tokens
+        self.prompt_logprobs = self.prompt_logprobs or delta.prompt_logprobs
         self.finish_reason = delta.finish_reason
         if not delta.text and not delta.tokens and delta.finish_reason is None:
             return []
@@ -183,8 +188,9 @@ class TextChoice:
         }
 
     def _logprobs(self, echo: Prompt | None, tokens: Sequence[Token]) -> dict[str, Any]:
-        """An echoed prompt's tokens have null log-probabilities: they are not computed."""
-        given = [Token(i, None) for i in echo.ids] if echo is not None else []
+        """The first token of an echoed prompt has null: nothing precedes it."""
+        known = [None, *self.prompt_logprobs]
+        given = [Token(*pair) for pair in zip_longest(echo.ids, known)] if echo is not None else []
         shown = [*given, *tokens]
         offsets: list[int] = []
         for token in shown:

@@ -45,6 +45,8 @@ class Job:
     strip_space: str = ""
     """White space that the template puts before an answer; dropped from its beginning."""
     cache_salt: str = ""
+    is_prompt_only: bool = False
+    """Only the prompt's log-probabilities are wanted, no answer."""
 
 
 class Token(NamedTuple):
@@ -65,6 +67,8 @@ class Delta(NamedTuple):
     """Generated tokens, stop tokens included."""
     cached_tokens: int
     finish_reason: FinishReason | None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """As Step.prompt_logprobs."""
 
 
 class GenerationError(Exception):
@@ -85,6 +89,9 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
         async for step in steps:
             if step.finish_reason == "error":
                 raise _failure(step.error or "the engine failed")
+            if job.is_prompt_only:
+                yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
+                return
             delta = _delta(step, index, text, prefix)
             yield delta
             if delta.finish_reason is not None:
@@ -107,7 +114,8 @@ def _delta(step: Step, index: int, text: TextStream, prefix: "_Prefix") -> Delta
     logprobs: Sequence[TokenLogprob | None] = step.logprobs or (None,) * len(ids)
     tokens = tuple(Token(i, p) for i, p in zip(ids, logprobs, strict=False))
     new = prefix.drop(new)
-    return Delta(index, new, tokens, len(step.token_ids), step.cached_tokens, finish)
+    counts = (len(step.token_ids), step.cached_tokens)
+    return Delta(index, new, tokens, *counts, finish, step.prompt_logprobs)
 
 
 class _Prefix:

@@ -91,6 +91,11 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
         )
     sequences = [prompt for prompt in prompts for _ in range(per_prompt)]
     params = sampling_params(body, model, per_prompt) * len(prompts)
+    is_prompt_only = bool(body.echo and body.logprobs is not None and body.max_tokens == 0)
+    if body.echo and body.logprobs is not None:
+        params = [dataclasses.replace(one, prompt_logprobs=True) for one in params]
+    if is_prompt_only:  # an engine that generates nothing computes nothing
+        params = [dataclasses.replace(one, max_tokens=1) for one in params]
     if best_of > n and body.logprobs is None:
         params = [dataclasses.replace(one, logprobs=0) for one in params]
     head = Head.new("cmpl", model.config.name)
@@ -99,7 +104,10 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
         endpoint="completions",
         object="text_completion",
         chunk_object="text_completion",
-        jobs=_jobs(body, model, head, [prompt.ids for prompt in sequences], params, ""),
+        jobs=[
+            dataclasses.replace(job, is_prompt_only=is_prompt_only)
+            for job in _jobs(body, model, head, [p.ids for p in sequences], params, "")
+        ],
         choices=[
             TextChoice(model, i, num_logprobs(body) is not None, prompt if body.echo else None)
             for i, prompt in enumerate(sequences)

@@ -67,15 +67,20 @@ def decode_steps(data: bytes) -> list[Step]:
 
 
 def _step(row: list[Any]) -> Step:
-    request_id, token_ids, logprobs, finish_reason, cached_tokens, error = row
+    request_id, token_ids, logprobs, finish_reason, cached_tokens, error, prompt_logprobs = row
     return Step(
         request_id,
         tuple(token_ids),
-        tuple(TokenLogprob(value, tuple((i, p) for i, p in top)) for value, top in logprobs),
+        _logprobs(logprobs),
         finish_reason,
         cached_tokens,
         error,
+        _logprobs(prompt_logprobs),
     )
+
+
+def _logprobs(rows: list[Any]) -> tuple[TokenLogprob, ...]:
+    return tuple(TokenLogprob(value, tuple((i, p) for i, p in top)) for value, top in rows)
 
 
 class StepReceiver:

@@ -60,7 +60,11 @@ class ScriptedEngine:
                 await asyncio.sleep(self.step_s)
                 self.steps_of[request.id] += 1
                 finish = "stop" if token == 1 else "length" if index + 1 == limit else None
-                outbox.put([Step(request.id, (token,), self._logprobs(request, token), finish)])
+                step = Step(request.id, (token,), self._logprobs(request, token), finish)
+                if request.params.prompt_logprobs and index == 0:
+                    scored = [self._logprobs(request, i)[0] for i in request.prompt_ids[1:]]
+                    step = step._replace(prompt_logprobs=tuple(scored))
+                outbox.put([step])
         except asyncio.CancelledError:
             outbox.put([Step(request.id, (), finish_reason="cancelled")])
         finally:

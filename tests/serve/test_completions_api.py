@@ -48,12 +48,25 @@ async def test_tokens_that_are_parts_of_a_character_are_named_by_their_bytes(api
     assert [len(top) for top in found["top_logprobs"]] == [2, 2]
 
 
-async def test_an_echoed_prompt_has_null_logprobs(api_saying) -> None:
-    body = (await api_saying("lo").complete("Hel", echo=True, logprobs=0)).json()
-    found = body["choices"][0]["logprobs"]
+async def test_an_echoed_prompt_has_logprobs_but_for_its_first_token(api_saying) -> None:
+    api = api_saying("lo")
+    found = (await api.complete("Hel", echo=True, logprobs=1)).json()["choices"][0]["logprobs"]
     assert found["tokens"] == list("Hello")
-    assert found["token_logprobs"] == [None, None, None, -0.5, -0.5]
+    assert found["token_logprobs"] == [None, -0.5, -0.5, -0.5, -0.5]
+    assert found["top_logprobs"] == [None, {"e": -0.5}, {"l": -0.5}, {"l": -0.5}, {"o": -0.5}]
     assert found["text_offset"] == [0, 1, 2, 3, 4]
+    chunks = events(await api.complete("Hel", echo=True, logprobs=1, stream=True))
+    parts = [c["logprobs"] for chunk in chunks for c in chunk["choices"]]
+    for name, values in found.items():
+        assert [value for part in parts for value in part[name]] == values
+
+
+async def test_a_prompt_is_scored_without_an_answer(api_saying) -> None:
+    api = api_saying("lo")
+    body = (await api.complete(["Hel", "p"], echo=True, logprobs=0, max_tokens=0)).json()
+    assert [choice["text"] for choice in body["choices"]] == ["Hel", "p"]
+    assert body["choices"][0]["logprobs"]["token_logprobs"] == [None, -0.5, -0.5]
+    assert body["usage"]["completion_tokens"] == 0 and not api.engine.running
 
 
 async def test_best_of_returns_the_likeliest(api_saying, served) -> None:

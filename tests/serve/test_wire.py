@@ -42,6 +42,7 @@ def test_a_request_survives_the_wire(prompt: tuple, generated: tuple, bias: dict
             st.sampled_from([None, "stop", "length"]),
             st.integers(0, 4096),
             st.text(max_size=5),
+            st.lists(st.builds(TokenLogprob, logprob, top), max_size=2).map(tuple),
         )
     )
 )

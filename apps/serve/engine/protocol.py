@@ -92,6 +92,8 @@ class SamplingParams:
     """Do not stop at the model's own end tokens (for benchmarks)."""
     logprobs: int | None = None
     """None: no log-probabilities; k: the chosen token's and the k likeliest ones'."""
+    prompt_logprobs: bool = False
+    """Also of the prompt's tokens, where `logprobs` is set; left out by an engine that cannot."""
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
@@ -144,6 +146,8 @@ class Step(NamedTuple):
     """Prompt tokens taken from the prefix cache; on the first step only."""
     error: str = ""
     """A sentence, when `finish_reason` is "error"."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of all prompt tokens but the first, which nothing precedes; on the first step only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

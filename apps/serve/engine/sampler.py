@@ -140,6 +140,13 @@ def _forbidden(mask: TokenMask, vocab_size: int) -> np.ndarray:
     return forbidden
 
 
+def logprobs_of(logits_V: Tensor, token_id: int, params: SamplingParams) -> list[TokenLogprob]:
+    """The log-probability of a token that was given, if it is asked for."""
+    if params.logprobs is None:
+        return []
+    return [_logprob(logits_V.log_softmax(-1), token_id, params.logprobs)]
+
+
 def _logprob(logprobs_V: Tensor, token_id: int, num_top: int | None) -> TokenLogprob:
     values, ids = logprobs_V.topk(min(num_top or 0, len(logprobs_V)))
     top = tuple(zip(ids.tolist(), values.tolist(), strict=True))

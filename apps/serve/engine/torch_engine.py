@@ -41,7 +41,7 @@ from apps.serve.engine.protocol import (
     TokenLogprob,
     check_request,
 )
-from apps.serve.engine.sampler import SamplerState, sample
+from apps.serve.engine.sampler import SamplerState, logprobs_of, sample
 
 MAX_KV_BYTES = 2 << 30
 """Default bound of the KV budget, where it holds one context."""
@@ -51,8 +51,8 @@ class _Sequence:
     """One request while it is queued or running."""
 
     __slots__ = (
-        "cached", "is_broken", "max_total", "num_computed", "outbox", "request", "slot", "state",
-        "token_ids",
+        "cached", "is_broken", "max_total", "num_computed", "outbox", "prompt_logprobs", "request",
+        "slot", "state", "token_ids",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,12 @@ class _Sequence:
         self.num_computed = 0
         self.cached = 0
         self.is_broken = False
+        self.prompt_logprobs: list[TokenLogprob] = []
+
+    @property
+    def scores_prompt(self) -> bool:
+        """A request that moved here has told its prompt's already."""
+        return self.request.params.prompt_logprobs and not self.request.generated_ids
 
 
 class _Result(NamedTuple):
@@ -237,11 +243,13 @@ class TorchEngine:
         return bool(self._running or self._prefilling or self._waiting)
 
     def _step(self) -> None:
-        rows, sequences = self._plan()
+        rows, sequences, scored = self._plan()
         if not rows.token_ids:
             return
         logits = self.model.forward(rows, self.cache)
-        tokens, logprobs = sample(logits, [s.state for s in sequences])
+        for row, (sequence, token_id) in enumerate(scored, len(sequences)):
+            sequence.prompt_logprobs += logprobs_of(logits[row], token_id, sequence.request.params)
+        tokens, logprobs = sample(logits[: len(sequences)], [s.state for s in sequences])
         self._totals["steps"] += 1
         self._deliver([_Result(*r) for r in zip(sequences, tokens, logprobs, strict=True)])
 
@@ -256,18 +264,25 @@ class TorchEngine:
         self._finish(sequence)
         sequence.outbox.put([Step(sequence.request.id, (), finish_reason="cancelled")])
 
-    def _plan(self) -> tuple[Rows, list[_Sequence]]:
-        """Rows of the next pass, and the requests that get a token from it (in logit order)."""
+    def _plan(self) -> tuple[Rows, list[_Sequence], list[tuple[_Sequence, int]]]:
+        """Rows of the next pass; then, in logit order, the requests that get a token from it and
+        the prompt tokens whose probability is asked for."""
         rows = Rows()
         for index, sequence in enumerate(self._running):
             rows.add(sequence.token_ids[-1:], len(sequence.token_ids) - 1, sequence.slot)
             rows.logit_rows.append(index)
             sequence.num_computed = len(sequence.token_ids)
         rows.num_decode = len(self._running)
+        scored: list[tuple[_Sequence, int]] = []
+        scored_rows: list[int] = []
         budget = self.config.prefill_chunk_tokens
         while budget > 0 and (sequence := self._next_prefill()) is not None:
             start = sequence.num_computed
             new = sequence.token_ids[start : start + budget]
+            if sequence.scores_prompt:
+                following = sequence.token_ids[start + 1 : start + 1 + len(new)]
+                scored += [(sequence, token_id) for token_id in following]
+                scored_rows += range(len(rows.token_ids), len(rows.token_ids) + len(following))
             rows.add(new, start, sequence.slot)
             sequence.num_computed += len(new)
             self._totals["prompt_tokens"] += len(new)
@@ -276,7 +291,8 @@ class TorchEngine:
                 rows.logit_rows.append(len(rows.token_ids) - 1)
                 self._running.append(sequence)
                 self._prefilling = None
-        return rows, self._running[:]
+        rows.logit_rows += scored_rows
+        return rows, self._running[:], scored
 
     def _next_prefill(self) -> _Sequence | None:
         """The prompt in work, or the next one in the queue if it fits."""
@@ -289,7 +305,7 @@ class TorchEngine:
             self._waiting.popleft()
         self._kv_reserved += sequence.max_total
         sequence.slot = self._free_slots.pop()
-        if self.prefixes is not None:
+        if self.prefixes is not None and not sequence.scores_prompt:
             sequence.cached = sequence.num_computed = self.prefixes.load(
                 sequence.slot, sequence.token_ids, sequence.request.cache_salt
             )
@@ -330,7 +346,8 @@ class TorchEngine:
         elif len(sequence.token_ids) >= sequence.max_total:
             reason = "length"
         logprobs = () if logprob is None else (logprob,)
-        return Step(request_id, (token_id,), logprobs, reason, cached)
+        of_prompt, sequence.prompt_logprobs = tuple(sequence.prompt_logprobs), []
+        return Step(request_id, (token_id,), logprobs, reason, cached, "", of_prompt)
 
     def _release(self, sequence: _Sequence) -> None:
         """Take back the slot of a request that is running or in prefill."""

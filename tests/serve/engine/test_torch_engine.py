@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import random
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -103,6 +104,32 @@ async def test_batch_chunking_prefix_reuse_and_moving_change_nothing(
             for cut in (1, 13, 39):
                 rest = await answer(engine, prompt, params, generated=tuple(whole[:cut]))
                 assert whole[:cut] + rest == whole
+
+
+async def test_a_prompt_is_scored_as_transformers_does_and_nothing_else_changes(
+    tiny_llama,
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_llama)
+    many = prompts(6, seed=5)
+    plain = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, logprobs=2)
+    scoring = dataclasses.replace(plain, prompt_logprobs=True)
+    async with started(tiny_llama, prefill_chunk_tokens=17, max_running=4) as engine:
+        expected = [await collect(engine, prompt, plain) for prompt in many]
+        found = await asyncio.gather(
+            *(collect(engine, p, scoring, id=f"s{i}") for i, p in enumerate(many)),
+            *(collect(engine, p, plain, id=f"p{i}") for i, p in enumerate(many)),
+        )
+    for prompt, before, scored, beside in zip(many, expected, found[:6], found[6:], strict=True):
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        ours = scored[0].prompt_logprobs
+        theirs = logprobs[range(len(prompt) - 1), prompt[1:]]
+        assert torch.allclose(torch.tensor([one.logprob for one in ours]), theirs, atol=1e-4)
+        assert [one.top[0][0] for one in ours] == logprobs[:-1].argmax(-1).tolist()
+        assert not any(step.prompt_logprobs for step in [*scored[1:], *beside])
+        for answer_steps in (scored, beside):
+            assert [s.token_ids for s in answer_steps] == [s.token_ids for s in before]
+            assert [s.logprobs for s in answer_steps] == [s.logprobs for s in before]
 
 
 async def test_the_stream_ends_with_one_finish_reason(tiny_llama) -> None:
