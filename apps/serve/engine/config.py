@@ -58,8 +58,8 @@ class VllmConfig:
     """Interpreter of the environment that has vLLM; empty: this one."""
     tensor_parallel_size: int = 1
     quantization: str = ""
-    lora: dict[str, str] | None = None
-    """Adapter name -> folder."""
+    lora: str = ""
+    """Folder or hub id of a LoRA adapter that every answer uses."""
     context_tokens: int | None = None
     max_running: int = 256
     max_waiting: int = 1024

@@ -45,6 +45,7 @@ _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 10.0
 _MAX_MISSED_HEALTH = 3
 _CLOSE_TIMEOUT_S = 15.0
+_ADAPTER = "adapter"
 # The server must not outlive a killed replica: it would keep the GPU. 1 is PR_SET_PDEATHSIG.
 _LAUNCHER = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
@@ -98,24 +99,11 @@ class VllmEngine:
         self._watcher = asyncio.create_task(self._watch())
 
     async def _launch(self, key: str) -> str:
-        config, port = self.config, _free_port()
-        command = [config.python or sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-        command += ["--model", config.path, "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--max-num-seqs", str(config.max_running)]
-        if config.tensor_parallel_size > 1:
-            command += ["--tensor-parallel-size", str(config.tensor_parallel_size)]
-        if config.quantization:
-            command += ["--quantization", config.quantization]
-        if config.context_tokens:
-            command += ["--max-model-len", str(config.context_tokens)]
-        if config.lora:
-            command += ["--enable-lora", "--lora-modules"]
-            command += [f"{name}={folder}" for name, folder in config.lora.items()]
-        command += config.server_args
+        port = _free_port()
         self._log = Path(tempfile.mkstemp(prefix="vllm-", suffix=".log")[1])
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", _LAUNCHER, *command,
+                sys.executable, "-c", _LAUNCHER, *server_command(self.config, port),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1"},
             )  # fmt: skip
@@ -139,7 +127,7 @@ class VllmEngine:
             served = (await response.json())["data"][0]
         folder = self.config.path
         return EngineInfo(
-            model=served["id"],
+            model=_ADAPTER if self.config.lora else served["id"],
             context_tokens=int(served["max_model_len"]),
             vocab_size=read_vocab_size(folder),
             eos_token_ids=read_eos_token_ids(folder),
@@ -162,7 +150,8 @@ class VllmEngine:
         try:
             response = await self._http.post("v1/completions", json=body)
         except aiohttp.ClientError as error:
-            raise EngineDeadError(f"the vLLM server does not answer: {error!r}") from error
+            # Not EngineDeadError: this very request may have ended it.
+            raise CriaError(f"the vLLM server does not answer: {error!r}") from error
         if response.status == 200:
             return response
         text = (await response.text())[:2000]
@@ -275,6 +264,21 @@ class VllmEngine:
         with contextlib.suppress(OSError):
             return last_words(self._log.read_text(errors="replace"))
         return "none"
+
+
+def server_command(config: VllmConfig, port: int) -> list[str]:
+    command = [config.python or sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", config.path, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--max-num-seqs", str(config.max_running)]
+    if config.tensor_parallel_size > 1:
+        command += ["--tensor-parallel-size", str(config.tensor_parallel_size)]
+    if config.quantization:
+        command += ["--quantization", config.quantization]
+    if config.context_tokens:
+        command += ["--max-model-len", str(config.context_tokens)]
+    if config.lora:
+        command += ["--enable-lora", "--lora-modules", f"{_ADAPTER}={config.lora}"]
+    return [*command, *config.server_args]
 
 
 def completion_body(request: Request, info: EngineInfo) -> dict[str, Any]:

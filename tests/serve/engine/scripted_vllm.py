@@ -12,6 +12,7 @@ import os
 from aiohttp import web
 
 EOS = 1
+SERVED = web.AppKey("served", list)
 
 
 def next_token(token: int) -> int:
@@ -30,6 +31,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     if not authorized(request):
         return web.json_response({"error": {"message": "no key"}}, status=401)
     body = await request.json()
+    if body["model"] != request.app[SERVED][-1]:
+        return web.json_response({"error": {"message": "another model"}}, status=404)
     prompt, limit = body["prompt"], body["max_tokens"]
     assert body["stream"] and body["return_token_ids"] and not body["add_special_tokens"]
     if body["temperature"] == 0.123:
@@ -67,7 +70,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
 async def models(request: web.Request) -> web.Response:
     if not authorized(request):
         return web.json_response({}, status=401)
-    return web.json_response({"data": [{"id": "scripted", "max_model_len": 256}]})
+    adapters = [{"id": name, "max_model_len": None} for name in request.app[SERVED][1:]]
+    return web.json_response({"data": [{"id": "scripted", "max_model_len": 256}, *adapters]})
 
 
 async def health(_: web.Request) -> web.Response:
@@ -86,10 +90,13 @@ def main() -> None:
     for name in ("--model", "--host", "--max-num-seqs", "--max-model-len"):
         parser.add_argument(name)
     parser.add_argument("--port", type=int)
+    parser.add_argument("--enable-lora", action="store_true")
+    parser.add_argument("--lora-modules", nargs="+", default=[])
     args = parser.parse_args()
     if args.model.endswith("broken"):
         raise SystemExit("cannot load this model")
     app = web.Application()
+    app[SERVED] = ["scripted", *(module.split("=")[0] for module in args.lora_modules)]
     app.router.add_post("/v1/completions", completions)
     app.router.add_get("/v1/models", models)
     app.router.add_get("/health", health)

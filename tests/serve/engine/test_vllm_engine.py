@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from apps.serve.engine.protocol import (
     generate,
 )
 from apps.serve.engine.torch_engine import TorchEngine
-from apps.serve.engine.vllm_engine import VllmEngine, completion_body, last_words
+from apps.serve.engine.vllm_engine import VllmEngine, completion_body, last_words, server_command
 
 STAND_IN = Path(__file__).with_name("scripted_vllm.py")
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
@@ -148,6 +149,27 @@ async def test_metrics_are_added_up_over_its_engines(stand_in) -> None:
     async with started(stand_in) as engine:
         await engine._read_metrics()
         assert engine.metrics() == {"running_requests": 2.0, "generated_tokens_total": 42.0}
+
+
+def test_every_setting_reaches_the_server_s_command_line() -> None:
+    config = VllmConfig(
+        path="/m", python="/env/python", tensor_parallel_size=4, quantization="fp8", lora="/a",
+        context_tokens=999, max_running=7, server_args=("--enforce-eager",),
+    )  # fmt: skip
+    assert server_command(config, 80) == [
+        "/env/python", "-m", "vllm.entrypoints.openai.api_server", "--model", "/m",
+        "--host", "127.0.0.1", "--port", "80", "--max-num-seqs", "7",
+        "--tensor-parallel-size", "4", "--quantization", "fp8", "--max-model-len", "999",
+        "--enable-lora", "--lora-modules", "adapter=/a", "--enforce-eager",
+    ]  # fmt: skip
+
+
+async def test_an_adapter_answers_in_the_place_of_its_base(stand_in) -> None:
+    async with started(stand_in) as base:
+        assert base.info.model == "scripted"
+    async with started(dataclasses.replace(stand_in, lora="/an/adapter")) as engine:
+        assert engine.info.model == "adapter"
+        assert len(await collect(engine, (5, 6))) == 8
 
 
 def test_every_sampling_value_reaches_the_server() -> None:
