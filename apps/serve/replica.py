@@ -25,9 +25,11 @@ class ModelReplica:
         done = sender.open(request.id)
         try:
             await self.engine.submit(request, sender.outbox)
-        except (RequestError, OverloadedError, EngineDeadError) as error:
+        except BaseException as error:
             sender.forget(request.id)
-            return _refusal(error)
+            if isinstance(error, RequestError | OverloadedError | EngineDeadError):
+                return _refusal(error)
+            raise
         try:
             await done
         finally:

@@ -152,6 +152,21 @@ async def test_a_refusal_arrives_as_the_error_it_is(link) -> None:
         await anext(backend.steps(request("dead")))
 
 
+async def test_a_call_that_ends_while_it_is_submitted_leaves_nothing_behind(link) -> None:
+    backend, engine, handle = link
+
+    async def stuck(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    engine.submit = stuck
+    first = asyncio.ensure_future(anext(backend.steps(request("early"))))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await asyncio.sleep(0.05)
+    (sender,) = [task.result() for task in handle._replica._senders.values()]
+    assert not sender._done
+
+
 async def test_nobody_without_the_secret_can_send_steps(link) -> None:
     backend, _, _ = link
     host, port, _secret = backend._exchange.address
