@@ -29,6 +29,17 @@ window.watching = setInterval(() => {
 }, 10);
 """
 
+_CLICK_DURING = """
+const [button, text] = arguments;
+const clicking = setInterval(() => {
+    const found = document.querySelector(button);
+    if (found && document.querySelector(text)?.textContent) {
+        clearInterval(clicking);
+        found.click();
+    }
+}, 10);
+"""
+
 
 class Browser:
     def __init__(self, timeout_s: float = 60) -> None:
@@ -95,6 +106,10 @@ class Browser:
     def watch(self, selector: str) -> None:
         """Have the page itself note the length of an element's text, every 10 ms from now on."""
         self.driver.execute_script(_WATCH, selector)
+
+    def click_during(self, button: str, text: str) -> None:
+        """Have the page itself click a button once there is text: the driver may come too late."""
+        self.driver.execute_script(_CLICK_DURING, button, text)
 
     def watched(self, until: int) -> list[int]:
         """The lengths so far, once they have stood still above `until` for a second."""

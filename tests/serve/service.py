@@ -12,7 +12,7 @@ import pytest
 
 from apps.serve.config import ServeConfig
 
-CONTEXT = 16384  # so long that nobody is late to stop an answer
+CONTEXT = 4096
 START_TIMEOUT_S = 240  # nine processes that import torch or gradio, on two cores that may be slow
 QUESTION: Any = [{"role": "user", "content": "Tell me something"}]
 ON_RAY = [

@@ -131,10 +131,9 @@ def test_a_person_asks_regenerates_edits_and_stops_on_the_page(running: Service)
 
         browser.set_number("Longest answer", CONTEXT)
         before = generated()
+        browser.click_during("#ask button.stop-button", text="#chat .bot.message")
         browser.click("#chat button[aria-label=Retry]")
-        browser.wait_for("#ask button.stop-button")
-        browser.wait_until(lambda: bool(browser.text("#chat .bot.message")))
-        browser.click("#ask button.stop-button")
+        browser.wait_until(lambda: generated() > before)
         browser.wait_for("#ask button.submit-button")
         browser.wait_until(lambda: running.metric("cria_engine_running_requests", "two") == 0)
         assert generated() - before < CONTEXT - 200, "the answer came to its end"
