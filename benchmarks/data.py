@@ -25,7 +25,7 @@ import psutil
 from markdown_it import MarkdownIt
 
 from apps.common import config as configs
-from apps.data import cleaning, html, markup, source
+from apps.data import cleaning, html, index, markup
 from apps.data.config import Rules, none, strict, vicuna
 from benchmarks import corpus, peers
 
@@ -181,9 +181,10 @@ def cleaning_speed(scratch: Path, count: int) -> dict[str, Any]:
 def _clean_seconds(dump: Path, rules: Rules, scratch: Path) -> float:
     """CPU seconds of indexing and cleaning one file, range after range, files written."""
     start = time.process_time()
-    index = source.index({"uri": str(dump), "unit_bytes": 16 << 20}, str(scratch / "index"))
-    common = {key: index[key] for key in ("uri", "data", "format", "layout")}
-    for first, last, ordinal, _ in index["ranges"]:
+    pieces = index.units([str(dump)], 16 << 20)
+    found = index.join([index.index(unit.args, str(scratch / "index")) for unit in pieces])[0]
+    common = {key: found[key] for key in ("uri", "data", "format", "layout")}
+    for first, last, ordinal, _ in found["ranges"]:
         args = {**common, "start": first, "end": last, "ordinal": ordinal, "prefix": "x"}
         args["rules"] = configs.to_dict(rules)
         cleaning.clean_unit(args, str(scratch / f"unit-{ordinal}"))

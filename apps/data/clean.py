@@ -1,6 +1,6 @@
 """`clean`: raw dumps to clean conversations, in four steps of units.
 
-    index   each file: digest, and where ranges of records begin      source.py
+    index   pieces of files: digest, where ranges of records begin    index.py
     clean   each range: read, convert, apply the rules                cleaning.py
     decide  once: which conversations repeat others                   duplicates.py
     write   each shard: what stays, in input order                    shards.py
@@ -16,7 +16,7 @@ from apps.common import config as configs
 from apps.common import lineage, schema, storage
 from apps.common.errors import ConfigError, InputError, NotFoundError, StorageError
 from apps.common.events import Reporter
-from apps.data import cleaning, duplicates, shards, source
+from apps.data import cleaning, duplicates, index, shards, source
 from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
 from apps.data.units import Json, RunUnits, Unit, run_serially
@@ -95,8 +95,7 @@ def finished(config: CleanConfig, files: list[str], reporter: Reporter) -> bool:
     committed = storage.read_commit(config.out)
     if committed is None:
         return False
-    stamps = {unit.name: unit.args["stamp"] for unit in source.index_units(files, 1)}
-    if committed["inputs"] != stamps:
+    if committed["inputs"] != {uri: source.size_and_stamp(uri)[1] for uri in files}:
         raise InputError(
             f"--out {config.out} was finished with other input files, or they changed since; name "
             "an empty folder, or remove this one."
@@ -115,13 +114,14 @@ def run(
     count: Count | None = None,
 ) -> Json:
     """Clean `files` into `config.out`; returns the ledger. Arguments come from `prepare`."""
-    index_units = source.index_units(files, config.unit_mb * _MB)
+    pieces = index.units(files, config.unit_mb * _MB)
     work = storage.join(storage.absolute(config.out), WORK_DIR)
     reporter.event("clean.start", files=len(files), out=config.out)
-    with reporter.progress("index", total=len(files), unit="files") as bar:
-        indexes = run_units(index_units, source.index, work, lambda _: bar.advance())
+    with reporter.progress("index", total=len(pieces), unit="pieces") as bar:
+        indexes = index.join(run_units(pieces, index.index, work, lambda _: bar.advance()))
     units = _clean_units(indexes, config)
     ledger = _damage(indexes)
+    _count(ledger, count)
     with reporter.progress("clean", total=len(units), unit="ranges") as bar:
 
         def on_done(manifest: Json) -> None:
@@ -133,18 +133,23 @@ def run(
         manifests = run_units(units, cleaning.clean_unit, work, on_done)
     _check_readable(ledger, indexes, manifests)
     decided = run_units([_decide_unit(manifests, config)], duplicates.decide, work)[0]
+    _drop_duplicates(ledger, decided, count)
+    written = _write(config, decided, manifests, reporter, run_units, work)
+    stamps = {piece.args["uri"]: piece.args["stamp"] for piece in pieces}
+    return _commit(config, ledger, indexes, manifests, written, stamps, work, reporter)
+
+
+def _drop_duplicates(ledger: Ledger, decided: Json, count: Count | None) -> None:
+    """Only now is what stays counted for the dashboard: a counter cannot take anything back."""
     for rule, total in decided["totals"].items():
+        records = total["records"]
         ledger.drop_kept(
-            rule,
-            records=total["records"],
-            messages=total["messages"],
-            num_bytes=total["bytes"],
+            rule, records=records, messages=total["messages"], num_bytes=total["bytes"]
         )
         if count:
-            count("records_total", total["records"], outcome="dropped", rule=rule)
-    written = _write(config, decided, manifests, reporter, run_units, work)
-    stamps = {unit.name: unit.args["stamp"] for unit in index_units}
-    return _commit(config, ledger, indexes, manifests, written, stamps, work, reporter)
+            count("records_total", records, outcome="dropped", rule=rule)
+    if count:
+        count("records_total", ledger.records.kept, outcome="kept", rule="")
 
 
 def _clean_units(indexes: list[Json], config: CleanConfig) -> list[Unit]:
@@ -226,6 +231,7 @@ def _write(
 ) -> list[Json]:
     shard_bytes, out = config.shard_mb * _MB, storage.absolute(config.out)
     units = shards.kept_units(out, decided, shard_bytes)
+    units += shards.duplicate_units(out, decided, shard_bytes)
     for kind in (schema.DROPPED_DIR, schema.QUARANTINE_DIR):
         units += shards.aside_units(kind, out, manifests, shard_bytes)
     with reporter.progress("write", total=len(units), unit="shards") as bar:
@@ -288,7 +294,6 @@ def _report_done(config: CleanConfig, ledger: Ledger, reporter: Reporter) -> Non
 def _count(ledger: Ledger, count: Count | None) -> None:
     if count is None:
         return
-    count("records_total", ledger.records.kept, outcome="kept", rule="")
     for outcome in ("dropped", "quarantined"):
         amounts: dict[str, Any] = getattr(ledger.records, outcome)
         for rule, amount in amounts.items():

@@ -17,7 +17,7 @@ import pyarrow as pa
 from apps.common import config as configs
 from apps.common import schema, storage
 from apps.common.errors import CriaError
-from apps.data import duplicates, records, source, tables
+from apps.data import duplicates, index, records, source, tables
 from apps.data.config import Rules
 from apps.data.ledger import Ledger
 from apps.data.records import Broken, Record, Turn, Unreadable
@@ -40,7 +40,7 @@ class Output:
 
 
 def clean_unit(args: Json, folder: str) -> Json:
-    """Clean one range; see `source.index` for where the arguments come from."""
+    """Clean one range; see `index.join` for where the arguments come from."""
     return _write(clean_range(args), folder)
 
 
@@ -72,7 +72,7 @@ def _read(args: Json) -> Iterator[Record | Broken]:
         )
         return
     data = source.read_range(args["data"], first, last)
-    layout = source.layout_of(args)
+    layout = index.layout_of(args)
     yield from records.read_json(data, layout, offset=first, ordinal=ordinal, prefix=args["prefix"])
 
 

@@ -25,7 +25,9 @@ SHINGLE_WORDS = 5
 NUM_PERMUTATIONS = 128
 NUM_BANDS = 32
 """Bands of 4: two conversations of similarity .8 meet with probability 1 - 5e-8, of .5 with .87."""
-_BANDS = [f"band_{i:02d}" for i in range(NUM_BANDS)]
+_BANDS_READ = 8
+"""Bands in one column, and so in memory at a time."""
+_BANDS = [f"bands_{i:02d}" for i in range(0, NUM_BANDS, _BANDS_READ)]
 _SEED = 42
 _MAX_COMPARED = 50
 """Of the rows that share a band's value, a row is compared with the 50 best that stay."""
@@ -43,7 +45,7 @@ def schema_of(*, with_signature: bool) -> pa.Schema:
     ]
     if with_signature:
         fields.append(pa.field("signature", pa.binary(2 * NUM_PERMUTATIONS)))
-        fields += [pa.field(name, pa.uint64()) for name in _BANDS]
+        fields += [pa.field(name, pa.binary(8 * _BANDS_READ)) for name in _BANDS]
     return pa.schema(fields)
 
 
@@ -91,8 +93,9 @@ def _minhash(text: str) -> Json:
     for column in bands.T:
         mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    values = dict(zip(_BANDS, mixed.tolist(), strict=True))
-    return {"signature": (signature & np.uint64(0xFFFF)).astype("<u2").tobytes(), **values}
+    groups = [group.tobytes() for group in mixed.astype("<u8").reshape(-1, _BANDS_READ)]
+    low_bits = (signature & np.uint64(0xFFFF)).astype("<u2").tobytes()
+    return {"signature": low_bits, **dict(zip(_BANDS, groups, strict=True))}
 
 
 class _Keys:
@@ -114,6 +117,11 @@ class _Keys:
         counts = np.concatenate([np.diff(part.offsets.to_numpy()) for part in parts])
         return values, counts.astype(np.int64)
 
+    def bands(self, name: str) -> np.ndarray:
+        """[rows, bands] of one column of bands."""
+        raw = b"".join(_bytes(self._read(folder, name)) for folder in self._folders)
+        return np.frombuffer(raw, dtype="<u8").reshape(-1, _BANDS_READ)
+
     def signatures(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """[rows, permutations] of some rows only."""
         found = np.empty((len(rows), NUM_PERMUTATIONS), dtype="<u2")
@@ -121,13 +129,18 @@ class _Keys:
             own = np.flatnonzero((rows >= starts[i]) & (rows < starts[i + 1]))
             if len(own):
                 column = self._read(folder, "signature").take(pa.array(rows[own] - starts[i]))
-                raw = b"".join(column.to_pylist())
-                found[own] = np.frombuffer(raw, dtype="<u2").reshape(len(own), -1)
+                found[own] = np.frombuffer(_bytes(column), dtype="<u2").reshape(len(own), -1)
         return found
 
     def _read(self, folder: str, name: str) -> pa.Array:
         table = tables.read(storage.join(folder, "keys.parquet"), [name])
         return table[name].combine_chunks()
+
+
+def _bytes(column: pa.Array) -> bytes:
+    """All values of a column of fixed size, end to end."""
+    start, width = column.offset, column.type.byte_width
+    return column.buffers()[1][start * width : (start + len(column)) * width].to_pybytes()
 
 
 def decide(args: Json, folder: str) -> Json:
@@ -259,10 +272,9 @@ def _near(table: _Keys, threshold: float, losers: _Losers, starts: np.ndarray) -
     signatures = table.signatures(rows, starts)
     staying: dict[int, list[int]] = {}
     found: list[tuple[int, int]] = []
-    for i in range(len(rows)):
-        own = [bucket for bucket in buckets[:, i].tolist() if bucket >= 0]
-        met = sorted({other for bucket in own for other in staying.get(bucket, ())})
-        same = (signatures[met] == signatures[i]).mean(axis=1) >= threshold
+    for i, own in enumerate(_own_buckets(buckets)):
+        met = sorted(set[int]().union(*[staying[bucket] for bucket in own if bucket in staying]))
+        same = (signatures[met] == signatures[i]).sum(axis=1) >= threshold * NUM_PERMUTATIONS
         if same.any():
             found.append((i, met[int(same.argmax())]))
             continue
@@ -274,23 +286,38 @@ def _near(table: _Keys, threshold: float, losers: _Losers, starts: np.ndarray) -
     return pairs[:, 0], pairs[:, 1]
 
 
+def _own_buckets(buckets: np.ndarray) -> Iterator[list[int]]:
+    for start in range(0, buckets.shape[1], 4096):
+        for own in buckets[:, start : start + 4096].T.tolist():
+            yield [bucket for bucket in own if bucket >= 0]
+
+
 def _buckets(table: _Keys, losers: _Losers) -> tuple[np.ndarray, np.ndarray]:
     """Rows that share a band with another, best first, and [bands, rows]: the bucket, -1 for none.
 
-    One band is read at a time.
+    A few bands are read at a time.
     """
     rows = np.flatnonzero(losers.alive)
     rows = rows[np.argsort(losers.rank[rows])]
     buckets = np.full((NUM_BANDS, len(rows)), -1, dtype=np.int32)
     num_buckets = 0
-    for band, name in enumerate(_BANDS):
-        key = table.numbers(name)[rows]
-        order = np.argsort(key, kind="stable")
-        is_first = np.ones(len(rows), dtype=bool)
-        is_first[1:] = key[order[1:]] != key[order[:-1]]
-        is_alone = is_first & np.append(is_first[1:], True)
-        numbers = num_buckets + np.cumsum(is_first & ~is_alone) - 1
-        buckets[band, order] = np.where(is_alone, -1, numbers)
-        num_buckets += int((is_first & ~is_alone).sum())
+    for group, name in enumerate(_BANDS):
+        for i, key in enumerate(table.bands(name)[rows].T):
+            own = _shared_values(key)
+            band = buckets[group * _BANDS_READ + i]
+            band[own >= 0] = num_buckets + own[own >= 0]
+            num_buckets += int(own.max(initial=-1)) + 1
     shared = (buckets >= 0).any(axis=0)
     return rows[shared], buckets[:, shared]
+
+
+def _shared_values(key: np.ndarray) -> np.ndarray:
+    """The number, from 0, of each value that more than one row has; -1 for the others."""
+    order = np.argsort(key, kind="stable")
+    is_first = np.ones(len(key), dtype=bool)
+    is_first[1:] = key[order[1:]] != key[order[:-1]]
+    is_shared = ~(is_first & np.append(is_first[1:], True))
+    numbers = np.cumsum(is_first & is_shared) - 1
+    found = np.empty(len(key), dtype=np.int32)
+    found[order] = np.where(is_shared, numbers, -1)
+    return found

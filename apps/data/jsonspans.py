@@ -129,32 +129,36 @@ def elements(data: bytes) -> Iterator[tuple[int, int, bool]]:
         yield start, len(data), False
 
 
-def record_starts(chunks: Iterable[bytes], layout: Layout) -> Iterator[int]:
-    """Offsets at which records start, from the chunks of a whole file in order."""
+def record_starts(chunks: Iterable[bytes], layout: Layout, offset: int = 0) -> Iterator[int]:
+    """Offsets at which records start, from the chunks of a file in order.
+
+    The chunks begin at `offset`, which must be 0 for brackets.
+    """
     if layout.kind == "lines":
-        return _line_starts(chunks, layout.body)
+        return _line_starts(chunks, layout.body, offset)
     if layout.kind == "anchors":
-        return _anchor_starts(chunks, layout)
+        return _anchor_starts(chunks, layout, offset)
     return _bracket_starts(chunks, layout.body)
 
 
-def _line_starts(chunks: Iterable[bytes], body: int) -> Iterator[int]:
+def _line_starts(chunks: Iterable[bytes], body: int, offset: int = 0) -> Iterator[int]:
     """Every line, blank ones too: the ordinal of a record is its line number."""
-    base, line = 0, body
+    base, line = offset, body if offset <= body else None
     for chunk in chunks:
-        at = chunk.find(b"\n")
+        at = chunk.find(b"\n", max(0, body - base))
         while at >= 0:
-            yield line
+            if line is not None:
+                yield line
             line = base + at + 1
             at = chunk.find(b"\n", at + 1)
         base += len(chunk)
-    if line < base:
+    if line is not None and line < base:
         yield line
 
 
-def _anchor_starts(chunks: Iterable[bytes], layout: Layout) -> Iterator[int]:
+def _anchor_starts(chunks: Iterable[bytes], layout: Layout, offset: int) -> Iterator[int]:
     anchor = layout.anchor()
-    base, carry, last = 0, b"", layout.body - 1
+    base, carry, last = offset, b"", layout.body - 1
     for chunk in chunks:
         data = carry + chunk
         for match in anchor.finditer(data):

@@ -22,21 +22,40 @@ def kept_units(out: str, decided: Json, shard_bytes: int) -> list[Unit]:
     size = 0
     for folder in decided["folders"]:
         losers = gone.get(folder, set())
-        chars = tables.read(storage.join(folder, "keys.parquet"), ["chars"])["chars"].to_pylist()
-        for row, amount in enumerate(chars):
-            if not shards or (size >= shard_bytes and row not in losers):
+        for row, amount in enumerate(_chars(folder)):
+            if row in losers:
+                continue
+            if not shards or size >= shard_bytes:
                 shards.append([])
                 size = 0
             _extend(shards[-1], folder, row)
-            size += 0 if row in losers else amount
+            size += amount
+    args = {"duplicates": decided["uri"], "out": out}
+    return [_unit("kept", i, {"pieces": pieces, **args}) for i, pieces in enumerate(shards)]
+
+
+def duplicate_units(out: str, decided: Json, shard_bytes: int) -> list[Unit]:
+    """Whole ranges' duplicates, grouped up to `shard_bytes` of text."""
+    gone = _gone_rows(decided["uri"])
+    sizes: dict[str, int] = {}
+    for folder in decided["folders"]:
+        if folder in gone:
+            chars = _chars(folder)
+            sizes[folder] = sum(chars[row] for row in gone[folder])
+    args = {"duplicates": decided["uri"], "out": storage.join(out, schema.DROPPED_DIR)}
     return [
-        _unit("kept", i, {"pieces": pieces, "duplicates": decided["uri"], "out": out})
-        for i, pieces in enumerate(shards)
+        _unit("duplicates", i, {"folders": folders, **args})
+        for i, folders in enumerate(_grouped(sizes, shard_bytes))
     ]
 
 
+def _chars(folder: str) -> list[int]:
+    return tables.read(storage.join(folder, "keys.parquet"), ["chars"])["chars"].to_pylist()
+
+
 def _extend(pieces: list[Piece], folder: str, row: int) -> None:
-    if pieces and pieces[-1][0] == folder and pieces[-1][2] == row:
+    """Add a row; rows between two of one range that are gone come along, to be skipped."""
+    if pieces and pieces[-1][0] == folder:
         pieces[-1] = (folder, pieces[-1][1], row + 1)
     else:
         pieces.append((folder, row, row + 1))
@@ -44,24 +63,30 @@ def _extend(pieces: list[Piece], folder: str, row: int) -> None:
 
 def aside_units(kind: str, out: str, manifests: list[Json], shard_bytes: int) -> list[Unit]:
     """Whole ranges' dropped or quarantined rows, grouped up to `shard_bytes`."""
-    groups: list[list[str]] = []
-    size = shard_bytes
-    for manifest in manifests:
-        if not manifest[kind]:
-            continue
-        if size >= shard_bytes:
-            groups.append([])
-            size = 0
-        groups[-1].append(manifest["folder"])
-        size += manifest[f"{kind}_bytes"]
+    sizes = {m["folder"]: m[f"{kind}_bytes"] for m in manifests if m[kind]}
     return [
         _unit(kind, i, {"folders": folders, "out": storage.join(out, kind)})
-        for i, folders in enumerate(groups)
+        for i, folders in enumerate(_grouped(sizes, shard_bytes))
     ]
 
 
+def _grouped(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
+    """Neighbours, in groups that end with the one that reaches `most`."""
+    group: list[str] = []
+    total = 0
+    for folder, size in sizes.items():
+        group.append(folder)
+        total += size
+        if total >= most:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
 def _unit(kind: str, index: int, args: Json) -> Unit:
-    name = f"part-{index:05d}.parquet"
+    prefix = "duplicates" if kind == "duplicates" else "part"
+    name = f"{prefix}-{index:05d}.parquet"
     return Unit(stage="write", name=f"{kind} {name}", args={"kind": kind, "name": name, **args})
 
 
@@ -69,30 +94,25 @@ def write(args: Json, folder: str) -> Json:
     """Write one shard to its final place: the same rows give the same bytes."""
     del folder
     kind, uri = args["kind"], storage.join(args["out"], args["name"])
-    if kind == "kept":
-        return _write_kept(args, uri)
-    kept_schema = schema.DROPPED if kind == "dropped" else schema.QUARANTINE
-    found = (
-        table
-        for unit in args["folders"]
-        for table in tables.batches(storage.join(unit, f"{kind}.parquet"))
-    )
-    return {"kind": kind, "name": args["name"], **tables.write(uri, found, kept_schema)}
+    found, kept_schema = {
+        "kept": (_staying, schema.CONVERSATIONS),
+        "duplicates": (_losers, schema.DROPPED),
+        schema.DROPPED_DIR: (_aside, schema.DROPPED),
+        schema.QUARANTINE_DIR: (_aside, schema.QUARANTINE),
+    }[kind]
+    return {"kind": kind, "name": args["name"], **tables.write(uri, found(args), kept_schema)}
 
 
-def _write_kept(args: Json, uri: str) -> Json:
+def _aside(args: Json) -> Iterator[pa.Table]:
+    for folder in args["folders"]:
+        yield from tables.batches(storage.join(folder, f"{args['kind']}.parquet"))
+
+
+def _staying(args: Json) -> Iterator[pa.Table]:
     gone = _gone(args["duplicates"], {folder for folder, _, _ in args["pieces"]})
-    stay = (
-        table.filter(pa.array([row not in gone.get(folder, {}) for row in rows]))
-        for folder, rows, table in _rows(args["pieces"])
-    )
-    written = tables.write(uri, stay, schema.CONVERSATIONS)
-    manifest = {"kind": "kept", "name": args["name"], **written}
-    if any(folder in gone for folder, _, _ in args["pieces"]):
-        aside = storage.join(args["out"], schema.DROPPED_DIR, f"duplicates-{args['name'][5:]}")
-        losers = _losers(args["pieces"], gone)
-        manifest["duplicates"] = tables.write(aside, losers, schema.DROPPED)
-    return manifest
+    for folder, rows, table in _rows(args["pieces"]):
+        losers = gone.get(folder, {})
+        yield table.filter(pa.array([row not in losers for row in rows]))
 
 
 def _rows(pieces: list[Piece]) -> Iterator[tuple[str, range, pa.Table]]:
@@ -106,19 +126,28 @@ def _rows(pieces: list[Piece]) -> Iterator[tuple[str, range, pa.Table]]:
             start += len(table)
 
 
-def _losers(pieces: list[Piece], gone: Gone) -> Iterator[pa.Table]:
+def _losers(args: Json) -> Iterator[pa.Table]:
     """Duplicates as dropped rows; their record is the clean conversation."""
-    for folder, rows, table in _rows(pieces):
-        found = [(i, row) for i, row in enumerate(rows) if row in gone.get(folder, {})]
-        dropped = []
-        for i, row in found:
-            kept = table.slice(i, 1).to_pylist()[0]
-            rule, detail = gone[folder][row]
-            record = orjson.dumps({"id": kept["source_id"], "messages": kept["messages"]}).decode()
-            ids = {"id": kept["id"], "source_id": kept["source_id"]}
-            dropped.append({**ids, "rule": rule, "detail": detail, "record": record})
-        if dropped:
+    gone = _gone(args["duplicates"], set(args["folders"]))
+    for folder in args["folders"]:
+        start = 0
+        for table in tables.batches(storage.join(folder, "kept.parquet"), _OF_LOSERS):
+            rows = [row for row in range(start, start + len(table)) if row in gone[folder]]
+            found = table.take(pa.array([row - start for row in rows], pa.int64())).to_pylist()
+            why = [gone[folder][row] for row in rows]
+            dropped = [_dropped(*pair) for pair in zip(found, why, strict=True)]
             yield pa.Table.from_pylist(dropped, schema=schema.DROPPED)
+            start += len(table)
+
+
+_OF_LOSERS = ["id", "source_id", "messages"]
+
+
+def _dropped(row: Json, why: tuple[str, str]) -> Json:
+    rule, detail = why
+    record = orjson.dumps({"id": row["source_id"], "messages": row["messages"]}).decode()
+    ids = {"id": row["id"], "source_id": row["source_id"]}
+    return {**ids, "rule": rule, "detail": detail, "record": record}
 
 
 def _gone(uri: str, folders: set[str]) -> Gone:

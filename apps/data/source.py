@@ -1,9 +1,4 @@
-"""Input files: found, recognised, and cut into byte ranges that tasks read on their own.
-
-A file is read once from end to end to index it: its digest, and the offsets of records at which
-ranges of about `unit_bytes` are cut. Compressed and UTF-16 files are decoded on the way to a spool
-that is then read in ranges. Parquet files are cut at row groups.
-"""
+"""Input files: found, recognised, decoded to a spool where they are packed, and read in ranges."""
 
 import codecs
 import hashlib
@@ -12,18 +7,17 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import zstandard
 
 from apps.common import storage
 from apps.common.errors import InputError, NotFoundError
-from apps.data import jsonspans
-from apps.data.units import Json, Unit
 
 CHUNK_BYTES = 8 << 20
 _PACKED_BYTES = 256 << 10
 """Compressed bytes decoded at a time: bounds what a file of nothing but zeros unpacks to."""
+PARQUET = b"PAR1"
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _DAMAGE = (zlib.error, EOFError, zstandard.ZstdError, UnicodeDecodeError)
 
@@ -62,49 +56,18 @@ def _with_scheme(pattern: str, path: str) -> str:
     return path if storage.is_local(pattern) else f"{pattern.split('://', 1)[0]}://{path}"
 
 
-def index_units(files: list[str], unit_bytes: int) -> list[Unit]:
-    """One unit per file; a file that changes gets another."""
-    return [
-        Unit(
-            stage="index",
-            name=uri,
-            args={"uri": uri, "stamp": _stamp(uri), "unit_bytes": unit_bytes},
-        )
-        for uri in files
-    ]
-
-
-def _stamp(uri: str) -> str:
+def size_and_stamp(uri: str) -> tuple[int, str]:
+    """Bytes of a file, and what changes when it does. Raises NotFoundError."""
     fs, path = storage.filesystem(uri)
     try:
         info = fs.info(path)
     except FileNotFoundError as error:
         raise NotFoundError(f"{uri} does not exist; check the path.") from error
-    return f"{info.get('size')}-{info.get('ETag') or info.get('mtime') or info.get('updated')}"
+    stamp = f"{info.get('size')}-{info.get('ETag') or info.get('mtime') or info.get('updated')}"
+    return int(info.get("size") or 0), stamp
 
 
-def index(args: Json, folder: str) -> Json:
-    """Index one file. The manifest: digest, format, bytes, and the ranges with their ordinals."""
-    uri = args["uri"]
-    with storage.open_file(uri) as handle:
-        magic = handle.read(4)
-        handle.seek(0)
-        hashed = _Hashed(handle)
-        if magic == b"PAR1":
-            while hashed.read(CHUNK_BYTES):
-                pass
-            ranges = _parquet_ranges(uri, args["unit_bytes"])
-            return {"uri": uri, "digest": hashed.hexdigest(), "format": "parquet", **ranges}
-        decoded = _decoder(magic, hashed)
-        data_uri = uri if decoded is None else storage.join(folder, "decoded")
-        found = _index_json(
-            _Spooled(decoded or _chunks(hashed), data_uri if decoded is not None else None),
-            args["unit_bytes"],
-        )
-        return {"uri": uri, "digest": hashed.hexdigest(), "data": data_uri, **found}
-
-
-class _Hashed(io.RawIOBase):
+class Hashed(io.RawIOBase):
     """A file read through its digest."""
 
     def __init__(self, handle: IO[bytes]) -> None:
@@ -128,26 +91,31 @@ class _Hashed(io.RawIOBase):
         return self._digest.hexdigest()
 
 
-def _chunks(handle: io.RawIOBase) -> Iterator[bytes]:
+def chunks(handle: io.RawIOBase) -> Iterator[bytes]:
     while chunk := handle.read(CHUNK_BYTES):
         yield chunk
 
 
-def _decoder(magic: bytes, handle: _Hashed) -> Iterator[bytes] | None:
+def is_plain(head: bytes) -> bool:
+    """Whether a file can be read from its middle: no archive, no UTF-16, no Parquet."""
+    return not head.startswith((PARQUET, _GZIP, _ZSTD, *_UTF16))
+
+
+def decoder(magic: bytes, handle: Hashed) -> Iterator[bytes] | None:
     """The decoded bytes of a compressed or UTF-16 file; None when it can be read as it is."""
-    if magic[:2] == b"\x1f\x8b":
+    if magic[:2] == _GZIP:
         return _gunzipped(handle)
-    if magic == b"\x28\xb5\x2f\xfd":
+    if magic == _ZSTD:
         reader = zstandard.ZstdDecompressor().stream_reader(
             io.BufferedReader(handle), read_across_frames=True
         )
-        return _chunks(reader)  # type: ignore[arg-type]
+        return chunks(reader)  # type: ignore[arg-type]
     if magic[:2] in _UTF16:
         return _transcoded(handle, _UTF16[magic[:2]])
     return None
 
 
-def _gunzipped(handle: _Hashed) -> Iterator[bytes]:
+def _gunzipped(handle: Hashed) -> Iterator[bytes]:
     """As gzip.GzipFile, but what comes before damage is not lost with the read that meets it."""
     member = zlib.decompressobj(wbits=31)
     data = b""
@@ -162,14 +130,14 @@ def _gunzipped(handle: _Hashed) -> Iterator[bytes]:
         raise EOFError("the file ends inside a gzip member")
 
 
-def _transcoded(handle: _Hashed, encoding: str) -> Iterator[bytes]:
+def _transcoded(handle: Hashed, encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)()
-    for chunk in _chunks(handle):
+    for chunk in chunks(handle):
         yield decoder.decode(chunk).encode()
     decoder.decode(b"", final=True)
 
 
-class _Spooled:
+class Spooled:
     """Chunks, written to `uri` on their way when one is given; `damage` is why they ended early."""
 
     def __init__(self, chunks: Iterator[bytes], uri: str | None) -> None:
@@ -194,69 +162,6 @@ class _Spooled:
                 yield chunk
         except _DAMAGE as error:
             self.damage = f"{type(error).__name__}: {error}"
-
-
-def _index_json(spooled: _Spooled, unit_bytes: int) -> Json:
-    chunks = iter(spooled)
-    first = b""
-    for chunk in chunks:
-        first += chunk
-        if len(first) >= jsonspans.HEAD_BYTES:
-            break
-    layout = jsonspans.sniff(first[: jsonspans.HEAD_BYTES])
-    ranges: list[list[int]] = []  # start, end, first ordinal, records
-    start, first_ordinal, ordinal = layout.body, 0, 0
-    for offset in jsonspans.record_starts(_again(first, chunks), layout):
-        if offset - start >= unit_bytes and ordinal > first_ordinal:
-            ranges.append([start, offset, first_ordinal, ordinal - first_ordinal])
-            start, first_ordinal = offset, ordinal
-        ordinal += 1
-    if spooled.num_bytes > start:
-        ranges.append([start, spooled.num_bytes, first_ordinal, ordinal - first_ordinal])
-    return {
-        "format": "json",
-        "layout": {
-            "kind": layout.kind,
-            "keys": [key.decode("latin-1") for key in layout.keys],
-            "body": layout.body,
-        },
-        "bytes": spooled.num_bytes,
-        "head_bytes": min(layout.body, spooled.num_bytes),
-        "damage": spooled.damage,
-        "ranges": ranges,
-    }
-
-
-def _again(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def layout_of(manifest: Json) -> jsonspans.Layout:
-    layout = manifest["layout"]
-    keys = tuple(key.encode("latin-1") for key in layout["keys"])
-    return jsonspans.Layout(layout["kind"], keys, layout["body"])
-
-
-def _parquet_ranges(uri: str, unit_bytes: int) -> Json:
-    """Ranges of row groups: first and last group, first ordinal, rows."""
-    try:
-        with storage.open_file(uri) as handle:
-            metadata = pq.ParquetFile(handle).metadata
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-        return {"bytes": 0, "head_bytes": 0, "ranges": [], "damage": " ".join(str(error).split())}
-    ranges: list[list[int]] = []
-    start = first_ordinal = ordinal = size = 0
-    for i, group in enumerate(groups):
-        if size and size + group.total_byte_size > unit_bytes:
-            ranges.append([start, i, first_ordinal, ordinal - first_ordinal])
-            start, first_ordinal, size = i, ordinal, 0
-        size += group.total_byte_size
-        ordinal += group.num_rows
-    if groups:
-        ranges.append([start, len(groups), first_ordinal, ordinal - first_ordinal])
-    return {"bytes": 0, "head_bytes": 0, "ranges": ranges, "damage": None}
 
 
 def read_range(uri: str, start: int, end: int) -> bytes:

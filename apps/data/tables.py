@@ -49,7 +49,8 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterable[pa.Table]:
 
 def read(uri: str, columns: list[str] | None = None) -> pa.Table:
     with storage.open_file(uri) as handle:
-        return pq.read_table(pa.PythonFile(handle, mode="r"), columns=columns)
+        file = pq.ParquetFile(pa.PythonFile(handle, mode="r"))
+        return file.read(columns, use_threads=False)
 
 
 def batches(uri: str, columns: list[str] | None = None) -> Iterable[pa.Table]:

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from apps.common.errors import InputError, NotFoundError
-from apps.data import clean, cleaning, source
+from apps.data import clean, cleaning, index, source
 from apps.data.config import CleanConfig, none
 from apps.data.ledger import Ledger
 from tests.data.test_clean import conversation, rows_of, run_clean
@@ -28,8 +28,8 @@ TEXTS = [record["conversations"][0]["value"] for record in RECORDS]
 def read(path: Path, *, unit_bytes: int = 1 << 20) -> tuple[list[cleaning.Output], Ledger]:
     """Index a file and read all its ranges, without writing anything."""
     config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
-    unit = source.index_units([str(path)], unit_bytes)[0]
-    found = source.index(unit.args, str(path.parent / "spool"))
+    pieces = index.units([str(path)], unit_bytes)
+    found = index.join([index.index(unit.args, str(path.parent / "spool")) for unit in pieces])[0]
     total = clean._damage([found])
     outputs = []
     for unit in clean._clean_units([found], config):
@@ -85,12 +85,13 @@ def _sometimes_turned(record: dict[str, Any]) -> dict[str, Any]:
     return {"conversations": record["conversations"], "id": record["id"]}
 
 
-@pytest.mark.parametrize("unit_bytes", [1, 700, 1 << 20])
+@pytest.mark.parametrize(("unit_bytes", "piece_bytes"), [(1, 97), (700, 512), (1 << 20, 1 << 20)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_is_read_whole_in_ranges_of_any_size(
-    layout: str, unit_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: str, unit_bytes: int, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "CHUNK_BYTES", max(600, unit_bytes))
+    monkeypatch.setattr(index, "PIECE_BYTES", piece_bytes)
     path = tmp_path / "dump"
     path.write_bytes(LAYOUTS[layout](RECORDS))
     outputs, total = read(path, unit_bytes=unit_bytes)
@@ -218,7 +219,9 @@ def test_a_message_of_50_mb_is_quarantined_and_its_neighbours_survive(tmp_path: 
 
 
 @pytest.mark.parametrize("num_files", [250, pytest.param(2000, marks=pytest.mark.slow)])
-def test_mutated_files_never_crash_and_always_add_up(num_files: int, tmp_path: Path) -> None:
+def test_mutated_files_never_crash_and_always_add_up(
+    num_files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = random.Random(11)
     whole = {name: make(RECORDS) for name, make in LAYOUTS.items()}
     for i in range(num_files):
@@ -227,6 +230,7 @@ def test_mutated_files_never_crash_and_always_add_up(num_files: int, tmp_path: P
             _mutate(data, draw)
         path = tmp_path / f"dump{i % 10}"
         path.write_bytes(data)
+        monkeypatch.setattr(index, "PIECE_BYTES", draw.choice([501, 32 << 20]))
         read(path, unit_bytes=draw.choice([1, 999, 1 << 20]))
 
 
