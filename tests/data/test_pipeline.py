@@ -22,7 +22,7 @@ from apps.data import clean, pipeline
 from apps.data.config import CleanConfig
 from apps.data.units import Json, RunUnits, Unit, run_serially, split_done
 from benchmarks import corpus
-from tests.data.test_clean import write_dump
+from tests.data.test_clean import conversation, write_dump
 
 pytestmark = [
     pytest.mark.ray,
@@ -130,12 +130,36 @@ def test_a_failed_unit_is_named_in_one_sentence(
 
 
 @pytest.mark.slow
-def test_counters_reach_the_metrics_that_prometheus_reads(ray_session: Any) -> None:
-    pipeline.count("records_total", 7, outcome="kept", rule="")
+def test_prometheus_reads_the_counts_of_the_ledger(ray_session: Any, tmp_path: Path) -> None:
+    same = conversation("a", "How do I boil an egg?", "Eight minutes.")
+    refused = conversation("b", "How do I boil it?", "I'm sorry, but I cannot help with that.")
+    dump = write_dump(tmp_path / "dump.json", [same, same, refused, {"id": "c"}])
+    config = CleanConfig(inputs=(str(dump),), out=str(tmp_path / "out"), profile="strict")
+    resolved, files = clean.prepare(config)
+    run_units = pipeline.ray_units(2)
+    ledger = clean.run(resolved, files, Reporter("json"), run_units, pipeline.count)
+    expected = {("kept", ""): ledger["records"]["kept"]} | {
+        (outcome, rule): amount
+        for outcome in ("dropped", "quarantined")
+        for rule, amount in ledger["records"][outcome].items()
+    }
+    assert {outcome for outcome, _ in expected} == {"kept", "dropped", "quarantined"}
     port = next(node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
     url = f"http://127.0.0.1:{port}/metrics"
-    line = re.compile(r'^ray_cria_data_records_total\{.*outcome="kept".*\} 7(\.0)?$', re.MULTILINE)
-    _wait(lambda: line.search(urllib.request.urlopen(url).read().decode()) is not None, every_s=1)
+    _wait(lambda: _scraped(url, "records_total") == expected, every_s=1)
+    assert sum(_scraped(url, "input_bytes_total").values()) == ledger["bytes"]["input"]
+
+
+def _scraped(url: str, name: str) -> dict[tuple[str, str], int]:
+    """This process's counter by outcome and rule, as Ray's endpoint gives it."""
+    found: dict[tuple[str, str], int] = {}
+    worker_id = ray.get_runtime_context().get_worker_id()
+    text = urllib.request.urlopen(url).read().decode()
+    for labels, value in re.findall(rf"^ray_cria_data_{name}\{{(.*)\}} (\S+)$", text, re.MULTILINE):
+        tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if tags["WorkerId"] == worker_id:
+            found[tags.get("outcome", ""), tags.get("rule", "")] = int(float(value))
+    return found
 
 
 def test_the_command_line_speaks_in_sentences(ray_session: Any, tmp_path: Path) -> None:
