@@ -150,6 +150,7 @@ class VllmEngine:
         try:
             response = await self._http.post("v1/completions", json=body)
         except aiohttp.ClientError as error:
+            await self._check_alive()
             # Not EngineDeadError: this very request may have ended it.
             raise CriaError(f"the vLLM server does not answer: {error!r}") from error
         if response.status == 200:
@@ -160,6 +161,7 @@ class VllmEngine:
             raise OverloadedError(f"vLLM refused the request for now: {text}")
         if response.status < 500:
             raise RequestError(f"vLLM refused the request: {text}")
+        await self._check_alive()
         raise CriaError(f"vLLM failed with status {response.status}: {text}")
 
     async def _pump(
@@ -180,7 +182,8 @@ class VllmEngine:
             if not finished:
                 outbox.put([Step(request.id, (), finish_reason="cancelled")])
         except (aiohttp.ClientError, ValueError, KeyError, CriaError) as error:
-            if not finished:
+            await self._check_alive()
+            if not finished and self._death is None:
                 message = f"vLLM broke off the answer: {error!r}"
                 outbox.put([Step(request.id, (), finish_reason="error", error=message)])
         finally:
@@ -240,6 +243,11 @@ class VllmEngine:
             missed = 0 if await self._is_healthy() else missed + 1
             await self._read_metrics()
         self._die(f"the vLLM server missed {missed} health checks in a row")
+
+    async def _check_alive(self) -> None:
+        """After a failure: whether it was that of one request, or of the server and all others."""
+        if self._death is None and not await self._is_healthy():
+            self._die(f"the vLLM server failed. Its last words: {self._last_words()}")
 
     def _die(self, reason: str) -> None:
         self._death = EngineDeadError(reason)

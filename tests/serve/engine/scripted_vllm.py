@@ -13,6 +13,7 @@ from aiohttp import web
 
 EOS = 1
 SERVED = web.AppKey("served", list)
+STATE = web.AppKey("state", dict)
 
 
 def next_token(token: int) -> int:
@@ -37,11 +38,16 @@ async def completions(request: web.Request) -> web.StreamResponse:
     assert body["stream"] and body["return_token_ids"] and not body["add_special_tokens"]
     if body["temperature"] == 0.123:
         return web.json_response({"error": {"message": "cannot do .123"}}, status=400)
+    fails = body["temperature"] in (0.124, 0.125)
+    request.app[STATE]["dead"] = body["temperature"] == 0.125
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     token = prompt[-1]
     stops = set(body["stop_token_ids"]) | (set() if body["ignore_eos"] else {EOS})
     for i in range(limit):
+        if fails and i == 3:
+            await response.write(event({"error": {"message": "out of order", "code": 500}}))
+            return response
         if token == 500:
             os._exit(3)
         token = next_token(token)
@@ -74,8 +80,8 @@ async def models(request: web.Request) -> web.Response:
     return web.json_response({"data": [{"id": "scripted", "max_model_len": 256}, *adapters]})
 
 
-async def health(_: web.Request) -> web.Response:
-    return web.Response()
+async def health(request: web.Request) -> web.Response:
+    return web.Response(status=503 if request.app[STATE]["dead"] else 200)
 
 
 async def metrics(_: web.Request) -> web.Response:
@@ -96,6 +102,7 @@ def main() -> None:
     if args.model.endswith("broken"):
         raise SystemExit("cannot load this model")
     app = web.Application()
+    app[STATE] = {"dead": False}
     app[SERVED] = ["scripted", *(module.split("=")[0] for module in args.lora_modules)]
     app.router.add_post("/v1/completions", completions)
     app.router.add_get("/v1/models", models)
