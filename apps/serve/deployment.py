@@ -155,8 +155,7 @@ class ServeDirectory:
         if time.monotonic() - self._ready_at_s > _STATUS_AGE_S:
             status = await asyncio.to_thread(serve.status)
             self._ready = {
-                name: isinstance(entry, RemoteEntry)
-                or _running_replicas(status, entry.config.application) > 0
+                name: isinstance(entry, RemoteEntry) or is_up(status, entry.config)
                 for name, entry in self._entries.items()
             }
             self._ready_at_s = time.monotonic()
@@ -181,18 +180,26 @@ async def _broadcast(application: str, deployment: str, method: str) -> list[Any
     """Answers of all replicas that answer in time."""
     response = _handle(application, deployment).broadcast(method)
     try:
-        answers = await response.results_async(
-            timeout_s=_BROADCAST_TIMEOUT_S, return_exceptions=True
-        )
+        # Not results_async, which gives nothing at all when one replica is late.
+        async with asyncio.timeout(_BROADCAST_TIMEOUT_S):
+            replicas = await response._fetch_replica_results_async()
     except TimeoutError:
         return []
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
+    calls = [asyncio.ensure_future(replica.get_async()) for replica in replicas]
+    done, late = await asyncio.wait(calls, timeout=_BROADCAST_TIMEOUT_S) if calls else ((), ())
+    for call in late:
+        call.cancel()
+    return [call.result() for call in done if call.exception() is None]
 
 
-def _running_replicas(status: Any, application: str) -> int:
-    app = status.applications.get(application)
-    deployments = app.deployments.values() if app is not None else ()
-    return sum(d.replica_states.get("RUNNING", 0) for d in deployments)
+def is_up(status: Any, model: ModelConfig) -> bool:
+    """Whether it has a replica, or sleeps and will have one when it is asked."""
+    app = status.applications.get(model.application)
+    if app is None:
+        return False
+    sleeps = model.autoscaling is not None and model.autoscaling.min_replicas == 0
+    running = sum(d.replica_states.get("RUNNING", 0) for d in app.deployments.values())
+    return running > 0 or (sleeps and app.status == "RUNNING")
 
 
 @serve.deployment(name="Page", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0.1})

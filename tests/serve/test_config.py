@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,7 +12,15 @@ import yaml
 from apps.common.errors import ConfigError, InputError
 from apps.common.events import Reporter
 from apps.serve.__main__ import RunConfig, load, run
-from apps.serve.config import ApiKey, GatewayConfig, Limits, ModelConfig, PageConfig, ServeConfig
+from apps.serve.config import (
+    ApiKey,
+    Autoscaling,
+    GatewayConfig,
+    Limits,
+    ModelConfig,
+    PageConfig,
+    ServeConfig,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -116,6 +125,26 @@ def test_a_file_that_is_wrong_ends_the_command_with_2_and_one_sentence(tmp_path:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0 and "models is empty" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fewest", "running", "state", "up"),
+    [(1, 1, "RUNNING", True), (1, 0, "UNHEALTHY", False), (0, 0, "RUNNING", True),
+     (0, 0, "DEPLOYING", False), (0, 0, "DEPLOY_FAILED", False), (0, 1, "DEPLOYING", True)],
+)  # fmt: skip
+def test_a_model_that_sleeps_at_zero_replicas_is_up(
+    model_folder: Path, fewest: int, running: int, state: str, up: bool
+) -> None:
+    from ray.serve.schema import ApplicationStatus
+
+    from apps.serve.deployment import is_up
+
+    scaling = Autoscaling(min_replicas=fewest)
+    model = ModelConfig(name="one", path=str(model_folder), autoscaling=scaling)
+    replicas = SimpleNamespace(replica_states={"RUNNING": running})
+    app = SimpleNamespace(status=ApplicationStatus(state), deployments={"Model": replicas})
+    assert is_up(SimpleNamespace(applications={model.application: app}), model) == up
+    assert not is_up(SimpleNamespace(applications={}), model)
 
 
 def test_a_port_that_is_taken_ends_the_command_before_anything_starts(

@@ -1,0 +1,82 @@
+"""Replicas that die, hang or run out of memory while they answer."""
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.serve.service import ON_RAY, Service, inside, replicas_of, wait_until
+
+pytestmark = ON_RAY
+
+LONG = {"max_tokens": 1500, "temperature": 1.0, "extra_body": {"ignore_eos": True}}
+REPLACED_S = 120  # a replica imports torch, beside whatever else the machine does
+
+
+def pid_of(replica: Any) -> int:
+    return inside(replica, lambda _: os.getpid())
+
+
+def kill(replica: Any) -> None:
+    os.kill(pid_of(replica), signal.SIGKILL)
+
+
+def freeze(replica: Any) -> None:
+    os.kill(pid_of(replica), signal.SIGSTOP)
+
+
+def fill_memory(replica: Any) -> None:
+    inside(replica, raise_memory_error)
+
+
+def hang(replica: Any) -> None:
+    inside(replica, sleep_in_a_step)
+
+
+def raise_memory_error(deployment: Any) -> None:
+    def forward(*_: object) -> None:
+        raise MemoryError
+
+    deployment._engine.model.forward = forward
+
+
+def sleep_in_a_step(deployment: Any) -> None:
+    engine = deployment._engine
+    object.__setattr__(engine.config, "hang_timeout_s", 0.5)
+    engine.model.forward = lambda *_: time.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [kill, fill_memory, *(pytest.param(f, marks=pytest.mark.slow) for f in (hang, freeze))],
+)
+async def test_a_broken_replica_is_replaced_and_no_answer_shows_it(
+    service: Service, break_it: Any
+) -> None:
+    seeds = range(4)
+    wait_until(lambda: service.metric("cria_replicas", "two") == 2, REPLACED_S)
+    undisturbed = [await service.text("two", seed=seed, **LONG) for seed in seeds]
+
+    streams = [service.pieces("two", seed=seed, **LONG) for seed in seeds]
+    texts = ["".join([await anext(pieces) for _ in range(20)]) for pieces in streams]
+    replica, num_running = max(
+        ((r, inside(r, lambda d: d._engine.capacity().running)) for r in replicas_of("two")),
+        key=lambda pair: pair[1],
+    )
+    assert num_running >= 2
+    process = psutil.Process(pid_of(replica))
+    break_it(replica)
+    wait_until(lambda: service.metric("cria_replicas", "two") >= 1, 10)  # the other one
+    short = asyncio.gather(*(service.text("two", seed=seed) for seed in seeds))
+    for i, pieces in enumerate(streams):
+        texts[i] += "".join([piece async for piece in pieces])
+    assert texts == undisturbed
+    assert all(await short)
+
+    wait_until(lambda: not process.is_running(), REPLACED_S)
+    wait_until(lambda: service.metric("cria_replicas", "two") == 2, REPLACED_S)
+    assert await service.text("two", seed=0, **LONG) == undisturbed[0]
