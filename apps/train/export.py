@@ -70,14 +70,15 @@ def _check_out(out: str, run: RunConfig) -> None:
     """Refuse to replace anything but an earlier export; in a bucket nothing is deleted."""
     if not storage.is_local(out):
         return
-    there = set(storage.list_dir(out))
+    path = storage.local_path(out)
+    there = {path} if os.path.isfile(path) else set(storage.list_dir(out))
     is_export = LINEAGE_NAME in there and there & {"config.json", "adapter_config.json"}
     if there and (not is_export or storage.absolute(out) == run.base):
         raise InputError(
             f"--out {out} holds {min(there)} and is no earlier export; expected a new or an empty "
             "folder, or a model folder to replace."
         )
-    storage.claim(os.path.dirname(storage.local_path(out)))
+    storage.claim(os.path.dirname(path))
 
 
 def _choose(run_uri: str, config: ExportConfig, run: RunConfig, reporter: Reporter) -> Checkpoint:

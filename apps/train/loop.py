@@ -49,6 +49,8 @@ class Hooks:
     """called on all ranks together: is this machine about to go?"""
     after_preemption: Callable[[], None] = lambda: None
     """called on all ranks once the state is safe"""
+    stopped: Callable[[], bool] = lambda: False
+    """called on rank 0 in each step: shall the run end after it?"""
 
 
 @dataclass(kw_only=True)
@@ -86,15 +88,18 @@ class Loop:
         self._recent = deque(self.progress.recent_losses, maxlen=SPIKE_WINDOW)
         self._clock = CheckpointClock(self.config, self.progress.step)
         self._counted_s = time.monotonic()
+        self._is_stopped = False
 
     def run(self) -> None:
-        """Train from the current step to the last one."""
-        while self.progress.step < self.order.num_steps:
+        """Train from the current step to the last one, or to the one after which it is stopped."""
+        while self.progress.step < self.order.num_steps and not self._is_stopped:
             self._step()
         if self.checkpoints is not None:
             if self._clock.saved_step != self.progress.step:
                 self._save()
             self.checkpoints.wait()
+        if self._is_stopped:
+            self._tell("stopped", step=self.progress.step)
 
     def _step(self) -> None:
         started_s = time.monotonic()
@@ -107,7 +112,7 @@ class Loop:
         if self._rank == 0:
             sums[3:] = self._wishes(step + 1)
         dist.all_reduce(sums)
-        loss, tokens, squared, wants_checkpoint, wants_poll = sums.tolist()
+        loss, tokens, squared, wants_checkpoint, wants_poll, wants_stop = sums.tolist()
         norm = self._update(step, loss, rate)
         progress = self.progress
         progress.step += 1
@@ -123,20 +128,22 @@ class Loop:
             self._save()
         if is_preempted:
             self._yield_machine()
+        self._is_stopped = bool(wants_stop) and self.progress.step < self.order.num_steps
 
     def _wishes(self, step: int) -> torch.Tensor:
-        """[checkpoint, look for a preemption notice] after this step, 0 or 1 each."""
+        """[checkpoint, look for a preemption notice, stop] after this step, 0 or 1 each."""
         now_s, saves = time.monotonic(), False
         if self.checkpoints is not None:
             is_due = self._clock.wants(step, now_s, is_writing=self.checkpoints.is_writing)
             saves = is_due or self.checkpoints.has_failed  # a failed write is told at once
-        return torch.tensor([float(saves), float(self._clock.polls(now_s))])
+        wishes = (saves, self._clock.polls(now_s), self.hooks.stopped())
+        return torch.tensor([float(w) for w in wishes])
 
     def _forward_backward(self, step: int, scale: float) -> torch.Tensor:
-        """Gradients of one step; returns this rank's [loss, tokens, squared tokens, 0, 0]."""
+        """Gradients of one step; returns this rank's [loss, tokens, squared tokens, 0, 0, 0]."""
         device = self.strategy.device
         mine = self.order.rank_rows(step, self._rank, self._world, self.config.micro_batch_rows)
-        sums = torch.zeros(5, dtype=torch.float64, device=device)
+        sums = torch.zeros(6, dtype=torch.float64, device=device)
         for index, rows in enumerate(mine):
             with self.meter.data_wait():
                 batch = micro_batch(self.train_rows, rows, device)

@@ -155,6 +155,8 @@ class MetricsLog:
         """Everything written so far survives the end of this process."""
         if self._file is None:
             self._rewrite()
+        if self._board is not None:
+            self._board.flush()
 
     def close(self) -> None:
         self.flush()

@@ -13,11 +13,13 @@ import would take seconds of every start.
 
 import contextlib
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow.fs
 import ray
@@ -25,16 +27,16 @@ import ray.train
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.util.metrics import Gauge
-from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common import config as configs
 from apps.common import storage
 from apps.common.errors import CriaError, InputError
-from apps.common.events import Bar, Reporter
+from apps.common.events import Reporter
 from apps.common.packs import open_pack
 from apps.common.runtime import ray_session
 from apps.train.config import RunConfig
+from apps.train.shown import FAILURE, Event, Shown, shown, sum_up
 
 if TYPE_CHECKING:
     from apps.train.preflight import Prepared
@@ -45,8 +47,6 @@ _ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
 _RELAY_INTERVAL_S = 0.25
-_FAILURE = "failure"
-"""The event that carries what an attempt ended with; None when the next one begins."""
 GAUGES = (
     "step",
     "loss",
@@ -102,15 +102,8 @@ def _finished(prepared: "Prepared") -> dict[str, Any] | None:
         return None  # damaged: the workers go on from an older one, and say why
     summary: dict[str, Any] = {}
     for record in read_metrics(config.out):
-        _sum_up(summary, record)
+        sum_up(summary, record)
     return summary
-
-
-def _sum_up(summary: dict[str, Any], record: dict[str, Any]) -> None:
-    """Take one step's record into what is said at the end."""
-    summary.setdefault("first_loss", record["loss"])
-    names = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
-    summary |= {name: record[name] for name in names if name in record}
 
 
 def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
@@ -136,17 +129,78 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
         ),
         run_config=_ray_run_config(config),
     )
-    with _shown(relay, reporter, prepared) as shown:
+
+    def take() -> list[Event]:
+        return ray.get(relay.take.remote())
+
+    with shown(take, reporter, prepared.num_steps, prepared.done_step) as seen:
         try:
-            trainer.fit()
+            asked = _until_stopped(trainer.fit, relay, seen, reporter)
         except Exception as error:
-            sentence = shown.failure or _sentence_of(error)
+            sentence = seen.failure or _sentence_of(error)
             if sentence is None:
                 raise
             raise sentence from error
-    if shown.failure is not None:
-        raise shown.failure
-    return shown.summary
+    if seen.failure is not None:
+        raise seen.failure
+    if asked is not None and seen.stopped_step is not None:
+        _leave(asked, seen.stopped_step, prepared.num_steps)
+    return seen.summary
+
+
+def _until_stopped(
+    fit: Callable[[], Any], relay: Any, seen: Shown, reporter: Reporter
+) -> int | None:
+    """Run `fit`. The first SIGINT or SIGTERM after a step has the ranks save and end; returns which
+    came. Before a step there is nothing to save, and a second one does not wait.
+
+    In a thread, because in the main one Ray takes SIGINT for itself and ends the ranks at once.
+    """
+    asked: list[int] = []
+    errors: list[BaseException] = []
+
+    def run_fit() -> None:
+        try:
+            fit()
+        except BaseException as error:
+            errors.append(error)
+
+    def on_signal(number: int, frame: object) -> None:
+        if asked or not seen.summary:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        asked.append(number)
+        relay.stop.remote()
+        reporter.line("Stopping after this step and its checkpoint; once more stops at once.")
+
+    thread = threading.Thread(target=run_fit, name="fit", daemon=True)
+    with _on_signals(on_signal):
+        thread.start()
+        thread.join()
+    if errors:
+        raise errors[0]
+    return asked[0] if asked else None
+
+
+@contextlib.contextmanager
+def _on_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # nobody can be asked there
+        return
+    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _leave(number: int, step: int, num_steps: int) -> NoReturn:
+    print(
+        f"Stopped after step {step:,} of {num_steps:,}, which is saved; run the same command again "
+        "to go on.",
+        file=sys.stderr,
+    )
+    sys.exit(128 + number)
 
 
 def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
@@ -195,7 +249,11 @@ def _rank_main(payload: dict[str, Any]) -> None:
 
     config = configs.from_dict(RunConfig, payload["config"])
     relay = payload["relay"]
-    relay.put((_FAILURE, None))
+
+    def tell(event: Event) -> None:
+        ray.get(relay.put.remote(event))
+
+    tell((FAILURE, None))
     pack = open_pack(config.data)
     context = ray.train.get_context()
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
@@ -207,20 +265,21 @@ def _rank_main(payload: dict[str, Any]) -> None:
             PackRows(pack.split("val"), pack.info.pad_id),
             commit=payload["commit"],
             hooks=Hooks(
-                on_step=_step_sender(relay),
-                on_event=lambda name, fields: relay.put((name, fields)),
+                on_step=_step_sender(tell),
+                on_event=lambda name, fields: tell((name, fields)),
+                stopped=_stop_asker(relay),
                 preempted=preemption.is_near,
                 after_preemption=preemption.wait,
             ),
         )
     except TrainingStopped as error:
-        relay.put((_FAILURE, error))  # the same on every rank; a retry would only repeat it
+        tell((FAILURE, error))  # the same on every rank; a retry would only repeat it
     except CriaError as error:
-        relay.put((_FAILURE, error))
+        tell((FAILURE, error))
         raise
 
 
-def _step_sender(relay: Queue) -> Callable[[dict[str, Any]], None]:
+def _step_sender(tell: Callable[[Event], None]) -> Callable[[dict[str, Any]], None]:
     gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in GAUGES}
     sent_s = 0.0
 
@@ -232,7 +291,7 @@ def _step_sender(relay: Queue) -> Callable[[dict[str, Any]], None]:
         is_last = record["step"] == record["num_steps"]
         if is_last or "val_loss" in record or time.monotonic() - sent_s >= _RELAY_INTERVAL_S:
             sent_s = time.monotonic()
-            relay.put(("step", record))
+            tell(("step", record))
 
     return on_step
 
@@ -261,58 +320,45 @@ class _Preemption:
             time.sleep(max(self._deadline_ms / 1000 - time.time(), 0) + 5)
 
 
-def _start_relay() -> Queue:
-    """Carries events from the ranks to the command that the user started, on its machine."""
+class _Relay:
+    """Between the ranks and the command that the user started: events up, the wish to stop down."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._is_stopping = False
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        taken, self._events = self._events, []
+        return taken
+
+    def stop(self) -> None:
+        self._is_stopping = True
+
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+
+def _start_relay() -> Any:
+    """On the machine of the command."""
     here = ray.get_runtime_context().get_node_id()
     strategy = NodeAffinitySchedulingStrategy(here, soft=False)
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": strategy})
+    return ray.remote(_Relay).options(num_cpus=0, scheduling_strategy=strategy).remote()
 
 
-class _Shown:
-    """The user's view of a run: one bar, and a line for everything unusual."""
+def _stop_asker(relay: Any) -> Callable[[], bool]:
+    asked_s = 0.0
 
-    def __init__(self, reporter: Reporter, bar: Bar, done_step: int) -> None:
-        self._reporter, self._bar, self._step = reporter, bar, 0
-        self._advance(done_step, {})
-        self.summary: dict[str, Any] = {}
-        self.failure: CriaError | None = None
+    def is_stopping() -> bool:
+        nonlocal asked_s
+        if time.monotonic() - asked_s < _RELAY_INTERVAL_S:
+            return False
+        asked_s = time.monotonic()
+        return ray.get(relay.is_stopping.remote())
 
-    def take(self, events: list[tuple[str, Any]]) -> None:
-        for name, fields in events:
-            if name == _FAILURE:
-                self.failure = fields
-                continue
-            if name != "step":
-                self._reporter.event(f"train.{name}", **fields)
-                continue
-            _sum_up(self.summary, fields)
-            shown = ("loss", "lr", "tokens_per_s", "mfu", "usd", "usd_to_go")
-            self._advance(fields["step"], {key: fields[key] for key in shown if key in fields})
-
-    def _advance(self, step: int, fields: dict[str, Any]) -> None:
-        self._bar.advance(step - self._step, **fields)
-        self._step = step
-
-
-@contextlib.contextmanager
-def _shown(relay: Queue, reporter: Reporter, prepared: "Prepared") -> Iterator[_Shown]:
-    stop = threading.Event()
-    with reporter.progress("train", total=prepared.num_steps, unit="steps") as bar:
-        shown = _Shown(reporter, bar, prepared.done_step)
-
-        def follow() -> None:
-            is_last = False
-            while not is_last:
-                is_last = stop.wait(_RELAY_INTERVAL_S)
-                shown.take(relay.get_nowait_batch(relay.qsize()))
-
-        thread = threading.Thread(target=follow, name="follow-training", daemon=True)
-        thread.start()
-        try:
-            yield shown
-        finally:
-            stop.set()
-            thread.join(timeout=10)
+    return is_stopping
 
 
 def _sentence_of(error: Exception) -> CriaError | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from apps.common.packs import open_pack
 from apps.train.config import RunConfig
@@ -64,11 +65,15 @@ class Killed(Exception):
 
 
 def train(
-    config: RunConfig, kill_after: int | None = None, environment: dict[str, str] | None = None
+    config: RunConfig,
+    kill_after: int | None = None,
+    environment: dict[str, str] | None = None,
+    stop_after: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train on this rank as `apps.train run` does; records of the steps it took.
 
-    `kill_after` ends it right after that step, without a goodbye.
+    `kill_after` ends it right after that step, without a goodbye; `stop_after` asks it to stop
+    after that one.
     """
     os.environ.update(environment or {})
     records: list[dict[str, Any]] = []
@@ -82,5 +87,14 @@ def train(
     rows, val = (PackRows(pack.split(name), pack.info.pad_id) for name in ("train", "val"))
     peers_die = () if kill_after is None else (RuntimeError,)
     with contextlib.suppress(Killed, *peers_die):
-        work(config, rows, val, commit=COMMIT, hooks=Hooks(on_step=on_step))
+        hooks = Hooks(on_step=on_step, stopped=lambda: len(records) + 1 == stop_after)
+        work(config, rows, val, commit=COMMIT, hooks=hooks)
     return records
+
+
+def board(folder: str) -> dict[str, dict[int, float]]:
+    """Values of every scalar in a folder of TensorBoard event files, by step."""
+    events = EventAccumulator(folder)
+    events.Reload()
+    names = events.Tags()["scalars"]
+    return {name: {e.step: e.value for e in events.Scalars(name)} for name in names}

@@ -1,6 +1,7 @@
-"""One SIGKILL of the driver, then the same command again: what CI runs of the chaos tests."""
+"""The driver is killed or stopped, then the same command again: what CI runs of the chaos tests."""
 
 import random
+import signal
 import subprocess
 import time
 from dataclasses import replace
@@ -44,6 +45,24 @@ def test_a_killed_driver_resumes_bit_identically(small_base, small_pack, tmp_pat
     resumed = next(e for e in events if e["event"] == "train.resumed")
     assert reached - 30 <= resumed["step"] == committed[-1]
     assert_same(ours, theirs)
+
+
+def test_ctrl_c_saves_the_step_it_is_at_and_the_same_command_goes_on(
+    small_base, small_pack, tmp_path
+) -> None:
+    config = chaos_config(small_base, small_pack, tmp_path / "run")
+    log = tmp_path / "first.log"
+    with running(config, log) as first:
+        wait_for_step(config, 20, first)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(timeout=60) == 130
+    step = read_metrics(config.out)[-1]["step"]
+    assert f"Stopped after step {step} of {STEPS}, which is saved; run the" in log.read_text()
+    assert committed_steps(config)[-1] == step < STEPS
+    with running(config, tmp_path / "second.log") as second:
+        events = finish(second, tmp_path / "second.log")
+    assert [e["step"] for e in events if e["event"] == "train.resumed"] == [step]
+    assert [record["step"] for record in read_metrics(config.out)] == list(range(1, STEPS + 1))
 
 
 def prometheus_sees_the_steps(

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from apps.common.packs import open_pack
 from apps.train.config import FaultConfig
@@ -18,6 +17,7 @@ from apps.train.worker import (
     run_order,
     work,
 )
+from tests.train.ranks import board
 
 
 class Sabotaged:
@@ -119,11 +119,3 @@ def test_metrics_say_what_a_step_did(config) -> None:
         told = {r["step"]: r[name] for r in records if name in r}
         assert values.keys() == told.keys()
         assert values == pytest.approx(told, rel=1e-6)  # event files hold float32
-
-
-def board(folder: str) -> dict[str, dict[int, float]]:
-    """Values of every scalar in a folder of TensorBoard event files, by step."""
-    events = EventAccumulator(folder)
-    events.Reload()
-    names = events.Tags()["scalars"]
-    return {name: {e.step: e.value for e in events.Scalars(name)} for name in names}

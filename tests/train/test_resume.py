@@ -17,7 +17,7 @@ from apps.train.export import read_weights
 from apps.train.metrics import read_metrics
 from apps.train.rows import NO_ROW
 from apps.train.worker import run_order
-from tests.train.ranks import on_ranks, train
+from tests.train.ranks import board, on_ranks, train
 
 CURVE = ("step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens")
 
@@ -61,6 +61,22 @@ def test_resume_is_bit_identical(undisturbed, tmp_path, kill_after) -> None:
     assert_same_bits(weights(config), weights(undisturbed))
 
 
+@pytest.mark.parametrize("stop_after", [2, 5])
+def test_a_stopped_run_has_saved_its_last_step_and_goes_on(
+    undisturbed, tmp_path, stop_after
+) -> None:
+    """Where a checkpoint was due anyway, and between two."""
+    metrics = replace(undisturbed.metrics, tensorboard=True)
+    config = replace(undisturbed, out=str(tmp_path / "run"), metrics=metrics)
+    first = on_ranks(2, train, config, None, None, stop_after)[0]
+    assert first[-1]["step"] == stop_after == checkpoint.committed(config.out)[0].step
+    assert board(f"{config.out}/tensorboard")["loss"].keys() == set(range(1, stop_after + 1))
+    assert on_ranks(2, train, config)[0][0]["step"] == stop_after + 1
+    assert curve(config) == curve(undisturbed)
+    assert board(f"{config.out}/tensorboard")["loss"].keys() == set(range(1, config.steps + 1))
+    assert_same_bits(weights(config), weights(undisturbed))
+
+
 def test_a_resume_where_an_epoch_and_a_checkpoint_end_takes_the_next_epoch(
     undisturbed, tmp_path
 ) -> None:
@@ -91,7 +107,9 @@ def test_two_kills_and_a_truncated_checkpoint_change_nothing(undisturbed, tmp_pa
     assert_same_bits(weights(config), weights(undisturbed))
 
 
-@pytest.mark.parametrize("ranks", [(2, 1), (2, 1, 2)])
+@pytest.mark.parametrize(
+    "ranks", [(2, 1), (2, 1, 2), pytest.param((8, 4, 8), marks=pytest.mark.slow)]
+)
 def test_another_number_of_ranks_takes_over_state_and_batches(undisturbed, tmp_path, ranks) -> None:
     config = replace(undisturbed, out=str(tmp_path / "run"))
     for attempt, world_size in enumerate(ranks):
