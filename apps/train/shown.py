@@ -12,15 +12,8 @@ FAILURE = "failure"
 """the event that carries what an attempt ended with; None when the next one begins"""
 _INTERVAL_S = 0.25
 _ON_THE_BAR = ("loss", "lr", "tokens_per_s", "mfu", "usd", "usd_to_go")
-_AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
 
 Event = tuple[str, Any]
-
-
-def sum_up(summary: dict[str, Any], record: dict[str, Any]) -> None:
-    """Take one step's record into what is said at the end."""
-    summary.setdefault("first_loss", record["loss"])
-    summary |= {name: record[name] for name in _AT_THE_END if name in record}
 
 
 class Shown:
@@ -29,7 +22,8 @@ class Shown:
     def __init__(self, reporter: Reporter, bar: Bar, done_step: int) -> None:
         self._reporter, self._bar, self._step = reporter, bar, 0
         self._advance(done_step, {})
-        self.summary: dict[str, Any] = {}
+        self.has_step = False
+        """has a step been taken since the command was started?"""
         self.failure: CriaError | None = None
         self.stopped_step: int | None = None
         """step after which the run ended because it was asked to"""
@@ -39,7 +33,7 @@ class Shown:
             if name == FAILURE:
                 self.failure = fields
             elif name == "step":
-                sum_up(self.summary, fields)
+                self.has_step = True
                 shown = {key: fields[key] for key in _ON_THE_BAR if key in fields}
                 self._advance(fields["step"], shown)
             else:

@@ -11,15 +11,11 @@ torch is imported inside functions: Ray loads this module in processes that neve
 import would take seconds of every start.
 """
 
-import contextlib
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 import ray
@@ -36,7 +32,8 @@ from apps.common.events import Reporter
 from apps.common.packs import open_pack
 from apps.common.runtime import ray_session
 from apps.train.config import RunConfig
-from apps.train.shown import FAILURE, Event, Shown, shown, sum_up
+from apps.train.shown import FAILURE, Event, shown
+from apps.train.stopping import leave, run_until_stopped
 
 if TYPE_CHECKING:
     from apps.train.preflight import Prepared
@@ -47,6 +44,7 @@ _ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
 _RELAY_INTERVAL_S = 0.25
+_AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
 GAUGES = (
     "step",
     "loss",
@@ -92,7 +90,6 @@ def run(config: RunConfig, reporter: Reporter) -> None:
 def _finished(prepared: "Prepared") -> dict[str, Any] | None:
     """What a run that has taken all its steps says again; None when there is work left."""
     from apps.train import checkpoint
-    from apps.train.metrics import read_metrics
 
     config, skipped = prepared.config, list[str]()
     if prepared.done_step < prepared.num_steps:
@@ -100,9 +97,17 @@ def _finished(prepared: "Prepared") -> dict[str, Any] | None:
     # By sizes: contents are read where they are used, and for 13B they are 156 GB.
     if checkpoint.newest(config.out, "size", skipped.append, prepared.done_step) is None:
         return None  # damaged: the workers go on from an older one, and say why
+    return _summary(config.out)
+
+
+def _summary(run_uri: str) -> dict[str, Any]:
+    """What is said of a run at its end, whichever command took its steps."""
+    from apps.train.metrics import read_metrics
+
     summary: dict[str, Any] = {}
-    for record in read_metrics(config.out):
-        sum_up(summary, record)
+    for record in read_metrics(run_uri):
+        summary.setdefault("first_loss", record["loss"])
+        summary |= {name: record[name] for name in _AT_THE_END if name in record}
     return summary
 
 
@@ -133,9 +138,13 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
     def take() -> list[Event]:
         return ray.get(relay.take.remote())
 
+    def ask() -> None:
+        relay.stop.remote()
+        reporter.line("Stopping after this step and its checkpoint; once more stops at once.")
+
     with shown(take, reporter, prepared.num_steps, prepared.done_step) as seen:
         try:
-            asked = _until_stopped(trainer.fit, relay, seen, reporter)
+            asked = run_until_stopped(trainer.fit, ask, lambda: seen.has_step)
         except Exception as error:
             sentence = seen.failure or _sentence_of(error)
             if sentence is None:
@@ -144,63 +153,8 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
     if seen.failure is not None:
         raise seen.failure
     if asked is not None and seen.stopped_step is not None:
-        _leave(asked, seen.stopped_step, prepared.num_steps)
-    return seen.summary
-
-
-def _until_stopped(
-    fit: Callable[[], Any], relay: Any, seen: Shown, reporter: Reporter
-) -> int | None:
-    """Run `fit`. The first SIGINT or SIGTERM after a step has the ranks save and end; returns which
-    came. Before a step there is nothing to save, and a second one does not wait.
-
-    In a thread, because in the main one Ray takes SIGINT for itself and ends the ranks at once.
-    """
-    asked: list[int] = []
-    errors: list[BaseException] = []
-
-    def run_fit() -> None:
-        try:
-            fit()
-        except BaseException as error:
-            errors.append(error)
-
-    def on_signal(number: int, frame: object) -> None:
-        if asked or not seen.summary:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        asked.append(number)
-        relay.stop.remote()
-        reporter.line("Stopping after this step and its checkpoint; once more stops at once.")
-
-    thread = threading.Thread(target=run_fit, name="fit", daemon=True)
-    with _on_signals(on_signal):
-        thread.start()
-        thread.join()
-    if errors:
-        raise errors[0]
-    return asked[0] if asked else None
-
-
-@contextlib.contextmanager
-def _on_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # nobody can be asked there
-        return
-    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def _leave(number: int, step: int, num_steps: int) -> NoReturn:
-    print(
-        f"Stopped after step {step:,} of {num_steps:,}, which is saved; run the same command again "
-        "to go on.",
-        file=sys.stderr,
-    )
-    sys.exit(128 + number)
+        leave(asked, seen.stopped_step, prepared.num_steps)
+    return _summary(config.out)
 
 
 def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:

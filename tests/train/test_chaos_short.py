@@ -62,7 +62,10 @@ def test_ctrl_c_saves_the_step_it_is_at_and_the_same_command_goes_on(
     with running(config, tmp_path / "second.log") as second:
         events = finish(second, tmp_path / "second.log")
     assert [e["step"] for e in events if e["event"] == "train.resumed"] == [step]
-    assert [record["step"] for record in read_metrics(config.out)] == list(range(1, STEPS + 1))
+    records = read_metrics(config.out)
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    assert events[-1]["event"] == "train.done"
+    assert events[-1]["first_loss"] == records[0]["loss"]
 
 
 def prometheus_sees_the_steps(

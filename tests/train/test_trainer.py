@@ -1,16 +1,11 @@
 """The wiring's own decisions; what Ray does with them is in test_chaos.py."""
 
-import os
-import signal
-import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 from ray.train import PreemptionInfo
 
-from apps.common.events import Reporter
-from apps.train import shown, trainer
+from apps.train import trainer
 
 
 @pytest.fixture
@@ -42,38 +37,3 @@ def test_a_notice_without_a_deadline_is_answered_and_training_goes_on(notice) ->
     preemption.wait()
     assert time.monotonic() - started_s < 1
     assert not preemption.is_near()
-
-
-@pytest.fixture
-def stopped():
-    """Send signals to this process while it waits for a `fit` that never ends; what came of it."""
-
-    def send(*numbers: int, steps: list[dict]) -> list[str]:
-        asked: list[str] = []
-        reporter = Reporter("json")
-        relay = SimpleNamespace(stop=SimpleNamespace(remote=lambda: asked.append("stop")))
-
-        def signals() -> None:
-            for number in numbers:
-                time.sleep(0.1)
-                os.kill(os.getpid(), number)
-
-        with reporter.progress("train") as bar:
-            seen = shown.Shown(reporter, bar, 0)
-            seen.take([("step", record) for record in steps])
-            threading.Thread(target=signals).start()
-            with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
-                trainer._until_stopped(threading.Event().wait, relay, seen, reporter)
-        return [*asked, repr(caught.value)]
-
-    return send
-
-
-def test_before_the_first_step_nothing_is_waited_for(stopped) -> None:
-    assert stopped(signal.SIGINT, steps=[]) == ["KeyboardInterrupt()"]
-    assert stopped(signal.SIGTERM, steps=[]) == ["SystemExit(143)"]
-
-
-def test_a_second_signal_does_not_wait_for_the_checkpoint(stopped) -> None:
-    steps = [{"step": 1, "loss": 1.0}]
-    assert stopped(signal.SIGTERM, signal.SIGINT, steps=steps) == ["stop", "KeyboardInterrupt()"]
