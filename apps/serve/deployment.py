@@ -257,6 +257,7 @@ def apply(config: ServeConfig) -> None:
             proxy_location=schema.proxy_location,
         )
     except ray.exceptions.RayTaskError as error:
+        stop()  # what did start would stay in a cluster that was joined, and keep this address
         reason = str(error.cause).strip().splitlines()[-1]
         raise CriaError(f"Ray Serve's HTTP proxy did not start: {reason}") from error
     _check_address(client.http_config, config.gateway)

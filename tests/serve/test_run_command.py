@@ -43,14 +43,13 @@ class Command:
 def running(file: Path) -> Iterator[Command]:
     argv = f"-W ignore -m apps.serve run {file} --port 0 --log-format json".split()
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, *argv], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield Command(process)
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield Command(process)
+        finally:
+            process.kill()
 
 
 def write(file: Path, models: list[dict]) -> None:

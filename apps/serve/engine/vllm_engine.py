@@ -60,6 +60,7 @@ _METRICS = {
     "vllm:num_requests_waiting": "waiting_requests",
 }
 _EXCEPTION = re.compile(r"\b\w+(?:Error|Exception): .{1,1000}")
+_CHATTER = re.compile(r"\b(?:DEBUG|INFO|WARNING)\b")
 _SAMPLE = re.compile(r"^(vllm:\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -375,9 +376,12 @@ def _read_top(top: Mapping[str, float] | None, asked: int) -> tuple[tuple[int, f
 
 
 def last_words(log: str) -> str:
-    """The first exception of a log, which is the cause of those after it, or else its end."""
-    cause = _EXCEPTION.search(log)
-    return (cause[0] if cause else log.strip()[-1500:]) or "none"
+    """The first exception of a log, which is the cause of those after it, or else its end. Warnings
+    speak of exceptions that did not happen."""
+    lines = [line for line in log.strip().splitlines() if not _CHATTER.search(line)]
+    told = "\n".join(lines)
+    cause = _EXCEPTION.search(told)
+    return (cause[0] if cause else told[-1500:]) or "none"
 
 
 def read_metrics(text: str) -> dict[str, float]:

@@ -7,7 +7,9 @@ import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
+from transformers import LlamaForCausalLM
 
 from apps.common.errors import CriaError
 from apps.serve.engine.config import TorchConfig, VllmConfig
@@ -157,7 +159,7 @@ async def test_a_server_that_cannot_start_says_why(stand_in, tmp_path) -> None:
 
 
 def test_the_first_exception_of_a_log_is_the_one_to_tell() -> None:
-    log = "INFO 1\n(Worker) ERROR ValueError: no memory left\nTraceback\nRuntimeError: see above\n"
+    log = "WARNING no OSError: yet\n(Worker) ERROR ValueError: no memory left\nRuntimeError: that\n"
     assert last_words(log) == "ValueError: no memory left"
     assert (last_words("killed\n"), last_words("")) == ("killed", "none")
 
@@ -210,28 +212,70 @@ class VllmEngineInfo:
     model, context_tokens, eos_token_ids = "m", 100, (1,)
 
 
-@pytest.mark.slow
-async def test_the_real_server_gives_the_torch_engine_s_greedy_tokens(tmp_path_factory) -> None:
+@pytest.fixture
+def real_server(tmp_path_factory) -> VllmConfig:
     python = os.environ.get("CRIA_VLLM_PYTHON")
     if not python:
         pytest.skip("CRIA_VLLM_PYTHON does not name an interpreter that has vLLM")
     # Its attention on a CPU knows heads of 32 numbers and more.
     folder = save_llama(tmp_path_factory, num_heads=4, num_key_heads=2, head_dim=64)
-    config = VllmConfig(
+    return VllmConfig(
         path=folder, python=python, context_tokens=256,
         server_args=(
             "--skip-tokenizer-init", "--dtype", "float32", "--enforce-eager",
             "--kv-cache-memory-bytes", str(64 << 20),
         ),
     )  # fmt: skip
-    params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
-    torch_engine = TorchEngine(TorchConfig(path=folder))
-    await torch_engine.start()
-    async with started(config) as engine:
+
+
+async def torch_answer(folder: str, prompt: tuple, params: SamplingParams) -> list:
+    engine = TorchEngine(TorchConfig(path=folder))
+    await engine.start()
+    steps = await collect(engine, prompt, params)
+    await engine.close()
+    return steps
+
+
+def tokens_of(steps: list) -> list[int]:
+    return [token for step in steps for token in step.token_ids]
+
+
+@pytest.mark.slow
+async def test_the_real_server_gives_the_torch_engine_s_greedy_tokens(real_server) -> None:
+    params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=2)
+    async with started(real_server) as engine:
         for prompt in ((5, 6, 7), tuple(range(20, 90))):
-            theirs, ours = [
-                [t for s in await collect(e, prompt, params) for t in s.token_ids]
-                for e in (engine, torch_engine)
-            ]
-            assert len(theirs) == 24 and theirs == ours
-    await torch_engine.close()
+            theirs = await collect(engine, prompt, params)
+            ours = await torch_answer(real_server.path, prompt, params)
+            assert len(tokens_of(theirs)) == 24 and tokens_of(theirs) == tokens_of(ours)
+            pairs = [[x.logprob for s in steps for x in s.logprobs] for steps in (theirs, ours)]
+            assert pairs[0] == pytest.approx(pairs[1], abs=1e-3)
+
+
+@pytest.mark.slow
+async def test_the_real_server_answers_with_its_adapter_and_its_death_is_seen_at_once(
+    real_server, tmp_path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    targets = ["q_proj", "v_proj"]
+    base = LlamaForCausalLM.from_pretrained(real_server.path)
+    tuned = get_peft_model(base, LoraConfig(target_modules=targets, init_lora_weights=False))
+    tuned.save_pretrained(str(tmp_path / "adapter"))
+    tuned.merge_and_unload().save_pretrained(str(tmp_path / "merged"))
+    params = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True)
+    config = dataclasses.replace(real_server, lora=str(tmp_path / "adapter"))
+    async with started(config) as engine:
+        answer = tokens_of(await collect(engine, (5, 6, 7), params))
+        assert answer == tokens_of(await torch_answer(str(tmp_path / "merged"), (5, 6, 7), params))
+        assert answer != tokens_of(await torch_answer(config.path, (5, 6, 7), params))
+        long = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
+        stream = generate(engine, Request(id="r", prompt_ids=(5,), params=long))
+        await anext(stream)
+        server = psutil.Process(engine._process.pid)
+        (core,) = [p for p in server.children(recursive=True) if "EngineCore" in p.name()]
+        core.kill()
+        with pytest.raises(EngineDeadError):
+            [step async for step in stream]
+        with pytest.raises(EngineDeadError):
+            engine.check_health()
