@@ -11,6 +11,7 @@ order, not by position), and penalties see the moved tokens as prompt.
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -145,7 +146,9 @@ class VllmEngine:
             raise RequestError(f"a request with id {request.id!r} is running already", "id")
         response = await self._post(completion_body(request, self.info))
         self._outboxes[request.id] = outbox
-        self._tasks[request.id] = asyncio.create_task(self._pump(request, response, outbox))
+        task = asyncio.create_task(self._pump(request, response, outbox))
+        task.add_done_callback(functools.partial(self._end, request.id, response, outbox))
+        self._tasks[request.id] = task
 
     async def _post(self, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
         try:
@@ -156,8 +159,8 @@ class VllmEngine:
             raise CriaError(f"the vLLM server does not answer: {error!r}") from error
         if response.status == 200:
             return response
-        text = (await response.text())[:2000]
-        response.close()
+        async with response:
+            text = (await response.text())[:2000]
         if response.status in (429, 503):
             raise OverloadedError(f"vLLM refused the request for now: {text}")
         if response.status < 500:
@@ -187,10 +190,19 @@ class VllmEngine:
             if not finished and self._death is None:
                 message = f"vLLM broke off the answer: {error!r}"
                 outbox.put([Step(request.id, (), finish_reason="error", error=message)])
-        finally:
-            response.close()
-            self._tasks.pop(request.id, None)
-            self._outboxes.pop(request.id, None)
+
+    def _end(
+        self,
+        request_id: str,
+        response: aiohttp.ClientResponse,
+        outbox: Outbox,
+        task: "asyncio.Task[None]",
+    ) -> None:
+        response.close()
+        self._tasks.pop(request_id, None)
+        self._outboxes.pop(request_id, None)
+        if task.cancelled():  # before its first step, where it cannot tell so itself
+            outbox.put([Step(request_id, (), finish_reason="cancelled")])
 
     def cancel(self, request_id: str) -> None:
         task = self._tasks.get(request_id)

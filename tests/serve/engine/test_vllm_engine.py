@@ -16,6 +16,7 @@ from apps.serve.engine.config import TorchConfig, VllmConfig
 from apps.serve.engine.protocol import (
     EngineDeadError,
     Grammar,
+    Outbox,
     Request,
     RequestError,
     SamplingParams,
@@ -119,6 +120,19 @@ async def test_leaving_the_stream_closes_the_connection(stand_in) -> None:
         await stream.aclose()
         await asyncio.sleep(0.05)
         assert not engine._tasks
+
+
+async def test_a_request_that_is_cancelled_at_once_ends_and_leaves_nothing(stand_in) -> None:
+    async with started(stand_in) as engine:
+        outbox = Outbox()
+        request = Request(id="r", prompt_ids=(5,), params=SamplingParams(ignore_eos=True))
+        await engine.submit(request, outbox)
+        engine.cancel("r")
+        async with asyncio.timeout(5):
+            (step,) = await anext(aiter(outbox))
+        assert step.finish_reason == "cancelled"
+        assert engine.capacity().waiting == 0
+        assert not engine._http.connector._acquired, "the connection is held"
 
 
 async def test_a_killed_server_is_unhealthy_at_once_and_ends_every_stream(stand_in) -> None:
