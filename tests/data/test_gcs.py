@@ -1,0 +1,72 @@
+"""Dumps in and conversations out through a Google Cloud Storage server on this machine."""
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import gcsfs
+import pytest
+
+from apps.common import storage
+from apps.common.errors import CriaError
+from apps.common.events import Reporter
+from apps.common.runtime import free_port
+from apps.data import clean
+from apps.data.config import CleanConfig
+from benchmarks import corpus
+from tests.data.test_clean import rows_of, run_clean, write_dump
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # gcsfs
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = [str(Path(sys.executable).with_name("gcp-storage-emulator")), "start", "--in-memory"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--default-bucket", "chats"]
+    folder = tmp_path_factory.mktemp("gcs")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, cwd=folder, **quiet)  # pyright: ignore
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        _wait_for(f"{url}/storage/v1/b/chats")
+        yield "gs://chats"
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    server.terminate()
+    server.wait()
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(url).close()
+            return
+        except urllib.error.URLError:
+            time.sleep(0.05)
+    raise TimeoutError(url)
+
+
+def test_a_google_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> None:
+    dump = write_dump(tmp_path / "dump.json", list(corpus.conversations(150, seed=4)))
+    storage.write_atomic(f"{bucket}/in/dump.json", dump.read_bytes())
+    config = CleanConfig(inputs=(f"{bucket}/in/*.json",), out=f"{bucket}/out", unit_mb=1)
+    resolved, files = clean.prepare(config)
+    assert files == [f"{bucket}/in/dump.json"]
+    clean.run(resolved, files, Reporter("json"))
+    run_clean(tmp_path / "out", dump, unit_mb=1)
+    assert len(rows_of(tmp_path / "out")) > 100
+    for name in ("part-00000.parquet", "ledger.json"):
+        there = storage.read_bytes(f"{bucket}/out/{name}")
+        assert there == (tmp_path / "out" / name).read_bytes()
+    assert storage.list_dir(f"{bucket}/out/_work") == []
+    assert clean.finished(resolved, files, Reporter("json"))
+
+
+def test_a_google_bucket_that_is_gone_is_one_sentence(bucket: str) -> None:
+    with pytest.raises(CriaError, match="names no file"):
+        clean.prepare(CleanConfig(inputs=("gs://gone/x.json",), out=f"{bucket}/out"))
