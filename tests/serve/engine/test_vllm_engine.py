@@ -255,6 +255,7 @@ def tokens_of(steps: list) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute to start, where nothing else runs
 async def test_the_real_server_gives_the_torch_engine_s_greedy_tokens(real_server) -> None:
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=2)
     async with started(real_server) as engine:
@@ -267,6 +268,7 @@ async def test_the_real_server_gives_the_torch_engine_s_greedy_tokens(real_serve
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute to start, where nothing else runs
 async def test_the_real_server_answers_with_its_adapter_and_its_death_is_seen_at_once(
     real_server, tmp_path
 ) -> None:
