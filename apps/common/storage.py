@@ -105,6 +105,15 @@ def read_bytes(uri: str) -> bytes:
         return cast(bytes, handle.read())
 
 
+def read_range(uri: str, start: int, end: int) -> bytes:
+    """The bytes of a range, fewer where the file ends; of a bucket nothing else is fetched."""
+    if start == end:
+        return b""
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        return cast(bytes, fs.cat_file(path, start=start, end=end))
+
+
 def read_json(uri: str) -> Any:
     return json.loads(read_bytes(uri))
 

@@ -31,7 +31,7 @@ def units(files: list[str], unit_bytes: int) -> list[Unit]:
         size, stamp = source.size_and_stamp(uri)
         for start in range(0, max(1, size), PIECE_BYTES):
             end = min(size, start + PIECE_BYTES)
-            args = {"uri": uri, "stamp": stamp, "start": start, "end": end}
+            args = {"uri": uri, "stamp": stamp, "size": size, "start": start, "end": end}
             args["unit_bytes"] = unit_bytes
             found.append(Unit(stage="index", name=f"{uri} bytes {start:,}-{end:,}", args=args))
     return found
@@ -39,8 +39,7 @@ def units(files: list[str], unit_bytes: int) -> list[Unit]:
 
 def index(args: Json, folder: str) -> Json:
     """Index one piece of a file; see `join` for what comes of them."""
-    with storage.open_file(args["uri"]) as handle:
-        head = handle.read(jsonspans.HEAD_BYTES)
+    head = source.read_range(args["uri"], 0, min(args["size"], jsonspans.HEAD_BYTES))
     layout = jsonspans.sniff(head) if source.is_plain(head) else None
     if layout is None or layout.kind == "brackets":
         return _index_whole(args, folder) if args["start"] == 0 else {"uri": args["uri"]}
@@ -49,21 +48,10 @@ def index(args: Json, folder: str) -> Json:
 
 def _index_piece(args: Json, layout: Layout) -> Json:
     start, end = args["start"], args["end"]
-    digest = hashlib.blake2b(digest_size=16)
-    before = min(start, 1)  # the byte that says whether a line starts with the piece
-
-    def chunks() -> Iterator[bytes]:
-        with storage.open_file(args["uri"]) as handle:
-            handle.seek(start - before)
-            skipped = before
-            left = end - start + before
-            while left and (chunk := handle.read(min(left, source.CHUNK_BYTES))):
-                digest.update(memoryview(chunk)[skipped:])
-                left, skipped = left - len(chunk), 0
-                yield chunk
-            yield handle.read(jsonspans.ANCHOR_BYTES)
-
-    starts = jsonspans.record_starts(chunks(), layout, offset=start - before)
+    first = start - min(start, 1)  # the byte that says whether a line starts with the piece
+    data = source.read_range(args["uri"], first, end, jsonspans.ANCHOR_BYTES)
+    digest = hashlib.blake2b(memoryview(data)[start - first : end - first], digest_size=16)
+    starts = jsonspans.record_starts([data], layout, offset=first)
     cells = _cells((at for at in starts if start <= at < end), args["unit_bytes"])
     return {
         "uri": args["uri"],

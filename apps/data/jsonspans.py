@@ -42,7 +42,7 @@ class Layout:
 
     def anchor(self) -> re.Pattern[bytes]:
         names = b"|".join(re.escape(key) for key in self.keys)
-        return re.compile(rb'\{\s{0,100}"(?:' + names + rb')"\s{0,8}:')
+        return re.compile(rb'\{\s{0,100}"(?:' + names + rb')"\s{0,100}:')
 
 
 def sniff(head: bytes) -> Layout:
@@ -89,7 +89,9 @@ def _array_layout(head: bytes, body: int) -> Layout:
         inner.update(opens[1:])
     if not outer or outer & inner:
         return Layout("brackets", body=body)
-    return Layout("anchors", tuple(sorted(outer)), body)
+    layout = Layout("anchors", tuple(sorted(outer)), body)
+    begins = layout.anchor().match
+    return layout if all(begins(data) for data in samples) else Layout("brackets", body=body)
 
 
 def _is_json(data: bytes) -> bool:
@@ -202,5 +204,5 @@ def spans_of(data: bytes, layout: Layout) -> list[tuple[int, int]]:
     if layout.kind == "lines":
         starts = list(_line_starts([data], 0))
     else:
-        starts = [match.start() for match in layout.anchor().finditer(data)]
+        starts = [match.start() for match in layout.anchor().finditer(data)] or [0]
     return list(zip(starts, [*starts[1:], len(data)], strict=True))

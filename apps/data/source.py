@@ -164,11 +164,10 @@ class Spooled:
             self.damage = f"{type(error).__name__}: {error}"
 
 
-def read_range(uri: str, start: int, end: int) -> bytes:
-    with storage.open_file(uri) as handle:
-        handle.seek(start)
-        data = handle.read(end - start)
-    if len(data) != end - start:
+def read_range(uri: str, start: int, end: int, beyond: int = 0) -> bytes:
+    """The bytes of a range, and as many of the next `beyond` as there are."""
+    data = storage.read_range(uri, start, end + beyond)
+    if len(data) < end - start:
         raise InputError(
             f"{uri} ends at byte {start + len(data):,}, but had {end:,} bytes when it was indexed: "
             "it changed during the run; run the same command again."

@@ -102,7 +102,7 @@ def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -
             deployment.apply(config)
             deployment.wait_until_running(config, reporter, settings.start_timeout_s)
             reporter.event("serve.applied", models=[m.name for m in config.models])
-        except CriaError as error:
+        except (CriaError, OSError) as error:
             reporter.event("serve.refused", reason=str(error))
 
 

@@ -4,6 +4,7 @@ A change to the file changes only the applications whose part of it changed. Sou
 https://docs.ray.io, "Serve Config Files".
 """
 
+import contextlib
 import hashlib
 import os
 from typing import Any
@@ -89,5 +90,10 @@ def _revision(path: str) -> str:
     """Changes when the files of a local model folder do, so that applying again loads them."""
     if not os.path.isdir(path):
         return ""
-    entries = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in os.scandir(path))
-    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
+    entries: list[tuple[str, int, int]] = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile, or a dangling link
+                found = os.stat(os.path.join(folder, name))
+                entries.append((os.path.join(folder, name), found.st_size, found.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(entries)).encode()).hexdigest()[:16]

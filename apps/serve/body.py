@@ -57,6 +57,8 @@ def _sentence(error: ValidationError) -> ApiError:
     first = _nearest(error.errors(include_url=False, include_context=False))
     path = _path(first["loc"])
     if first["type"] == "extra_forbidden":
+        *parents, name = first["loc"]
+        path = ".".join(part for part in (_path(tuple(parents)), str(name)) if part)
         return ApiError(400, f"Unknown parameter: {path!r}.", param=path, code="unknown_parameter")
     if first["type"] == "missing":
         return ApiError(

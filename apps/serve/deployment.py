@@ -115,17 +115,21 @@ class GatewayDeployment:
         return self._metrics.samples()
 
 
+Entries = Mapping[str, Entry | RemoteEntry]
+
+
 class ServeDirectory:
     """The models of the configuration, and their state in Ray Serve."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._entries: dict[str, Entry | RemoteEntry] = {}
+        self._entries: Entries = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._ready: dict[str, bool] = {}
         self._ready_at_s = float("-inf")
 
     @property
-    def entries(self) -> Mapping[str, Entry | RemoteEntry]:
+    def entries(self) -> Entries:
         return self._entries
 
     async def update(self, models: Sequence[ModelConfig]) -> None:
@@ -135,14 +139,33 @@ class ServeDirectory:
             for model in models
             if (entry := self._entries.get(model.name)) and entry.config == model
         }
-        self._entries = {
-            m.name: kept[m.name] if m.name in kept else await self._new_entry(m) for m in models
-        }
+        before, entries = self._entries, dict(kept)
+        try:
+            for model in models:
+                if model.name not in kept:
+                    entries[model.name] = await self._new_entry(model)
+        except BaseException:
+            self._retire(entries, but=before)
+            raise
+        self._retire(before, but=entries)
+        self._entries = {model.name: entries[model.name] for model in models}
         self._ready_at_s = float("-inf")
+
+    def _retire(self, entries: Entries, but: Entries) -> None:
+        """Close the remote engines that only `entries` use, once their answers have ended."""
+        kept = {id(entry.engine) for entry in but.values() if isinstance(entry, RemoteEntry)}
+        for entry in entries.values():
+            if isinstance(entry, RemoteEntry) and id(entry.engine) not in kept:
+                closing = asyncio.create_task(entry.engine.close_when_idle())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     async def _new_entry(self, config: ModelConfig) -> Entry | RemoteEntry:
         engine = config.engine_config(config.path)
         if isinstance(engine, RemoteConfig):
+            before = self._entries.get(config.name)
+            if isinstance(before, RemoteEntry) and before.engine.config == engine:
+                return RemoteEntry(config=config, engine=before.engine)
             remote = RemoteEngine(engine)
             await remote.start()
             return RemoteEntry(config=config, engine=remote)

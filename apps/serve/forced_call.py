@@ -1,6 +1,7 @@
 """The answer when the client insists on a tool: one call, whose arguments are sent as they come."""
 
 import re
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from apps.serve import raw_json
 from apps.serve.tools import ToolParser, new_call
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*(?=\S)')
-_CLOSING = re.compile(r"[\s}]*$")
+_CLOSING = string.whitespace + "}"
 """may end the call itself, and not its arguments"""
 
 
@@ -39,10 +40,8 @@ class ForcedCall:
 
     def _end(self, final: bool) -> int:
         """Of the arguments, as far as it is certain."""
-        closing = _CLOSING.search(self._text)
-        assert closing is not None  # it may be empty
         if not final:
-            return closing.start()
+            return len(self._text.rstrip(_CLOSING))
         try:
             raw_json.parse(self._text)
         except ValueError:  # cut for its length

@@ -26,6 +26,8 @@ from apps.serve.tools import (
 
 MAX_SEQUENCES = 256
 """prompts x n of one request; more of them should be several requests"""
+MAX_PROMPT_LOGPROBS = 200_000
+"""of one request; a gateway takes about a microsecond for each, and meanwhile does nothing else"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +95,7 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
     params = sampling_params(body, model, per_prompt) * len(prompts)
     is_prompt_only = bool(body.echo and body.logprobs is not None and body.max_tokens == 0)
     if body.echo and body.logprobs is not None:
+        _check_prompt_logprobs(sum(len(p.ids) for p in sequences) * (body.logprobs + 1))
         params = [dataclasses.replace(one, prompt_logprobs=True) for one in params]
     if is_prompt_only:  # an engine that generates nothing computes nothing
         params = [dataclasses.replace(one, max_tokens=1) for one in params]
@@ -116,6 +119,16 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
         keep_best=n if best_of > n else None,
         **_stream_fields(body),
     )
+
+
+def _check_prompt_logprobs(number: int) -> None:
+    if number > MAX_PROMPT_LOGPROBS:
+        raise ApiError(
+            400,
+            f"echo with these logprobs asks for {number:,} log-probabilities of prompt tokens; at "
+            f"most {MAX_PROMPT_LOGPROBS:,} here: send fewer tokens or lower logprobs.",
+            param="logprobs",
+        )
 
 
 def _parser(body: ChatRequest, names: list[str]) -> ToolParser | ForcedCall | None:

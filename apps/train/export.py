@@ -78,7 +78,7 @@ def _check_out(out: str, run: RunConfig) -> None:
             f"--out {out} holds {min(there)} and is no earlier export; expected a new or an empty "
             "folder, or a model folder to replace."
         )
-    storage.claim(os.path.dirname(path))
+    storage.claim(os.path.dirname(path), "the parent folder of --out")
 
 
 def _choose(run_uri: str, config: ExportConfig, run: RunConfig, reporter: Reporter) -> Checkpoint:

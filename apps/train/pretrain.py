@@ -84,7 +84,12 @@ def read_passages(sources: Iterable[str]) -> Iterator[str]:
 
 def _passage(line: bytes, *, is_json: bool) -> str:
     text = line.decode("utf-8")
-    return str(json.loads(text)["text"]) if is_json and text.strip() else text
+    if not is_json or not text.strip():
+        return text
+    passage = json.loads(text)["text"]
+    if not isinstance(passage, str):
+        raise TypeError(f"its text is {passage!r:.40}")
+    return passage
 
 
 def train_tokenizer(passages: list[str], vocab_size: int) -> tokenizers.Tokenizer:

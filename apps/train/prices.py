@@ -38,7 +38,7 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
     table_uri = table_uri or str(TABLE)
     table = configs.load_yaml(table_uri)
     columns = _columns(table, table_uri).get(accelerator, {})
-    if price not in columns and accelerator == "CPU":
+    if price in ("spot", "own") and price not in columns and accelerator == "CPU":
         source = "a machine of yours; give --price for a rented one"
         return Price(name="own", usd_per_gpu_hour=0.0, source=source)
     if price not in columns:

@@ -59,6 +59,8 @@ LAYOUTS = {
     "windows-lines": lambda r: b"\xef\xbb\xbf" + b"\r\n".join(map(orjson.dumps, r)) + b"\r\n\r\n",
     "messages": lambda r: orjson.dumps([{"messages": _openai(x), "id": x["id"]} for x in r]),
     "nested-ids": lambda r: orjson.dumps([{**x, "conversations": _with_ids(x)} for x in r]),
+    "spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 9 * b" " + b":"),
+    "far-spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 101 * b" " + b":"),
     "bare-lists": lambda r: orjson.dumps([x["conversations"] for x in r]),
     "other-first-key": lambda r: orjson.dumps(list(map(_sometimes_turned, r))),
     "concatenated": lambda r: b"\n".join(orjson.dumps(x, option=orjson.OPT_INDENT_2) for x in r),

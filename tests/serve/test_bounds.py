@@ -198,6 +198,30 @@ async def test_of_a_field_that_may_be_several_things_the_nearest_is_named(
     assert error["message"] == f"Invalid {sentence}"
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"Temperature": 1}, "Temperature"),
+        ({"max-tokens": 1}, "max-tokens"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "Strict": 1}}]},
+         "tools[0].function.Strict"),
+    ],
+)  # fmt: skip
+async def test_an_unknown_parameter_is_named_as_the_client_wrote_it(
+    api_saying, fields: dict, name: str
+) -> None:
+    error = (await api_saying("x").chat(**fields)).json()["error"]
+    assert (error["param"], error["message"]) == (name, f"Unknown parameter: {name!r}.")
+
+
+async def test_log_probabilities_of_a_prompt_are_bounded(api_saying, monkeypatch) -> None:
+    monkeypatch.setattr("apps.serve.plan.MAX_PROMPT_LOGPROBS", 30)
+    api = api_saying("x")
+    assert (await api.complete([[5] * 10], echo=True, logprobs=2)).status_code == 200
+    refused = await api.complete([[5] * 11], echo=True, logprobs=2)
+    assert refused.status_code == 400 and "33 log-probabilities" in refused.text
+
+
 async def test_one_request_is_a_bounded_number_of_sequences(api_saying) -> None:
     api = api_saying("x", max_waiting=10_000)
     refused = await api.complete(["x"] * 128, n=16)

@@ -1,3 +1,4 @@
+import asyncio
 import dataclasses
 import json
 import socket
@@ -107,6 +108,41 @@ def test_limits_and_prices_do_not_restart_a_model(model_folder: Path) -> None:
     before, after = serve_config(config), serve_config(dataclasses.replace(config, models=models))
     assert before["applications"][1:] == after["applications"][1:]
     assert before["applications"][0] != after["applications"][0]
+
+
+def test_a_file_that_vanishes_changes_no_model_and_ends_nothing(model_folder: Path) -> None:
+    from apps.serve.applications import serve_config
+
+    before = serve_config(two(model_folder))
+    (model_folder / "download").symlink_to(model_folder / "gone")
+    assert serve_config(two(model_folder)) == before
+    (model_folder / "more").mkdir()
+    (model_folder / "more" / "weights").write_bytes(b"1")
+    assert serve_config(two(model_folder)) != before, "a file in a folder counts"
+
+
+async def test_a_remote_model_keeps_its_engine_until_that_changes() -> None:
+    from apps.serve.deployment import ServeDirectory
+
+    def remote(model: str, **fields: object) -> ModelConfig:
+        options = {"base_url": "http://127.0.0.1:9/v1", "model": model, "max_running": 2}
+        return ModelConfig(name="far", engine="remote", options=options, **fields)
+
+    directory = ServeDirectory(exchange=None)
+    await directory.update([remote("a")])
+    engine = directory.entries["far"].engine
+    await directory.update([remote("a", aliases=("distant",))])
+    assert directory.entries["far"].engine is engine
+    async with engine._slots:
+        await directory.update([remote("b")])
+        await asyncio.sleep(0)
+        assert not engine._http.closed, "an answer is under way"
+    async with asyncio.timeout(5):
+        while not engine._http.closed:
+            await asyncio.sleep(0.01)
+    await directory.update([])
+    async with asyncio.timeout(5):
+        await asyncio.gather(*directory._closing)
 
 
 def test_build_prints_what_serve_deploy_takes(tmp_path: Path, model_folder: Path) -> None:

@@ -304,6 +304,11 @@ def test_a_price_that_is_none_is_refused(price):
         make_plan(replace(VICUNA_7B, price=price))
 
 
+def test_a_misspelt_price_is_not_free_on_cpus():
+    with pytest.raises(ConfigError, match="no 'spto' price for CPU"):
+        make_plan(replace(VICUNA_7B, gpus="2xCPU-4GB", price="spto"))
+
+
 def test_padding_to_2048_wastes_a_quarter_of_real_sharegpt():
     folder = os.environ.get("CRIA_TEST_DATA")
     if not folder:

@@ -1,6 +1,7 @@
 import json
 import random
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -37,8 +38,9 @@ def test_base_names_a_missing_text_file(tmp_path, capsys) -> None:
     assert "none.txt does not exist" in capsys.readouterr().err
 
 
-def test_base_names_the_line_that_cannot_be_read(tmp_path, capsys) -> None:
-    (tmp_path / "text.jsonl").write_text('{"text": "fine"}\n{"words": "not"}\n')
+@pytest.mark.parametrize("line", ['{"words": "not"}', '{"text": null}', '{"text": 5}', "[1]"])
+def test_base_names_the_line_that_cannot_be_read(tmp_path, capsys, line: str) -> None:
+    (tmp_path / "text.jsonl").write_text(f'{{"text": "fine"}}\n{line}\n')
     argv = ["base", "--text", f"{tmp_path}/text.jsonl", "--out", f"{tmp_path}/base"]
     assert run("apps.train", COMMANDS, argv) == 2
     assert "Line 2 of" in capsys.readouterr().err

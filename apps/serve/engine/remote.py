@@ -70,6 +70,12 @@ class RemoteEngine:
         # A redirect would carry the key to another address.
         return self._http.post(route, json=body, allow_redirects=False)
 
+    async def close_when_idle(self) -> None:
+        """Refuse requests from now on; close when those under way have ended."""
+        for _ in range(self.config.max_running):
+            await self._slots.acquire()
+        await self.close()
+
     async def close(self) -> None:
         await self._http.close()
 

@@ -145,6 +145,9 @@ class VllmEngine:
         if request.id in self._tasks:
             raise RequestError(f"a request with id {request.id!r} is running already", "id")
         response = await self._post(completion_body(request, self.info))
+        if self._death is not None:  # it died meanwhile, and told only those it had in work
+            response.close()
+            raise self._death
         self._outboxes[request.id] = outbox
         task = asyncio.create_task(self._pump(request, response, outbox))
         task.add_done_callback(functools.partial(self._end, request.id, response, outbox))
@@ -185,7 +188,7 @@ class VllmEngine:
         except asyncio.CancelledError:
             if not finished:
                 outbox.put([Step(request.id, (), finish_reason="cancelled")])
-        except (aiohttp.ClientError, ValueError, KeyError, CriaError) as error:
+        except Exception as error:  # what a server may send has no end of forms
             await self._check_alive()
             if not finished and self._death is None:
                 message = f"vLLM broke off the answer: {error!r}"
@@ -397,12 +400,16 @@ def last_words(log: str) -> str:
 
 
 def read_metrics(text: str) -> dict[str, float]:
-    """Prometheus text to the names of the torch engine; vLLM's engine processes are added up."""
-    numbers: dict[str, float] = {}
+    """Prometheus text to the names of the torch engine, over all engine processes of vLLM: their
+    sum, of shares the mean."""
+    found: dict[str, list[float]] = {}
     for name, value in _SAMPLE.findall(text):
         if name in _METRICS:
-            numbers[_METRICS[name]] = numbers.get(_METRICS[name], 0.0) + float(value)
-    return numbers
+            found.setdefault(_METRICS[name], []).append(float(value))
+    return {
+        name: sum(values) / (len(values) if name.endswith("_ratio") else 1)
+        for name, values in found.items()
+    }
 
 
 async def _finishes(task: asyncio.Task[Any], timeout_s: float) -> bool:

@@ -20,7 +20,7 @@ def next_token(token: int) -> int:
     return (token * 7 + 3) % 512
 
 
-def event(data: dict) -> bytes:
+def event(data: dict | list) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
@@ -48,6 +48,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
         if fails and i == 3:
             await response.write(event({"error": {"message": "out of order", "code": 500}}))
             return response
+        if body["temperature"] == 0.126:
+            await response.write(event([]))
         if token == 500:
             os._exit(3)
         token = next_token(token)
@@ -88,6 +90,7 @@ async def metrics(_: web.Request) -> web.Response:
     return web.Response(
         text='# HELP x\nvllm:num_requests_running{engine="0"} 2.0\n'
         'vllm:generation_tokens_total{engine="0"} 40\nvllm:generation_tokens_total{engine="1"} 2\n'
+        'vllm:kv_cache_usage_perc{engine="0"} 0.75\nvllm:kv_cache_usage_perc{engine="1"} 0.25\n'
     )
 
 

@@ -158,6 +158,8 @@ async def test_an_answer_that_fails_alone_ends_alone_and_one_that_ends_the_engin
         await anext(other)
         steps = await collect(engine, (5, 6), SamplingParams(temperature=0.124))
         assert steps[-1].finish_reason == "error" and "out of order" in steps[-1].error
+        steps = await collect(engine, (5, 6), SamplingParams(temperature=0.126))
+        assert steps[-1].finish_reason == "error", "an event of another form"
         assert (await anext(other)).finish_reason is None
         with pytest.raises(EngineDeadError):
             await collect(engine, (5, 6), SamplingParams(temperature=0.125))
@@ -181,7 +183,8 @@ def test_the_first_exception_of_a_log_is_the_one_to_tell() -> None:
 async def test_metrics_are_added_up_over_its_engines(stand_in) -> None:
     async with started(stand_in) as engine:
         await engine._read_metrics()
-        assert engine.metrics() == {"running_requests": 2.0, "generated_tokens_total": 42.0}
+        sums = {"running_requests": 2.0, "generated_tokens_total": 42.0}
+        assert engine.metrics() == {**sums, "kv_used_ratio": 0.5}, "the mean of a share"
 
 
 def test_every_setting_reaches_the_server_s_command_line() -> None:
