@@ -274,11 +274,12 @@ def apply(config: ServeConfig) -> None:
 
     schema = ServeDeploySchema.model_validate(serve_config(config))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    http = HTTPOptions(host=config.gateway.host, port=config.gateway.port)
     try:
-        client = serve_start(
-            http_options=HTTPOptions(host=config.gateway.host, port=config.gateway.port),
-            proxy_location=schema.proxy_location,
-        )
+        client = serve_start(http_options=http, proxy_location=schema.proxy_location)
+    except ray.exceptions.RayActorError:
+        # Serve gives up on a proxy that starts slowly, as on a busy machine, and starts another.
+        client = serve_start(http_options=http, proxy_location=schema.proxy_location)
     except ray.exceptions.RayTaskError as error:
         stop()  # what did start would stay in a cluster that was joined, and keep this address
         reason = str(error.cause).strip().splitlines()[-1]
@@ -316,8 +317,10 @@ def wait_until_running(config: ServeConfig, reporter: Reporter, timeout_s: float
     deadline_s = time.monotonic() + timeout_s
     up: set[str] = set()
     with reporter.progress("serve.start", total=len(names), unit="applications") as bar:
-        while up != names:
+        listens = False
+        while not listens or up != names:
             status = serve.status()
+            listens = "HEALTHY" in status.proxies.values()
             for name in names - up:
                 app = status.applications.get(name)
                 state = str(app.status.value) if app is not None else "NOT_STARTED"
@@ -328,7 +331,7 @@ def wait_until_running(config: ServeConfig, reporter: Reporter, timeout_s: float
                     assert app is not None
                     raise CriaError(_why(name, app))
             if time.monotonic() > deadline_s:
-                late = ", ".join(sorted(names - up))
+                late = ", ".join(sorted(names - up)) or "the HTTP proxy"
                 raise CriaError(f"Not up after {timeout_s:g} s: {late}; see the replicas' logs.")
             time.sleep(0.1)
 
