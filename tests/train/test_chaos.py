@@ -67,10 +67,10 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(
     with running(config, tmp_path / "log") as process:
         wait_for_step(config, draw.randrange(20, STEPS - 60), process)
         draw.choice(rank_processes(process)).suspend()
-        stopped_s = time.monotonic()
+        stopped_s = time.time()
         events = finish(process, tmp_path / "log")
-    assert [e["event"] for e in events].count("train.resumed") >= 1
-    assert time.monotonic() - stopped_s < 10 * HUNG_S
+    resumed_s = [e["time"] for e in events if e["event"] == "train.resumed"]
+    assert 0 < resumed_s[0] - stopped_s < 10 * HUNG_S
     assert_same(config, undisturbed)
 
 
