@@ -45,7 +45,8 @@ def run(python: str, script: Path, *arguments: str) -> str:
     command = [python, str(script), *arguments]
     root = str(Path(__file__).parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, "TRANSFORMERS_VERBOSITY": "error"}
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, **quiet}
     return subprocess.run(
         command, check=True, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment
     ).stdout
