@@ -118,12 +118,6 @@ def read_json(uri: str) -> Any:
     return json.loads(read_bytes(uri))
 
 
-def make_dirs(uri: str) -> None:
-    fs, path = filesystem(uri)
-    with _sentences(uri):
-        fs.makedirs(path, exist_ok=True)
-
-
 def claim(uri: str, flag: str = "--out") -> None:
     """Make the local folder that a command will write to; an InputError where it cannot.
 

@@ -525,10 +525,6 @@ def _itself() -> tuple[Relation, ...]:
     )
 
 
-def number_of_facts() -> int:
-    return sum(len(relation.facts) for relation in relations())
-
-
 def held_out_texts() -> frozenset[str]:
     """Every held-out question, filled in."""
     return frozenset(

@@ -137,10 +137,6 @@ _REFERENCE = (
 )
 
 
-def system_prompt() -> str:
-    return _SYSTEM
-
-
 def pair_messages(
     protocol: Protocol,
     category: str,

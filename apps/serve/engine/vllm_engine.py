@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import re
 import secrets
 import socket
 import sys
@@ -37,32 +36,27 @@ from apps.serve.engine.protocol import (
     Request,
     RequestError,
     Step,
-    TokenLogprob,
     check_request,
 )
 from apps.serve.engine.sse import read_events
+from apps.serve.engine.vllm_messages import (
+    ADAPTER,
+    completion_body,
+    last_words,
+    read_metrics,
+    read_step,
+    server_command,
+)
 
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 10.0
 _MAX_MISSED_HEALTH = 3
 _CLOSE_TIMEOUT_S = 15.0
-_ADAPTER = "adapter"
 # The server must not outlive a killed replica: it would keep the GPU. 1 is PR_SET_PDEATHSIG.
 _LAUNCHER = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
-_METRICS = {
-    "vllm:prompt_tokens_total": "prompt_tokens_total",
-    "vllm:generation_tokens_total": "generated_tokens_total",
-    "vllm:prefix_cache_hits_total": "cached_tokens_total",
-    "vllm:kv_cache_usage_perc": "kv_used_ratio",
-    "vllm:num_requests_running": "running_requests",
-    "vllm:num_requests_waiting": "waiting_requests",
-}
-_EXCEPTION = re.compile(r"\b\w+(?:Error|Exception): .{1,1000}")
-_CHATTER = re.compile(r"\b(?:DEBUG|INFO|WARNING)\b")
-_SAMPLE = re.compile(r"^(vllm:\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 class VllmEngine:
@@ -129,7 +123,7 @@ class VllmEngine:
             served = (await response.json())["data"][0]
         folder = self.config.path
         return EngineInfo(
-            model=_ADAPTER if self.config.lora else served["id"],
+            model=ADAPTER if self.config.lora else served["id"],
             context_tokens=int(served["max_model_len"]),
             vocab_size=read_vocab_size(folder),
             eos_token_ids=read_eos_token_ids(folder),
@@ -288,128 +282,6 @@ class VllmEngine:
         with contextlib.suppress(OSError):
             return last_words(self._log.read_text(errors="replace"))
         return "none"
-
-
-def server_command(config: VllmConfig, port: int) -> list[str]:
-    command = [config.python or sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", config.path, "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--max-num-seqs", str(config.max_running)]
-    if config.tensor_parallel_size > 1:
-        command += ["--tensor-parallel-size", str(config.tensor_parallel_size)]
-    if config.quantization:
-        command += ["--quantization", config.quantization]
-    if config.context_tokens:
-        command += ["--max-model-len", str(config.context_tokens)]
-    if config.lora:
-        command += ["--enable-lora", "--lora-modules", f"{_ADAPTER}={config.lora}"]
-    return [*command, *config.server_args]
-
-
-def completion_body(request: Request, info: EngineInfo) -> dict[str, Any]:
-    """A protocol request as the body of POST /v1/completions."""
-    params = request.params
-    prompt = [*request.prompt_ids, *request.generated_ids]
-    room = info.context_tokens - len(prompt)
-    left = room if params.max_tokens is None else params.max_tokens - len(request.generated_ids)
-    body: dict[str, Any] = {
-        "model": info.model,
-        "prompt": prompt,
-        "add_special_tokens": False,
-        "stream": True,
-        "return_token_ids": True,
-        "max_tokens": min(room, left),
-        "min_tokens": max(0, params.min_tokens - len(request.generated_ids)),
-        "temperature": params.temperature,
-        "top_p": params.top_p or 1e-6,  # vLLM refuses 0
-        "top_k": params.top_k,
-        "min_p": params.min_p,
-        "presence_penalty": params.presence_penalty,
-        "frequency_penalty": params.frequency_penalty,
-        "repetition_penalty": params.repetition_penalty,
-        "logit_bias": {str(token): bias for token, bias in params.logit_bias.items()},
-        "seed": params.seed,
-        "stop_token_ids": list(params.stop_token_ids),
-        "ignore_eos": params.ignore_eos,
-    }
-    if params.logprobs is not None:
-        body |= {"logprobs": params.logprobs, "return_tokens_as_token_ids": True}
-    if params.grammar is not None:
-        is_schema = params.grammar.kind == "json_schema"
-        schema = params.grammar.text if is_schema else '{"type": "object"}'
-        body["structured_outputs"] = {"json": schema}
-    if request.cache_salt:
-        body["cache_salt"] = request.cache_salt
-    return body
-
-
-def read_step(event: Mapping[str, Any], request: Request, info: EngineInfo) -> Step | None:
-    """One event of the stream as a step; None when it holds neither a token nor an end."""
-    if "error" in event:
-        raise CriaError(str(event["error"]))
-    if not event.get("choices"):
-        return None
-    choice = event["choices"][0]
-    token_ids = tuple(choice.get("token_ids") or ())
-    reason = choice.get("finish_reason")
-    if reason not in (None, "stop", "length"):
-        error = f"vLLM ended the answer: {reason}"
-        return Step(request.id, token_ids, finish_reason="error", error=error)
-    logprobs = _read_logprobs(choice.get("logprobs"), request.params.logprobs)
-    if reason == "stop":
-        token_ids = _with_stop_token(token_ids, choice.get("stop_reason"), request, info)
-    if not token_ids and reason is None:
-        return None
-    return Step(request.id, token_ids, logprobs, reason)
-
-
-def _with_stop_token(
-    token_ids: tuple[int, ...], stop_reason: Any, request: Request, info: EngineInfo
-) -> tuple[int, ...]:
-    """The protocol wants the stop token at the end; vLLM may leave it out."""
-    stops = (stop_reason,) if isinstance(stop_reason, int) else info.eos_token_ids
-    stops = stops or request.params.stop_token_ids
-    if not stops or (token_ids and token_ids[-1] in stops):
-        return token_ids
-    return (*token_ids, stops[0])
-
-
-def _read_logprobs(found: Mapping[str, Any] | None, asked: int | None) -> tuple[TokenLogprob, ...]:
-    if asked is None or not found:
-        return ()
-    tops = found.get("top_logprobs") or [{}] * len(found["token_logprobs"])
-    return tuple(
-        TokenLogprob(chosen, _read_top(top, asked))
-        for chosen, top in zip(found["token_logprobs"], tops, strict=True)
-    )
-
-
-def _read_top(top: Mapping[str, float] | None, asked: int) -> tuple[tuple[int, float], ...]:
-    """{"token_id:12": -0.3}, likeliest first; vLLM adds the chosen token when it is not among
-    the likeliest."""
-    pairs = [(int(name.removeprefix("token_id:")), p) for name, p in (top or {}).items()]
-    return tuple(sorted(pairs, key=lambda pair: -pair[1])[:asked])
-
-
-def last_words(log: str) -> str:
-    """The first exception of a log, which is the cause of those after it, or else its end. Warnings
-    speak of exceptions that did not happen."""
-    lines = [line for line in log.strip().splitlines() if not _CHATTER.search(line)]
-    told = "\n".join(lines)
-    cause = _EXCEPTION.search(told)
-    return (cause[0] if cause else told[-1500:]) or "none"
-
-
-def read_metrics(text: str) -> dict[str, float]:
-    """Prometheus text to the names of the torch engine, over all engine processes of vLLM: their
-    sum, of shares the mean."""
-    found: dict[str, list[float]] = {}
-    for name, value in _SAMPLE.findall(text):
-        if name in _METRICS:
-            found.setdefault(_METRICS[name], []).append(float(value))
-    return {
-        name: sum(values) / (len(values) if name.endswith("_ratio") else 1)
-        for name, values in found.items()
-    }
 
 
 async def _finishes(task: asyncio.Task[Any], timeout_s: float) -> bool:

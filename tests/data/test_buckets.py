@@ -1,4 +1,4 @@
-"""Dumps in and conversations out through a Google Cloud Storage server on this machine."""
+"""Dumps in and conversations out through a real S3 server and a Google Cloud Storage server."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gcsfs
 import pytest
@@ -24,7 +25,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWar
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def s3_bucket(s3: Any) -> str:
+    s3.create_bucket(Bucket="chats")
+    return "s3://chats"
+
+
+@pytest.fixture(scope="module")
+def gs_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [str(Path(sys.executable).with_name("gcp-storage-emulator")), "start", "--in-memory"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--default-bucket", "chats"]
@@ -51,7 +58,12 @@ def _wait_for(url: str) -> None:
     raise TimeoutError(url)
 
 
-def test_a_google_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def bucket(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue(f"{request.param}_bucket")
+
+
+def test_a_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> None:
     dump = write_dump(tmp_path / "dump.json", list(corpus.conversations(150, seed=4)))
     storage.write_atomic(f"{bucket}/in/dump.json", dump.read_bytes())
     config = CleanConfig(inputs=(f"{bucket}/in/*.json",), out=f"{bucket}/out", unit_mb=1)
@@ -67,6 +79,7 @@ def test_a_google_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> No
     assert clean.finished(resolved, files, Reporter("json"))
 
 
-def test_a_google_bucket_that_is_gone_is_one_sentence(bucket: str) -> None:
+def test_a_bucket_that_is_gone_is_one_sentence(bucket: str) -> None:
+    scheme = bucket.split("//")[0]
     with pytest.raises(CriaError, match="names no file"):
-        clean.prepare(CleanConfig(inputs=("gs://gone/x.json",), out=f"{bucket}/out"))
+        clean.prepare(CleanConfig(inputs=(f"{scheme}//gone/x.json",), out=f"{bucket}/out"))
