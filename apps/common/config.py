@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -92,6 +93,25 @@ def dump(config: object) -> str:
 def write_resolved(config: object, dir_uri: str, name: str = RESOLVED_NAME) -> None:
     """Write the resolved settings beside an output."""
     storage.write_atomic(storage.join(dir_uri, name), dump(config).encode())
+
+
+def at_least(least: int, config: object, section: str, *names: str) -> None:
+    """Refuse settings below `least`, and those that are no finite number; None is a default.
+
+    `section` is the dotted place of `config` in the command's settings, such as "optim.".
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not least <= value < math.inf:
+            raise ConfigError(f"{section}{name} is {value}; expected at least {least}.")
+
+
+def above_zero(config: object, section: str, *names: str) -> None:
+    """Refuse settings that are not positive and finite; None is a default."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{section}{name} is {value}; expected more than 0.")
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from apps.common.config import above_zero
 from apps.common.errors import ConfigError
 
 ProtocolName = Literal["vicuna-blog", "pairwise-swap", "single", "mt-bench", "verdict"]
@@ -49,7 +50,7 @@ class AnswerConfig:
     def __post_init__(self) -> None:
         if not self.model and not self.answers:
             raise ConfigError("answer needs contestants: --model NAME=URL or --answers NAME=FILE")
-        _positive(self, "max_tokens", "concurrency", "timeout_s", "max_attempts")
+        above_zero(self, "", "max_tokens", "concurrency", "timeout_s", "max_attempts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,10 +107,8 @@ class JudgeConfig:
     """Price of a judge that apps/eval/prices.py does not list, US dollars."""
 
     def __post_init__(self) -> None:
-        _positive(self, "repeats", "concurrency", "requests_per_min", "tokens_per_min")
-        _positive(self, "timeout_s", "max_attempts", "max_asks", "batch_poll_s")
-        if self.num_tasks is not None:
-            _positive(self, "num_tasks")
+        above_zero(self, "", "repeats", "concurrency", "requests_per_min", "tokens_per_min")
+        above_zero(self, "", "timeout_s", "max_attempts", "max_asks", "num_tasks", "batch_poll_s")
         if not self.judge:
             raise ConfigError("judge needs at least one --judge, such as offline or gpt-4o")
         if self.max_usd is not None and self.max_usd < 0:
@@ -226,7 +225,7 @@ class QuestionsConfig:
     """Tries of one request before the command gives up."""
 
     def __post_init__(self) -> None:
-        _positive(self, "per_category", "concurrency", "timeout_s", "max_attempts")
+        above_zero(self, "", "per_category", "concurrency", "timeout_s", "max_attempts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,10 +256,4 @@ class WatchConfig:
     """Evaluate the checkpoints that are there, and end."""
 
     def __post_init__(self) -> None:
-        _positive(self, "max_tokens", "poll_s", "max_idle_s")
-
-
-def _positive(settings: object, *names: str) -> None:
-    for name in names:
-        if getattr(settings, name) <= 0:
-            raise ConfigError(f"{name} is {getattr(settings, name)}; expected more than 0")
+        above_zero(self, "", "max_tokens", "poll_s", "max_idle_s")

@@ -4,29 +4,13 @@ Counts are of packed rows, tokens or optimizer steps as their names say; a globa
 in packed rows over all ranks, so that the number of ranks never changes the mathematics.
 """
 
-import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from apps.common.config import above_zero, at_least
 from apps.common.errors import ConfigError
-
-
-def at_least(least: int, config: Any, section: str, *names: str) -> None:
-    """Refuse settings below `least`, and those that are no finite number; None is a default."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not least <= value < math.inf:
-            raise ConfigError(f"{section}{name} is {value}; expected at least {least}.")
-
-
-def above_zero(config: Any, section: str, *names: str) -> None:
-    """Refuse settings that are not positive and finite; None is a default."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{section}{name} is {value}; expected more than 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

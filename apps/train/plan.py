@@ -14,12 +14,12 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 from apps.common import storage
-from apps.common.config import to_dict, write_resolved
+from apps.common.config import above_zero, at_least, to_dict, write_resolved
 from apps.common.errors import ConfigError
 from apps.common.events import Reporter
 from apps.train import cadence, hardware, memory, plan_view, prices, shape, speed, workload
 from apps.train.batches import split
-from apps.train.config import RunConfig, above_zero, at_least
+from apps.train.config import RunConfig
 from apps.train.hardware import Accelerator
 from apps.train.plan_result import (
     Checkpoints,
