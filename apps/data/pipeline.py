@@ -23,8 +23,18 @@ from apps.data.units import Json, Process, RunUnits, Unit, finish, split_done
 
 
 def ray_units(workers: int) -> RunUnits:
-    """Units as Ray Data tasks, at most `workers` at a time."""
+    """Units as Ray Data tasks, at most `workers` at a time; their processes start at once."""
+    for _ in range(workers):
+        _start_worker.remote()
     return functools.partial(run_units, workers=workers)
+
+
+@ray.remote(num_cpus=1)
+def _start_worker() -> None:
+    """Its process has read this file, and with it Ray Data: a second of work on its core.
+
+    Ray Data would start the second process only when the first is busy.
+    """
 
 
 def num_workers() -> int:
@@ -112,6 +122,9 @@ def _data_context() -> DataContext:
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Manifests need no memory to be shared out. Its limits are zero for the first second of each
+    # execution, and one task alone would run.
+    context.op_resource_reservation_enabled = False
     context.target_max_block_size = 1  # every unit's manifest is passed on at once
     return context
 
