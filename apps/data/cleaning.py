@@ -25,7 +25,7 @@ from apps.data.rules import RULES, Drop, score
 from apps.data.units import Json
 
 SAMPLES_PER_RULE = 3
-_SAMPLE_CHARS = 20_000
+SAMPLE_CHARS = 20_000
 
 
 @dataclass(slots=True)
@@ -165,9 +165,9 @@ def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
         "order": order,
         "id": record.id,
         "detail": detail,
-        "raw": record.raw[:_SAMPLE_CHARS].decode("utf-8", "ignore"),
+        "raw": record.raw[:SAMPLE_CHARS].decode("utf-8", "ignore"),
         "messages": [
-            {"role": turn.role, "content": turn.text[:_SAMPLE_CHARS]} for turn in record.turns[:8]
+            {"role": turn.role, "content": turn.text[:SAMPLE_CHARS]} for turn in record.turns[:8]
         ],
     }
     kept.append(sample)

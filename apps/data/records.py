@@ -134,8 +134,6 @@ def conversation(value: Any, record_id: str, raw: bytes) -> Record:
     """A parsed value as a record, HTML still in place. Raises Unreadable."""
     if isinstance(value, list):
         value = {"conversations": value}
-    if not isinstance(value, dict):
-        raise Unreadable("not-an-object")
     messages = _messages(value)
     turns = [_turn(message, len(messages)) for message in messages]
     source_id = value.get("id") or value.get("conversation_id") or value.get("conversation_hash")
@@ -159,7 +157,9 @@ def conversation(value: Any, record_id: str, raw: bytes) -> Record:
     )
 
 
-def _messages(value: dict[str, Any]) -> list[Any]:
+def _messages(value: Any) -> list[Any]:
+    if not isinstance(value, dict):
+        raise Unreadable("not-an-object")
     for key in _LIST_KEYS:
         messages = value.get(key)
         if isinstance(messages, str):
@@ -172,14 +172,37 @@ def _messages(value: dict[str, Any]) -> list[Any]:
 def _turn(message: Any, num_messages: int) -> Turn:
     if not isinstance(message, dict):
         raise Unreadable("bad-message", num_messages)
-    name = message.get("from", message.get("role"))
-    text = message.get("value", message.get("content", message.get("text")))
+    name, text = _said(message)
     if not isinstance(text, str):
         raise Unreadable("bad-message", num_messages)
     role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
     if role is None:
         raise Unreadable("unknown-role", num_messages)
     return Turn(role, text, len(text) if text.isascii() else len(text.encode()))
+
+
+def _said(message: dict[str, Any]) -> tuple[Any, Any]:
+    """Who and what; a Parquet of mixed dumps has every name of both, most of them null."""
+    name = message.get("from")
+    text = message.get("value")
+    if name is None:
+        name = message.get("role")
+    if text is None:
+        text = message.get("content")
+        if text is None:
+            text = message.get("text")
+    return name, text
+
+
+def raw_turns(raw: str) -> list[tuple[str, str]]:
+    """Role and text of each message as the dump has them; none when `raw` is no conversation."""
+    value = _parse(raw.encode())
+    try:
+        messages = _messages({"conversations": value} if isinstance(value, list) else value)
+    except Unreadable:
+        return []
+    said = [_said(message) for message in messages if isinstance(message, dict)]
+    return [(str(name), str(text)) for name, text in said]
 
 
 def convert(record: Record) -> dict[str, int]:

@@ -19,6 +19,7 @@ from apps.common.errors import NotFoundError
 from apps.common.events import Reporter
 from apps.data import page, tables
 from apps.data.clean import SAMPLES_NAME
+from apps.data.cleaning import SAMPLE_CHARS
 from apps.data.config import ReportConfig
 from apps.data.rules import RULES
 from apps.data.units import Json
@@ -93,8 +94,10 @@ def _set_aside(folder: str) -> dict[str, list[Json]]:
         if row["rule"] not in found:
             value = orjson.loads(row["record"])
             detail = f"repeats {row['detail']}"
-            sample = {"id": row["id"], "detail": detail, "raw": row["record"]}
-            found[row["rule"]] = [{**sample, "messages": value["messages"][:8]}]
+            raw, messages = row["record"][:SAMPLE_CHARS], value["messages"][:8]
+            messages = [{**one, "content": one["content"][:SAMPLE_CHARS]} for one in messages]
+            sample = {"id": row["id"], "detail": detail, "raw": raw, "messages": messages}
+            found[row["rule"]] = [sample]
     for row in _first_rows(storage.join(folder, schema.QUARANTINE_DIR), "part-"):
         name = f"quarantine: {row['reason']}"
         if name not in found:
