@@ -204,6 +204,7 @@ def _check_readable(ledger: Ledger, indexes: list[Json], manifests: list[Json]) 
     quarantined = sum(ledger.records.quarantined.values())
     if ledger.records.input and quarantined == ledger.records.input:
         reasons = ", ".join(ledger.records.quarantined)
+        reasons += "".join(f"; {f['uri']}: {f['damage']}" for f in indexes if f["damage"])
         raise InputError(
             f"None of the {quarantined:,} records of the input could be read ({reasons}); expected "
             '{"id": ..., "conversations": [{"from": "human", "value": ...}, ...]} or '
