@@ -17,7 +17,7 @@ import pyarrow as pa
 from apps.common import config as configs
 from apps.common import schema, storage
 from apps.common.errors import CriaError
-from apps.data import duplicates, index, records, source, tables
+from apps.data import duplicates, index, parquet, records, source, tables
 from apps.data.config import Rules
 from apps.data.ledger import Ledger
 from apps.data.records import Broken, Record, Turn, Unreadable
@@ -67,9 +67,7 @@ def clean_range(args: Json) -> Output:
 def _read(args: Json) -> Iterator[Record | Broken]:
     first, last, ordinal = args["start"], args["end"], args["ordinal"]
     if args["format"] == "parquet":
-        yield from records.read_parquet(
-            args["data"], first, last, ordinal=ordinal, prefix=args["prefix"]
-        )
+        yield from parquet.read(args["data"], first, last, ordinal=ordinal, prefix=args["prefix"])
         return
     data = source.read_range(args["data"], first, last)
     layout = index.layout_of(args)

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import pyarrow.parquet as pq
 
-from apps.common import storage
 from apps.data import html, jsonspans, markup
 from apps.data.jsonspans import Layout
 
@@ -89,7 +87,7 @@ def read_json(
         value = _parse(raw)
         if value is not None:
             at = offset + data.index(raw, start)
-            yield _record(value, raw, record_id, at)
+            yield to_record(value, raw, record_id, at)
         else:
             yield from _recovered(data[start:end], record_id, offset + start)
 
@@ -109,23 +107,24 @@ def _recovered(data: bytes, record_id: str, offset: int) -> Iterator[Record | Br
         value = _parse(raw)
         if value is None:
             reason = "bad-json" if closed else "truncated"
-            yield Broken(offset + start, offset + start + len(raw), reason, _cut(raw))
+            yield Broken(offset + start, offset + start + len(raw), reason, cut(raw))
             continue
         name = record_id if found == 0 else f"{record_id}.{found}"
         found += 1
-        yield _record(value, raw, name, offset + start)
+        yield to_record(value, raw, name, offset + start)
 
 
-def _cut(raw: bytes) -> bytes:
+def cut(raw: bytes) -> bytes:
     return raw[:MAX_QUARANTINED_BYTES]
 
 
-def _record(value: Any, raw: bytes, record_id: str, start: int) -> Record | Broken:
+def to_record(value: Any, raw: bytes, record_id: str, start: int) -> Record | Broken:
+    """A parsed value whose bytes are `raw`."""
     end = start + len(raw)
     try:
         record = conversation(value, record_id, raw)
     except Unreadable as error:
-        return Broken(start, end, error.reason, _cut(raw), error.num_messages)
+        return Broken(start, end, error.reason, cut(raw), error.num_messages)
     record.start, record.end = start, end
     return record
 
@@ -224,22 +223,3 @@ def convert(record: Record) -> dict[str, int]:
         name = f"{turn.role}_{'html' if is_html else 'plain'}"
         counts[name] = counts.get(name, 0) + 1
     return counts
-
-
-def read_parquet(
-    uri: str, first_group: int, last_group: int, *, ordinal: int, prefix: str
-) -> Iterator[Record | Broken]:
-    """Rows of row groups [first, last). A row's bytes are those of its JSON."""
-    with storage.open_file(uri) as handle:
-        file = pq.ParquetFile(handle)
-        for batch in file.iter_batches(
-            batch_size=256, row_groups=list(range(first_group, last_group)), use_threads=False
-        ):
-            for row in batch.to_pylist():
-                raw = orjson.dumps(row, default=_plain)
-                yield _record(row, raw, f"{prefix}-{ordinal:08d}", 0)
-                ordinal += 1
-
-
-def _plain(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
