@@ -11,6 +11,9 @@ from apps.data.jsonspans import Layout
 
 MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""
+_AROUND = b" \t\r\n,"
+_MAX_CONTINUED = 64
+"""Objects inside a record that open with the records' key; the head of a dump has none such."""
 _ROLES = {
     "system": "system",
     **dict.fromkeys(("human", "user"), "user"),
@@ -72,24 +75,52 @@ def read_json(
 ) -> Iterator[Record | Broken]:
     """Every record of a range that starts at a record. Ids are `<prefix>-<ordinal>`.
 
-    A span that does not parse is searched for whole values that lie side by side in it, as when a
-    comma or bracket is missing or a record opens with another key than its neighbours.
+    A span that does not parse goes on when an object inside its record opened with the records'
+    key. Else it is searched for whole values that lie side by side in it, as when a comma or
+    bracket is missing or a record opens with another key than its neighbours.
     """
-    for i, (start, end) in enumerate(jsonspans.spans_of(data, layout)):
+    spans = jsonspans.spans_of(data, layout)
+    stop = 0
+    for i, (start, end) in enumerate(spans):
+        if i < stop:
+            continue
         record_id = f"{prefix}-{ordinal + i:08d}"
         if end - start > jsonspans.MAX_RECORD_BYTES:
             raw = data[start : start + MAX_QUARANTINED_BYTES]
             yield Broken(offset + start, offset + end, "record-too-long", raw)
             continue
-        raw = data[start:end].strip(b" \t\r\n,")
+        raw = data[start:end].strip(_AROUND)
         if not raw:
             continue
         value = _parse(raw)
+        if value is None and layout.kind == "anchors":
+            value, raw, stop = _continued(data, spans, i)
         if value is not None:
             at = offset + data.index(raw, start)
             yield to_record(value, raw, record_id, at)
         else:
             yield from _recovered(data[start:end], record_id, offset + start)
+
+
+def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[Any, bytes, int]:
+    """The value of span `i` and those after it, its bytes, and the first span beyond it."""
+    start = spans[i][0]
+    for stop in range(i + 2, min(i + 2 + _MAX_CONTINUED, len(spans) + 1)):
+        raw = data[start : spans[stop - 1][1]].strip(_AROUND)
+        if stop == len(spans):
+            raw = raw[: next(jsonspans.elements(raw))[1]]  # what closes the array is no part of it
+        if (value := _parse(raw)) is not None:
+            return value, raw, stop
+        if _is_conversation(data[slice(*spans[stop - 1])]) or len(raw) > jsonspans.MAX_RECORD_BYTES:
+            break
+    return None, b"", i
+
+
+def _is_conversation(data: bytes) -> bool:
+    try:
+        return bool(_messages(_parse(data.strip(_AROUND))))
+    except Unreadable:
+        return False
 
 
 def _parse(raw: bytes) -> Any:

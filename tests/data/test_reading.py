@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from apps.common.errors import InputError, NotFoundError
-from apps.data import clean, cleaning, index, parquet, source
+from apps.data import clean, cleaning, index, jsonspans, parquet, source
 from apps.data.config import CleanConfig, none
 from apps.data.ledger import Ledger
 from tests.data.test_clean import conversation, rows_of, run_clean
@@ -237,6 +237,24 @@ def test_a_broken_record_is_quarantined_and_its_neighbours_survive(
     assert reasons(outputs) == [reason]
     assert outputs[0].quarantined[0]["raw"].rstrip(b",") == broken
     assert total.records.input == 40
+
+
+@pytest.mark.parametrize("at", [20, 39])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("dump", ["array", "keyed"])
+def test_an_inner_object_that_opens_as_records_do_splits_no_record(
+    dump: str, before: bool, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonspans, "HEAD_BYTES", 1000)  # none is in the head of the dump
+    plugins = [{"id": "p", "x": [1]}, {"id": "q", "x": {"id": "r"}}]
+    turns = RECORDS[at]["conversations"]
+    odd = {"id": "r", "plugins": plugins, "conversations": turns}
+    late = {"id": "r", "conversations": turns, "plugins": plugins}
+    records = [*RECORDS[:at], odd if before else late, *RECORDS[at + 1 :]]
+    path = tmp_path / "dump.json"
+    path.write_bytes(orjson.dumps(records if dump == "array" else {"data": records}))
+    outputs, _ = read(path)
+    assert (kept_texts(outputs), reasons(outputs)) == (TEXTS, [])
 
 
 def test_missing_and_doubled_commas_lose_nothing(tmp_path: Path) -> None:
