@@ -31,7 +31,7 @@ from apps.data.identity import read_identity
 from apps.data.mix import Source, find_source
 from apps.data.packing import best_fit_decreasing, one_per_row
 from apps.data.tokens import TokenLedger, read_segments, tokenize_unit
-from apps.data.units import Json, RunUnits, Unit
+from apps.data.units import Json, RunUnits, Unit, forget_others
 
 Count = Callable[..., None]
 _WORK = "_work"
@@ -182,6 +182,7 @@ def _pack(
         for shard, args in _shard_args(job, tokenized, split)
     ]
     process = functools.partial(pack_unit, out=job.config.out, work=work)
+    forget_others(units, work)
     with reporter.progress("pack", total=len(units), unit="shards") as bar:
         manifests = run_units(units, process, work, lambda manifest: bar.advance())
     wanted = {unit.args["shard"] for unit in units}
