@@ -25,7 +25,7 @@ class Rules:
     ends: Literal["keep", "trim"] | None = None
     """take off turns before the first user turn, and user turns after the last answer"""
     empty: Literal["keep", "cut"] | None = None
-    """cut a conversation at its first empty or unprintable turn"""
+    """cut a conversation at its first empty or unprintable turn; leave out such a system message"""
     min_chars: int | None = None
     """characters a conversation must have; 0: any"""
     banner: Action | None = None
