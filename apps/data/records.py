@@ -12,6 +12,7 @@ from apps.data.jsonspans import Layout
 MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""
 _AROUND = b" \t\r\n,"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_CONTINUED = 64
 """Objects inside a record that open with the records' key; the head of a dump has none such."""
 _ROLES = {
@@ -80,6 +81,8 @@ def read_json(
     bracket is missing or a record opens with another key than its neighbours.
     """
     spans = jsonspans.spans_of(data, layout)
+    if spans and layout.kind == "anchors" and data[: spans[0][0]].strip(_AROUND):
+        yield from _recovered(data[: spans[0][0]], f"{prefix}-{ordinal:08d}.0", offset)
     stop = 0
     for i, (start, end) in enumerate(spans):
         if i < stop:
@@ -95,7 +98,9 @@ def read_json(
         value = _parse(raw)
         if value is None and layout.kind == "anchors":
             value, raw, stop = _continued(data, spans, i)
-        if value is not None:
+        if _holds_conversations(value):
+            yield from _recovered(raw[1:], record_id, offset + data.index(raw, start) + 1)
+        elif value is not None:
             at = offset + data.index(raw, start)
             yield to_record(value, raw, record_id, at)
         else:
@@ -114,6 +119,12 @@ def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[Any, 
         if _is_conversation(data[slice(*spans[stop - 1])]) or len(raw) > jsonspans.MAX_RECORD_BYTES:
             break
     return None, b"", i
+
+
+def _holds_conversations(value: Any) -> bool:
+    """Whether a value is an array of records, as where several dumps were put in one file."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and any(isinstance(first.get(key), list) for key in _LIST_KEYS)
 
 
 def _is_conversation(data: bytes) -> bool:
@@ -136,6 +147,8 @@ def _recovered(data: bytes, record_id: str, offset: int) -> Iterator[Record | Br
     for start, end, closed in jsonspans.elements(data):
         raw = data[start:end].rstrip(b" \t\r\n,")
         value = _parse(raw)
+        if raw == _BYTE_ORDER_MARK:
+            continue
         if value is None:
             reason = "bad-json" if closed else "truncated"
             yield Broken(offset + start, offset + start + len(raw), reason, cut(raw))

@@ -64,6 +64,13 @@ LAYOUTS = {
     "spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 9 * b" " + b":"),
     "far-spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 101 * b" " + b":"),
     "bare-lists": lambda r: orjson.dumps([x["conversations"] for x in r]),
+    "bare-list-lines": lambda r: b"\n".join(orjson.dumps(x["conversations"]) for x in r),
+    "arrays-side-by-side": lambda r: orjson.dumps(r[:20]) + b"\n" + orjson.dumps(r[20:]),
+    "array-lines": lambda r: b"\n".join(orjson.dumps([x]) for x in r),
+    "lists-before": lambda r: orjson.dumps({"errors": [], "shape": [1, 2], "data": r}),
+    "object-before": lambda r: orjson.dumps({"meta": {"id": "x", "n": [1]}, "data": r}),
+    "long-text-before": lambda r: orjson.dumps({"licence": "[{ " * 3000, "data": r}),
+    "byte-order-mark-lines": lambda r: b"\n".join(b"\xef\xbb\xbf" + orjson.dumps(x) for x in r),
     "other-first-key": lambda r: orjson.dumps(list(map(_sometimes_turned, r))),
     "concatenated": lambda r: b"\n".join(orjson.dumps(x, option=orjson.OPT_INDENT_2) for x in r),
     "one-record": lambda r: orjson.dumps(r[0]),
@@ -262,6 +269,22 @@ def test_missing_and_doubled_commas_lose_nothing(tmp_path: Path) -> None:
     text = b"[" + b",".join(parts[:10]) + b"\n" + b",,".join(parts[10:]) + b",]"
     (tmp_path / "dump.json").write_bytes(text)
     assert kept_texts(read(tmp_path / "dump.json")[0]) == TEXTS
+
+
+@pytest.mark.parametrize("key", [b'"id"', b'"Xd"'])
+@pytest.mark.parametrize("length", [40, None])
+def test_a_broken_first_record_is_quarantined_and_its_neighbours_survive(
+    key: bytes, length: int | None, tmp_path: Path
+) -> None:
+    parts = [orjson.dumps(record) for record in RECORDS]
+    parts[0] = parts[0].replace(b'"id"', key).replace(b"Question", rb"\x")[:length]
+    (tmp_path / "dump.json").write_bytes(b"[" + b",".join(parts) + b"]")
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[1:]
+    assert reasons(outputs) == ["truncated" if length else "bad-json"]
+    assert outputs[0].quarantined[0]["raw"] == parts[0].rstrip(b",")
+    ids = [row["id"] for output in outputs for row in output.kept]
+    assert len(set(ids)) == len(ids)
 
 
 def test_a_cut_off_file_keeps_its_complete_records(tmp_path: Path) -> None:
