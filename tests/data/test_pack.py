@@ -165,6 +165,22 @@ def test_control_tokens_in_messages_are_broken_and_counted(tmp_path, tokenizer):
     assert ids.count(backend.token_to_id("</s>")) == 1
 
 
+def test_rows_without_an_id_are_told_apart_in_every_unit_and_place(tmp_path, tokenizer):
+    rows = [{"messages": turns(f"question {i}.", f"answer {i}")} for i in range(120)]
+    schema = pa.schema([CONVERSATIONS.field("messages")])
+    counts = {}
+    for name in ("a", "b"):
+        source = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema), source, row_group_size=20)
+        make(tmp_path / name, tokenizer, f"{source}=0.5", val_percent=0)
+        backend = load_tokenizer(tokenizer).backend
+        found = segments(packs.open_pack(str(tmp_path / name)), "train")
+        said = " ".join(backend.decode(ids, skip_special_tokens=False) for ids in found)
+        counts[name] = [f"question {i}." in said for i in range(120)]
+    assert counts["a"] == counts["b"]
+    assert counts["a"][:20] != counts["a"][20:40] != counts["a"][40:60]
+
+
 class Dies(Exception):
     pass
 
