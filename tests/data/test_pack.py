@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +180,28 @@ def test_rows_without_an_id_are_told_apart_in_every_unit_and_place(tmp_path, tok
         counts[name] = [f"question {i}." in said for i in range(120)]
     assert counts["a"] == counts["b"]
     assert counts["a"][:20] != counts["a"][20:40] != counts["a"][40:60]
+
+
+def test_what_is_counted_for_the_dashboard_is_what_was_packed(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    config = PackConfig(
+        inputs=(source,), tokenizer=tokenizer, out=str(tmp_path / "pack"), max_length=256
+    )
+    counted = Counter()
+
+    def count(name, value, split):
+        counted[name, split] += value
+
+    info = run_pack(prepare(config), Reporter("json"), units.run_serially, count)
+    assert counted == {
+        (name, split): amount
+        for split, found in info.splits.items()
+        for name, amount in (
+            ("packed_rows_total", found.num_rows),
+            ("packed_tokens_total", found.num_tokens),
+        )
+        if amount
+    }
 
 
 class Dies(Exception):
