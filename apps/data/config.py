@@ -1,6 +1,7 @@
 """Settings of the data commands, and the profiles of the cleaner."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -70,6 +71,12 @@ class Rules:
                 raise ConfigError(f"rules.{name} is {value}; expected a share from 0 to 1.")
         if self.max_severity is not None and not 0 <= self.max_severity <= 3:
             raise ConfigError(f"rules.max_severity is {self.max_severity}; expected 0 to 3.")
+        for name in ("language_keep", "language_skip"):
+            for code in getattr(self, name) or ():
+                if re.fullmatch("[a-z]{2,3}", code) is None:
+                    raise ConfigError(
+                        f"rules.{name} has {code!r}; expected ISO 639-1 codes such as en or ko."
+                    )
 
     def over(self, base: "Rules") -> "Rules":
         """These rules where they are set, else those of `base`."""
