@@ -181,6 +181,8 @@ def _link(node: LexborNode) -> str:
     label = text.strip()
     if not href or href == label or href == f"mailto:{label}":
         return text
+    if " " in href or href.count("(") != href.count(")"):
+        href = f"<{href}>"
     return f"[{label}]({href})" if label else ""
 
 
