@@ -55,13 +55,19 @@ def clean_range(args: Json) -> Output:
             _take(found, args["uri"], rules, output)
         except Exception as error:
             raise CriaError(
-                f"{args['uri']}, record at bytes {found.start:,}-{found.end:,}: "
+                f"{args['uri']}, {_place(found, args['format'])}: "
                 f"{type(error).__name__}: {error}; please report this."
             ) from error
     if args["format"] == "json":
         output.ledger.frame(args["end"] - args["start"] - span_bytes)
     output.ledger.check()
     return output
+
+
+def _place(found: Record | Broken, file_format: str) -> str:
+    if file_format == "parquet" and isinstance(found, Record):
+        return f"record {found.id}, a row's number after its file's digest"
+    return f"record at bytes {found.start:,}-{found.end:,}"
 
 
 def _read(args: Json) -> Iterator[Record | Broken]:

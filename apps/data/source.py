@@ -47,12 +47,11 @@ def _expand(uri: str) -> list[str]:
             return [uri]
         return [_with_scheme(uri, match) for match in sorted(fs.glob(path)) if fs.isfile(match)]
     if storage.is_dir(uri):
-        return [
-            child
-            for name in storage.list_dir(uri)
-            if not name.startswith((".", "_"))
-            and not storage.is_dir(child := storage.join(uri, name))
-        ]
+        names = [name for name in storage.list_dir(uri) if not name.startswith((".", "_"))]
+        if storage.COMMIT_NAME in names:  # of `clean`: what lies beside the shards is about them
+            names = [name for name in names if name.endswith(".parquet")]
+        children = [storage.join(uri, name) for name in names]
+        return [child for child in children if not storage.is_dir(child)]
     return [uri] if storage.exists(uri) else []
 
 

@@ -16,6 +16,7 @@ from apps.common.events import Reporter
 from apps.data import clean
 from apps.data.config import CleanConfig, Rules
 from apps.data.ledger import Ledger
+from benchmarks import corpus
 
 
 def conversation(name: str, *texts: str) -> dict[str, Any]:
@@ -74,6 +75,16 @@ def test_a_dump_becomes_conversations_with_a_ledger_that_adds_up(tmp_path: Path)
     assert pq.read_schema(next((tmp_path / "out").glob("*.parquet"))) == schema.CONVERSATIONS
     assert json.loads((tmp_path / "out" / "COMMITTED.json").read_bytes())["shards"]
     assert not (tmp_path / "out" / "_work").exists()
+
+
+def test_what_people_typed_stays_byte_for_byte(tmp_path: Path) -> None:
+    typed = [message.raw for message in corpus.messages(60, seed=5) if message.role == "user"]
+    typed += ["a <b> c\r\nd", "\ufeffx", "  both ends \n\n", "<p>Why?</p>", "&amp; &lt;", "a\0b"]
+    typed += ["\u200b", "e\u0301 \u00e9", "\t\t", "```\n<x>\n```", "a\x85b\u2028c", "\x1b[31m", ""]
+    records = [conversation(f"{i}", text, "<p>An answer.</p>") for i, text in enumerate(typed)]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records), profile="none")
+    kept = [row["messages"][0]["content"] for row in rows_of(tmp_path / "out")]
+    assert len(typed) > 25 and kept == typed
 
 
 def test_a_finished_folder_is_left_alone(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from apps.data.identity import built_in
 from apps.data.pack import even_ranges, finished, prepare, run_pack
 from apps.data.tokens import split_of
 from tests import made
+from tests.data.test_clean import conversation, run_clean, write_dump
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +276,13 @@ def test_an_unfinished_clean_folder_is_refused(tmp_path, tokenizer):
     (tmp_path / "clean" / "config.yaml").write_text("profile: vicuna\n")
     with pytest.raises(InputError, match="not finished"):
         make(tmp_path / "pack", tokenizer, source)
+
+
+def test_a_clean_folder_that_kept_nothing_is_told_as_such(tmp_path, tokenizer):
+    dump = write_dump(tmp_path / "dump.json", [conversation("a", "Hello, friend", "network error")])
+    run_clean(tmp_path / "clean", dump)
+    with pytest.raises(InputError, match=r"kept no conversation; .* report"):
+        make(tmp_path / "pack", tokenizer, str(tmp_path / "clean"))
 
 
 def test_even_ranges_cover_everything_in_order():

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from apps.common.errors import InputError, NotFoundError
+from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.data import clean, cleaning, index, jsonspans, parquet, source
-from apps.data.config import CleanConfig, none
+from apps.data.config import CleanConfig, Rules, none
 from apps.data.ledger import Ledger
+from apps.data.records import Record
 from tests.data.test_clean import conversation, rows_of, run_clean
 
 RECORDS = [
@@ -416,3 +417,31 @@ def test_folders_and_globs_name_their_files(tmp_path: Path) -> None:
     run_clean(tmp_path / "b", folder / "*.json")
     assert len(rows_of(tmp_path / "a")) == 30
     assert [r["id"] for r in rows_of(tmp_path / "a")] == [r["id"] for r in rows_of(tmp_path / "b")]
+
+
+def test_a_clean_folder_is_read_by_its_shards_alone(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps(RECORDS))
+    run_clean(tmp_path / "once", dump, profile="none")
+    ledger = run_clean(tmp_path / "twice", tmp_path / "once", profile="none")
+    assert ledger["records"]["kept"] == ledger["records"]["input"] == len(RECORDS)
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_a_failure_names_file_and_record(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(record: Record, rules: Rules) -> None:
+        if record.source_id == "r9":
+            raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(cleaning, "RULES", [("ours", fail)])
+    path = tmp_path / f"dump.{kind}"
+    path.write_bytes(orjson.dumps(RECORDS))
+    start = path.read_bytes().index(b'{"id":"r9"')
+    place = f"record at bytes {start:,}-{start + len(orjson.dumps(RECORDS[9])):,}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(RECORDS), path)
+        place = r"record \w+-00000009"
+    with pytest.raises(CriaError, match=f"{path}, {place}.*ZeroDivisionError: a fault of ours"):
+        run_clean(tmp_path / "out", path)
