@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import orjson
@@ -72,6 +72,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
         return
     except UnicodeDecodeError:
         pass
+    except (ValueError, OverflowError):  # a date beyond the year 9999
+        batch = _with_types(batch, _time_as_number)
     for i in range(len(batch)):
         row = batch.slice(i, 1)
         try:
@@ -82,20 +84,37 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
 
 def _json_of(row: pa.RecordBatch) -> bytes:
     """The bytes that are no UTF-8 stay what they are."""
-    fields = [field.with_type(_as_binary(field.type)) for field in row.schema]
-    value = row.cast(pa.schema(fields)).to_pylist()[0]
+    value = _with_types(row, _text_as_bytes).to_pylist()[0]
     text = json.dumps(value, ensure_ascii=False, default=_surrogates)
     return text.encode("utf-8", "surrogateescape")
 
 
-def _as_binary(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pa.large_binary()
+Change = Callable[[pa.DataType], pa.DataType]
+
+
+def _with_types(batch: pa.RecordBatch, change: Change) -> pa.RecordBatch:
+    fields = [field.with_type(_changed(field.type, change)) for field in batch.schema]
+    return batch.cast(pa.schema(fields))
+
+
+def _changed(kind: pa.DataType, change: Change) -> pa.DataType:
+    """A type, and those of the fields in it, changed."""
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_as_binary(field.type)) for field in kind])
+        return pa.struct([field.with_type(_changed(field.type, change)) for field in kind])
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.large_list(_as_binary(kind.value_type))
-    return kind
+        return pa.large_list(_changed(kind.value_type, change))
+    return change(kind)
+
+
+def _text_as_bytes(kind: pa.DataType) -> pa.DataType:
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.large_binary() if is_text else kind
+
+
+def _time_as_number(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_date32(kind):
+        return pa.int32()
+    return pa.int64() if pa.types.is_timestamp(kind) or pa.types.is_date64(kind) else kind
 
 
 def _surrogates(value: Any) -> str:

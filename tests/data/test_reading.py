@@ -166,6 +166,16 @@ def test_a_parquet_text_that_is_no_utf_8_costs_its_own_row_only(
     assert total.records.input == 3
 
 
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("ms", "UTC"), pa.date32()])
+def test_a_time_that_no_calendar_has_costs_nothing(kind: pa.DataType, tmp_path: Path) -> None:
+    times = pa.array([2**30, 1 << (30 if kind == pa.date32() else 60), None], pa.int64())
+    times = times.cast(pa.int32()).cast(kind) if kind == pa.date32() else times.cast(kind)
+    meta = pa.StructArray.from_arrays([times], ["at"])
+    table = pa.table({"meta": meta, "conversations": [r["conversations"] for r in RECORDS[:3]]})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    assert kept_texts(read(tmp_path / "dump.parquet")[0]) == TEXTS[:3]
+
+
 def damaged_parquet(path: Path) -> Path:
     """Four row groups of ten; the second one's compressed pages are overwritten."""
     pq.write_table(pa.Table.from_pylist(RECORDS), path, row_group_size=10, compression="zstd")
