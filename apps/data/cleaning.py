@@ -17,8 +17,8 @@ import pyarrow as pa
 from apps.common import config as configs
 from apps.common import schema, storage
 from apps.common.errors import CriaError
-from apps.data import duplicates, index, parquet, records, source, tables
-from apps.data.config import Rules
+from apps.data import duplicates, index, jsonspans, parquet, records, source, tables
+from apps.data.config import MAX_UNIT_BYTES, Rules
 from apps.data.ledger import Ledger
 from apps.data.records import Broken, Record, Turn, Unreadable
 from apps.data.rules import RULES, Drop, score
@@ -75,9 +75,10 @@ def _read(args: Json) -> Iterator[Record | Broken]:
     if args["format"] == "parquet":
         yield from parquet.read(args["data"], first, last, ordinal=ordinal, prefix=args["prefix"])
         return
-    data = source.read_range(args["data"], first, last)
-    layout = index.layout_of(args)
-    yield from records.read_json(data, layout, offset=first, ordinal=ordinal, prefix=args["prefix"])
+    read_to = min(last, first + MAX_UNIT_BYTES + jsonspans.MAX_RECORD_BYTES)
+    data = source.read_range(args["data"], first, read_to)
+    place = {"offset": first, "ordinal": ordinal, "prefix": args["prefix"]}
+    yield from records.read_json(data, index.layout_of(args), unread=last - read_to, **place)
 
 
 def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> None:

@@ -9,6 +9,9 @@ import tyro
 
 from apps.common.errors import ConfigError
 
+MAX_UNIT_BYTES = 64 << 20
+"""Raw input in one task's range, but for the last record's length."""
+
 Action = Literal["keep", "drop", "trim"]
 """What a content rule does with a conversation: nothing, drop it, or take the round out of it."""
 
@@ -194,7 +197,11 @@ class CleanConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("No input is given; expected a file, a folder or a glob.")
-        for name, low, high in (("workers", 0, 100_000), ("unit_mb", 1, 64), ("shard_mb", 1, 1024)):
+        for name, low, high in (
+            ("workers", 0, 100_000),
+            ("unit_mb", 1, MAX_UNIT_BYTES >> 20),
+            ("shard_mb", 1, 1024),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; expected {low} to {high:,}.")

@@ -72,9 +72,11 @@ class Unreadable(ValueError):
 
 
 def read_json(
-    data: bytes, layout: Layout, *, offset: int, ordinal: int, prefix: str
+    data: bytes, layout: Layout, *, offset: int, ordinal: int, prefix: str, unread: int = 0
 ) -> Iterator[Record | Broken]:
     """Every record of a range that starts at a record. Ids are `<prefix>-<ordinal>`.
+
+    `unread` is how many bytes of the range's last record `data` lacks, because it is too long.
 
     A span that does not parse goes on when an object inside its record opened with the records'
     key. Else it is searched for whole values that lie side by side in it, as when a comma or
@@ -88,9 +90,10 @@ def read_json(
         if i < stop:
             continue
         record_id = f"{prefix}-{ordinal + i:08d}"
-        if end - start > jsonspans.MAX_RECORD_BYTES:
+        beyond = unread if i == len(spans) - 1 else 0
+        if end - start + beyond > jsonspans.MAX_RECORD_BYTES:
             raw = data[start : start + MAX_QUARANTINED_BYTES]
-            yield Broken(offset + start, offset + end, "record-too-long", raw)
+            yield Broken(offset + start, offset + end + beyond, "record-too-long", raw)
             continue
         raw = data[start:end].strip(_AROUND)
         if not raw:

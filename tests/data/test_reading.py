@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from apps.common.errors import CriaError, InputError, NotFoundError
-from apps.data import clean, cleaning, index, jsonspans, parquet, source
+from apps.data import clean, cleaning, index, jsonspans, parquet, records, source
 from apps.data.config import CleanConfig, Rules, none
 from apps.data.ledger import Ledger
 from apps.data.records import Record
@@ -374,6 +374,37 @@ def test_a_message_of_50_mb_is_quarantined_and_its_neighbours_survive(tmp_path: 
     assert kept_texts(outputs) == TEXTS[:2]
     assert reasons(outputs) == ["html-too-long"]
     assert len(outputs[0].quarantined[0]["raw"]) == 1 << 20
+
+
+@pytest.mark.parametrize("layout", ["array", "lines", "nested-ids"])
+@pytest.mark.parametrize("at", [3, 39])
+def test_a_record_of_any_length_is_quarantined_without_being_read(
+    layout: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonspans, "MAX_RECORD_BYTES", 2000)
+    monkeypatch.setattr(records, "MAX_QUARANTINED_BYTES", 100)
+    monkeypatch.setattr(cleaning, "MAX_UNIT_BYTES", 1000)
+    taken: list[int] = []
+    read_range = source.read_range
+
+    def watched(uri: str, start: int, end: int) -> bytes:
+        taken.append(end - start)
+        return read_range(uri, start, end)
+
+    huge = [*RECORDS[:at], conversation("h", "q", "x" * 50_000), *RECORDS[at + 1 :]]
+    path = tmp_path / "dump.json"
+    path.write_bytes(LAYOUTS[layout](huge))
+    config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
+    pieces = index.units([str(path)], 1000)
+    found = index.join([index.index(unit.args, str(tmp_path)) for unit in pieces])[0]
+    monkeypatch.setattr(source, "read_range", watched)
+    outputs = [cleaning.clean_range(unit.args) for unit in clean._clean_units([found], config)]
+    assert max(taken) == 3000
+    assert kept_texts(outputs) == TEXTS[:at] + TEXTS[at + 1 :]
+    assert reasons(outputs) == ["record-too-long"]
+    assert sum(output.ledger.bytes.input for output in outputs) == (
+        path.stat().st_size - found["head_bytes"]
+    )
 
 
 @pytest.mark.parametrize("num_files", [250, pytest.param(2000, marks=pytest.mark.slow)])
