@@ -126,6 +126,7 @@ def vicuna() -> Rules:
       and other role names are known instead of dropped as a wrong format.
     - "openai" and "chatgpt" drop a conversation when an answer says them in prose, as whole words.
       The recipe also dropped questions about them, code that imports openai, and links.
+    - An empty list of plugins is none; the recipe dropped conversations that had one.
     - An error banner ends a conversation's life only when the answer is the banner.
     - A turn is unprintable when nothing but control and zero-width characters is in it; the recipe
       looked at the first character and silently lost the rest of the conversation.

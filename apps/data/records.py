@@ -199,7 +199,7 @@ def conversation(value: Any, record_id: str, raw: bytes) -> Record:
         raw=raw,
         turns=turns,
         model=model if isinstance(model, str) and model else None,
-        has_plugins=value.get("plugins") is not None,
+        has_plugins=bool(value.get("plugins")),
     )
 
 

@@ -275,6 +275,14 @@ def test_an_inner_object_that_opens_as_records_do_splits_no_record(
     assert (kept_texts(outputs), reasons(outputs)) == (TEXTS, [])
 
 
+@pytest.mark.parametrize(
+    ("plugins", "has"), [(None, False), ([], False), ({}, False), (["browser"], True)]
+)
+def test_an_empty_list_of_plugins_is_none(plugins: Any, has: bool) -> None:
+    value = {**RECORDS[0], "plugins": plugins}
+    assert records.conversation(value, "x", b"").has_plugins is has
+
+
 def test_missing_and_doubled_commas_lose_nothing(tmp_path: Path) -> None:
     parts = [orjson.dumps(record) for record in RECORDS]
     text = b"[" + b",".join(parts[:10]) + b"\n" + b",,".join(parts[10:]) + b",]"
