@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -119,15 +120,51 @@ def test_the_ledger_adds_up(tmp_path, tokenizer):
 
 def test_no_source_is_in_both_splits(tmp_path, tokenizer):
     source = clean_folder(tmp_path / "clean")
-    make(tmp_path / "pack", tokenizer, source)
+    make(tmp_path / "pack", tokenizer, source, max_length=160)
     opened = packs.open_pack(str(tmp_path / "pack"))
     backend = load_tokenizer(tokenizer).backend
+    sources: dict[str, list[str]] = {split: [] for split in packs.SPLITS}
     for split in packs.SPLITS:
         for ids in segments(opened, split):
             text = backend.decode(ids, skip_special_tokens=False)
-            number = text.split("USER: question ")[-1].split(".")[0]
-            if number.isdigit():
-                assert split_of(f"c{number}", 10) == split
+            (number,) = set(re.findall(r"answer (\d+)\.", text))
+            assert split_of(f"c{number}", 10) == split
+            sources[split].append(number)
+    assert not set(sources["train"]) & set(sources["val"])
+    assert len(sources["val"]) > len(set(sources["val"])) > 5  # some have several segments
+
+
+def test_identity_conversations_are_all_in_train(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    identity = {"identity": "built-in", "identity_name": "Ada", "identity_makers": "Acme"}
+    make(tmp_path / "pack", tokenizer, source, val_percent=50, **identity)
+    opened = packs.open_pack(str(tmp_path / "pack"))
+    backend = load_tokenizer(tokenizer).backend
+    said = {
+        split: [
+            "Ada" in backend.decode(ids) and "Acme" in backend.decode(ids)
+            for ids in segments(opened, split)
+        ]
+        for split in packs.SPLITS
+    }
+    assert (sum(said["train"]), sum(said["val"])) == (len(built_in("Ada", "Acme")), 0)
+
+
+@pytest.mark.parametrize("over_long", ["truncate_answer", "drop"])
+def test_what_becomes_of_over_long_rounds_is_counted(tmp_path, tokenizer, over_long):
+    rows = [{"messages": turns("one?", "short", "two?", "long " * 300, "three?", "short")}]
+    schema = pa.schema([CONVERSATIONS.field("messages")])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "chats.parquet")
+    source = str(tmp_path / "chats.parquet")
+    make(tmp_path / "pack", tokenizer, source, val_percent=0, over_long=over_long)
+    rounds = json.loads((tmp_path / "pack" / "ledger.json").read_text())["rounds"]
+    assert (
+        rounds
+        == {
+            "truncate_answer": {"read": 3, "kept": 3, "dropped": {}, "truncated": 1},
+            "drop": {"read": 3, "kept": 2, "dropped": {"over_long_round": 1}, "truncated": 0},
+        }[over_long]
+    )
 
 
 def test_a_weight_repeats_or_samples_whole_conversations(tmp_path, tokenizer):
