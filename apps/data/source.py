@@ -41,11 +41,8 @@ def find(inputs: tuple[str, ...]) -> list[str]:
 
 
 def _expand(uri: str) -> list[str]:
-    fs, path = storage.filesystem(uri)
-    if any(mark in path for mark in "*?["):
-        if storage.exists(uri):
-            return [uri]
-        return [_with_scheme(uri, match) for match in sorted(fs.glob(path)) if fs.isfile(match)]
+    if any(mark in uri for mark in "*?["):
+        return [uri] if storage.exists(uri) else storage.glob(uri)
     if storage.is_dir(uri):
         names = [name for name in storage.list_dir(uri) if not name.startswith((".", "_"))]
         if storage.COMMIT_NAME in names:  # of `clean`: what lies beside the shards is about them
@@ -53,10 +50,6 @@ def _expand(uri: str) -> list[str]:
         children = [storage.join(uri, name) for name in names]
         return [child for child in children if not storage.is_dir(child)]
     return [uri] if storage.exists(uri) else []
-
-
-def _with_scheme(pattern: str, path: str) -> str:
-    return path if storage.is_local(pattern) else f"{pattern.split('://', 1)[0]}://{path}"
 
 
 def size_and_stamp(uri: str) -> tuple[int, str]:
