@@ -89,6 +89,18 @@ def test_the_page_asks_for_nothing_that_a_conversation_names(tmp_path: Path) -> 
     assert '<a href="https://x.y">d</a>' in page
 
 
+def test_every_rule_and_reason_has_a_sample(tmp_path: Path) -> None:
+    records = [{"id": "x", "conversations": [{"from": "martian", "value": "?"}]}] * 300
+    first, second = ["What is a noun?", "A word."], ["What is a verb?", "A doing word."]
+    records += [{"id": "y"}, conversation("a", *first, *second), conversation("b", *first, "So?")]
+    records += [conversation(f"c{i}", *second) for i in range(300)]
+    records += [conversation("d", *first, "Why?", "Because.")]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    samples = report.collect(str(tmp_path / "out"))["samples"]
+    assert {"duplicate", "duplicate_opening"} <= set(samples)
+    assert {"quarantine: unknown-role", "quarantine: no-messages"} <= set(samples)
+
+
 def test_a_huge_duplicate_does_not_bloat_the_page(tmp_path: Path) -> None:
     same = conversation("a", "What is a noun?", "word " * 400_000)
     run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", [same, same]))
