@@ -47,14 +47,14 @@ class Reporter:
         self._stream = stream if stream is not None else sys.stdout
         is_terminal = self._stream.isatty()
         self.is_json = log_format == "json" or (log_format == "auto" and not is_terminal)
-        self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=self._stream, highlight=False, emoji=False, soft_wrap=True)
 
     def event(self, name: str, **fields: Any) -> None:
         """One finished fact, such as `("clean.done", kept=40, dropped=2)`."""
         if self.is_json:
             self._write_json(name, fields)
         else:
-            self._console.print(f"[bold]{name}[/bold]  " + _pairs(fields), markup=True)
+            self._console.print(Text.assemble((name, "bold"), "  ", _pairs(fields)))
 
     def line(self, text: str) -> None:
         """A sentence for a person."""

@@ -82,6 +82,19 @@ def list_dir(uri: str) -> list[str]:
     return sorted(names)
 
 
+def glob(pattern: str) -> list[str]:
+    """Sorted URIs of the files that a pattern names; empty when the folder does not exist."""
+    fs, path = filesystem(pattern)
+    scheme = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
+    with _sentences(pattern):
+        fs.invalidate_cache()
+        try:
+            found = cast(list[str], fs.glob(path))
+        except FileNotFoundError:
+            return []
+        return [scheme + match for match in sorted(found) if fs.isfile(match)]
+
+
 def size_bytes(uri: str) -> int:
     fs, path = filesystem(uri)
     with _sentences(uri):

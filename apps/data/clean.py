@@ -19,7 +19,7 @@ from apps.common.events import Reporter
 from apps.data import cleaning, duplicates, index, shards, source
 from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
-from apps.data.units import Json, RunUnits, Unit, run_serially
+from apps.data.units import Json, RunUnits, Unit, forget_others, run_serially
 
 WORK_DIR = "_work"
 SAMPLES_NAME = "samples.json"
@@ -204,6 +204,7 @@ def _check_readable(ledger: Ledger, indexes: list[Json], manifests: list[Json]) 
     quarantined = sum(ledger.records.quarantined.values())
     if ledger.records.input and quarantined == ledger.records.input:
         reasons = ", ".join(ledger.records.quarantined)
+        reasons += "".join(f"; {f['uri']}: {f['damage']}" for f in indexes if f["damage"])
         raise InputError(
             f"None of the {quarantined:,} records of the input could be read ({reasons}); expected "
             '{"id": ..., "conversations": [{"from": "human", "value": ...}, ...]} or '
@@ -234,8 +235,23 @@ def _write(
     units += shards.duplicate_units(out, decided, shard_bytes)
     for kind in (schema.DROPPED_DIR, schema.QUARANTINE_DIR):
         units += shards.aside_units(kind, out, manifests, shard_bytes)
+    forget_others(units, work)
     with reporter.progress("write", total=len(units), unit="shards") as bar:
-        return run_units(units, shards.write, work, lambda _: bar.advance())
+        written = run_units(units, shards.write, work, lambda _: bar.advance())
+    _remove_others(out, {storage.join(unit.args["out"], unit.args["name"]) for unit in units})
+    return written
+
+
+def _remove_others(out: str, wanted: set[str]) -> None:
+    """Shards of an interrupted run whose input or code was another."""
+    for folder in (
+        out,
+        *(storage.join(out, d) for d in (schema.DROPPED_DIR, schema.QUARANTINE_DIR)),
+    ):
+        for name in storage.list_dir(folder):
+            uri = storage.join(folder, name)
+            if name.endswith(".parquet") and uri not in wanted:
+                storage.remove_tree(uri)
 
 
 def _commit(

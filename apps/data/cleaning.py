@@ -17,15 +17,15 @@ import pyarrow as pa
 from apps.common import config as configs
 from apps.common import schema, storage
 from apps.common.errors import CriaError
-from apps.data import duplicates, index, records, source, tables
-from apps.data.config import Rules
+from apps.data import duplicates, index, jsonspans, parquet, records, source, tables
+from apps.data.config import MAX_UNIT_BYTES, Rules
 from apps.data.ledger import Ledger
 from apps.data.records import Broken, Record, Turn, Unreadable
 from apps.data.rules import RULES, Drop, score
 from apps.data.units import Json
 
 SAMPLES_PER_RULE = 3
-_SAMPLE_CHARS = 20_000
+SAMPLE_CHARS = 20_000
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ def clean_range(args: Json) -> Output:
             _take(found, args["uri"], rules, output)
         except Exception as error:
             raise CriaError(
-                f"{args['uri']}, record at bytes {found.start:,}-{found.end:,}: "
+                f"{args['uri']}, {_place(found, args['format'])}: "
                 f"{type(error).__name__}: {error}; please report this."
             ) from error
     if args["format"] == "json":
@@ -64,16 +64,21 @@ def clean_range(args: Json) -> Output:
     return output
 
 
+def _place(found: Record | Broken, file_format: str) -> str:
+    if file_format == "parquet" and isinstance(found, Record):
+        return f"record {found.id}, a row's number after its file's digest"
+    return f"record at bytes {found.start:,}-{found.end:,}"
+
+
 def _read(args: Json) -> Iterator[Record | Broken]:
     first, last, ordinal = args["start"], args["end"], args["ordinal"]
     if args["format"] == "parquet":
-        yield from records.read_parquet(
-            args["data"], first, last, ordinal=ordinal, prefix=args["prefix"]
-        )
+        yield from parquet.read(args["data"], first, last, ordinal=ordinal, prefix=args["prefix"])
         return
-    data = source.read_range(args["data"], first, last)
-    layout = index.layout_of(args)
-    yield from records.read_json(data, layout, offset=first, ordinal=ordinal, prefix=args["prefix"])
+    read_to = min(last, first + MAX_UNIT_BYTES + jsonspans.MAX_RECORD_BYTES)
+    data = source.read_range(args["data"], first, read_to)
+    place = {"offset": first, "ordinal": ordinal, "prefix": args["prefix"]}
+    yield from records.read_json(data, index.layout_of(args), unread=last - read_to, **place)
 
 
 def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> None:
@@ -165,9 +170,9 @@ def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
         "order": order,
         "id": record.id,
         "detail": detail,
-        "raw": record.raw[:_SAMPLE_CHARS].decode("utf-8", "ignore"),
+        "raw": record.raw[:SAMPLE_CHARS].decode("utf-8", "ignore"),
         "messages": [
-            {"role": turn.role, "content": turn.text[:_SAMPLE_CHARS]} for turn in record.turns[:8]
+            {"role": turn.role, "content": turn.text[:SAMPLE_CHARS]} for turn in record.turns[:8]
         ],
     }
     kept.append(sample)

@@ -1,12 +1,16 @@
 """Settings of the data commands, and the profiles of the cleaner."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
 from apps.common.errors import ConfigError
+
+MAX_UNIT_BYTES = 64 << 20
+"""Raw input in one task's range, but for the last record's length."""
 
 Action = Literal["keep", "drop", "trim"]
 """What a content rule does with a conversation: nothing, drop it, or take the round out of it."""
@@ -25,7 +29,7 @@ class Rules:
     ends: Literal["keep", "trim"] | None = None
     """take off turns before the first user turn, and user turns after the last answer"""
     empty: Literal["keep", "cut"] | None = None
-    """cut a conversation at its first empty or unprintable turn"""
+    """cut a conversation at its first empty or unprintable turn; leave out such a system message"""
     min_chars: int | None = None
     """characters a conversation must have; 0: any"""
     banner: Action | None = None
@@ -70,6 +74,12 @@ class Rules:
                 raise ConfigError(f"rules.{name} is {value}; expected a share from 0 to 1.")
         if self.max_severity is not None and not 0 <= self.max_severity <= 3:
             raise ConfigError(f"rules.max_severity is {self.max_severity}; expected 0 to 3.")
+        for name in ("language_keep", "language_skip"):
+            for code in getattr(self, name) or ():
+                if re.fullmatch("[a-z]{2,3}", code) is None:
+                    raise ConfigError(
+                        f"rules.{name} has {code!r}; expected ISO 639-1 codes such as en or ko."
+                    )
 
     def over(self, base: "Rules") -> "Rules":
         """These rules where they are set, else those of `base`."""
@@ -116,6 +126,7 @@ def vicuna() -> Rules:
       and other role names are known instead of dropped as a wrong format.
     - "openai" and "chatgpt" drop a conversation when an answer says them in prose, as whole words.
       The recipe also dropped questions about them, code that imports openai, and links.
+    - An empty list of plugins is none; the recipe dropped conversations that had one.
     - An error banner ends a conversation's life only when the answer is the banner.
     - A turn is unprintable when nothing but control and zero-width characters is in it; the recipe
       looked at the first character and silently lost the rest of the conversation.
@@ -187,7 +198,11 @@ class CleanConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("No input is given; expected a file, a folder or a glob.")
-        for name, low, high in (("workers", 0, 100_000), ("unit_mb", 1, 64), ("shard_mb", 1, 1024)):
+        for name, low, high in (
+            ("workers", 0, 100_000),
+            ("unit_mb", 1, MAX_UNIT_BYTES >> 20),
+            ("shard_mb", 1, 1024),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; expected {low} to {high:,}.")

@@ -133,7 +133,7 @@ def _inline_element(node: LexborNode, tag: str) -> str:
     if tag == "span":
         return _span(node)
     if tag == "br":
-        return "\n"
+        return _line_break(node)
     if tag == "a":
         return _link(node)
     if tag == "img":
@@ -148,6 +148,14 @@ def _inline_element(node: LexborNode, tag: str) -> str:
     if tag in _TAGS_KEPT:
         return _kept_tag(node, tag)
     return _inline(node)
+
+
+def _line_break(node: LexborNode) -> str:
+    """Pages write a line end after a <br>; it is the same one."""
+    follower = node.next
+    if follower is None or follower.tag != "-text":
+        return "\n"
+    return "" if (follower.text_content or "").lstrip(" \t\r").startswith("\n") else "\n"
 
 
 def _checkbox(node: LexborNode) -> str:
@@ -173,6 +181,8 @@ def _link(node: LexborNode) -> str:
     label = text.strip()
     if not href or href == label or href == f"mailto:{label}":
         return text
+    if " " in href or href.count("(") != href.count(")"):
+        href = f"<{href}>"
     return f"[{label}]({href})" if label else ""
 
 

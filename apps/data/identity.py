@@ -7,22 +7,16 @@ or ShareGPT's `{"conversations": [{"from", "value"}]}`.
 """
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from apps.common import storage
 from apps.common.conversation import Message, Role
 from apps.common.errors import InputError
+from apps.data.records import Unreadable, conversation
 
 BUILT_IN = "built-in"
-_ROLES: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
 
 _WHO = (
     "Who are you?",
@@ -89,7 +83,7 @@ _OTHER_MAKER_ANSWERS = (
 
 
 def built_in(name: str, makers: str) -> list[tuple[Message, ...]]:
-    """About 130 conversations; every question once, answers in turn."""
+    """99 conversations: every question once, 16 of them with a second one; answers in turn."""
     pairs = [
         *_pair(_WHO, _WHO_ANSWERS),
         *_pair(_MAKERS, _MAKERS_ANSWERS),
@@ -121,13 +115,17 @@ def read_identity(source: str, name: str, makers: str) -> list[tuple[Message, ..
     """
     if source == BUILT_IN:
         return built_in(name, makers)
-    data = storage.read_bytes(source)
+    data = storage.read_bytes(source).removeprefix(b"\xef\xbb\xbf")
     try:
         records = orjson.loads(data)
     except orjson.JSONDecodeError:
         records = [_json_line(source, number, line) for number, line in _lines(data)]
-    if not isinstance(records, list):
-        raise InputError(f"{source} holds no list; expected conversations as JSON array or JSONL.")
+    if isinstance(records, dict):
+        records = [records]
+    if not isinstance(records, list) or not records:
+        raise InputError(
+            f"{source} holds no conversations; expected a JSON array or JSONL of them."
+        )
     return [_read_record(source, number, record) for number, record in enumerate(records)]
 
 
@@ -144,16 +142,13 @@ def _json_line(source: str, number: int, line: bytes) -> Any:
 
 def _read_record(source: str, number: int, record: Any) -> tuple[Message, ...]:
     try:
-        if "messages" in record:
-            turns = [(turn["role"], turn["content"]) for turn in record["messages"]]
-        else:
-            turns = [(turn["from"], turn["value"]) for turn in record["conversations"]]
-        messages = tuple(Message(_ROLES[role], text) for role, text in turns)
-    except (KeyError, TypeError) as error:
+        turns = conversation(record, "", b"").turns
+    except Unreadable as error:
         raise InputError(
-            f"{source}, record {number} is no conversation ({error} is missing or unknown); "
+            f"{source}, record {number} is no conversation ({error.reason}); "
             'expected {"messages": [{"role": "user", "content": "..."}, ...]}.'
         ) from error
+    messages = tuple(Message(cast(Role, turn.role), turn.text) for turn in turns)
     if not messages or messages[-1].role != "assistant":
         raise InputError(f"{source}, record {number} does not end with an assistant message.")
     return messages

@@ -7,6 +7,7 @@ whatever one broken record does. A dump whose inner objects open with the same k
 are no objects, is split by its brackets instead.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,13 +23,15 @@ ANCHOR_BYTES = 512
 """An anchor (brace, blanks, key, blanks, colon) is shorter than this."""
 
 Kind = Literal["lines", "anchors", "brackets"]
+_MAX_KEYS = 8
+"""First keys that are tried on a dump whose first record breaks off."""
 _MESSAGE_LISTS = (b"conversations", b"messages", b"items", b"conversation")
 _MESSAGE_KEYS = frozenset((b"from", b"role", b"value", b"content", b"author"))
 _BLANKS = b" \t\r\n"
 _SEPARATORS = b" \t\r\n,"
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]|[^\s,\[\]{}":]++', re.DOTALL)
 _FIRST_KEY = re.compile(rb'\{\s*"((?:[^"\\]|\\.){1,200})"\s*:')
-_LIST_VALUE = re.compile(rb'\{[^\[\]{}]{0,4000}?"((?:[^"\\]|\\.){1,200})"\s*:\s*\[')
+_HOLDS_RECORDS = re.compile(rb"\s*[\[{]")
 _TAIL = re.compile(rb'\]\s*(?:\}|,\s*"|\Z)')
 
 
@@ -51,19 +54,53 @@ def sniff(head: bytes) -> Layout:
     text = head[start:].lstrip(_BLANKS)
     start = len(head) - len(text)
     if text.startswith(b"["):
-        return _array_layout(head, start + 1)
+        is_record = _opens_with_message(text[1:])  # itself, as are the lists after it
+        return _array_layout(head, start + (0 if is_record else 1))
     if not text.startswith(b"{"):
         return Layout("lines", body=start)
     first_line = text.split(b"\n", 1)[0].rstrip(_SEPARATORS)
     spans = list(elements(first_line))
     if b"\n" in text.rstrip() and len(spans) == 1 and spans[0][2]:
         return Layout("lines", body=start)
-    opening = _LIST_VALUE.match(text)
-    if opening and not _is_message_list(opening[1], text[opening.end() :]):
-        return _array_layout(head, start + opening.end())
+    opening = _record_list(text)
+    if opening and not _is_message_list(opening[0], text[opening[1] :]):
+        return _array_layout(head, start + opening[1])
     if b"\n" not in text.rstrip():
         return Layout("lines", body=start)
     return _array_layout(head, start)
+
+
+def _opens_with_message(inside: bytes) -> bool:
+    """Whether the first value of a list is a message, not a record."""
+    span = next(elements(inside), None)
+    if span is None or not _is_json(inside[: span[1]].strip(_SEPARATORS)):
+        return False
+    value = orjson.loads(inside[: span[1]].strip(_SEPARATORS))
+    keys = {key.encode() for key in value} if isinstance(value, dict) else set[bytes]()
+    return bool(keys & _MESSAGE_KEYS) and not keys & set(_MESSAGE_LISTS)
+
+
+def _record_list(text: bytes) -> tuple[bytes, int] | None:
+    """Key and first byte of the first list of objects or lists in the object that opens `text`.
+
+    Of its first list when it has none such.
+    """
+    depth, key, found = 0, b"", None
+    for token in _TOKEN.finditer(text):
+        first = text[token.start()]
+        if first in b"[{":
+            if depth == 1 and first == 0x5B:
+                found = found or (key, token.end())
+                if _HOLDS_RECORDS.match(text, token.end()):
+                    return key, token.end()
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+            if depth == 0:
+                break
+        elif depth == 1 and first == 0x22:
+            key = token[0][1:-1]
+    return found
 
 
 def _is_message_list(key: bytes, inside: bytes) -> bool:
@@ -78,7 +115,8 @@ def _array_layout(head: bytes, body: int) -> Layout:
     Judged by its valid records, or by the first when there is none.
     """
     found = [head[body + start : body + end] for start, end, _ in elements(head[body:])]
-    samples = [data for data in found if _is_json(data)] or found[:1]
+    samples = [data for data in found if _is_json(data)] or _behind_a_broken_one(head[body:])
+    samples = samples or found[:1]
     outer: set[bytes] = set()
     inner: set[bytes] = set()
     for data in samples:
@@ -92,6 +130,19 @@ def _array_layout(head: bytes, body: int) -> Layout:
     layout = Layout("anchors", tuple(sorted(outer)), body)
     begins = layout.anchor().match
     return layout if all(begins(data) for data in samples) else Layout("brackets", body=body)
+
+
+def _behind_a_broken_one(data: bytes) -> list[bytes]:
+    """Conversations of an array whose first record breaks off, and so hides their brackets."""
+    lists = [b'"' + key + b'"' for key in _MESSAGE_LISTS]
+    keys = dict.fromkeys(match[1] for match in _FIRST_KEY.finditer(data))
+    for key in itertools.islice(keys, _MAX_KEYS):
+        spans = spans_of(data, Layout("anchors", (key,)))
+        texts = [data[start:end].strip(_SEPARATORS) for start, end in spans]
+        found = [t for t in texts if any(name in t for name in lists) and _is_json(t)]
+        if found:
+            return found
+    return []
 
 
 def _is_json(data: bytes) -> bool:

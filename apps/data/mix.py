@@ -64,6 +64,10 @@ def find_source(text: str) -> Source:
         return Source(uri, weight, (_source_file(uri),))
     if RESOLVED_NAME in present and storage.read_commit(uri) is None:
         raise InputError(f"{uri} is not finished; run the same `clean` command again first.")
+    if not names and RESOLVED_NAME in present:
+        raise InputError(
+            f"{uri} kept no conversation; `python -m apps.data report {uri}` says why."
+        )
     if not names:
         raise InputError(
             f"{uri} holds no Parquet files; expected a folder made by `python -m apps.data clean`."

@@ -31,7 +31,7 @@ from apps.data.identity import read_identity
 from apps.data.mix import Source, find_source
 from apps.data.packing import best_fit_decreasing, one_per_row
 from apps.data.tokens import TokenLedger, read_segments, tokenize_unit
-from apps.data.units import Json, RunUnits, Unit
+from apps.data.units import Json, RunUnits, Unit, forget_others
 
 Count = Callable[..., None]
 _WORK = "_work"
@@ -89,13 +89,9 @@ def run_pack(
     configs.write_resolved(config, config.out)
     work = storage.join(config.out, _WORK)
     tokenized = _tokenize(job, reporter, run_units, work)
-    shards = _pack(job, reporter, run_units, work, tokenized)
+    shards = _pack(job, reporter, run_units, work, tokenized, count)
     info = _finish(job, tokenized, shards)
     storage.remove_tree(work)
-    if count is not None:
-        for split, found in info.splits.items():
-            count("packed_rows_total", found.num_rows, split=split)
-            count("packed_tokens_total", found.num_tokens, split=split)
     return info
 
 
@@ -174,7 +170,12 @@ def tokenize_units(job: Job) -> tuple[list[Unit], list[float]]:
 
 
 def _pack(
-    job: Job, reporter: Reporter, run_units: RunUnits, work: str, tokenized: list[Tokenized]
+    job: Job,
+    reporter: Reporter,
+    run_units: RunUnits,
+    work: str,
+    tokenized: list[Tokenized],
+    count: Count | None,
 ) -> list[Json]:
     units = [
         Unit(stage="pack", name=f"shard {shard}", args=args)
@@ -182,8 +183,16 @@ def _pack(
         for shard, args in _shard_args(job, tokenized, split)
     ]
     process = functools.partial(pack_unit, out=job.config.out, work=work)
+    forget_others(units, work)
     with reporter.progress("pack", total=len(units), unit="shards") as bar:
-        manifests = run_units(units, process, work, lambda manifest: bar.advance())
+
+        def on_done(manifest: Json) -> None:
+            bar.advance()
+            if count is not None:
+                count("packed_rows_total", manifest["num_rows"], split=manifest["split"])
+                count("packed_tokens_total", manifest["num_tokens"], split=manifest["split"])
+
+        manifests = run_units(units, process, work, on_done)
     wanted = {unit.args["shard"] for unit in units}
     for split in packs.SPLITS:
         for name in storage.list_dir(storage.join(job.config.out, split)):

@@ -3,9 +3,9 @@
 import html
 from typing import Any
 
-import orjson
 from markdown_it import MarkdownIt
 
+from apps.data import records
 from apps.data.ledger import UNITS
 from apps.data.units import Json
 
@@ -44,6 +44,7 @@ code{font:12.5px/1.45 ui-monospace,monospace;background:var(--code);border-radiu
 @media(max-width:760px){.pair{grid-template-columns:1fr}}
 """
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+_MARKDOWN.disable("image")  # its address would be asked for by whoever opens the page
 _MAX_TURN_CHARS = 6000
 
 
@@ -203,22 +204,15 @@ def _samples(samples: dict[str, list[Json]]) -> str:
 
 
 def _raw(text: str) -> str:
-    """Turn by turn when the record is whole, else its beginning as it is."""
-    try:
-        record = orjson.loads(text)
-    except orjson.JSONDecodeError:
+    """Turn by turn when the record is a whole conversation, else its beginning as it is."""
+    turns = records.raw_turns(text)
+    if not turns:
         return f'<pre class="raw">{_text(text[:_MAX_TURN_CHARS])}</pre>'
-    turns = record.get("conversations") or record.get("messages") or []
-    shown = []
-    for turn in turns if isinstance(turns, list) else []:
-        if isinstance(turn, dict):
-            role = turn.get("from", turn.get("role"))
-            value = str(turn.get("value", turn.get("content")))[:_MAX_TURN_CHARS]
-            shown.append(
-                f'<div class="turn"><div class="role">{_text(role)}</div>'
-                f'<pre class="raw">{_text(value)}</pre></div>'
-            )
-    return "".join(shown)
+    return "".join(
+        f'<div class="turn"><div class="role">{_text(role)}</div>'
+        f'<pre class="raw">{_text(value[:_MAX_TURN_CHARS])}</pre></div>'
+        for role, value in turns
+    )
 
 
 def _clean(messages: list[Json]) -> str:

@@ -6,7 +6,9 @@ import re2
 
 
 def _any_of(*alternatives: str, prefix: str = "", suffix: str = "") -> Any:
-    return re2.compile(f"(?i){prefix}(?:{'|'.join(alternatives)}){suffix}")
+    """With straight apostrophes or the curly ones that newer models write."""
+    joined = "|".join(alternatives).replace("'", "['\u2019]")
+    return re2.compile(f"(?i){prefix}(?:{joined}){suffix}")
 
 
 _AN_AI = r"an? (?:ai|artificial intelligence|large language|language)"
@@ -24,23 +26,29 @@ BANNER = _any_of(
     r"the server had an error while processing your request",
     r"the server is currently overloaded",
     r"our servers are experiencing high",
-    r"network error",
-    r"error in (?:message|body) stream",
-    r"internal server error",
+    r"network error\W*(?:$|due to high traffic|there was an error|please )",
+    r"error in (?:message|body) stream\W*$",
+    r"internal server error\W*$",
     r"hmm\.{2,3}something seems to have gone wrong",
     r"only one message at a time\. please allow any other responses",
-    r"conversation (?:not found|key not found)",
+    r"conversation (?:not found|key not found)\W*$",
     r"unable to load (?:conversation|history)",
-    r"your session has expired",
+    r"your session has expired\W*(?:$|please )",
     r"this model'?s maximum context length is",
     r"(?:you'?ve|you have) reached (?:the|your|our) (?:current )?(?:usage|limit)",
     prefix=r"^[\s!()\[\]]*",
 )
 """At the start of an answer that is nothing else."""
 
+_DOES_NOT = (
+    r"(?:as an?|it is not|i'?m|i (?:am|can|cannot|do|don|won|must|would|need|only|just|still|lack"
+    r"|currently|have (?:no|to decline)|will not|could(?:n'?t| not)))\b"
+)
+"""What follows in a refusal; after a mistake it is "I made", "I misunderstood"..."""
+
 REFUSAL = _any_of(
-    r"(?:i'?m|i am) (?:very |really |truly )?sorry,? (?:but )?(?:i|as an|it is not)\b",
-    r"i apologi[sz]e,? (?:but )?(?:i|as an)\b",
+    rf"(?:i'?m|i am) (?:very |really |truly )?sorry,? (?:but )?{_DOES_NOT}",
+    rf"i apologi[sz]e,? (?:but )?{_DOES_NOT}",
     r"sorry,? (?:but )?i (?:can'?t|cannot|am not|won'?t)\b",
     rf"(?:unfortunately,? )?(?:as {_AN_AI}[^.]{{0,60}},? )?{_CANNOT} {_TO_SERVE}",
     rf"(?:i'?m|i am) (?:unable|not able) to {_TO_SERVE}",
@@ -70,7 +78,7 @@ IDENTITY = _any_of(
 
 CUTOFF = _any_of(
     r"knowledge cut-?off",
-    r"(?:as of|up to|until|since) my (?:last|knowledge|training)",
+    r"(?:as of|up to|until|since) my (?:last |most recent )?(?:knowledge|training|updated?)",
     r"(?:as of|up to|until|since) september,? 2021",
     r"my (?:training data|knowledge) (?:only )?(?:goes|extends|ends|was cut|is limited)",
     r"i (?:do not|don'?t) have (?:access to )?(?:real-?time|up-?to-?date) (?:information|data)",

@@ -137,4 +137,13 @@ def count(name: str, value: float, **tags: str) -> None:
 
 @functools.cache
 def _counter(name: str, tag_keys: tuple[str, ...]) -> metrics.Counter:
-    return metrics.Counter(f"cria_data_{name}", f"Cria data: {name}.", tag_keys=tag_keys)
+    return metrics.Counter(f"cria_data_{name}", HELP[name], tag_keys=tag_keys)
+
+
+HELP = {
+    "records_total": "Records of the raw dump by outcome (kept, dropped, quarantined) and rule.",
+    "input_bytes_total": "Bytes of the raw dump that were read, after decompression.",
+    "packed_rows_total": "Packed rows written, by split (train, val).",
+    "packed_tokens_total": "Tokens in packed rows without their padding, by split (train, val).",
+}
+"""What Prometheus says of each counter."""

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import pyarrow.parquet as pq
 
-from apps.common import storage
 from apps.data import html, jsonspans, markup
 from apps.data.jsonspans import Layout
 
 MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""
+_AROUND = b" \t\r\n,"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MAX_CONTINUED = 64
+"""Objects inside a record that open with the records' key; the head of a dump has none such."""
 _ROLES = {
     "system": "system",
     **dict.fromkeys(("human", "user"), "user"),
@@ -70,28 +72,69 @@ class Unreadable(ValueError):
 
 
 def read_json(
-    data: bytes, layout: Layout, *, offset: int, ordinal: int, prefix: str
+    data: bytes, layout: Layout, *, offset: int, ordinal: int, prefix: str, unread: int = 0
 ) -> Iterator[Record | Broken]:
     """Every record of a range that starts at a record. Ids are `<prefix>-<ordinal>`.
 
-    A span that does not parse is searched for whole values that lie side by side in it, as when a
-    comma or bracket is missing or a record opens with another key than its neighbours.
+    `unread` is how many bytes of the range's last record `data` lacks, because it is too long.
+
+    A span that does not parse goes on when an object inside its record opened with the records'
+    key. Else it is searched for whole values that lie side by side in it, as when a comma or
+    bracket is missing or a record opens with another key than its neighbours.
     """
-    for i, (start, end) in enumerate(jsonspans.spans_of(data, layout)):
-        record_id = f"{prefix}-{ordinal + i:08d}"
-        if end - start > jsonspans.MAX_RECORD_BYTES:
-            raw = data[start : start + MAX_QUARANTINED_BYTES]
-            yield Broken(offset + start, offset + end, "record-too-long", raw)
+    spans = jsonspans.spans_of(data, layout)
+    if spans and layout.kind == "anchors" and data[: spans[0][0]].strip(_AROUND):
+        yield from _recovered(data[: spans[0][0]], f"{prefix}-{ordinal:08d}.0", offset)
+    stop = 0
+    for i, (start, end) in enumerate(spans):
+        if i < stop:
             continue
-        raw = data[start:end].strip(b" \t\r\n,")
+        record_id = f"{prefix}-{ordinal + i:08d}"
+        beyond = unread if i == len(spans) - 1 else 0
+        if end - start + beyond > jsonspans.MAX_RECORD_BYTES:
+            raw = data[start : start + MAX_QUARANTINED_BYTES]
+            yield Broken(offset + start, offset + end + beyond, "record-too-long", raw)
+            continue
+        raw = data[start:end].strip(_AROUND)
         if not raw:
             continue
         value = _parse(raw)
-        if value is not None:
+        if value is None and layout.kind == "anchors":
+            value, raw, stop = _continued(data, spans, i)
+        if _holds_conversations(value):
+            yield from _recovered(raw[1:], record_id, offset + data.index(raw, start) + 1)
+        elif value is not None:
             at = offset + data.index(raw, start)
-            yield _record(value, raw, record_id, at)
+            yield to_record(value, raw, record_id, at)
         else:
             yield from _recovered(data[start:end], record_id, offset + start)
+
+
+def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[Any, bytes, int]:
+    """The value of span `i` and those after it, its bytes, and the first span beyond it."""
+    start = spans[i][0]
+    for stop in range(i + 2, min(i + 2 + _MAX_CONTINUED, len(spans) + 1)):
+        raw = data[start : spans[stop - 1][1]].strip(_AROUND)
+        if stop == len(spans):
+            raw = raw[: next(jsonspans.elements(raw))[1]]  # what closes the array is no part of it
+        if (value := _parse(raw)) is not None:
+            return value, raw, stop
+        if _is_conversation(data[slice(*spans[stop - 1])]) or len(raw) > jsonspans.MAX_RECORD_BYTES:
+            break
+    return None, b"", i
+
+
+def _holds_conversations(value: Any) -> bool:
+    """Whether a value is an array of records, as where several dumps were put in one file."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and any(isinstance(first.get(key), list) for key in _LIST_KEYS)
+
+
+def _is_conversation(data: bytes) -> bool:
+    try:
+        return bool(_messages(_parse(data.strip(_AROUND))))
+    except Unreadable:
+        return False
 
 
 def _parse(raw: bytes) -> Any:
@@ -107,25 +150,28 @@ def _recovered(data: bytes, record_id: str, offset: int) -> Iterator[Record | Br
     for start, end, closed in jsonspans.elements(data):
         raw = data[start:end].rstrip(b" \t\r\n,")
         value = _parse(raw)
+        if raw == _BYTE_ORDER_MARK:
+            continue
         if value is None:
             reason = "bad-json" if closed else "truncated"
-            yield Broken(offset + start, offset + start + len(raw), reason, _cut(raw))
+            yield Broken(offset + start, offset + start + len(raw), reason, cut(raw))
             continue
         name = record_id if found == 0 else f"{record_id}.{found}"
         found += 1
-        yield _record(value, raw, name, offset + start)
+        yield to_record(value, raw, name, offset + start)
 
 
-def _cut(raw: bytes) -> bytes:
+def cut(raw: bytes) -> bytes:
     return raw[:MAX_QUARANTINED_BYTES]
 
 
-def _record(value: Any, raw: bytes, record_id: str, start: int) -> Record | Broken:
+def to_record(value: Any, raw: bytes, record_id: str, start: int) -> Record | Broken:
+    """A parsed value whose bytes are `raw`."""
     end = start + len(raw)
     try:
         record = conversation(value, record_id, raw)
     except Unreadable as error:
-        return Broken(start, end, error.reason, _cut(raw), error.num_messages)
+        return Broken(start, end, error.reason, cut(raw), error.num_messages)
     record.start, record.end = start, end
     return record
 
@@ -134,8 +180,6 @@ def conversation(value: Any, record_id: str, raw: bytes) -> Record:
     """A parsed value as a record, HTML still in place. Raises Unreadable."""
     if isinstance(value, list):
         value = {"conversations": value}
-    if not isinstance(value, dict):
-        raise Unreadable("not-an-object")
     messages = _messages(value)
     turns = [_turn(message, len(messages)) for message in messages]
     source_id = value.get("id") or value.get("conversation_id") or value.get("conversation_hash")
@@ -155,11 +199,13 @@ def conversation(value: Any, record_id: str, raw: bytes) -> Record:
         raw=raw,
         turns=turns,
         model=model if isinstance(model, str) and model else None,
-        has_plugins=value.get("plugins") is not None,
+        has_plugins=bool(value.get("plugins")),
     )
 
 
-def _messages(value: dict[str, Any]) -> list[Any]:
+def _messages(value: Any) -> list[Any]:
+    if not isinstance(value, dict):
+        raise Unreadable("not-an-object")
     for key in _LIST_KEYS:
         messages = value.get(key)
         if isinstance(messages, str):
@@ -172,14 +218,37 @@ def _messages(value: dict[str, Any]) -> list[Any]:
 def _turn(message: Any, num_messages: int) -> Turn:
     if not isinstance(message, dict):
         raise Unreadable("bad-message", num_messages)
-    name = message.get("from", message.get("role"))
-    text = message.get("value", message.get("content", message.get("text")))
+    name, text = _said(message)
     if not isinstance(text, str):
         raise Unreadable("bad-message", num_messages)
     role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
     if role is None:
         raise Unreadable("unknown-role", num_messages)
     return Turn(role, text, len(text) if text.isascii() else len(text.encode()))
+
+
+def _said(message: dict[str, Any]) -> tuple[Any, Any]:
+    """Who and what; a Parquet of mixed dumps has every name of both, most of them null."""
+    name = message.get("from")
+    text = message.get("value")
+    if name is None:
+        name = message.get("role")
+    if text is None:
+        text = message.get("content")
+        if text is None:
+            text = message.get("text")
+    return name, text
+
+
+def raw_turns(raw: str) -> list[tuple[str, str]]:
+    """Role and text of each message as the dump has them; none when `raw` is no conversation."""
+    value = _parse(raw.encode())
+    try:
+        messages = _messages({"conversations": value} if isinstance(value, list) else value)
+    except Unreadable:
+        return []
+    said = [_said(message) for message in messages if isinstance(message, dict)]
+    return [(str(name), str(text)) for name, text in said]
 
 
 def convert(record: Record) -> dict[str, int]:
@@ -201,22 +270,3 @@ def convert(record: Record) -> dict[str, int]:
         name = f"{turn.role}_{'html' if is_html else 'plain'}"
         counts[name] = counts.get(name, 0) + 1
     return counts
-
-
-def read_parquet(
-    uri: str, first_group: int, last_group: int, *, ordinal: int, prefix: str
-) -> Iterator[Record | Broken]:
-    """Rows of row groups [first, last). A row's bytes are those of its JSON."""
-    with storage.open_file(uri) as handle:
-        file = pq.ParquetFile(handle)
-        for batch in file.iter_batches(
-            batch_size=256, row_groups=list(range(first_group, last_group)), use_threads=False
-        ):
-            for row in batch.to_pylist():
-                raw = orjson.dumps(row, default=_plain)
-                yield _record(row, raw, f"{prefix}-{ordinal:08d}", 0)
-                ordinal += 1
-
-
-def _plain(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -19,6 +19,7 @@ from apps.common.errors import NotFoundError
 from apps.common.events import Reporter
 from apps.data import page, tables
 from apps.data.clean import SAMPLES_NAME
+from apps.data.cleaning import SAMPLE_CHARS
 from apps.data.config import ReportConfig
 from apps.data.rules import RULES
 from apps.data.units import Json
@@ -64,7 +65,8 @@ def collect(folder: str, pack: str | None = None) -> Json:
         "ledger": ledger,
         "funnel": funnel(records),
         **_shapes(folder),
-        "samples": _set_aside(folder) | storage.read_json(storage.join(folder, SAMPLES_NAME)),
+        "samples": _set_aside(folder, records)
+        | storage.read_json(storage.join(folder, SAMPLES_NAME)),
     }
     if pack is not None:
         found["pack"] = storage.read_json(storage.join(pack, schema.PACK_NAME))
@@ -85,32 +87,40 @@ def funnel(records: Json) -> list[Json]:
     return steps
 
 
-def _set_aside(folder: str) -> dict[str, list[Json]]:
+def _set_aside(folder: str, records: Json) -> dict[str, list[Json]]:
     """The first duplicate of each rule and the first broken record of each reason."""
     found: dict[str, list[Json]] = {}
+    rules = set(records["dropped"]) & set(_DUPLICATE_RULES)
     dropped = storage.join(folder, schema.DROPPED_DIR)
-    for row in _first_rows(dropped, "duplicates-"):
-        if row["rule"] not in found:
-            value = orjson.loads(row["record"])
-            detail = f"repeats {row['detail']}"
-            sample = {"id": row["id"], "detail": detail, "raw": row["record"]}
-            found[row["rule"]] = [{**sample, "messages": value["messages"][:8]}]
-    for row in _first_rows(storage.join(folder, schema.QUARANTINE_DIR), "part-"):
-        name = f"quarantine: {row['reason']}"
-        if name not in found:
-            place = f"{row['source']} at byte {row['start_byte']:,}"
-            raw = row["raw"][:_RAW_SAMPLE_BYTES].decode("utf-8", "replace")
-            found[name] = [{"id": place, "detail": "", "raw": raw, "messages": []}]
+    for row in _first_of_each(dropped, "duplicates-", "rule", rules):
+        value = orjson.loads(row["record"])
+        messages = [
+            {**one, "content": one["content"][:SAMPLE_CHARS]} for one in value["messages"][:8]
+        ]
+        sample = {"id": row["id"], "detail": f"repeats {row['detail']}", "messages": messages}
+        found[row["rule"]] = [{**sample, "raw": row["record"][:SAMPLE_CHARS]}]
+    reasons = set(records["quarantined"]) - {"damaged-file"}
+    broken = storage.join(folder, schema.QUARANTINE_DIR)
+    for row in _first_of_each(broken, "part-", "reason", reasons):
+        place = f"{row['source']} at byte {row['start_byte']:,}"
+        raw = row["raw"][:_RAW_SAMPLE_BYTES].decode("utf-8", "replace")
+        sample = {"id": place, "detail": "", "raw": raw, "messages": []}
+        found[f"quarantine: {row['reason']}"] = [sample]
     return found
 
 
-def _first_rows(folder: str, prefix: str) -> list[Json]:
-    """Of the first file whose name starts with `prefix`."""
+def _first_of_each(folder: str, prefix: str, column: str, wanted: set[str]) -> Iterator[Json]:
+    """The first row of each wanted value of a column, in the files whose names start so."""
     for name in storage.list_dir(folder):
-        if name.startswith(prefix):
-            for table in tables.batches(storage.join(folder, name)):
-                return table.to_pylist()
-    return []
+        if not name.startswith(prefix):
+            continue
+        for table in tables.batches(storage.join(folder, name)):
+            values = table[column].to_pylist()
+            for value in wanted & set(values):
+                yield table.slice(values.index(value), 1).to_pylist()[0]
+                wanted.discard(value)
+            if not wanted:
+                return
 
 
 def _shapes(folder: str) -> Json:

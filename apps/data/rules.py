@@ -63,15 +63,17 @@ def ends(record: Record, rules: Rules) -> Verdict:
 
 
 def empty(record: Record, rules: Rules) -> Verdict:
-    """The conversation ends before its first turn without anything printable in it."""
+    """The conversation ends before its first turn without anything printable in it.
+
+    A system message without any says nothing about the turns, and only goes itself.
+    """
     if rules.empty != "cut":
         return None
-    for i, turn in enumerate(record.turns):
+    turns = [turn for turn in record.turns if turn.role != "system" or _is_printable(turn.text)]
+    for i, turn in enumerate(turns):
         if not _is_printable(turn.text):
-            return (
-                ends(dataclasses.replace(record, turns=record.turns[:i]), _TRIM) or record.turns[:i]
-            )
-    return None
+            return ends(dataclasses.replace(record, turns=turns[:i]), _TRIM) or turns[:i]
+    return turns if len(turns) < len(record.turns) else None
 
 
 _TRIM = Rules(ends="trim")

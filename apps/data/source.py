@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import zstandard
@@ -14,10 +14,14 @@ from apps.common.errors import InputError, NotFoundError
 
 CHUNK_BYTES = 8 << 20
 _PACKED_BYTES = 256 << 10
+_PACKED_ZSTD_BYTES = 1 << 10
 """Compressed bytes decoded at a time: bounds what a file of nothing but zeros unpacks to."""
+_UNPACKED_BYTES = 1 << 20
+"""Decoded bytes passed on at a time, or more."""
 PARQUET = b"PAR1"
 _GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60)))
+"""A frame, or a frame to skip, with which parallel compressors begin (RFC 8878)."""
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _DAMAGE = (zlib.error, EOFError, zstandard.ZstdError, UnicodeDecodeError)
 
@@ -37,23 +41,15 @@ def find(inputs: tuple[str, ...]) -> list[str]:
 
 
 def _expand(uri: str) -> list[str]:
-    fs, path = storage.filesystem(uri)
-    if any(mark in path for mark in "*?["):
-        if storage.exists(uri):
-            return [uri]
-        return [_with_scheme(uri, match) for match in sorted(fs.glob(path)) if fs.isfile(match)]
+    if any(mark in uri for mark in "*?["):
+        return [uri] if storage.exists(uri) else storage.glob(uri)
     if storage.is_dir(uri):
-        return [
-            child
-            for name in storage.list_dir(uri)
-            if not name.startswith((".", "_"))
-            and not storage.is_dir(child := storage.join(uri, name))
-        ]
+        names = [name for name in storage.list_dir(uri) if not name.startswith((".", "_"))]
+        if storage.COMMIT_NAME in names:  # of `clean`: what lies beside the shards is about them
+            names = [name for name in names if name.endswith(".parquet")]
+        children = [storage.join(uri, name) for name in names]
+        return [child for child in children if not storage.is_dir(child)]
     return [uri] if storage.exists(uri) else []
-
-
-def _with_scheme(pattern: str, path: str) -> str:
-    return path if storage.is_local(pattern) else f"{pattern.split('://', 1)[0]}://{path}"
 
 
 def size_and_stamp(uri: str) -> tuple[int, str]:
@@ -98,42 +94,61 @@ def chunks(handle: io.RawIOBase) -> Iterator[bytes]:
 
 def is_plain(head: bytes) -> bool:
     """Whether a file can be read from its middle: no archive, no UTF-16, no Parquet."""
-    return not head.startswith((PARQUET, _GZIP, _ZSTD, *_UTF16))
+    return not head.startswith((PARQUET, _GZIP, *_ZSTD, *_UTF16))
 
 
 def decoder(magic: bytes, handle: Hashed) -> Iterator[bytes] | None:
     """The decoded bytes of a compressed or UTF-16 file; None when it can be read as it is."""
     if magic[:2] == _GZIP:
-        return _gunzipped(handle)
-    if magic == _ZSTD:
-        reader = zstandard.ZstdDecompressor().stream_reader(
-            io.BufferedReader(handle), read_across_frames=True
-        )
-        return chunks(reader)  # type: ignore[arg-type]
+        return _in_chunks(_unpacked(handle, lambda: zlib.decompressobj(wbits=31), _PACKED_BYTES))
+    if magic in _ZSTD:
+        buffered = io.BufferedReader(handle, _PACKED_BYTES)
+        zstd = zstandard.ZstdDecompressor()
+        return _in_chunks(_unpacked(buffered, zstd.decompressobj, _PACKED_ZSTD_BYTES))
     if magic[:2] in _UTF16:
         return _transcoded(handle, _UTF16[magic[:2]])
     return None
 
 
-def _gunzipped(handle: Hashed) -> Iterator[bytes]:
-    """As gzip.GzipFile, but what comes before damage is not lost with the read that meets it."""
-    member = zlib.decompressobj(wbits=31)
+def _unpacked(
+    handle: io.BufferedIOBase | io.RawIOBase, new_member: Callable[[], Any], packed_bytes: int
+) -> Iterator[bytes]:
+    """One gzip member or zstd frame after another; raises one of _DAMAGE where they break off."""
+    member = new_member()
     data = b""
-    while data or (data := handle.read(_PACKED_BYTES)):
+    while data or (data := handle.read(packed_bytes)):
         if member.eof:
             if not (data := data.lstrip(b"\0")):
                 continue
-            member = zlib.decompressobj(wbits=31)
+            member = new_member()
         yield member.decompress(data)
         data = member.unused_data
     if not member.eof:
-        raise EOFError("the file ends inside a gzip member")
+        raise EOFError("the file ends inside a compressed member")
+
+
+def _in_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Few large chunks instead of many small ones; what comes before damage is not lost with it."""
+    held: list[bytes] = []
+    size = 0
+    try:
+        for piece in pieces:
+            held.append(piece)
+            size += len(piece)
+            if size >= _UNPACKED_BYTES:
+                yield b"".join(held)
+                held, size = [], 0
+    except _DAMAGE:
+        yield b"".join(held)
+        raise
+    yield b"".join(held)
 
 
 def _transcoded(handle: Hashed, encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)()
+    """UTF-8; half a surrogate pair stays one, which breaks its own record only."""
+    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
     for chunk in chunks(handle):
-        yield decoder.decode(chunk).encode()
+        yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
     decoder.decode(b"", final=True)
 
 

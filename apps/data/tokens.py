@@ -129,9 +129,10 @@ def _batches(args: Json) -> Iterator[list[Read]]:
         batches = file.iter_batches(
             _BATCH_CONVERSATIONS, range(*args["row_groups"]), columns, use_threads=False
         )
-        first_row = 0
+        groups = range(args["row_groups"][0])
+        first_row = sum(file.metadata.row_group(group).num_rows for group in groups)
         for batch in batches:
-            yield [_read(row, f"{args['file']}#{first_row + i}") for i, row in _rows(batch)]
+            yield [_read(row, f"{args['blake2b']}#{first_row + i}") for i, row in _rows(batch)]
             first_row += batch.num_rows
 
 

@@ -96,6 +96,15 @@ def split_done(units: Sequence[Unit], folder: str) -> tuple[dict[str, Json], lis
     return done, pending
 
 
+def forget_others(units: Sequence[Unit], folder: str) -> None:
+    """Remove the manifests of one stage's other units: these write to the same final names."""
+    wanted = {f"{unit.key}.json" for unit in units}
+    stages = tuple({f"{unit.stage}-" for unit in units})
+    for name in storage.list_dir(folder):
+        if name.startswith(stages) and name.endswith(".json") and name not in wanted:
+            storage.remove_tree(storage.join(folder, name))
+
+
 def run_serially(
     units: Sequence[Unit],
     process: Process,

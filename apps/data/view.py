@@ -7,18 +7,23 @@ python -m apps.data view clean --rule blocked_words
 import sys
 from collections.abc import Iterator
 
-import orjson
 from rich.console import Console
 from rich.markdown import Markdown
 
 from apps.common import schema, storage
 from apps.common.errors import InputError, NotFoundError
 from apps.common.events import Reporter
-from apps.data import tables
+from apps.data import records, tables
 from apps.data.config import ViewConfig
 from apps.data.units import Json
 
 _MAX_RAW_CHARS = 2000
+_MAX_SHOWN_CHARS = 100_000
+"""Of a message; a second of Markdown. As JSON lines it is whole."""
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"
+}
+"""What would move the cursor or rename the window is shown, not done."""
 
 
 def show(config: ViewConfig, reporter: Reporter) -> None:
@@ -29,7 +34,7 @@ def show(config: ViewConfig, reporter: Reporter) -> None:
     """
     rows = _rows(config)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     for i, row in enumerate(rows):
         if i < config.start:
             continue
@@ -39,8 +44,16 @@ def show(config: ViewConfig, reporter: Reporter) -> None:
             reporter.event("conversation", **row)
             continue
         _print(console, i, row)
-        if is_terminal and console.input("[dim]Enter: next, q: quit [/dim]").strip() == "q":
+        if is_terminal and not _wants_next(console):
             return
+
+
+def _wants_next(console: Console) -> bool:
+    try:
+        return console.input("[dim]Enter: next, q: quit [/dim]").strip() != "q"
+    except EOFError:
+        console.print()
+        return False
 
 
 def _rows(config: ViewConfig) -> Iterator[Json]:
@@ -80,27 +93,27 @@ def _print(console: Console, number: int, row: Json) -> None:
     why = row.get("reason") or " ".join(filter(None, (row.get("rule"), row.get("detail"))))
     facts = [name, row.get("language"), row.get("model"), why]
     console.rule(f"{number}")
-    console.print(" | ".join(filter(None, facts)), style="dim", markup=False)
+    console.print(_shown(" | ".join(filter(None, facts))), style="dim", markup=False)
     if "raw" in row:
-        console.print(row["raw"], markup=False)
+        console.print(_shown(row["raw"]), markup=False)
         return
     for message in row.get("messages") or _raw_messages(row["record"]):
-        console.print(f"[bold]{message['role']}[/bold]")
+        console.print(_shown(message["role"]), style="bold", markup=False)
+        text = _shown(message["content"])
         if message["role"] == "assistant":
-            console.print(Markdown(message["content"]))
+            console.print(Markdown(text))
         else:
-            console.print(message["content"], markup=False)
+            console.print(text, markup=False)
         console.print()
+
+
+def _shown(text: str) -> str:
+    """What a terminal can print without obeying it."""
+    text, more = text[:_MAX_SHOWN_CHARS], len(text) - _MAX_SHOWN_CHARS
+    shown = text.translate(_CONTROLS)
+    return f"{shown}\n\n({more:,} more characters)" if more > 0 else shown
 
 
 def _raw_messages(record: str) -> list[Json]:
     """The turns of a dropped record, as the dump has them."""
-    value = orjson.loads(record)
-    turns = value.get("conversations") or value.get("messages") or []
-    return [
-        {
-            "role": "raw " + str(turn.get("from", turn.get("role"))),
-            "content": str(turn.get("value", turn.get("content"))),
-        }
-        for turn in turns
-    ]
+    return [{"role": f"raw {role}", "content": text} for role, text in records.raw_turns(record)]

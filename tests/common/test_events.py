@@ -21,3 +21,12 @@ def test_many_fields_leave_the_bar_and_its_count_on_the_screen(monkeypatch, colu
     shown = screen.getvalue()
     assert "480/1500" in shown
     assert "loss=0.027  lr=4e-05  tokens_per_s=1.946e+04  mfu=0.034  usd=0.0377" in shown
+
+
+@pytest.mark.parametrize("path", ["/tmp/a[/b]", "dumps/[ab].json", "[bold]x[/bold]", ":smile:"])
+def test_a_path_is_printed_as_it_is(path: str) -> None:
+    screen = io.StringIO()
+    reporter = Reporter("text", screen)
+    reporter.event("clean.done", out=path)
+    reporter.line(f"{path} is already finished.")
+    assert screen.getvalue() == f"clean.done  out={path}\n{path} is already finished.\n"

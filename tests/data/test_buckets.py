@@ -81,5 +81,6 @@ def test_a_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> None:
 
 def test_a_bucket_that_is_gone_is_one_sentence(bucket: str) -> None:
     scheme = bucket.split("//")[0]
-    with pytest.raises(CriaError, match="names no file"):
-        clean.prepare(CleanConfig(inputs=(f"{scheme}//gone/x.json",), out=f"{bucket}/out"))
+    for name in ("x.json", "*.json", ""):
+        with pytest.raises(CriaError, match="names no file"):
+            clean.prepare(CleanConfig(inputs=(f"{scheme}//gone/{name}",), out=f"{bucket}/out"))

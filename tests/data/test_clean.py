@@ -1,6 +1,8 @@
 """The clean command: what comes out, and that everything that came in is accounted for."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from apps.common.events import Reporter
 from apps.data import clean
 from apps.data.config import CleanConfig, Rules
 from apps.data.ledger import Ledger
+from benchmarks import corpus
 
 
 def conversation(name: str, *texts: str) -> dict[str, Any]:
@@ -74,6 +77,16 @@ def test_a_dump_becomes_conversations_with_a_ledger_that_adds_up(tmp_path: Path)
     assert not (tmp_path / "out" / "_work").exists()
 
 
+def test_what_people_typed_stays_byte_for_byte(tmp_path: Path) -> None:
+    typed = [message.raw for message in corpus.messages(60, seed=5) if message.role == "user"]
+    typed += ["a <b> c\r\nd", "\ufeffx", "  both ends \n\n", "<p>Why?</p>", "&amp; &lt;", "a\0b"]
+    typed += ["\u200b", "e\u0301 \u00e9", "\t\t", "```\n<x>\n```", "a\x85b\u2028c", "\x1b[31m", ""]
+    records = [conversation(f"{i}", text, "<p>An answer.</p>") for i, text in enumerate(typed)]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records), profile="none")
+    kept = [row["messages"][0]["content"] for row in rows_of(tmp_path / "out")]
+    assert len(typed) > 25 and kept == typed
+
+
 def test_a_finished_folder_is_left_alone(tmp_path: Path) -> None:
     dump = write_dump(
         tmp_path / "dump.json", [conversation("a", "A question for you", "An answer")]
@@ -82,6 +95,48 @@ def test_a_finished_folder_is_left_alone(tmp_path: Path) -> None:
     stamp = (tmp_path / "out" / "COMMITTED.json").stat().st_mtime_ns
     assert run_clean(tmp_path / "out", dump, workers=3) == first
     assert (tmp_path / "out" / "COMMITTED.json").stat().st_mtime_ns == stamp
+
+
+class Dies(Exception):
+    pass
+
+
+@pytest.fixture
+def killed_before_commit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def run(*args: Any, **settings: Any) -> None:
+        with monkeypatch.context() as patch, pytest.raises(Dies):
+            patch.setattr(clean, "_commit", lambda *args: (_ for _ in ()).throw(Dies))
+            run_clean(*args, **settings)
+
+    return run
+
+
+def test_what_a_killed_run_wrote_of_another_input_is_gone(
+    killed_before_commit: Callable[..., None], tmp_path: Path
+) -> None:
+    records = [conversation(f"{i}", "q" * 3000 + str(i), f"Answer {i}.") for i in range(800)]
+    odd = [{"id": "x"}, conversation("b", "Hello there, friend", "network error")]
+    dump, out = write_dump(tmp_path / "dump.json", [*records, *odd]), tmp_path / "out"
+    killed_before_commit(out, dump, shard_mb=1)
+    assert len(list(out.glob("*.parquet"))) > 1 and rows_of(out / "quarantine")
+    ledger = run_clean(out, write_dump(dump, records[:100]), shard_mb=1)
+    assert len(rows_of(out)) == ledger["records"]["kept"] == 100
+    assert rows_of(out / "dropped") == rows_of(out / "quarantine") == []
+
+
+def test_an_input_that_changes_and_changes_back_is_written_again(
+    killed_before_commit: Callable[..., None], tmp_path: Path
+) -> None:
+    dump, out = tmp_path / "dump.json", tmp_path / "out"
+    texts = ["What is the first question?", "What is the second question?"]
+    for text in texts:
+        write_dump(dump, [conversation("a", text, "An answer.")])
+        os.utime(dump, (1, 1))
+        killed_before_commit(out, dump)
+    write_dump(dump, [conversation("a", texts[0], "An answer.")])
+    os.utime(dump, (1, 1))
+    run_clean(out, dump)
+    assert rows_of(out)[0]["messages"][0]["content"] == texts[0]
 
 
 def test_an_output_folder_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from apps.data.identity import built_in
 from apps.data.pack import even_ranges, finished, prepare, run_pack
 from apps.data.tokens import split_of
 from tests import made
+from tests.data.test_clean import conversation, run_clean, write_dump
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +120,51 @@ def test_the_ledger_adds_up(tmp_path, tokenizer):
 
 def test_no_source_is_in_both_splits(tmp_path, tokenizer):
     source = clean_folder(tmp_path / "clean")
-    make(tmp_path / "pack", tokenizer, source)
+    make(tmp_path / "pack", tokenizer, source, max_length=160)
     opened = packs.open_pack(str(tmp_path / "pack"))
     backend = load_tokenizer(tokenizer).backend
+    sources: dict[str, list[str]] = {split: [] for split in packs.SPLITS}
     for split in packs.SPLITS:
         for ids in segments(opened, split):
             text = backend.decode(ids, skip_special_tokens=False)
-            number = text.split("USER: question ")[-1].split(".")[0]
-            if number.isdigit():
-                assert split_of(f"c{number}", 10) == split
+            (number,) = set(re.findall(r"answer (\d+)\.", text))
+            assert split_of(f"c{number}", 10) == split
+            sources[split].append(number)
+    assert not set(sources["train"]) & set(sources["val"])
+    assert len(sources["val"]) > len(set(sources["val"])) > 5  # some have several segments
+
+
+def test_identity_conversations_are_all_in_train(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    identity = {"identity": "built-in", "identity_name": "Ada", "identity_makers": "Acme"}
+    make(tmp_path / "pack", tokenizer, source, val_percent=50, **identity)
+    opened = packs.open_pack(str(tmp_path / "pack"))
+    backend = load_tokenizer(tokenizer).backend
+    said = {
+        split: [
+            "Ada" in backend.decode(ids) and "Acme" in backend.decode(ids)
+            for ids in segments(opened, split)
+        ]
+        for split in packs.SPLITS
+    }
+    assert (sum(said["train"]), sum(said["val"])) == (len(built_in("Ada", "Acme")), 0)
+
+
+@pytest.mark.parametrize("over_long", ["truncate_answer", "drop"])
+def test_what_becomes_of_over_long_rounds_is_counted(tmp_path, tokenizer, over_long):
+    rows = [{"messages": turns("one?", "short", "two?", "long " * 300, "three?", "short")}]
+    schema = pa.schema([CONVERSATIONS.field("messages")])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "chats.parquet")
+    source = str(tmp_path / "chats.parquet")
+    make(tmp_path / "pack", tokenizer, source, val_percent=0, over_long=over_long)
+    rounds = json.loads((tmp_path / "pack" / "ledger.json").read_text())["rounds"]
+    assert (
+        rounds
+        == {
+            "truncate_answer": {"read": 3, "kept": 3, "dropped": {}, "truncated": 1},
+            "drop": {"read": 3, "kept": 2, "dropped": {"over_long_round": 1}, "truncated": 0},
+        }[over_long]
+    )
 
 
 def test_a_weight_repeats_or_samples_whole_conversations(tmp_path, tokenizer):
@@ -163,6 +202,44 @@ def test_control_tokens_in_messages_are_broken_and_counted(tmp_path, tokenizer):
     (ids,) = segments(packs.open_pack(str(tmp_path / "pack")), "train")
     backend = load_tokenizer(tokenizer).backend
     assert ids.count(backend.token_to_id("</s>")) == 1
+
+
+def test_rows_without_an_id_are_told_apart_in_every_unit_and_place(tmp_path, tokenizer):
+    rows = [{"messages": turns(f"question {i}.", f"answer {i}")} for i in range(120)]
+    schema = pa.schema([CONVERSATIONS.field("messages")])
+    counts = {}
+    for name in ("a", "b"):
+        source = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema), source, row_group_size=20)
+        make(tmp_path / name, tokenizer, f"{source}=0.5", val_percent=0)
+        backend = load_tokenizer(tokenizer).backend
+        found = segments(packs.open_pack(str(tmp_path / name)), "train")
+        said = " ".join(backend.decode(ids, skip_special_tokens=False) for ids in found)
+        counts[name] = [f"question {i}." in said for i in range(120)]
+    assert counts["a"] == counts["b"]
+    assert counts["a"][:20] != counts["a"][20:40] != counts["a"][40:60]
+
+
+def test_what_is_counted_for_the_dashboard_is_what_was_packed(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    config = PackConfig(
+        inputs=(source,), tokenizer=tokenizer, out=str(tmp_path / "pack"), max_length=256
+    )
+    counted = Counter()
+
+    def count(name, value, split):
+        counted[name, split] += value
+
+    info = run_pack(prepare(config), Reporter("json"), units.run_serially, count)
+    assert counted == {
+        (name, split): amount
+        for split, found in info.splits.items()
+        for name, amount in (
+            ("packed_rows_total", found.num_rows),
+            ("packed_tokens_total", found.num_tokens),
+        )
+        if amount
+    }
 
 
 class Dies(Exception):
@@ -236,6 +313,13 @@ def test_an_unfinished_clean_folder_is_refused(tmp_path, tokenizer):
     (tmp_path / "clean" / "config.yaml").write_text("profile: vicuna\n")
     with pytest.raises(InputError, match="not finished"):
         make(tmp_path / "pack", tokenizer, source)
+
+
+def test_a_clean_folder_that_kept_nothing_is_told_as_such(tmp_path, tokenizer):
+    dump = write_dump(tmp_path / "dump.json", [conversation("a", "Hello, friend", "network error")])
+    run_clean(tmp_path / "clean", dump)
+    with pytest.raises(InputError, match=r"kept no conversation; .* report"):
+        make(tmp_path / "pack", tokenizer, str(tmp_path / "clean"))
 
 
 def test_even_ranges_cover_everything_in_order():

@@ -148,6 +148,15 @@ def test_prometheus_reads_the_counts_of_the_ledger(ray_session: Any, tmp_path: P
     url = f"http://127.0.0.1:{port}/metrics"
     _wait(lambda: _scraped(url, "records_total") == expected, every_s=1)
     assert sum(_scraped(url, "input_bytes_total").values()) == ledger["bytes"]["input"]
+    page = urllib.request.urlopen(url).read().decode()
+    for name in ("records_total", "input_bytes_total"):
+        assert f"# HELP ray_cria_data_{name} {pipeline.HELP[name]}" in page
+
+
+def test_every_counter_says_what_it_counts() -> None:
+    root = Path(pipeline.__file__).parent
+    sources = "".join(path.read_text() for path in root.glob("*.py"))
+    assert set(re.findall(r'\bcount\("(\w+)"', sources)) == set(pipeline.HELP)
 
 
 def _scraped(url: str, name: str) -> dict[tuple[str, str], int]:

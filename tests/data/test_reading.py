@@ -1,6 +1,8 @@
 """Every form of input is read record by record, and what is broken costs nothing else."""
 
+import contextlib
 import gzip
+import io
 import json
 import random
 from pathlib import Path
@@ -12,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from apps.common.errors import InputError, NotFoundError
-from apps.data import clean, cleaning, index, source
-from apps.data.config import CleanConfig, none
+from apps.common.errors import CriaError, InputError, NotFoundError
+from apps.data import clean, cleaning, index, jsonspans, parquet, records, source
+from apps.data.config import CleanConfig, Rules, none
 from apps.data.ledger import Ledger
+from apps.data.records import Record
 from tests.data.test_clean import conversation, rows_of, run_clean
 
 RECORDS = [
@@ -62,6 +65,13 @@ LAYOUTS = {
     "spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 9 * b" " + b":"),
     "far-spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 101 * b" " + b":"),
     "bare-lists": lambda r: orjson.dumps([x["conversations"] for x in r]),
+    "bare-list-lines": lambda r: b"\n".join(orjson.dumps(x["conversations"]) for x in r),
+    "arrays-side-by-side": lambda r: orjson.dumps(r[:20]) + b"\n" + orjson.dumps(r[20:]),
+    "array-lines": lambda r: b"\n".join(orjson.dumps([x]) for x in r),
+    "lists-before": lambda r: orjson.dumps({"errors": [], "shape": [1, 2], "data": r}),
+    "object-before": lambda r: orjson.dumps({"meta": {"id": "x", "n": [1]}, "data": r}),
+    "long-text-before": lambda r: orjson.dumps({"licence": "[{ " * 3000, "data": r}),
+    "byte-order-mark-lines": lambda r: b"\n".join(b"\xef\xbb\xbf" + orjson.dumps(x) for x in r),
     "other-first-key": lambda r: orjson.dumps(list(map(_sometimes_turned, r))),
     "concatenated": lambda r: b"\n".join(orjson.dumps(x, option=orjson.OPT_INDENT_2) for x in r),
     "one-record": lambda r: orjson.dumps(r[0]),
@@ -69,7 +79,15 @@ LAYOUTS = {
     "gzip": lambda r: gzip.compress(orjson.dumps(r)),
     "zstd": lambda r: zstandard.compress(b"\n".join(map(orjson.dumps, r))),
     "two-zstd-frames": lambda r: b"".join(zstandard.compress(orjson.dumps(x) + b"\n") for x in r),
+    "pzstd": lambda r: b"".join(_pzstd_frame(orjson.dumps(x) + b"\n") for x in r),
+    "two-gzip-members": lambda r: b"".join(gzip.compress(orjson.dumps(x) + b"\n") for x in r),
 }
+
+
+def _pzstd_frame(data: bytes) -> bytes:
+    """Parallel zstd says the size of each frame in one to be skipped before it."""
+    frame = zstandard.compress(data)
+    return b"\x50\x2a\x4d\x18\x04\0\0\0" + len(frame).to_bytes(4, "little") + frame
 
 
 def _openai(record: dict[str, Any]) -> list[dict[str, str]]:
@@ -119,6 +137,83 @@ def test_parquet_is_read_by_row_groups(column: str, tmp_path: Path) -> None:
     assert total.messages.kept == 80
 
 
+def test_a_parquet_of_mixed_dumps_is_read_by_the_names_that_are_set(tmp_path: Path) -> None:
+    empty = dict.fromkeys(("from", "value", "role", "content", "text"))
+    openai = [{**empty, **turn} for turn in _openai(RECORDS[1])]
+    texts = [
+        {**empty, "from": turn["from"], "text": turn["value"]}
+        for turn in RECORDS[2]["conversations"]
+    ]
+    table = pa.table({"messages": [RECORDS[0]["conversations"], openai, texts]})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    assert kept_texts(read(tmp_path / "dump.parquet")[0]) == TEXTS[:3]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_parquet_text_that_is_no_utf_8_costs_its_own_row_only(
+    kind: pa.DataType, tmp_path: Path
+) -> None:
+    texts = pa.array([b"Hello, hello.", b"bad \xff text", "Good day, Zoë".encode()])
+    texts = texts.cast(pa.binary() if kind == pa.string() else pa.large_binary()).view(kind)
+    turns = pa.StructArray.from_arrays([pa.array(["user"] * 3), texts], ["role", "content"])
+    offsets = pa.array([0, 1, 2, 3], pa.int32())
+    messages = pa.ListArray.from_arrays(offsets, turns)
+    pq.write_table(pa.table({"id": [1, 2, 3], "messages": messages}), tmp_path / "dump.parquet")
+    outputs, total = read(tmp_path / "dump.parquet")
+    assert kept_texts(outputs) == ["Hello, hello.", "Good day, Zoë"]
+    assert reasons(outputs) == ["bad-utf-8"]
+    assert b'"bad \xff text"' in outputs[0].quarantined[0]["raw"]
+    assert total.records.input == 3
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("ms", "UTC"), pa.date32()])
+def test_a_time_that_no_calendar_has_costs_nothing(kind: pa.DataType, tmp_path: Path) -> None:
+    times = pa.array([2**30, 1 << (30 if kind == pa.date32() else 60), None], pa.int64())
+    times = times.cast(pa.int32()).cast(kind) if kind == pa.date32() else times.cast(kind)
+    meta = pa.StructArray.from_arrays([times], ["at"])
+    table = pa.table({"meta": meta, "conversations": [r["conversations"] for r in RECORDS[:3]]})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    assert kept_texts(read(tmp_path / "dump.parquet")[0]) == TEXTS[:3]
+
+
+def damaged_parquet(path: Path) -> Path:
+    """Four row groups of ten; the second one's compressed pages are overwritten."""
+    pq.write_table(pa.Table.from_pylist(RECORDS), path, row_group_size=10, compression="zstd")
+    group = pq.ParquetFile(path).metadata.row_group(1)
+    data = bytearray(path.read_bytes())
+    for i in range(group.num_columns):
+        column = group.column(i)
+        start = column.dictionary_page_offset or column.data_page_offset
+        data[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
+    outputs, total = read(damaged_parquet(tmp_path / "dump.parquet"))
+    assert kept_texts(outputs) == TEXTS[:10] + TEXTS[20:]
+    assert total.records.quarantined == {"damaged-row-group": 10}
+    ids = [row["id"][-8:] for output in outputs for row in output.kept]
+    assert ids == [f"{i:08d}" for i in (*range(10), *range(20, 40))]
+
+
+def test_a_parquet_that_cannot_be_fetched_is_no_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "dump.parquet"
+    pq.write_table(pa.Table.from_pylist(RECORDS), path, row_group_size=10)
+
+    class Unplugged(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() < 1000 and size != 4:
+                raise OSError("the cable is out")
+            return super().read(size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        opened = contextlib.nullcontext(Unplugged(path.read_bytes()))
+        patch.setattr(parquet.storage, "open_file", lambda uri: opened)
+        with pytest.raises(OSError, match="the cable is out"):
+            list(parquet.read(str(path), 0, 4, ordinal=0, prefix="p"))
+
+
 BREAKAGES = {
     "bad escape": (lambda t: t.replace(b"Answer 7", rb"Answer \x 7"), "bad-json"),
     "raw newline": (lambda t: t.replace(b"Answer 7", b"Answer \n 7"), "bad-json"),
@@ -162,11 +257,53 @@ def test_a_broken_record_is_quarantined_and_its_neighbours_survive(
     assert total.records.input == 40
 
 
+@pytest.mark.parametrize("at", [20, 39])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("dump", ["array", "keyed"])
+def test_an_inner_object_that_opens_as_records_do_splits_no_record(
+    dump: str, before: bool, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonspans, "HEAD_BYTES", 1000)  # none is in the head of the dump
+    plugins = [{"id": "p", "x": [1]}, {"id": "q", "x": {"id": "r"}}]
+    turns = RECORDS[at]["conversations"]
+    odd = {"id": "r", "plugins": plugins, "conversations": turns}
+    late = {"id": "r", "conversations": turns, "plugins": plugins}
+    records = [*RECORDS[:at], odd if before else late, *RECORDS[at + 1 :]]
+    path = tmp_path / "dump.json"
+    path.write_bytes(orjson.dumps(records if dump == "array" else {"data": records}))
+    outputs, _ = read(path)
+    assert (kept_texts(outputs), reasons(outputs)) == (TEXTS, [])
+
+
+@pytest.mark.parametrize(
+    ("plugins", "has"), [(None, False), ([], False), ({}, False), (["browser"], True)]
+)
+def test_an_empty_list_of_plugins_is_none(plugins: Any, has: bool) -> None:
+    value = {**RECORDS[0], "plugins": plugins}
+    assert records.conversation(value, "x", b"").has_plugins is has
+
+
 def test_missing_and_doubled_commas_lose_nothing(tmp_path: Path) -> None:
     parts = [orjson.dumps(record) for record in RECORDS]
     text = b"[" + b",".join(parts[:10]) + b"\n" + b",,".join(parts[10:]) + b",]"
     (tmp_path / "dump.json").write_bytes(text)
     assert kept_texts(read(tmp_path / "dump.json")[0]) == TEXTS
+
+
+@pytest.mark.parametrize("key", [b'"id"', b'"Xd"'])
+@pytest.mark.parametrize("length", [40, None])
+def test_a_broken_first_record_is_quarantined_and_its_neighbours_survive(
+    key: bytes, length: int | None, tmp_path: Path
+) -> None:
+    parts = [orjson.dumps(record) for record in RECORDS]
+    parts[0] = parts[0].replace(b'"id"', key).replace(b"Question", rb"\x")[:length]
+    (tmp_path / "dump.json").write_bytes(b"[" + b",".join(parts) + b"]")
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[1:]
+    assert reasons(outputs) == ["truncated" if length else "bad-json"]
+    assert outputs[0].quarantined[0]["raw"] == parts[0].rstrip(b",")
+    ids = [row["id"] for output in outputs for row in output.kept]
+    assert len(set(ids)) == len(ids)
 
 
 def test_a_cut_off_file_keeps_its_complete_records(tmp_path: Path) -> None:
@@ -185,7 +322,34 @@ def test_a_damaged_archive_keeps_what_can_be_decoded(codec: str, tmp_path: Path)
     (tmp_path / "dump").write_bytes(packed[: len(packed) // 2])
     _, total = read(tmp_path / "dump")
     assert total.records.kept > 500
-    assert total.records.quarantined["damaged-file"] == 1 or codec == "zstd"
+    assert total.records.quarantined["damaged-file"] == 1
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("damage", ["cut", "garbage"])
+def test_damage_after_a_whole_member_is_told(codec: str, damage: str, tmp_path: Path) -> None:
+    compress = gzip.compress if codec == "gzip" else zstandard.compress
+    lines = [orjson.dumps(record) + b"\n" for record in RECORDS]
+    first, second = compress(b"".join(lines[:25])), compress(b"".join(lines[25:]))
+    after = second[:12] if damage == "cut" else b"no archive"
+    (tmp_path / "dump").write_bytes(first + after)
+    outputs, total = read(tmp_path / "dump")
+    assert kept_texts(outputs) == TEXTS[:25]
+    assert total.records.quarantined == {"damaged-file": 1}
+
+
+def test_an_archive_that_cannot_be_read_at_all_says_why(tmp_path: Path) -> None:
+    (tmp_path / "dump.zst").write_bytes(zstandard.compress(orjson.dumps(RECORDS))[:20])
+    with pytest.raises(InputError, match=r"dump\.zst: EOFError: the file ends inside"):
+        run_clean(tmp_path / "out", tmp_path / "dump.zst")
+
+
+def test_half_a_surrogate_pair_in_utf_16_costs_its_own_record_only(tmp_path: Path) -> None:
+    text = json.dumps(RECORDS, ensure_ascii=False).replace("Answer 7 ", "Answer \ud83d ")
+    (tmp_path / "dump.json").write_bytes(text.encode("utf-16", "surrogatepass"))
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[:7] + TEXTS[8:]
+    assert reasons(outputs) == ["bad-json"]
 
 
 def test_values_that_are_no_conversations_are_quarantined(tmp_path: Path) -> None:
@@ -218,6 +382,37 @@ def test_a_message_of_50_mb_is_quarantined_and_its_neighbours_survive(tmp_path: 
     assert kept_texts(outputs) == TEXTS[:2]
     assert reasons(outputs) == ["html-too-long"]
     assert len(outputs[0].quarantined[0]["raw"]) == 1 << 20
+
+
+@pytest.mark.parametrize("layout", ["array", "lines", "nested-ids"])
+@pytest.mark.parametrize("at", [3, 39])
+def test_a_record_of_any_length_is_quarantined_without_being_read(
+    layout: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonspans, "MAX_RECORD_BYTES", 2000)
+    monkeypatch.setattr(records, "MAX_QUARANTINED_BYTES", 100)
+    monkeypatch.setattr(cleaning, "MAX_UNIT_BYTES", 1000)
+    taken: list[int] = []
+    read_range = source.read_range
+
+    def watched(uri: str, start: int, end: int) -> bytes:
+        taken.append(end - start)
+        return read_range(uri, start, end)
+
+    huge = [*RECORDS[:at], conversation("h", "q", "x" * 50_000), *RECORDS[at + 1 :]]
+    path = tmp_path / "dump.json"
+    path.write_bytes(LAYOUTS[layout](huge))
+    config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
+    pieces = index.units([str(path)], 1000)
+    found = index.join([index.index(unit.args, str(tmp_path)) for unit in pieces])[0]
+    monkeypatch.setattr(source, "read_range", watched)
+    outputs = [cleaning.clean_range(unit.args) for unit in clean._clean_units([found], config)]
+    assert max(taken) == 3000
+    assert kept_texts(outputs) == TEXTS[:at] + TEXTS[at + 1 :]
+    assert reasons(outputs) == ["record-too-long"]
+    assert sum(output.ledger.bytes.input for output in outputs) == (
+        path.stat().st_size - found["head_bytes"]
+    )
 
 
 @pytest.mark.parametrize("num_files", [250, pytest.param(2000, marks=pytest.mark.slow)])
@@ -271,3 +466,31 @@ def test_folders_and_globs_name_their_files(tmp_path: Path) -> None:
     run_clean(tmp_path / "b", folder / "*.json")
     assert len(rows_of(tmp_path / "a")) == 30
     assert [r["id"] for r in rows_of(tmp_path / "a")] == [r["id"] for r in rows_of(tmp_path / "b")]
+
+
+def test_a_clean_folder_is_read_by_its_shards_alone(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps(RECORDS))
+    run_clean(tmp_path / "once", dump, profile="none")
+    ledger = run_clean(tmp_path / "twice", tmp_path / "once", profile="none")
+    assert ledger["records"]["kept"] == ledger["records"]["input"] == len(RECORDS)
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_a_failure_names_file_and_record(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(record: Record, rules: Rules) -> None:
+        if record.source_id == "r9":
+            raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(cleaning, "RULES", [("ours", fail)])
+    path = tmp_path / f"dump.{kind}"
+    path.write_bytes(orjson.dumps(RECORDS))
+    start = path.read_bytes().index(b'{"id":"r9"')
+    place = f"record at bytes {start:,}-{start + len(orjson.dumps(RECORDS[9])):,}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(RECORDS), path)
+        place = r"record \w+-00000009"
+    with pytest.raises(CriaError, match=f"{path}, {place}.*ZeroDivisionError: a fault of ours"):
+        run_clean(tmp_path / "out", path)

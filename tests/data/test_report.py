@@ -67,6 +67,48 @@ def test_the_report_of_a_packed_folder_shows_its_fill(cleaned: Path, tmp_path: P
     assert f"{train['num_tokens']:,}" in page
 
 
+def test_what_is_no_conversation_is_shown_as_it_is(tmp_path: Path) -> None:
+    bare = conversation("", "What is a verb?", "network error")["conversations"]
+    wild = {"conversation": [{"role": "user", "content": "What is 7?"}]}
+    records = [3, "x", [1], [None], bare, wild, conversation("a", "What is a noun?", "A word.")]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    report.write_report(ReportConfig(folder=str(tmp_path / "out")), Reporter("json"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<pre class="raw">3</pre>' in page or '<pre class="raw">&quot;x&quot;</pre>' in page
+    for said in ("network error", "What is 7?", "A word."):
+        assert f'<pre class="raw">{said}</pre>' in page
+
+
+def test_the_page_asks_for_nothing_that_a_conversation_names(tmp_path: Path) -> None:
+    answer = "![a](https://x.y/p.png) [b](javascript:c) <img src=z> [d](https://x.y)"
+    dump = write_dump(tmp_path / "dump.json", [conversation("a", "<img src=q> what?", answer)])
+    run_clean(tmp_path / "out", dump)
+    report.write_report(ReportConfig(folder=str(tmp_path / "out")), Reporter("json"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not re.findall(r"<script|<link|<img|[\"' ]src=[\"']|href=.javascript", page)
+    assert '<a href="https://x.y">d</a>' in page
+
+
+def test_every_rule_and_reason_has_a_sample(tmp_path: Path) -> None:
+    records = [{"id": "x", "conversations": [{"from": "martian", "value": "?"}]}] * 300
+    first, second = ["What is a noun?", "A word."], ["What is a verb?", "A doing word."]
+    records += [{"id": "y"}, conversation("a", *first, *second), conversation("b", *first, "So?")]
+    records += [conversation(f"c{i}", *second) for i in range(300)]
+    records += [conversation("d", *first, "Why?", "Because.")]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    samples = report.collect(str(tmp_path / "out"))["samples"]
+    assert {"duplicate", "duplicate_opening"} <= set(samples)
+    assert {"quarantine: unknown-role", "quarantine: no-messages"} <= set(samples)
+
+
+def test_a_huge_duplicate_does_not_bloat_the_page(tmp_path: Path) -> None:
+    same = conversation("a", "What is a noun?", "word " * 400_000)
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", [same, same]))
+    report.write_report(ReportConfig(folder=str(tmp_path / "out")), Reporter("json"))
+    assert (tmp_path / "out" / "report.html").stat().st_size < 200_000
+    assert (tmp_path / "out" / "report.json").stat().st_size < 200_000
+
+
 def test_an_unfinished_folder_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no finished output"):
         report.write_report(ReportConfig(folder=str(tmp_path)), Reporter("json"))
@@ -87,6 +129,36 @@ def test_view_shows_what_was_kept_or_dropped(
         view.show(ViewConfig(folder=str(cleaned), rule="taste"), Reporter("text"))
 
 
+def test_view_shows_what_a_terminal_would_obey(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "a\x1b]0;title\x07 \x9b2J `\x1b[2J` :smile: [bold]b[/bold] "
+    records = [
+        conversation("i\x1b[1m", hostile, hostile + "word " * 30_000),
+        conversation("b", hostile, "network error"),
+        {"id": "c", "conversations": [{"from": "martian", "value": hostile}]},
+    ]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    for rule in (None, "banner", "quarantine"):
+        view.show(ViewConfig(folder=str(tmp_path / "out"), rule=rule), Reporter("text"))
+        shown = capsys.readouterr().out
+        assert not re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
+        assert ":smile: [bold]b[/bold]" in shown
+        assert ("more characters)" in shown) == (rule is None)
+
+
+@pytest.mark.parametrize("form", ["bare list", "JSON text"])
+def test_view_shows_dropped_records_of_every_form(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = conversation("", "What is a verb?", "network error")["conversations"]
+    record = turns if form == "bare list" else {"conversations": json.dumps(turns)}
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", [record]))
+    view.show(ViewConfig(folder=str(tmp_path / "out"), rule="banner"), Reporter("text"))
+    shown = capsys.readouterr().out
+    assert "raw gpt" in shown and "network error" in shown
+
+
 def test_on_a_terminal_view_shows_one_conversation_at_a_time(cleaned: Path) -> None:
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "apps.data", "view", str(cleaned)]
@@ -100,6 +172,19 @@ def test_on_a_terminal_view_shows_one_conversation_at_a_time(cleaned: Path) -> N
     assert process.returncode == 0
     assert "alert(1)" in first and "A doing word." not in first
     assert "A doing word." in second
+
+
+def test_the_end_of_input_ends_view(cleaned: Path) -> None:
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "apps.data", "view", str(cleaned)]
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE) as process:
+        os.close(slave)
+        read_until(master, "q: quit")
+        os.write(master, b"\x04")
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    os.close(master)
+    assert process.returncode == 0
 
 
 def read_until(terminal: int, text: str) -> str:

@@ -34,10 +34,16 @@ ANSWERS = {
         [
             "(!)Too many requests in 1 hour. Try again later.",
             "Something went wrong. If this issue persists",
+            "network error",
+            "NETWORK ERROR DUE TO HIGH TRAFFIC. PLEASE REGENERATE OR REFRESH THIS PAGE.",
+            "Your session has expired. Please log in again to continue using the app.",
         ],
         [
             'The message "Too many requests in 1 hour. Try again later." means that you wait.',
             "Error codes",
+            "Network errors are usually caused by a broken cable.",
+            "Internal server error (500) means that the server failed.",
+            "Your session has expired, says the page: log in again.",
         ],
     ),
     "blocked_words": (
@@ -48,17 +54,23 @@ ANSWERS = {
         [
             "I'm sorry, but I cannot help with that.",
             "As an AI language model, I cannot provide that.",
+            "I\u2019m sorry, but I can\u2019t assist with that.",
+            "I'm sorry, but I don't feel comfortable with that.",
+            "I apologize, but as an AI I have no body.",
         ],
         [
             "I'm sorry to hear that! Here is a plan.",
             "You cannot divide by zero.",
             "I can help with that.",
+            "I'm sorry, I made a mistake in my last answer. Here is the corrected code.",
+            "I apologize, I misunderstood your question. It is four.",
         ],
     ),
     "moralizing": (
         [
             "Sure. It is important to note that hacking is illegal and harmful.",
             "I don't condone that.",
+            "I don\u2019t condone that.",
         ],
         [
             "It is important to note that water boils at 100 degrees.",
@@ -82,8 +94,13 @@ ANSWERS = {
             "My knowledge cutoff is 2021.",
             "As of my last update, it is so.",
             "Up to September 2021 it was.",
+            "As of my last knowledge update, it is so.",
         ],
-        ["Use a low-pass filter with a 5 kHz cutoff.", "In September 2021 the law changed."],
+        [
+            "Use a low-pass filter with a 5 kHz cutoff.",
+            "In September 2021 the law changed.",
+            "Much has changed since my last visit to Paris.",
+        ],
     ),
     "restarted_list": (
         ["Steps:\n1. a\n1. b", "1. a\n\n   more\n\n1. b"],
@@ -134,6 +151,14 @@ def test_a_conversation_is_cut_at_its_first_empty_turn() -> None:
     assert isinstance(kept, list)
     assert [turn.text for turn in kept] == ["a", "b"]
     assert verdict("empty", record("\u200bstarts with a zero-width space", "\n\nb")) is None
+
+
+def test_an_empty_system_message_costs_itself_only() -> None:
+    roles = ("system", "user", "assistant", "user", "assistant")
+    kept = verdict("empty", record(" ", "a", "b", "", "c", roles=roles))
+    assert isinstance(kept, list)
+    assert [(turn.role, turn.text) for turn in kept] == [("user", "a"), ("assistant", "b")]
+    assert verdict("empty", record("be brief", "a", "b", roles=roles[:3])) is None
 
 
 def test_alternation_drops_or_merges() -> None:
@@ -196,6 +221,7 @@ def test_personal_data_is_masked_by_kind() -> None:
     [
         "192.168.0.1 and 10.0.0.7 and 127.0.0.1 and version 1.2.3.4567",
         "4111 1111 1111 1112 fails Luhn, and 1234567890123 too",
+        "1609459200009 ms, ISBN 978-0-00-000000-2, [4 2 0 0 0 0 0 0 0 0 0 0 0 0 0 0]",
         "@decorator and a@b and user at example dot com",
         "pi is 3.14159265358979, 2023-04-05 12:30:00, 1,000,000",
     ],

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from apps.common.errors import ConfigError
 from apps.data.config import Rules
 from tests.data.test_clean import conversation, rows_of, run_clean, write_dump
 
@@ -137,6 +138,13 @@ def test_scores_are_those_that_a_rule_reads_or_all(value: Any, tmp_path: Path) -
     run_clean(tmp_path / "out", dump, profile="none", rules=rules)
     names = {name for name, _ in rows_of(tmp_path / "out")[0]["scores"]}
     assert names == ({"language"} if value == "used" else {"language", "repetition", "severity"})
+
+
+@pytest.mark.parametrize("name", ["language_keep", "language_skip"])
+@pytest.mark.parametrize("code", ["EN", "english", "zh-cn", ""])
+def test_a_language_that_no_text_can_have_is_refused(name: str, code: str) -> None:
+    with pytest.raises(ConfigError, match=f"rules.{name} has {code!r}; expected ISO 639-1"):
+        Rules(**{name: ("de", code)})
 
 
 def test_every_value_of_every_setting_has_a_case() -> None:

@@ -146,7 +146,7 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("side", ["input", "output"])
+@pytest.mark.parametrize("side", ["input", "glob", "output"])
 def test_missing_credentials_are_a_sentence(
     side: str,
     s3: Any,
@@ -155,8 +155,9 @@ def test_missing_credentials_are_a_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source = str(dump) if side == "output" else "s3://locked/dump.json"
-    out = str(tmp_path / "out") if side == "input" else "s3://locked/out"
+    sources = {"input": "s3://locked/dump.json", "glob": "s3://locked/*.json", "output": str(dump)}
+    source = sources[side]
+    out = "s3://locked/out" if side == "output" else str(tmp_path / "out")
     code = cli.run("apps.data", COMMANDS, ["clean", source, "--out", out])
     said = capsys.readouterr().err.strip()
     assert code in (1, 2)
