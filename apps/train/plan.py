@@ -152,6 +152,11 @@ def _check_machines(config: PlanConfig) -> None:
             f"workers is {config.workers} but --gpus {config.gpus} has {num_gpus}; give --workers "
             f"{num_gpus} or --gpus {config.workers}x{config.gpus.split('x', 1)[-1]}."
         )
+    if num_gpus > config.global_batch_rows:
+        raise ConfigError(
+            f"--gpus {config.gpus} has {num_gpus} but a step has {config.global_batch_rows} rows; "
+            "take fewer, or a larger --global-batch-rows."
+        )
     if config.device != "auto" and (config.device == "cpu") != (accelerator.name == "CPU"):
         other = "--device auto" if config.device == "cpu" else "--device cpu"
         raise ConfigError(
