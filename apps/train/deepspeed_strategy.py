@@ -130,6 +130,7 @@ class DeepSpeedStrategy:
     def _load_weights(self, folder: str) -> None:
         """Each rank reads only the rows that hold its share of a parameter."""
         files = model.tensor_files(folder)
+        model.refuse_missing(folder, [name for name in self._parameters if name not in files])
         for name, parameter in self._parameters.items():
             start, stop = self._range(parameter.ds_numel)
             path = os.path.join(folder, files[name])
@@ -186,6 +187,7 @@ def _partition(causal_lm: PreTrainedModel, device: torch.device, chosen: dict[st
         if any(True for _ in module.parameters(recurse=False)):
             module.to_empty(device=device, recurse=False)
             deepspeed.zero.Init(module=module, config_dict_or_path=chosen, dtype=dtype)
+    causal_lm.tie_weights()  # storage of their own has parted an output layer from the embedding
     model.fill_buffers(causal_lm, device)
 
 

@@ -1,5 +1,6 @@
 """DeepSpeed ZeRO-3 trains, resumes and exports what FSDP2 does. Two gloo ranks on the CPU."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from apps.train import checkpoint
 from apps.train.config import ExportConfig
 from apps.train.export import read_weights, run_export
 from apps.train.metrics import read_metrics
+from tests.train.conftest import save_model
 from tests.train.ranks import on_ranks, train
 
 pytestmark = pytest.mark.slow
@@ -63,6 +65,21 @@ def test_resume_is_bit_identical(runs, tmp_path):
     assert records[0]["step"] == 5
     assert curve(cut) == curve(zero)
     assert all(torch.equal(w, weights(zero)[name]) for name, w in weights(cut).items())
+
+
+def test_a_model_whose_output_layer_is_its_embedding_trains_as_under_fsdp(
+    runs, small_base, tmp_path
+):
+    base = tmp_path / "base"
+    shutil.copytree(small_base, base)
+    save_model(base, tie_word_embeddings=True)
+    for config in runs:
+        tied = replace(config, base=str(base), steps=3, out=str(tmp_path / config.strategy))
+        on_ranks(2, train, tied)
+    fsdp, zero = (curve(replace(runs[0], out=str(tmp_path / n))) for n in ("fsdp", "deepspeed"))
+    assert len(fsdp) == 3
+    for theirs, ours in zip(fsdp, zero, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_export_is_the_model_that_fsdp_exports(runs, tmp_path):
