@@ -164,6 +164,24 @@ def test_a_rank_that_is_gone_is_not_told_as_a_fault_of_the_storage(tmp_path) -> 
     assert not checkpoint.committed(str(tmp_path / "run"))
 
 
+def wait_for_a_frozen_rank(run: str) -> float:
+    """Seconds until this rank gives up on one that does not write; 0 on that one."""
+    checkpoints = Checkpoints(run, CheckpointConfig(), "cpu", timeout_s=2.0)
+    started_s = time.monotonic()
+    if dist.get_rank() == 1:
+        time.sleep(8)
+        return 0.0
+    checkpoints.save({"x": torch.ones(3)}, {"step": 1})
+    with pytest.raises(RuntimeError):
+        checkpoints.wait()
+    return time.monotonic() - started_s
+
+
+def test_a_write_does_not_wait_for_a_rank_that_hangs(tmp_path) -> None:
+    assert 1.0 < on_ranks(2, wait_for_a_frozen_rank, str(tmp_path / "run"))[0] < 7.0
+    assert not checkpoint.committed(str(tmp_path / "run"))
+
+
 def test_the_default_interval_follows_what_a_checkpoint_costs() -> None:
     config = replace(debug(), checkpoint=CheckpointConfig(mtbf_h=2.0))
     clock = CheckpointClock(config, step=0)
