@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
 
-from apps.train import model
+from apps.train import model, shard
 from apps.train.config import RunConfig
 from apps.train.rows import MicroBatch
 from apps.train.strategy import PackedModel
@@ -70,6 +70,7 @@ class DeepSpeedStrategy:
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
         _partition(causal_lm, device, chosen)
+        shard.recompute(model.decoder_layers(causal_lm), config)
         root = PackedModel(causal_lm)
         # Any: DeepSpeed types neither its ZeRO-3 optimizer nor what it adds to a parameter.
         self._engine: Any
