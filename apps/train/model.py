@@ -18,10 +18,8 @@ from apps.common.errors import CorruptError, InputError, NotFoundError
 from apps.common.model_files import model_folder
 from apps.train import attention
 from apps.train.config import RopeConfig
+from apps.train.shape import FAMILY
 
-FAMILY = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
-"""model types whose loss is that of transformers here, by test; others cap, scale or window what
-this loop computes plainly, and would be trained wrongly without a word"""
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
 
 
@@ -57,10 +55,16 @@ def _conversion(base: str) -> str:
 
 def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedConfig:
     """The base model's config, with the length extension, checked against the row length."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The config.json of {folder} cannot be used ({' '.join(str(error).split())[:160]}); "
+            "expected a model of the LLaMA family, without code of its own."
+        ) from error
     _check_family(config, folder, row_tokens)
+    original = config.max_position_embeddings
     if rope.kind != "none":
-        original = config.max_position_embeddings
         scaled = config.rope_parameters.get("rope_type", "default")
         if scaled != "default":
             raise InputError(
@@ -79,7 +83,7 @@ def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedCon
     if row_tokens > reach:
         raise InputError(
             f"Rows have {row_tokens} tokens but the model reaches {reach}; pack with --max-length "
-            f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // reach)}."
+            f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // original)}."
         )
     return config
 

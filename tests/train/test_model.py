@@ -14,6 +14,7 @@ from apps.common.errors import CorruptError, InputError, NotFoundError
 from apps.train import model, worker
 from apps.train.config import RopeConfig, RunConfig
 from apps.train.rows import ArrayRows, micro_batch
+from apps.train.shape import FAMILY
 from tests.made import byte_level_folder
 from tests.train.allocator import peak_bytes
 from tests.train.conftest import save_model
@@ -123,7 +124,7 @@ def save_family(folder: Path, model_type: str, **changes: object) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("model_type", model.FAMILY)
+@pytest.mark.parametrize("model_type", FAMILY)
 def test_every_family_member_s_loss_is_transformers(small_run, tmp_path, model_type) -> None:
     changes = {"sliding_window": 64} if model_type in ("mistral", "phi3") else {}
     base = save_family(tmp_path / "base", model_type, **changes)

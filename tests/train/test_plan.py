@@ -16,6 +16,7 @@ from apps.common.errors import ConfigError, InputError
 from apps.common.templates import NAMED
 from apps.train import plan_view, prices, shape, workload
 from apps.train.__main__ import COMMANDS
+from apps.train.config import RopeConfig
 from apps.train.plan import PlanConfig, make_plan, presets
 from apps.train.presets import debug
 
@@ -212,6 +213,14 @@ def test_a_published_speed_with_recomputation_is_not_slowed_by_it_twice():
 def test_machines_that_the_run_would_not_use_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         make_plan(replace(VICUNA_7B, **changes))
+
+
+def test_rows_that_the_model_does_not_reach_are_refused_until_it_is_extended():
+    long = replace(VICUNA_7B, max_length=8192)
+    with pytest.raises(ConfigError, match=r"llama-7b reaches 2048; give .* --rope.factor 4,"):
+        make_plan(long)
+    extended = replace(long, rope=RopeConfig(kind="linear", factor=4.0))
+    assert make_plan(extended).data.row_tokens == 8192
 
 
 def test_the_debug_preset_is_planned_on_cpus():

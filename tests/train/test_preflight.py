@@ -58,6 +58,22 @@ def test_a_base_with_pickled_weights(refuse, small_base, tmp_path) -> None:
     assert "can run code when they are read; convert them" in refuse(base=tmp_path / "base")
 
 
+def test_a_base_that_brings_its_own_code_is_refused_and_not_run(
+    refuse, small_base, tmp_path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(small_base, base)
+    settings = json.loads((base / "config.json").read_text())
+    code = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    settings |= {"model_type": "own", "auto_map": code}
+    (base / "config.json").write_text(json.dumps(settings))
+    (base / "own.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')")
+    assert "expected a model of the LLaMA family, without code of its own" in refuse(base=base)
+    assert not (tmp_path / "it ran").exists()
+    (base / "config.json").write_text("{")
+    assert f"The config.json of {base} cannot be used" in refuse(base=base)
+
+
 def test_another_tokenizer(refuse, tmp_path) -> None:
     sentencepiece_folder(tmp_path / "base")
     save_model(tmp_path / "base")
@@ -79,6 +95,10 @@ def test_rows_longer_than_the_model_reaches(refuse, small_base, tmp_path) -> Non
     shutil.copytree(small_base, tmp_path / "base")
     save_model(tmp_path / "base", max_position_embeddings=100)
     assert "--rope.kind linear --rope.factor 2" in refuse(base=tmp_path / "base")
+    save_model(tmp_path / "base", max_position_embeddings=30)
+    asked = ("--rope.kind", "linear", "--rope.factor", "2")
+    said = refuse(*asked, base=tmp_path / "base")
+    assert "the model reaches 60" in said and "--rope.factor 5" in said
 
 
 def test_more_workers_than_rows(refuse) -> None:
