@@ -120,13 +120,14 @@ def test_exporting_twice_replaces_the_folder(full_run, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_length_extension_is_saved_and_gives_the_same_logits(small_run, tmp_path) -> None:
-    rope = RopeConfig(kind="linear", factor=4.0)
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_length_extension_is_saved_and_gives_the_same_logits(small_run, tmp_path, kind) -> None:
+    rope = RopeConfig(kind=kind, factor=4.0)
     config = finished(replace(small_run, workers=1, steps=2, rope=rope))
     folder = exported(config, tmp_path / "model", "--dtype", "fp32")
     settings = json.loads((folder / "config.json").read_text())
     assert settings["max_position_embeddings"] == 4 * 512
-    assert settings["rope_parameters"]["rope_type"] == "linear"
+    assert settings["rope_parameters"]["rope_type"] == kind
     assert settings["rope_parameters"]["factor"] == 4.0
     ours = trained_logits(config)
     torch.testing.assert_close(exported_logits(load(folder), config), ours, atol=2e-5, rtol=2e-5)
