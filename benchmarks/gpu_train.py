@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -33,7 +33,6 @@ import torch
 from apps.train import flops, hardware, memory, speed
 from apps.train.shape import KNOWN, ModelShape
 from benchmarks import chat_lengths, peers
-from benchmarks.contenders import train_ours, train_padded
 
 HERE = Path(__file__).parent / "contenders"
 ROW_TOKENS = 2048
@@ -75,24 +74,52 @@ class Setting:
         return share * self.micro_rows / (self.micro_rows + PASS_ROWS)
 
 
+TINY = replace(
+    KNOWN["debug"],
+    hidden_size=64,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=32,
+    intermediate_size=128,
+    vocab_size=512,
+)
+DRY_STEPS, DRY_SCALE = 3, 1 / 32
+DRY_SETTINGS = [
+    Setting(micro_rows=2),
+    Setting(micro_rows=2, checkpointing="selective", state="bf16"),
+    Setting(micro_rows=1, checkpointing="full", state="int8"),
+    Setting(micro_rows=1, checkpointing="full", cpu_offload=True),
+]
+"""Together every switch that a card can need."""
+
+
 def main(argv: list[str] | None = None) -> dict:
     options = parse(argv)
     if not options.dry_run and not torch.cuda.is_available():
         print("gpu_train.py needs a CUDA device and there is none; --dry-run tries it on the CPU")
         return {}
-    names = ["debug"] if options.dry_run else options.shapes
+    shapes = {"tiny": TINY} if options.dry_run else {name: KNOWN[name] for name in options.shapes}
+    results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        results = {name: measure(name, scratch, options) for name in names}
-    for name, result in results.items():
-        table(name, result)
-    if options.out:
-        Path(options.out).write_text(json.dumps(results, indent=2))
+        for name, shape in shapes.items():
+            for result in measure(name, shape, scratch, options):
+                results[name] = result
+                if options.out:  # after each run: what is known outlives a machine taken back
+                    Path(options.out).write_text(json.dumps(results, indent=2))
+            table(name, results[name])
+    if options.dry_run and failed(results["tiny"]):
+        sys.exit("the dry run failed: a real one would too")
     return results
+
+
+def failed(result: dict) -> bool:
+    return any("error" in row for row in result["tried"] + result["padded_tried"])
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="+", default=["llama-7b", "llama-13b"])
+    default = ["llama-7b", "llama-13b"]
+    parser.add_argument("--shapes", nargs="+", choices=KNOWN, default=default, metavar="SHAPE")
     parser.add_argument("--dry-run", action="store_true", help="a tiny shape on the CPU, 3 steps")
     parser.add_argument("--tries", type=int, default=4, help="settings tried for each shape")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -101,37 +128,53 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def measure(name: str, scratch: str, options: argparse.Namespace) -> dict:
-    """Our best setting and the Trainer's rate for one shape."""
-    shape = KNOWN[name]
+def measure(
+    name: str, shape: ModelShape, scratch: str, options: argparse.Namespace
+) -> Iterator[dict]:
+    """The Trainer's rate and our best setting for one shape, after each run of either."""
     model = write_shape(shape, Path(scratch) / name)
     card = None if options.dry_run else this_gpu()
     shared = ["--model", model, "--random-weights", "--out", f"{scratch}/{name}-out"]
-    dry, real = ["--scale", "0.03125", "--steps", "3"], ["--bf16", "--steps", str(STEPS)]
-    shared += dry if options.dry_run else real
-    tried = []
-    for setting in fitting(shape, card)[: options.tries]:
-        flags = [*setting.arguments(), "--accumulation", str(max(16 // setting.micro_rows, 2))]
-        flags += ["--wrap", "layer"]
-        flags += [] if options.no_compile or options.dry_run else ["--compile"]
-        tried.append(contender("train_ours", [*shared, *flags], shape, card, str(setting)))
-    padded = None
-    if not options.no_padded:
-        flags = ["--micro-rows", "4", "--accumulation", "2", "--gradient-checkpointing"]
-        recipe = "published recipe"
-        if card and TRAINER_BYTES["fp32"] * shape.num_parameters > 0.9 * card.memory_bytes:
-            flags, recipe = [*flags, "--bf16-weights"], "all state in bf16, fp32 does not fit"
-        padded = contender("train_padded", [*shared, *flags], shape, card, recipe)
-    done = [r for r in tried if "tokens_per_s" in r]
-    best = max(done, key=lambda r: r["tokens_per_s"], default=None)
-    return {
+    shared += ["--bf16", "--steps", str(STEPS if card else DRY_STEPS)]
+    shared += [] if card else ["--scale", str(DRY_SCALE)]
+    found = {
         "gpu": card.name if card else "CPU",
         "torch": torch.__version__,
         "lengths": chat_lengths.lengths()[1],
-        "ours": best,
-        "tried": tried,
-        "padded": padded,
+        "ours": None,
+        "tried": [],
+        "padded": None,
+        "padded_tried": [],
     }
+    for setting in fitting(shape, card)[: options.tries]:
+        flags = [*setting.arguments(), "--accumulation", str(max(16 // setting.micro_rows, 2))]
+        flags += ["--wrap", "layer", *([] if options.no_compile else ["--compile"])]
+        ours = contender("train_ours", [*shared, *flags], shape, card, str(setting))
+        found["tried"].append(ours)
+        found["ours"] = best(found["tried"])
+        yield found
+    for recipe, flags in [] if options.no_padded else recipes(shape, card):
+        padded = contender("train_padded", [*shared, *flags], shape, card, recipe)
+        found["padded_tried"].append(padded)
+        found["padded"] = best(found["padded_tried"])
+        yield found
+
+
+def best(tried: list[dict]) -> dict | None:
+    """The fastest of the runs that did not fail."""
+    done = [result for result in tried if "tokens_per_s" in result]
+    return max(done, key=lambda result: result["tokens_per_s"], default=None)
+
+
+def recipes(shape: ModelShape, card: hardware.Accelerator | None) -> list[tuple[str, list[str]]]:
+    """How the Trainer runs on the card, by name; without one each way is tried."""
+    flags = ["--micro-rows", "4", "--accumulation", "2", "--gradient-checkpointing"]
+    published = ("published recipe", flags)
+    in_bf16 = ("all state in bf16, fp32 does not fit", [*flags, "--bf16-weights"])
+    if card is None:
+        return [in_bf16, published]
+    state_bytes = TRAINER_BYTES["fp32"] * shape.num_parameters
+    return [published if state_bytes <= 0.9 * card.memory_bytes else in_bf16]
 
 
 def fitting(shape: ModelShape, card: hardware.Accelerator | None) -> list[Setting]:
@@ -141,7 +184,7 @@ def fitting(shape: ModelShape, card: hardware.Accelerator | None) -> list[Settin
     where they make it larger.
     """
     if card is None:
-        return [Setting(micro_rows=2)]
+        return DRY_SETTINGS
     kinds = product(("none", "selective", "full"), ("fp32", "bf16", "int8"))
     wanted = [(checkpointing, state, False) for checkpointing, state in kinds]
     found: dict[tuple, Setting] = {}
@@ -189,11 +232,9 @@ def this_gpu() -> hardware.Accelerator:
 def contender(script: str, arguments: list[str], shape: ModelShape, card, setting: str) -> dict:
     """Rate, MFU and memory of one run; of a failed one, why."""
     try:
-        found = run(script, arguments, in_process=card is None)
+        found = run(script, arguments)
     except subprocess.CalledProcessError as error:
         return {"setting": setting, "error": f"exit status {error.returncode}, its reason is above"}
-    except Exception:
-        return {"setting": setting, "error": traceback.format_exc(limit=1)}
     steps = found["step_s"][WARMUP_STEPS if card else 0 :]
     rate = found["tokens_per_step"] / statistics.median(steps)
     result = {"setting": setting, "tokens_per_s": rate, "memory_gb": found["memory_bytes"] / 1e9}
@@ -205,10 +246,8 @@ def contender(script: str, arguments: list[str], shape: ModelShape, card, settin
     return result
 
 
-def run(script: str, arguments: list[str], *, in_process: bool) -> dict:
+def run(script: str, arguments: list[str]) -> dict:
     """A process of its own for each run, so that none inherits another's GPU memory."""
-    if in_process:
-        return {"train_ours": train_ours, "train_padded": train_padded}[script].main(arguments)
     text = peers.run(sys.executable, HERE / f"{script}.py", *arguments)
     return json.loads(text.strip().splitlines()[-1])
 
@@ -233,14 +272,14 @@ def write_shape(shape: ModelShape, folder: Path) -> str:
 
 def table(name: str, result: dict) -> None:
     ours, padded = result["ours"], result["padded"]
+    rows = [("tried", row) for row in result["tried"]]
+    rows += [("padded", row) for row in result["padded_tried"]]
     print(f"{name} on {result['gpu']}, torch {result['torch']}, lengths: {result['lengths']}")
     if not result["tried"]:
         print("  no setting fits the card (and the host)")
-    if ours and padded and "tokens_per_s" in padded:
+    if ours and padded:
         print(f"  ours / padded Trainer  {ours['tokens_per_s'] / padded['tokens_per_s']:.2f} x")
-    for label, row in [("tried", r) for r in result["tried"]] + [("padded", padded)]:
-        if row is None:
-            continue
+    for label, row in rows:
         if "error" in row:
             print(f"  {label:<8}{row['setting']}: failed, {row['error'].splitlines()[-1]}")
             continue

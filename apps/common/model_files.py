@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -21,6 +22,7 @@ _TEXT_FILES = (
 )
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 """Never pickles: reading one can run code."""
+_VERSIONS = ".versions.json"
 
 
 def model_folder(path: str) -> str:
@@ -47,24 +49,33 @@ def _local(path: str, names: tuple[str, ...] | None) -> str:
 
 
 def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
-    """Download from a bucket into the cache; a file that is there with the same size is kept."""
+    """Download from a bucket into the cache; a file that is there in the same version is kept."""
     found = storage.list_dir(uri)
     if "config.json" not in found:
         raise NotFoundError(f"{uri} holds no config.json; expected a Hugging Face model folder.")
     folder = _cache_root() / hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".lock"):
+        kept = _versions(folder)
         for name in found:
+            if names is not None and name not in names:
+                continue
             source, target = storage.join(uri, name), folder / name
-            wanted = names is None or name in names
-            if not wanted or (
-                target.exists() and target.stat().st_size == storage.size_bytes(source)
-            ):
+            version = storage.version(source)
+            if target.exists() and kept.get(name) == version:
                 continue
             with storage.open_file(source) as reader, storage.atomic_file(str(target)) as writer:
                 while chunk := reader.read(8 << 20):
                     writer.write(chunk)
+            kept[name] = version
+            storage.write_json(str(folder / _VERSIONS), kept)
     return str(folder)
+
+
+def _versions(folder: Path) -> dict[str, str]:
+    """Versions of the files that were downloaded; weights trained anew have the same size."""
+    path = folder / _VERSIONS
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _from_hub(path: str, names: tuple[str, ...] | None) -> str:

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -71,26 +72,32 @@ def newest(
     run_uri: str, verify: str, tell: Callable[[str], None], step: int | None = None
 ) -> Checkpoint | None:
     """The newest whole checkpoint (or that of `step`); each one skipped is told in a sentence."""
-    names = [n for n in storage.list_dir(folder(run_uri)) if _NAME.match(n)]
-    for name in sorted(names, reverse=True):
-        uri = storage.join(folder(run_uri), name)
-        if step is not None and _step_of(name) != step:
-            continue
-        commit = storage.read_commit(uri)
-        if commit is None or "files" not in commit:
-            tell(f"Skipped checkpoint {name}: it was never finished (no commit marker).")
-            continue
-        fault = damage(uri, commit, verify)
+    for name, found, fault in candidates(run_uri, step):
+        fault = fault or damage(found.uri, found.commit, verify)
         if fault is None:
-            return Checkpoint(uri, commit)
+            return found
         tell(f"Skipped checkpoint {name}: {fault}")
     return None
 
 
-def damage(uri: str, commit: dict[str, Any], verify: str) -> str | None:
-    """What is wrong with a committed checkpoint's files, or None."""
+def candidates(
+    run_uri: str, step: int | None = None
+) -> Iterator[tuple[str, Checkpoint, str | None]]:
+    """Names and checkpoints (of `step` only), newest first, and why one is none at first sight."""
+    names = [n for n in storage.list_dir(folder(run_uri)) if _NAME.match(n)]
+    for name in sorted(names, reverse=True):
+        if step is not None and _step_of(name) != step:
+            continue
+        uri = storage.join(folder(run_uri), name)
+        commit = storage.read_commit(uri) or {}
+        fault = None if "files" in commit else "it was never finished (no commit marker)."
+        yield name, Checkpoint(uri, commit), fault
+
+
+def damage(uri: str, commit: dict[str, Any], verify: str, share: slice = slice(None)) -> str | None:
+    """What is wrong with a committed checkpoint's files (or a share of them), or None."""
     present = set(storage.list_dir(uri))
-    for name, expected in sorted(commit["files"].items()):
+    for name, expected in sorted(commit["files"].items())[share]:
         path = storage.join(uri, name)
         if name not in present:
             return f"its file {name} is missing."
@@ -118,10 +125,13 @@ def _digest(path: str) -> str:
 class Checkpoints:
     """Writes the checkpoints of one run; every rank holds one and calls it in the same order."""
 
-    def __init__(self, run_uri: str, config: CheckpointConfig, device_type: str) -> None:
+    def __init__(
+        self, run_uri: str, config: CheckpointConfig, device_type: str, timeout_s: float = 600.0
+    ) -> None:
+        """`timeout_s` is how long a rank's write may lag behind the others'."""
         self._run_uri = run_uri
         self._config = config
-        group = dist.new_group(backend="gloo")
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
         assert isinstance(group, dist.ProcessGroup)  # a number only for ranks outside it
         self._group = group
         on_gpu = device_type == "cuda"

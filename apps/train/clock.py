@@ -23,6 +23,8 @@ class CheckpointClock:
         """Is a checkpoint due after this step?"""
         if step == self.saved_step:
             return False
+        if self._config.keep_every_steps and step % self._config.keep_every_steps == 0:
+            return True
         if self._config.interval_steps is not None:
             return step % self._config.interval_steps == 0
         return now_s - self._saved_s >= self.interval_s and not is_writing

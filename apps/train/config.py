@@ -107,7 +107,7 @@ class CheckpointConfig:
     keep_last: int = 2
     """newest complete checkpoints to keep"""
     keep_every_steps: int = 0
-    """also keep checkpoints whose step is a multiple of this; 0 keeps none"""
+    """also write one at every multiple of this, and keep it for good; 0 keeps none"""
     verify: Literal["digest", "size"] = "digest"
     """how a checkpoint is checked before it is read: whole contents, or file sizes only"""
 
@@ -228,6 +228,8 @@ class RunConfig:
             raise ConfigError(
                 "optim.state bf16 and int8 need strategy fsdp; leave one of them out."
             )
+        if self.strategy == "deepspeed" and self.compile == "on":
+            raise ConfigError("compile on needs strategy fsdp; leave one of them out.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

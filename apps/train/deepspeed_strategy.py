@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
 
-from apps.train import model
+from apps.train import model, shard
 from apps.train.config import RunConfig
 from apps.train.rows import MicroBatch
 from apps.train.strategy import PackedModel
@@ -70,6 +70,7 @@ class DeepSpeedStrategy:
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
         _partition(causal_lm, device, chosen)
+        shard.recompute(model.decoder_layers(causal_lm), config)
         root = PackedModel(causal_lm)
         # Any: DeepSpeed types neither its ZeRO-3 optimizer nor what it adds to a parameter.
         self._engine: Any
@@ -130,6 +131,7 @@ class DeepSpeedStrategy:
     def _load_weights(self, folder: str) -> None:
         """Each rank reads only the rows that hold its share of a parameter."""
         files = model.tensor_files(folder)
+        model.refuse_missing(folder, [name for name in self._parameters if name not in files])
         for name, parameter in self._parameters.items():
             start, stop = self._range(parameter.ds_numel)
             path = os.path.join(folder, files[name])
@@ -186,6 +188,7 @@ def _partition(causal_lm: PreTrainedModel, device: torch.device, chosen: dict[st
         if any(True for _ in module.parameters(recurse=False)):
             module.to_empty(device=device, recurse=False)
             deepspeed.zero.Init(module=module, config_dict_or_path=chosen, dtype=dtype)
+    causal_lm.tie_weights()  # storage of their own has parted an output layer from the embedding
     model.fill_buffers(causal_lm, device)
 
 

@@ -54,6 +54,12 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
     run = configs.load(RunConfig, storage.join(run_uri, configs.RESOLVED_NAME))
     if config.adapter_only and run.adapter != "lora":
         raise InputError(f"{config.run} trained all weights; leave --adapter-only out.")
+    if config.adapter_only and run.rope.kind != "none":
+        raise InputError(
+            f"{config.run} extended the positions (rope.kind {run.rope.kind}, factor "
+            f"{run.rope.factor:g}), which an adapter's folder cannot say; leave --adapter-only out "
+            "for the merged model, whose config does."
+        )
     _check_out(config.out, run)
     found = _choose(run_uri, config, run, reporter)
     with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
@@ -67,7 +73,7 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
 
 
 def _check_out(out: str, run: RunConfig) -> None:
-    """Refuse to replace anything but an earlier export; in a bucket nothing is deleted."""
+    """Refuse to replace anything but an earlier export; in a bucket only its weights are."""
     if not storage.is_local(out):
         return
     path = storage.local_path(out)
@@ -243,12 +249,24 @@ def _publish(folder: str, out: str) -> None:
     if storage.is_local(out):
         _replace(folder, storage.local_path(out))
         return
+    left = _left_weights(folder, out)
     for name in sorted(os.listdir(folder), key=lambda n: n == "config.json"):
         with (
             open(os.path.join(folder, name), "rb") as source,
             storage.atomic_file(storage.join(out, name)) as target,
         ):
             shutil.copyfileobj(source, target, 8 << 20)
+    for name in left:
+        storage.remove_tree(storage.join(out, name))
+
+
+def _left_weights(folder: str, out: str) -> list[str]:
+    """Weights of an earlier export under other names, which a reader would take for the model's."""
+    there = storage.list_dir(out)
+    if LINEAGE_NAME not in there:
+        return []
+    kinds = (".safetensors", ".safetensors.index.json")
+    return [name for name in set(there) - set(os.listdir(folder)) if name.endswith(kinds)]
 
 
 def _replace(folder: str, target: str) -> None:

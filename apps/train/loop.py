@@ -186,7 +186,7 @@ class Loop:
 
     def _is_validation(self, step: int) -> bool:
         every = self.config.metrics.val_every_steps
-        if self.val_rows is None or not len(self.val_rows):
+        if self.val_rows is None or not len(self.val_rows) or not self.config.metrics.val_rows:
             return False
         return step == self.order.num_steps or (every > 0 and step % every == 0)
 

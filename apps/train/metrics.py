@@ -118,19 +118,25 @@ def memory_bytes(device: torch.device) -> int:
 
 
 class MetricsLog:
-    """Writes metrics.jsonl (and TensorBoard events) of a run; rank 0 only."""
+    """Writes metrics.jsonl (and TensorBoard events) of a run; rank 0 only.
+
+    Steps that will be taken again leave the file with the first step that is: an attempt that dies
+    before it must not take the seconds they cost out of the count.
+    """
 
     def __init__(self, run_uri: str, *, resumed_step: int, tensorboard: bool) -> None:
         self._uri = storage.join(run_uri, "metrics.jsonl")
         self._lines = [r for r in read_metrics(run_uri) if r["step"] <= resumed_step]
         self._is_local = storage.is_local(self._uri)
-        self._rewrite()
         self._flushed_s = time.monotonic()
-        self._file = open(storage.local_path(self._uri), "ab") if self._is_local else None  # noqa: SIM115
+        self._file: IO[bytes] | None = None
         self._board = _tensorboard(run_uri, resumed_step) if tensorboard else None
 
     def write(self, record: dict[str, Any]) -> None:
-        if self._file is not None:
+        if self._is_local:
+            if self._file is None:
+                self._rewrite()
+                self._file = open(storage.local_path(self._uri), "ab")  # noqa: SIM115
             self._append(self._file, record)
         else:
             self._lines.append(record)
@@ -153,7 +159,7 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Everything written so far survives the end of this process."""
-        if self._file is None:
+        if not self._is_local:
             self._rewrite()
         if self._board is not None:
             self._board.flush()

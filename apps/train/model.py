@@ -18,6 +18,7 @@ from apps.common.errors import CorruptError, InputError, NotFoundError
 from apps.common.model_files import model_folder
 from apps.train import attention
 from apps.train.config import RopeConfig
+from apps.train.shape import FAMILY
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
 
@@ -54,9 +55,16 @@ def _conversion(base: str) -> str:
 
 def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedConfig:
     """The base model's config, with the length extension, checked against the row length."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The config.json of {folder} cannot be used ({' '.join(str(error).split())[:160]}); "
+            "expected a model of the LLaMA family, without code of its own."
+        ) from error
+    _check_family(config, folder, row_tokens)
+    original = config.max_position_embeddings
     if rope.kind != "none":
-        original = config.max_position_embeddings
         scaled = config.rope_parameters.get("rope_type", "default")
         if scaled != "default":
             raise InputError(
@@ -75,9 +83,23 @@ def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedCon
     if row_tokens > reach:
         raise InputError(
             f"Rows have {row_tokens} tokens but the model reaches {reach}; pack with --max-length "
-            f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // reach)}."
+            f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // original)}."
         )
     return config
+
+
+def _check_family(config: PretrainedConfig, folder: str, row_tokens: int) -> None:
+    if config.model_type not in FAMILY:
+        raise InputError(
+            f"{folder} is a {config.model_type} model; expected one of the LLaMA family: "
+            f"{', '.join(FAMILY)}."
+        )
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and row_tokens > window:
+        raise InputError(
+            f"{folder} sees {window} tokens back but rows have {row_tokens}; pack with "
+            f"--max-length {window}."
+        )
 
 
 def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
@@ -126,11 +148,15 @@ def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | No
                 missing.append(name)
                 continue
             _read_into(parameter, os.path.join(folder, files[stored]), stored)
-    tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    if unexplained := [n for n in missing if n not in tied and "lora_" not in n]:
+    refuse_missing(folder, [name for name in missing if "lora_" not in name])
+
+
+def refuse_missing(folder: str, names: list[str]) -> None:
+    """A model must not train from weights that nothing filled."""
+    if names:
         raise CorruptError(
-            f"{folder} lacks {len(unexplained)} weights of its own config, first "
-            f"{unexplained[0]}; download the model again."
+            f"{folder} lacks {len(names)} weights of its own config, first {names[0]}; download "
+            "the model again."
         )
 
 

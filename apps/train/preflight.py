@@ -31,6 +31,7 @@ _MATHEMATICS = (
     "optim",
 )
 """settings that change what is computed; the rest may differ from one start to the next"""
+_SAMPLE_BYTES = 1 << 20
 _STATE_BYTES = {"fp32": 12, "bf16": 8, "int8": 12}
 """bytes a parameter takes in a checkpoint (8-bit moments are stored as the fp32 they stand for)"""
 
@@ -65,6 +66,7 @@ def prepare(config: RunConfig) -> Prepared:
     )
     _check_pack(pack, folder, config)
     base_config = model.read_config(folder, config.rope, pack.info.max_length)
+    _check_vocabulary(pack, folder, config, base_config.vocab_size)
     _check_strategy(config)
     shape = from_config(base_config.to_dict())
     lora = config.adapter == "lora"
@@ -106,6 +108,18 @@ def _check_pack(pack: Pack, folder: str, config: RunConfig) -> None:
         )
 
 
+def _check_vocabulary(pack: Pack, folder: str, config: RunConfig, vocab_size: int) -> None:
+    """Tokens that were added to a tokenizer have no embedding until the model is resized."""
+    stops = pack.info.template.stop_token_ids(load_tokenizer(folder).backend)
+    largest = max(pack.info.pad_id, *stops)
+    if largest >= vocab_size:
+        raise InputError(
+            f"{config.data} has token id {largest} but {config.base} has {vocab_size} embeddings; "
+            "enlarge them with transformers' resize_token_embeddings, or pack again with a "
+            "template and a pad token that the model knows."
+        )
+
+
 def _check_strategy(config: RunConfig) -> None:
     if config.strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise InputError(
@@ -117,23 +131,35 @@ def _check_strategy(config: RunConfig) -> None:
 def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dict[str, Any]:
     settings = configs.to_dict(config)
     return {
-        "base": _base_digest(folder),
+        "base": _base_digest(folder, with_weights=config.adapter == "lora"),
         "data": pack.info.digest,
         "num_steps": num_steps,
         **{name: settings[name] for name in _MATHEMATICS},
     }
 
 
-def _base_digest(folder: str) -> str:
-    """Names and sizes of the base model's files, and its config: cheap, and enough to tell."""
+def _base_digest(folder: str, *, with_weights: bool) -> str:
+    """Names and sizes of the base model's files, and its config: cheap, and enough to tell.
+
+    An adapter is read beside its base at every start, so there the end of each file counts too: no
+    two trainings of one model leave the same.
+    """
     hasher = hashlib.blake2b(digest_size=16)
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if name.endswith(".safetensors"):
             hasher.update(f"{name} {os.path.getsize(path)}\n".encode())
+            if with_weights:
+                hasher.update(_end_of(path))
         elif name == "config.json":
             hasher.update(storage.read_bytes(path))
     return hasher.hexdigest()
+
+
+def _end_of(path: str) -> bytes:
+    with open(path, "rb") as handle:
+        handle.seek(max(os.path.getsize(path) - _SAMPLE_BYTES, 0))
+        return handle.read()
 
 
 def _check_unchanged(commit: dict[str, Any], identity: dict[str, Any], config: RunConfig) -> None:
@@ -165,9 +191,21 @@ def _check_space(config: RunConfig, num_trained: int) -> None:
         return
     needed = num_trained * _STATE_BYTES[config.optim.state] * (config.checkpoint.keep_last + 1)
     free = shutil.disk_usage(storage.local_path(config.out)).free
-    if needed > free:
+    if needed > free + _held_bytes(config):
         raise InputError(
             f"{config.out} has {size(free)} free, but {config.checkpoint.keep_last + 1} "
             f"checkpoints take {size(needed)}; free some space, choose another --out or "
             "lower --checkpoint.keep-last."
         )
+
+
+def _held_bytes(config: RunConfig) -> int:
+    """What an earlier start left of these checkpoints; those that stay for good are not of them."""
+    for_good = {c.uri for c in checkpoint.committed(config.out)[config.checkpoint.keep_last :]}
+    folder = storage.local_path(checkpoint.folder(config.out))
+    return sum(
+        os.path.getsize(os.path.join(parent, name))
+        for parent, _, names in os.walk(folder)
+        if parent not in for_good
+        for name in names
+    )

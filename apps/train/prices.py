@@ -1,5 +1,6 @@
 """What an accelerator costs per hour: the dated table `prices.yaml`, or the user's own."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
         return Price(name="stated", usd_per_gpu_hour=stated, source="stated with --price")
     table_uri = table_uri or str(TABLE)
     table = configs.load_yaml(table_uri)
-    columns = _columns(table, table_uri).get(accelerator, {})
+    columns = _columns(table, table_uri, accelerator)
     if price in ("spot", "own") and price not in columns and accelerator == "CPU":
         source = "a machine of yours; give --price for a rented one"
         return Price(name="own", usd_per_gpu_hour=0.0, source=source)
@@ -47,14 +48,15 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
             f"{table_uri} has no {price!r} price for {accelerator} (it has {have}); "
             "give --price USD_PER_GPU_HOUR or your own table with --prices FILE"
         )
-    entry = columns[price]
+    entry = _entry(columns[price], f"{price} of {accelerator} in {table_uri}")
     source, seen = entry.get("source", table_uri), entry.get("seen", table.get("updated"))
     source += f", seen {seen}" if seen else ""
     return Price(name=price, usd_per_gpu_hour=float(entry["usd"]), source=source)
 
 
-def _columns(table: Mapping[str, Any], table_uri: str) -> Mapping[str, Any]:
-    columns = table.get("usd_per_gpu_hour")
+def _columns(table: Mapping[str, Any], table_uri: str, accelerator: str) -> Mapping[str, Any]:
+    rows = table.get("usd_per_gpu_hour")
+    columns = rows.get(accelerator, {}) if isinstance(rows, Mapping) else None
     if not isinstance(columns, Mapping):
         raise ConfigError(
             f"{table_uri} has no mapping usd_per_gpu_hour; expected accelerator -> price name "
@@ -63,11 +65,22 @@ def _columns(table: Mapping[str, Any], table_uri: str) -> Mapping[str, Any]:
     return columns
 
 
+def _entry(entry: Any, where: str) -> Mapping[str, Any]:
+    """One price of a table, which says how many dollars."""
+    usd = entry.get("usd") if isinstance(entry, Mapping) else None
+    if not isinstance(usd, int | float) or not 0 <= usd < math.inf:
+        raise ConfigError(
+            f"The price {where} is {entry!r}; expected {{usd: 1.10}}, US dollars per GPU and hour, "
+            f"as in {TABLE.name}"
+        )
+    return entry
+
+
 def _number(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
         return None
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise ConfigError(f"--price {text} is not positive; give US dollars per GPU and hour")
     return value

@@ -11,6 +11,10 @@ from typing import Any
 from apps.common import storage
 from apps.common.errors import ConfigError
 
+FAMILY = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+"""model types whose loss is that of transformers here, by test; others cap, scale or window what
+the loop computes plainly, and would be trained wrongly without a word"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelShape:
@@ -101,6 +105,10 @@ KNOWN = {
 
 def from_config(config: Mapping[str, Any]) -> ModelShape:
     """Read a Hugging Face `config.json` mapping; ConfigError names the key that is missing."""
+    if (kind := config.get("model_type", FAMILY[0])) not in FAMILY:
+        raise ConfigError(
+            f"model_type is {kind}; expected one of the LLaMA family: {', '.join(FAMILY)}"
+        )
     wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [key for key in (*wanted, "intermediate_size") if key not in config]
     if missing:

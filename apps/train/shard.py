@@ -33,9 +33,8 @@ def parallelize(
     root: torch.nn.Module, layers: list[torch.nn.Module], mesh: DeviceMesh, config: RunConfig
 ) -> list[FSDPModule]:
     """Shard `root` in place over a one-dimensional mesh; the units, the root last."""
+    recompute(layers, config)
     for layer in layers:
-        if config.activation_checkpointing != "none":
-            _recompute(layer, selective=config.activation_checkpointing == "selective")
         if config.compile == "on" or (config.compile == "auto" and mesh.device_type == "cuda"):
             layer.compile()
     policy = MixedPrecisionPolicy(
@@ -69,6 +68,13 @@ def _prefetch(layers: list[FSDPModule]) -> None:
         layer.set_modules_to_forward_prefetch(layers[index + 1 : index + 1 + _PREFETCH_LAYERS])
         before = layers[max(index - _PREFETCH_LAYERS, 0) : index]
         layer.set_modules_to_backward_prefetch(before[::-1])
+
+
+def recompute(layers: list[torch.nn.Module], config: RunConfig) -> None:
+    """Recompute in the backward pass what the settings do not let the layers keep."""
+    if config.activation_checkpointing != "none":
+        for layer in layers:
+            _recompute(layer, selective=config.activation_checkpointing == "selective")
 
 
 def _recompute(layer: torch.nn.Module, *, selective: bool) -> None:

@@ -161,7 +161,7 @@ def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
     """The run with its number of ranks, that number, and whether they are GPUs."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     wanted = config.workers or max(gpus, 1)
-    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= wanted)
+    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus > 0)
     available = gpus if use_gpu else int(ray.cluster_resources()["CPU"])
     if wanted > available:
         kind = "GPU" if use_gpu else "CPU"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from apps.train import adapter, checkpoint, hardware, model
+from apps.train import adapter, agree, checkpoint, hardware, model
 from apps.train.batches import BatchOrder, order_of
 from apps.train.config import RunConfig
 from apps.train.loop import Hooks, Loop, Progress
@@ -53,7 +53,9 @@ def work(
     configure_torch(config)
     warn_of_slow_precision(config, device, hooks)
     strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
-    checkpoints = checkpoint.Checkpoints(config.out, config.checkpoint, device.type)
+    checkpoints = checkpoint.Checkpoints(
+        config.out, config.checkpoint, device.type, config.faults.collective_timeout_s
+    )
     progress = resume(config, strategy, hooks)
     if dist.get_rank() == 0:
         progress.seconds = max(progress.seconds, spent_s(config.out))
@@ -152,7 +154,11 @@ def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:
 
 def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
     """Load the newest whole checkpoint of the run, if there is one; a collective."""
-    found = _agree(config, hooks)
+
+    def tell(sentence: str) -> None:
+        hooks.on_event("checkpoint.skipped", {"reason": sentence})
+
+    found = agree.newest(config.out, config.checkpoint.verify, tell)
     if found is None:
         return Progress()
     state = strategy.state()
@@ -163,19 +169,6 @@ def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
         hooks.on_event("resumed", {"step": found.step, "checkpoint": found.uri})
     dist.barrier()
     return Progress(**{name: found.commit[name] for name in vars(Progress())})
-
-
-def _agree(config: RunConfig, hooks: Hooks) -> checkpoint.Checkpoint | None:
-    """Rank 0 chooses the checkpoint, so that no two ranks see different storage."""
-    choice: list[Any] = [None]
-    if dist.get_rank() == 0:
-
-        def tell(sentence: str) -> None:
-            hooks.on_event("checkpoint.skipped", {"reason": sentence})
-
-        choice[0] = checkpoint.newest(config.out, config.checkpoint.verify, tell)
-    dist.broadcast_object_list(choice, src=0)
-    return choice[0]
 
 
 def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Hooks:

@@ -6,10 +6,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from apps.common.model_files import model_folder
 
 COMMIT = "0" * 40
 PROGRAM = """
@@ -91,3 +95,20 @@ def test_a_hub_that_fails_is_one_sentence(tmp_path: Path, mode: str) -> None:
         done = fetch("http://127.0.0.1:9" if mode == "nobody there" else url, tmp_path)
     assert done.stderr.startswith("2 'org/name' is neither a folder nor a model that the hub gave")
     assert done.stderr.strip().count("\n") == 0 and "Traceback" not in done.stderr
+
+
+def test_a_bucket_s_model_is_fetched_again_when_it_was_trained_again(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same place, of the same shape: every file has the size it had."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    s3.create_bucket(Bucket="models")
+    put = partial(s3.put_object, Bucket="models")
+    put(Key="tuned/config.json", Body=b"{}")
+    for weights in (b"old", b"new"):
+        put(Key="tuned/model.safetensors", Body=weights)
+        folder = Path(model_folder("s3://models/tuned"))
+        assert (folder / "model.safetensors").read_bytes() == weights
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert model_folder("s3://models/tuned") == str(folder)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written

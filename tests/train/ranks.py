@@ -28,10 +28,11 @@ _CONTEXT.set_forkserver_preload(["tests.train.ranks"])
 
 def on_ranks(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """`function(*args)` on every rank of a new process group; the results in rank order."""
-    with tempfile.NamedTemporaryFile() as store:
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/store"
         queue = _CONTEXT.Queue()
         processes = [
-            _CONTEXT.Process(target=_rank, args=(queue, store.name, r, world_size, function, args))
+            _CONTEXT.Process(target=_rank, args=(queue, store, r, world_size, function, args))
             for r in range(world_size)
         ]
         for process in processes:

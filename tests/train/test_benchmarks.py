@@ -1,15 +1,66 @@
 """The training benchmarks run; their numbers are logged in benchmarks/LOG.md, never asserted."""
 
+import json
+
 import numpy as np
+import pytest
+import torch
 
 from benchmarks import chat_lengths, gpu_train
+from benchmarks.contenders import train_ours, train_padded
 
 
-def test_gpu_benchmark_runs_dry_on_the_cpu(tmp_path, capsys):
-    found = gpu_train.main(["--dry-run", "--out", str(tmp_path / "found.json")])
-    assert found["debug"]["ours"]["tokens_per_s"] > 0
-    assert found["debug"]["padded"]["tokens_per_s"] > 0
+def test_gpu_benchmark_runs_dry_in_processes_of_its_own(tmp_path):
+    out = tmp_path / "found.json"
+    argv = ["--dry-run", "--no-compile", "--tries", "1", "--no-padded", "--out", str(out)]
+    found = gpu_train.main(argv)
+    assert found["tiny"]["ours"]["tokens_per_s"] > 0
+    assert json.loads(out.read_text()) == found
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs without a process each; what one sets for the numerics is set back."""
+    scripts = {"train_ours": train_ours, "train_padded": train_padded}
+    monkeypatch.setattr(gpu_train, "run", lambda script, argv: scripts[script].main(argv))
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_gpu_benchmark_s_dry_run_takes_every_switch(in_this_process, capsys):
+    found = gpu_train.main(["--dry-run", "--no-compile"])["tiny"]
+    assert len(found["tried"]) == 4
+    assert len(found["padded_tried"]) == 2
+    assert all(run["tokens_per_s"] > 0 for run in found["tried"] + found["padded_tried"])
     assert "ours / padded Trainer" in capsys.readouterr().out
+
+
+def test_a_dry_run_in_which_a_run_fails_has_failed(monkeypatch):
+    def fail(script: str, argv: list[str]) -> dict:
+        raise gpu_train.subprocess.CalledProcessError(1, script)
+
+    monkeypatch.setattr(gpu_train, "run", fail)
+    with pytest.raises(SystemExit, match="the dry run failed"):
+        gpu_train.main(["--dry-run"])
+
+
+def test_a_run_that_fails_leaves_the_others_and_their_file(in_this_process, tmp_path, monkeypatch):
+    out, runs = tmp_path / "found.json", []
+
+    def fail_after_the_first(script: str, argv: list[str]) -> dict:
+        runs.append(script)
+        if len(runs) == 2:
+            raise gpu_train.subprocess.CalledProcessError(1, script)
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+        return train_ours.main(argv)
+
+    monkeypatch.setattr(gpu_train, "run", fail_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        gpu_train.main(["--dry-run", "--no-compile", "--out", str(out)])
+    first, second = json.loads(out.read_text())["tiny"]["tried"]
+    assert first["tokens_per_s"] > 0
+    assert "exit status 1" in second["error"]
 
 
 def test_settings_are_the_largest_micro_batches_that_fit_one_card():

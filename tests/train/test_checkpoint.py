@@ -164,6 +164,24 @@ def test_a_rank_that_is_gone_is_not_told_as_a_fault_of_the_storage(tmp_path) -> 
     assert not checkpoint.committed(str(tmp_path / "run"))
 
 
+def wait_for_a_frozen_rank(run: str) -> float:
+    """Seconds until this rank gives up on one that does not write; 0 on that one."""
+    checkpoints = Checkpoints(run, CheckpointConfig(), "cpu", timeout_s=1.0)
+    started_s = time.monotonic()
+    if dist.get_rank() == 1:
+        time.sleep(5)
+        return 0.0
+    checkpoints.save({"x": torch.ones(3)}, {"step": 1})
+    with pytest.raises(RuntimeError):
+        checkpoints.wait()
+    return time.monotonic() - started_s
+
+
+def test_a_write_does_not_wait_for_a_rank_that_hangs(tmp_path) -> None:
+    assert 0.5 < on_ranks(2, wait_for_a_frozen_rank, str(tmp_path / "run"))[0] < 4.5
+    assert not checkpoint.committed(str(tmp_path / "run"))
+
+
 def test_the_default_interval_follows_what_a_checkpoint_costs() -> None:
     config = replace(debug(), checkpoint=CheckpointConfig(mtbf_h=2.0))
     clock = CheckpointClock(config, step=0)
@@ -171,6 +189,13 @@ def test_the_default_interval_follows_what_a_checkpoint_costs() -> None:
     assert clock.interval_s == pytest.approx((2 * 1.0 * 2 * 3600) ** 0.5)
     clock.saved(2, stall_s=0.0, flush_s=90.0)
     assert clock.interval_s == 90.0  # the write must have ended first
+
+
+def test_checkpoints_that_are_kept_are_written_whatever_the_interval() -> None:
+    """By the clock one would fall on a multiple of M by chance only, and none would be kept."""
+    config = replace(debug(), checkpoint=CheckpointConfig(interval_s=1e9, keep_every_steps=4))
+    clock = CheckpointClock(config, step=0)
+    assert [n for n in range(1, 10) if clock.wants(n, now_s=0.0, is_writing=True)] == [4, 8]
 
 
 def test_steps_set_the_interval_where_asked_to() -> None:

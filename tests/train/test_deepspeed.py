@@ -1,7 +1,9 @@
 """DeepSpeed ZeRO-3 trains, resumes and exports what FSDP2 does. Two gloo ranks on the CPU."""
 
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,10 +11,14 @@ pytest.importorskip("deepspeed")
 
 from apps.common import config as configs
 from apps.common.events import Reporter
+from apps.common.packs import open_pack
 from apps.train import checkpoint
 from apps.train.config import ExportConfig
 from apps.train.export import read_weights, run_export
 from apps.train.metrics import read_metrics
+from apps.train.rows import PackRows, micro_batch
+from apps.train.worker import make_strategy
+from tests.train.conftest import save_model
 from tests.train.ranks import on_ranks, train
 
 pytestmark = pytest.mark.slow
@@ -63,6 +69,44 @@ def test_resume_is_bit_identical(runs, tmp_path):
     assert records[0]["step"] == 5
     assert curve(cut) == curve(zero)
     assert all(torch.equal(w, weights(zero)[name]) for name, w in weights(cut).items())
+
+
+def passes(config) -> tuple[int, float]:
+    """How often a step computes the first layer's MLP, and the loss."""
+    pack = open_pack(config.data)
+    rows = PackRows(pack.split("train"), pack.info.pad_id)
+    strategy = make_strategy(config, torch.device("cpu"), rows.row_tokens)
+    counted: list[int] = []
+    mlp = strategy.causal_lm.model.layers[0].mlp
+    mlp.register_forward_pre_hook(lambda *_: counted.append(1))
+    loss = strategy.loss(micro_batch(rows, np.array([0]), torch.device("cpu")), 1.0)
+    strategy.backward(loss, is_last=True)
+    strategy.update(1e-3)
+    return len(counted), float(loss.detach())
+
+
+@pytest.mark.parametrize("kept", ["selective", "full"])
+def test_layers_are_recomputed_where_asked_to(runs, kept):
+    zero = runs[1]
+    (once, loss), _ = on_ranks(2, passes, zero)
+    (twice, same), _ = on_ranks(2, passes, replace(zero, activation_checkpointing=kept))
+    assert (once, twice) == (1, 2)
+    assert same == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_model_whose_output_layer_is_its_embedding_trains_as_under_fsdp(
+    runs, small_base, tmp_path
+):
+    base = tmp_path / "base"
+    shutil.copytree(small_base, base)
+    save_model(base, tie_word_embeddings=True)
+    for config in runs:
+        tied = replace(config, base=str(base), steps=3, out=str(tmp_path / config.strategy))
+        on_ranks(2, train, tied)
+    fsdp, zero = (curve(replace(runs[0], out=str(tmp_path / n))) for n in ("fsdp", "deepspeed"))
+    assert len(fsdp) == 3
+    for theirs, ours in zip(fsdp, zero, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_export_is_the_model_that_fsdp_exports(runs, tmp_path):

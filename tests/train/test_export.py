@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from apps.common import config as configs
 from apps.common.cli import run
 from apps.common.packs import open_pack
 from apps.common.templates import load_template
@@ -119,13 +120,14 @@ def test_exporting_twice_replaces_the_folder(full_run, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_length_extension_is_saved_and_gives_the_same_logits(small_run, tmp_path) -> None:
-    rope = RopeConfig(kind="linear", factor=4.0)
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_length_extension_is_saved_and_gives_the_same_logits(small_run, tmp_path, kind) -> None:
+    rope = RopeConfig(kind=kind, factor=4.0)
     config = finished(replace(small_run, workers=1, steps=2, rope=rope))
     folder = exported(config, tmp_path / "model", "--dtype", "fp32")
     settings = json.loads((folder / "config.json").read_text())
     assert settings["max_position_embeddings"] == 4 * 512
-    assert settings["rope_parameters"]["rope_type"] == "linear"
+    assert settings["rope_parameters"]["rope_type"] == kind
     assert settings["rope_parameters"]["factor"] == 4.0
     ours = trained_logits(config)
     torch.testing.assert_close(exported_logits(load(folder), config), ours, atol=2e-5, rtol=2e-5)
@@ -160,6 +162,16 @@ def test_lora_exports_merged_or_as_an_adapter(lora_run, tmp_path) -> None:
     torch.testing.assert_close(exported_logits(merged, lora_run), ours, atol=2e-4, rtol=2e-4)
     torch.testing.assert_close(exported_logits(adapted, lora_run), ours, atol=2e-4, rtol=2e-4)
     assert (exported_logits(load(Path(lora_run.base)), lora_run) - ours).abs().max() > 1e-2
+
+
+def test_an_adapter_does_not_lose_the_length_extension_on_its_way_out(
+    lora_run, tmp_path, capsys
+) -> None:
+    extended = replace(lora_run, rope=RopeConfig(kind="linear", factor=4.0))
+    extended = replace(extended, out=str(tmp_path / "run"))
+    configs.write_resolved(extended, extended.out)
+    argv = ["export", extended.out, "--out", str(tmp_path / "adapter"), "--adapter-only"]
+    assert "rope.kind linear, factor 4), which an adapter's folder cannot" in refused(argv, capsys)
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -98,6 +98,14 @@ def test_a_spike_is_left_out_once_there_is_a_history(config) -> None:
     assert said == []
 
 
+def test_no_validation_rows_means_no_validation(config) -> None:
+    silent = replace(config, metrics=replace(config.metrics, val_rows=0, val_every_steps=2))
+    pack = open_pack(config.data)
+    with process_group():
+        work(silent, PackRows(pack.split("train"), 0), PackRows(pack.split("val"), 0))
+    assert ["val_loss" in record for record in read_metrics(config.out)] == [False] * 5
+
+
 def test_metrics_say_what_a_step_did(config) -> None:
     priced = replace(config.metrics, usd_per_hour=36.0, peak_tflops=1.0, val_every_steps=2)
     measured = replace(config, metrics=replace(priced, tensorboard=True))

@@ -4,13 +4,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from apps.common.errors import InputError, NotFoundError
+from apps.common.errors import CorruptError, InputError, NotFoundError
 from apps.train import model, worker
 from apps.train.config import RopeConfig, RunConfig
+from apps.train.rows import ArrayRows, micro_batch
+from apps.train.shape import FAMILY
 from tests.made import byte_level_folder
 from tests.train.allocator import peak_bytes
 from tests.train.conftest import save_model
@@ -83,6 +87,69 @@ def test_the_conversion_that_a_pickle_is_refused_with_works(
     new = load_file(Path(model.fetch_base(str(tmp_path / "NEW"))) / "model.safetensors")
     assert all(torch.equal(new[name], weights[name]) for name in weights)
     assert (tmp_path / "NEW/tokenizer.json").exists()
+
+
+def test_a_base_without_its_output_layer_is_refused(small_base, small_run, tmp_path) -> None:
+    """A tied model has none in its files; one whose config says otherwise must have it."""
+    shutil.copytree(small_base, tmp_path / "base")
+    weights = load_file(small_base / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    config = replace(small_run, base=str(tmp_path / "base"))
+    with (
+        worker.process_group(),
+        pytest.raises(CorruptError, match=r"lacks 1 weights of its own config, first lm_head"),
+    ):
+        worker.make_strategy(config, torch.device("cpu"), 128)
+
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+
+
+def save_family(folder: Path, model_type: str, **changes: object) -> str:
+    """A tiny model of a type."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **SIZES | changes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("model_type", FAMILY)
+def test_every_family_member_s_loss_is_transformers(small_run, tmp_path, model_type) -> None:
+    changes = {"sliding_window": 64} if model_type in ("mistral", "phi3") else {}
+    base = save_family(tmp_path / "base", model_type, **changes)
+    theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    ids = torch.randint(3, 64, (1, 64))
+    expected = theirs(input_ids=ids, labels=ids).loss.detach()
+    rows = ArrayRows(ids.numpy(), np.ones((1, 64), bool), [[64]])
+    with worker.process_group():
+        strategy = worker.make_strategy(replace(small_run, base=base), torch.device("cpu"), 64)
+        batch = micro_batch(rows, np.array([0]), torch.device("cpu"))
+        found = strategy.evaluate(batch, 1 / 63)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "granite", "mixtral", "gpt2"])
+def test_another_family_is_refused_by_name(tmp_path, model_type) -> None:
+    AutoConfig.for_model(model_type).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"is a {model_type} model; expected one of the LLaMA"):
+        model.read_config(str(tmp_path), RopeConfig(), 64)
+
+
+def test_rows_longer_than_a_model_s_window_are_refused(tmp_path) -> None:
+    base = save_family(tmp_path, "mistral", sliding_window=32)
+    with pytest.raises(InputError, match=r"sees 32 tokens back but rows have 64; pack with"):
+        model.read_config(base, RopeConfig(), 64)
 
 
 def test_a_base_that_is_extended_already_is_not_extended_over_that(small_base, tmp_path) -> None:

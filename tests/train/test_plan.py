@@ -16,6 +16,7 @@ from apps.common.errors import ConfigError, InputError
 from apps.common.templates import NAMED
 from apps.train import plan_view, prices, shape, workload
 from apps.train.__main__ import COMMANDS
+from apps.train.config import RopeConfig
 from apps.train.plan import PlanConfig, make_plan, presets
 from apps.train.presets import debug
 
@@ -205,12 +206,21 @@ def test_a_published_speed_with_recomputation_is_not_slowed_by_it_twice():
     [
         ({"workers": 4}, "--workers 8 or --gpus 4xA100-80GB"),
         ({"device": "cpu"}, "--device auto, or --gpus 2xCPU-4GB"),
+        ({"gpus": "128xH100"}, "has 128 but a step has 96 rows"),
         ({"device": "cuda", "gpus": "2xCPU-4GB"}, "--device cpu, or --gpus 8xA100-80GB"),
     ],
 )
 def test_machines_that_the_run_would_not_use_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         make_plan(replace(VICUNA_7B, **changes))
+
+
+def test_rows_that_the_model_does_not_reach_are_refused_until_it_is_extended():
+    long = replace(VICUNA_7B, max_length=8192)
+    with pytest.raises(ConfigError, match=r"llama-7b reaches 2048; give .* --rope.factor 4,"):
+        make_plan(long)
+    extended = replace(long, rope=RopeConfig(kind="linear", factor=4.0))
+    assert make_plan(extended).data.row_tokens == 8192
 
 
 def test_the_debug_preset_is_planned_on_cpus():
@@ -298,7 +308,23 @@ def test_every_price_of_the_table_is_dated_and_sourced():
             assert entry["usd"] > 0 and entry["seen"] and entry["source"]
 
 
-@pytest.mark.parametrize("price", ["0", "-1", "cheap"])
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"H200": 1.0}, "no mapping usd_per_gpu_hour"),
+        ({"H200": {"lab": 1.0}}, "lab of H200 in .* is 1.0; expected {usd: 1.10}"),
+        ({"H200": {"lab": {"usd": "one"}}}, "is {'usd': 'one'}; expected"),
+        ({"H200": {"lab": {"seen": "today"}}}, "is {'seen': 'today'}; expected"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_a_sentence(tmp_path, rows, said):
+    table = tmp_path / "mine.yaml"
+    table.write_text(yaml.safe_dump({"usd_per_gpu_hour": rows}))
+    with pytest.raises(ConfigError, match=said):
+        make_plan(replace(VICUNA_7B, gpus="8xH200", price="lab", prices=str(table)))
+
+
+@pytest.mark.parametrize("price", ["0", "-1", "cheap", "nan", "inf"])
 def test_a_price_that_is_none_is_refused(price):
     with pytest.raises(ConfigError, match="--price"):
         make_plan(replace(VICUNA_7B, price=price))

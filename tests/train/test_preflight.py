@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from apps.common import config as configs
 from apps.common import storage
 from apps.common.cli import run
+from apps.common.errors import InputError
 from apps.common.packs import open_pack
 from apps.train import checkpoint, preflight, trainer
 from apps.train.__main__ import COMMANDS
+from apps.train.shape import from_config
 from tests.made import sentencepiece_folder
 from tests.train.conftest import save_model, save_pack
 
@@ -55,10 +58,33 @@ def test_a_base_with_pickled_weights(refuse, small_base, tmp_path) -> None:
     assert "can run code when they are read; convert them" in refuse(base=tmp_path / "base")
 
 
+def test_a_base_that_brings_its_own_code_is_refused_and_not_run(
+    refuse, small_base, tmp_path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(small_base, base)
+    settings = json.loads((base / "config.json").read_text())
+    code = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    settings |= {"model_type": "own", "auto_map": code}
+    (base / "config.json").write_text(json.dumps(settings))
+    (base / "own.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')")
+    assert "expected a model of the LLaMA family, without code of its own" in refuse(base=base)
+    assert not (tmp_path / "it ran").exists()
+    (base / "config.json").write_text("{")
+    assert f"The config.json of {base} cannot be used" in refuse(base=base)
+
+
 def test_another_tokenizer(refuse, tmp_path) -> None:
     sentencepiece_folder(tmp_path / "base")
     save_model(tmp_path / "base")
     assert "was packed with another tokenizer" in refuse(base=tmp_path / "base")
+
+
+def test_tokens_that_have_no_embedding(refuse, small_base, tmp_path) -> None:
+    shutil.copytree(small_base, tmp_path / "base")
+    save_model(tmp_path / "base", vocab_size=2)
+    said = refuse(base=tmp_path / "base")
+    assert "has token id 2 but" in said and "has 2 embeddings; enlarge them" in said
 
 
 def test_another_row_length(refuse) -> None:
@@ -69,6 +95,10 @@ def test_rows_longer_than_the_model_reaches(refuse, small_base, tmp_path) -> Non
     shutil.copytree(small_base, tmp_path / "base")
     save_model(tmp_path / "base", max_position_embeddings=100)
     assert "--rope.kind linear --rope.factor 2" in refuse(base=tmp_path / "base")
+    save_model(tmp_path / "base", max_position_embeddings=30)
+    asked = ("--rope.kind", "linear", "--rope.factor", "2")
+    said = refuse(*asked, base=tmp_path / "base")
+    assert "the model reaches 60" in said and "--rope.factor 5" in said
 
 
 def test_more_workers_than_rows(refuse) -> None:
@@ -87,6 +117,24 @@ def test_a_disk_that_is_too_small(refuse, monkeypatch) -> None:
     sentence = refuse()
     assert "has 1.0 kB free, but 3 checkpoints take" in sentence
     assert " 0.0 " not in sentence
+
+
+def test_a_disk_that_holds_a_run_has_room_to_resume_it(started, monkeypatch) -> None:
+    """Two checkpoints are kept of which one is there: its room is not asked for again."""
+    kept = replace(started, checkpoint=replace(started.checkpoint, keep_last=2))
+    shape = from_config(json.loads((Path(kept.base) / "config.json").read_text()))
+    state_bytes = 12 * shape.num_parameters
+    there = Path(checkpoint.folder(kept.out))
+    (there / "step-00000002/shard").write_bytes(bytes(state_bytes))
+    usage = shutil.disk_usage("/")
+    for free, fits in ((2 * state_bytes, True), (2 * state_bytes - 100_000, False)):
+        given = usage._replace(free=free)
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path, given=given: given)
+        if fits:
+            assert preflight.prepare(kept).done_step == 2
+        else:
+            with pytest.raises(InputError, match="3 checkpoints take"):
+                preflight.prepare(kept)
 
 
 def test_an_out_that_cannot_be_written(refuse, tmp_path) -> None:
@@ -127,13 +175,18 @@ def test_a_strategy_whose_package_is_not_there(refuse, monkeypatch) -> None:
     assert "pip install deepspeed" in refuse("--strategy", "deepspeed")
 
 
+def start(config):
+    """Leave a checkpoint of step 2."""
+    prepared = preflight.prepare(config)
+    uri = storage.join(checkpoint.folder(config.out), "step-00000002")
+    storage.commit(uri, {**prepared.commit, "step": 2, "files": {}})
+    return config
+
+
 @pytest.fixture
 def started(small_run):
     """A run with a checkpoint of step 2."""
-    prepared = preflight.prepare(small_run)
-    uri = storage.join(checkpoint.folder(small_run.out), "step-00000002")
-    storage.commit(uri, {**prepared.commit, "step": 2, "files": {}})
-    return small_run
+    return start(small_run)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +221,20 @@ def test_a_resume_with_other_data_or_another_base_is_refused(
     with pytest.raises(ValueError, match=f"other data .digest {before}., now it is {now}"):
         preflight.prepare(replace(started, data=str(tmp_path / "pack")))
     assert preflight.prepare(started).commit["identity"]["data"] == before
+
+
+def test_an_adapter_is_not_resumed_beside_weights_of_another_training(
+    small_run, small_base, tmp_path
+) -> None:
+    """Of the same shape, in files of the same size, under the same name."""
+    shutil.copytree(small_base, tmp_path / "base")
+    adapted = start(replace(small_run, base=str(tmp_path / "base"), adapter="lora"))
+    assert preflight.prepare(adapted).done_step == 2
+    weights = load_file(tmp_path / "base/model.safetensors")
+    weights = {name: weight + 1e-3 for name, weight in weights.items()}
+    save_file(weights, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="another base model"):
+        preflight.prepare(adapted)
 
 
 def test_what_does_not_change_the_mathematics_may_change(started) -> None:

@@ -12,9 +12,10 @@ import torch
 
 from apps.common.errors import StorageError
 from apps.train import checkpoint
-from apps.train.config import RunConfig
+from apps.train.config import LoraConfig, RunConfig
 from apps.train.export import read_weights
 from apps.train.metrics import read_metrics
+from apps.train.presets import debug
 from apps.train.rows import NO_ROW
 from apps.train.worker import run_order
 from tests.train.ranks import board, on_ranks, train
@@ -59,6 +60,25 @@ def test_resume_is_bit_identical(undisturbed, tmp_path, kill_after) -> None:
     assert second[0]["seconds"] > first[-1]["seconds"]  # steps taken twice are paid twice
     assert curve(config) == curve(undisturbed)
     assert_same_bits(weights(config), weights(undisturbed))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adapter": "lora", "lora": LoraConfig(rank=4, dropout=0.2)},
+        {"optim": replace(debug().optim, state="int8")},
+        pytest.param({"optim": replace(debug().optim, state="bf16")}, marks=pytest.mark.slow),
+        pytest.param({"cpu_offload": True, "wrap": "layer"}, marks=pytest.mark.slow),
+    ],
+)
+def test_so_is_that_of_adapters_and_of_every_kind_of_state(undisturbed, tmp_path, changes) -> None:
+    calm = replace(undisturbed, out=str(tmp_path / "calm"), steps=4, **changes)
+    cut = replace(calm, out=str(tmp_path / "cut"))
+    on_ranks(2, train, calm)
+    on_ranks(2, train, cut, None, None, 2)
+    assert on_ranks(2, train, cut)[0][0]["step"] == 3
+    assert curve(cut) == curve(calm)
+    assert_same_bits(weights(cut), weights(calm))
 
 
 @pytest.mark.parametrize("stop_after", [2, 5])

@@ -46,6 +46,11 @@ def test_a_bucket_is_as_good_as_a_disk(bucket, small_run, tmp_path, capsys) -> N
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert run("apps.train", COMMANDS, ["export", remote.out, "--out", f"{bucket}/model"]) == 0
     assert "export.done" in capsys.readouterr().out
+    # An earlier export in several files, and its index: what is loaded is the new one.
+    for left in ("model-00001.safetensors", "model.safetensors.index.json"):
+        storage.write_json(f"{bucket}/model/{left}", {"weight_map": {}})
+    assert run("apps.train", COMMANDS, ["export", remote.out, "--out", f"{bucket}/model"]) == 0
+    assert not {n for n in storage.list_dir(f"{bucket}/model") if "00001" in n or "index" in n}
     assert {"config.json", "model.safetensors", "chat_template.jinja", "lineage.json"} <= set(
         storage.list_dir(f"{bucket}/model")
     )

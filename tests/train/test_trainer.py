@@ -5,7 +5,9 @@ import time
 import pytest
 from ray.train import PreemptionInfo
 
+from apps.common.errors import InputError
 from apps.train import trainer
+from apps.train.config import RunConfig
 
 
 @pytest.fixture
@@ -37,3 +39,20 @@ def test_a_notice_without_a_deadline_is_answered_and_training_goes_on(notice) ->
     preemption.wait()
     assert time.monotonic() - started_s < 1
     assert not preemption.is_near()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "placed"),
+    [(8, {}, (8, True)), (0, {}, (1, False)), (8, {"workers": 4}, (4, True))],
+)
+def test_a_run_takes_the_gpus_of_the_cluster(monkeypatch, gpus, asked, placed) -> None:
+    monkeypatch.setattr(trainer.ray, "cluster_resources", lambda: {"GPU": gpus, "CPU": 96})
+    config, *found = trainer._with_workers(RunConfig(base="", data="", out="", **asked))
+    assert tuple(found) == placed
+    assert (config.workers, config.device) == (placed[0], "cuda" if placed[1] else "cpu")
+
+
+def test_too_few_gpus_are_told_and_no_cpu_stands_in_for_them(monkeypatch) -> None:
+    monkeypatch.setattr(trainer.ray, "cluster_resources", lambda: {"GPU": 4, "CPU": 96})
+    with pytest.raises(InputError, match=r"8 workers need a GPU each but the cluster has 4; use"):
+        trainer._with_workers(RunConfig(base="", data="", out="", workers=8))
