@@ -195,6 +195,9 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+    silence_timeout_s: float = 5.0
+    """a replica that says nothing for so long, not even that it is busy, is taken for frozen: its
+    requests go on elsewhere, and new ones come to it only when there is no other"""
 class PageConfig:
     """The web page."""
 
@@ -205,6 +208,11 @@ class PageConfig:
     api_key_env: str = ""
     """environment variable with the key the page uses when the gateway asks for keys"""
     votes_url: str = ""
+        if not self.silence_timeout_s >= 2:
+            raise ConfigError(
+                f"silence_timeout_s is {self.silence_timeout_s}; expected >= 2, because a replica "
+                "says once a second that it is there."
+            )
     """SQLAlchemy URL of the table that keeps votes; empty: votes.db beside this file"""
     max_input_chars: int = 12_000
     max_turns: int = 50

@@ -7,14 +7,15 @@ import asyncio
 from typing import Any
 
 from apps.serve.engine.protocol import Engine, EngineDeadError, OverloadedError, RequestError
-from apps.serve.wire import GatewayAddress, StepSender, decode_request
+from apps.serve.wire import GatewayAddress, ReplicaName, StepSender, decode_request
 
 
 class ModelReplica:
     """Runs requests of any number of gateways on one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: ReplicaName) -> None:
         self.engine = engine
+        self.name = name
         self._senders: dict[GatewayAddress, asyncio.Task[StepSender]] = {}
 
     async def generate(self, payload: bytes, address: GatewayAddress) -> dict[str, Any] | None:
@@ -44,7 +45,7 @@ class ModelReplica:
         return await asyncio.shield(task)
 
     async def _connect(self, address: GatewayAddress) -> StepSender:
-        sender = StepSender(self.engine.cancel)
+        sender = StepSender(self.name, self.engine.cancel)
         await sender.connect(address)
         return sender
 

@@ -87,6 +87,11 @@ def test_a_change_to_one_model_changes_only_its_application(model_folder: Path) 
 
     config = two(model_folder)
     before = {entry["name"]: entry for entry in serve_config(config)["applications"]}
+def test_a_replica_is_given_time_to_say_that_it_is_there() -> None:
+    with pytest.raises(ConfigError, match="silence_timeout_s is 0"):
+        GatewayConfig(silence_timeout_s=0.5)
+
+
     changed = dataclasses.replace(config.models[0], options={"num_threads": 2})
     after = {
         entry["name"]: entry

@@ -1,0 +1,143 @@
+"""Replicas that are there and say nothing, as a frozen process does."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from apps.serve import wire
+from apps.serve.backend import SILENT_REPLICAS, Exchange, ReplicaBackend
+from apps.serve.engine.protocol import Request, SamplingParams
+from apps.serve.generation import _moving
+from apps.serve.replica import ModelReplica
+from apps.serve.wire import ReplicaName
+from tests.serve.scripted import ScriptedEngine
+from tests.serve.test_wire import Call
+
+BOUND_S = 0.4
+ANSWER = [*range(10, 50), 1]
+
+
+class Replica:
+    """One that can be frozen: its calls neither begin nor end, and nothing leaves it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.engine = ScriptedEngine(lambda request: ANSWER[:-1], 0.002)
+        self.is_frozen = False
+        self._replica = ModelReplica(self.engine, ReplicaName("app", name))
+
+    async def generate(self, payload: bytes, address: Any) -> Any:
+        if self.is_frozen:
+            await asyncio.sleep(3600)
+        return await self._replica.generate(payload, address)
+
+    @property
+    def _sender(self) -> wire.StepSender:
+        (task,) = self._replica._senders.values()
+        return task.result()
+
+    def freeze(self) -> None:
+        self.is_frozen = True
+        for task in self._sender._tasks[:2]:
+            task.cancel()
+
+    def thaw(self) -> None:
+        self.is_frozen = False
+        self._sender._tasks[:2] = [
+            asyncio.create_task(self._sender._write(self._sender._writer)),
+            asyncio.create_task(wire._beat(self._sender._writer)),
+        ]
+
+
+class Handle:
+    """A Serve handle that takes the first replica, unless it is known to be silent."""
+
+    def __init__(self, replicas: list[Replica]) -> None:
+        self.replicas = replicas
+
+    @property
+    def generate(self) -> "Handle":
+        return self
+
+    def remote(self, payload: bytes, address: Any) -> Call:
+        awake = [r for r in self.replicas if r.name not in SILENT_REPLICAS]
+        return Call(awake[0].generate(payload, address))
+
+
+@pytest.fixture
+async def link(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(wire, "HEARTBEAT_S", BOUND_S / 10)
+    monkeypatch.setattr(wire, "_WATCH_S", BOUND_S / 10)
+    exchange = Exchange()
+    exchange.silence_timeout_s = BOUND_S
+    await exchange.start("127.0.0.1")
+    replicas = [Replica("first"), Replica("second")]
+    yield ReplicaBackend(Handle(replicas), exchange, "app"), *replicas
+    await exchange.close()
+    SILENT_REPLICAS.clear()
+
+
+def request(name: str) -> Request:
+    return Request(id=name, prompt_ids=(5,) * 9, params=SamplingParams())
+
+
+async def rest(steps: Any) -> list[int]:
+    return [token async for step in steps for token in step.token_ids]
+
+
+async def test_requests_of_a_silent_replica_go_on_elsewhere_from_their_last_token(link) -> None:
+    backend, first, second = link
+    streams = [_moving(backend, request(f"r{i}")) for i in range(3)]
+    begun = [[(await anext(stream)).token_ids[0] for _ in range(5)] for stream in streams]
+    first.freeze()
+    async with asyncio.timeout(10 * BOUND_S):
+        ended = await asyncio.gather(*map(rest, streams))
+    assert [a + b for a, b in zip(begun, ended, strict=True)] == [ANSWER] * 3
+    assert all(len(r.generated_ids) >= 5 for r in second.engine.requests)
+
+
+async def test_a_request_that_a_silent_replica_never_took_in_goes_elsewhere(link) -> None:
+    backend, first, second = link
+    await anext(_moving(backend, request("known")))
+    first.freeze()
+    async with asyncio.timeout(10 * BOUND_S):
+        assert await rest(_moving(backend, request("late"))) == ANSWER
+    assert [r.id for r in second.engine.requests if r.id.startswith("late")] == ["late.1"]
+
+
+async def test_a_step_that_takes_long_is_no_silence(link) -> None:
+    backend, first, second = link
+    first.engine.step_s = 3 * BOUND_S
+    params = SamplingParams(max_tokens=2)
+    long = Request(id="long", prompt_ids=(5,), params=params)
+    assert await rest(_moving(backend, long)) == ANSWER[:2]
+    assert not second.engine.requests and not SILENT_REPLICAS
+
+
+async def test_a_replica_that_speaks_again_is_used_again_and_stops_what_went_elsewhere(
+    link,
+) -> None:
+    backend, first, _ = link
+    first.engine.step_s = 0.05
+    stream = _moving(backend, request("r"))
+    await anext(stream)
+    first.freeze()
+    assert len(await rest(stream)) == len(ANSWER) - 1
+    assert {"first"} == SILENT_REPLICAS
+    first.thaw()
+    await asyncio.sleep(BOUND_S)
+    assert not SILENT_REPLICAS
+    assert first.engine.cancelled == ["r.0"] and not first.engine.running
+    assert await rest(_moving(backend, request("next"))) == ANSWER
+    assert first.engine.requests[-1].id == "next.0"
+
+
+async def test_a_pause_of_the_gateway_is_no_silence_of_its_replicas(link) -> None:
+    backend, _, second = link
+    stream = _moving(backend, request("r"))
+    begun = [(await anext(stream)).token_ids[0]]
+    time.sleep(2 * BOUND_S)
+    assert begun + await rest(stream) == ANSWER
+    assert not second.engine.requests and not SILENT_REPLICAS
