@@ -1,6 +1,7 @@
 """Reading server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import aiohttp
 import orjson
@@ -9,7 +10,7 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 DONE = b"[DONE]"
 
 
-async def read_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict]:
+async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
     """JSON payloads of the `data` lines up to [DONE]. Raises ValueError on anything else."""
     buffer = b""
     async for part in response.content.iter_any():

@@ -12,13 +12,14 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psutil
 import torch
+from torch import Tensor
 
 from apps.common.errors import CriaError
-from apps.serve.engine.attention import Rows
+from apps.serve.engine.attention import Cache, Rows
 from apps.serve.engine.compiled import CompiledLlama
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.draw import draw
@@ -78,6 +79,16 @@ class _Result(NamedTuple):
     logprob: TokenLogprob | None
 
 
+class _Model(Protocol):
+    """A network with a cache of its own kind."""
+
+    def new_cache(
+        self, num_slots: int, num_tokens: int, num_spare: int, max_rows: int
+    ) -> Cache: ...
+
+    def forward(self, rows: Rows, cache: Any, /) -> Tensor: ...
+
+
 class TorchEngine:
     """See apps.serve.engine.protocol.Engine."""
 
@@ -119,12 +130,7 @@ class TorchEngine:
         context = min(config.context_tokens or shape.context_tokens, shape.context_tokens)
         self.kv_tokens = config.kv_tokens or default_kv_tokens(shape, context, config.max_running)
         context = min(context, self.kv_tokens)
-        if config.device == "cpu":
-            self.model = CompiledLlama(
-                config.path, dtype=dtype[config.dtype], num_threads=config.num_threads
-            )
-        else:
-            self.model = Llama(config.path, device=config.device, dtype=dtype[config.dtype])
+        self.model = _load_model(config, dtype[config.dtype])
         self.info = EngineInfo(
             model=Path(config.path).name,
             context_tokens=context,
@@ -368,6 +374,12 @@ class TorchEngine:
 
 
 def _first_rows() -> Rows:
+def _load_model(config: TorchConfig, dtype: torch.dtype) -> _Model:
+    if config.device == "cpu":
+        return CompiledLlama(config.path, dtype=dtype, num_threads=config.num_threads)
+    return Llama(config.path, device=config.device, dtype=dtype)
+
+
     rows = Rows(num_decode=1, logit_rows=[0])
     rows.add([0], position=0, slot=0)
     return rows
