@@ -6,7 +6,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""An echoed prompt with its log-probabilities is one event, see plan.MAX_PROMPT_LOGPROBS."""
 DONE = b"[DONE]"
 
 
