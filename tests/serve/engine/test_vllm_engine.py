@@ -17,6 +17,7 @@ from apps.serve.engine.protocol import (
     EngineDeadError,
     Grammar,
     Outbox,
+    OverloadedError,
     Request,
     RequestError,
     SamplingParams,
@@ -105,7 +106,6 @@ async def test_log_probabilities_come_with_token_ids(stand_in) -> None:
         assert step.logprobs == ((-0.5, ((step.token_ids[0], -0.5),)),)
 
 
-async def test_refusals_of_the_server_name_its_reason(stand_in) -> None:
 async def test_log_probabilities_of_the_prompt_come_before_the_first_token(stand_in) -> None:
     params = SamplingParams(temperature=0, max_tokens=2, logprobs=1, prompt_logprobs=True)
     async with started(stand_in) as engine:
@@ -119,11 +119,24 @@ async def test_log_probabilities_of_the_prompt_come_before_the_first_token(stand
         assert not moved.prompt_logprobs and moved.token_ids == last.token_ids
 
 
+async def test_refusals_of_the_server_name_its_reason(stand_in) -> None:
     async with started(stand_in) as engine:
         with pytest.raises(RequestError, match=r"cannot do \.123"):
             await collect(engine, (5,), SamplingParams(temperature=0.123))
         with pytest.raises(RequestError, match="context is 256"):
             await collect(engine, tuple(range(2, 300)))
+
+
+async def test_no_more_than_the_limits_are_in_work_however_fast_they_come(stand_in) -> None:
+    async with started(dataclasses.replace(stand_in, max_running=1, max_waiting=2)) as engine:
+        params = SamplingParams(temperature=0, ignore_eos=True, max_tokens=40)
+        requests = [Request(id=f"r{i}", prompt_ids=(5,), params=params) for i in range(7)]
+        outbox = Outbox()
+        submitted = await asyncio.gather(
+            *(engine.submit(request, outbox) for request in requests), return_exceptions=True
+        )
+        refused = [error for error in submitted if isinstance(error, OverloadedError)]
+        assert len(refused) == 4 and len(engine._tasks) == 3
 
 
 async def test_leaving_the_stream_closes_the_connection(stand_in) -> None:
