@@ -25,5 +25,8 @@ async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[dict[s
             payload = line[5:].strip()
             if payload == DONE:
                 return
-            yield orjson.loads(payload)
+            event = orjson.loads(payload)
+            if not isinstance(event, dict):
+                raise ValueError("an event is not a JSON object")
+            yield event
     raise ValueError("the stream ended without [DONE]")
