@@ -118,7 +118,11 @@ def _edit(logits_V: np.ndarray, state: SamplerState) -> None:
     if state.mask is not None:
         logits_V[_forbidden(state.mask, len(logits_V))] = -np.inf
     if state.num_generated < params.min_tokens and state.stop_ids:
-        logits_V[list(state.stop_ids)] = -np.inf
+        ends = list(state.stop_ids)
+        before = logits_V[ends]
+        logits_V[ends] = -np.inf
+        if state.mask is not None and not np.isfinite(logits_V).any():
+            logits_V[ends] = before  # the grammar is at its end, whatever was asked for
 
 
 def _penalize(logits_V: np.ndarray, state: SamplerState) -> None:

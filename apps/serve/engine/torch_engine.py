@@ -156,6 +156,7 @@ class TorchEngine:
         total = len(request.prompt_ids) + (request.params.max_tokens or self.info.context_tokens)
         sequence = _Sequence(request, outbox, state, min(total, self.info.context_tokens))
         with self._lock:
+            self.check_health()  # again: compiling a grammar may have taken long
             if len(self._waiting) + len(self._arrived) >= self.config.max_waiting:
                 raise OverloadedError(
                     f"{self.config.max_waiting} requests are waiting already; try again later"
@@ -347,7 +348,7 @@ class TorchEngine:
             return Step(request_id, (), finish_reason="error", error=str(grammar_error))
         self._totals["generated_tokens"] += 1
         reason: FinishReason | None = None
-        if token_id in state.stop_ids and state.num_generated > state.params.min_tokens:
+        if token_id in state.stop_ids:
             reason = "stop"
         elif len(sequence.token_ids) >= sequence.max_total:
             reason = "length"
@@ -373,13 +374,13 @@ class TorchEngine:
             self._known.pop(sequence.request.id, None)
 
 
-def _first_rows() -> Rows:
 def _load_model(config: TorchConfig, dtype: torch.dtype) -> _Model:
     if config.device == "cpu":
         return CompiledLlama(config.path, dtype=dtype, num_threads=config.num_threads)
     return Llama(config.path, device=config.device, dtype=dtype)
 
 
+def _first_rows() -> Rows:
     rows = Rows(num_decode=1, logit_rows=[0])
     rows.add([0], position=0, slot=0)
     return rows
