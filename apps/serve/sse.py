@@ -129,8 +129,14 @@ class Answer(WatchedResponse):
         except Exception as error:
             await self._send_error(send, api_error(error))
             return
-        body = plan.head.body(plan.object, _choice_bodies(plan))
-        await send_whole(send, 200, {**body, "usage": self._usage.body()}, {})
+        # Log-probabilities take microseconds each, and there may be a million of them.
+        in_thread = any(choice.wants_logprobs for choice in plan.choices)
+        body = await asyncio.to_thread(self._body) if in_thread else self._body()
+        await send_whole(send, 200, orjson.Fragment(body), {})
+
+    def _body(self) -> bytes:
+        body = self._plan.head.body(self._plan.object, _choice_bodies(self._plan))
+        return orjson.dumps({**body, "usage": self._usage.body()})
 
     async def _stream(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
