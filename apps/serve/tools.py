@@ -129,9 +129,8 @@ class ToolParser:
         return plain, [{"index": first + i, **call} for i, call in enumerate(kept)]
 
     def _bare(self) -> tuple[str, list[dict[str, Any]]]:
-        text, self._buffer = self._buffer, ""
-        calls = self._calls(text.strip().removeprefix(_MISTRAL))
-        return ("", calls) if calls else (text, [])
+        calls = self._calls(self._buffer.strip().removeprefix(_MISTRAL))
+        return ("", calls) if calls else self._marked(final=True)
 
     def _marked(self, final: bool) -> tuple[str, list[dict[str, Any]]]:
         plain, calls = "", []

@@ -22,6 +22,8 @@ CASES = {
     f"Let me see. <tool_call>{CALL}</tool_call>": ("Let me see. ", 1),
     f"<tool_call>{CALL}</tool_call>\n<tool_call>{CALL}</tool_call>": ("", 2),
     f"<tool_call>{CALL}": ("", 1),
+    f"[1] says so. <tool_call>{CALL}</tool_call>": ("[1] says so. ", 1),
+    f"{{}} <tool_call>{CALL}</tool_call> done": ("{}  done", 1),
     CALL.replace("arguments", "parameters"): ("", 1),
     f"[TOOL_CALLS][{CALL}, {CALL}]": ("", 2),
     "<tool_call>{broken</tool_call>": ("<tool_call>{broken</tool_call>", 0),
