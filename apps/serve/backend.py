@@ -84,13 +84,17 @@ class Exchange:
             inbox.connection.cancel(request_id)
 
     def on_accept(self, request_id: str, connection: Connection) -> None:
+        """The first that takes a request in answers it: Serve sends a call again when it does not
+        know what became of it."""
         inbox = self._inboxes.get(request_id)
-        if inbox is not None:
+        if inbox is not None and inbox.connection is None:
             inbox.connection = connection
+        elif inbox is not None and inbox.connection is not connection:
+            connection.cancel(request_id)
 
-    def on_step(self, step: Step) -> None:
+    def on_step(self, step: Step, connection: Connection) -> None:
         inbox = self._inboxes.get(step.request_id)
-        if inbox is not None:
+        if inbox is not None and inbox.connection is connection:
             inbox.put(step)
 
     def on_silence(self, connection: Connection) -> None:

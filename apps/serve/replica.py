@@ -23,6 +23,9 @@ class ModelReplica:
         once a mapping that `refusal_error` turns into the error it describes."""
         request = decode_request(payload)
         sender = await self._sender(address)
+        if (running := sender.done(request.id)) is not None:  # the same call, sent again
+            await asyncio.shield(running)
+            return None
         done = sender.open(request.id)
         try:
             await self.engine.submit(request, sender.outbox)

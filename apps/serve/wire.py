@@ -119,7 +119,7 @@ class Listener(Protocol):
 
     def on_accept(self, request_id: str, connection: Connection) -> None: ...
 
-    def on_step(self, step: Step) -> None: ...
+    def on_step(self, step: Step, connection: Connection) -> None: ...
 
     def on_silence(self, connection: Connection) -> None:
         """Nothing has come for `silence_timeout_s`."""
@@ -178,7 +178,7 @@ class StepReceiver:
             self._listener.on_accept(frame, connection)
             return
         for step in decode_steps(frame):
-            self._listener.on_step(step)
+            self._listener.on_step(step, connection)
 
     async def _watch(self) -> None:
         """Periods are counted, not seconds, so that a pause of this process is nobody's silence."""
@@ -229,6 +229,10 @@ class StepSender:
         self._writer.write(_frame(orjson.dumps(request_id)))
         self._done[request_id] = asyncio.get_running_loop().create_future()
         return self._done[request_id]
+
+    def done(self, request_id: str) -> asyncio.Future[None] | None:
+        """What `open` gave for a request that is running."""
+        return self._done.get(request_id)
 
     def forget(self, request_id: str) -> None:
         self._done.pop(request_id, None)

@@ -141,3 +141,22 @@ async def test_a_pause_of_the_gateway_is_no_silence_of_its_replicas(link) -> Non
     time.sleep(2 * BOUND_S)
     assert begun + await rest(stream) == ANSWER
     assert not second.engine.requests and not SILENT_REPLICAS
+
+
+class SendsTwice(Handle):
+    """A Serve handle that lost sight of its first call."""
+
+    def remote(self, payload: bytes, address: Any) -> Call:
+        calls = [Call(replica.generate(payload, address)) for replica in self.replicas]
+        return calls[-1]
+
+
+@pytest.mark.parametrize("same", [False, True])
+async def test_a_call_that_serve_sends_twice_is_answered_once(link, same: bool) -> None:
+    backend, first, second = link
+    backend._handle = SendsTwice([first, first if same else second])
+    answers = await asyncio.gather(*(rest(_moving(backend, request(f"r{i}"))) for i in range(3)))
+    assert answers == [ANSWER] * 3
+    assert len(first.engine.requests) == 3
+    assert len(second.engine.cancelled) == (0 if same else 3)
+    assert not first.engine.running and not second.engine.running
