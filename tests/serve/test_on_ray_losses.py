@@ -15,6 +15,7 @@ from tests.serve.service import ON_RAY, Service, inside, replicas_of, wait_until
 pytestmark = ON_RAY
 
 LONG = {"max_tokens": 1500, "temperature": 1.0, "extra_body": {"ignore_eos": True}}
+ENDED_S = 240  # of a frozen one: Serve waits a minute for it to shut down, Ray for it to obey
 REPLACED_S = 120  # a replica imports torch, beside whatever else the machine does
 
 
@@ -82,7 +83,7 @@ async def test_a_broken_replica_is_replaced_and_no_answer_shows_it(
     assert texts == undisturbed
     assert all(await short)
 
-    wait_until(lambda: not process.is_running(), REPLACED_S)
+    wait_until(lambda: not process.is_running(), ENDED_S)
     wait_until(lambda: service.metric("cria_replicas", "two") == 2, REPLACED_S)
     assert await service.text("two", seed=0, **LONG) == undisturbed[0]
 
