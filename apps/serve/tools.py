@@ -136,10 +136,10 @@ class ToolParser:
         plain, calls = "", []
         while _OPEN in self._buffer and (final or _CLOSE in self._buffer.split(_OPEN, 1)[1]):
             before, rest = self._buffer.split(_OPEN, 1)
-            inside, _, self._buffer = rest.partition(_CLOSE)
+            inside, close, self._buffer = rest.partition(_CLOSE)
             found = self._calls(inside)
             calls += found
-            plain += before if found else f"{before}{_OPEN}{inside}{_CLOSE}"
+            plain += before if found else f"{before}{_OPEN}{inside}{close}"
         if _OPEN in self._buffer:
             before, _, rest = self._buffer.partition(_OPEN)
             self._buffer = _OPEN + rest

@@ -26,6 +26,7 @@ CASES = {
     f"{{}} <tool_call>{CALL}</tool_call> done": ("{}  done", 1),
     CALL.replace("arguments", "parameters"): ("", 1),
     f"[TOOL_CALLS][{CALL}, {CALL}]": ("", 2),
+    "so <tool_call>{broken": ("so <tool_call>{broken", 0),
     "<tool_call>{broken</tool_call>": ("<tool_call>{broken</tool_call>", 0),
     '<tool_call>{"name": "rm"}</tool_call>': ('<tool_call>{"name": "rm"}</tool_call>', 0),
     f"<tool_call>{WRONG_NAME}</tool_call>": (f"<tool_call>{WRONG_NAME}</tool_call>", 0),
