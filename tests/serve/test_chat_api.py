@@ -4,10 +4,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from apps.serve.backend import ReplicaDeadError
+from apps.serve.config import ModelConfig
 from apps.serve.engine.protocol import Grammar, Request, Step
 from apps.serve.generation import MAX_REFUSALS
 from apps.serve.grammar import GRAMMAR_REFUSED
-from tests.serve.conftest import Api, events, spaced_api
+from apps.serve.models import load_model
+from tests.serve.conftest import CHATML, Api, events, spaced_api, write_text_files
+from tests.serve.scripted import ScriptedEngine
 
 
 def said(chunks: list[dict], index: int = 0) -> str:
@@ -292,3 +295,20 @@ async def test_an_answer_does_not_depend_on_how_many_tokens_came_at_once(
     assert "".join(tokens) == "one, two, th" and body["usage"]["completion_tokens"] == 12
     whole = (await api.chat()).json()
     assert whole["usage"]["completion_tokens"] == 22
+
+
+async def test_what_the_assistant_refused_and_thought_is_shown_to_the_model(tmp_path) -> None:
+    template = CHATML.replace("{{ m.content }}", "{{ m.reasoning_content }}|{{ m.content }}")
+    model = load_model(ModelConfig(name="scripted", path=str(write_text_files(tmp_path, template))))
+    api = Api(model, ScriptedEngine(lambda request: [70]))
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": "Yes.", "reasoning_content": "hm"},
+        {"role": "user", "content": "why"},
+    ]
+    body = {"model": "scripted", "messages": messages}
+    assert (await api.http.post("/v1/chat/completions", json=body)).status_code == 200
+    ids = list(api.engine.requests[0].prompt_ids)
+    text = model.tokenizer.backend.decode(ids, skip_special_tokens=False)
+    assert "assistant\n|No.<|im_end|>" in text and "assistant\nhm|Yes.<|im_end|>" in text
