@@ -85,11 +85,11 @@ class Exchange:
 
     def on_accept(self, request_id: str, connection: Connection) -> None:
         """The first that takes a request in answers it: Serve sends a call again when it does not
-        know what became of it."""
+        know what became of it. Nobody waits for one that was silent for long."""
         inbox = self._inboxes.get(request_id)
         if inbox is not None and inbox.connection is None:
             inbox.connection = connection
-        elif inbox is not None and inbox.connection is not connection:
+        if inbox is None or inbox.connection is not connection:
             connection.cancel(request_id)
 
     def on_step(self, step: Step, connection: Connection) -> None:
@@ -106,8 +106,10 @@ class Exchange:
             if inbox.is_finished:
                 continue
             if inbox.connection is connection:
+                inbox.is_silent = True
                 inbox.fail(ReplicaLostError("the model's replica has fallen silent"))
             elif inbox.connection is None and inbox.application == replica.application:
+                inbox.is_silent = True
                 inbox.fail(ReplicaDeadError("no replica of the model took the request in"))
 
     def on_sound(self, connection: Connection) -> None:
@@ -121,6 +123,9 @@ class _Inbox:
         self.application = application
         self.connection: Connection | None = None
         """Of the replica that has taken the request in."""
+        self.is_silent = False
+        """Whether that replica, or the one it may be on its way to, has fallen silent."""
+        self.has_begun = False
         self._steps: list[Step] = []
         self._error: Exception | None = None
         self._ready = asyncio.Event()
@@ -128,6 +133,7 @@ class _Inbox:
 
     def put(self, step: Step) -> None:
         self._steps.append(step)
+        self.has_begun = True
         self.is_finished = step.finish_reason is not None
         self._ready.set()
 
@@ -166,7 +172,9 @@ class ReplicaBackend:
                     yield step
         finally:
             self._exchange.close_inbox(request.id)
-            if not finished:
+            # A replica that has begun was told on its connection. A silent one must not be told by
+            # Ray, which does not kill a process any more that a cancellation could not reach.
+            if not inbox.has_begun and not inbox.is_silent:
                 response.cancel()
             del call  # held until here: the loop itself keeps only weak references to tasks
 

@@ -25,9 +25,10 @@ from apps.common import config as configs
 from apps.common.errors import ConfigError, CriaError
 from apps.common.events import Reporter
 from apps.common.model_files import model_folder
+from apps.serve import backend
 from apps.serve.api import build_api
 from apps.serve.applications import GATEWAY, serve_config
-from apps.serve.backend import SILENT_REPLICAS, Exchange, ReplicaBackend
+from apps.serve.backend import Exchange, ReplicaBackend
 from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
 from apps.serve.directory import Entry, RemoteEntry
 from apps.serve.engine.config import RemoteConfig, create_engine
@@ -59,9 +60,11 @@ class AwakeRouter(PowerOfTwoChoicesRequestRouter):
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
         chosen = await super().choose_replicas(candidate_replicas, pending_request)
-        if not SILENT_REPLICAS:
+        # Serve sends this class with copies of what its module holds, but modules as such.
+        silent = backend.SILENT_REPLICAS
+        if not silent:
             return chosen
-        awake = [r for r in candidate_replicas if r.replica_id.unique_id not in SILENT_REPLICAS]
+        awake = [r for r in candidate_replicas if r.replica_id.unique_id not in silent]
         return [random.sample(awake, min(2, len(awake)))] if awake else chosen
 
 

@@ -16,6 +16,7 @@ class ModelReplica:
     def __init__(self, engine: Engine, name: ReplicaName) -> None:
         self.engine = engine
         self.name = name
+        self._submitting: set[str] = set()
         self._senders: dict[GatewayAddress, asyncio.Task[StepSender]] = {}
 
     async def generate(self, payload: bytes, address: GatewayAddress) -> dict[str, Any] | None:
@@ -27,18 +28,28 @@ class ModelReplica:
             await asyncio.shield(running)
             return None
         done = sender.open(request.id)
+        self._submitting.add(request.id)
         try:
             await self.engine.submit(request, sender.outbox)
         except BaseException as error:
             sender.forget(request.id)
+            self._submitting.discard(request.id)
             if isinstance(error, RequestError | OverloadedError | EngineDeadError):
                 return _refusal(error)
             raise
         try:
+            if request.id not in self._submitting:
+                self.engine.cancel(request.id)
+            self._submitting.discard(request.id)
             await done
         finally:
             self.engine.cancel(request.id)
         return None
+
+    def _cancel(self, request_id: str) -> None:
+        """Also of a request that the engine is yet to take."""
+        self._submitting.discard(request_id)
+        self.engine.cancel(request_id)
 
     async def _sender(self, address: GatewayAddress) -> StepSender:
         task = self._senders.get(address)
@@ -48,7 +59,7 @@ class ModelReplica:
         return await asyncio.shield(task)
 
     async def _connect(self, address: GatewayAddress) -> StepSender:
-        sender = StepSender(self.name, self.engine.cancel)
+        sender = StepSender(self.name, self._cancel)
         await sender.connect(address)
         return sender
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,8 +30,8 @@ class Replica:
         self._replica = ModelReplica(self.engine, ReplicaName("app", name))
 
     async def generate(self, payload: bytes, address: Any) -> Any:
-        if self.is_frozen:
-            await asyncio.sleep(3600)
+        while self.is_frozen:
+            await asyncio.sleep(0.01)
         return await self._replica.generate(payload, address)
 
     @property
@@ -56,6 +57,7 @@ class Handle:
 
     def __init__(self, replicas: list[Replica]) -> None:
         self.replicas = replicas
+        self.calls: list[Call] = []
 
     @property
     def generate(self) -> "Handle":
@@ -63,7 +65,8 @@ class Handle:
 
     def remote(self, payload: bytes, address: Any) -> Call:
         awake = [r for r in self.replicas if r.name not in SILENT_REPLICAS]
-        return Call(awake[0].generate(payload, address))
+        self.calls.append(Call(awake[0].generate(payload, address)))
+        return self.calls[-1]
 
 
 @pytest.fixture
@@ -105,6 +108,30 @@ async def test_a_request_that_a_silent_replica_never_took_in_goes_elsewhere(link
     async with asyncio.timeout(10 * BOUND_S):
         assert await rest(_moving(backend, request("late"))) == ANSWER
     assert [r.id for r in second.engine.requests if r.id.startswith("late")] == ["late.1"]
+
+
+async def test_what_a_silent_replica_takes_in_later_is_stopped_and_not_by_ray(link) -> None:
+    backend, first, _ = link
+    submit = first.engine.submit
+
+    async def slowly(*args: Any) -> None:
+        await asyncio.sleep(0.05)
+        await submit(*args)
+        await asyncio.sleep(0)  # for it to begin
+
+    known = _moving(backend, request("known"))
+    await anext(known)
+    first.freeze()
+    first.engine.submit = slowly
+    answers = await asyncio.gather(rest(known), rest(_moving(backend, request("late"))))
+    assert [len(answer) for answer in answers] == [len(ANSWER) - 1, len(ANSWER)]
+    of_first = backend._handle.calls[:2]
+    assert not any(call._task.done() for call in of_first), "cancelled, or what else"
+    first.engine.step_s = 5.0
+    first.thaw()
+    async with asyncio.timeout(2):
+        await asyncio.gather(*(call._task for call in of_first))
+    assert not first.engine.running and set(first.engine.cancelled) <= {"known.0", "late.0"}
 
 
 async def test_a_step_that_takes_long_is_no_silence(link) -> None:
@@ -160,3 +187,22 @@ async def test_a_call_that_serve_sends_twice_is_answered_once(link, same: bool) 
     assert len(first.engine.requests) == 3
     assert len(second.engine.cancelled) == (0 if same else 3)
     assert not first.engine.running and not second.engine.running
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
+async def test_the_router_that_serve_is_sent_leaves_silent_replicas_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from apps.serve.deployment import AwakeRouter, ModelDeployment
+
+    async def first_two(self: Any, candidates: list[Any], _: Any = None) -> list[list[Any]]:
+        return [candidates[:2]]
+
+    monkeypatch.setattr(AwakeRouter.__base__, "choose_replicas", first_two)
+    sent = ModelDeployment._deployment_config.request_router_config.get_request_router_class()
+    replicas = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=name)) for name in "abc"]
+    for silent, offered in (("", "ab"), ("a", "bc"), ("ab", "c"), ("abc", "ab")):
+        monkeypatch.setattr("apps.serve.backend.SILENT_REPLICAS", set(silent))
+        (chosen,) = await sent.choose_replicas(sent.__new__(sent), replicas)
+        assert {replica.replica_id.unique_id for replica in chosen} == set(offered)
