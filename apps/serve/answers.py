@@ -21,15 +21,18 @@ from apps.serve.tools import ToolParser
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts of one HTTP request, over all its choices."""
+    """Token counts of one HTTP request: its prompts once, and all its choices."""
 
     prompt_tokens: int
+    per_prompt: int = 1
+    """choices of each prompt"""
     completion_tokens: int = 0
     cached_tokens: int = 0
 
     def add(self, delta: Delta) -> None:
         self.completion_tokens += delta.num_generated
-        self.cached_tokens += delta.cached_tokens
+        if delta.index % self.per_prompt == 0:
+            self.cached_tokens += delta.cached_tokens
 
     def body(self) -> dict[str, Any]:
         return {
@@ -195,7 +198,7 @@ class TextChoice:
         offsets: list[int] = []
         for token in shown:
             offsets.append(self._num_chars)
-            self._num_chars += len(self.model.tokens.token_text(token.id))
+            self._num_chars += self.model.tokens.num_chars(token.id)
         return {
             "tokens": [self.model.tokens.token_name(token.id) for token in shown],
             "token_logprobs": [t.logprob.logprob if t.logprob else None for t in shown],

@@ -19,7 +19,7 @@ def authenticate(keys: Sequence[ApiKey], authorization: str | None) -> str:
             "No API key was given; send the header 'Authorization: Bearer YOUR_KEY'.",
             code="missing_api_key",
         )
-    digest = hashlib.sha256(given.strip().encode()).hexdigest()
+    digest = hashlib.sha256(given.strip().encode("latin-1")).hexdigest()  # its bytes, as sent
     owner = ""
     for key in keys:  # every key is compared, so that time says nothing about which one matched
         if hmac.compare_digest(digest, key.sha256):

@@ -1,10 +1,12 @@
 """Where the gateway sends a request's tokens: an engine in this process, or a model's replicas."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 from apps.common.errors import CriaError
+from apps.serve.config import GatewayConfig
 from apps.serve.engine.protocol import (
     Engine,
     EngineDeadError,
@@ -15,7 +17,12 @@ from apps.serve.engine.protocol import (
     generate,
 )
 from apps.serve.replica import refusal_error
-from apps.serve.wire import GatewayAddress, StepReceiver, encode_request
+from apps.serve.wire import Connection, GatewayAddress, StepReceiver, encode_request
+
+logger = logging.getLogger("ray.serve")
+
+SILENT_REPLICAS: set[str] = set()
+"""Ids of those not heard of for too long; of the whole process, as Serve makes routers itself."""
 
 _LAST_STEP_TIMEOUT_S = 5.0
 
@@ -55,8 +62,9 @@ class Exchange:
     """Hands the steps that replicas send to the requests that wait for them."""
 
     def __init__(self) -> None:
+        self.silence_timeout_s = GatewayConfig().silence_timeout_s
         self._inboxes: dict[str, _Inbox] = {}
-        self._receiver = StepReceiver(self._deliver)
+        self._receiver = StepReceiver(self)
         self.address: GatewayAddress | None = None
 
     async def start(self, host: str) -> None:
@@ -65,26 +73,59 @@ class Exchange:
     async def close(self) -> None:
         await self._receiver.close()
 
-    def open(self, request_id: str) -> "_Inbox":
-        inbox = self._inboxes[request_id] = _Inbox()
+    def open(self, request_id: str, application: str) -> "_Inbox":
+        inbox = self._inboxes[request_id] = _Inbox(application)
         return inbox
 
     def close_inbox(self, request_id: str) -> None:
-        self._inboxes.pop(request_id, None)
+        """Also stops a request that has not finished, if a replica has taken it in."""
+        inbox = self._inboxes.pop(request_id)
+        if inbox.connection is not None and not inbox.is_finished:
+            inbox.connection.cancel(request_id)
 
-    def cancel(self, request_id: str) -> None:
-        self._receiver.cancel(request_id)
+    def on_accept(self, request_id: str, connection: Connection) -> None:
+        """The first that takes a request in answers it: Serve sends a call again when it does not
+        know what became of it. Nobody waits for one that was silent for long."""
+        inbox = self._inboxes.get(request_id)
+        if inbox is not None and inbox.connection is None:
+            inbox.connection = connection
+        if inbox is None or inbox.connection is not connection:
+            connection.cancel(request_id)
 
-    def _deliver(self, step: Step) -> None:
+    def on_step(self, step: Step, connection: Connection) -> None:
         inbox = self._inboxes.get(step.request_id)
-        if inbox is not None:
+        if inbox is not None and inbox.connection is connection:
             inbox.put(step)
+
+    def on_silence(self, connection: Connection) -> None:
+        """Its requests, and those that may be on their way to it, have to go elsewhere."""
+        replica = connection.replica
+        logger.warning("nothing came from %s for %g s", replica.id, self.silence_timeout_s)
+        SILENT_REPLICAS.add(replica.id)
+        for inbox in self._inboxes.values():
+            if inbox.is_finished:
+                continue
+            if inbox.connection is connection:
+                inbox.is_silent = True
+                inbox.fail(ReplicaLostError("the model's replica has fallen silent"))
+            elif inbox.connection is None and inbox.application == replica.application:
+                inbox.is_silent = True
+                inbox.fail(ReplicaDeadError("no replica of the model took the request in"))
+
+    def on_sound(self, connection: Connection) -> None:
+        SILENT_REPLICAS.discard(connection.replica.id)
 
 
 class _Inbox:
     """Steps of one request, in order, then possibly an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, application: str) -> None:
+        self.application = application
+        self.connection: Connection | None = None
+        """Of the replica that has taken the request in."""
+        self.is_silent = False
+        """Whether that replica, or the one it may be on its way to, has fallen silent."""
+        self.has_begun = False
         self._steps: list[Step] = []
         self._error: Exception | None = None
         self._ready = asyncio.Event()
@@ -92,6 +133,7 @@ class _Inbox:
 
     def put(self, step: Step) -> None:
         self._steps.append(step)
+        self.has_begun = True
         self.is_finished = step.finish_reason is not None
         self._ready.set()
 
@@ -111,14 +153,15 @@ class _Inbox:
 
 
 class ReplicaBackend:
-    """A model's replicas, reached through its Serve handle."""
+    """A model's replicas, reached through the handle of its Serve application."""
 
-    def __init__(self, handle: Any, exchange: Exchange) -> None:
+    def __init__(self, handle: Any, exchange: Exchange, application: str) -> None:
         self._handle = handle
         self._exchange = exchange
+        self._application = application
 
     async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
-        inbox = self._exchange.open(request.id)
+        inbox = self._exchange.open(request.id, self._application)
         response = self._handle.generate.remote(encode_request(request), self._exchange.address)
         call = asyncio.ensure_future(_watch(response, inbox))
         finished = False
@@ -129,8 +172,9 @@ class ReplicaBackend:
                     yield step
         finally:
             self._exchange.close_inbox(request.id)
-            if not finished:
-                self._exchange.cancel(request.id)
+            # A replica that has begun was told on its connection. A silent one must not be told by
+            # Ray, which does not kill a process any more that a cancellation could not reach.
+            if not inbox.has_begun and not inbox.is_silent:
                 response.cancel()
             del call  # held until here: the loop itself keeps only weak references to tasks
 

@@ -11,6 +11,7 @@ gateway: {port: 8000}
 page: {title: Vicuna}
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,10 +39,10 @@ class Resources:
     """Ray custom resources, such as {"accelerator_type:H200": 0.001}"""
 
     def __post_init__(self) -> None:
-        if self.cpus < 0 or self.gpus < 0:
-            raise ConfigError(
-                f"resources ask for {self.cpus} CPUs and {self.gpus} GPUs; both must be >= 0."
-            )
+        amounts = {"cpus": self.cpus, "gpus": self.gpus, "memory_bytes": self.memory_bytes or 0}
+        for name, amount in (amounts | self.custom).items():
+            if not 0 <= amount < math.inf:
+                raise ConfigError(f"resources ask for {name} {amount}; it must be >= 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +62,12 @@ class Autoscaling:
                 f"autoscaling has min_replicas {self.min_replicas} and max_replicas "
                 f"{self.max_replicas}; expected 0 <= min <= max and max >= 1."
             )
-        if self.target_ongoing_requests <= 0:
+        if not (self.upscale_delay_s >= 0 and self.downscale_delay_s >= 0):
+            raise ConfigError(
+                f"autoscaling has upscale_delay_s {self.upscale_delay_s} and downscale_delay_s "
+                f"{self.downscale_delay_s}; both must be >= 0."
+            )
+        if not self.target_ongoing_requests > 0:
             raise ConfigError(
                 f"target_ongoing_requests is {self.target_ongoing_requests}; it must be above 0."
             )
@@ -83,6 +89,8 @@ class Limits:
             raise ConfigError(f"max_output_tokens is {self.max_output_tokens}; expected >= 1.")
         if not 1 <= self.max_choices <= 128:
             raise ConfigError(f"max_choices is {self.max_choices}; expected 1 to 128.")
+        if not self.queue_timeout_s > 0:
+            raise ConfigError(f"queue_timeout_s is {self.queue_timeout_s}; it must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +99,11 @@ class Prices:
 
     input_usd_per_million_tokens: float = 0.0
     output_usd_per_million_tokens: float = 0.0
+
+    def __post_init__(self) -> None:
+        prices = (self.input_usd_per_million_tokens, self.output_usd_per_million_tokens)
+        if not all(0 <= price < math.inf for price in prices):
+            raise ConfigError(f"prices are {prices[0]} and {prices[1]}; both must be >= 0.")
 
     def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         return (
@@ -182,6 +195,9 @@ class GatewayConfig:
     """empty: everybody may call"""
     max_body_bytes: int = 4 << 20
     """largest request body"""
+    silence_timeout_s: float = 5.0
+    """a replica that says nothing for so long, not even that it is busy, is taken for frozen: its
+    requests go on elsewhere, and new ones come to it only when there is no other"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -191,6 +207,11 @@ class GatewayConfig:
         if not 1024 <= self.max_body_bytes <= 64 << 20:
             raise ConfigError(
                 f"max_body_bytes is {self.max_body_bytes}; expected 1024 to {64 << 20}."
+            )
+        if not self.silence_timeout_s >= 2:
+            raise ConfigError(
+                f"silence_timeout_s is {self.silence_timeout_s}; expected >= 2, because a replica "
+                "says once a second that it is there."
             )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,11 +16,16 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
+from ray.serve.config import HTTPOptions
+from ray.serve.request_router import PendingRequest, RunningReplica
 
 from apps.common import config as configs
 from apps.common.errors import ConfigError, CriaError
 from apps.common.events import Reporter
 from apps.common.model_files import model_folder
+from apps.serve import backend
 from apps.serve.api import build_api
 from apps.serve.applications import GATEWAY, serve_config
 from apps.serve.backend import Exchange, ReplicaBackend
@@ -31,7 +37,7 @@ from apps.serve.engine.remote import RemoteEngine
 from apps.serve.metrics import GatewayMetrics
 from apps.serve.models import load_model, mask_factory
 from apps.serve.replica import ModelReplica
-from apps.serve.wire import GatewayAddress
+from apps.serve.wire import GatewayAddress, ReplicaName
 
 logger = logging.getLogger("ray.serve")
 
@@ -42,13 +48,34 @@ _STOP_TIMEOUT_S = 30.0
 _MANY = 10_000
 
 
+class AwakeRouter(PowerOfTwoChoicesRequestRouter):
+    """Serve's own choice of a replica, among those that this process hears of where there are any.
+
+    Serve counts what it sent to each, so one that answers nothing soon looks the least busy.
+    """
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        chosen = await super().choose_replicas(candidate_replicas, pending_request)
+        # Serve sends this class with copies of what its module holds, but modules as such.
+        silent = backend.SILENT_REPLICAS
+        if not silent:
+            return chosen
+        awake = [r for r in candidate_replicas if r.replica_id.unique_id not in silent]
+        return [random.sample(awake, min(2, len(awake)))] if awake else chosen
+
+
 @serve.deployment(
     name="Model",
     max_ongoing_requests=_MANY,
     health_check_period_s=2,
-    health_check_timeout_s=5,  # three in a row; a frozen process holds its streams up for so long
+    health_check_timeout_s=5,  # three in a row; gateways do not wait for that
     graceful_shutdown_timeout_s=60,
     max_constructor_retry_count=3,
+    request_router_config={"request_router_class": AwakeRouter},
 )
 class ModelDeployment:
     """One replica: an engine and its connections to the gateways."""
@@ -60,7 +87,9 @@ class ModelDeployment:
         assert not isinstance(engine, RemoteConfig)  # remote models have no replicas
         self._engine = create_engine(engine, mask_factory(folder))
         await self._engine.start()
-        self._replica = ModelReplica(self._engine)
+        context = serve.get_replica_context()
+        name = ReplicaName(context.app_name, context.replica_id.unique_id)
+        self._replica = ModelReplica(self._engine, name)
         self._watch = asyncio.create_task(self._die_with_the_engine())
 
     async def generate(self, payload: bytes, address: Sequence[Any]) -> dict[str, Any] | None:
@@ -110,6 +139,7 @@ class GatewayDeployment:
         models = [configs.from_dict(ModelConfig, m) for m in user_config["models"]]
         await self._directory.update(models)
         self._settings = configs.from_dict(GatewayConfig, user_config["gateway"])
+        self._exchange.silence_timeout_s = self._settings.silence_timeout_s
 
     async def samples(self) -> bytes:
         return self._metrics.samples()
@@ -171,7 +201,8 @@ class ServeDirectory:
             return RemoteEntry(config=config, engine=remote)
         model = await asyncio.to_thread(load_model, config)
         return Entry(
-            model=model, backend=ReplicaBackend(_handle(config.application), self._exchange)
+            model=model,
+            backend=ReplicaBackend(_handle(config.application), self._exchange, config.application),
         )
 
     async def ready(self) -> Mapping[str, bool]:
@@ -269,7 +300,6 @@ def apply(config: ServeConfig) -> None:
     # The same two calls as `serve run CONFIG.yaml` of Ray 2.60 (ray/serve/scripts.py): the public
     # serve.run gives every application a new version and so would restart all of them.
     from ray.serve._private.api import serve_start
-    from ray.serve.config import HTTPOptions
     from ray.serve.schema import ServeDeploySchema
 
     schema = ServeDeploySchema.model_validate(serve_config(config))
@@ -277,10 +307,10 @@ def apply(config: ServeConfig) -> None:
     http = HTTPOptions(host=config.gateway.host, port=config.gateway.port)
     try:
         client = serve_start(http_options=http, proxy_location=schema.proxy_location)
-    except ray.exceptions.RayActorError:
+    except RayActorError:
         # Serve gives up on a proxy that starts slowly, as on a busy machine, and starts another.
         client = serve_start(http_options=http, proxy_location=schema.proxy_location)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         stop()  # what did start would stay in a cluster that was joined, and keep this address
         reason = str(error.cause).strip().splitlines()[-1]
         raise CriaError(f"Ray Serve's HTTP proxy did not start: {reason}") from error
@@ -306,7 +336,7 @@ def stop() -> None:
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         last = client._controller.graceful_shutdown.options(max_task_retries=0)
-        with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        with contextlib.suppress(RayActorError, GetTimeoutError):
             ray.get(last.remote(), timeout=_STOP_TIMEOUT_S)
     serve.shutdown()
 

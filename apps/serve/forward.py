@@ -16,6 +16,7 @@ from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.remote import RemoteAnswer, RemoteEngine
 from apps.serve.errors import ApiError
 from apps.serve.metrics import GatewayMetrics
+from apps.serve.sampling import max_tokens, num_choices
 from apps.serve.schemas import ChatRequest, CompletionRequest
 from apps.serve.sse import (
     DONE,
@@ -27,6 +28,8 @@ from apps.serve.sse import (
     send_whole,
 )
 
+_OUR_FAULT = (401, 403, 407)
+"""The key sent there is this service's; its clients' own was checked before."""
 _ROUTES = {"chat": "chat/completions", "completions": "completions"}
 
 
@@ -43,7 +46,7 @@ class ForwardedAnswer(WatchedResponse):
     ) -> None:
         endpoint = "chat" if isinstance(body, ChatRequest) else "completions"
         super().__init__(model, endpoint, start_s, metrics)
-        self._body = body.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        self._body = _limited(body, model)
         self._engine = engine
 
     async def _respond(self, send: Send) -> None:
@@ -56,8 +59,10 @@ class ForwardedAnswer(WatchedResponse):
                 await self._send_error(send, _unreachable(self._config, error))
                 return
             self._status = answer.status
-            if answer.body is not None:
-                await send_whole(send, answer.status, self._renamed(answer.body), {})
+            if answer.status in _OUR_FAULT or 300 <= answer.status < 400:
+                await self._send_error(send, _refused(self._config, answer.status))
+            elif answer.body is not None:
+                await send_whole(send, answer.status, self._renamed(answer.body), answer.headers)
             else:
                 await self._stream(send, answer)
 
@@ -79,8 +84,34 @@ class ForwardedAnswer(WatchedResponse):
 
     def _count_usage(self, usage: Any) -> None:
         if isinstance(usage, Mapping):
-            self._usage.prompt_tokens = int(usage.get("prompt_tokens") or 0)
-            self._usage.completion_tokens = int(usage.get("completion_tokens") or 0)
+            self._usage.prompt_tokens = _count(usage.get("prompt_tokens"))
+            self._usage.completion_tokens = _count(usage.get("completion_tokens"))
+
+
+def _limited(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, Any]:
+    """The body as the client wrote it, with the model's limit of tokens where it names none.
+
+    Raises ApiError 400 where it asks for more than the limits allow.
+    """
+    best_of = body.best_of if isinstance(body, CompletionRequest) else None
+    num_choices(max(body.n or 1, best_of or 1), model)
+    most = max_tokens(body, model)
+    values = body.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    names = ("max_tokens", "max_completion_tokens")
+    if model.limits.max_output_tokens is not None and all(values.get(n) is None for n in names):
+        values["max_tokens"] = most
+    return values
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _refused(model: ModelConfig, status: int) -> ApiError:
+    """Nothing of what it said: it may show parts of this service's own key."""
+    return ApiError(
+        502, f"The server of {model.name!r} answered {status}; check base_url and its key here."
+    )
 
 
 def _unreachable(model: ModelConfig, error: Exception) -> ApiError:

@@ -80,8 +80,13 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
     if job.params.max_tokens == 0:
         yield Delta(index, "", (), 0, 0, "length")
         return
-    text = TextStream(job.model.tokenizer.backend, job.stop, job.include_stop)
-    prefix = _Prefix(job.strip_space)
+    text = TextStream(
+        job.model.tokenizer.backend,
+        job.stop,
+        job.include_stop,
+        skip=job.strip_space,
+        context=job.model.tokens.last_text(job.prompt_ids),
+    )
     request = Request(
         id=job.id, prompt_ids=job.prompt_ids, params=job.params, cache_salt=job.cache_salt
     )
@@ -92,7 +97,7 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
             if job.is_prompt_only:
                 yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
                 return
-            delta = _delta(step, index, text, prefix)
+            delta = _delta(step, index, text)
             yield delta
             if delta.finish_reason is not None:
                 return
@@ -105,32 +110,19 @@ def _failure(message: str) -> Exception:
     return GenerationError(message)
 
 
-def _delta(step: Step, index: int, text: TextStream, prefix: "_Prefix") -> Delta:
+def _delta(step: Step, index: int, text: TextStream) -> Delta:
     finish = step.finish_reason
     ids = step.token_ids[:-1] if finish == "stop" else step.token_ids
+    num_generated, num_before = len(step.token_ids), text.num_tokens
     new = text.push(ids, final=finish is not None)
     if text.stopped:
         finish = "stop"
+        ids = ids[: text.num_tokens - num_before]
+        num_generated = len(ids)
     logprobs: Sequence[TokenLogprob | None] = step.logprobs or (None,) * len(ids)
     tokens = tuple(Token(i, p) for i, p in zip(ids, logprobs, strict=False))
-    new = prefix.drop(new)
-    counts = (len(step.token_ids), step.cached_tokens)
+    counts = (num_generated, step.cached_tokens)
     return Delta(index, new, tokens, *counts, finish, step.prompt_logprobs)
-
-
-class _Prefix:
-    """Drops a known prefix from a text that comes in pieces."""
-
-    def __init__(self, prefix: str) -> None:
-        self._rest = prefix
-
-    def drop(self, piece: str) -> str:
-        while self._rest and piece:
-            if piece[0] != self._rest[0]:
-                self._rest = ""
-                break
-            piece, self._rest = piece[1:], self._rest[1:]
-        return piece
 
 
 async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, None]:
@@ -144,7 +136,8 @@ async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, No
             async with contextlib.aclosing(backend.steps(attempt)) as steps:
                 async for step in steps:
                     generated += step.token_ids
-                    yield step
+                    # What a request that moved finds cached was counted where it began.
+                    yield step._replace(cached_tokens=0) if attempt.generated_ids else step
             return
         except ReplicaDeadError:
             refusals += 1

@@ -8,6 +8,7 @@ reason, never followed in part.
 import threading
 from collections import OrderedDict
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import tokenizers
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -15,11 +16,14 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from apps.common.errors import InputError
 from apps.serve.engine.protocol import Grammar, RequestError, TokenMask
 
+if TYPE_CHECKING:  # it has no such name at run time
+    from llguidance._lib import JsonCompileOptions
+
 GRAMMAR_REFUSED = "the JSON schema (of response_format or tools) cannot be followed"
 MAX_CACHED = 64
 MAX_WHITESPACE = 8
 """Spaces and line breaks in a row: without a bound, a small model may emit nothing else."""
-_DEFAULTS = {"whitespace_pattern": rf"[ \n\r\t]{{0,{MAX_WHITESPACE}}}"}
+_DEFAULTS: "JsonCompileOptions" = {"whitespace_pattern": rf"[ \n\r\t]{{0,{MAX_WHITESPACE}}}"}
 
 
 class GrammarCompiler:

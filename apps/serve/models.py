@@ -11,6 +11,7 @@ from apps.common.errors import TemplateError
 from apps.common.model_files import text_folder
 from apps.common.templates import load_template
 from apps.common.tokenizer import Tokenizer, break_control_tokens, load_tokenizer
+from apps.serve.arguments import Arguments, with_arguments
 from apps.serve.config import ModelConfig
 from apps.serve.grammar import GrammarCompiler
 from apps.serve.text import TokenBytes
@@ -59,28 +60,37 @@ class ServedModel:
         continue_final_message: bool,
         tools: Sequence[Mapping[str, Any]] | None,
     ) -> str:
-        """Text of a conversation. Control tokens that somebody typed into a message stay text."""
+        """Text of a conversation. Control tokens that somebody typed into a message, a call or a
+        tool's description stay text."""
         if self.template is None:
             raise TemplateError(
                 f"The model {self.config.name!r} has no chat template; use /v1/completions, or "
                 "name a template in its settings."
             )
         controls = self.tokenizer.control_tokens
-        safe = [
-            {**message, "content": break_control_tokens(message["content"] or "", controls)[0]}
-            for message in messages
-        ]
         rendered = self.template.render(
-            safe,
+            [_safe(with_arguments(message), controls) for message in messages],
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            tools=tools,
+            tools=_safe(tools, controls),
         )
         return rendered.text
 
     @property
     def shows_tools(self) -> bool:
         return self.template is not None and "tools" in self.template.source
+
+
+def _safe(value: Any, controls: tuple[str, ...]) -> Any:
+    """The value with no control token in any of its texts."""
+    if isinstance(value, str):
+        return break_control_tokens(value, controls)[0]
+    if isinstance(value, Mapping):
+        inside = {_safe(key, controls): _safe(item, controls) for key, item in value.items()}
+        if isinstance(value, Arguments):
+            return Arguments(inside, _safe(str(value), controls))
+        return inside
+    return [_safe(item, controls) for item in value] if isinstance(value, list) else value
 
 
 def mask_factory(folder: str) -> GrammarCompiler | None:

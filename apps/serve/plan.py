@@ -12,7 +12,7 @@ from apps.serve.forced_call import ForcedCall
 from apps.serve.generation import Job
 from apps.serve.models import ServedModel
 from apps.serve.prompts import chat_prompt, text_prompts
-from apps.serve.sampling import num_logprobs, sampling_params, stop_strings
+from apps.serve.sampling import num_choices, num_logprobs, sampling_params, stop_strings
 from apps.serve.schemas import ChatRequest, CompletionRequest, Sampling
 from apps.serve.tools import (
     MAX_CALLS,
@@ -43,6 +43,8 @@ class Plan:
     choices: Sequence[ChatChoice | TextChoice]
     """one per job"""
     prompt_tokens: int
+    per_prompt: int
+    """choices of each prompt; they stand together"""
     keep_best: int | None
     """best_of: per prompt, how many of its choices to return"""
     stream: bool
@@ -52,9 +54,9 @@ class Plan:
 def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
     model = entry.model
     functions = offered_functions(body, model)
-    num_choices = _num_choices(body.n or 1, model)
+    count = num_choices(body.n or 1, model.config)
     prompt_ids = chat_prompt(body, model, template_tools(functions))
-    params = sampling_params(body, model, num_choices)
+    params = sampling_params(body, model, count)
     if is_forced(body):
         grammar = call_grammar(functions, forced_name(body))
         params = [dataclasses.replace(one, grammar=grammar) for one in params]
@@ -65,12 +67,12 @@ def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
         endpoint="chat",
         object="chat.completion",
         chunk_object="chat.completion.chunk",
-        jobs=_jobs(body, model, head, [prompt_ids] * num_choices, params, model.answer_space),
+        jobs=_jobs(body, model, head, [prompt_ids] * count, params, _space(body, model)),
         choices=[
-            ChatChoice(model, i, bool(body.logprobs), _parser(body, names))
-            for i in range(num_choices)
+            ChatChoice(model, i, bool(body.logprobs), _parser(body, names)) for i in range(count)
         ],
         prompt_tokens=len(prompt_ids),
+        per_prompt=count,
         keep_best=None,
         **_stream_fields(body),
     )
@@ -82,7 +84,7 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
     best_of = max(body.best_of or n, n)
     if best_of > n and body.stream:
         raise ApiError(400, "best_of above n cannot be streamed.", param="best_of")
-    per_prompt = _num_choices(best_of, model)
+    per_prompt = num_choices(best_of, model.config)
     prompts = text_prompts(body, model)
     if len(prompts) * per_prompt > MAX_SEQUENCES:
         raise ApiError(
@@ -116,6 +118,7 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
             for i, prompt in enumerate(sequences)
         ],
         prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
+        per_prompt=per_prompt,
         keep_best=n if best_of > n else None,
         **_stream_fields(body),
     )
@@ -129,6 +132,12 @@ def _check_prompt_logprobs(number: int) -> None:
             f"most {MAX_PROMPT_LOGPROBS:,} here: send fewer tokens or lower logprobs.",
             param="logprobs",
         )
+
+
+def _space(body: ChatRequest, model: ServedModel) -> str:
+    """What the answer begins with that is the template's; one that is continued has begun."""
+    begins = body.add_generation_prompt is not False and not body.continue_final_message
+    return model.answer_space if begins else ""
 
 
 def _parser(body: ChatRequest, names: list[str]) -> ToolParser | ForcedCall | None:
@@ -168,10 +177,3 @@ def _jobs(
         )
         for i, (ids, one) in enumerate(zip(prompt_ids, params, strict=True))
     ]
-
-
-def _num_choices(asked: int, model: ServedModel) -> int:
-    limit = model.config.limits.max_choices
-    if asked > limit:
-        raise ApiError(400, f"n (or best_of) is {asked}; at most {limit} here.", param="n")
-    return asked

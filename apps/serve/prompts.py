@@ -149,8 +149,13 @@ def _message(message: Any, index: int) -> dict[str, Any]:
         "role": "tool" if role == "function" else role,
         "content": _content(message.content, index),
     }
-    if role == "assistant" and message.tool_calls:
-        plain["tool_calls"] = [call.model_dump(exclude={"index"}) for call in message.tool_calls]
+    if role == "assistant":
+        plain["content"] = plain["content"] or message.refusal or ""
+        if message.tool_calls:
+            calls = [call.model_dump(exclude={"index"}) for call in message.tool_calls]
+            plain["tool_calls"] = calls
+        if message.reasoning_content:
+            plain["reasoning_content"] = message.reasoning_content
     if role == "tool":
         plain["tool_call_id"] = message.tool_call_id
     if getattr(message, "name", None):

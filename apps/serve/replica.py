@@ -7,14 +7,16 @@ import asyncio
 from typing import Any
 
 from apps.serve.engine.protocol import Engine, EngineDeadError, OverloadedError, RequestError
-from apps.serve.wire import GatewayAddress, StepSender, decode_request
+from apps.serve.wire import GatewayAddress, ReplicaName, StepSender, decode_request
 
 
 class ModelReplica:
     """Runs requests of any number of gateways on one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: ReplicaName) -> None:
         self.engine = engine
+        self.name = name
+        self._submitting: set[str] = set()
         self._senders: dict[GatewayAddress, asyncio.Task[StepSender]] = {}
 
     async def generate(self, payload: bytes, address: GatewayAddress) -> dict[str, Any] | None:
@@ -22,19 +24,32 @@ class ModelReplica:
         once a mapping that `refusal_error` turns into the error it describes."""
         request = decode_request(payload)
         sender = await self._sender(address)
+        if (running := sender.done(request.id)) is not None:  # the same call, sent again
+            await asyncio.shield(running)
+            return None
         done = sender.open(request.id)
+        self._submitting.add(request.id)
         try:
             await self.engine.submit(request, sender.outbox)
         except BaseException as error:
             sender.forget(request.id)
+            self._submitting.discard(request.id)
             if isinstance(error, RequestError | OverloadedError | EngineDeadError):
                 return _refusal(error)
             raise
         try:
+            if request.id not in self._submitting:
+                self.engine.cancel(request.id)
+            self._submitting.discard(request.id)
             await done
         finally:
             self.engine.cancel(request.id)
         return None
+
+    def _cancel(self, request_id: str) -> None:
+        """Also of a request that the engine is yet to take."""
+        self._submitting.discard(request_id)
+        self.engine.cancel(request_id)
 
     async def _sender(self, address: GatewayAddress) -> StepSender:
         task = self._senders.get(address)
@@ -44,7 +59,7 @@ class ModelReplica:
         return await asyncio.shield(task)
 
     async def _connect(self, address: GatewayAddress) -> StepSender:
-        sender = StepSender(self.engine.cancel)
+        sender = StepSender(self.name, self._cancel)
         await sender.connect(address)
         return sender
 

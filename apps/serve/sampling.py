@@ -4,6 +4,7 @@ import secrets
 
 import orjson
 
+from apps.serve.config import ModelConfig
 from apps.serve.engine.protocol import Grammar, SamplingParams
 from apps.serve.errors import ApiError
 from apps.serve.models import ServedModel
@@ -19,12 +20,12 @@ _SEED_STEP = 0x9E3779B97F4A7C15  # golden ratio: choices of one request draw unr
 
 
 def sampling_params(
-    body: ChatRequest | CompletionRequest, model: ServedModel, num_choices: int
+    body: ChatRequest | CompletionRequest, model: ServedModel, count: int
 ) -> list[SamplingParams]:
     """Parameters of each choice; they differ in their seeds only."""
     seed = body.seed if body.seed is not None else secrets.randbits(63)
     shared = {
-        "max_tokens": max_tokens(body, model),
+        "max_tokens": max_tokens(body, model.config),
         "min_tokens": body.min_tokens or 0,
         "temperature": _first(body.temperature, model.defaults.get("temperature"), 1.0),
         "top_p": _first(body.top_p, model.defaults.get("top_p"), 1.0),
@@ -43,31 +44,37 @@ def sampling_params(
         "logprobs": num_logprobs(body),
         "grammar": _grammar(body.response_format),
     }
-    return [SamplingParams(seed=_choice_seed(seed, i), **shared) for i in range(num_choices)]
+    return [SamplingParams(seed=_choice_seed(seed, i), **shared) for i in range(count)]
 
 
-def max_tokens(body: Sampling, model: ServedModel) -> int | None:
+def max_tokens(body: Sampling, model: ModelConfig) -> int | None:
     """Longest answer in tokens; None lets it fill the context."""
     asked = body.max_tokens
     if isinstance(body, ChatRequest) and body.max_completion_tokens is not None:
         asked = body.max_completion_tokens
+    limit = model.limits.max_output_tokens
     if isinstance(body, CompletionRequest) and asked is None:
-        asked = 16  # OpenAI's default
+        asked = min(16, limit or 16)  # OpenAI's default
     if asked is not None and (body.min_tokens or 0) > asked:
         raise ApiError(
             400,
             f"min_tokens is {body.min_tokens}, more than max_tokens, which is {asked}.",
             param="min_tokens",
         )
-    limit = model.config.limits.max_output_tokens
     if limit is not None and asked is not None and asked > limit:
         raise ApiError(
             400,
-            f"max_tokens is {asked}; the model {model.config.name!r} answers with at most {limit} "
-            "tokens.",
+            f"max_tokens is {asked}; the model {model.name!r} answers with at most {limit} tokens.",
             param="max_tokens",
         )
     return asked if asked is not None else limit
+
+
+def num_choices(asked: int, model: ModelConfig) -> int:
+    limit = model.limits.max_choices
+    if asked > limit:
+        raise ApiError(400, f"n (or best_of) is {asked}; at most {limit} here.", param="n")
+    return asked
 
 
 def num_logprobs(body: ChatRequest | CompletionRequest) -> int | None:

@@ -58,9 +58,9 @@ class RefusalPart(Body):
 
 
 class OtherPart(Body):
-    """Recognised, so that the error can say that the model reads text only."""
+    """Kept whole for a model elsewhere; of one here, the error says that it reads text only."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
     type: Literal["image_url", "input_audio", "file"]
 
 

@@ -60,6 +60,9 @@ class WatchedResponse(Response):
             await asyncio.wait({work, client}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+        except Exception:
+            self._status = 500
+            raise
         finally:
             work.cancel()
             client.cancel()
@@ -85,7 +88,6 @@ class Answer(WatchedResponse):
         super().__init__(entry.model.config, plan.endpoint, start_s, metrics)
         self._plan = plan
         self._entry = entry
-        self._usage = Usage(plan.prompt_tokens)
 
     async def _respond(self, send: Send) -> None:
         deltas = follow_all(self._entry.backend, self._plan.jobs)
@@ -96,6 +98,7 @@ class Answer(WatchedResponse):
                 await self._send_error(send, api_error(error))
                 return
             self._status = 200
+            self._usage = Usage(self._plan.prompt_tokens, self._plan.per_prompt)
             respond = self._stream if self._plan.stream else self._whole
             await respond(send, first, deltas)
 
@@ -126,8 +129,14 @@ class Answer(WatchedResponse):
         except Exception as error:
             await self._send_error(send, api_error(error))
             return
-        body = plan.head.body(plan.object, _choice_bodies(plan))
-        await send_whole(send, 200, {**body, "usage": self._usage.body()}, {})
+        # Log-probabilities take microseconds each, and there may be a million of them.
+        in_thread = any(choice.wants_logprobs for choice in plan.choices)
+        body = await asyncio.to_thread(self._body) if in_thread else self._body()
+        await send_whole(send, 200, orjson.Fragment(body), {})
+
+    def _body(self) -> bytes:
+        body = self._plan.head.body(self._plan.object, _choice_bodies(self._plan))
+        return orjson.dumps({**body, "usage": self._usage.body()})
 
     async def _stream(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
@@ -173,10 +182,9 @@ def _choice_bodies(plan: Plan) -> list[dict[str, Any]]:
     choices = list(plan.choices)
     if plan.keep_best is None:
         return [choice.body() for choice in choices]
-    per_prompt = len({job.params.seed for job in plan.jobs})
     best: list[TextChoice] = []
-    for start in range(0, len(choices), per_prompt):
-        group = [c for c in choices[start : start + per_prompt] if isinstance(c, TextChoice)]
+    for start in range(0, len(choices), plan.per_prompt):
+        group = [c for c in choices[start : start + plan.per_prompt] if isinstance(c, TextChoice)]
         best += sorted(group, key=lambda c: -c.mean_logprob)[: plan.keep_best]
     return [{**choice.body(), "index": i} for i, choice in enumerate(best)]
 

@@ -15,12 +15,24 @@ _REPLACEMENT = "\ufffd"
 
 
 class TextStream:
-    """Text of one answer. `stopped` turns true when a stop string was met."""
+    """Text of one answer. `stopped` turns true when a stop string was met.
+
+    `context` are the tokens before it (see TokenBytes.last_text). `skip` is left out where the
+    answer begins with it, before stop strings are looked for.
+    """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, stop: Sequence[str] = (), include_stop: bool = False
+        self,
+        backend: tokenizers.Tokenizer,
+        stop: Sequence[str] = (),
+        include_stop: bool = False,
+        skip: str = "",
+        context: Sequence[int] = (),
     ) -> None:
-        self._detokenizer = Detokenizer(backend)
+        self._detokenizer = Detokenizer(backend, context)
+        self._skip = skip
+        self.num_tokens = 0
+        """Of those pushed, as many as it took to the end of the text."""
         self._matcher = StopMatcher(stop, include_stop)
 
     @property
@@ -29,10 +41,22 @@ class TextStream:
 
     def push(self, token_ids: Sequence[int], final: bool = False) -> str:
         """Text that is certain by now; nothing after a stop string."""
-        pieces = [self._matcher.push(self._detokenizer.push(token_id)) for token_id in token_ids]
+        pieces: list[str] = []
+        for token_id in token_ids:
+            if self.stopped:
+                break
+            pieces.append(self._match(self._detokenizer.push(token_id)))
+            self.num_tokens += 1
         if final:
-            pieces += [self._matcher.push(self._detokenizer.flush()), self._matcher.flush()]
+            pieces += [self._match(self._detokenizer.flush()), self._matcher.flush()]
         return "".join(pieces)
+
+    def _match(self, text: str) -> str:
+        while self._skip and text.startswith(self._skip[0]):
+            text, self._skip = text[1:], self._skip[1:]
+        if text:
+            self._skip = ""
+        return self._matcher.push(text)
 
 
 class Detokenizer:
@@ -43,9 +67,9 @@ class Detokenizer:
     tokens make a character together). While the end is an unfinished character, nothing comes out.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, context: Sequence[int] = ()) -> None:
         self._backend = backend
-        self._context: list[int] = []
+        self._context = list(context)
         self._pending: list[int] = []
 
     def push(self, token_id: int) -> str:
@@ -119,9 +143,9 @@ class TokenBytes:
         self._backend = backend
         decoder = json.loads(backend.to_str())["decoder"]
         self._is_byte_level = '"ByteLevel"' in json.dumps(decoder)
-        self._special = {
-            i: token.content.encode() for i, token in backend.get_added_tokens_decoder().items()
-        }
+        added = backend.get_added_tokens_decoder()
+        self._special = {i: token.content.encode() for i, token in added.items()}
+        self._hidden = {i for i, token in added.items() if token.special}
 
     def token_bytes(self, token_id: int) -> bytes:
         if token_id in self._special:
@@ -137,6 +161,18 @@ class TokenBytes:
 
     def token_text(self, token_id: int) -> str:
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
+
+    def last_text(self, token_ids: Sequence[int]) -> Sequence[int]:
+        """The last few tokens, of those after the last special one: text begins anew behind it."""
+        start = len(token_ids)
+        least = max(0, start - MAX_HELD_TOKENS)
+        while start > least and token_ids[start - 1] not in self._hidden:
+            start -= 1
+        return token_ids[start:]
+
+    def num_chars(self, token_id: int) -> int:
+        """What it adds to an answer's text, which leaves out special tokens."""
+        return 0 if token_id in self._hidden else len(self.token_text(token_id))
 
     def token_name(self, token_id: int) -> str:
         """The text, or as OpenAI's completions write bytes that are none: `bytes:\\xe2\\x80`."""

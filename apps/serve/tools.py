@@ -129,18 +129,17 @@ class ToolParser:
         return plain, [{"index": first + i, **call} for i, call in enumerate(kept)]
 
     def _bare(self) -> tuple[str, list[dict[str, Any]]]:
-        text, self._buffer = self._buffer, ""
-        calls = self._calls(text.strip().removeprefix(_MISTRAL))
-        return ("", calls) if calls else (text, [])
+        calls = self._calls(self._buffer.strip().removeprefix(_MISTRAL))
+        return ("", calls) if calls else self._marked(final=True)
 
     def _marked(self, final: bool) -> tuple[str, list[dict[str, Any]]]:
         plain, calls = "", []
         while _OPEN in self._buffer and (final or _CLOSE in self._buffer.split(_OPEN, 1)[1]):
             before, rest = self._buffer.split(_OPEN, 1)
-            inside, _, self._buffer = rest.partition(_CLOSE)
+            inside, close, self._buffer = rest.partition(_CLOSE)
             found = self._calls(inside)
             calls += found
-            plain += before if found else f"{before}{_OPEN}{inside}{_CLOSE}"
+            plain += before if found else f"{before}{_OPEN}{inside}{close}"
         if _OPEN in self._buffer:
             before, _, rest = self._buffer.partition(_OPEN)
             self._buffer = _OPEN + rest

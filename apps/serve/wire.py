@@ -7,7 +7,12 @@ to each gateway that sends it requests and writes the steps of all that gateway'
 On the same connection the gateway writes cancellations. When it breaks, the replica cancels that
 gateway's requests, and the gateway learns of the replica's end from the Serve call.
 
-Frames are a 4-byte big-endian length and JSON. The first frame is the gateway's secret.
+A process that is frozen ends nothing, so a replica also says every HEARTBEAT_S that it is there,
+from its own loop, however long its engine takes for a step.
+
+Frames are a 4-byte big-endian length and JSON: of a replica a list of steps, empty for a heartbeat,
+or the id of a request that it took in; of the gateway the id of a request to cancel. A replica's
+first frame is the gateway's secret, a space and its own name.
 """
 
 import asyncio
@@ -15,7 +20,7 @@ import hmac
 import secrets
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -28,6 +33,8 @@ from apps.serve.engine.protocol import (
     TokenLogprob,
 )
 
+HEARTBEAT_S = 1.0
+_WATCH_S = 0.25
 _HEADER = struct.Struct(">I")
 _MAX_FRAME_BYTES = 64 << 20
 
@@ -38,6 +45,13 @@ class GatewayAddress(NamedTuple):
     host: str
     port: int
     secret: str
+
+
+class ReplicaName(NamedTuple):
+    """Which replica of which Serve application."""
+
+    application: str
+    id: str
 
 
 def encode_request(request: Request) -> bytes:
@@ -61,9 +75,9 @@ def encode_steps(steps: list[Step]) -> bytes:
     return orjson.dumps([list(step) for step in steps], default=list)
 
 
-def decode_steps(data: bytes) -> list[Step]:
-    """Inverse of `encode_steps`."""
-    return [_step(row) for row in orjson.loads(data)]
+def decode_steps(rows: list[Any]) -> list[Step]:
+    """Inverse of `encode_steps`, from its parsed JSON."""
+    return [_step(row) for row in rows]
 
 
 def _step(row: list[Any]) -> Step:
@@ -83,63 +97,123 @@ def _logprobs(rows: list[Any]) -> tuple[TokenLogprob, ...]:
     return tuple(TokenLogprob(value, tuple((i, p) for i, p in top)) for value, top in rows)
 
 
-class StepReceiver:
-    """The gateway's end: accepts replicas' connections and hands steps to `on_step`."""
+class Connection:
+    """The gateway's end of one replica's connection."""
 
-    def __init__(self, on_step: Callable[[Step], None]) -> None:
-        self._on_step = on_step
+    def __init__(self, replica: ReplicaName, writer: asyncio.StreamWriter) -> None:
+        self.replica = replica
+        self.quiet_periods = 0
+        self.is_silent = False
+        self._writer = writer
+
+    def cancel(self, request_id: str) -> None:
+        """Ask the replica to stop."""
+        if not self._writer.is_closing():
+            self._writer.write(_frame(orjson.dumps(request_id)))
+
+
+class Listener(Protocol):
+    """What a gateway does with what replicas send."""
+
+    silence_timeout_s: float
+
+    def on_accept(self, request_id: str, connection: Connection) -> None: ...
+
+    def on_step(self, step: Step, connection: Connection) -> None: ...
+
+    def on_silence(self, connection: Connection) -> None:
+        """Nothing has come for `silence_timeout_s`."""
+        ...
+
+    def on_sound(self, connection: Connection) -> None:
+        """The silence ended, be it with the connection."""
+        ...
+
+
+class StepReceiver:
+    """The gateway's end: accepts replicas' connections and tells `listener` what comes."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         self._secret = secrets.token_urlsafe(32)
         self._server: asyncio.Server | None = None
-        self._writer_of: dict[str, asyncio.StreamWriter] = {}
+        self._connections: set[Connection] = set()
+        self._watcher: asyncio.Task[None] | None = None
 
     async def start(self, host: str) -> GatewayAddress:
         self._server = await asyncio.start_server(self._serve, host, 0)
+        self._watcher = asyncio.create_task(self._watch())
         port = self._server.sockets[0].getsockname()[1]
         return GatewayAddress(host, port, self._secret)
-
-    def cancel(self, request_id: str) -> None:
-        """Ask the request's replica to stop; nothing happens before its first step arrived."""
-        writer = self._writer_of.pop(request_id, None)
-        if writer is not None and not writer.is_closing():
-            writer.write(_frame(orjson.dumps(request_id)))
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = None
         try:
             hello = await asyncio.wait_for(_read_frame(reader, limit=4096), 10)
-            if not hmac.compare_digest(hello, self._secret.encode()):
+            secret, _, name = hello.partition(b" ")
+            if not hmac.compare_digest(secret, self._secret.encode()):
                 return
+            connection = Connection(ReplicaName(*orjson.loads(name)), writer)
+            self._connections.add(connection)
             while True:
-                for step in decode_steps(await _read_frame(reader)):
-                    if step.finish_reason is None:
-                        self._writer_of[step.request_id] = writer
-                    else:
-                        self._writer_of.pop(step.request_id, None)
-                    self._on_step(step)
+                self._hear(orjson.loads(await _read_frame(reader)), connection)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             return  # the Serve calls of this replica tell each request what happened
         finally:
-            self._writer_of = {k: w for k, w in self._writer_of.items() if w is not writer}
+            if connection is not None:
+                self._connections.discard(connection)
+                self._end_silence(connection)
             writer.close()
+
+    def _hear(self, frame: list[Any] | str, connection: Connection) -> None:
+        connection.quiet_periods = 0
+        self._end_silence(connection)
+        if isinstance(frame, str):
+            self._listener.on_accept(frame, connection)
+            return
+        for step in decode_steps(frame):
+            self._listener.on_step(step, connection)
+
+    async def _watch(self) -> None:
+        """Periods are counted, not seconds, so that a pause of this process is nobody's silence."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            for connection in self._connections:
+                connection.quiet_periods += 1
+                quiet_s = connection.quiet_periods * _WATCH_S
+                if quiet_s >= self._listener.silence_timeout_s and not connection.is_silent:
+                    connection.is_silent = True
+                    self._listener.on_silence(connection)
+
+    def _end_silence(self, connection: Connection) -> None:
+        if connection.is_silent:
+            connection.is_silent = False
+            self._listener.on_sound(connection)
 
 
 class StepSender:
     """A replica's end of the connection to one gateway."""
 
-    def __init__(self, on_cancel: Callable[[str], None]) -> None:
+    def __init__(self, replica: ReplicaName, on_cancel: Callable[[str], None]) -> None:
         self.outbox = Outbox()
+        self._replica = replica
         self._on_cancel = on_cancel
         self._done: dict[str, asyncio.Future[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, address: GatewayAddress) -> None:
         reader, writer = await asyncio.open_connection(address.host, address.port)
-        writer.write(_frame(address.secret.encode()))
+        writer.write(_frame(address.secret.encode() + b" " + orjson.dumps([*self._replica])))
+        self._writer = writer
         self._tasks = [
             asyncio.create_task(self._write(writer)),
+            asyncio.create_task(_beat(writer)),
             asyncio.create_task(self._read(reader, writer)),
         ]
 
@@ -148,9 +222,17 @@ class StepSender:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def open(self, request_id: str) -> asyncio.Future[None]:
-        """A future that resolves when the request's last step has been written."""
+        """Tell that the request is taken in; a future that resolves when its last step has been
+        written. Raises ConnectionError when nobody reads any more."""
+        if not self.is_open:
+            raise ConnectionError("the gateway has closed its connection")
+        self._writer.write(_frame(orjson.dumps(request_id)))
         self._done[request_id] = asyncio.get_running_loop().create_future()
         return self._done[request_id]
+
+    def done(self, request_id: str) -> asyncio.Future[None] | None:
+        """What `open` gave for a request that is running."""
+        return self._done.get(request_id)
 
     def forget(self, request_id: str) -> None:
         self._done.pop(request_id, None)
@@ -187,6 +269,12 @@ class StepSender:
             if not done.done():
                 done.set_exception(error)
         self._done.clear()
+
+
+async def _beat(writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(_frame(b"[]"))
+        await asyncio.sleep(HEARTBEAT_S)
 
 
 def _frame(payload: bytes) -> bytes:

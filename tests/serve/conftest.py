@@ -27,6 +27,7 @@ from apps.serve.metrics import GatewayMetrics
 from apps.serve.models import ServedModel, load_model, mask_factory
 from tests.serve.scripted import Script, ScriptedEngine
 from tests.serve.service import CONTEXT, Service
+from tests.serve.tokenizer_kinds import byte_fallback
 
 CHATML = (
     "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}<|im_end|>\n{% endif %}"
@@ -145,6 +146,25 @@ def api_saying(served: ServedModel) -> Iterator[Callable[..., Api]]:
         return Api(served, engine)
 
     yield make
+
+
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }} {% else %}ASSISTANT: "
+    "{% generation %}{{ m.content }}</s>{% endgeneration %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def spaced_api(folder: Path, says: str) -> Api:
+    """As with LLaMA's tokenizer and Vicuna's template: a space before each word, and the answer."""
+    write_text_files(folder, SPACED)
+    byte_fallback().save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2]}))
+    model = load_model(ModelConfig(name="scripted", path=str(folder)))
+    ids = model.tokenizer.backend.encode(says).ids
+    return Api(model, ScriptedEngine(lambda request: ids, end=2))
 
 
 def events(response: httpx.Response) -> list[dict]:

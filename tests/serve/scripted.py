@@ -23,13 +23,17 @@ class ScriptedEngine:
 
     info = EngineInfo(model="scripted", context_tokens=512, vocab_size=300, eos_token_ids=(1,))
 
-    def __init__(self, script: Script, step_s: float = 0.0, max_waiting: int = 100) -> None:
+    def __init__(
+        self, script: Script, step_s: float = 0.0, max_waiting: int = 100, end: int = 1
+    ) -> None:
         self.script = script
+        self.end = end
         self.step_s = step_s
         self.max_waiting = max_waiting
         self.requests: list[Request] = []
         self.logprob_of: Callable[[Request, int], float] = lambda request, token: -0.5
         self.breaks_with = ""
+        self.cached_tokens = 0
         self.cancelled: list[str] = []
         self.steps_of: Counter[str] = Counter()
         self.running: dict[str, asyncio.Task[None]] = {}
@@ -53,14 +57,15 @@ class ScriptedEngine:
             if self.breaks_with:
                 outbox.put([Step(request.id, (), finish_reason="error", error=self.breaks_with)])
                 return
-            answer = [*self.script(request), 1]
+            answer = [*self.script(request), self.end]
             limit = request.params.max_tokens or self.info.context_tokens
             start = len(request.generated_ids)
             for index, token in enumerate(answer[start:limit], start):
                 await asyncio.sleep(self.step_s)
                 self.steps_of[request.id] += 1
-                finish = "stop" if token == 1 else "length" if index + 1 == limit else None
-                step = Step(request.id, (token,), self._logprobs(request, token), finish)
+                finish = "stop" if token == self.end else "length" if index + 1 == limit else None
+                cached = self.cached_tokens if index == start else 0
+                step = Step(request.id, (token,), self._logprobs(request, token), finish, cached)
                 if request.params.prompt_logprobs and index == 0:
                     scored = [self._logprobs(request, i)[0] for i in request.prompt_ids[1:]]
                     step = step._replace(prompt_logprobs=tuple(scored))

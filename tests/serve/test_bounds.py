@@ -267,3 +267,12 @@ async def test_keys_are_asked_for_and_compared_exactly(api_saying) -> None:
     assert (await api.http.get("/health")).status_code == 200
     ok = await api.http.get("/v1/models", headers={"authorization": "Bearer Sesame"})
     assert ok.status_code == 200
+
+
+async def test_a_key_may_have_any_letters(api_saying) -> None:
+    api = api_saying("x")
+    key = "schlüssel".encode()
+    keys = (ApiKey(name="ali", sha256=hashlib.sha256(key).hexdigest()),)
+    api.settings = GatewayConfig(api_keys=keys)
+    answer = await api.http.get("/v1/models", headers={b"authorization": b"Bearer " + key})
+    assert answer.status_code == 200

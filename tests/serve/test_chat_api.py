@@ -1,12 +1,16 @@
 import dataclasses
+from collections.abc import AsyncIterator
 
 import pytest
 
 from apps.serve.backend import ReplicaDeadError
-from apps.serve.engine.protocol import Grammar, Request
+from apps.serve.config import ModelConfig
+from apps.serve.engine.protocol import Grammar, Request, Step
 from apps.serve.generation import MAX_REFUSALS
 from apps.serve.grammar import GRAMMAR_REFUSED
-from tests.serve.conftest import Api, events
+from apps.serve.models import load_model
+from tests.serve.conftest import CHATML, Api, events, spaced_api, write_text_files
+from tests.serve.scripted import ScriptedEngine
 
 
 def said(chunks: list[dict], index: int = 0) -> str:
@@ -242,3 +246,69 @@ async def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(api
     assert response.status_code == 400
     error = response.json()["error"]
     assert "512" in error["message"] and error["code"] == "context_length_exceeded"
+
+
+async def test_a_message_that_is_continued_keeps_its_space(tmp_path) -> None:
+    api = spaced_api(tmp_path, "the hat")
+    question = {"role": "user", "content": "who"}
+    begun = {"role": "assistant", "content": "he had"}
+    for messages, fields, text in (
+        ([question], {}, "the hat"),
+        ([question, begun], {"continue_final_message": True}, " the hat"),
+    ):
+        for stream in (False, True):
+            body = {"model": "scripted", "messages": messages, "stream": stream, **fields}
+            response = await api.http.post("/v1/chat/completions", json=body)
+            if stream:
+                assert said(events(response)) == text
+            else:
+                assert response.json()["choices"][0]["message"]["content"] == text
+
+
+async def test_the_space_of_the_template_is_no_stop_string(tmp_path) -> None:
+    body = (await spaced_api(tmp_path, "the hat").chat("who", stop=" ")).json()
+    assert body["choices"][0]["message"]["content"] == "the"
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 50])
+async def test_an_answer_does_not_depend_on_how_many_tokens_came_at_once(
+    api_saying, size: int
+) -> None:
+    api = api_saying("one, two, three, four")
+    entry = api.directory.entries["scripted"]
+
+    class Bundled:
+        async def steps(self, request: Request) -> AsyncIterator[Step]:
+            steps = [step async for step in entry.backend.steps(request)]
+            for start in range(0, len(steps), size):
+                some = steps[start : start + size]
+                yield some[-1]._replace(
+                    token_ids=tuple(t for step in some for t in step.token_ids),
+                    logprobs=tuple(p for step in some for p in step.logprobs),
+                )
+
+    api.directory.entries["scripted"] = dataclasses.replace(entry, backend=Bundled())
+    body = (await api.chat(stop=["o, th"], logprobs=True)).json()
+    (choice,) = body["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("one, tw", "stop")
+    tokens = [token["token"] for token in choice["logprobs"]["content"]]
+    assert "".join(tokens) == "one, two, th" and body["usage"]["completion_tokens"] == 12
+    whole = (await api.chat()).json()
+    assert whole["usage"]["completion_tokens"] == 22
+
+
+async def test_what_the_assistant_refused_and_thought_is_shown_to_the_model(tmp_path) -> None:
+    template = CHATML.replace("{{ m.content }}", "{{ m.reasoning_content }}|{{ m.content }}")
+    model = load_model(ModelConfig(name="scripted", path=str(write_text_files(tmp_path, template))))
+    api = Api(model, ScriptedEngine(lambda request: [70]))
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": "Yes.", "reasoning_content": "hm"},
+        {"role": "user", "content": "why"},
+    ]
+    body = {"model": "scripted", "messages": messages}
+    assert (await api.http.post("/v1/chat/completions", json=body)).status_code == 200
+    ids = list(api.engine.requests[0].prompt_ids)
+    text = model.tokenizer.backend.decode(ids, skip_special_tokens=False)
+    assert "assistant\n|No.<|im_end|>" in text and "assistant\nhm|Yes.<|im_end|>" in text

@@ -1,7 +1,10 @@
+import dataclasses
+
 import pytest
 
+from apps.serve.config import Limits
 from apps.serve.engine.protocol import Request
-from tests.serve.conftest import events
+from tests.serve.conftest import Api, events, spaced_api
 
 
 async def test_a_completion_has_the_shape_of_openai(api_saying) -> None:
@@ -88,3 +91,44 @@ async def test_a_suffix_is_filled_in_with_the_models_own_tokens(api_saying, serv
         list(api.engine.requests[0].prompt_ids), skip_special_tokens=False
     )
     assert text == "<|fim_prefix|>before<|fim_suffix|>after<|fim_middle|>"
+
+
+async def test_offsets_are_those_of_the_text_which_has_no_special_tokens(
+    api_saying, served
+) -> None:
+    ids = [2, *served.tokenizer.backend.encode("Hel").ids]
+    (choice,) = (await api_saying("lo").complete(ids, echo=True, logprobs=1)).json()["choices"]
+    assert choice["text"] == "Hello" and len(choice["logprobs"]["tokens"]) == 6
+    assert choice["logprobs"]["text_offset"] == [0, 0, 1, 2, 3, 4]
+
+
+async def test_a_completion_begins_with_its_space(tmp_path) -> None:
+    api = spaced_api(tmp_path, "the hat")
+    for echo, text in ((False, " the hat"), (True, "the hat the hat")):
+        body = (await api.complete("the hat", echo=echo)).json()
+        assert body["choices"][0]["text"] == text
+
+
+async def test_tokens_taken_from_the_cache_are_counted_once_for_a_prompt(api_saying) -> None:
+    api = api_saying("x")
+    api.engine.cached_tokens = 7
+    usage = (await api.complete(["first prompt", "another one"], n=3)).json()["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 14
+    assert (await api.chat(n=4)).json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 7
+
+
+async def test_tokens_taken_from_the_cache_are_not_counted_again_after_a_move(
+    api_saying, dying
+) -> None:
+    api = api_saying("a long answer")
+    api.engine.cached_tokens = 7
+    losses = dying(api, after_tokens=3, times=2)
+    usage = (await api.chat()).json()["usage"]
+    assert losses.count == 2 and usage["prompt_tokens_details"]["cached_tokens"] == 7
+
+
+async def test_the_usual_length_stays_within_the_limit(api_saying, served) -> None:
+    config = dataclasses.replace(served.config, limits=Limits(max_output_tokens=3))
+    api = Api(dataclasses.replace(served, config=config), api_saying("abcdef").engine)
+    choice = (await api.complete()).json()["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == ("abc", "length")

@@ -57,6 +57,11 @@ def two(model_folder: Path) -> ServeConfig:
         ({"path": "/nowhere/at/all"}, "No model folder"),
         ({"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, "min_replicas"),
         ({"replicas": 0}, "replicas"),
+        ({"autoscaling": {"upscale_delay_s": -1}}, "upscale_delay_s"),
+        ({"limits": {"queue_timeout_s": 0}}, "queue_timeout_s is 0"),
+        ({"resources": {"memory_bytes": -5}}, "memory_bytes -5"),
+        ({"resources": {"custom": {"tpu": -1}}}, "tpu -1"),
+        ({"prices": {"input_usd_per_million_tokens": -1}}, "prices are -1"),
         ({"engine": "remote"}, "no path"),
     ],
 )
@@ -80,6 +85,11 @@ def test_keys_are_digests_and_the_page_needs_one_too(model_folder: Path) -> None
     gateway = GatewayConfig(api_keys=(ApiKey(name="me", sha256="0" * 64),))
     with pytest.raises(ConfigError, match=r"page\.api_key_env"):
         ServeConfig(models=two(model_folder).models, gateway=gateway)
+
+
+def test_a_replica_is_given_time_to_say_that_it_is_there() -> None:
+    with pytest.raises(ConfigError, match="silence_timeout_s is 0"):
+        GatewayConfig(silence_timeout_s=0.5)
 
 
 def test_a_change_to_one_model_changes_only_its_application(model_folder: Path) -> None:

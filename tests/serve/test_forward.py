@@ -1,9 +1,14 @@
 """A remote model, served by our own API in another thread."""
 
+import dataclasses
+from typing import Any
+
 import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from apps.serve.config import ModelConfig
+from apps.serve.config import Limits, ModelConfig
 from apps.serve.directory import RemoteEntry
 from apps.serve.engine.remote import RemoteEngine
 from tests.serve.conftest import Api, LiveServer, events
@@ -57,3 +62,94 @@ async def test_a_server_that_is_gone_is_a_502(api_saying) -> None:
     listed = (await near.http.get("/v1/models/far")).json()
     assert listed["owned_by"] == "remote"
     await engine.close()
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}}
+
+
+class Elsewhere:
+    """A server whose answer hangs on `user`."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        if body.get("user") == "moved":
+            raise web.HTTPFound("http://example.invalid/")
+        if body.get("user") == "key":
+            return web.json_response({"error": {"message": "wrong key sk-abc"}}, status=401)
+        if body.get("user") == "busy":
+            error = {"error": {"message": "busy"}}
+            return web.json_response(error, status=429, headers={"Retry-After": "7"})
+        if body.get("user") == "odd":
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            await response.write(b"data: []\n\ndata: [DONE]\n\n")
+            return response
+        usage = {"prompt_tokens": "many", "completion_tokens": -1}
+        return web.json_response({"model": body["model"], "choices": [], "usage": usage})
+
+
+@pytest.fixture
+async def elsewhere(api_saying):
+    """(API that forwards, the server it forwards to)"""
+    far, near = Elsewhere(), api_saying("From here")
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", far.answer)
+    async with TestServer(app) as server:
+        options = {"base_url": str(server.make_url("/v1")), "model": "theirs"}
+        config = ModelConfig(name="far", engine="remote", options=options)
+        engine = RemoteEngine(config.engine_config(""))
+        await engine.start()
+        near.directory.entries["far"] = RemoteEntry(config=config, engine=engine)
+        yield near, far
+        await engine.close()
+
+
+async def test_pictures_are_sent_on_as_they_are(elsewhere) -> None:
+    near, far = elsewhere
+    messages = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "what?"}]}]
+    body = {"model": "far", "messages": messages}
+    response = await near.http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, "and of odd counts of tokens nothing is counted"
+    assert far.bodies[0]["messages"] == messages
+    refused = await near.http.post("/v1/chat/completions", json={**body, "model": "scripted"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported_content")
+
+
+@pytest.mark.parametrize("user", ["key", "moved"])
+async def test_what_is_wrong_between_here_and_there_is_no_fault_of_the_client(
+    elsewhere, user
+) -> None:
+    near, _ = elsewhere
+    response = await near.chat(model="far", user=user)
+    assert response.status_code == 502 and "sk-abc" not in response.text
+
+
+async def test_the_time_to_come_back_is_passed_on(elsewhere) -> None:
+    near, _ = elsewhere
+    response = await near.chat(model="far", user="busy")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "7")
+
+
+async def test_a_stream_of_another_form_ends_with_an_error(elsewhere) -> None:
+    near, _ = elsewhere
+    (error,) = events(await near.chat(model="far", user="odd", stream=True))
+    assert error["error"]["type"] == "server_error"
+
+
+async def test_the_limits_of_a_remote_model_hold(elsewhere) -> None:
+    near, far = elsewhere
+    entry = near.directory.entries["far"]
+    limits = Limits(max_output_tokens=10, max_choices=2)
+    config = dataclasses.replace(entry.config, limits=limits)
+    near.directory.entries["far"] = RemoteEntry(config=config, engine=entry.engine)
+    for fields in ({"max_tokens": 11}, {"max_completion_tokens": 11}, {"n": 3}):
+        assert (await near.chat(model="far", **fields)).status_code == 400
+    assert not far.bodies
+    for fields in ({}, {"max_tokens": 5}, {"max_completion_tokens": 5}):
+        assert (await near.chat(model="far", **fields)).status_code == 200
+    sent = [{k: v for k, v in body.items() if k.startswith("max")} for body in far.bodies]
+    assert sent == [{"max_tokens": 10}, {"max_tokens": 5}, {"max_completion_tokens": 5}]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
@@ -27,6 +28,10 @@ def kill(replica: Any) -> None:
 
 def freeze(replica: Any) -> None:
     os.kill(pid_of(replica), signal.SIGSTOP)
+
+
+def thaw(replica_pid: int) -> None:
+    os.kill(replica_pid, signal.SIGCONT)
 
 
 def fill_memory(replica: Any) -> None:
@@ -80,3 +85,44 @@ async def test_a_broken_replica_is_replaced_and_no_answer_shows_it(
     wait_until(lambda: not process.is_running(), REPLACED_S)
     wait_until(lambda: service.metric("cria_replicas", "two") == 2, REPLACED_S)
     assert await service.text("two", seed=0, **LONG) == undisturbed[0]
+
+
+async def longest_pause_s(pieces: AsyncIterator[str]) -> tuple[str, float]:
+    """The rest of a stream, and the longest time without a piece of it."""
+    text, longest_s, last_s = "", 0.0, time.monotonic()
+    async for piece in pieces:
+        now_s = time.monotonic()
+        text, longest_s, last_s = text + piece, max(longest_s, now_s - last_s), now_s
+    return text, longest_s
+
+
+@pytest.mark.slow
+async def test_a_frozen_replica_holds_no_stream_for_long_and_gets_no_new_requests(
+    service: Service,
+) -> None:
+    seeds = range(8)
+    short = {**LONG, "max_tokens": 100}
+    wait_until(lambda: service.metric("cria_replicas", "two") == 2, REPLACED_S)
+    undisturbed = [await service.text("two", seed=seed, **LONG) for seed in seeds]
+    streams = [service.pieces("two", seed=seed, **LONG) for seed in seeds]
+    texts = ["".join([await anext(pieces) for _ in range(20)]) for pieces in streams]
+    replica = max(
+        replicas_of("two"), key=lambda r: inside(r, lambda d: d._engine.capacity().running)
+    )
+    frozen = pid_of(replica)
+    freeze(replica)
+    try:
+        late = [service.text("two", seed=seed, **short) for seed in seeds]
+        rests, *new = await asyncio.gather(
+            asyncio.gather(*(longest_pause_s(pieces) for pieces in streams)), *late
+        )
+        began_s = time.monotonic()
+        new += await asyncio.gather(*(service.text("two", seed=seed, **short) for seed in seeds))
+        took_s = time.monotonic() - began_s
+    finally:
+        thaw(frozen)
+    assert [text + rest for text, (rest, _) in zip(texts, rests, strict=True)] == undisturbed
+    assert all(map(str.startswith, undisturbed * 2, new))
+    assert max(pause_s for _, pause_s in rests) < service.config.gateway.silence_timeout_s + 5
+    assert took_s < 5
+    wait_until(lambda: service.metric("cria_engine_running_requests", "two") == 0, 30)

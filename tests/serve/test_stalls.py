@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from apps.serve.config import ModelConfig
+from apps.serve.config import Limits, ModelConfig
 from apps.serve.models import load_model
 from tests.serve.conftest import Api, LiveServer
+from tests.serve.scripted import ScriptedEngine
 
 STEP_S = 0.002
 LIMIT_S = 3.0  # for a machine that others use; without the bounds it takes 10 to 20 s
@@ -186,3 +187,26 @@ async def test_a_client_that_vanishes_costs_one_more_step_at_most(api_saying, st
         await asyncio.sleep(2 * step_s)
         assert not api.engine.running and len(api.engine.cancelled) == 4
         assert all(api.engine.steps_of[name] <= before[name] + 1 for name in before)
+
+
+async def test_an_answer_with_very_many_log_probabilities_stalls_nobody(model_folder) -> None:
+    config = ModelConfig(name="scripted", path=str(model_folder), limits=Limits(max_choices=128))
+    api = Api(load_model(config), ScriptedEngine(lambda request: [70] * 350, max_waiting=128))
+    fields = {"n": 128, "logprobs": True, "top_logprobs": 20}
+    pauses: list[float] = []
+    with LiveServer(api) as server:
+        async with aiohttp.ClientSession(server.url) as http:
+
+            async def ask() -> int:
+                url = "/v1/chat/completions"
+                async with http.post(url, data=chat(**fields), headers=HEADERS) as response:
+                    return len(await response.read())
+
+            asking = asyncio.create_task(ask())
+            while not asking.done():
+                began_s = time.monotonic()
+                async with http.get("/health") as response:
+                    await response.read()
+                pauses.append(time.monotonic() - began_s)
+            assert await asking > 128 * 350 * 20
+    assert max(pauses) < LIMIT_S, "in one go it takes 3.7 s"

@@ -3,52 +3,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from apps.serve.text import StopMatcher, TextStream, TokenBytes
-
-CORPUS = [
-    "hello world, the cat sat on the mat",
-    "naïve café 你好 世界 🙂",
-    "def f(x):\n    return x",
-] * 4
-
-
-def byte_level() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=350, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet,
-        show_progress=False,
-    )  # fmt: skip
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return tokenizer
-
-
-def byte_fallback() -> Tokenizer:
-    """As LLaMA's: a space is a letter, what the vocabulary lacks is spelled in bytes."""
-    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    vocab |= {f"<0x{b:02X}>": 3 + b for b in range(256)}
-    for piece in [*"abcdefghijklmnopqrstuvwxyz", "\u2581", "\u2581t", "\u2581th", "th", "he", "é"]:
-        vocab[piece] = len(vocab)
-    merges = [("\u2581", "t"), ("\u2581t", "h"), ("t", "h"), ("h", "e")]
-    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("\u2581", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    return tokenizer
-
+from tests.serve.tokenizer_kinds import byte_fallback, byte_level
 
 TOKENIZERS = {"byte_level": byte_level(), "byte_fallback": byte_fallback()}
 
@@ -131,3 +88,22 @@ def test_token_bytes_add_up_to_the_text(name: str) -> None:
     ids = backend.encode("the naïve 🙂", add_special_tokens=False).ids
     assert b"".join(table.token_bytes(i) for i in ids).decode().strip() == "the naïve 🙂"
     assert table.token_text(backend.token_to_id("</s>")) == "</s>"
+
+
+def test_what_stands_before_an_answer_decides_about_its_first_space() -> None:
+    backend = TOKENIZERS["byte_fallback"]
+    tokens = TokenBytes(backend)
+    ids = backend.encode("the hat", add_special_tokens=False).ids
+    end = backend.token_to_id("</s>")
+    for before, text in (([], "the hat"), (ids, " the hat"), ([*ids, end], "the hat")):
+        stream = TextStream(backend, context=tokens.last_text(before))
+        assert "".join(stream.push([i]) for i in ids) + stream.push([], final=True) == text
+    assert len(tokens.last_text(ids * 1000)) < 20
+
+
+def test_no_stop_string_is_looked_for_in_what_is_skipped() -> None:
+    backend = TOKENIZERS["byte_level"]
+    for said in ("\n\none\n two", "\none\n two", "one\n two"):
+        stream = TextStream(backend, ["\n"], skip="\n\n")
+        assert "".join(stream.push([i]) for i in backend.encode(said).ids) == "one"
+        assert stream.stopped

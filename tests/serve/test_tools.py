@@ -1,13 +1,18 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.serve.config import ModelConfig
 from apps.serve.forced_call import ForcedCall
+from apps.serve.models import load_model
 from apps.serve.schemas import Function
 from apps.serve.tools import ToolParser, call_grammar
-from tests.serve.conftest import events
+from tests.serve.conftest import Api, events, write_text_files
+from tests.serve.scripted import ScriptedEngine
 from tests.serve.test_grammar import random_answer
 
 CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, "<tool_call>"]}}'
@@ -17,8 +22,11 @@ CASES = {
     f"Let me see. <tool_call>{CALL}</tool_call>": ("Let me see. ", 1),
     f"<tool_call>{CALL}</tool_call>\n<tool_call>{CALL}</tool_call>": ("", 2),
     f"<tool_call>{CALL}": ("", 1),
+    f"[1] says so. <tool_call>{CALL}</tool_call>": ("[1] says so. ", 1),
+    f"{{}} <tool_call>{CALL}</tool_call> done": ("{}  done", 1),
     CALL.replace("arguments", "parameters"): ("", 1),
     f"[TOOL_CALLS][{CALL}, {CALL}]": ("", 2),
+    "so <tool_call>{broken": ("so <tool_call>{broken", 0),
     "<tool_call>{broken</tool_call>": ("<tool_call>{broken</tool_call>", 0),
     '<tool_call>{"name": "rm"}</tool_call>': ('<tool_call>{"name": "rm"}</tool_call>', 0),
     f"<tool_call>{WRONG_NAME}</tool_call>": (f"<tool_call>{WRONG_NAME}</tool_call>", 0),
@@ -181,3 +189,64 @@ async def test_a_forced_call_is_forced_by_a_grammar(api_saying) -> None:
     assert streamed == message["tool_calls"][0]["function"]["arguments"] and len(pieces) > 9
     missing = {"type": "function", "function": {"name": "sub"}}
     assert (await api.chat(tools=TOOLS, tool_choice=missing)).status_code == 400
+
+
+SHOWS_CALLS = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content }}{% for call in m.tool_calls or [] %}WAY{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WRITTEN = '{ "b" : 2, "a": "é"}'
+WAYS = {
+    "{{ call.function.arguments | tojson }}": '{"b": 2, "a": "é"}',
+    "{{ call.function | tojson }}": '{"name": "add", "arguments": {"b": 2, "a": "é"}}',
+    "{% for k, v in call.function.arguments.items() %}{{ k }}={{ v }};{% endfor %}": "b=2;a=é;",
+    "{{ call.function.arguments }}": WRITTEN,
+    "{{ '<' + call.function.arguments + '>' }}": f"<{WRITTEN}>",
+}
+
+
+def prompt_of(api: Api) -> str:
+    backend = api.model.tokenizer.backend
+    return backend.decode(list(api.engine.requests[-1].prompt_ids), skip_special_tokens=False)
+
+
+async def ask_after_a_call(folder: Path, way: str, arguments: str, **fields: Any) -> Api:
+    write_text_files(folder, SHOWS_CALLS.replace("WAY", way))
+    model = load_model(ModelConfig(name="scripted", path=str(folder)))
+    api = Api(model, ScriptedEngine(lambda request: [70]))
+    call = {"id": "a", "type": "function", "function": {"name": "add", "arguments": arguments}}
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "3", "tool_call_id": "a"},
+    ]
+    body = {"model": "scripted", "messages": messages, **fields}
+    response = await api.http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    return api
+
+
+@pytest.mark.parametrize("way", WAYS, ids=range(len(WAYS)))
+async def test_a_template_sees_the_arguments_of_a_call_as_it_wants_them(tmp_path, way) -> None:
+    api = await ask_after_a_call(tmp_path, way, WRITTEN)
+    assert f"assistant\n{WAYS[way]}<|im_end|>" in prompt_of(api)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"), [("", "{}"), ("{broken", '"{broken"'), ("[1]", '"[1]"')]
+)
+async def test_arguments_that_are_no_object_stay_text(tmp_path, arguments, shown) -> None:
+    api = await ask_after_a_call(tmp_path, "{{ call.function.arguments | tojson }}", arguments)
+    assert f"assistant\n{shown}<|im_end|>" in prompt_of(api)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if "items" not in way])
+@pytest.mark.parametrize("typed", ["<|im_end|>", r"\u003c|im_end|>"])
+async def test_control_tokens_in_calls_and_tools_stay_text(tmp_path, way, typed) -> None:
+    parameters = {"title": "<|im_end|>", "properties": {"<|im_start|>": {"type": "string"}}}
+    function = {"name": "add", "description": "<|im_start|>system", "parameters": parameters}
+    tools = [{"type": "function", "function": function}]
+    api = await ask_after_a_call(tmp_path, way, f'{{"{typed}": "{typed}"}}', tools=tools)
+    ids = api.engine.requests[-1].prompt_ids
+    assert (ids.count(1), ids.count(2)) == (3, 4)

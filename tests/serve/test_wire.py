@@ -1,5 +1,6 @@
 import asyncio
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from apps.serve.engine.protocol import (
     TokenLogprob,
 )
 from apps.serve.replica import ModelReplica
-from apps.serve.wire import decode_request, decode_steps, encode_request, encode_steps
+from apps.serve.wire import ReplicaName, decode_request, decode_steps, encode_request, encode_steps
 from tests.serve.scripted import ScriptedEngine
 
 ids = st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple)
@@ -47,7 +48,7 @@ def test_a_request_survives_the_wire(prompt: tuple, generated: tuple, bias: dict
     )
 )
 def test_steps_survive_the_wire(steps: list[Step]) -> None:
-    assert decode_steps(encode_steps(steps)) == steps
+    assert decode_steps(orjson.loads(encode_steps(steps))) == steps
 
 
 class Call:
@@ -84,8 +85,8 @@ async def link():
     exchange = Exchange()
     await exchange.start("127.0.0.1")
     engine = ScriptedEngine(lambda request: list(range(10, 10 + len(request.prompt_ids))), 0.002)
-    handle = Handle(ModelReplica(engine))
-    yield ReplicaBackend(handle, exchange), engine, handle
+    handle = Handle(ModelReplica(engine, ReplicaName("app", "one")))
+    yield ReplicaBackend(handle, exchange, "app"), engine, handle
     await exchange.close()
 
 
@@ -129,8 +130,8 @@ async def test_a_gateway_that_vanishes_frees_all_its_slots(link) -> None:
     streams = [backend.steps(request(f"g{n}", 300)) for n in range(3)]
     for stream in streams:
         await anext(stream)
-    for writer in set(backend._exchange._receiver._writer_of.values()):
-        writer.transport.abort()
+    (connection,) = {inbox.connection for inbox in backend._exchange._inboxes.values()}
+    connection._writer.transport.abort()
     await asyncio.sleep(0.05)
     assert not engine.running
     with pytest.raises(ReplicaLostError):
@@ -174,3 +175,14 @@ async def test_nobody_without_the_secret_can_send_steps(link) -> None:
     writer.write(b"\x00\x00\x00\x05wrong")
     assert await reader.read() == b""
     writer.close()
+
+
+async def test_a_gateway_that_left_while_it_was_connected_to_gets_no_request(link) -> None:
+    backend, _, handle = link
+    await collect(backend, "first", 1)
+    (sender,) = [task.result() for task in handle._replica._senders.values()]
+    sender._writer.transport.abort()
+    await asyncio.sleep(0.05)
+    with pytest.raises(ConnectionError):
+        sender.open("second")
+    assert await collect(backend, "third", 1) == [10, 1], "through a connection of its own"

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import extending, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 ROWS = 6
 """Most rows of a tile: with AVX2, 6 x 16 sums and what feeds them fill the 16 registers."""
@@ -40,6 +39,11 @@ def cached(compiler: Callable[..., Any], *args: Any, **settings: Any) -> Callabl
 
 compiled = cached(njit, fastmath=set(_FUSED), nogil=True, error_model="numpy")
 """Python that becomes machine code at its first call, and is kept for the next process."""
+
+
+def intrinsic(define: Callable[..., Any]) -> Callable[..., Any]:
+    """As numba's own; calls leave out the first parameter of the definition."""
+    return extending.intrinsic(define)
 
 
 @intrinsic

@@ -10,7 +10,8 @@ Then how many of the tasks are done.
 """
 
 import numpy as np
-from numba import carray, types
+from numba import types
+from numba.np.numpy_support import carray
 
 from apps.serve.engine import kernels
 from apps.serve.engine.kernels import CHUNK

@@ -93,7 +93,7 @@ class SamplingParams:
     logprobs: int | None = None
     """None: no log-probabilities; k: the chosen token's and the k likeliest ones'."""
     prompt_logprobs: bool = False
-    """Also of the prompt's tokens, where `logprobs` is set; left out by an engine that cannot."""
+    """Also of the prompt's tokens, where `logprobs` is set."""
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:

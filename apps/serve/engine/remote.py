@@ -6,7 +6,7 @@ model's name and the key put in. It is reached only at the address in the config
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,13 @@ class RemoteAnswer:
     def __init__(self, status: int, body: dict[str, Any] | None, response: Any) -> None:
         self.status, self.body, self._response = status, body, response
 
-    def events(self) -> AsyncIterator[dict]:
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that are passed on."""
+        found = self._response.headers.get("Retry-After")
+        return {} if found is None else {"Retry-After": found}
+
+    def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Chunks of a streamed answer. Raises ValueError when it breaks off."""
         return read_events(self._response)
 

@@ -81,7 +81,7 @@ def sample(
 ) -> tuple[list[int], list[TokenLogprob | None]]:
     """Token ids, -1 where none can be chosen (see the state's `error`), and log-probabilities."""
     raw_rows = [i for i, state in enumerate(states) if state.params.logprobs is not None]
-    raw = logits_NV[raw_rows].log_softmax(-1) if raw_rows else None
+    raw = logits_NV[raw_rows].log_softmax(-1) if raw_rows else logits_NV[:0]
     rows = logits_NV.cpu().numpy()
     tokens = [_token(row, state) for row, state in zip(rows, states, strict=True)]
     logprobs: list[TokenLogprob | None] = [None] * len(states)
@@ -112,13 +112,17 @@ def _token(logits_V: np.ndarray, state: SamplerState) -> int:
 def _edit(logits_V: np.ndarray, state: SamplerState) -> None:
     params = state.params
     if params.logit_bias:
-        logits_V[list(params.logit_bias)] += np.float32(list(params.logit_bias.values()))
+        logits_V[list(params.logit_bias)] += np.array(list(params.logit_bias.values()), np.float32)
     if state.has_penalty:
         _penalize(logits_V, state)
     if state.mask is not None:
         logits_V[_forbidden(state.mask, len(logits_V))] = -np.inf
     if state.num_generated < params.min_tokens and state.stop_ids:
-        logits_V[list(state.stop_ids)] = -np.inf
+        ends = list(state.stop_ids)
+        before = logits_V[ends]
+        logits_V[ends] = -np.inf
+        if state.mask is not None and not np.isfinite(logits_V).any():
+            logits_V[ends] = before  # the grammar is at its end, whatever was asked for
 
 
 def _penalize(logits_V: np.ndarray, state: SamplerState) -> None:
@@ -128,7 +132,7 @@ def _penalize(logits_V: np.ndarray, state: SamplerState) -> None:
         old, penalty = logits_V[seen], np.float32(params.repetition_penalty)
         logits_V[seen] = np.where(old > 0, old / penalty, old * penalty)
     if state.counts and (params.presence_penalty or params.frequency_penalty):
-        counts = np.float32(list(state.counts.values()))
+        counts = np.array(list(state.counts.values()), np.float32)
         logits_V[list(state.counts)] -= params.presence_penalty + params.frequency_penalty * counts
 
 

@@ -1,15 +1,17 @@
 """Reading server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import aiohttp
 import orjson
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""An echoed prompt with its log-probabilities is one event, see plan.MAX_PROMPT_LOGPROBS."""
 DONE = b"[DONE]"
 
 
-async def read_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict]:
+async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
     """JSON payloads of the `data` lines up to [DONE]. Raises ValueError on anything else."""
     buffer = b""
     async for part in response.content.iter_any():
@@ -23,5 +25,8 @@ async def read_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict]:
             payload = line[5:].strip()
             if payload == DONE:
                 return
-            yield orjson.loads(payload)
+            event = orjson.loads(payload)
+            if not isinstance(event, dict):
+                raise ValueError("an event is not a JSON object")
+            yield event
     raise ValueError("the stream ended without [DONE]")

@@ -12,13 +12,14 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psutil
 import torch
+from torch import Tensor
 
 from apps.common.errors import CriaError
-from apps.serve.engine.attention import Rows
+from apps.serve.engine.attention import Cache, Rows
 from apps.serve.engine.compiled import CompiledLlama
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.draw import draw
@@ -78,6 +79,16 @@ class _Result(NamedTuple):
     logprob: TokenLogprob | None
 
 
+class _Model(Protocol):
+    """A network with a cache of its own kind."""
+
+    def new_cache(
+        self, num_slots: int, num_tokens: int, num_spare: int, max_rows: int
+    ) -> Cache: ...
+
+    def forward(self, rows: Rows, cache: Any, /) -> Tensor: ...
+
+
 class TorchEngine:
     """See apps.serve.engine.protocol.Engine."""
 
@@ -119,12 +130,7 @@ class TorchEngine:
         context = min(config.context_tokens or shape.context_tokens, shape.context_tokens)
         self.kv_tokens = config.kv_tokens or default_kv_tokens(shape, context, config.max_running)
         context = min(context, self.kv_tokens)
-        if config.device == "cpu":
-            self.model = CompiledLlama(
-                config.path, dtype=dtype[config.dtype], num_threads=config.num_threads
-            )
-        else:
-            self.model = Llama(config.path, device=config.device, dtype=dtype[config.dtype])
+        self.model = _load_model(config, dtype[config.dtype])
         self.info = EngineInfo(
             model=Path(config.path).name,
             context_tokens=context,
@@ -150,6 +156,7 @@ class TorchEngine:
         total = len(request.prompt_ids) + (request.params.max_tokens or self.info.context_tokens)
         sequence = _Sequence(request, outbox, state, min(total, self.info.context_tokens))
         with self._lock:
+            self.check_health()  # again: compiling a grammar may have taken long
             if len(self._waiting) + len(self._arrived) >= self.config.max_waiting:
                 raise OverloadedError(
                     f"{self.config.max_waiting} requests are waiting already; try again later"
@@ -341,7 +348,7 @@ class TorchEngine:
             return Step(request_id, (), finish_reason="error", error=str(grammar_error))
         self._totals["generated_tokens"] += 1
         reason: FinishReason | None = None
-        if token_id in state.stop_ids and state.num_generated > state.params.min_tokens:
+        if token_id in state.stop_ids:
             reason = "stop"
         elif len(sequence.token_ids) >= sequence.max_total:
             reason = "length"
@@ -365,6 +372,12 @@ class TorchEngine:
         self._totals["requests"] += 1
         with self._lock:
             self._known.pop(sequence.request.id, None)
+
+
+def _load_model(config: TorchConfig, dtype: torch.dtype) -> _Model:
+    if config.device == "cpu":
+        return CompiledLlama(config.path, dtype=dtype, num_threads=config.num_threads)
+    return Llama(config.path, device=config.device, dtype=dtype)
 
 
 def _first_rows() -> Rows:

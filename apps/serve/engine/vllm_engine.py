@@ -67,6 +67,7 @@ class VllmEngine:
         self._process: asyncio.subprocess.Process | None = None
         self._log = Path(os.devnull)
         self._death: Exception | None = None
+        self._num_submitting = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._metrics: dict[str, float] = {}
@@ -132,13 +133,18 @@ class VllmEngine:
     async def submit(self, request: Request, outbox: Outbox) -> None:
         self.check_health()
         check_request(request, self.info)
-        if len(self._tasks) >= self.config.max_running + self.config.max_waiting:
-            raise OverloadedError(f"{len(self._tasks)} requests are in work already; try again")
+        in_work = len(self._tasks) + self._num_submitting
+        if in_work >= self.config.max_running + self.config.max_waiting:
+            raise OverloadedError(f"{in_work} requests are in work already; try again")
         if request.generated_ids and request.params.grammar is not None:
             raise RequestError("vLLM cannot go on inside a half-written JSON", "response_format")
         if request.id in self._tasks:
             raise RequestError(f"a request with id {request.id!r} is running already", "id")
-        response = await self._post(completion_body(request, self.info))
+        self._num_submitting += 1
+        try:
+            response = await self._post(completion_body(request, self.info))
+        finally:
+            self._num_submitting -= 1
         if self._death is not None:  # it died meanwhile, and told only those it had in work
             response.close()
             raise self._death

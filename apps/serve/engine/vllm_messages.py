@@ -68,6 +68,8 @@ def completion_body(request: Request, info: EngineInfo) -> dict[str, Any]:
     }
     if params.logprobs is not None:
         body |= {"logprobs": params.logprobs, "return_tokens_as_token_ids": True}
+        # Its own field for those of the prompt is refused for streams; an echoed prompt has them.
+        body["echo"] = params.prompt_logprobs and not request.generated_ids
     if params.grammar is not None:
         is_schema = params.grammar.kind == "json_schema"
         schema = params.grammar.text if is_schema else '{"type": "object"}'
@@ -78,7 +80,11 @@ def completion_body(request: Request, info: EngineInfo) -> dict[str, Any]:
 
 
 def read_step(event: Mapping[str, Any], request: Request, info: EngineInfo) -> Step | None:
-    """One event of the stream as a step; None when it holds neither a token nor an end."""
+    """One event of the stream as a step; None when it holds neither a token nor an end.
+
+    The log-probabilities of an echoed prompt stand before those of the first tokens; its first
+    token has none.
+    """
     if "error" in event:
         raise CriaError(str(event["error"]))
     if not event.get("choices"):
@@ -89,12 +95,14 @@ def read_step(event: Mapping[str, Any], request: Request, info: EngineInfo) -> S
     if reason not in (None, "stop", "length"):
         error = f"vLLM ended the answer: {reason}"
         return Step(request.id, token_ids, finish_reason="error", error=error)
-    logprobs = _read_logprobs(choice.get("logprobs"), request.params.logprobs)
+    scored = _read_logprobs(choice.get("logprobs"), request.params.logprobs)
+    num_echoed = max(0, len(scored) - len(token_ids))
+    of_prompt, logprobs = scored[1:num_echoed], scored[num_echoed:]
     if reason == "stop":
         token_ids = _with_stop_token(token_ids, choice.get("stop_reason"), request, info)
-    if not token_ids and reason is None:
+    if not token_ids and reason is None and not of_prompt:
         return None
-    return Step(request.id, token_ids, logprobs, reason)
+    return Step(request.id, token_ids, logprobs, reason, prompt_logprobs=of_prompt)
 
 
 def _with_stop_token(

@@ -57,11 +57,15 @@ async def completions(request: web.Request) -> web.StreamResponse:
         choice = {"index": 0, "text": "", "token_ids": [token], "finish_reason": None}
         if body.get("logprobs") is not None:
             name = f"token_id:{token}"
-            choice["logprobs"] = {
-                "tokens": [name],
-                "token_logprobs": [-0.5],
-                "top_logprobs": [{name: -0.5, "token_id:9": -1.5}],
-            }
+            names, values = [name], [-0.5]
+            if body.get("echo") and i == 0:
+                names = [*(f"token_id:{p}" for p in prompt), *names]
+                values = [None, *(-p / 8 for p in prompt[1:]), *values]
+            tops = [
+                {n: v, "token_id:9": -99.0} if v else None
+                for n, v in zip(names, values, strict=True)
+            ]
+            choice["logprobs"] = {"tokens": names, "token_logprobs": values, "top_logprobs": tops}
         if stopped or i == limit - 1:
             choice["finish_reason"] = "stop" if stopped else "length"
             choice["stop_reason"] = token if stopped and token != EOS else None

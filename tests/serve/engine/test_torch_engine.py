@@ -12,6 +12,7 @@ from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.kernels import CHUNK
 from apps.serve.engine.protocol import (
     EngineDeadError,
+    Grammar,
     Outbox,
     OverloadedError,
     Request,
@@ -20,6 +21,7 @@ from apps.serve.engine.protocol import (
     generate,
 )
 from apps.serve.engine.torch_engine import TorchEngine, default_kv_tokens
+from tests.serve.engine.conftest import EOS
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 
@@ -288,3 +290,47 @@ async def test_damaged_numbers_end_one_request_and_leave_the_next_intact(
         assert steps[-1].finish_reason == "error"
         monkeypatch.setattr(engine.model, "forward", forward)
         assert await answer(engine, (5, 6, 7)) == expected
+
+
+class OneTokenThenTheEnd:
+    """A grammar of one token, 7, over 512."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.allowed = 7
+
+    def bitmask(self) -> bytes:
+        return (1 << self.allowed).to_bytes(64, "little")
+
+    def accept(self, token_id: int) -> None:
+        assert token_id == self.allowed == 7
+        self.allowed = EOS
+
+
+async def test_a_grammar_that_is_at_its_end_ends_the_answer_whatever_was_asked_for(
+    tiny_llama,
+) -> None:
+    engine = TorchEngine(TorchConfig(path=tiny_llama), OneTokenThenTheEnd)
+    await engine.start()
+    for asked in ({"min_tokens": 9}, {"ignore_eos": True}, {"logit_bias": {EOS: -100.0}}):
+        params = SamplingParams(grammar=Grammar(kind="json_object"), max_tokens=20, **asked)
+        steps = await collect(engine, (5, 6), params)
+        assert [t for step in steps for t in step.token_ids] == [7, EOS]
+        assert steps[-1].finish_reason == "stop"
+    await engine.close()
+
+
+async def test_an_engine_that_dies_while_a_grammar_is_compiled_takes_no_request_in(
+    tiny_llama,
+) -> None:
+    def factory(grammar: Grammar) -> OneTokenThenTheEnd:
+        engine.model.forward = None
+        asyncio.run_coroutine_threadsafe(collect(engine, (5, 6), id="other"), loop)
+        engine._thread.join()
+        return OneTokenThenTheEnd(grammar)
+
+    loop = asyncio.get_running_loop()
+    engine = TorchEngine(TorchConfig(path=tiny_llama), factory)
+    await engine.start()
+    with pytest.raises(EngineDeadError):
+        async with asyncio.timeout(20):
+            await collect(engine, (5, 6), SamplingParams(grammar=Grammar(kind="json_object")))

@@ -17,6 +17,7 @@ from apps.serve.engine.protocol import (
     EngineDeadError,
     Grammar,
     Outbox,
+    OverloadedError,
     Request,
     RequestError,
     SamplingParams,
@@ -105,12 +106,37 @@ async def test_log_probabilities_come_with_token_ids(stand_in) -> None:
         assert step.logprobs == ((-0.5, ((step.token_ids[0], -0.5),)),)
 
 
+async def test_log_probabilities_of_the_prompt_come_before_the_first_token(stand_in) -> None:
+    params = SamplingParams(temperature=0, max_tokens=2, logprobs=1, prompt_logprobs=True)
+    async with started(stand_in) as engine:
+        first, last = await collect(engine, (5, 6, 8), params)
+        assert first.prompt_logprobs == ((-0.75, ((6, -0.75),)), (-1.0, ((8, -1.0),)))
+        assert len(first.logprobs) == len(first.token_ids) == 1
+        assert not last.prompt_logprobs and len(last.logprobs) == 1
+        while engine._tasks:
+            await asyncio.sleep(0.01)
+        (moved,) = await collect(engine, (5, 6, 8), params, generated_ids=first.token_ids)
+        assert not moved.prompt_logprobs and moved.token_ids == last.token_ids
+
+
 async def test_refusals_of_the_server_name_its_reason(stand_in) -> None:
     async with started(stand_in) as engine:
         with pytest.raises(RequestError, match=r"cannot do \.123"):
             await collect(engine, (5,), SamplingParams(temperature=0.123))
         with pytest.raises(RequestError, match="context is 256"):
             await collect(engine, tuple(range(2, 300)))
+
+
+async def test_no_more_than_the_limits_are_in_work_however_fast_they_come(stand_in) -> None:
+    async with started(dataclasses.replace(stand_in, max_running=1, max_waiting=2)) as engine:
+        params = SamplingParams(temperature=0, ignore_eos=True, max_tokens=40)
+        requests = [Request(id=f"r{i}", prompt_ids=(5,), params=params) for i in range(7)]
+        outbox = Outbox()
+        submitted = await asyncio.gather(
+            *(engine.submit(request, outbox) for request in requests), return_exceptions=True
+        )
+        refused = [error for error in submitted if isinstance(error, OverloadedError)]
+        assert len(refused) == 4 and len(engine._tasks) == 3
 
 
 async def test_leaving_the_stream_closes_the_connection(stand_in) -> None:
@@ -261,14 +287,21 @@ def tokens_of(steps: list) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a minute to start, where nothing else runs
 async def test_the_real_server_gives_the_torch_engine_s_greedy_tokens(real_server) -> None:
-    params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=2)
+    params = SamplingParams(
+        temperature=0, max_tokens=24, ignore_eos=True, logprobs=2, prompt_logprobs=True
+    )
     async with started(real_server) as engine:
         for prompt in ((5, 6, 7), tuple(range(20, 90))):
             theirs = await collect(engine, prompt, params)
             ours = await torch_answer(real_server.path, prompt, params)
             assert len(tokens_of(theirs)) == 24 and tokens_of(theirs) == tokens_of(ours)
-            pairs = [[x.logprob for s in steps for x in s.logprobs] for steps in (theirs, ours)]
-            assert pairs[0] == pytest.approx(pairs[1], abs=1e-3)
+            for field in ("logprobs", "prompt_logprobs"):
+                of_theirs, of_ours = (
+                    [x.logprob for s in steps for x in getattr(s, field)]
+                    for steps in (theirs, ours)
+                )
+                assert of_theirs == pytest.approx(of_ours, abs=1e-3)
+            assert len(of_theirs) == len(prompt) - 1
 
 
 @pytest.mark.slow
