@@ -92,6 +92,8 @@ def test_ctrl_c_while_a_command_loads_is_one_line() -> None:
     command = subprocess.Popen(
         [sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell starts what it puts in the background deaf to Ctrl-C, and so these tests.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert command.stdout is not None and command.stdout.readline() == "loads\n"
     command.send_signal(signal.SIGINT)
