@@ -96,6 +96,14 @@ def sentencepiece_folder(folder: Path, legacy: bool = False, as_llama: bool = Tr
     tokenizer = tokenizers.Tokenizer(
         models.BPE(vocab, [m for _, m in merges], fuse_unk=True, byte_fallback=True)
     )
+    spell_spaces_as_llama(tokenizer)
+    tokenizer.add_special_tokens(CHAT_TOKENS["llama"])
+    cls = "LlamaTokenizer" if as_llama else "PreTrainedTokenizerFast"
+    return _save(folder, tokenizer, cls, NAMED_TOKENS["llama"], legacy=legacy)
+
+
+def spell_spaces_as_llama(tokenizer: tokenizers.Tokenizer) -> None:
+    """A space is a letter, one stands before every text, and bytes make up what is unknown."""
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
@@ -107,9 +115,6 @@ def sentencepiece_folder(folder: Path, legacy: bool = False, as_llama: bool = Tr
             decoders.Strip(" ", 1, 0),
         ]
     )
-    tokenizer.add_special_tokens(CHAT_TOKENS["llama"])
-    cls = "LlamaTokenizer" if as_llama else "PreTrainedTokenizerFast"
-    return _save(folder, tokenizer, cls, NAMED_TOKENS["llama"], legacy=legacy)
 
 
 def _save(

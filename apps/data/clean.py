@@ -19,7 +19,14 @@ from apps.common.events import Reporter
 from apps.data import cleaning, duplicates, index, shards, source
 from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
-from apps.data.units import Json, RunUnits, Unit, forget_others, run_serially
+from apps.data.units import (
+    Json,
+    RunUnits,
+    Unit,
+    forget_others,
+    remove_other_files,
+    run_serially,
+)
 
 WORK_DIR = "_work"
 SAMPLES_NAME = "samples.json"
@@ -238,20 +245,10 @@ def _write(
     forget_others(units, work)
     with reporter.progress("write", total=len(units), unit="shards") as bar:
         written = run_units(units, shards.write, work, lambda _: bar.advance())
-    _remove_others(out, {storage.join(unit.args["out"], unit.args["name"]) for unit in units})
+    wanted = {storage.join(unit.args["out"], unit.args["name"]) for unit in units}
+    for part in ("", schema.DROPPED_DIR, schema.QUARANTINE_DIR):
+        remove_other_files(storage.join(out, part) if part else out, wanted, ".parquet")
     return written
-
-
-def _remove_others(out: str, wanted: set[str]) -> None:
-    """Shards of an interrupted run whose input or code was another."""
-    for folder in (
-        out,
-        *(storage.join(out, d) for d in (schema.DROPPED_DIR, schema.QUARANTINE_DIR)),
-    ):
-        for name in storage.list_dir(folder):
-            uri = storage.join(folder, name)
-            if name.endswith(".parquet") and uri not in wanted:
-                storage.remove_tree(uri)
 
 
 def _commit(

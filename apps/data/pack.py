@@ -31,7 +31,7 @@ from apps.data.identity import read_identity
 from apps.data.mix import Source, find_source
 from apps.data.packing import best_fit_decreasing, one_per_row
 from apps.data.tokens import TokenLedger, read_segments, tokenize_unit
-from apps.data.units import Json, RunUnits, Unit, forget_others
+from apps.data.units import Json, RunUnits, Unit, forget_others, remove_other_files
 
 Count = Callable[..., None]
 _WORK = "_work"
@@ -193,11 +193,9 @@ def _pack(
                 count("packed_tokens_total", manifest["num_tokens"], split=manifest["split"])
 
         manifests = run_units(units, process, work, on_done)
-    wanted = {unit.args["shard"] for unit in units}
+    wanted = {storage.join(job.config.out, unit.args["shard"]) for unit in units}
     for split in packs.SPLITS:
-        for name in storage.list_dir(storage.join(job.config.out, split)):
-            if f"{split}/{name}" not in wanted:
-                storage.remove_tree(storage.join(job.config.out, split, name))
+        remove_other_files(storage.join(job.config.out, split), wanted)
     return manifests
 
 

@@ -105,6 +105,17 @@ def forget_others(units: Sequence[Unit], folder: str) -> None:
             storage.remove_tree(storage.join(folder, name))
 
 
+def remove_other_files(folder: str, wanted: set[str], ending: str = "") -> None:
+    """Remove what an interrupted run of another input or code left among a stage's outputs.
+
+    `wanted` are URIs; files with another ending are nobody's shards and stay.
+    """
+    for name in storage.list_dir(folder):
+        uri = storage.join(folder, name)
+        if name.endswith(ending) and uri not in wanted:
+            storage.remove_tree(uri)
+
+
 def run_serially(
     units: Sequence[Unit],
     process: Process,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from apps.train.checkpoint import Checkpoint, candidates, damage
+from apps.train.checkpoint import Checkpoint, candidates, damage, first_whole
 
 MEETING_S = 1.0
 """seconds between two signs of life while files are read"""
@@ -21,13 +21,8 @@ def newest(run_uri: str, verify: str, tell: Callable[[str], None]) -> Checkpoint
     """As checkpoint.newest, by all ranks together; only rank 0 lists the storage and tells."""
     listed: list[Any] = [list(candidates(run_uri)) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(listed, src=0)
-    for name, found, fault in listed[0]:
-        fault = fault or _damage(found, verify)
-        if fault is None:
-            return found
-        if dist.get_rank() == 0:
-            tell(f"Skipped checkpoint {name}: {fault}")
-    return None
+    say = tell if dist.get_rank() == 0 else lambda sentence: None
+    return first_whole(listed[0], lambda found: _damage(found, verify), say)
 
 
 def _damage(found: Checkpoint, verify: str) -> str | None:

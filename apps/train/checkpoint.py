@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -51,6 +51,10 @@ class Checkpoint:
         return self.commit["step"]
 
 
+Candidate = tuple[str, Checkpoint, str | None]
+"""Name, checkpoint, and why it is none at first sight."""
+
+
 def folder(run_uri: str) -> str:
     return storage.join(run_uri, "checkpoints")
 
@@ -71,19 +75,28 @@ def committed(run_uri: str) -> list[Checkpoint]:
 def newest(
     run_uri: str, verify: str, tell: Callable[[str], None], step: int | None = None
 ) -> Checkpoint | None:
-    """The newest whole checkpoint (or that of `step`); each one skipped is told in a sentence."""
-    for name, found, fault in candidates(run_uri, step):
-        fault = fault or damage(found.uri, found.commit, verify)
+    """The newest whole checkpoint (or that of `step`)."""
+    return first_whole(
+        candidates(run_uri, step), lambda found: damage(found.uri, found.commit, verify), tell
+    )
+
+
+def first_whole(
+    listed: Iterable[Candidate],
+    damage_of: Callable[[Checkpoint], str | None],
+    tell: Callable[[str], None],
+) -> Checkpoint | None:
+    """The first without a fault; each one skipped is told in a sentence."""
+    for name, found, fault in listed:
+        fault = fault or damage_of(found)
         if fault is None:
             return found
         tell(f"Skipped checkpoint {name}: {fault}")
     return None
 
 
-def candidates(
-    run_uri: str, step: int | None = None
-) -> Iterator[tuple[str, Checkpoint, str | None]]:
-    """Names and checkpoints (of `step` only), newest first, and why one is none at first sight."""
+def candidates(run_uri: str, step: int | None = None) -> Iterator[Candidate]:
+    """Those of a run (of `step` only), newest first."""
     names = [n for n in storage.list_dir(folder(run_uri)) if _NAME.match(n)]
     for name in sorted(names, reverse=True):
         if step is not None and _step_of(name) != step:

@@ -1,6 +1,8 @@
 """A remote model, served by our own API in another thread."""
 
+import contextlib
 import dataclasses
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -14,19 +16,26 @@ from apps.serve.engine.remote import RemoteEngine
 from tests.serve.conftest import Api, LiveServer, events
 
 
+@contextlib.asynccontextmanager
+async def reached(near: Api, url: str, model: str) -> AsyncIterator[None]:
+    """The API has a model `far`, which is a model of the server at `url`."""
+    options = {"base_url": url, "model": model}
+    config = ModelConfig(name="far", engine="remote", options=options)
+    engine = RemoteEngine(config.engine_config(""))
+    await engine.start()
+    near.directory.entries["far"] = RemoteEntry(config=config, engine=engine)
+    yield
+    await engine.close()
+
+
 @pytest.fixture
 async def remote(api_saying):
     """(API that forwards, API that answers)"""
     far: Api = api_saying("From afar")
     near: Api = api_saying("From here")
     with LiveServer(far) as server:
-        options = {"base_url": f"{server.url}/v1", "model": "scripted"}
-        config = ModelConfig(name="far", engine="remote", options=options)
-        engine = RemoteEngine(config.engine_config(""))
-        await engine.start()
-        near.directory.entries["far"] = RemoteEntry(config=config, engine=engine)
-        yield near, far
-        await engine.close()
+        async with reached(near, f"{server.url}/v1", "scripted"):
+            yield near, far
 
 
 async def test_a_remote_models_answers_come_under_its_name_here(remote) -> None:
@@ -98,14 +107,8 @@ async def elsewhere(api_saying):
     far, near = Elsewhere(), api_saying("From here")
     app = web.Application()
     app.router.add_post("/v1/chat/completions", far.answer)
-    async with TestServer(app) as server:
-        options = {"base_url": str(server.make_url("/v1")), "model": "theirs"}
-        config = ModelConfig(name="far", engine="remote", options=options)
-        engine = RemoteEngine(config.engine_config(""))
-        await engine.start()
-        near.directory.entries["far"] = RemoteEntry(config=config, engine=engine)
+    async with TestServer(app) as server, reached(near, str(server.make_url("/v1")), "theirs"):
         yield near, far
-        await engine.close()
 
 
 async def test_pictures_are_sent_on_as_they_are(elsewhere) -> None:

@@ -1,6 +1,8 @@
 """The two kinds of tokenizer that models have."""
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from tests.made import spell_spaces_as_llama
 
 CORPUS = [
     "hello world, the cat sat on the mat",
@@ -30,16 +32,6 @@ def byte_fallback() -> Tokenizer:
         vocab[piece] = len(vocab)
     merges = [("\u2581", "t"), ("\u2581t", "h"), ("t", "h"), ("h", "e")]
     tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("\u2581", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
+    spell_spaces_as_llama(tokenizer)
     tokenizer.add_special_tokens(["<s>", "</s>"])
     return tokenizer
