@@ -109,11 +109,18 @@ def main(argv: list[str] | None = None) -> dict:
             table(name, results[name])
     if options.dry_run and failed(results["tiny"]):
         sys.exit("the dry run failed: a real one would too")
+    if without := [name for name, result in results.items() if unmeasured(result)]:
+        sys.exit(f"every try of ours failed for {', '.join(without)}; the reasons are above")
     return results
 
 
 def failed(result: dict) -> bool:
     return any("error" in row for row in result["tried"] + result["padded_tried"])
+
+
+def unmeasured(result: dict) -> bool:
+    """Was something of ours tried, and nothing came of it?"""
+    return bool(result["tried"]) and result["ours"] is None
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -44,6 +44,41 @@ def test_a_dry_run_in_which_a_run_fails_has_failed(monkeypatch):
         gpu_train.main(["--dry-run"])
 
 
+@pytest.fixture
+def on_a_card(monkeypatch):
+    monkeypatch.setattr(gpu_train.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_train, "this_gpu", lambda: gpu_train.hardware.by_name("H200"))
+
+
+def measured_or_not(monkeypatch, *failing: str) -> None:
+    """Runs in no time; those with the given flags fail."""
+
+    def measured(script: str, argv: list[str]) -> dict:
+        if any(flag in " ".join(argv) for flag in failing):
+            raise gpu_train.subprocess.CalledProcessError(1, script)
+        return {"step_s": [1.0] * 10, "tokens_per_step": 2048, "memory_bytes": 1e9}
+
+    monkeypatch.setattr(gpu_train, "run", measured)
+
+
+def test_a_benchmark_in_which_every_try_of_ours_fails_has_failed(on_a_card, tmp_path, monkeypatch):
+    """What the other shape reached is written all the same."""
+    measured_or_not(monkeypatch, "/llama-7b ")
+    out = tmp_path / "found.json"
+    with pytest.raises(SystemExit, match="every try of ours failed for llama-7b; the reasons"):
+        gpu_train.main(["--out", str(out)])
+    found = json.loads(out.read_text())
+    assert found["llama-7b"]["ours"] is None
+    assert found["llama-13b"]["ours"]["tokens_per_s"] == 2048
+
+
+def test_a_benchmark_with_a_failing_try_among_others_says_so(on_a_card, monkeypatch, capsys):
+    measured_or_not(monkeypatch, "--optimizer-state fp32")
+    found = gpu_train.main(["--shapes", "llama-7b"])["llama-7b"]
+    assert found["ours"] is not None
+    assert "fp32: failed, exit status 1" in capsys.readouterr().out
+
+
 def test_a_run_that_fails_leaves_the_others_and_their_file(in_this_process, tmp_path, monkeypatch):
     out, runs = tmp_path / "found.json", []
 
