@@ -90,9 +90,12 @@ def merged(
         yield name, weight
 
 
-def write(folder: str, trained: dict[str, torch.Tensor], run: RunConfig) -> int:
+def write(folder: str, trained: dict[str, torch.Tensor], run: RunConfig, dtype: torch.dtype) -> int:
     """The adapter alone, in peft's layout; returns the number of tensors."""
-    named = {f"base_model.model.{n.replace(f'.{NAME}', '')}": t for n, t in trained.items()}
+    named = {
+        f"base_model.model.{name.replace(f'.{NAME}', '')}": value.to(dtype)
+        for name, value in trained.items()
+    }
     save_file(named, os.path.join(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
     settings = peft_config(run.lora)
     settings.base_model_name_or_path = run.base

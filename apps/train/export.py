@@ -106,7 +106,7 @@ def write_folder(
     base = model.fetch_base(run.base)
     pack = open_pack(run.data).info
     if config.adapter_only:
-        yield adapter.write(folder, read_weights(found), run)
+        yield adapter.write(folder, read_weights(found), run, _DTYPES[config.dtype])
     else:
         yield from _write_weights(folder, found, base, run, _DTYPES[config.dtype])
         _write_settings(folder, base, run, pack, _DTYPES[config.dtype])

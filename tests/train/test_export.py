@@ -155,13 +155,21 @@ def test_lora_trains_and_stores_adapters_only(lora_run) -> None:
 
 def test_lora_exports_merged_or_as_an_adapter(lora_run, tmp_path) -> None:
     merged = load(exported(lora_run, tmp_path / "merged", "--dtype", "fp32"))
-    folder = exported(lora_run, tmp_path / "adapter", "--adapter-only")
+    folder = exported(lora_run, tmp_path / "adapter", "--adapter-only", "--dtype", "fp32")
     assert set(load_file(folder / "adapter_model.safetensors")) != set()
     adapted = PeftModel.from_pretrained(load(Path(lora_run.base)), folder)
     ours = trained_logits(lora_run)
     torch.testing.assert_close(exported_logits(merged, lora_run), ours, atol=2e-4, rtol=2e-4)
     torch.testing.assert_close(exported_logits(adapted, lora_run), ours, atol=2e-4, rtol=2e-4)
     assert (exported_logits(load(Path(lora_run.base)), lora_run) - ours).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp16", "fp32"])
+def test_lora_exports_in_the_wanted_type_merged_or_as_an_adapter(lora_run, tmp_path, kind) -> None:
+    merged = exported(lora_run, tmp_path / "merged", "--dtype", kind)
+    adapted = exported(lora_run, tmp_path / "adapter", "--adapter-only", "--dtype", kind)
+    for file in (merged / "model.safetensors", adapted / "adapter_model.safetensors"):
+        assert {tensor.dtype for tensor in load_file(file).values()} == {export._DTYPES[kind]}
 
 
 def test_an_adapter_does_not_lose_the_length_extension_on_its_way_out(
