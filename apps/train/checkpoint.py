@@ -158,6 +158,7 @@ class Checkpoints:
         )
         self._writing: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._uncleaned: str | None = None
         self.flush_s = 0.0
         """seconds the last background write took"""
 
@@ -190,6 +191,13 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
+    def uncleaned(self) -> str | None:
+        """Why the last cleaning left checkpoints that are not kept, once; the next tries again."""
+        sentence = self._uncleaned
+        if sentence is not None:  # the thread that said it has nothing more to say
+            self._uncleaned = None
+        return sentence
+
     def close(self) -> None:
         self.wait()
         self._stager.close()
@@ -217,7 +225,14 @@ class Checkpoints:
         if gathered is not None:
             files = {name: entry for part in gathered for name, entry in part.items()}
             storage.commit(uri, {**commit, "files": files})
+            self._clean()
+
+    def _clean(self) -> None:
+        """Drop what is not kept; the new checkpoint is whole even where that fails."""
+        try:
             collect_garbage(self._run_uri, self._config)
+        except Exception as error:
+            self._uncleaned = str(error)
 
 
 def load(checkpoint: Checkpoint, state: dict[str, Any], *, alone: bool = False) -> None:
@@ -253,17 +268,29 @@ def run_of(checkpoint: Checkpoint) -> str:
 
 
 def collect_garbage(run_uri: str, config: CheckpointConfig) -> list[str]:
-    """Delete checkpoints outside the retention and unfinished ones older than the newest."""
+    """Delete checkpoints outside the retention and unfinished ones older than the newest.
+
+    One that cannot be deleted saves none of the others; a StorageError tells of the first.
+    """
     whole = committed(run_uri)
     kept = {c.uri for c in whole[: config.keep_last]}
     if config.keep_every_steps:
         kept |= {c.uri for c in whole if c.step % config.keep_every_steps == 0}
-    removed = []
+    removed, errors = list[str](), dict[str, Exception]()
     for name in storage.list_dir(folder(run_uri)):
         uri = storage.join(folder(run_uri), name)
         if _NAME.match(name) and uri not in kept and whole and _step_of(name) <= whole[0].step:
-            storage.remove_tree(uri)
-            removed.append(name)
+            try:
+                storage.remove_tree(uri)
+                removed.append(name)
+            except Exception as error:  # fsspec's file systems raise what they like
+                errors[name] = error
+    if errors:
+        name, error = next(iter(errors.items()))
+        raise StorageError(
+            f"Old checkpoints of {run_uri} could not be deleted, {len(errors)} in all, first "
+            f"{name} ({_first_line(error)}); the next checkpoint tries again."
+        ) from error
     return removed
 
 

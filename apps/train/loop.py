@@ -98,6 +98,7 @@ class Loop:
             if self._clock.saved_step != self.progress.step:
                 self._save()
             self.checkpoints.wait()
+            self._tell_uncleaned()
         if self._is_stopped:
             self._tell("stopped", step=self.progress.step)
 
@@ -121,6 +122,7 @@ class Loop:
         ended_s = time.monotonic()
         progress.seconds += ended_s - self._counted_s
         self._counted_s = ended_s
+        self._tell_uncleaned()
         val_loss = self._validate() if self._is_validation(progress.step) else None
         self._record(loss, rate, norm, ended_s - started_s, tokens, squared, supervised, val_loss)
         is_preempted = bool(wants_poll) and self.hooks.preempted()
@@ -238,6 +240,11 @@ class Loop:
             self.checkpoints.wait()
         self._tell("preempted", step=self.progress.step)
         self.hooks.after_preemption()
+
+    def _tell_uncleaned(self) -> None:
+        """Old checkpoints that stay are a warning: the new one is whole."""
+        if self.checkpoints is not None and (reason := self.checkpoints.uncleaned()):
+            self._tell("checkpoint.not_cleaned", reason=reason)
 
     def _tell(self, name: str, **fields: Any) -> None:
         if self._rank == 0:

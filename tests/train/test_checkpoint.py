@@ -11,12 +11,15 @@ import torch
 import torch.distributed as dist
 
 from apps.common.errors import StorageError
+from apps.common.packs import open_pack
 from apps.train import checkpoint
 from apps.train.checkpoint import Checkpoints, collect_garbage, damage, drop_after, newest
 from apps.train.clock import CheckpointClock
 from apps.train.config import CheckpointConfig
+from apps.train.loop import Hooks
 from apps.train.presets import debug
-from apps.train.worker import process_group
+from apps.train.rows import PackRows
+from apps.train.worker import process_group, work
 from tests.train.ranks import on_ranks
 
 
@@ -111,6 +114,46 @@ def test_orphans_older_than_the_newest_are_collected_and_others_left(alone, tmp_
     assert names(tmp_path) == ["notes", "step-00000005", "step-00000009"]
     drop_after(str(tmp_path), 5)
     assert names(tmp_path) == ["notes", "step-00000005"]
+
+
+def test_an_old_checkpoint_that_stays_saves_no_other_and_fails_no_write(
+    alone, tmp_path, monkeypatch
+) -> None:
+    save(tmp_path, [1, 2, 3])
+    first = tmp_path / "checkpoints/step-00000001"
+    monkeypatch.chdir(first)  # fsspec deletes anything but the folder it is in
+    writer = save(tmp_path, [4], keep_last=1)
+    assert not writer.has_failed
+    said = writer.uncleaned()
+    assert "could not be deleted, 1 in all, first step-00000001 (Cannot delete" in said
+    assert writer.uncleaned() is None
+    assert names(tmp_path) == ["step-00000001", "step-00000004"]
+    assert read(tmp_path) == (4.0, [])
+    monkeypatch.chdir(tmp_path)
+    assert save(tmp_path, [5], keep_last=1).uncleaned() is None
+    assert names(tmp_path) == ["step-00000005"]
+
+
+def test_training_goes_on_where_old_checkpoints_cannot_be_deleted(
+    alone, small_run, tmp_path, monkeypatch
+) -> None:
+    kept = CheckpointConfig(interval_steps=1, keep_last=1)
+    config = replace(small_run, workers=1, steps=6, checkpoint=kept)
+    stuck = Path(config.out) / "checkpoints/step-00000000"
+    stuck.mkdir(parents=True)
+    monkeypatch.chdir(stuck)
+    told = []
+
+    def on_event(name: str, fields: dict) -> None:
+        told.append(name)
+        if name == "checkpoint.not_cleaned":
+            assert "first step-00000000" in fields["reason"]
+            monkeypatch.chdir(tmp_path)
+
+    rows = PackRows(open_pack(config.data).split("train"), 0)
+    work(config, rows, hooks=Hooks(on_event=on_event))
+    assert 1 <= told.count("checkpoint.not_cleaned") < 6
+    assert names(Path(config.out)) == ["step-00000006"]
 
 
 def test_what_an_attempt_that_died_left_under_the_same_step_is_replaced(alone, tmp_path) -> None:
