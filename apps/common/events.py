@@ -24,6 +24,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from apps.common.json_floats import to_json
+
 LogFormat = Literal["auto", "json", "text"]
 _JSON_PROGRESS_INTERVAL_S = 5.0
 
@@ -86,7 +88,8 @@ class Reporter:
 
     def _write_json(self, name: str, fields: dict[str, Any]) -> None:
         record = {"event": name, "time": round(time.time(), 3), **fields}
-        self._stream.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        text = json.dumps(to_json(record), ensure_ascii=False, default=str)
+        self._stream.write(text + "\n")
         self._stream.flush()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from apps.common import config as configs
 from apps.common import storage
+from apps.common.json_floats import to_json
 from apps.common.schema import LINEAGE_NAME
 
 _PACKAGES = ("ray", "torch", "transformers", "tokenizers", "pyarrow", "openai")
@@ -35,7 +36,7 @@ def collect(*, inputs: Mapping[str, str], config: object, **extra: Any) -> dict[
 
 
 def write(dir_uri: str, record: Mapping[str, Any]) -> None:
-    storage.write_json(storage.join(dir_uri, LINEAGE_NAME), dict(record))
+    storage.write_json(storage.join(dir_uri, LINEAGE_NAME), to_json(record))
 
 
 def read(dir_uri: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from apps.train.batches import NO_ROW, BatchOrder, split
 from apps.train.checkpoint import Checkpoints
 from apps.train.clock import CheckpointClock
 from apps.train.config import RunConfig
-from apps.train.metrics import Meter
+from apps.train.metrics import Meter, Skipped
 from apps.train.rows import Rows, micro_batch
 from apps.train.schedule import learning_rate
 from apps.train.strategy import Strategy
@@ -114,7 +114,7 @@ class Loop:
             sums[3:] = self._wishes(step + 1)
         dist.all_reduce(sums)
         loss, tokens, squared, wants_checkpoint, wants_poll, wants_stop = sums.tolist()
-        norm = self._update(step, loss, rate)
+        norm, skipped = self._update(step, loss, rate)
         progress = self.progress
         progress.step += 1
         progress.tokens += int(tokens)
@@ -124,7 +124,9 @@ class Loop:
         self._counted_s = ended_s
         self._tell_uncleaned()
         val_loss = self._validate() if self._is_validation(progress.step) else None
-        self._record(loss, rate, norm, ended_s - started_s, tokens, squared, supervised, val_loss)
+        self._record(
+            loss, rate, norm, skipped, ended_s - started_s, tokens, squared, supervised, val_loss
+        )
         is_preempted = bool(wants_poll) and self.hooks.preempted()
         if self.checkpoints is not None and (wants_checkpoint or is_preempted):
             self._save()
@@ -156,26 +158,29 @@ class Loop:
             sums[2] += batch.squared_tokens
         return sums
 
-    def _update(self, step: int, loss: float, rate: float) -> float:
-        """Apply the step unless the fault policy forbids it; returns the gradient norm."""
+    def _update(self, step: int, loss: float, rate: float) -> tuple[float, Skipped | None]:
+        """Apply the step unless the fault policy forbids it.
+
+        Returns the gradient norm, nan where none was computed, and what forbade it.
+        """
         faults = self.config.faults
         if not math.isfinite(loss):
             self._refuse(f"The loss of step {step + 1} is {loss}", faults.on_nan)
-            return math.nan
+            return math.nan, "loss"
         typical = statistics.median(self._recent) if len(self._recent) == SPIKE_WINDOW else math.inf
         if faults.on_spike != "ignore" and loss > faults.spike_factor * typical:
             reason = (
                 f"The loss of step {step + 1} is {loss:.4g}, the median before it {typical:.4g}"
             )
             self._refuse(reason, faults.on_spike)
-            return math.nan
+            return math.nan, "spike"
         norm = self.strategy.update(rate)
         if not math.isfinite(norm):
             self._refuse(f"The gradient norm of step {step + 1} is {norm}", faults.on_nan)
-            return norm
+            return norm, "gradient"
         self._recent.append(loss)
         self.progress.updates += 1
-        return norm
+        return norm, None
 
     def _refuse(self, reason: str, policy: str) -> None:
         self.strategy.discard()
@@ -208,13 +213,16 @@ class Loop:
         dist.all_reduce(total)
         return float(total)
 
-    def _record(self, loss, rate, norm, step_s, tokens, squared, supervised, val_loss) -> None:
+    def _record(
+        self, loss, rate, norm, skipped, step_s, tokens, squared, supervised, val_loss
+    ) -> None:
         record = self.meter.record(
             self.progress,
             num_steps=self.order.num_steps,
             loss=loss,
             lr=rate,
             grad_norm=norm,
+            skipped=skipped,
             step_s=step_s,
             step_tokens=int(tokens),
             squared_tokens=int(squared),

@@ -5,6 +5,9 @@
 
 `seconds` and the dollars count validation, checkpoints and steps that a lost machine had taken; not
 the time from one start to its first step.
+A step whose update was left out says so in `skipped`: `loss` or `gradient` (not finite) or `spike`
+(faults.on_nan, faults.on_spike); its `grad_norm` is not a number where none was computed. What is
+not finite is written as the strings "NaN", "Infinity" and "-Infinity" (apps/common/json_floats.py).
 tokens_per_s counts real tokens (no padding), over all ranks; `mfu` uses the published convention
 6N + 12Lds, `mfu_packed` the attention that packed rows really need.
 """
@@ -14,13 +17,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import orjson
 import torch
 
 from apps.common import storage
 from apps.common.errors import StorageError
+from apps.common.json_floats import from_json, to_json
 from apps.train import flops
 from apps.train.config import MetricsConfig
 from apps.train.shape import ModelShape
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     from apps.train.loop import Progress
 
 _REMOTE_FLUSH_S = 30.0
+
+Skipped = Literal["loss", "gradient", "spike"]
+"""what a step's update was left out for"""
 
 
 class Meter:
@@ -74,6 +81,7 @@ class Meter:
         squared_tokens: int,
         supervised_tokens: int,
         val_loss: float | None,
+        skipped: Skipped | None,
     ) -> dict[str, Any]:
         tokens_per_s = step_tokens / step_s
         hours = progress.seconds / 3600
@@ -105,6 +113,8 @@ class Meter:
             record["mfu_packed"] = flops.mfu(tokens_per_s, packed, self._peak)
         if val_loss is not None:
             record["val_loss"] = val_loss
+        if skipped is not None:
+            record["skipped"] = skipped
         self._wait_s = self._stall_s = 0.0
         return record
 
@@ -144,12 +154,12 @@ class MetricsLog:
                 self._rewrite()
         if self._board is not None:
             for name, value in record.items():
-                if name != "step" and value is not None:
+                if name not in ("step", "skipped"):
                     self._board.add_scalar(name, value, record["step"])
 
     def _append(self, file: IO[bytes], record: dict[str, Any]) -> None:
         try:
-            file.write(orjson.dumps(record) + b"\n")
+            file.write(_line(record))
             file.flush()
         except OSError as error:
             raise StorageError(
@@ -172,8 +182,12 @@ class MetricsLog:
             self._board.close()
 
     def _rewrite(self) -> None:
-        storage.write_atomic(self._uri, b"".join(orjson.dumps(r) + b"\n" for r in self._lines))
+        storage.write_atomic(self._uri, b"".join(_line(record) for record in self._lines))
         self._flushed_s = time.monotonic()
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return orjson.dumps(to_json(record)) + b"\n"
 
 
 def read_metrics(run_uri: str) -> list[dict[str, Any]]:
@@ -184,7 +198,7 @@ def read_metrics(run_uri: str) -> list[dict[str, Any]]:
     records: dict[int, dict[str, Any]] = {}
     for line in storage.read_bytes(uri).splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            record = json.loads(line)
+            record = from_json(json.loads(line))
             records[record["step"]] = record
     return [records[step] for step in sorted(records)]
 

@@ -1,4 +1,7 @@
 import io
+import json
+import math
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,13 @@ def test_many_fields_leave_the_bar_and_its_count_on_the_screen(monkeypatch, colu
     shown = screen.getvalue()
     assert "480/1500" in shown
     assert "loss=0.027  lr=4e-05  tokens_per_s=1.946e+04  mfu=0.034  usd=0.0377" in shown
+
+
+def test_a_number_that_json_lacks_leaves_the_line_json() -> None:
+    screen = io.StringIO()
+    Reporter("json", screen).event("train.done", loss=math.nan, losses=[math.inf], out=Path("run"))
+    written = json.loads(screen.getvalue(), parse_constant=pytest.fail)
+    assert (written["loss"], written["losses"], written["out"]) == ("NaN", ["Infinity"], "run")
 
 
 @pytest.mark.parametrize("path", ["/tmp/a[/b]", "dumps/[ab].json", "[bold]x[/bold]", ":smile:"])

@@ -1,5 +1,7 @@
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from apps.common.packs import open_pack
 from apps.train.config import FaultConfig
 from apps.train.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
-from apps.train.metrics import read_metrics
+from apps.train.metrics import MetricsLog, read_metrics
 from apps.train.rows import PackRows
 from apps.train.worker import (
     configure_torch,
@@ -88,10 +90,34 @@ def test_a_gradient_that_overflows_leaves_the_weights_alone(config) -> None:
     assert all(math.isfinite(r["loss"]) for r in records[3:])
 
 
+@pytest.mark.parametrize(
+    ("factor", "reason", "written"),
+    [(math.nan, "loss", "NaN"), (-math.inf, "loss", "-Infinity"), (3e37, "gradient", None)],
+)
+def test_a_step_that_was_left_out_is_in_the_metrics_with_its_reason(
+    config, factor, reason, written
+) -> None:
+    tolerant = replace(config, faults=FaultConfig(on_nan="skip"))
+    records, _, _ = run_with(tolerant, 3, factor)
+    log = MetricsLog(config.out, resumed_step=0, tensorboard=True)
+    for record in records:
+        log.write(record)
+    log.close()
+    assert [r.get("skipped") for r in read_metrics(config.out)] == [None, None, reason, None, None]
+    lines = Path(config.out, "metrics.jsonl").read_text().splitlines()
+    third = json.loads(lines[2], parse_constant=pytest.fail)
+    assert third["loss"] == (written or records[2]["loss"])
+    assert third["grad_norm"] == ("NaN" if written else "Infinity")
+    read = read_metrics(config.out)[2]
+    assert read == pytest.approx(records[2], nan_ok=True)
+    assert board(f"{config.out}/tensorboard")["loss"].keys() == {1, 2, 3, 4, 5}
+
+
 def test_a_spike_is_left_out_once_there_is_a_history(config) -> None:
     steps = SPIKE_WINDOW + 3
     careful = replace(config, steps=steps, faults=FaultConfig(on_spike="skip", spike_factor=3.0))
-    _, said, strategy = run_with(careful, SPIKE_WINDOW + 2, 50.0)
+    records, said, strategy = run_with(careful, SPIKE_WINDOW + 2, 50.0)
+    assert [r["step"] for r in records if r.get("skipped") == "spike"] == [SPIKE_WINDOW + 2]
     assert strategy.discarded == 1
     assert "the median before it" in said[0]
     _, said, _ = run_with(replace(careful, steps=5), 3, 50.0)

@@ -1,6 +1,7 @@
 """The file of a run's steps, across restarts."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def test_steps_taken_again_replace_the_old(run) -> None:
 def test_an_attempt_that_dies_before_its_first_step_loses_no_seconds(run) -> None:
     MetricsLog(run, resumed_step=4, tensorboard=False)
     assert spent_s(run) == 70.0
+
+
+def test_a_loss_that_is_no_number_is_kept_by_a_restart(run) -> None:
+    for step, loss in ((8, math.nan), (9, -math.inf), (10, 0.5)):
+        log = MetricsLog(run, resumed_step=step - 1, tensorboard=False)
+        log.write({"step": step, "seconds": 80.0, "loss": loss, "skipped": "loss"})
+        log.close()
+    assert [str(record["loss"]) for record in read_metrics(run)[7:]] == ["nan", "-inf", "0.5"]
+    written = storage.read_bytes(f"{run}/metrics.jsonl").splitlines()
+    assert [float(json.loads(line)["loss"]) for line in written[8:]] == [-math.inf, 0.5]
 
 
 def test_a_disk_s_records_are_there_at_once(tmp_path: Path) -> None:
