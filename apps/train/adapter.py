@@ -50,6 +50,11 @@ def inject(model: torch.nn.Module, config: LoraConfig) -> None:
         ) from error
 
 
+def num_parameters(model: torch.nn.Module) -> int:
+    """Parameters of the adapters, over all ranks; 0 where there are none."""
+    return sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+
+
 def stored_names(model: torch.nn.Module) -> dict[str, str]:
     """Names in the base model's files of the parameters that adapters renamed."""
     return {

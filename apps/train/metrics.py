@@ -9,7 +9,7 @@ A step whose update was left out says so in `skipped`: `loss` or `gradient` (not
 (faults.on_nan, faults.on_spike); its `grad_norm` is not a number where none was computed. What is
 not finite is written as the strings "NaN", "Infinity" and "-Infinity" (apps/common/json_floats.py).
 tokens_per_s counts real tokens (no padding), over all ranks; `mfu` uses the published convention
-6N + 12Lds, `mfu_packed` the attention that packed rows really need.
+6N + 12Lds, `mfu_packed` the attention that packed rows really need; LoRA's 6N is less (flops.py).
 """
 
 import contextlib
@@ -50,8 +50,11 @@ class Meter:
         world_size: int,
         device: torch.device,
         peak_flops: float | None,
+        adapter_parameters: int = 0,
     ) -> None:
+        """`adapter_parameters` are those of LoRA; 0 where all weights are trained."""
         self._config, self._shape, self._row_tokens = config, shape, row_tokens
+        self._adapter = adapter_parameters
         self._device = device
         self._world_size = world_size
         self._peak = peak_flops * world_size if peak_flops else None
@@ -107,8 +110,9 @@ class Meter:
             record["usd"] = usd
             record["usd_to_go"] = usd * (num_steps - progress.step) / progress.step
         if self._peak:
-            nominal = flops.nominal_flops_per_token(self._shape, self._row_tokens)
-            packed = flops.packed_flops_per_token(self._shape, step_tokens, squared_tokens)
+            shape, adapter = self._shape, self._adapter
+            nominal = flops.nominal_flops_per_token(shape, self._row_tokens, adapter)
+            packed = flops.packed_flops_per_token(shape, step_tokens, squared_tokens, adapter)
             record["mfu"] = flops.mfu(tokens_per_s, nominal, self._peak)
             record["mfu_packed"] = flops.mfu(tokens_per_s, packed, self._peak)
         if val_loss is not None:

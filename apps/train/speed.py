@@ -25,7 +25,7 @@ class Speed:
     slots_per_s: float
     """Token slots a second, padding included: what MFU is counted on."""
     mfu: float | None
-    """Model FLOPs utilisation, 6N + 12 L d s; None on a device without a stated peak."""
+    """Model FLOPs utilisation, 6N + 12 L d s (LoRA: flops.py); None without a stated peak."""
     source: str
     """Where the figure comes from."""
 
@@ -39,8 +39,7 @@ def from_mfu(shape: ModelShape, setup: Setup, accelerator: Accelerator, mfu: flo
         )
     if not 0 < mfu < 1:
         raise ConfigError(f"--mfu is {mfu}; expected a share between 0 and 1")
-    per_token = flops.nominal_flops_per_token(shape, setup.row_tokens)
-    rate = mfu * accelerator.peak_flops / per_token
+    rate = mfu * accelerator.peak_flops / _flops_per_token(shape, setup, setup.row_tokens)
     return from_rate(shape, setup, accelerator, rate, "stated with --mfu")
 
 
@@ -52,14 +51,18 @@ def published(
     Published figures are of rows of 2,048 full of one text. Longer rows hold several conversations,
     and attention is computed, and counted here, over `attended_tokens` of them.
     """
-    per_token = flops.nominal_flops_per_token(shape, attended_tokens)
-    rate, source = _sustained(setup, accelerator)
+    per_token = _flops_per_token(shape, setup, attended_tokens)
+    rate, source = _sustained(shape, setup, accelerator)
     if attended_tokens < setup.row_tokens:
         source += f"; attention over {attended_tokens:,.0f} tokens, the conversations'"
     return from_rate(shape, setup, accelerator, rate / per_token, source)
 
 
-def _sustained(setup: Setup, accelerator: Accelerator) -> tuple[float, str]:
+def _flops_per_token(shape: ModelShape, setup: Setup, attended_tokens: float) -> float:
+    return flops.nominal_flops_per_token(shape, attended_tokens, setup.adapter_parameters)
+
+
+def _sustained(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> tuple[float, str]:
     """FLOP/s of one device, and where the figure comes from."""
     if accelerator.peak_flops is None:
         return hardware.CPU_FLOPS, hardware.CPU_SOURCE
@@ -68,20 +71,31 @@ def _sustained(setup: Setup, accelerator: Accelerator) -> tuple[float, str]:
             f"no utilisation is published for {accelerator.name}; give --mfu, for example 0.4"
         )
     ours, theirs = setup.activation_checkpointing, accelerator.mfu_checkpointing
-    share = RECOMPUTE_SHARE[ours] / RECOMPUTE_SHARE[theirs]
+    share = _recompute_share(shape, setup) / RECOMPUTE_SHARE[theirs]
     source = accelerator.mfu_source
-    if ours != theirs:
-        source += f", x {share:.2f} for {ours} recomputation where it had {theirs}"
+    if share != 1.0:
+        under = " under LoRA" if setup.adapter_parameters else ""
+        source += f", x {share:.2f} for {ours} recomputation{under} where it had {theirs}"
     if setup.cpu_offload:
         source += "; the transfers of cpu_offload come on top"
     return accelerator.mfu * share * accelerator.peak_flops, source
+
+
+def _recompute_share(shape: ModelShape, setup: Setup) -> float:
+    """RECOMPUTE_SHARE was measured with all weights trained; LoRA has less to share it with."""
+    share = RECOMPUTE_SHARE[setup.activation_checkpointing]
+    if not setup.adapter_parameters:
+        return share
+    whole = flops.weight_flops_per_token(shape)
+    ours = flops.weight_flops_per_token(shape, setup.adapter_parameters)
+    return 1 / (1 + (1 / share - 1) * whole / ours)
 
 
 def from_rate(
     shape: ModelShape, setup: Setup, accelerator: Accelerator, slots_per_s: float, source: str
 ) -> Speed:
     """Speed that somebody measured, in token slots a second on one device."""
-    per_token = flops.nominal_flops_per_token(shape, setup.row_tokens)
+    per_token = _flops_per_token(shape, setup, setup.row_tokens)
     peak = accelerator.peak_flops
     mfu = None if peak is None else flops.mfu(slots_per_s, per_token, peak)
     return Speed(slots_per_s=slots_per_s, mfu=mfu, source=source)

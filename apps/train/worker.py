@@ -149,6 +149,7 @@ def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:
         world_size=dist.get_world_size(),
         device=device,
         peak_flops=peak,
+        adapter_parameters=adapter.num_parameters(strategy.causal_lm),
     )
 
 

@@ -10,7 +10,9 @@ from apps.common.packs import open_pack
 from apps.train.config import FaultConfig
 from apps.train.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
 from apps.train.metrics import MetricsLog, read_metrics
+from apps.train.plan import adapter_parameters
 from apps.train.rows import PackRows
+from apps.train.shape import from_config
 from apps.train.worker import (
     configure_torch,
     make_meter,
@@ -130,6 +132,23 @@ def test_no_validation_rows_means_no_validation(config) -> None:
     with process_group():
         work(silent, PackRows(pack.split("train"), 0), PackRows(pack.split("val"), 0))
     assert ["val_loss" in record for record in read_metrics(config.out)] == [False] * 5
+
+
+def test_mfu_counts_no_gradients_of_frozen_weights(config) -> None:
+    measured = replace(config, metrics=replace(config.metrics, peak_tflops=1.0), steps=1)
+    lora = replace(measured, adapter="lora", out=f"{config.out}-lora")
+    rows = PackRows(open_pack(config.data).split("train"), 0)
+    flops = []
+    with process_group():
+        for run in (measured, lora):
+            work(run, rows)
+            (record,) = read_metrics(run.out)
+            flops.append(record["mfu"] * 1e12 / record["tokens_per_s"])
+            flops.append(record["mfu_packed"] * 1e12 / record["tokens_per_s"])
+    whole, packed, lora_whole, lora_packed = flops
+    shape = from_config(json.loads(Path(config.base, "config.json").read_text()))
+    saved = 2 * shape.num_parameters - 6 * adapter_parameters(lora, shape)
+    assert (whole - lora_whole, packed - lora_packed) == pytest.approx((saved, saved))
 
 
 def test_metrics_say_what_a_step_did(config) -> None:

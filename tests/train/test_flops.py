@@ -1,8 +1,13 @@
 """The arithmetic that prices a run, against published figures."""
 
+from dataclasses import replace
+
 import pytest
 
-from apps.train import cadence, flops, hardware, shape
+from apps.train import adapter, cadence, flops, hardware, shape
+from apps.train.config import LoraConfig
+from apps.train.plan import adapter_parameters
+from apps.train.presets import debug
 from apps.train.shape import KNOWN
 
 
@@ -40,6 +45,47 @@ def test_packed_flops_fall_with_shorter_conversations():
     short = flops.packed_flops_per_token(model, *flops.length_sums([256] * 8))
     assert 6 * model.num_parameters < short < long
     assert flops.packed_flops_per_token(model, 0, 0) == 6 * model.num_parameters
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_flops_are_those_that_torch_counts_with_and_without_an_adapter(rank):
+    """Short of the embedding, which is looked up, and of gradients below the first adapter."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        vocab_size=48,
+        attn_implementation="eager",
+    )
+    model = LlamaForCausalLM(config)
+    if rank:
+        adapter.inject(model, LoraConfig(rank=rank))
+    ids = torch.ones(2, 32, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model(ids).logits.sum().backward()
+    trained = adapter.num_parameters(model)
+    per_token = flops.nominal_flops_per_token(shape.from_config(config.to_dict()), 32, trained)
+    assert counter.get_total_flops() / ids.numel() == pytest.approx(per_token, rel=0.04)
+
+
+def test_the_plan_s_count_of_an_adapter_is_the_model_s():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_key_value_heads=8
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    run = replace(debug(), adapter="lora")
+    adapter.inject(model, run.lora)
+    planned = adapter_parameters(run, shape.from_config(config.to_dict()))
+    assert adapter.num_parameters(model) == planned > 0
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,22 @@ def test_lora_trains_and_checkpoints_only_the_adapter():
     assert plan.checkpoints.size_bytes < 1e9
 
 
+def test_frozen_weights_take_a_third_less_time_than_trained_ones():
+    """4N + 6A + 12 L d s in place of 6N + 12 L d s; recomputation is the same work beside less."""
+    n, adapter, attention = 6_738_415_616, 39_976_960, 12 * 32 * 4096 * 2048
+    share = (4 * n + 6 * adapter + attention) / (6 * n + attention)
+    small = replace(VICUNA_7B, activation_checkpointing="none")
+    whole, lora = (make_plan(replace(small, adapter=kind)).training for kind in ("none", "lora"))
+    assert lora.hours == pytest.approx(share * whole.hours)
+    assert lora.mfu == pytest.approx(whole.mfu)
+    stated = make_plan(replace(small, adapter="lora", mfu=lora.mfu)).training
+    assert stated.hours == pytest.approx(lora.hours)
+    again = make_plan(replace(small, adapter="lora", activation_checkpointing="full")).training
+    extra = (1 / 0.79 - 1) * 6 * n / (4 * n + 6 * adapter)
+    assert again.hours == pytest.approx(lora.hours * (1 + extra))
+    assert "for full recomputation under LoRA where it had none" in again.source
+
+
 def test_own_price_table_replaces_the_repositorys(tmp_path):
     table = tmp_path / "mine.yaml"
     table.write_text(yaml.safe_dump({"usd_per_gpu_hour": {"H200": {"lab": {"usd": 1.0}}}}))
