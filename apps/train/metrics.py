@@ -181,7 +181,8 @@ class MetricsLog:
     def close(self) -> None:
         self.flush()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a line left in the buffer was told by `write`
+                self._file.close()
         if self._board is not None:
             self._board.close()
 

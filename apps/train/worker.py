@@ -6,6 +6,7 @@ with process_group():                 # one rank, for scripts and benchmarks
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from apps.common.errors import InputError
 from apps.train import adapter, agree, checkpoint, hardware, model
 from apps.train.batches import BatchOrder, order_of
 from apps.train.config import RunConfig
-from apps.train.loop import Hooks, Loop, Progress
+from apps.train.loop import Hooks, Loop, Progress, TrainingStopped
 from apps.train.metrics import Meter, MetricsLog, spent_s
 from apps.train.rows import Rows
 from apps.train.shape import from_config
@@ -59,19 +61,24 @@ def work(
     progress = resume(config, strategy, hooks)
     if dist.get_rank() == 0:
         progress.seconds = max(progress.seconds, spent_s(config.out))
-    loop = Loop(
-        config=config,
-        order=run_order(config, len(train_rows)),
-        train_rows=train_rows,
-        val_rows=val_rows,
-        strategy=strategy,
-        meter=make_meter(config, strategy, train_rows.row_tokens),
-        checkpoints=checkpoints,
-        commit=commit or {},
-        hooks=_logged(hooks, config, progress.step) if dist.get_rank() == 0 else hooks,
-        progress=progress,
-    )
-    loop.run()
+    with _logged(hooks, config, progress.step) as logged:
+        loop = Loop(
+            config=config,
+            order=run_order(config, len(train_rows)),
+            train_rows=train_rows,
+            val_rows=val_rows,
+            strategy=strategy,
+            meter=make_meter(config, strategy, train_rows.row_tokens),
+            checkpoints=checkpoints,
+            commit=commit or {},
+            hooks=logged,
+            progress=progress,
+        )
+        try:
+            loop.run()
+        except TrainingStopped:
+            checkpoints.close()  # all ranks are here: what is being written becomes whole
+            raise
     checkpoints.close()
     return loop.progress
 
@@ -89,8 +96,13 @@ def run_order(config: RunConfig, num_rows: int) -> BatchOrder:
 
 def rank_device(config: RunConfig) -> torch.device:
     """This rank's device; on CUDA it becomes the current one."""
-    if config.device == "cpu" or not torch.cuda.is_available():
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"The run needs a GPU but torch finds none on {platform.node()}; check `nvidia-smi` "
+            "and that torch is a CUDA build there, or train with --device cpu."
+        )
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
@@ -172,14 +184,22 @@ def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
     return Progress(**{name: found.commit[name] for name in vars(Progress())})
 
 
-def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Hooks:
-    """The hooks, with every step's record also written to the run's metrics."""
+@contextlib.contextmanager
+def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Iterator[Hooks]:
+    """The hooks, on rank 0 with every step's record also written to the run's metrics.
+
+    However the run ends, those of its last steps are in the file.
+    """
+    if dist.get_rank() != 0:
+        yield hooks
+        return
     log = MetricsLog(config.out, resumed_step=resumed_step, tensorboard=config.metrics.tensorboard)
 
     def on_step(record: dict[str, Any]) -> None:
         log.write(record)
         hooks.on_step(record)
-        if record["step"] == record["num_steps"]:
-            log.close()
 
-    return replace(hooks, on_step=on_step, before_checkpoint=log.flush)
+    try:
+        yield replace(hooks, on_step=on_step, before_checkpoint=log.flush)
+    finally:
+        log.close()
