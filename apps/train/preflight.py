@@ -176,8 +176,9 @@ def _check_unchanged(commit: dict[str, Any], identity: dict[str, Any], config: R
 
 def _difference(name: str, before: Any, now: Any) -> tuple[str, str]:
     if isinstance(before, dict) and isinstance(now, dict):
-        key = next(k for k in now if before.get(k) != now[k])
-        return f"{name}.{key} {before.get(key)}", str(now[key])
+        missing = object()
+        key = next(k for k in now | before if before.get(k, missing) != now.get(k, missing))
+        return f"{name}.{key} {before.get(key)}", str(now.get(key))
     if name == "data":
         return f"other data (digest {before})", str(now)
     if name == "base":

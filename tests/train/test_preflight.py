@@ -209,6 +209,15 @@ def test_a_resume_with_other_mathematics_names_the_setting(started, changes, nam
     assert preflight.prepare(replace(changed, allow_change=True)).done_step == 2
 
 
+def test_a_setting_that_is_no_more_is_named_too(started) -> None:
+    (found,) = checkpoint.committed(started.out)
+    optim = {**found.commit["identity"]["optim"], "momentum": None}
+    identity = {**found.commit["identity"], "optim": optim}
+    storage.commit(found.uri, {**found.commit, "identity": identity})
+    with pytest.raises(ValueError, match=r"optim.momentum None, now it is None; use its old"):
+        preflight.prepare(started)
+
+
 def test_a_resume_with_other_data_or_another_base_is_refused(
     started, small_base, small_pack, tmp_path
 ) -> None:
