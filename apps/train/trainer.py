@@ -160,9 +160,9 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
 def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
     """The run with its number of ranks, that number, and whether they are GPUs."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    wanted = config.workers or max(gpus, 1)
     use_gpu = config.device == "cuda" or (config.device == "auto" and gpus > 0)
-    available = gpus if use_gpu else int(ray.cluster_resources()["CPU"])
+    wanted = config.workers or (max(gpus, 1) if use_gpu else 1)
+    available = gpus if use_gpu else int(ray.cluster_resources().get("CPU", 0))
     if wanted > available:
         kind = "GPU" if use_gpu else "CPU"
         raise InputError(
@@ -254,14 +254,17 @@ class _Preemption:
     """Ray's preemption notice, answered once a notice."""
 
     def __init__(self) -> None:
-        self._answered_ms: set[int | None] = set()
+        self._answered: set[tuple[int | None, tuple[str, ...]]] = set()
         self._deadline_ms: int | None = None
 
     def is_near(self) -> bool:
         info = ray.train.get_preemption_info()
-        if info is None or info.deadline_ms in self._answered_ms:
+        if info is None:
             return False
-        self._answered_ms.add(info.deadline_ms)
+        notice = (info.deadline_ms, tuple(info.preempted_node_ids))
+        if notice in self._answered:
+            return False
+        self._answered.add(notice)
         self._deadline_ms = info.deadline_ms
         return True
 

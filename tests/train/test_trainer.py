@@ -16,8 +16,9 @@ def notice(monkeypatch):
     said: list[PreemptionInfo | None] = [None]
     monkeypatch.setattr("ray.train.get_preemption_info", lambda: said[0])
 
-    def give(deadline_ms: int | None) -> None:
-        said[0] = PreemptionInfo(deadline_ms=deadline_ms, preempted_node_to_ranks={"a": [1]})
+    def give(deadline_ms: int | None, *nodes: str) -> None:
+        ranks = {node: [rank] for rank, node in enumerate(nodes or ("a",))}
+        said[0] = PreemptionInfo(deadline_ms=deadline_ms, preempted_node_to_ranks=ranks)
 
     return give
 
@@ -41,9 +42,23 @@ def test_a_notice_without_a_deadline_is_answered_and_training_goes_on(notice) ->
     assert not preemption.is_near()
 
 
+def test_a_second_machine_that_goes_is_answered_though_the_deadline_is_the_same(notice) -> None:
+    preemption = trainer._Preemption()
+    for nodes in (("a",), ("a", "b")):
+        notice(None, *nodes)
+        assert preemption.is_near()
+        assert not preemption.is_near()
+
+
 @pytest.mark.parametrize(
     ("gpus", "asked", "placed"),
-    [(8, {}, (8, True)), (0, {}, (1, False)), (8, {"workers": 4}, (4, True))],
+    [
+        (8, {}, (8, True)),
+        (0, {}, (1, False)),
+        (8, {"workers": 4}, (4, True)),
+        (8, {"device": "cpu"}, (1, False)),
+        (8, {"device": "cpu", "workers": 9}, (9, False)),
+    ],
 )
 def test_a_run_takes_the_gpus_of_the_cluster(monkeypatch, gpus, asked, placed) -> None:
     monkeypatch.setattr(trainer.ray, "cluster_resources", lambda: {"GPU": gpus, "CPU": 96})
