@@ -3,11 +3,12 @@
     python -m benchmarks.gpu_train [--shapes llama-7b llama-13b] [--out gpu_train.json]
     python -m benchmarks.gpu_train --dry-run          # a tiny shape on the CPU: does it all run?
 
-Random weights, rows of 2,048 tokens, bf16, no Ray. Tries the settings that the plan says fit the
-card, likely fastest first, and keeps the best. fp32 weights, gradients and moments are 16 bytes a
-parameter: 108 GB for 7B, which one H200 holds beside two rows without recomputation; bf16 moments
-(12 bytes) leave room for four. One H100 (80 GB) needs int8 moments and recomputation for 7B and
-208 GB of host memory for 13B; one H200 takes 13B with int8 moments.
+Random weights, rows of 2,048 tokens, bf16, no Ray. For each precision of the moments, tries the
+settings that the plan says fit the card, likely fastest first, and keeps the best of all. fp32
+weights, gradients and moments are 16 bytes a parameter: 108 GB for 7B, which one H200 holds beside
+three rows with only elementwise operations recomputed; bf16 moments (12 bytes) leave room for six.
+One H100 (80 GB) needs int8 moments and recomputation for 7B and 208 GB of host memory for 13B; one
+H200 takes 13B with int8 moments.
 
 The Trainer has the published recipe (bf16 autocast, fp32 AdamW, gradient checkpointing,
 `padding="max_length"`), or where that does not fit, weights and moments in bf16, which is faster.
@@ -36,11 +37,14 @@ from benchmarks import chat_lengths, peers
 
 HERE = Path(__file__).parent / "contenders"
 ROW_TOKENS = 2048
-STEPS, WARMUP_STEPS = 10, 3
-MICRO_ROWS = (16, 12, 8, 6, 4, 3, 2, 1)
-PASS_ROWS = 0.3
-"""Rows in whose time weights are cast and gradients summed, whatever the micro-batch: 200 GB of
-memory traffic a pass for 7B, about 50 ms of an H200, where a row takes 180 ms at 50 % MFU."""
+WARMUP_STEPS = 2
+STEP_ROWS = 16
+"""At least so many rows a step on the card; the published batch of 128 conversations on 4 or 8 GPUs
+is 12 to 24 packed rows on each."""
+MICRO_ROWS = (16, 12, 8, 6, 5, 4, 3, 2, 1)
+PASS_ROWS = {"layer": 0.6, "step": 0.2}
+"""Rows in whose time weights are cast and gradients summed, whatever the micro-batch: for 7B about
+400 GB of memory traffic a pass, 100 ms of an H200, where a row takes 150 ms."""
 OFFLOAD_SHARE = 0.3
 """Speed that the transfers of cpu_offload leave, roughly."""
 TRAINER_BYTES = {"fp32": 16, "bf16": 8}
@@ -54,16 +58,20 @@ class Setting:
     micro_rows: int
     checkpointing: memory.Checkpointing = "none"
     state: memory.OptimizerState = "fp32"
+    reshard: memory.Reshard = "layer"
     cpu_offload: bool = False
 
     def arguments(self) -> list[str]:
         flags = ["--micro-rows", str(self.micro_rows), "--optimizer-state", self.state]
-        flags += ["--activation-checkpointing", self.checkpointing]
+        flags += ["--activation-checkpointing", self.checkpointing, "--reshard", self.reshard]
         return [*flags, "--cpu-offload"] if self.cpu_offload else flags
 
     def __str__(self) -> str:
         offload = ", offload" if self.cpu_offload else ""
-        return f"{self.micro_rows} rows, recompute {self.checkpointing}, {self.state}{offload}"
+        return (
+            f"{self.micro_rows} rows, recompute {self.checkpointing}, {self.state}, "
+            f"reshard {self.reshard}{offload}"
+        )
 
     @property
     def likely_speed(self) -> float:
@@ -71,7 +79,7 @@ class Setting:
         share = speed.RECOMPUTE_SHARE[self.checkpointing] * (
             OFFLOAD_SHARE if self.cpu_offload else 1
         )
-        return share * self.micro_rows / (self.micro_rows + PASS_ROWS)
+        return share * self.micro_rows / (self.micro_rows + PASS_ROWS[self.reshard])
 
 
 TINY = replace(
@@ -86,7 +94,7 @@ TINY = replace(
 DRY_STEPS, DRY_SCALE = 3, 1 / 32
 DRY_SETTINGS = [
     Setting(micro_rows=2),
-    Setting(micro_rows=2, checkpointing="selective", state="bf16"),
+    Setting(micro_rows=2, checkpointing="selective", state="bf16", reshard="step"),
     Setting(micro_rows=1, checkpointing="full", state="int8"),
     Setting(micro_rows=1, checkpointing="full", cpu_offload=True),
 ]
@@ -128,7 +136,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     default = ["llama-7b", "llama-13b"]
     parser.add_argument("--shapes", nargs="+", choices=KNOWN, default=default, metavar="SHAPE")
     parser.add_argument("--dry-run", action="store_true", help="a tiny shape on the CPU, 3 steps")
-    parser.add_argument("--tries", type=int, default=4, help="settings tried for each shape")
+    parser.add_argument("--steps", type=int, default=10, help=f"{WARMUP_STEPS} of them to warm up")
+    states = list(memory.OPTIMIZER_BYTES)
+    parser.add_argument("--states", nargs="+", choices=states, default=states, metavar="STATE")
+    parser.add_argument("--tries", type=int, default=2, help="settings tried for each state")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-padded", action="store_true", help="leave the Trainer out")
     parser.add_argument("--out", help="JSON file to write")
@@ -142,7 +153,7 @@ def measure(
     model = write_shape(shape, Path(scratch) / name)
     card = None if options.dry_run else this_gpu()
     shared = ["--model", model, "--random-weights", "--out", f"{scratch}/{name}-out"]
-    shared += ["--bf16", "--steps", str(STEPS if card else DRY_STEPS)]
+    shared += ["--bf16", "--steps", str(options.steps if card else DRY_STEPS)]
     shared += [] if card else ["--scale", str(DRY_SCALE)]
     found = {
         "gpu": card.name if card else "CPU",
@@ -153,8 +164,8 @@ def measure(
         "padded": None,
         "padded_tried": [],
     }
-    for setting in fitting(shape, card)[: options.tries]:
-        flags = [*setting.arguments(), "--accumulation", str(max(16 // setting.micro_rows, 2))]
+    for setting in likely_best(fitting(shape, card), options.states, options.tries):
+        flags = [*setting.arguments(), "--accumulation", str(-(-STEP_ROWS // setting.micro_rows))]
         flags += ["--wrap", "layer", *([] if options.no_compile else ["--compile"])]
         ours = contender("train_ours", [*shared, *flags], shape, card, str(setting))
         found["tried"].append(ours)
@@ -192,18 +203,30 @@ def fitting(shape: ModelShape, card: hardware.Accelerator | None) -> list[Settin
     """
     if card is None:
         return DRY_SETTINGS
-    kinds = product(("none", "selective", "full"), ("fp32", "bf16", "int8"))
-    wanted = [(checkpointing, state, False) for checkpointing, state in kinds]
+    kinds = product(speed.RECOMPUTE_SHARE, ("fp32", "bf16", "int8"), ("step", "layer"))
     found: dict[tuple, Setting] = {}
-    for checkpointing, state, offload in [*wanted, ("full", "fp32", True)]:
+    for checkpointing, state, reshard, offload in [
+        *[(*kind, False) for kind in kinds],
+        ("full", "fp32", "layer", True),
+    ]:
         for rows in MICRO_ROWS:
             setting = Setting(
-                micro_rows=rows, checkpointing=checkpointing, state=state, cpu_offload=offload
+                micro_rows=rows,
+                checkpointing=checkpointing,
+                state=state,
+                reshard=reshard,
+                cpu_offload=offload,
             )
             if fits(shape, setting, card):
-                found.setdefault((checkpointing, rows, offload), setting)
+                found.setdefault((checkpointing, reshard, rows, offload), setting)
                 break
     return sorted(found.values(), key=lambda setting: setting.likely_speed, reverse=True)
+
+
+def likely_best(settings: list[Setting], states: list[str], tries: int) -> list[Setting]:
+    """The first `tries` settings of each precision of the moments."""
+    found = [[s for s in settings if s.state == state][:tries] for state in states]
+    return [setting for chosen in found for setting in chosen]
 
 
 def fits(shape: ModelShape, setting: Setting, card: hardware.Accelerator) -> bool:
@@ -222,6 +245,8 @@ def setup(setting: Setting) -> memory.Setup:
         accumulation=2,
         activation_checkpointing=setting.checkpointing,
         optimizer_state=setting.state,
+        reshard=setting.reshard,
+        compiled=True,
         cpu_offload=setting.cpu_offload,
     )
 
@@ -237,14 +262,21 @@ def this_gpu() -> hardware.Accelerator:
 
 
 def contender(script: str, arguments: list[str], shape: ModelShape, card, setting: str) -> dict:
-    """Rate, MFU and memory of one run; of a failed one, why."""
+    """Rate, MFU and memory of one run, printed too; of a failed one, why."""
     try:
-        found = run(script, arguments)
+        result = measured(run(script, arguments), shape, card, setting)
     except subprocess.CalledProcessError as error:
-        return {"setting": setting, "error": f"exit status {error.returncode}, its reason is above"}
+        reason = f"exit status {error.returncode}, its reason is above"
+        result = {"setting": setting, "error": reason}
+    print(f"{script}: {line(result)}", flush=True)
+    return result
+
+
+def measured(found: dict, shape: ModelShape, card, setting: str) -> dict:
     steps = found["step_s"][WARMUP_STEPS if card else 0 :]
     rate = found["tokens_per_step"] / statistics.median(steps)
     result = {"setting": setting, "tokens_per_s": rate, "memory_gb": found["memory_bytes"] / 1e9}
+    result["step_s"] = found["step_s"]
     if card is not None and card.peak_flops:
         nominal = flops.nominal_flops_per_token(shape, ROW_TOKENS)
         result["mfu"] = flops.mfu(rate, nominal, card.peak_flops)
@@ -287,15 +319,16 @@ def table(name: str, result: dict) -> None:
     if ours and padded:
         print(f"  ours / padded Trainer  {ours['tokens_per_s'] / padded['tokens_per_s']:.2f} x")
     for label, row in rows:
-        if "error" in row:
-            print(f"  {label:<8}{row['setting']}: failed, {row['error'].splitlines()[-1]}")
-            continue
-        mfu = f", {row['mfu']:.1%} MFU" if "mfu" in row else ""
-        mfu += f" ({row['mfu_packed']:.1%} by true attention)" if "mfu_packed" in row else ""
-        print(
-            f"  {label:<8}{row['setting']}: {row['tokens_per_s']:,.0f} real tokens/s{mfu}, "
-            f"{row['memory_gb']:.1f} GB"
-        )
+        print(f"  {label:<8}{line(row)}")
+
+
+def line(row: dict) -> str:
+    if "error" in row:
+        return f"{row['setting']}: failed, {row['error'].splitlines()[-1]}"
+    mfu = f", {row['mfu']:.1%} MFU" if "mfu" in row else ""
+    mfu += f" ({row['mfu_packed']:.1%} by true attention)" if "mfu_packed" in row else ""
+    rate, memory_gb = row["tokens_per_s"], row["memory_gb"]
+    return f"{row['setting']}: {rate:,.0f} real tokens/s{mfu}, {memory_gb:.1f} GB"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ layer as keyword arguments:
 
     GPU   torch.nn.attention.varlen over the flattened rows. The tail of `cu_seqlens` repeats the
           end, so that it has one of a few lengths: a new one would recompile every layer.
-    CPU   scaled_dot_product_attention with one block-diagonal causal mask a micro-batch.
+    CPU   scaled_dot_product_attention with one block-diagonal causal mask a micro-batch; on a GPU
+          too in fp32, which flash attention does not compute.
 
 Legend: B rows, T tokens a row, H heads, D head size, N = B*T.
 """
@@ -36,13 +37,15 @@ class Boundaries:
     """what each attention layer receives"""
 
 
-def boundaries(lengths: list[list[int]], row_tokens: int, device: torch.device) -> Boundaries:
+def boundaries(
+    lengths: list[list[int]], row_tokens: int, device: torch.device, *, in_fp32: bool = False
+) -> Boundaries:
     """Boundaries of B rows whose conversations have the given lengths; a row's tail is its own."""
     sizes = _sizes(lengths, row_tokens)
     starts = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
     positions = torch.arange(len(starts)) - starts
     position_ids = positions.view(len(lengths), row_tokens).to(device)
-    if device.type == "cuda":
+    if device.type == "cuda" and not in_fp32:
         cu_seqlens = cumulative(lengths, row_tokens).to(device)
         return Boundaries(position_ids, {"cu_seqlens": cu_seqlens, "longest": row_tokens})
     owner = starts.view(len(lengths), row_tokens)

@@ -196,8 +196,12 @@ class RunConfig:
     """how weights, gradients and optimizer state are sharded over the ranks"""
     wrap: Literal["layer", "root"] = "layer"
     """FSDP units: each decoder layer, or the whole model at once (faster for small models)"""
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """recompute nothing, half of the matrix products, or every layer in the backward pass"""
+    reshard: Literal["layer", "step"] = "layer"
+    """drop gathered weights and reduce gradients layer by layer, or once an optimizer step: faster
+    with accumulation, where a rank has room for all weights (compute type) and fp32 gradients"""
+    activation_checkpointing: Literal["none", "elementwise", "selective", "full"] = "none"
+    """what the backward pass recomputes: nothing, all but matrix products and attention (cheap),
+    half of the products too, or every layer whole"""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile each decoder layer; auto: on GPUs (on a CPU it costs more than it brings)"""
     cpu_offload: bool = False
@@ -230,6 +234,12 @@ class RunConfig:
             )
         if self.strategy == "deepspeed" and self.compile == "on":
             raise ConfigError("compile on needs strategy fsdp; leave one of them out.")
+        if self.strategy == "deepspeed" and self.reshard == "step":
+            raise ConfigError("reshard step needs strategy fsdp; leave one of them out.")
+
+    def compiles(self, device_type: str) -> bool:
+        """Whether torch.compile is used on devices of this type."""
+        return self.compile == "on" or (self.compile == "auto" and device_type == "cuda")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -57,7 +57,7 @@ def _gpu(
 _A100 = (0.5957, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-80GB", "none")
 _A100_40 = (0.4394, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-40GB", "full")
 _H100 = (0.3979, "published: llm-foundry, 13B, 2,048 tokens, 8xH100", "none")
-_H200 = (0.50, "the bar of benchmarks/gpu_train.py, not measured yet", "none")
+_H200 = (0.53, "measured: benchmarks/LOG.md, 7B, 2,048 tokens, one H200 alone", "elementwise")
 
 ACCELERATORS = (
     _gpu("A100-40GB", 39.4, 312, "A100-SXM4-40GB", _A100_40),

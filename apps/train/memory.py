@@ -15,14 +15,17 @@ from typing import Literal
 from apps.train.hardware import Accelerator
 from apps.train.shape import ModelShape
 
-Checkpointing = Literal["none", "selective", "full"]
+Checkpointing = Literal["none", "elementwise", "selective", "full"]
 OptimizerState = Literal["fp32", "bf16", "int8"]
+Reshard = Literal["layer", "step"]
 
 MASTER_BYTES = 4
 OPTIMIZER_BYTES = {"fp32": 8.0, "bf16": 4.0, "int8": 2.0 + 2 * 4 / 256}
 """Two Adam moments per parameter; int8 ones carry one fp32 scale per block of 256."""
 STORED_MOMENT_BYTES = {"fp32": 8, "bf16": 4, "int8": 8}
 """The same in a checkpoint, where 8-bit moments lie as the fp32 they stand for."""
+CHECKPOINTING_PRICES = {"none": 0, "elementwise": 1, "selective": 4, "full": 8}
+"""Which remedy comes first: roughly the loss of speed, in 3 %, and 1 for a change at all."""
 FROZEN_BYTES = 4
 """Weights under a LoRA adapter."""
 ZERO3_WEIGHT_BYTES = 2
@@ -61,6 +64,10 @@ class Setup:
     """Who shards."""
     wrap: Literal["layer", "root"] = "layer"
     """FSDP units: each layer, or the whole model at once."""
+    reshard: Reshard = "layer"
+    """Weights are gathered and gradients reduced layer by layer, or once a step."""
+    compiled: bool = False
+    """torch.compile, which keeps less for the backward pass."""
     adapter_parameters: int = 0
     """Trainable parameters of a LoRA adapter; 0 trains the whole model."""
     loss_chunk_tokens: int = 1024
@@ -82,7 +89,7 @@ class Memory:
     optimizer: float
     """both moments of the shard"""
     gradients: float
-    """fp32 shard"""
+    """fp32 shard, or with `reshard step` all"""
     gathered: float
     """whole layers that FSDP has put together, and gradients on their way to the shards"""
     activations: float
@@ -100,33 +107,37 @@ class Memory:
         return sum(getattr(self, part.name) for part in fields(self) if part.name != "host")
 
 
-def layer_activation_bytes(shape: ModelShape, compute_bytes: int) -> int:
+def layer_activation_bytes(shape: ModelShape, compute_bytes: int, *, compiled: bool = False) -> int:
     """Bytes per token that one layer keeps for its backward pass, nothing recomputed.
 
     Each of the two RMSNorms keeps its input in fp32, the normalised input and its own output;
     attention keeps q, k, v and its output; the MLP keeps gate, SiLU(gate), up and their product.
+    torch.compile keeps the norms' inputs as they came, and computes the normalised input and
+    SiLU(gate) again.
     """
     d, c = shape.hidden_size, compute_bytes
     kv_width = shape.num_kv_heads * shape.head_dim
-    norms = 2 * (4 * d + 2 * c * d) + 8
+    norms = 2 * ((c if compiled else 4 + c) * d + c * d) + 8
     attention = c * (2 * shape.attention_width + 2 * kv_width) + 4 * shape.num_heads
-    mlp = 4 * c * shape.intermediate_size
+    mlp = (3 if compiled else 4) * c * shape.intermediate_size
     return norms + attention + mlp
 
 
 def _kept_per_layer(shape: ModelShape, setup: Setup) -> float:
     """Bytes per token and layer that live from the forward to the backward pass."""
-    whole = layer_activation_bytes(shape, setup.compute_bytes)
+    whole = layer_activation_bytes(shape, setup.compute_bytes, compiled=setup.compiled)
     boundary = setup.compute_bytes * shape.hidden_size
     if setup.activation_checkpointing == "none":
         return whole
     if setup.activation_checkpointing == "full":
         return boundary
     kv_width = shape.num_kv_heads * shape.head_dim
-    every_second_product = shape.attention_width + kv_width + shape.intermediate_size
     attention_output = shape.attention_width + 2 * shape.num_heads
-    kept = every_second_product + shape.hidden_size + attention_output
-    return boundary + setup.compute_bytes * kept
+    products = shape.attention_width + kv_width + shape.intermediate_size + shape.hidden_size
+    if setup.activation_checkpointing == "elementwise":
+        products += kv_width + shape.intermediate_size
+        products += 0 if setup.compiled else shape.hidden_size  # the last, which nothing needs
+    return boundary + setup.compute_bytes * (products + attention_output)
 
 
 def kept_bytes(shape: ModelShape, setup: Setup) -> float:
@@ -141,7 +152,7 @@ def _layer_at_work(shape: ModelShape, setup: Setup) -> float:
     """Beyond what was kept: a recomputed layer, and the gradients inside it."""
     c = setup.compute_bytes
     recomputes = setup.activation_checkpointing != "none"
-    again = layer_activation_bytes(shape, c) if recomputes else 0
+    again = layer_activation_bytes(shape, c, compiled=setup.compiled) if recomputes else 0
     gradients = c * 3 * shape.intermediate_size + 3 * MASTER_BYTES * shape.hidden_size
     return setup.micro_batch_tokens * (again + gradients)
 
@@ -156,10 +167,13 @@ def _unit_parameters(shape: ModelShape, setup: Setup) -> int:
 def _gathered_weights(shape: ModelShape, setup: Setup) -> float:
     """The layer at work, two prefetched, one all-gather buffer, and the outer group.
 
-    The outer group stays gathered. With `wrap root` the whole model is one group.
+    The outer group stays gathered. With `wrap root` the whole model is one group; with
+    `reshard step` every group stays.
     """
     if setup.wrap == "root":
         return setup.compute_bytes * shape.num_parameters
+    if setup.reshard == "step":
+        return setup.compute_bytes * (shape.num_parameters + shape.layer_parameters)
     return setup.compute_bytes * (4 * shape.layer_parameters + shape.outer_parameters)
 
 
@@ -185,17 +199,19 @@ def _loss_bytes(shape: ModelShape, setup: Setup) -> tuple[float, float]:
 
 
 def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
-    """Weights, moments and gradients of one rank's shard."""
+    """Weights and moments of one rank's shard, and gradients: with `reshard step` all of them."""
     share = shape.num_parameters / setup.world_size
     moments = OPTIMIZER_BYTES[setup.optimizer_state]
     if setup.adapter_parameters:
         trained = setup.adapter_parameters / setup.world_size
         frozen = share * FROZEN_BYTES
-        return frozen + MASTER_BYTES * trained, moments * trained, MASTER_BYTES * trained
+        gradients = setup.adapter_parameters if setup.reshard == "step" else trained
+        return frozen + MASTER_BYTES * trained, moments * trained, MASTER_BYTES * gradients
     weights = MASTER_BYTES * share
     if setup.strategy == "deepspeed":
         weights += ZERO3_WEIGHT_BYTES * share
-    return weights, moments * share, MASTER_BYTES * share
+    gradients = shape.num_parameters if setup.reshard == "step" else share
+    return weights, moments * share, MASTER_BYTES * gradients
 
 
 def _staged(shape: ModelShape, setup: Setup) -> float:
@@ -223,7 +239,8 @@ def _at_backward(shape: ModelShape, setup: Setup) -> Memory:
 
 
 def _at_reduction(shape: ModelShape, setup: Setup) -> Memory:
-    done = replace(setup, accumulation=max(setup.accumulation, 2))
+    reshard = setup.reshard if setup.accumulation > 1 else "layer"  # it never held them all
+    done = replace(setup, accumulation=max(setup.accumulation, 2), reshard=reshard)
     return _memory(shape, done, reduction=_reduction(shape, setup))
 
 
@@ -265,17 +282,18 @@ def fits(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> bool:
 
 def _variants(setup: Setup, adapter_parameters: int) -> Iterator[tuple[int, Setup]]:
     """Every combination of switches with a rank of how much it slows or changes training."""
-    checkpointings = ("none", "selective", "full")
+    checkpointings = tuple(CHECKPOINTING_PRICES)
     start = checkpointings.index(setup.activation_checkpointing)
     states = ("fp32", "bf16", "int8")
     precision = states.index(setup.optimizer_state)
     if setup.strategy == "deepspeed":  # it has neither low-memory moments nor adapters here
         states, adapter_parameters = states[: precision + 1], setup.adapter_parameters
     rows = sorted({setup.micro_batch_rows, 1}, reverse=True)
+    reshards = ("step", "layer") if setup.reshard == "step" else ("layer",)
     offloads = (False, True) if not setup.cpu_offload else (True,)
     adapters = (0, adapter_parameters) if not setup.adapter_parameters else (adapter_parameters,)
-    for row, check, state, offload, adapter in product(
-        rows, checkpointings[start:], states[precision:], offloads, adapters
+    for row, check, state, reshard, offload, adapter in product(
+        rows, checkpointings[start:], states[precision:], reshards, offloads, adapters
     ):
         changed = replace(
             setup,
@@ -283,12 +301,14 @@ def _variants(setup: Setup, adapter_parameters: int) -> Iterator[tuple[int, Setu
             accumulation=setup.accumulation * setup.micro_batch_rows // row,
             activation_checkpointing=check,
             optimizer_state=state,
+            reshard=reshard,
             cpu_offload=offload,
             adapter_parameters=adapter,
         )
         price = 1 * (row != setup.micro_batch_rows)
-        price += 4 * (checkpointings.index(check) - start)
+        price += CHECKPOINTING_PRICES[check] - CHECKPOINTING_PRICES[checkpointings[start]]
         price += 3 * (states.index(state) - precision)
+        price += 1 * (reshard != setup.reshard)
         price += 20 * (offload != setup.cpu_offload)
         price += 50 * (bool(adapter) != bool(setup.adapter_parameters))
         yield price, changed
@@ -313,7 +333,13 @@ def remedies(
     return [variant for _, variant in found[:most]]
 
 
-SWITCHES = ("micro_batch_rows", "activation_checkpointing", "optimizer_state", "cpu_offload")
+SWITCHES = (
+    "micro_batch_rows",
+    "activation_checkpointing",
+    "optimizer_state",
+    "reshard",
+    "cpu_offload",
+)
 
 
 def changes(before: Setup, after: Setup) -> dict[str, str]:

@@ -209,6 +209,8 @@ def make_setup(
         cpu_offload=config.cpu_offload,
         strategy=config.strategy,
         wrap=config.wrap,
+        reshard=config.reshard,
+        compiled=config.strategy == "fsdp" and config.compiles("cpu" if on_cpu else "cuda"),
         adapter_parameters=adapter_parameters(config, model) if config.adapter == "lora" else 0,
         on_cpu=on_cpu,
     )

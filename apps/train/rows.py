@@ -106,8 +106,13 @@ class MicroBatch:
     """sum of the squared conversation lengths, for the true cost of attention"""
 
 
-def micro_batch(rows: Rows, indices: np.ndarray, device: torch.device) -> MicroBatch:
-    """Assemble the rows of one micro-batch; NO_ROW becomes a row of padding without loss."""
+def micro_batch(
+    rows: Rows, indices: np.ndarray, device: torch.device, *, in_fp32: bool = False
+) -> MicroBatch:
+    """Assemble the rows of one micro-batch; NO_ROW becomes a row of padding without loss.
+
+    `in_fp32`: the forward pass computes in fp32.
+    """
     T = rows.row_tokens
     ids = np.full((len(indices), T), rows.pad_id, dtype=np.int64)
     mask = np.zeros((len(indices), T), dtype=bool)
@@ -119,7 +124,7 @@ def micro_batch(rows: Rows, indices: np.ndarray, device: torch.device) -> MicroB
         ids[slot], mask[slot], row_lengths = rows.row(int(index))
         mask[slot, _starts(row_lengths)] = False
         lengths.append(list(row_lengths))
-    edges = boundaries(lengths, T, device)
+    edges = boundaries(lengths, T, device, in_fp32=in_fp32)
     ids_BT = torch.from_numpy(ids)
     labels_BT = next_token_labels(ids_BT, torch.from_numpy(mask))
     return MicroBatch(

@@ -3,6 +3,9 @@
 Activation checkpointing, then torch.compile, then `fully_shard`, each decoder layer first and the
 root last. Weights are kept in fp32, gathered in bf16, and gradients are summed (not averaged) in
 fp32, because the loss is already divided by the supervised tokens of the whole global batch.
+
+`reshard` says how often: layer by layer in each forward and backward pass, or once an optimizer
+step, where `before_backward` tells the units which backward pass is the step's last.
 """
 
 import functools
@@ -35,7 +38,7 @@ def parallelize(
     """Shard `root` in place over a one-dimensional mesh; the units, the root last."""
     recompute(layers, config)
     for layer in layers:
-        if config.compile == "on" or (config.compile == "auto" and mesh.device_type == "cuda"):
+        if config.compiles(mesh.device_type):
             layer.compile()
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
@@ -50,9 +53,9 @@ def parallelize(
     }
     units: list[FSDPModule] = []
     if config.wrap == "layer":
-        last = len(layers) - 1
+        num_dropped = len(layers) - 1 if config.reshard == "layer" else 0
         units = [
-            fully_shard(layer, reshard_after_forward=index < last, **options)
+            fully_shard(layer, reshard_after_forward=index < num_dropped, **options)
             for index, layer in enumerate(layers)
         ]
         _prefetch(units)
@@ -61,6 +64,14 @@ def parallelize(
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
     return units
+
+
+def before_backward(root: FSDPModule, config: RunConfig, *, is_last: bool) -> None:
+    """Tell the units below `root` whether this backward pass is the last of its step."""
+    root.set_is_last_backward(is_last)
+    if config.reshard == "step":
+        root.set_requires_gradient_sync(is_last)
+        root.set_reshard_after_backward(is_last)
 
 
 def _prefetch(layers: list[FSDPModule]) -> None:
@@ -74,15 +85,15 @@ def recompute(layers: list[torch.nn.Module], config: RunConfig) -> None:
     """Recompute in the backward pass what the settings do not let the layers keep."""
     if config.activation_checkpointing != "none":
         for layer in layers:
-            _recompute(layer, selective=config.activation_checkpointing == "selective")
+            _recompute(layer, _CONTEXTS[config.activation_checkpointing])
 
 
-def _recompute(layer: torch.nn.Module, *, selective: bool) -> None:
+def _recompute(layer: torch.nn.Module, options: dict[str, Any]) -> None:
     """Replace the layer's forward in place: names of parameters stay as they are.
 
     By a function, because torch.compile gives up on a functools.partial without a word.
     """
-    once, options = layer.forward, {"context_fn": _selective_contexts} if selective else {}
+    once = layer.forward
 
     @functools.wraps(once)
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -91,11 +102,27 @@ def _recompute(layer: torch.nn.Module, *, selective: bool) -> None:
     layer.forward = forward
 
 
-def _selective_contexts():
+def _keep_products():
+    """Keep attention outputs and all matrix products; recompute the rest."""
+    return _contexts(every=1)
+
+
+def _keep_half_of_the_products():
     """Keep attention outputs and every second matrix product; recompute the rest.
 
     (The policy of torchtitan's per-op selective checkpointing.)
     """
+    return _contexts(every=2)
+
+
+_CONTEXTS: dict[str, dict[str, Any]] = {
+    "elementwise": {"context_fn": _keep_products},
+    "selective": {"context_fn": _keep_half_of_the_products},
+    "full": {},
+}
+
+
+def _contexts(every: int):
     aten = torch.ops.aten
     products = {aten.mm.default, aten.addmm.default}
     kept = {
@@ -110,7 +137,7 @@ def _selective_contexts():
         if operation in products:
             phase = "recompute" if context.is_recompute else "forward"
             seen[phase] += 1
-            keep = seen[phase] % 2 == 1
+            keep = seen[phase] % every == 1 % every
             return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
         return (
             CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE

@@ -77,14 +77,18 @@ class FsdpStrategy:
     def __init__(self, config: RunConfig, causal_lm: PreTrainedModel, device: torch.device) -> None:
         self.device = device
         self.causal_lm = causal_lm
-        self._clip_norm = config.optim.clip_norm
+        self._config = config
         self._root = PackedModel(causal_lm)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         layers = model.decoder_layers(causal_lm)
         self._units = shard.parallelize(self._root, layers, mesh, config)
         model.materialize(causal_lm, torch.device("cpu") if config.cpu_offload else device)
         self._trainable = {n: p for n, p in causal_lm.named_parameters() if p.requires_grad}
-        self._optimizer = optim.make_optimizer(self._trainable.values(), config.optim)
+        self._optimizer = optim.make_optimizer(
+            self._trainable.values(),
+            config.optim,
+            compiled=config.compiles(device.type) and not config.cpu_offload,
+        )
 
     def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
         return self._root(batch, scale)
@@ -99,15 +103,16 @@ class FsdpStrategy:
         return loss
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
-        self._units[-1].set_is_last_backward(is_last)
+        shard.before_backward(self._units[-1], self._config, is_last=is_last)
         loss.backward()
 
     def update(self, learning_rate: float) -> float:
         norm = self._gradient_norm()
         if math.isfinite(norm):
-            if self._clip_norm and norm > self._clip_norm:
+            clip_norm = self._config.optim.clip_norm
+            if clip_norm and norm > clip_norm:
                 torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
-                    self._gradients(), self._clip_norm / norm
+                    self._gradients(), clip_norm / norm
                 )
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -130,9 +135,7 @@ class FsdpStrategy:
         return [optim.local(p.grad) for p in self._trainable.values() if p.grad is not None]
 
     def _gradient_norm(self) -> float:
-        squared = torch.zeros((), dtype=torch.float64, device=self.device)
         norms = torch._foreach_norm(self._gradients())  # pyright: ignore[reportPrivateImportUsage]
-        for norm in norms:
-            squared += norm.double().to(self.device) ** 2
+        squared = torch.stack(norms).to(self.device).double().square().sum()
         dist.all_reduce(squared)
         return float(squared.sqrt())

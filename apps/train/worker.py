@@ -24,6 +24,9 @@ from apps.train.rows import Rows
 from apps.train.shape import from_config
 from apps.train.strategy import FsdpStrategy, Strategy
 
+_ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Either may be set by the user. Without, freed pieces of any size are joined to larger ones."""
+
 
 @contextlib.contextmanager
 def process_group(backend: str = "gloo") -> Iterator[None]:
@@ -103,6 +106,8 @@ def rank_device(config: RunConfig) -> torch.device:
             f"The run needs a GPU but torch finds none on {platform.node()}; check `nvidia-smi` "
             "and that torch is a CUDA build there, or train with --device cpu."
         )
+    if not any(name in os.environ for name in _ALLOCATOR_SETTINGS):
+        os.environ[_ALLOCATOR_SETTINGS[0]] = "expandable_segments:True"
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

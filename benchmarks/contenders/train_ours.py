@@ -1,14 +1,17 @@
 """apps.train's loop on packed rows: one rank, no Ray. Run by train.py and gpu_train.py.
 
 Arguments as in train_padded.py, where --micro-rows counts packed rows, and the ones below. Prints
-one JSON line; `--stop-after N` ends the process the hard way after step N, as a lost machine would.
+one JSON line; `--stop-after N` ends the process the hard way after step N, as a lost machine would;
+`--profile FILE` writes where the time of the last step went, kernel by kernel.
 """
 
 import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ from apps.train.loop import Hooks, Loop
 from apps.train.rows import ArrayRows
 from benchmarks.chat_lengths import CUT_TOKENS, conversations
 
+LONGEST_GAPS = 25
+
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
@@ -30,7 +35,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config = settings(options)
     rows = packed_rows(options, config.steps * config.global_batch_rows)
     seen = Seen(options.stop_after)
-    hooks = Hooks(on_step=seen.step, on_event=seen.event)
+    profile = Profile(options.profile, config.steps) if options.profile else None
+    hooks = Hooks(on_step=profile.after(seen.step) if profile else seen.step, on_event=seen.event)
     with worker.process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"):
         if options.interval_steps or options.default_interval:
             worker.work(config, rows, hooks=hooks)
@@ -72,6 +78,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--activation-checkpointing", default="none")
     parser.add_argument("--optimizer-state", default="fp32", help="fp32, bf16 or int8 moments")
     parser.add_argument("--wrap", default="root", help="FSDP units: layer or root")
+    parser.add_argument("--reshard", default="layer", help="gather and reduce each layer or step")
     parser.add_argument("--cpu-offload", action="store_true", help="state in host memory")
     parser.add_argument("--compile", action="store_true", help="torch.compile each layer")
     parser.add_argument("--random-weights", action="store_true", help="do not read weights")
@@ -80,6 +87,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--default-interval", action="store_true", help="Young/Daly checkpoints")
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--stop-after", type=int, help="exit without cleaning up after this step")
+    parser.add_argument("--profile", help="file for the kernels of the last step")
     parser.add_argument("--digest", action="store_true", help="report a digest of the weights")
     return parser.parse_args(argv)
 
@@ -95,6 +103,7 @@ def settings(options: argparse.Namespace) -> RunConfig:
         device="cuda" if torch.cuda.is_available() else "cpu",
         precision="bf16" if options.bf16 else "fp32",
         wrap=options.wrap,
+        reshard=options.reshard,
         activation_checkpointing=options.activation_checkpointing,
         compile="on" if options.compile else "off",
         deterministic=options.deterministic,
@@ -123,6 +132,55 @@ def packed_rows(options: argparse.Namespace, num_rows: int) -> ArrayRows:
         mask[row, : len(flat)] = np.array(labels) >= 0
         lengths.append([len(part.ids) for part in parts])
     return ArrayRows(ids=ids, loss_mask=mask, lengths=lengths)
+
+
+class Profile:
+    """Kernels of a run's last step by time, and the share of it in which the device computed."""
+
+    def __init__(self, path: str, num_steps: int) -> None:
+        self._path, self._num_steps = path, num_steps
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if torch.cuda.is_available():
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        self._profiler = torch.profiler.profile(activities=activities)
+
+    def after(self, on_step: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """The hook that calls `on_step`, then starts or ends the profile."""
+
+        def hook(record: dict[str, Any]) -> None:
+            on_step(record)
+            if record["step"] == self._num_steps - 1:
+                self._profiler.start()
+            elif record["step"] == self._num_steps:
+                self._profiler.stop()
+                self._write(record["step_s"])
+
+        return hook
+
+    def _write(self, step_s: float) -> None:
+        order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table = self._profiler.key_averages().table(
+            sort_by=order, row_limit=40, max_name_column_width=70
+        )
+        Path(self._path).write_text(self._idle(step_s) + table)
+
+    def _idle(self, step_s: float) -> str:
+        """How long no kernel or copy ran, and the longest of these gaps with what ended them."""
+        kernels = sorted(
+            (event.time_range.start, event.time_range.end, event.name)
+            for event in self._profiler.events() or []
+            if event.device_type == torch.autograd.DeviceType.CUDA
+        )
+        gaps, until_us = [], kernels[0][0] if kernels else 0.0
+        for start_us, end_us, name in kernels:
+            if start_us > until_us:
+                gaps.append((start_us - until_us, start_us - kernels[0][0], name))
+            until_us = max(until_us, end_us)
+        idle_s = sum(gap[0] for gap in gaps) / 1e6
+        lines = [f"idle {idle_s:.3f} s in {len(gaps)} gaps of a step of {step_s:.3f} s"]
+        for gap_us, at_us, name in sorted(gaps, reverse=True)[:LONGEST_GAPS]:
+            lines.append(f"  {gap_us / 1e3:7.2f} ms at {at_us / 1e3:8.1f} ms, before {name[:90]}")
+        return "\n".join([*lines, ""])
 
 
 class Seen:

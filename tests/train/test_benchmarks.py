@@ -101,10 +101,10 @@ def test_a_run_that_fails_leaves_the_others_and_their_file(in_this_process, tmp_
 def test_settings_are_the_largest_micro_batches_that_fit_one_card():
     h200, h100 = map(gpu_train.hardware.by_name, ("H200", "H100"))
     seven, thirteen = gpu_train.KNOWN["llama-7b"], gpu_train.KNOWN["llama-13b"]
-    best = gpu_train.fitting(seven, h200)[:2]
-    assert [(s.micro_rows, s.checkpointing, s.state) for s in best] == [
-        (4, "none", "bf16"),
-        (2, "none", "fp32"),
+    best = gpu_train.likely_best(gpu_train.fitting(seven, h200), ["fp32", "bf16"], 1)
+    assert [(s.micro_rows, s.checkpointing, s.state, s.reshard) for s in best] == [
+        (3, "elementwise", "fp32", "step"),
+        (6, "elementwise", "bf16", "step"),
     ]
     assert {s.state for s in gpu_train.fitting(thirteen, h200) if not s.cpu_offload} == {"int8"}
     assert all(s.checkpointing != "none" for s in gpu_train.fitting(seven, h100))

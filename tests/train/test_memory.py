@@ -52,8 +52,19 @@ CASES = [
             "activation_checkpointing": "full",
         },
     ),
+    (
+        DEEP,
+        {
+            "wrap": "layer",
+            "reshard": "step",
+            "micro_batch_rows": 2,
+            "global_batch_rows": 8,
+            "activation_checkpointing": "full",
+        },
+    ),
 ]
 SLOW_CASES = [
+    (DEEP, {"wrap": "layer", "reshard": "step", "micro_batch_rows": 2, "global_batch_rows": 2}),
     (DEEP, {"wrap": "layer", "micro_batch_rows": 8, "global_batch_rows": 16}),
     (WIDE, {"micro_batch_rows": 2, "global_batch_rows": 4}),
     (WIDE, {"micro_batch_rows": 8, "global_batch_rows": 8, "precision": "fp32"}),
@@ -70,7 +81,7 @@ SLOW_CASES = [
         )
         for rows in (1, 8)
         for precision in ("bf16", "fp32")
-        for checkpointing in ("none", "selective", "full")
+        for checkpointing in ("none", "elementwise", "selective", "full")
     ],
 ]
 
@@ -121,16 +132,24 @@ def _two_steps(sizes: dict, config) -> None:
 def test_activations_of_a_layer_are_what_autograd_saves():
     for kv_heads, dtype in ((8, torch.bfloat16), (4, torch.bfloat16), (8, torch.float32)):
         sizes = {**DEEP, "num_key_value_heads": kv_heads}
-        saved = [_saved_bytes({**sizes, "num_hidden_layers": n}, dtype) for n in (1, 3)]
         read = shape.from_config(LlamaConfig(**sizes).to_dict())
-        assert (saved[1] - saved[0]) / 2 == memory.layer_activation_bytes(read, dtype.itemsize)
+        for compiled in (False, True):
+            one, three = (
+                _saved_bytes({**sizes, "num_hidden_layers": n}, dtype, compiled) for n in (1, 3)
+            )
+            expected = memory.layer_activation_bytes(read, dtype.itemsize, compiled=compiled)
+            assert (three - one) / 2 == expected
 
 
-def _saved_bytes(sizes: dict, dtype: torch.dtype) -> float:
+def _saved_bytes(sizes: dict, dtype: torch.dtype, compiled: bool) -> float:
     """Bytes per token that the backward pass of transformers' LLaMA keeps, weights aside."""
     from transformers import LlamaForCausalLM
 
     llama = LlamaForCausalLM(LlamaConfig(**sizes, attn_implementation="sdpa")).to(dtype)
+    torch._dynamo.reset()
+    if compiled:  # what is kept is decided before code is generated
+        for layer in model.decoder_layers(llama):
+            layer.compile(backend="aot_eager_decomp_partition")
     weights = {p.untyped_storage().data_ptr() for p in llama.parameters()}
     kept = {}
 
@@ -169,6 +188,17 @@ def test_remedies_fit_and_the_mildest_comes_first():
         "activation_checkpointing",
         "optimizer_state",
     }
+
+
+def test_what_is_held_for_a_whole_step_is_the_first_to_go():
+    read = shape.KNOWN["llama-7b"]
+    setup = memory.Setup(world_size=8, accumulation=4, reshard="step")
+    layered = replace(setup, reshard="layer")
+    between = memory.estimate(read, setup).device - 1
+    assert memory.estimate(read, layered).device < between
+    small = memory.Accelerator(name="small", memory_bytes=int(between), peak_flops=None)
+    found = memory.remedies(read, setup, small, adapter_parameters=60_000_000)
+    assert {"reshard": "layer"} in [memory.changes(setup, other) for other in found]
 
 
 def test_what_fits_needs_no_switch_and_more_ranks_need_less():

@@ -91,3 +91,24 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end(schedule) -> None:
 def test_the_cosine_is_halfway_in_the_middle() -> None:
     config = OptimConfig(lr=2e-5, warmup_fraction=0.0)
     assert learning_rate(50, 101, config) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("state", ["bf16", "int8"])
+def test_a_compiled_update_is_the_plain_one(state) -> None:
+    """Over steps, and over sizes: whole blocks of 8-bit moments, and not."""
+    torch.manual_seed(0)
+    start = [torch.randn(24, 64), torch.randn(512), torch.randn(2, 128, 8), torch.randn(700)]
+    gradients = [[torch.randn_like(w) for w in start] for _ in range(3)]
+    config = OptimConfig(lr=1e-2, state=state, weight_decay=0.1)
+    found = []
+    for compiled in (False, True):
+        weights = [torch.nn.Parameter(w.clone()) for w in start]
+        optimizer = make_optimizer(weights, config, compiled=compiled)
+        for step in gradients:
+            for weight, gradient in zip(weights, step, strict=True):
+                weight.grad = gradient
+            optimizer.step()
+        named = {str(index): weight for index, weight in enumerate(weights)}
+        found.append({**named, **optim.moments(optimizer, named)})
+    for name, plain in found[0].items():
+        torch.testing.assert_close(found[1][name], plain, rtol=2e-2, atol=1e-4, msg=name)

@@ -127,7 +127,16 @@ def test_a_row_without_loss_adds_nothing(strategy):
     torch.testing.assert_close(whole, filled)
 
 
-@pytest.mark.parametrize("changes", [{"wrap": "root"}, {"activation_checkpointing": "selective"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"wrap": "root"},
+        {"activation_checkpointing": "elementwise"},
+        {"activation_checkpointing": "selective"},
+        {"reshard": "step"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("micro_rows", [1, 8])
 def test_weights_after_a_step_do_not_depend_on_how_it_is_cut(base, changes, micro_rows):
     rows = some_rows(seed=3, num_rows=8)
