@@ -1,5 +1,8 @@
 import json
+import os
+import shutil
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from apps.train.__main__ import COMMANDS
 from apps.train.config import LoraConfig, RopeConfig, RunConfig
 from apps.train.rows import PackRows, micro_batch
 from apps.train.worker import process_group, work
+from tests.train.conftest import save_model
 from tests.train.hub import serving
 
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
@@ -241,3 +245,62 @@ def test_a_push_that_is_refused_is_a_sentence_and_the_folder_stays(
     assert "Pushing to org/tuned failed" in said and "hf auth login" in said
     assert len(said.strip().splitlines()) == 1
     assert load(tmp_path / "model") is not None
+
+
+VLLM = """
+import json, sys
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+
+if __name__ == "__main__":
+    model, prompt, adapter = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+    llm = LLM(
+        model, dtype="float32", enforce_eager=True, max_model_len=256,
+        kv_cache_memory_bytes=64 << 20, enable_lora=bool(adapter),
+    )
+    answers = llm.generate(
+        {"prompt_token_ids": prompt},
+        SamplingParams(temperature=0, max_tokens=24, ignore_eos=True),
+        lora_request=LoRARequest("tuned", 1, adapter) if adapter else None,
+    )
+    print(json.dumps(list(answers[0].outputs[0].token_ids)))
+"""
+
+
+def vllm_answer(folder: Path | str, prompt: list[int], adapter: str = "") -> list[int]:
+    """24 greedy tokens of the real vLLM, in its own interpreter."""
+    python = os.environ["CRIA_VLLM_PYTHON"]
+    command = [python, "-c", VLLM, str(folder), json.dumps(prompt), adapter]
+    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def greedy(folder: Path, prompt: list[int]) -> list[int]:
+    ids = torch.tensor([prompt])
+    options = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
+    return load(folder).generate(ids, **options)[0, len(prompt) :].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # vLLM takes a minute to start, where nothing else runs
+@pytest.mark.skipif("CRIA_VLLM_PYTHON" not in os.environ, reason="CRIA_VLLM_PYTHON names no vLLM")
+@pytest.mark.parametrize("adapter_kind", ["none", "lora"])
+def test_vllm_loads_an_export_and_answers_as_transformers_does(
+    small_run, tmp_path, adapter_kind
+) -> None:
+    """Whole or merged, and an adapter alone; vLLM on a CPU knows heads of 32 numbers and more."""
+    base = Path(shutil.copytree(small_run.base, tmp_path / "base"))
+    save_model(base, hidden_size=128, intermediate_size=192)
+    config = replace(small_run, base=str(base), workers=1, steps=4, adapter=adapter_kind)
+    config = finished(config)
+    folder = exported(config, tmp_path / "model", "--dtype", "fp32")
+    ids, _, lengths = rows_of(config).row(0)
+    prompt = [int(token) for token in ids[: lengths[0] // 2]]
+    expected = greedy(folder, prompt)
+    assert len(set(expected)) > 3 and expected != greedy(base, prompt)
+    assert vllm_answer(folder, prompt) == expected
+    if adapter_kind == "lora":
+        alone = exported(config, tmp_path / "adapter", "--dtype", "fp32", "--adapter-only")
+        assert vllm_answer(base, prompt, str(alone)) == expected
