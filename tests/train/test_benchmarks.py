@@ -76,7 +76,7 @@ def test_a_benchmark_with_a_failing_try_among_others_says_so(on_a_card, monkeypa
     measured_or_not(monkeypatch, "--optimizer-state fp32")
     found = gpu_train.main(["--shapes", "llama-7b"])["llama-7b"]
     assert found["ours"] is not None
-    assert "fp32: failed, exit status 1" in capsys.readouterr().out
+    assert "fp32, reshard step: failed, exit status 1" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_leaves_the_others_and_their_file(in_this_process, tmp_path, monkeypatch):
