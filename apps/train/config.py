@@ -190,8 +190,9 @@ class RunConfig:
     """orders the rows; with the step it is the whole state of the data"""
     deterministic: bool = False
     """only reproducible kernels: a resumed run is bit-identical to an undisturbed one"""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """compute type; weights, gradient reduction and losses stay fp32"""
+    precision: Literal["auto", "bf16", "fp32"] = "bf16"
+    """compute type; weights, gradient reduction and losses stay fp32. auto: bf16, unless --device
+    is cpu and this machine's computes bf16 in software only"""
     strategy: Literal["fsdp", "deepspeed"] = "fsdp"
     """how weights, gradients and optimizer state are sharded over the ranks"""
     wrap: Literal["layer", "root"] = "layer"
@@ -272,8 +273,10 @@ class BaseConfig:
     """rows of one optimizer step"""
     lr: float = 2e-3
     """peak learning rate"""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """compute type; auto: bf16 where this CPU has it, fp32 elsewhere"""
     threads: int = 0
-    """CPU threads; 0 takes all"""
+    """CPU threads; 0: OMP_NUM_THREADS, or all cores"""
     seed: int = 0
     """seed of weights and order"""
 

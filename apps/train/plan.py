@@ -205,7 +205,7 @@ def make_setup(
         accumulation=accumulation,
         activation_checkpointing=config.activation_checkpointing,
         optimizer_state=config.optim.state,
-        compute_bytes=2 if config.precision == "bf16" else 4,
+        compute_bytes=4 if _may_be_fp32(config.precision, on_cpu) else 2,
         cpu_offload=config.cpu_offload,
         strategy=config.strategy,
         wrap=config.wrap,
@@ -214,6 +214,11 @@ def make_setup(
         adapter_parameters=adapter_parameters(config, model) if config.adapter == "lora" else 0,
         on_cpu=on_cpu,
     )
+
+
+def _may_be_fp32(precision: str, on_cpu: bool) -> bool:
+    """A CPU that is planned for may be one that `auto` does not use for bf16."""
+    return precision == "fp32" or (precision == "auto" and on_cpu)
 
 
 def adapter_parameters(config: RunConfig, model: shape.ModelShape) -> int:

@@ -15,6 +15,7 @@ from apps.common.tokenizer import load_tokenizer
 from apps.train import checkpoint, model
 from apps.train.config import RunConfig
 from apps.train.plan import adapter_parameters
+from apps.train.precision import resolve
 from apps.train.shape import from_config
 from apps.train.units import size
 from apps.train.worker import run_order
@@ -41,7 +42,7 @@ class Prepared:
     """A run that can start."""
 
     config: RunConfig
-    """with absolute locations and the pack's row length"""
+    """with absolute locations, the pack's row length and the precision chosen"""
     pack: Pack
     num_steps: int
     commit: dict[str, Any]
@@ -62,6 +63,7 @@ def prepare(config: RunConfig) -> Prepared:
         base=os.path.abspath(folder) if os.path.isdir(config.base) else config.base,
         data=storage.absolute(config.data),
         out=storage.absolute(config.out),
+        precision=resolve(config.precision, config.device),
         max_length=_row_tokens(config, pack),
     )
     _check_pack(pack, folder, config)

@@ -83,7 +83,7 @@ def debug() -> RunConfig:
         micro_batch_rows=2,
         workers=2,
         device="cpu",
-        precision="fp32",  # most CPUs compute bf16 in software, 10 to 40 times slower
+        precision="auto",
         wrap="root",
         deterministic=True,
         optim=OptimConfig(

@@ -29,6 +29,7 @@ from apps.train.batches import order_of
 from apps.train.config import BaseConfig, OptimConfig, RunConfig
 from apps.train.loop import Hooks, Loop
 from apps.train.model import full_weights
+from apps.train.precision import resolve
 from apps.train.rows import ArrayRows
 from apps.train.worker import configure_torch, make_meter, make_strategy, process_group
 
@@ -171,7 +172,7 @@ def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter
         global_batch_rows=config.batch_rows,
         micro_batch_rows=config.batch_rows,
         device="cpu",
-        precision="fp32",
+        precision=resolve(config.precision, "cpu"),
         seed=config.seed,
         deterministic=True,
         wrap="root",

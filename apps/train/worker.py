@@ -20,6 +20,7 @@ from apps.train.batches import BatchOrder, order_of
 from apps.train.config import RunConfig
 from apps.train.loop import Hooks, Loop, Progress, TrainingStopped
 from apps.train.metrics import Meter, MetricsLog, spent_s
+from apps.train.precision import cpu_has_bf16
 from apps.train.rows import Rows
 from apps.train.shape import from_config
 from apps.train.strategy import FsdpStrategy, Strategy
@@ -127,7 +128,7 @@ def warn_of_slow_precision(config: RunConfig, device: torch.device, hooks: Hooks
     """Say so where bf16 is computed in software."""
     if device.type != "cpu" or config.precision != "bf16" or dist.get_rank() != 0:
         return
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if not cpu_has_bf16():
         advice = "this CPU computes bf16 in software, 10 to 40 times slower: use --precision fp32"
         hooks.on_event("precision.slow", {"advice": advice})
 

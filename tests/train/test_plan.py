@@ -229,6 +229,15 @@ def test_the_debug_preset_is_planned_on_cpus():
     assert plan.memory.fits
 
 
+def test_a_precision_left_to_the_machine_is_planned_at_its_largest():
+    def memory(recipe, precision):
+        return make_plan(replace(recipe, precision=precision)).memory
+
+    debug, vicuna = presets()["debug"](), VICUNA_7B
+    assert memory(debug, "auto") == memory(debug, "fp32") != memory(debug, "bf16")
+    assert memory(vicuna, "auto") == memory(vicuna, "bf16") != memory(vicuna, "fp32")
+
+
 def test_a_cpu_has_no_peak_to_take_a_share_of_but_a_rough_speed():
     recipe = presets()["debug"]()
     with pytest.raises(ConfigError, match="--measured"):

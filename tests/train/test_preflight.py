@@ -14,7 +14,7 @@ from apps.common import storage
 from apps.common.cli import run
 from apps.common.errors import InputError
 from apps.common.packs import open_pack
-from apps.train import checkpoint, preflight, trainer
+from apps.train import checkpoint, precision, preflight, trainer
 from apps.train.__main__ import COMMANDS
 from apps.train.shape import from_config
 from tests.made import sentencepiece_folder
@@ -216,6 +216,19 @@ def test_a_setting_that_is_no_more_is_named_too(started) -> None:
     storage.commit(found.uri, {**found.commit, "identity": identity})
     with pytest.raises(ValueError, match=r"optim.momentum None, now it is None; use its old"):
         preflight.prepare(started)
+
+
+@pytest.mark.parametrize(("has_bf16", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_precision_auto_is_settled_before_the_run_and_is_then_its_mathematics(
+    small_run, monkeypatch, has_bf16, chosen
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has_bf16)
+    run = replace(small_run, precision="auto")
+    assert start(run) and preflight.prepare(run).config.precision == chosen
+    assert preflight.prepare(replace(run, precision=chosen)).done_step == 2
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: not has_bf16)
+    with pytest.raises(ValueError, match=f"started with precision {chosen}, now it is "):
+        preflight.prepare(run)
 
 
 def test_a_resume_with_other_data_or_another_base_is_refused(
