@@ -271,7 +271,7 @@ class BaseConfig:
     """tokens a row"""
     batch_rows: int = 4
     """rows of one optimizer step"""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """peak learning rate"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """compute type; auto: bf16 where this CPU has it, fp32 elsewhere"""
