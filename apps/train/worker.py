@@ -20,7 +20,7 @@ from apps.train.batches import BatchOrder, order_of
 from apps.train.config import RunConfig
 from apps.train.loop import Hooks, Loop, Progress, TrainingStopped
 from apps.train.metrics import Meter, MetricsLog, spent_s
-from apps.train.precision import cpu_has_bf16
+from apps.train.precision import cpu_has_bf16, resolve
 from apps.train.rows import Rows
 from apps.train.shape import from_config
 from apps.train.strategy import FsdpStrategy, Strategy
@@ -56,6 +56,7 @@ def work(
     """
     hooks = hooks or Hooks()
     device = rank_device(config)
+    config = replace(config, precision=resolve(config.precision, device.type))
     configure_torch(config)
     warn_of_slow_precision(config, device, hooks)
     strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
