@@ -42,9 +42,9 @@ STEP_ROWS = 16
 """At least so many rows a step on the card; the published batch of 128 conversations on 4 or 8 GPUs
 is 12 to 24 packed rows on each."""
 MICRO_ROWS = (16, 12, 8, 6, 5, 4, 3, 2, 1)
-PASS_ROWS = {"layer": 0.6, "step": 0.2}
-"""Rows in whose time weights are cast and gradients summed, whatever the micro-batch: for 7B about
-400 GB of memory traffic a pass, 100 ms of an H200, where a row takes 150 ms."""
+PASS_ROWS = {"layer": 0.5, "step": 0.3}
+"""Rows in whose time weights are cast and gradients summed, whatever the micro-batch: for 7B on one
+H200 40 ms a pass with `reshard step`, where a row takes 142 ms (LOG.md, 2026-11-26)."""
 OFFLOAD_SHARE = 0.3
 """Speed that the transfers of cpu_offload leave, roughly."""
 TRAINER_BYTES = {"fp32": 16, "bf16": 8}
