@@ -19,11 +19,10 @@ torch 2.11 and transformers 5.17 too.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -37,7 +36,8 @@ from benchmarks import chat_lengths, peers
 
 HERE = Path(__file__).parent / "contenders"
 ROW_TOKENS = 2048
-WARMUP_STEPS = 2
+STATES: tuple[memory.OptimizerState, ...] = ("fp32", "bf16", "int8")
+WARMUP_STEPS = 3
 STEP_ROWS = 16
 """At least so many rows a step on the card; the published batch of 128 conversations on 4 or 8 GPUs
 is 12 to 24 packed rows on each."""
@@ -137,13 +137,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=KNOWN, default=default, metavar="SHAPE")
     parser.add_argument("--dry-run", action="store_true", help="a tiny shape on the CPU, 3 steps")
     parser.add_argument("--steps", type=int, default=10, help=f"{WARMUP_STEPS} of them to warm up")
-    states = list(memory.OPTIMIZER_BYTES)
-    parser.add_argument("--states", nargs="+", choices=states, default=states, metavar="STATE")
+    parser.add_argument("--states", nargs="+", choices=STATES, default=STATES, metavar="STATE")
     parser.add_argument("--tries", type=int, default=2, help="settings tried for each state")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-padded", action="store_true", help="leave the Trainer out")
     parser.add_argument("--out", help="JSON file to write")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.steps <= WARMUP_STEPS:
+        parser.error(f"--steps is {options.steps}; expected more than {WARMUP_STEPS}, the warm-up")
+    return options
 
 
 def measure(
@@ -164,7 +166,7 @@ def measure(
         "padded": None,
         "padded_tried": [],
     }
-    for setting in likely_best(fitting(shape, card), options.states, options.tries):
+    for setting in likely_best(fitting(shape, card, options.states), options.tries):
         flags = [*setting.arguments(), "--accumulation", str(-(-STEP_ROWS // setting.micro_rows))]
         flags += ["--wrap", "layer", *([] if options.no_compile else ["--compile"])]
         ours = contender("train_ours", [*shared, *flags], shape, card, str(setting))
@@ -195,19 +197,23 @@ def recipes(shape: ModelShape, card: hardware.Accelerator | None) -> list[tuple[
     return [published if state_bytes <= 0.9 * card.memory_bytes else in_bf16]
 
 
-def fitting(shape: ModelShape, card: hardware.Accelerator | None) -> list[Setting]:
+def fitting(
+    shape: ModelShape,
+    card: hardware.Accelerator | None,
+    states: Sequence[memory.OptimizerState] = STATES,
+) -> list[Setting]:
     """Settings whose memory, by the plan, the card has; likely fastest first.
 
     Of each kind of recomputation and state the largest micro-batch; less precise moments only
     where they make it larger.
     """
     if card is None:
-        return DRY_SETTINGS
-    kinds = product(speed.RECOMPUTE_SHARE, ("fp32", "bf16", "int8"), ("step", "layer"))
+        return [setting for setting in DRY_SETTINGS if setting.state in states]
+    kinds = product(speed.RECOMPUTE_SHARE, states, ("step", "layer"))
     found: dict[tuple, Setting] = {}
     for checkpointing, state, reshard, offload in [
         *[(*kind, False) for kind in kinds],
-        ("full", "fp32", "layer", True),
+        *[("full", "fp32", "layer", True) for state in states if state == "fp32"],
     ]:
         for rows in MICRO_ROWS:
             setting = Setting(
@@ -223,9 +229,9 @@ def fitting(shape: ModelShape, card: hardware.Accelerator | None) -> list[Settin
     return sorted(found.values(), key=lambda setting: setting.likely_speed, reverse=True)
 
 
-def likely_best(settings: list[Setting], states: list[str], tries: int) -> list[Setting]:
+def likely_best(settings: list[Setting], tries: int) -> list[Setting]:
     """The first `tries` settings of each precision of the moments."""
-    found = [[s for s in settings if s.state == state][:tries] for state in states]
+    found = [[s for s in settings if s.state == state][:tries] for state in STATES]
     return [setting for chosen in found for setting in chosen]
 
 
@@ -273,15 +279,16 @@ def contender(script: str, arguments: list[str], shape: ModelShape, card, settin
 
 
 def measured(found: dict, shape: ModelShape, card, setting: str) -> dict:
-    steps = found["step_s"][WARMUP_STEPS if card else 0 :]
-    rate = found["tokens_per_step"] / statistics.median(steps)
+    first = WARMUP_STEPS - 1 if card else 0  # the times begin with the second step
+    seconds, tokens = found["step_s"][first:], found["step_tokens"][first:]
+    rate = sum(tokens) / sum(seconds)
     result = {"setting": setting, "tokens_per_s": rate, "memory_gb": found["memory_bytes"] / 1e9}
     result["step_s"] = found["step_s"]
     if card is not None and card.peak_flops:
         nominal = flops.nominal_flops_per_token(shape, ROW_TOKENS)
         result["mfu"] = flops.mfu(rate, nominal, card.peak_flops)
-        if found.get("mfu_packed"):
-            result["mfu_packed"] = statistics.median(found["mfu_packed"][WARMUP_STEPS:])
+        if share := found.get("packed_share"):
+            result["mfu_packed"] = result["mfu"] * share
     return result
 
 

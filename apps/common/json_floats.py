@@ -24,7 +24,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """What `to_json` was given (a tuple comes back as a list)."""
+    """What `to_json` was given; a tuple comes back as a list, the three words as floats."""
     if isinstance(value, str):
         return _WORDS.get(value, value)
     if isinstance(value, dict):

@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.common import config as configs
 from apps.common import storage
-from apps.common.json_floats import to_json
+from apps.common.json_floats import from_json, to_json
 from apps.common.schema import LINEAGE_NAME
 
 _PACKAGES = ("ray", "torch", "transformers", "tokenizers", "pyarrow", "openai")
@@ -41,12 +41,12 @@ def write(dir_uri: str, record: Mapping[str, Any]) -> None:
 
 def read(dir_uri: str) -> dict[str, Any]:
     """Raises NotFoundError when the artifact carries no lineage."""
-    return storage.read_json(storage.join(dir_uri, LINEAGE_NAME))
+    return read_from(storage.join(dir_uri, LINEAGE_NAME))
 
 
 def read_from(uri: str) -> dict[str, Any]:
     """Lineage by its artifact's folder, or by the file itself."""
-    return storage.read_json(uri) if uri.endswith(".json") else read(uri)
+    return from_json(storage.read_json(uri)) if uri.endswith(".json") else read(uri)
 
 
 @functools.cache

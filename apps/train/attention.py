@@ -97,6 +97,9 @@ def packed_attention(
         return _varlen(query, key, value, cu_seqlens, longest, scaling, grouped), None
     if block_mask is None:
         raise ValueError("packed attention needs block_mask or cu_seqlens from `boundaries`")
+    if grouped and query.is_cuda:  # there, no kernel with a mask takes groups but the slowest
+        repeats, grouped = query.shape[1] // key.shape[1], False
+        key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
     out = scaled_dot_product_attention(
         query, key, value, attn_mask=block_mask, scale=scaling, enable_gqa=grouped
     )

@@ -232,7 +232,7 @@ class Checkpoints:
         try:
             collect_garbage(self._run_uri, self._config)
         except Exception as error:
-            self._uncleaned = str(error)
+            self._uncleaned = _first_line(error)
 
 
 def load(checkpoint: Checkpoint, state: dict[str, Any], *, alone: bool = False) -> None:

@@ -235,6 +235,11 @@ class RunConfig:
             )
         if self.strategy == "deepspeed" and self.compile == "on":
             raise ConfigError("compile on needs strategy fsdp; leave one of them out.")
+        if self.cpu_offload and self.reshard == "step":
+            raise ConfigError(
+                "cpu_offload takes gradients off the GPU and reshard step keeps them there; leave "
+                "one of them out."
+            )
         if self.strategy == "deepspeed" and self.reshard == "step":
             raise ConfigError("reshard step needs strategy fsdp; leave one of them out.")
 

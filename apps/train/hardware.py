@@ -4,6 +4,7 @@ Memory is what CUDA reports as total for the card, a little under the name's fig
 vendor's dense bf16 tensor-core figures (NVIDIA data sheets; sparsity not counted).
 """
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -94,3 +95,17 @@ def parse(gpus: str) -> tuple[int, Accelerator]:
     if match is None or match[1] == "0":
         raise ConfigError(f"--gpus {gpus!r} is not a count and a name; write it as 8xA100-80GB")
     return int(match[1] or 1), by_name(match[2])
+
+
+_ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Either may be set by the user."""
+
+
+def allocator_environment() -> dict[str, str]:
+    """What a process that uses a GPU wants in its environment before it does.
+
+    Freed pieces of memory are joined to larger ones, whatever their size.
+    """
+    if any(name in os.environ for name in _ALLOCATOR_SETTINGS):
+        return {}
+    return {_ALLOCATOR_SETTINGS[0]: "expandable_segments:True"}

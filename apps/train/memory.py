@@ -89,7 +89,7 @@ class Memory:
     optimizer: float
     """both moments of the shard"""
     gradients: float
-    """fp32 shard, or with `reshard step` all"""
+    """fp32 shard, or with `reshard step` and accumulation all"""
     gathered: float
     """whole layers that FSDP has put together, and gradients on their way to the shards"""
     activations: float
@@ -123,9 +123,38 @@ def layer_activation_bytes(shape: ModelShape, compute_bytes: int, *, compiled: b
     return norms + attention + mlp
 
 
+def _whole_layer(shape: ModelShape, setup: Setup) -> float:
+    """Bytes per token of one layer of this setup, nothing recomputed."""
+    whole = layer_activation_bytes(shape, setup.compute_bytes, compiled=setup.compiled)
+    return (
+        whole + _attention_mask(shape, setup) + setup.compute_bytes * _adapter_inputs(shape, setup)
+    )
+
+
+def _attention_mask(shape: ModelShape, setup: Setup) -> float:
+    """Without flash attention each layer keeps the mask as numbers; a GPU repeats keys and values.
+
+    (fp32, or a CPU: attention.py.)
+    """
+    c, kv_width = setup.compute_bytes, shape.num_kv_heads * shape.head_dim
+    if setup.on_cpu:
+        return c * setup.row_tokens
+    return c * (setup.row_tokens + 2 * (shape.attention_width - kv_width)) if c == 4 else 0
+
+
+def _adapter_inputs(shape: ModelShape, setup: Setup) -> float:
+    """Numbers per token that the A parts of a layer's adapters hand to its B parts, at most.
+
+    An adapter of rank r has r (inputs + outputs) parameters at each of its layers.
+    """
+    kv_width = shape.num_kv_heads * shape.head_dim
+    narrowest = shape.hidden_size + min(kv_width, shape.intermediate_size)
+    return setup.adapter_parameters / (shape.num_layers * narrowest)
+
+
 def _kept_per_layer(shape: ModelShape, setup: Setup) -> float:
     """Bytes per token and layer that live from the forward to the backward pass."""
-    whole = layer_activation_bytes(shape, setup.compute_bytes, compiled=setup.compiled)
+    whole = _whole_layer(shape, setup)
     boundary = setup.compute_bytes * shape.hidden_size
     if setup.activation_checkpointing == "none":
         return whole
@@ -137,6 +166,8 @@ def _kept_per_layer(shape: ModelShape, setup: Setup) -> float:
     if setup.activation_checkpointing == "elementwise":
         products += kv_width + shape.intermediate_size
         products += 0 if setup.compiled else shape.hidden_size  # the last, which nothing needs
+    if setup.adapter_parameters:  # those of an adapter's B parts are kept too
+        products = 2 * products + _adapter_inputs(shape, setup)
     return boundary + setup.compute_bytes * (products + attention_output)
 
 
@@ -152,7 +183,7 @@ def _layer_at_work(shape: ModelShape, setup: Setup) -> float:
     """Beyond what was kept: a recomputed layer, and the gradients inside it."""
     c = setup.compute_bytes
     recomputes = setup.activation_checkpointing != "none"
-    again = layer_activation_bytes(shape, c, compiled=setup.compiled) if recomputes else 0
+    again = _whole_layer(shape, setup) if recomputes else 0
     gradients = c * 3 * shape.intermediate_size + 3 * MASTER_BYTES * shape.hidden_size
     return setup.micro_batch_tokens * (again + gradients)
 
@@ -295,6 +326,8 @@ def _variants(setup: Setup, adapter_parameters: int) -> Iterator[tuple[int, Setu
     for row, check, state, reshard, offload, adapter in product(
         rows, checkpointings[start:], states[precision:], reshards, offloads, adapters
     ):
+        if (offload and reshard == "step") or (adapter and check == "elementwise"):
+            continue  # refused; and keeping the products of adapters too saves nothing
         changed = replace(
             setup,
             micro_batch_rows=row,

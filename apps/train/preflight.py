@@ -180,7 +180,7 @@ def _difference(name: str, before: Any, now: Any) -> tuple[str, str]:
     if isinstance(before, dict) and isinstance(now, dict):
         missing = object()
         key = next(k for k in now | before if before.get(k, missing) != now.get(k, missing))
-        return f"{name}.{key} {before.get(key)}", str(now.get(key))
+        return f"{name}.{key} {before.get(key, 'not set')}", str(now.get(key, "not set"))
     if name == "data":
         return f"other data (digest {before})", str(now)
     if name == "base":

@@ -31,6 +31,7 @@ from apps.common.errors import CriaError, InputError
 from apps.common.events import Reporter
 from apps.common.packs import open_pack
 from apps.common.runtime import ray_session
+from apps.train import hardware
 from apps.train.config import RunConfig
 from apps.train.shown import FAILURE, Event, shown
 from apps.train.stopping import leave, run_until_stopped
@@ -132,7 +133,7 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
             use_gpu=use_gpu,
             resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1},
         ),
-        run_config=_ray_run_config(config),
+        run_config=_ray_run_config(config, use_gpu=use_gpu),
     )
 
     def take() -> list[Event]:
@@ -173,7 +174,7 @@ def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
     return resolved, wanted, use_gpu
 
 
-def _ray_run_config(config: RunConfig) -> RayRunConfig:
+def _ray_run_config(config: RunConfig, *, use_gpu: bool) -> RayRunConfig:
     parent, _, name = config.out.rpartition("/")
     snapshot = storage.join(config.out, "checkpoint_manager_snapshot.json")
     storage.remove_tree(snapshot)
@@ -188,6 +189,7 @@ def _ray_run_config(config: RunConfig) -> RayRunConfig:
             controller_failure_limit=config.faults.max_start_failures,
             max_preemption_failures=-1,
         ),
+        worker_runtime_env={"env_vars": hardware.allocator_environment()} if use_gpu else None,
     )
 
 

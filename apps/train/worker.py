@@ -1,7 +1,7 @@
 """What one rank does: set up, resume, train. Pure PyTorch; the process group must exist.
 
 with process_group():                 # one rank, for scripts and benchmarks
-    work(config, run_uri, rows)
+    work(config, rows)
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from apps.common.errors import InputError
+from apps.common.errors import CriaError, InputError
 from apps.train import adapter, agree, checkpoint, hardware, model
 from apps.train.batches import BatchOrder, order_of
 from apps.train.config import RunConfig
@@ -24,9 +24,6 @@ from apps.train.precision import cpu_has_bf16, resolve
 from apps.train.rows import Rows
 from apps.train.shape import from_config
 from apps.train.strategy import FsdpStrategy, Strategy
-
-_ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Either may be set by the user. Without, freed pieces of any size are joined to larger ones."""
 
 
 @contextlib.contextmanager
@@ -82,7 +79,11 @@ def work(
         try:
             loop.run()
         except TrainingStopped:
-            checkpoints.close()  # all ranks are here: what is being written becomes whole
+            try:
+                checkpoints.close()  # all ranks are here: what is being written becomes whole
+            except CriaError as error:  # why the run stopped is what must be known
+                if dist.get_rank() == 0:
+                    hooks.on_event("checkpoint.failed", {"reason": str(error)})
             raise
     checkpoints.close()
     return loop.progress
@@ -108,8 +109,7 @@ def rank_device(config: RunConfig) -> torch.device:
             f"The run needs a GPU but torch finds none on {platform.node()}; check `nvidia-smi` "
             "and that torch is a CUDA build there, or train with --device cpu."
         )
-    if not any(name in os.environ for name in _ALLOCATOR_SETTINGS):
-        os.environ[_ALLOCATOR_SETTINGS[0]] = "expandable_segments:True"
+    os.environ |= hardware.allocator_environment()
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

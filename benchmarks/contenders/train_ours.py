@@ -211,15 +211,20 @@ class Seen:
         cuda = torch.cuda.is_available()
         return {
             "step_s": [b - a for a, b in pairwise(ends)],
+            "step_tokens": tokens[1:],
             "tokens_per_step": sum(tokens) / len(tokens),
             "memory_bytes": torch.cuda.max_memory_allocated() if cuda else 0,
             "losses": {r["step"]: r["loss"] for r in self._records},
             "resumed_step": self._resumed_step,
             "stalls_s": self._stalls_s,
             "seconds": ends[-1] - ends[0],
-            "mfu": [r.get("mfu") for r in self._records],
-            "mfu_packed": [r.get("mfu_packed") for r in self._records],
+            "packed_share": self._packed_share(),
         }
+
+    def _packed_share(self) -> float | None:
+        """Work with the true attention of packed rows, over the nominal work."""
+        shares = [r["mfu_packed"] / r["mfu"] for r in self._records if r.get("mfu")]
+        return sum(shares) / len(shares) if shares else None
 
 
 def weights_digest(run_uri: str) -> str:

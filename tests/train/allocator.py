@@ -1,5 +1,6 @@
 """What torch's CPU allocator gave out while something ran."""
 
+import gc
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
     """Most bytes that the allocator held at once, beyond what it held before."""
     from torch.profiler import ProfilerActivity, profile
 
+    gc.collect()  # what an earlier run left would count as freed by this one
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         run()
     events = profiled.profiler.kineto_results.events()

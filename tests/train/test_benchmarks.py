@@ -56,9 +56,22 @@ def measured_or_not(monkeypatch, *failing: str) -> None:
     def measured(script: str, argv: list[str]) -> dict:
         if any(flag in " ".join(argv) for flag in failing):
             raise gpu_train.subprocess.CalledProcessError(1, script)
-        return {"step_s": [1.0] * 10, "tokens_per_step": 2048, "memory_bytes": 1e9}
+        return {"step_s": [1.0] * 9, "step_tokens": [2048] * 9, "memory_bytes": 1e9}
 
     monkeypatch.setattr(gpu_train, "run", measured)
+
+
+def test_the_rate_is_of_the_steps_after_the_warm_up_all_of_them():
+    found = {"step_s": [9.0, 9.0, 2.0, 4.0], "step_tokens": [1, 1, 500, 700], "memory_bytes": 1e9}
+    card = gpu_train.hardware.by_name("H200")
+    result = gpu_train.measured(found, gpu_train.KNOWN["llama-7b"], card, "")
+    assert result["tokens_per_s"] == 1200 / 6
+
+
+def test_too_few_steps_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        gpu_train.main(["--dry-run", "--steps", "3"])
+    assert "--steps is 3; expected more than 3, the warm-up" in capsys.readouterr().err
 
 
 def test_a_benchmark_in_which_every_try_of_ours_fails_has_failed(on_a_card, tmp_path, monkeypatch):
@@ -101,7 +114,7 @@ def test_a_run_that_fails_leaves_the_others_and_their_file(in_this_process, tmp_
 def test_settings_are_the_largest_micro_batches_that_fit_one_card():
     h200, h100 = map(gpu_train.hardware.by_name, ("H200", "H100"))
     seven, thirteen = gpu_train.KNOWN["llama-7b"], gpu_train.KNOWN["llama-13b"]
-    best = gpu_train.likely_best(gpu_train.fitting(seven, h200), ["fp32", "bf16"], 1)
+    best = gpu_train.likely_best(gpu_train.fitting(seven, h200, ["fp32", "bf16"]), 1)
     assert [(s.micro_rows, s.checkpointing, s.state, s.reshard) for s in best] == [
         (3, "elementwise", "fp32", "step"),
         (6, "elementwise", "bf16", "step"),
@@ -110,6 +123,7 @@ def test_settings_are_the_largest_micro_batches_that_fit_one_card():
     smaller = gpu_train.fitting(seven, h100)
     assert {s.state for s in smaller if not s.cpu_offload} == {"int8"}
     assert max(s.micro_rows for s in smaller if s.checkpointing == "none") == 1
+    assert gpu_train.fitting(gpu_train.KNOWN["debug"], h200, ["int8"])[0].state == "int8"
 
 
 def test_a_host_too_small_for_the_state_is_not_offered_offload(monkeypatch):

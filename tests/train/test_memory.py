@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from apps.train import memory, model, shape
+from apps.train import adapter, memory, model, shape
 from apps.train.plan import make_setup
 from apps.train.presets import debug
 from apps.train.rows import ArrayRows, micro_batch
@@ -63,7 +63,22 @@ CASES = [
         },
     ),
 ]
+DEEPER = {**DEEP, "num_hidden_layers": 8}
 SLOW_CASES = [
+    *[
+        (
+            DEEPER,
+            {
+                "wrap": "layer",
+                "micro_batch_rows": 8,
+                "global_batch_rows": 8,
+                "precision": "fp32",
+                "adapter": "lora",
+                "activation_checkpointing": checkpointing,
+            },
+        )
+        for checkpointing in ("none", "elementwise", "selective", "full")
+    ],
     (DEEP, {"wrap": "layer", "reshard": "step", "micro_batch_rows": 2, "global_batch_rows": 2}),
     (DEEP, {"wrap": "layer", "micro_batch_rows": 8, "global_batch_rows": 16}),
     (WIDE, {"micro_batch_rows": 2, "global_batch_rows": 4}),
@@ -113,6 +128,8 @@ def _two_steps(sizes: dict, config) -> None:
     torch.manual_seed(0)
     with process_group():
         causal_lm = model.build_on_meta(LlamaConfig(**sizes))
+        if config.adapter == "lora":
+            adapter.inject(causal_lm, config.lora)
         strategy = FsdpStrategy(config, causal_lm, torch.device("cpu"))
         model.fill_randomly(causal_lm, seed=0)
         rows = config.micro_batch_rows
@@ -129,6 +146,8 @@ def _two_steps(sizes: dict, config) -> None:
             strategy.update(1e-4)
 
 
+# torch.compile's tracer looks at gradients.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_activations_of_a_layer_are_what_autograd_saves():
     for kv_heads, dtype in ((8, torch.bfloat16), (4, torch.bfloat16), (8, torch.float32)):
         sizes = {**DEEP, "num_key_value_heads": kv_heads}

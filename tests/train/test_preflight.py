@@ -214,7 +214,7 @@ def test_a_setting_that_is_no_more_is_named_too(started) -> None:
     optim = {**found.commit["identity"]["optim"], "momentum": None}
     identity = {**found.commit["identity"], "optim": optim}
     storage.commit(found.uri, {**found.commit, "identity": identity})
-    with pytest.raises(ValueError, match=r"optim.momentum None, now it is None; use its old"):
+    with pytest.raises(ValueError, match=r"optim.momentum None, now it is not set; use its old"):
         preflight.prepare(started)
 
 

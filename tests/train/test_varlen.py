@@ -101,7 +101,8 @@ def test_offsets_cover_the_rows_and_have_few_lengths() -> None:
         assert sizes == ends + [0] * (len(sizes) - len(ends))
 
 
-# torch.compile's tracer tells of context_fn.
+# torch.compile's tracer looks at gradients, and tells of context_fn.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("recompute", ["none", "elementwise", "selective", "full"])
 @pytest.mark.parametrize("compiled", ["off", "on"])
 def test_the_gpus_way_gives_the_losses_and_gradients_of_the_cpus(
