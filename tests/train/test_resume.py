@@ -67,11 +67,14 @@ def test_resume_is_bit_identical(undisturbed, tmp_path, kill_after) -> None:
     [
         {"adapter": "lora", "lora": LoraConfig(rank=4, dropout=0.2)},
         {"optim": replace(debug().optim, state="int8")},
+        {"precision": "bf16", "wrap": "layer", "reshard": "step"},
         pytest.param({"optim": replace(debug().optim, state="bf16")}, marks=pytest.mark.slow),
         pytest.param({"cpu_offload": True, "wrap": "layer"}, marks=pytest.mark.slow),
     ],
 )
-def test_so_is_that_of_adapters_and_of_every_kind_of_state(undisturbed, tmp_path, changes) -> None:
+def test_so_is_that_of_every_kind_of_adapter_state_precision_and_sharding(
+    undisturbed, tmp_path, changes
+) -> None:
     calm = replace(undisturbed, out=str(tmp_path / "calm"), steps=4, **changes)
     cut = replace(calm, out=str(tmp_path / "cut"))
     on_ranks(2, train, calm)
