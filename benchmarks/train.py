@@ -86,7 +86,7 @@ def speed(shared: list[str], scratch: str, options: argparse.Namespace) -> dict:
             arguments = [*shared, *extra, "--steps", str(options.steps), "--out", out]
             found = last_json(peers.run(python, HERE / script, *arguments))
             steps[name] += found["step_s"][WARMUP_STEPS:]
-            tokens[name] = found["tokens_per_step"]
+            tokens[name] = statistics.mean(found["step_tokens"])
     rates = {n: tokens[n] / statistics.median(s) for n, s in steps.items() if s}
     return {
         "lengths": chat_lengths.lengths(SCALE)[1],

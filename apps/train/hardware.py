@@ -1,4 +1,4 @@
-"""Accelerators by name: memory one process can use and dense bf16 peak.
+"""Accelerators by name: memory one process can use and dense bf16 peak; and how it is allocated.
 
 Memory is what CUDA reports as total for the card, a little under the name's figure. Peaks are the
 vendor's dense bf16 tensor-core figures (NVIDIA data sheets; sparsity not counted).

@@ -116,30 +116,30 @@ def layer_activation_bytes(shape: ModelShape, compute_bytes: int, *, compiled: b
     SiLU(gate) again.
     """
     d, c = shape.hidden_size, compute_bytes
-    kv_width = shape.num_kv_heads * shape.head_dim
     norms = 2 * ((c if compiled else 4 + c) * d + c * d) + 8
-    attention = c * (2 * shape.attention_width + 2 * kv_width) + 4 * shape.num_heads
+    attention = c * (2 * shape.attention_width + 2 * shape.kv_width) + 4 * shape.num_heads
     mlp = (3 if compiled else 4) * c * shape.intermediate_size
     return norms + attention + mlp
 
 
 def _whole_layer(shape: ModelShape, setup: Setup) -> float:
     """Bytes per token of one layer of this setup, nothing recomputed."""
-    whole = layer_activation_bytes(shape, setup.compute_bytes, compiled=setup.compiled)
-    return (
-        whole + _attention_mask(shape, setup) + setup.compute_bytes * _adapter_inputs(shape, setup)
-    )
+    base = layer_activation_bytes(shape, setup.compute_bytes, compiled=setup.compiled)
+    adapters = setup.compute_bytes * _adapter_inputs(shape, setup)
+    return base + _attention_mask(shape, setup) + adapters
 
 
 def _attention_mask(shape: ModelShape, setup: Setup) -> float:
-    """Without flash attention each layer keeps the mask as numbers; a GPU repeats keys and values.
+    """Bytes per token of what a layer keeps where flash attention is not to be had (attention.py).
 
-    (fp32, or a CPU: attention.py.)
+    The mask as numbers, and in fp32 on a GPU keys and values repeated for each query head.
     """
-    c, kv_width = setup.compute_bytes, shape.num_kv_heads * shape.head_dim
     if setup.on_cpu:
-        return c * setup.row_tokens
-    return c * (setup.row_tokens + 2 * (shape.attention_width - kv_width)) if c == 4 else 0
+        return setup.compute_bytes * setup.row_tokens
+    if setup.compute_bytes < 4:
+        return 0
+    repeated = 2 * (shape.attention_width - shape.kv_width)
+    return setup.compute_bytes * (setup.row_tokens + repeated)
 
 
 def _adapter_inputs(shape: ModelShape, setup: Setup) -> float:
@@ -147,8 +147,7 @@ def _adapter_inputs(shape: ModelShape, setup: Setup) -> float:
 
     An adapter of rank r has r (inputs + outputs) parameters at each of its layers.
     """
-    kv_width = shape.num_kv_heads * shape.head_dim
-    narrowest = shape.hidden_size + min(kv_width, shape.intermediate_size)
+    narrowest = shape.hidden_size + min(shape.kv_width, shape.intermediate_size)
     return setup.adapter_parameters / (shape.num_layers * narrowest)
 
 
@@ -160,11 +159,10 @@ def _kept_per_layer(shape: ModelShape, setup: Setup) -> float:
         return whole
     if setup.activation_checkpointing == "full":
         return boundary
-    kv_width = shape.num_kv_heads * shape.head_dim
     attention_output = shape.attention_width + 2 * shape.num_heads
-    products = shape.attention_width + kv_width + shape.intermediate_size + shape.hidden_size
+    products = shape.attention_width + shape.kv_width + shape.intermediate_size + shape.hidden_size
     if setup.activation_checkpointing == "elementwise":
-        products += kv_width + shape.intermediate_size
+        products += shape.kv_width + shape.intermediate_size
         products += 0 if setup.compiled else shape.hidden_size  # the last, which nothing needs
     if setup.adapter_parameters:  # those of an adapter's B parts are kept too
         products = 2 * products + _adapter_inputs(shape, setup)

@@ -45,7 +45,17 @@ def make_optimizer(
 class LowMemoryAdamW(torch.optim.Optimizer):
     """AdamW with bf16 moments (4 bytes a parameter) or 8-bit ones (2.03 bytes)."""
 
-    def __init__(self, parameters, *, lr, betas, eps, weight_decay, state, compiled) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        state: str,
+        compiled: bool,
+    ) -> None:
         super().__init__(
             parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )

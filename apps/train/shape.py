@@ -44,10 +44,15 @@ class ModelShape:
         """Heads times head width: the d of the attention FLOPs."""
         return self.num_heads * self.head_dim
 
+    @property
+    def kv_width(self) -> int:
+        """Key and value heads times head width."""
+        return self.num_kv_heads * self.head_dim
+
     def linear_sizes(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of each linear map of a layer, by the name transformers gives it."""
-        d, q, f = self.hidden_size, self.attention_width, self.intermediate_size
-        kv = self.num_kv_heads * self.head_dim
+        d, q, kv = self.hidden_size, self.attention_width, self.kv_width
+        f = self.intermediate_size
         attention = {"q_proj": (d, q), "k_proj": (d, kv), "v_proj": (d, kv), "o_proj": (q, d)}
         return {**attention, "gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d)}
 

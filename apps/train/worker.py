@@ -79,14 +79,19 @@ def work(
         try:
             loop.run()
         except TrainingStopped:
-            try:
-                checkpoints.close()  # all ranks are here: what is being written becomes whole
-            except CriaError as error:  # why the run stopped is what must be known
-                if dist.get_rank() == 0:
-                    hooks.on_event("checkpoint.failed", {"reason": str(error)})
+            _finish_writing(checkpoints, hooks)
             raise
     checkpoints.close()
     return loop.progress
+
+
+def _finish_writing(checkpoints: checkpoint.Checkpoints, hooks: Hooks) -> None:
+    """Make whole what is being written, on all ranks; a failure is told and hides no other."""
+    try:
+        checkpoints.close()
+    except CriaError as error:
+        if dist.get_rank() == 0:
+            hooks.on_event("checkpoint.failed", {"reason": str(error)})
 
 
 def run_order(config: RunConfig, num_rows: int) -> BatchOrder:

@@ -9,9 +9,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,7 @@ from apps.train.export import read_weights
 from apps.train.loop import Hooks, Loop
 from apps.train.rows import ArrayRows
 from benchmarks.chat_lengths import CUT_TOKENS, conversations
-
-LONGEST_GAPS = 25
+from benchmarks.step_profile import StepProfile
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -35,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config = settings(options)
     rows = packed_rows(options, config.steps * config.global_batch_rows)
     seen = Seen(options.stop_after)
-    profile = Profile(options.profile, config.steps) if options.profile else None
+    profile = StepProfile(options.profile, config.steps) if options.profile else None
     hooks = Hooks(on_step=profile.after(seen.step) if profile else seen.step, on_event=seen.event)
     with worker.process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"):
         if options.interval_steps or options.default_interval:
@@ -134,55 +131,6 @@ def packed_rows(options: argparse.Namespace, num_rows: int) -> ArrayRows:
     return ArrayRows(ids=ids, loss_mask=mask, lengths=lengths)
 
 
-class Profile:
-    """Kernels of a run's last step by time, and the share of it in which the device computed."""
-
-    def __init__(self, path: str, num_steps: int) -> None:
-        self._path, self._num_steps = path, num_steps
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if torch.cuda.is_available():
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        self._profiler = torch.profiler.profile(activities=activities)
-
-    def after(self, on_step: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """The hook that calls `on_step`, then starts or ends the profile."""
-
-        def hook(record: dict[str, Any]) -> None:
-            on_step(record)
-            if record["step"] == self._num_steps - 1:
-                self._profiler.start()
-            elif record["step"] == self._num_steps:
-                self._profiler.stop()
-                self._write(record["step_s"])
-
-        return hook
-
-    def _write(self, step_s: float) -> None:
-        order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        table = self._profiler.key_averages().table(
-            sort_by=order, row_limit=40, max_name_column_width=70
-        )
-        Path(self._path).write_text(self._idle(step_s) + table)
-
-    def _idle(self, step_s: float) -> str:
-        """How long no kernel or copy ran, and the longest of these gaps with what ended them."""
-        kernels = sorted(
-            (event.time_range.start, event.time_range.end, event.name)
-            for event in self._profiler.events() or []
-            if event.device_type == torch.autograd.DeviceType.CUDA
-        )
-        gaps, until_us = [], kernels[0][0] if kernels else 0.0
-        for start_us, end_us, name in kernels:
-            if start_us > until_us:
-                gaps.append((start_us - until_us, start_us - kernels[0][0], name))
-            until_us = max(until_us, end_us)
-        idle_s = sum(gap[0] for gap in gaps) / 1e6
-        lines = [f"idle {idle_s:.3f} s in {len(gaps)} gaps of a step of {step_s:.3f} s"]
-        for gap_us, at_us, name in sorted(gaps, reverse=True)[:LONGEST_GAPS]:
-            lines.append(f"  {gap_us / 1e3:7.2f} ms at {at_us / 1e3:8.1f} ms, before {name[:90]}")
-        return "\n".join([*lines, ""])
-
-
 class Seen:
     """What the hooks saw of the run."""
 
@@ -212,7 +160,6 @@ class Seen:
         return {
             "step_s": [b - a for a, b in pairwise(ends)],
             "step_tokens": tokens[1:],
-            "tokens_per_step": sum(tokens) / len(tokens),
             "memory_bytes": torch.cuda.max_memory_allocated() if cuda else 0,
             "losses": {r["step"]: r["loss"] for r in self._records},
             "resumed_step": self._resumed_step,

@@ -105,8 +105,8 @@ def report(times: StepTimes, num_tokens: float, steps: int) -> dict:
     """One JSON line: the time of each step but the first, and real tokens a step on average."""
     step_s = [b - a for a, b in pairwise(times.ends_s)]
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    found = {"step_s": step_s, "tokens_per_step": num_tokens / steps, "memory_bytes": peak}
-    found["step_tokens"] = [num_tokens / steps] * len(step_s)
+    step_tokens = [num_tokens / steps] * len(step_s)
+    found = {"step_s": step_s, "step_tokens": step_tokens, "memory_bytes": peak}
     print(json.dumps(found), flush=True)
     return found
 

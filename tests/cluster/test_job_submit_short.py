@@ -62,7 +62,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     start_cluster.parent.mkdir(parents=True)
     start_cluster.write_text("#!/bin/sh\n")  # the Ray below is the cluster
     start_cluster.chmod(0o755)
-    work = home / "work"
+    work = home / "sky_workdir"
     for part in ("apps", "cluster"):
         shutil.copytree(ROOT / part, work / part, ignore=shutil.ignore_patterns("__pycache__"))
     activate = work / ".venv/bin/activate"
@@ -84,7 +84,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def job(node: dict[str, str], *command: str) -> str:
     """Run one command as a job through run_ray.sh; its output."""
     done = subprocess.run(
-        [f"{node['HOME']}/work/cluster/run_ray.sh", *command],
+        [f"{node['HOME']}/sky_workdir/cluster/run_ray.sh", *command],
         env=node,
         capture_output=True,
         text=True,

@@ -29,13 +29,13 @@ exit "${JOB_CODE:-0}"
 def node(tmp_path: Path) -> Path:
     """A machine as SkyPilot leaves it: the working folder, its .venv, and the template at home."""
     home = tmp_path / "home"
-    for folder in ("work/cluster", "work/.venv/bin", "sky_templates/ray"):
+    for folder in ("sky_workdir/cluster", "sky_workdir/.venv/bin", "sky_templates/ray"):
         (home / folder).mkdir(parents=True)
-    shutil.copy(SCRIPT, home / "work/cluster")
+    shutil.copy(SCRIPT, home / "sky_workdir/cluster")
     files = {
-        "work/cluster/spot_watch.py": "",
-        "work/.venv/bin/activate": f'export PATH="{home}/work/.venv/bin:$PATH"\n',
-        "work/.venv/bin/ray": FAKE_RAY,
+        "sky_workdir/cluster/spot_watch.py": "",
+        "sky_workdir/.venv/bin/activate": f'export PATH="{home}/sky_workdir/.venv/bin:$PATH"\n',
+        "sky_workdir/.venv/bin/ray": FAKE_RAY,
         "sky_templates/ray/start_cluster": '#!/bin/sh\necho start >>"$HOME/calls"\n',
     }
     for name, text in files.items():
@@ -47,7 +47,7 @@ def node(tmp_path: Path) -> Path:
 def start(node: Path, *command: str, **env: str) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
-        ["bash", str(node / "work/cluster/run_ray.sh"), *command],
+        ["bash", str(node / "sky_workdir/cluster/run_ray.sh"), *command],
         env={**clean, "HOME": str(node), "SKYPILOT_NODE_RANK": "0", **env},
         stderr=subprocess.PIPE,
         text=True,
