@@ -71,6 +71,15 @@ def test_resume_is_bit_identical(runs, tmp_path):
     assert all(torch.equal(w, weights(zero)[name]) for name, w in weights(cut).items())
 
 
+def test_state_in_host_memory_trains_and_resumes_alike(runs, tmp_path):
+    _, zero = runs
+    offloaded = replace(zero, out=str(tmp_path / "offloaded"), cpu_offload=True)
+    on_ranks(2, train, offloaded, 5)
+    on_ranks(2, train, offloaded)
+    for theirs, ours in zip(curve(zero), curve(offloaded), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
 def passes(config) -> tuple[int, float]:
     """How often a step computes the first layer's MLP, and the loss."""
     pack = open_pack(config.data)
