@@ -24,10 +24,13 @@ import orjson
 import psutil
 from markdown_it import MarkdownIt
 
-from apps.common import config as configs
-from apps.data import cleaning, html, index, markup
+from apps.common.files import config as configs
+from apps.data import clean_range
 from apps.data.config import Rules, none, strict, vicuna
-from benchmarks import corpus, peers
+from apps.data.html import detect, to_markdown
+from apps.data.read import index
+from benchmarks import peers
+from tests.data import corpus
 
 HERE = Path(__file__).parent
 FASTCHAT = ["fschat==0.2.36", "markdownify==0.11.6", "beautifulsoup4", "tqdm"]
@@ -131,7 +134,7 @@ def converters(scratch: Path, count: int) -> dict[str, Any]:
     best, texts = float("inf"), []
     for _ in range(3):
         start = time.process_time()
-        texts = [html.to_markdown(m.raw) for m in answers]
+        texts = [to_markdown.to_markdown(m.raw) for m in answers]
         best = min(best, time.process_time() - start)
     found = {"ours": {"MB/s": size / best, **quality(answers, texts)}}
     found["source Markdown"] = quality(answers, [m.markdown for m in answers])
@@ -142,7 +145,7 @@ def converters(scratch: Path, count: int) -> dict[str, Any]:
     raw.write_bytes(orjson.dumps(users))
     changed = next(iter(_peers(raw, scratch, only_fastchat=True)))[1]
     same = sum(a == b for a, b in zip(users, changed, strict=True)) / len(users)
-    ours = sum(not markup.is_html(text, by_assistant=False) for text in users) / len(users)
+    ours = sum(not detect.is_html(text, by_assistant=False) for text in users) / len(users)
     return {"MB": size, "converters": found, "users_unchanged": {"ours": ours, "FastChat": same}}
 
 
@@ -187,7 +190,7 @@ def _clean_seconds(dump: Path, rules: Rules, scratch: Path) -> float:
     for first, last, ordinal, _ in found["ranges"]:
         args = {**common, "start": first, "end": last, "ordinal": ordinal, "prefix": "x"}
         args["rules"] = configs.to_dict(rules)
-        cleaning.clean_unit(args, str(scratch / f"unit-{ordinal}"))
+        clean_range.clean_unit(args, str(scratch / f"unit-{ordinal}"))
     return time.process_time() - start
 
 

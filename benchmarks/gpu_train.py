@@ -30,8 +30,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from apps.train import flops, hardware, memory, speed
-from apps.train.shape import KNOWN, ModelShape
+from apps.train.model import flops, hardware
+from apps.train.model.shape import KNOWN, ModelShape
+from apps.train.planning import memory, speed
 from benchmarks import chat_lengths, peers
 
 HERE = Path(__file__).parent / "contenders"
@@ -262,7 +263,7 @@ def this_gpu() -> hardware.Accelerator:
     name = torch.cuda.get_device_name()
     known = hardware.recognise(name)
     if known is None:
-        sys.exit(f"{name} is not in apps/train/hardware.py; add its memory and peak there")
+        sys.exit(f"{name} is not in apps/train/model/hardware.py; add its memory and peak there")
     free_bytes, _ = torch.cuda.mem_get_info()
     return replace(known, memory_bytes=min(free_bytes, known.memory_bytes))
 

@@ -28,22 +28,23 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from apps.common import ratings, storage  # noqa: E402
-from apps.common.runtime import Session, ray_session  # noqa: E402
-from apps.eval import journal  # noqa: E402
-from apps.eval.answers import Answer, answers_uri  # noqa: E402
-from apps.eval.calling import Job, Persistence  # noqa: E402
-from apps.eval.calls import Call  # noqa: E402
-from apps.eval.client import openai_endpoint  # noqa: E402
+from apps.common import ratings  # noqa: E402
+from apps.common.command.runtime import Session, ray_session  # noqa: E402
+from apps.common.files import storage  # noqa: E402
+from apps.eval.calls import journal  # noqa: E402
+from apps.eval.calls.client import openai_endpoint  # noqa: E402
+from apps.eval.calls.rate_gate import Limits  # noqa: E402
 from apps.eval.config import JudgeConfig  # noqa: E402
 from apps.eval.folder import questions_uri  # noqa: E402
-from apps.eval.judging import CALLS_PER_TASK  # noqa: E402
-from apps.eval.limits import Limits  # noqa: E402
-from apps.eval.parsing import parse  # noqa: E402
-from apps.eval.plan import make_plan, parse_record  # noqa: E402
-from apps.eval.prices import Price  # noqa: E402
-from apps.eval.questions import Question, dump_questions  # noqa: E402
-from benchmarks.scripted_judge import respond  # noqa: E402
+from apps.eval.judge import CALLS_PER_TASK  # noqa: E402
+from apps.eval.judging.call import Call  # noqa: E402
+from apps.eval.judging.loop import Job, Persistence  # noqa: E402
+from apps.eval.judging.parsing import parse  # noqa: E402
+from apps.eval.judging.plan import make_plan, parse_record  # noqa: E402
+from apps.eval.judging.prices import Price  # noqa: E402
+from apps.eval.records.answer import Answer, answers_uri  # noqa: E402
+from apps.eval.records.question import Question, dump_questions  # noqa: E402
+from tests.eval.scripted_judge import respond  # noqa: E402
 
 JUDGE = "judge-4"
 CONCURRENCY = 64
@@ -110,7 +111,7 @@ def planned(directory: str, num_calls: int) -> list[Call]:
 
 def cria(calls: list[Call], directory: str, rate_per_min: float) -> dict[str, Any]:
     """One run over Ray, which is already up."""
-    from apps.eval import fanout
+    from apps.eval.judging import on_ray
 
     job = Job(
         calls=tuple(calls),
@@ -123,7 +124,7 @@ def cria(calls: list[Call], directory: str, rate_per_min: float) -> dict[str, An
         max_usd=None,
     )
     started = time.monotonic()
-    fanout.run(job, lambda *_: None)
+    on_ray.run(job, lambda *_: None)
     wall_s = time.monotonic() - started
     return {"wall_s": wall_s, "judged": len(verdicts(directory)), "of": len(calls)}
 

@@ -24,13 +24,14 @@ import sentencepiece
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from apps.common.events import Reporter
+from apps.common.command.events import Reporter
 from apps.common.packs import open_pack
 from apps.data import clean, pack
 from apps.data.config import CleanConfig, PackConfig
-from apps.data.packing import best_fit_decreasing
+from apps.data.packing.best_fit import best_fit_decreasing
 from apps.data.units import run_serially
-from benchmarks import corpus, peers
+from benchmarks import peers
+from tests.data import corpus
 
 _FASTCHAT = (
     "fschat==0.2.36",

@@ -38,7 +38,7 @@ import yaml
 
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.protocol import Request, SamplingParams, generate
-from apps.serve.engine.torch_engine import TorchEngine
+from apps.serve.engine.torch.engine import TorchEngine
 from benchmarks import peers
 from benchmarks.contenders.serve_load import load, percentile, texts
 from benchmarks.serve_model import make_model

@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 
+TESTS = Path(__file__).resolve().parent
 SERVE_FOLDERS = ("serve", "e2e")
 
 
@@ -24,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if item.get_closest_marker("ray"):
-            serves = item.path.parent.name in SERVE_FOLDERS
+            serves = item.path.relative_to(TESTS).parts[0] in SERVE_FOLDERS
             item.add_marker(pytest.mark.xdist_group("ray-serve" if serves else "ray"))
         elif item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.xdist_group("browser"))
@@ -33,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[object]:
     """The session's Ray; commands started in child processes join it through `child_env()`."""
-    from apps.common.runtime import ray_session
+    from apps.common.command.runtime import ray_session
 
     with ray_session(num_cpus=4, object_store_bytes=256 << 20) as session:
         yield session

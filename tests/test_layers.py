@@ -1,7 +1,8 @@
 """The layer rules of the design, read from the import statements themselves."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,26 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ("data", "train", "serve", "eval")
 WIRING = {
-    "apps/common/runtime.py",
+    "apps/common/command/runtime.py",
     "apps/data/pipeline.py",
-    "apps/train/trainer.py",
+    "apps/train/run.py",
     "apps/serve/deployment.py",
-    "apps/eval/fanout.py",
+    "apps/eval/judging/on_ray.py",
     *(f"apps/{app}/__main__.py" for app in APPS),
 }
+FOLDERS = {
+    "common": ("files", "text", "command"),
+    "data": ("html", "read", "write", "rules", "packing", "sample"),
+    "train": ("model", "batches", "parallel", "checkpoint", "loop", "planning"),
+    "serve": ("engine", "replica", "model", "request", "answer", "gateway", "page"),
+    "serve/engine": ("llama", "cpu", "torch", "vllm"),
+    "eval": ("records", "calls", "judging", "imports", "scores", "page"),
+}
+"""The folders of an app, lowest first: a folder imports itself and those before it. The files at
+an app's root are commands above its folders, or settings and contracts below them."""
 SOURCES = sorted((ROOT / "apps").rglob("*.py"))
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
@@ -48,6 +61,15 @@ def of(app: str) -> list[Path]:
     return [path for path in SOURCES if path.is_relative_to(ROOT / "apps" / app)]
 
 
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """The nodes of one circle, or []."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 @pytest.mark.parametrize("app", APPS)
 def test_an_app_imports_no_other_app(app: str) -> None:
     assert breaches(of(app), [f"apps.{other}" for other in APPS if other != app]) == []
@@ -64,7 +86,36 @@ def test_quickstart_uses_the_apps_through_their_command_lines_only() -> None:
     )
 
 
+@pytest.mark.parametrize("app", FOLDERS)
+def test_the_folders_of_an_app_are_layers(app: str) -> None:
+    order = FOLDERS[app]
+    there = {path.parent.name for path in (ROOT / "apps" / app).glob("*/__init__.py")}
+    assert there == set(order), "name every folder in FOLDERS, where it belongs"
+    for place, folder in enumerate(order):
+        above = [f"apps.{app.replace('/', '.')}.{name}" for name in order[place + 1 :]]
+        assert breaches(of(f"{app}/{folder}"), above) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {
+        module: {
+            target
+            for name, _ in imports(path)
+            for target in (name, name.rpartition(".")[0])
+            if target in MODULES and target != module
+        }
+        for module, path in MODULES.items()
+    }
+    assert sum(map(len, graph.values())) > 200
+    assert circle(graph) == []
+
+
+def test_a_circle_is_seen() -> None:
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+
+
 def test_ray_is_imported_by_the_wiring_files_only() -> None:
+    assert [name for name in WIRING if not (ROOT / name).exists()] == []
     others = [path for path in SOURCES if str(path.relative_to(ROOT)) not in WIRING]
     assert breaches(others, ["ray"]) == []
 
@@ -80,7 +131,8 @@ def test_ray_is_started_in_one_place_only() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
     ]
-    assert [start for start in starts if not start.startswith("apps/common/runtime.py:")] == []
+    home = "apps/common/command/runtime.py:"
+    assert starts and [start for start in starts if not start.startswith(home)] == []
 
 
 def test_a_file_is_named_after_its_idea() -> None:

@@ -28,10 +28,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apps.common import storage
-from apps.common.conversation import ChatTemplate
 from apps.common.errors import CorruptError, InputError, NotFoundError
-from apps.common.schema import PACK_NAME, packed_schema
+from apps.common.files import storage
+from apps.common.files.schema import PACK_NAME, packed_schema
+from apps.common.text.conversation import ChatTemplate
 
 SPLITS = ("train", "val")
 _ROWS_PER_GROUP = 64
@@ -83,9 +83,9 @@ class PackInfo:
     mode: str
     """`pack`, or `pad` for one segment a row."""
     tokenizer_digest: str
-    """Equal digests give equal ids: `apps.common.tokenizer.load_tokenizer(folder).digest`."""
+    """Equal digests give equal ids: `apps.common.text.tokenizer.load_tokenizer(folder).digest`."""
     template: ChatTemplate
-    """For the exported model: `apps.common.templates.write_template(folder, template)`."""
+    """For the exported model: `apps.common.text.templates.write_template(folder, template)`."""
     splits: dict[str, SplitInfo]
 
     @property

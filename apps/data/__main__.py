@@ -9,13 +9,13 @@ ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://
 
 import sys
 
-import apps.common.interrupt  # noqa: F401
-from apps.common import cli, runtime
-from apps.common.cli import Command
-from apps.common.events import Reporter
+import apps.common.command.interrupt  # noqa: F401
+from apps.common.command import cli, runtime
+from apps.common.command.cli import Command
+from apps.common.command.events import Reporter
 from apps.data import clean, pack, report, view
 from apps.data.config import CleanConfig, PackConfig, ReportConfig, ViewConfig
-from apps.data.sample import SampleConfig, write_sample
+from apps.data.sample.sample import SampleConfig, write_sample
 
 
 def run_clean(config: CleanConfig, reporter: Reporter) -> None:

@@ -12,13 +12,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from apps.common import config as configs
-from apps.common import lineage, schema, storage
+from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError, NotFoundError, StorageError
-from apps.common.events import Reporter
-from apps.data import cleaning, duplicates, index, shards, source
+from apps.common.files import config as configs
+from apps.common.files import lineage, schema, storage
+from apps.data import clean_range
 from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
+from apps.data.read import index, source
+from apps.data.rules import duplicates
 from apps.data.units import (
     Json,
     RunUnits,
@@ -27,6 +29,7 @@ from apps.data.units import (
     remove_other_files,
     run_serially,
 )
+from apps.data.write import shards
 
 WORK_DIR = "_work"
 SAMPLES_NAME = "samples.json"
@@ -137,7 +140,7 @@ def run(
             bar.advance(records=ledger.records.input, kept=ledger.records.kept)
             _count(own, count)
 
-        manifests = run_units(units, cleaning.clean_unit, work, on_done)
+        manifests = run_units(units, clean_range.clean_unit, work, on_done)
     _check_readable(ledger, indexes, manifests)
     decided = run_units([_decide_unit(manifests, config)], duplicates.decide, work)[0]
     _drop_duplicates(ledger, decided, count)
@@ -287,7 +290,7 @@ def _samples(manifests: list[Json]) -> dict[str, list[Json]]:
         own = storage.read_json(storage.join(manifest["folder"], "samples.json"))
         for rule, samples in own.items():
             merged = sorted(found.get(rule, []) + samples, key=lambda item: item["order"])
-            found[rule] = merged[: cleaning.SAMPLES_PER_RULE]
+            found[rule] = merged[: clean_range.SAMPLES_PER_RULE]
     return found
 
 

@@ -17,20 +17,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apps.common import config as configs
-from apps.common import lineage, packs, storage
-from apps.common.conversation import ChatTemplate, Message, check_template
+from apps.common import packs
+from apps.common.command.events import Reporter
 from apps.common.errors import CorruptError, InputError
-from apps.common.events import Reporter
-from apps.common.model_files import text_folder
-from apps.common.schema import LEDGER_NAME
-from apps.common.templates import load_template
-from apps.common.tokenizer import Tokenizer, load_tokenizer
+from apps.common.files import config as configs
+from apps.common.files import lineage, storage
+from apps.common.files.model_folder import text_folder
+from apps.common.files.schema import LEDGER_NAME
+from apps.common.text.conversation import ChatTemplate, Message, check_template
+from apps.common.text.templates import load_template
+from apps.common.text.tokenizer import Tokenizer, load_tokenizer
 from apps.data.config import PackConfig
-from apps.data.identity import read_identity
-from apps.data.mix import Source, find_source
-from apps.data.packing import best_fit_decreasing, one_per_row
-from apps.data.tokens import TokenLedger, read_segments, tokenize_unit
+from apps.data.packing.best_fit import best_fit_decreasing, one_per_row
+from apps.data.packing.identity import read_identity
+from apps.data.packing.mix import Source, find_source
+from apps.data.packing.tokenize import TokenLedger, read_segments, tokenize_unit
 from apps.data.units import Json, RunUnits, Unit, forget_others, remove_other_files
 
 Count = Callable[..., None]

@@ -14,15 +14,16 @@ import orjson
 import pyarrow as pa
 from pyarrow import compute
 
-from apps.common import schema, storage
+from apps.common.command.events import Reporter
 from apps.common.errors import NotFoundError
-from apps.common.events import Reporter
-from apps.data import page, tables
+from apps.common.files import schema, storage
+from apps.data import report_page
 from apps.data.clean import SAMPLES_NAME
-from apps.data.cleaning import SAMPLE_CHARS
+from apps.data.clean_range import SAMPLE_CHARS
 from apps.data.config import ReportConfig
-from apps.data.rules import RULES
+from apps.data.rules.rules import RULES
 from apps.data.units import Json
+from apps.data.write import tables
 
 _DUPLICATE_RULES = ("duplicate_id", "duplicate", "duplicate_opening", "near_duplicate")
 _TURN_EDGES = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50]
@@ -42,7 +43,7 @@ def write_report(config: ReportConfig, reporter: Reporter) -> None:
     found = collect(config.folder, config.pack)
     out = config.out or config.folder
     storage.write_json(storage.join(out, "report.json"), found)
-    storage.write_atomic(storage.join(out, "report.html"), page.render(found).encode())
+    storage.write_atomic(storage.join(out, "report.html"), report_page.render(found).encode())
     reporter.event("report.done", page=storage.join(out, "report.html"), **found["totals"])
 
 

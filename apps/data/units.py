@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import orjson
 
 import apps
-from apps.common import storage
 from apps.common.errors import CriaError
+from apps.common.files import storage
 
 Json = dict[str, Any]
 Process = Callable[[Json, str], Json]
@@ -58,8 +58,9 @@ def code_digest() -> str:
     """Of the sources that decide what the data app writes."""
     root = Path(apps.__file__).parent
     digest = hashlib.blake2b(digest_size=16)
-    for source in sorted([*root.glob("common/*.py"), *root.glob("data/*.py")]):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    for source in sorted([*root.glob("common/**/*.py"), *root.glob("data/**/*.py")]):
+        name = source.relative_to(root).as_posix()
+        digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.markdown import Markdown
 
-from apps.common import schema, storage
+from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
-from apps.common.events import Reporter
-from apps.data import records, tables
+from apps.common.files import schema, storage
 from apps.data.config import ViewConfig
+from apps.data.read import records
 from apps.data.units import Json
+from apps.data.write import tables
 
 _MAX_RAW_CHARS = 2000
 _MAX_SHOWN_CHARS = 100_000

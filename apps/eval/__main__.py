@@ -14,9 +14,9 @@ answers/, judgments/, report.json and report.html.
 import sys
 from collections.abc import Sequence
 
-import apps.common.interrupt  # noqa: F401
-from apps.common.cli import Command, run
-from apps.eval.answering import answer
+import apps.common.command.interrupt  # noqa: F401
+from apps.common.command.cli import Command, run
+from apps.eval.answer import answer
 from apps.eval.config import (
     AnswerConfig,
     ContaminationConfig,
@@ -28,11 +28,11 @@ from apps.eval.config import (
     WatchConfig,
 )
 from apps.eval.contamination import contamination
-from apps.eval.generation import questions
-from apps.eval.judging import judge, reparse
+from apps.eval.judge import judge, reparse
+from apps.eval.questions import questions
 from apps.eval.replay import replay
 from apps.eval.report import report
-from apps.eval.watching import watch
+from apps.eval.watch import watch
 
 COMMANDS = {
     "questions": Command(

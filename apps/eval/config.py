@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from apps.common.config import above_zero
 from apps.common.errors import ConfigError
+from apps.common.files.config import above_zero
 
 ProtocolName = Literal["vicuna-blog", "pairwise-swap", "single", "mt-bench", "verdict"]
 Folder = Annotated[str, tyro.conf.Positional]
@@ -17,7 +17,7 @@ class AnswerConfig:
     """Puts questions to models behind OpenAI-compatible endpoints; run again to go on."""
 
     questions: str
-    """Questions file (any layout of apps/eval/questions.py), or `built-in`."""
+    """Questions file (any layout of apps/eval/records/question.py), or `built-in`."""
     out: str
     """Evaluation folder; answers go to answers/<name>.jsonl."""
     model: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class JudgeConfig:
     dir: Folder
     """Evaluation folder made by `answer`."""
     protocol: ProtocolName = "pairwise-swap"
-    """How the judge is asked; see apps/eval/protocols.py."""
+    """How the judge is asked; see apps/eval/judging/protocols.py."""
     judge: tuple[str, ...] = ("offline",)
     """Judges: `offline` (chrF against references, not a GPT) or OpenAI model names."""
     against: str | None = None
@@ -102,9 +102,9 @@ class JudgeConfig:
     prompt_file: str | None = None
     """FastChat's prompt.jsonl for vicuna-blog in its historical wording, without hardening."""
     usd_per_million_prompt_tokens: float | None = None
-    """Price of a judge that apps/eval/prices.py does not list, US dollars."""
+    """Price of a judge that apps/eval/judging/prices.py does not list, US dollars."""
     usd_per_million_completion_tokens: float | None = None
-    """Price of a judge that apps/eval/prices.py does not list, US dollars."""
+    """Price of a judge that apps/eval/judging/prices.py does not list, US dollars."""
 
     def __post_init__(self) -> None:
         above_zero(self, "", "repeats", "concurrency", "requests_per_min", "tokens_per_min")

@@ -19,13 +19,13 @@ import ahocorasick
 import numpy as np
 import pyarrow.parquet as pq
 
-from apps.common import storage
+from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
-from apps.common.events import Reporter
+from apps.common.files import storage
+from apps.common.files.schema import PACK_NAME
 from apps.common.packs import SPLITS, Rows, open_pack
-from apps.common.schema import PACK_NAME
 from apps.eval.config import ContaminationConfig
-from apps.eval.questions import Question, load_questions
+from apps.eval.records.question import Question, load_questions
 
 GRAM, ANCHOR = 8, 4
 BATCH_ROWS = 256
@@ -149,8 +149,8 @@ def _clean_texts(data: str, shards: Sequence[str]) -> Iterator[str]:
 
 def _pack_texts(data: str, tokenizer: str) -> Iterator[str]:
     """What a pack does not train on, which is what people asked; the template's words around it."""
-    from apps.common.model_files import text_folder
-    from apps.common.tokenizer import load_tokenizer
+    from apps.common.files.model_folder import text_folder
+    from apps.common.text.tokenizer import load_tokenizer
 
     loaded, pack = load_tokenizer(text_folder(tokenizer)), open_pack(data)
     if loaded.digest != pack.info.tokenizer_digest:

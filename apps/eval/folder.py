@@ -4,14 +4,14 @@ from typing import Any
 
 import orjson
 
-from apps.common import storage
 from apps.common.errors import NotFoundError
-from apps.eval import journal
-from apps.eval.answers import load_all
-from apps.eval.calls import Call
+from apps.common.files import storage
+from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig
-from apps.eval.plan import Plan
-from apps.eval.questions import Question, load_questions
+from apps.eval.judging.call import Call
+from apps.eval.judging.plan import Plan
+from apps.eval.records.answer import load_all
+from apps.eval.records.question import Question, load_questions
 
 
 def questions_uri(directory: str) -> str:

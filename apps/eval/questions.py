@@ -1,158 +1,222 @@
-"""Questions: one record, and every public layout that holds the same thing.
+"""`questions`: write out the built-in set, or let a GPT write a new one.
 
-Our own layout, one JSON object a line:
+    python -m apps.eval questions write --out questions.jsonl
+    python -m apps.eval questions generate --writer gpt-4o --per-category 10 --data clean/ \\
+        --baseline vicuna=http://127.0.0.1:8000/v1 --out questions.jsonl
 
-    {"question_id": "coding-3", "category": "coding", "turns": ["..."],
-     "reference": ["..."],   optional, one per turn: what a good answer says; judges see it
-     "match": "exact"}       optional: how an answer is checked against the reference
-
-`match` decides whether accuracy is measured on the question:
-    exact      the answer equals the reference, apart from case, outer punctuation and spacing
-    contains   the reference occurs in the answer as whole words
-    number     the last number of the answer equals the reference's number
-A reference may list alternatives separated by ` || `. Without `match` the reference only guides
-judges and the offline judge.
-
-Also read as they are: FastChat's and the Vicuna blog's `question.jsonl` (`text`), MT-bench
-(`turns`, `reference`, or answers in a reference file), AlpacaEval (a JSON array of `instruction`)
-and Arena-Hard (`prompt` or `turns: [{content}]`, `uid`).
+Generated questions are de-duplicated (Jaccard of their words), kept only if no baseline answers
+them too well in the writer's own rating, and dropped if they occur in the training data, with the
+report of that search beside them. Coding and math get the writer's own solution as a reference;
+read those before you trust them (13 of MT-bench's 30 were wrong: FastChat pull request 3158).
 """
 
+import asyncio
+import json
+import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from importlib.resources import files
-from typing import Any, Literal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
-import orjson
+from apps.common.command.events import Bar, Reporter
+from apps.common.errors import CriaError, InputError
+from apps.common.files import config as configs
+from apps.common.files import storage
+from apps.eval.calls.client import CallFailure, Client, Reply, connect, openai_endpoint
+from apps.eval.calls.endpoints import parse_endpoint
+from apps.eval.calls.retry import insist
+from apps.eval.config import QuestionsConfig
+from apps.eval.contamination import measure, training_texts
+from apps.eval.judging.call import digest
+from apps.eval.judging.loop import run_all
+from apps.eval.judging.parsing import parse
+from apps.eval.judging.protocols import single_messages
+from apps.eval.records.question import BUILT_IN, Question, dump_questions, load_questions
 
-from apps.common import storage
-from apps.common.errors import InputError
+CATEGORIES = {
+    "generic": "practical questions that people ask in daily life",
+    "knowledge": "questions whose answer needs broad and exact knowledge",
+    "roleplay": "requests to speak as a certain person in a certain situation",
+    "common-sense": "questions about everyday situations that need unstated knowledge",
+    "fermi": "estimates that have to be built up from assumptions",
+    "counterfactual": "what would have happened, or would happen, if something were different",
+    "coding": "programming tasks with a precise specification",
+    "math": "mathematical problems with one definite answer",
+    "writing": "writing tasks with demanding constraints",
+}
+_PROMPT = (
+    "Write {count} questions for evaluating chat assistants, category '{category}': {about}. They "
+    "must be hard enough to separate a good assistant from an excellent one, differ from each "
+    "other in topic and form, be answerable without the internet or pictures, and contain no "
+    "answer. Return only a JSON array of strings."
+)
+_SOLVE = (
+    "Solve this carefully and check the result. Give a complete, correct and short reference "
+    "solution, and nothing else.\n\n{question}"
+)
+WITH_REFERENCE = ("coding", "math")
+SAME = 0.6
+TRIES = 4
 
-Match = Literal["exact", "contains", "number"]
-BUILT_IN = "built-in"
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
-    question_id: str
-    category: str
-    turns: tuple[str, ...]
-    reference: tuple[str, ...] = ()
-    match: Match | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        record = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in record.items() if v}
-
-
-def load_questions(uri: str) -> list[Question]:
-    """Reads a question file of any known layout; `built-in` is Cria's own set of 80."""
-    if uri == BUILT_IN:
-        data = files("apps.eval").joinpath("data/questions.jsonl").read_bytes()
+def questions(config: QuestionsConfig, reporter: Reporter) -> None:
+    if config.action == "write":
+        made = load_questions(BUILT_IN)
     else:
-        data = storage.read_bytes(uri)
-    questions = [_question(record, line, uri) for line, record in _records(data, uri)]
-    if not questions:
-        raise InputError(f"{uri} holds no questions; expected one JSON object a line")
-    seen: set[str] = set()
-    for question in questions:
-        if question.question_id in seen:
-            raise InputError(f"{uri} has question_id {question.question_id!r} twice; ids are keys")
-        seen.add(question.question_id)
-    return questions
+        made = asyncio.run(_generate(config, reporter))
+        if not made:
+            raise CriaError(
+                f"no question of {config.writer} was new, hard and unseen; raise "
+                "--max-baseline-score or name a stronger --writer"
+            )
+        configs.write_resolved(config, os.path.dirname(config.out) or ".", name="questions.yaml")
+    storage.write_atomic(config.out, dump_questions(made))
+    reporter.event("questions.done", questions=len(made), file=config.out)
 
 
-def dump_questions(questions: Iterable[Question]) -> bytes:
-    return b"".join(orjson.dumps(question.to_dict()) + b"\n" for question in questions)
+async def _generate(config: QuestionsConfig, reporter: Reporter) -> list[Question]:
+    unknown = set(config.category) - CATEGORIES.keys()
+    if unknown:
+        raise InputError(f"category {sorted(unknown)[0]!r} is unknown; expected {[*CATEGORIES]}")
+    writer = openai_endpoint(config.writer, config.timeout_s)
+    baselines = [parse_endpoint(text, "--baseline", config.timeout_s) for text in config.baseline]
+    kept: dict[str, list[Question]] = {name: [] for name in config.category or CATEGORIES}
+    async with AsyncExitStack() as stack:
+        asked = [
+            (endpoint.model, await stack.enter_async_context(connect(endpoint)))
+            for _, endpoint in baselines
+        ]
+        bar = stack.enter_context(
+            reporter.progress("questions", total=config.per_category * len(kept), unit="questions")
+        )
+        desk = _Desk(config, await stack.enter_async_context(connect(writer)), asked, bar)
+
+        async def one(category: str) -> None:
+            kept[category] = await _category(config, desk, category, reporter)
+
+        await run_all(one(category) for category in kept)
+    made = [question for found in kept.values() for question in found]
+    return made if config.data is None else _unseen(config, made, reporter)
 
 
-def _records(data: bytes, uri: str) -> list[tuple[int, Mapping[str, Any]]]:
+def _unseen(
+    config: QuestionsConfig, made: Sequence[Question], reporter: Reporter
+) -> list[Question]:
+    """The questions that the training data does not hold; the report of the search beside them."""
+    assert config.data is not None
+    found = measure(made, training_texts(config.data, config.tokenizer))
+    report = f"{config.out.removesuffix('.jsonl')}.contamination.json"
+    storage.write_json(report, {"data": config.data, **found})
+    seen = {row["question_id"] for row in found["contaminated"]}
+    reporter.event("questions.contamination", dropped=len(seen), texts=found["texts"], file=report)
+    return [question for question in made if question.question_id not in seen]
+
+
+class _Desk:
+    """The writer and the baselines, with a bound on the requests in flight."""
+
+    def __init__(
+        self,
+        config: QuestionsConfig,
+        writer: Client,
+        baselines: Sequence[tuple[str, Client]],
+        bar: Bar,
+    ) -> None:
+        self._config = config
+        self._writer = writer
+        self._baselines = baselines
+        self.bar = bar
+        self._width = asyncio.Semaphore(config.concurrency)
+
+    async def write(self, prompt: str, temperature: float) -> Reply:
+        asked = [{"role": "user", "content": prompt}]
+        return await self._ask(self._config.writer, self._writer, asked, temperature, 4096)
+
+    async def is_hard(self, question: Question) -> bool:
+        """Whether every baseline's answer is rated at most `--max-baseline-score`."""
+        for model, client in self._baselines:
+            asked = [{"role": "user", "content": question.turns[0]}]
+            answer = await self._ask(model, client, asked, 0.7, 1024)
+            if (await self._rating(question, answer.text)) > self._config.max_baseline_score:
+                return False
+        return True
+
+    async def _rating(self, question: Question, answer: str) -> float:
+        """1-10 in the writer's judgment; 0 where it gave none, which keeps the question."""
+        nonce = digest(question.turns, answer)[:10]
+        prompt = single_messages(question.turns, (), (answer,), nonce)
+        rated = await self._ask(self._config.writer, self._writer, prompt, 0.0, 1024)
+        scores = parse(rated.text, "rating", rated.finish_reason, nonce).scores
+        return scores[0] if scores else 0.0
+
+    async def _ask(
+        self,
+        model: str,
+        client: Client,
+        messages: Sequence[dict[str, str]],
+        temperature: float,
+        max_tokens: int,
+    ) -> Reply:
+        settings = {"temperature": temperature, "max_tokens": max_tokens}
+        async with self._width:
+            try:
+                return await insist(
+                    client, model, messages, settings, self._config.max_attempts, self.bar
+                )
+            except CallFailure as failure:
+                raise CriaError(
+                    f"{model} could not be asked ({failure.sentence}); mend what it names and run "
+                    "again"
+                ) from None
+
+
+async def _category(
+    config: QuestionsConfig, desk: _Desk, category: str, reporter: Reporter
+) -> list[Question]:
+    """Asks until enough questions are new and hard, at most `TRIES` times."""
+    kept: list[Question] = []
+    texts: list[str] = []
+    same = easy = 0
+    for _ in range(TRIES):
+        missing = config.per_category - len(kept)
+        if missing <= 0:
+            break
+        fresh: list[Question] = []
+        for text in await _written(desk, category, 2 * missing):
+            if any(_similarity(text, other) > SAME for other in texts):
+                same += 1
+                continue
+            texts.append(text)
+            name = f"{category}-{len(texts)}"
+            fresh.append(Question(question_id=name, category=category, turns=(text,)))
+        verdicts = await asyncio.gather(*map(desk.is_hard, fresh))
+        hard = [question for question, is_hard in zip(fresh, verdicts, strict=True) if is_hard]
+        easy += len(fresh) - len(hard)
+        kept += hard[:missing]
+        desk.bar.advance(len(hard[:missing]))
+    if category in WITH_REFERENCE:
+        kept = list(await asyncio.gather(*(_referenced(desk, question) for question in kept)))
+    reporter.event("questions.category", category=category, kept=len(kept), same=same, easy=easy)
+    return kept
+
+
+async def _written(desk: _Desk, category: str, count: int) -> list[str]:
+    prompt = _PROMPT.format(count=count, category=category, about=CATEGORIES[category])
+    reply = await desk.write(prompt, 1.0)
+    found = re.search(r"\[.*\]", reply.text, re.DOTALL)
     try:
-        if data.lstrip()[:1] == b"[":
-            return list(enumerate(orjson.loads(data), 1))
-        lines = enumerate(data.splitlines(), 1)
-        return [(number, orjson.loads(line)) for number, line in lines if line.strip()]
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{uri} is not JSON or JSONL: {error}") from None
+        texts = json.loads(found[0]) if found else []
+    except json.JSONDecodeError:
+        return []
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
 
-def _question(record: Mapping[str, Any], line: int, uri: str) -> Question:
-    match = record.get("match")
-    if match not in (None, "exact", "contains", "number"):
-        raise InputError(
-            f"{uri} line {line}: match is {match!r}; expected exact, contains or number, or none"
-        )
-    turns = _turns(record)
-    if not turns:
-        raise InputError(
-            f"{uri} line {line} has no question; expected one of turns, text, instruction, prompt"
-        )
-    reference = _texts(record.get("reference"))
-    if match and not reference:
-        raise InputError(f"{uri} line {line}: match {match!r} needs a reference to compare with")
-    identity = record.get("question_id", record.get("uid", line))
-    category = record.get("category") or record.get("dataset") or record.get("cluster") or "generic"
-    return Question(
-        question_id=str(identity),
-        category=str(category),
-        turns=turns,
-        reference=reference,
-        match=match,
-    )
+async def _referenced(desk: _Desk, question: Question) -> Question:
+    """The question with the writer's own solution, which the judge is shown."""
+    reply = await desk.write(_SOLVE.format(question=question.turns[0]), 0.0)
+    return replace(question, reference=(reply.text.strip(),) if reply.text.strip() else ())
 
 
-def _turns(record: Mapping[str, Any]) -> tuple[str, ...]:
-    for field in ("turns", "text", "instruction", "prompt"):
-        if record.get(field):
-            return _texts(record[field])
-    return ()
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
-    return tuple(item["content"] if isinstance(item, Mapping) else str(item) for item in value)
-
-
-def load_references(uri: str) -> dict[str, tuple[str, ...]]:
-    """Reference answers by question id from MT-bench's file of a model's answers."""
-    found: dict[str, tuple[str, ...]] = {}
-    for line, record in _records(storage.read_bytes(uri), uri):
-        choices = record.get("choices") or [{}]
-        turns = record.get("turns") or record.get("turn_texts") or choices[0].get("turns")
-        if not turns:
-            raise InputError(f"{uri} line {line} has no reference; expected choices[0].turns")
-        found[str(record["question_id"])] = _texts(turns)
-    return found
-
-
-def is_correct(question: Question, answer: str, turn: int = 0) -> bool | None:
-    """Whether an answer agrees with the reference; None where the question does not say how."""
-    if question.match is None or turn >= len(question.reference):
-        return None
-    accepted = question.reference[turn].split(" || ")
-    return any(_agrees(question.match, answer, reference) for reference in accepted)
-
-
-def _agrees(match: Match, answer: str, reference: str) -> bool:
-    if match == "number":
-        return (wanted := _last_number(reference)) is not None and _last_number(answer) == wanted
-    if match == "contains":
-        return f" {_plain(reference)} " in f" {_plain(answer)} "
-    return _normal(answer) == _normal(reference)
-
-
-def _normal(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().strip(".!?,;:\"'`*").strip().casefold()
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"[\w.+#-]*\w[+#]*", text.casefold()))
-
-
-def _last_number(text: str) -> float | None:
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(found[-1].replace(",", "")) if found else None
+def _similarity(first: str, second: str) -> float:
+    ours, theirs = (set(re.findall(r"\w+", text.casefold())) for text in (first, second))
+    return len(ours & theirs) / max(1, len(ours | theirs))

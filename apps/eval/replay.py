@@ -17,7 +17,6 @@ through Vicuna to ChatGPT: baseline / vicuna in their pair x vicuna / chatgpt in
 
 import csv
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,17 +25,17 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from apps.common import storage
-from apps.common.errors import CorruptError, InputError, NotFoundError
-from apps.common.events import Reporter
+from apps.common.command.events import Reporter
+from apps.common.errors import CorruptError, InputError
+from apps.common.files import storage
+from apps.eval.calls.journal import read_lines
 from apps.eval.config import ReplayConfig
-from apps.eval.journal import read_lines
-from apps.eval.parsing import parse
-from apps.eval.questions import load_questions
+from apps.eval.imports.vicuna_blog import import_reviews, review_files
+from apps.eval.judging.parsing import parse
+from apps.eval.records.question import load_questions
 
 Mode = Literal["published", "reparsed"]
 REFERENCE_BASELINES = ("gpt35", "chatgpt", "gpt-3.5-turbo")
-_REVIEW_NAME = re.compile(r"review_(.+)_([^_]+)\.jsonl")
 
 # The early draft's table: a named set to show beside one's own run. No public reviews yield it,
 # so nothing here can recompute it.
@@ -66,8 +65,6 @@ class Review:
 
 def replay(config: ReplayConfig, reporter: Reporter) -> None:
     if config.out is not None:
-        from apps.eval.reviews import import_reviews  # which reads this layout through us
-
         import_reviews(config, reporter)
         return
     reviews = shipped_reviews(config.mode)
@@ -106,18 +103,6 @@ def folder_reviews(folder: str, mode: Mode) -> list[Review]:
         for (baseline, _), uri in review_files(folder).items()
         for review in _pair(baseline, read_lines(uri), categories, mode, uri)
     ]
-
-
-def review_files(folder: str) -> dict[tuple[str, str], str]:
-    """{(baseline, model): file} of a folder in the blog's layout."""
-    names = storage.list_dir(storage.join(folder, "review"))
-    found = [(match, name) for name in names if (match := _REVIEW_NAME.fullmatch(name))]
-    if not found:
-        raise NotFoundError(
-            f"{folder} has no review/review_<baseline>_<model>.jsonl; expected the layout of "
-            "vicuna-blog-eval's eval/table, or MT-bench's, which is imported with --out"
-        )
-    return {(match[1], match[2]): storage.join(folder, "review", name) for match, name in found}
 
 
 def _pair(

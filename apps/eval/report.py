@@ -4,31 +4,33 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from apps.common import lineage, storage
+from apps.common.command.events import Reporter
 from apps.common.errors import InputError
-from apps.common.events import Reporter
-from apps.eval import journal, page, suspicion
-from apps.eval.agreement import human_agreement
-from apps.eval.answers import Answer, answers_uri, lineage_uri
-from apps.eval.canaries import canary_check
+from apps.common.files import lineage, storage
+from apps.eval.calls import journal
 from apps.eval.config import ReportConfig
-from apps.eval.costs import costs
-from apps.eval.doubts import by_judge
-from apps.eval.evidence import evidence
 from apps.eval.folder import load_folder
-from apps.eval.judgments import (
+from apps.eval.judging.offline import LABEL, is_offline
+from apps.eval.judging.parsing import PARSER_VERSION
+from apps.eval.page import page
+from apps.eval.page.evidence import evidence
+from apps.eval.records.answer import Answer, answers_uri, lineage_uri
+from apps.eval.records.question import Question
+from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
+from apps.eval.scores import suspicious
+from apps.eval.scores.agreement import human_agreement
+from apps.eval.scores.canaries import canary_check
+from apps.eval.scores.costs import costs
+from apps.eval.scores.judge_check import by_judge
+from apps.eval.scores.judgments import (
     Judgment,
     contests,
     load_judgments,
     require_complete,
     require_current,
 )
-from apps.eval.length_control import controlled
-from apps.eval.offline import LABEL, is_offline
-from apps.eval.parsing import PARSER_VERSION
-from apps.eval.questions import Question
-from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
-from apps.eval.scores import accuracy, protocol_scores
+from apps.eval.scores.length_control import controlled
+from apps.eval.scores.protocol import accuracy, protocol_scores
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
@@ -147,7 +149,7 @@ def _model(questions: Sequence[Question], made: dict[str, Answer]) -> dict[str, 
         "mean_answer_chars": sum(lengths) / len(lengths) if lengths else 0.0,
         "cut_answers": sum("length" in item.finish_reasons for item in made.values()),
         "accuracy": accuracy(questions, made),
-        "suspicious": suspicion.flags(made),
+        "suspicious": suspicious.flags(made),
     }
 
 

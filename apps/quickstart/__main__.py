@@ -21,10 +21,11 @@ from typing import Any
 
 import yaml
 
-import apps.common.interrupt  # noqa: F401
-from apps.common import cli, runtime, storage
+import apps.common.command.interrupt  # noqa: F401
+from apps.common.command import cli, runtime
+from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
-from apps.common.events import Reporter
+from apps.common.files import storage
 from apps.quickstart import summary
 from apps.quickstart.runner import Runner
 from apps.quickstart.steps import (

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from apps.common import config, process, storage
+from apps.common.command import process
+from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
-from apps.common.events import Reporter
+from apps.common.files import config, storage
 from apps.quickstart.steps import DemoConfig, Step, root
 
 

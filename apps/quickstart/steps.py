@@ -5,8 +5,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from apps.common import storage
 from apps.common.errors import ConfigError
+from apps.common.files import storage
 
 BASE_NAME = "base"
 TUNED_NAME = "cria-tuned"

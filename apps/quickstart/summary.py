@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from apps.common import schema, storage
-from apps.common.events import Reporter
+from apps.common.command.events import Reporter
+from apps.common.files import schema, storage
 
 _EDGE_STEPS = 10
 

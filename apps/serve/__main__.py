@@ -19,15 +19,16 @@ from typing import Any
 import yaml
 from tyro.conf import Positional
 
-import apps.common.interrupt  # noqa: F401
-from apps.common import cli, storage
-from apps.common import config as configs
+import apps.common.command.interrupt  # noqa: F401
+from apps.common.command import cli
+from apps.common.command.events import Reporter
+from apps.common.command.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
 from apps.common.errors import ConfigError, CriaError
-from apps.common.events import Reporter
-from apps.common.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
+from apps.common.files import config as configs
+from apps.common.files import storage
 from apps.serve.applications import serve_config
 from apps.serve.config import ModelConfig, ServeConfig
-from apps.serve.models import load_model
+from apps.serve.model.served import load_model
 
 _WATCH_S = 1.0
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 from typing import Any
 
-from apps.common import config as configs
+from apps.common.files import config as configs
 from apps.serve.config import ModelConfig, ServeConfig
 
 GATEWAY, PAGE = "gateway", "page"

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from apps.common import config as configs
 from apps.common.errors import ConfigError
+from apps.common.files import config as configs
 from apps.serve.engine.config import RemoteConfig, TorchConfig, VllmConfig
 
 EngineConfig = TorchConfig | VllmConfig | RemoteConfig

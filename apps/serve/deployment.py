@@ -21,23 +21,24 @@ from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequ
 from ray.serve.config import HTTPOptions
 from ray.serve.request_router import PendingRequest, RunningReplica
 
-from apps.common import config as configs
+from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
-from apps.common.events import Reporter
-from apps.common.model_files import model_folder
-from apps.serve import backend
-from apps.serve.api import build_api
+from apps.common.files import config as configs
+from apps.common.files.model_folder import model_folder
 from apps.serve.applications import GATEWAY, serve_config
-from apps.serve.backend import Exchange, ReplicaBackend
 from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
-from apps.serve.directory import Entry, RemoteEntry
-from apps.serve.engine.config import RemoteConfig, create_engine
+from apps.serve.engine.config import RemoteConfig
+from apps.serve.engine.create import create_engine
 from apps.serve.engine.protocol import EngineDeadError
 from apps.serve.engine.remote import RemoteEngine
-from apps.serve.metrics import GatewayMetrics
-from apps.serve.models import load_model, mask_factory
-from apps.serve.replica import ModelReplica
-from apps.serve.wire import GatewayAddress, ReplicaName
+from apps.serve.gateway.api import build_api
+from apps.serve.gateway.metrics import GatewayMetrics
+from apps.serve.model.directory import Entry, RemoteEntry
+from apps.serve.model.served import load_model, mask_factory
+from apps.serve.replica import exchange
+from apps.serve.replica.exchange import Exchange, ReplicaBackend
+from apps.serve.replica.replica import ModelReplica
+from apps.serve.replica.wire import GatewayAddress, ReplicaName
 
 logger = logging.getLogger("ray.serve")
 
@@ -61,7 +62,7 @@ class AwakeRouter(PowerOfTwoChoicesRequestRouter):
     ) -> list[list[RunningReplica]]:
         chosen = await super().choose_replicas(candidate_replicas, pending_request)
         # Serve sends this class with copies of what its module holds, but modules as such.
-        silent = backend.SILENT_REPLICAS
+        silent = exchange.SILENT_REPLICAS
         if not silent:
             return chosen
         awake = [r for r in candidate_replicas if r.replica_id.unique_id not in silent]

@@ -2,9 +2,10 @@
 
 import sys
 
-import apps.common.interrupt  # noqa: F401
-from apps.common.cli import Command, run
-from apps.common.events import Reporter
+import apps.common.command.interrupt  # noqa: F401
+from apps.common.command import cli
+from apps.common.command.cli import Command
+from apps.common.command.events import Reporter
 from apps.train.config import BaseConfig, ExportConfig, RunConfig
 from apps.train.plan import PlanConfig, run_plan
 from apps.train.plan import presets as plan_presets
@@ -12,15 +13,15 @@ from apps.train.presets import PRESETS
 
 
 def base(config: BaseConfig, reporter: Reporter) -> None:
-    from apps.train.pretrain import run_base
+    from apps.train.base import run_base
 
     run_base(config, reporter)
 
 
 def train(config: RunConfig, reporter: Reporter) -> None:
-    from apps.train import trainer
+    from apps.train import run
 
-    trainer.run(config, reporter)
+    run.run(config, reporter)
 
 
 def export(config: ExportConfig, reporter: Reporter) -> None:
@@ -48,4 +49,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(run("apps.train", COMMANDS))
+    sys.exit(cli.run("apps.train", COMMANDS))

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from apps.common.config import above_zero, at_least
 from apps.common.errors import ConfigError
+from apps.common.files.config import above_zero, at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,18 +16,19 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
-from apps.common import config as configs
-from apps.common import lineage, storage
+from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
-from apps.common.events import Reporter
+from apps.common.files import config as configs
+from apps.common.files import lineage, storage
+from apps.common.files.schema import LINEAGE_NAME
 from apps.common.packs import PackInfo, open_pack
-from apps.common.schema import LINEAGE_NAME
-from apps.common.templates import write_template
-from apps.common.tokenizer import load_tokenizer
-from apps.train import adapter, checkpoint, model
-from apps.train.checkpoint import Checkpoint
+from apps.common.text.templates import write_template
+from apps.common.text.tokenizer import load_tokenizer
+from apps.train.checkpoint import checkpoint
+from apps.train.checkpoint.checkpoint import Checkpoint
 from apps.train.config import ExportConfig, RopeConfig, RunConfig
-from apps.train.metrics import read_metrics
+from apps.train.loop.metrics import read_metrics
+from apps.train.model import load, lora
 
 FILE_BYTES = 4 << 30
 """largest weights file"""
@@ -103,10 +104,10 @@ def write_folder(
     folder: str, found: Checkpoint, run: RunConfig, config: ExportConfig
 ) -> Iterator[int]:
     """Write a whole model folder; yields the number of weights after each file."""
-    base = model.fetch_base(run.base)
+    base = load.fetch_base(run.base)
     pack = open_pack(run.data).info
     if config.adapter_only:
-        yield adapter.write(folder, read_weights(found), run, _DTYPES[config.dtype])
+        yield lora.write(folder, read_weights(found), run, _DTYPES[config.dtype])
     else:
         yield from _write_weights(folder, found, base, run, _DTYPES[config.dtype])
         _write_settings(folder, base, run, pack, _DTYPES[config.dtype])
@@ -128,7 +129,7 @@ def _write_weights(
 ) -> Iterator[int]:
     """Weights in files of at most FILE_BYTES, with an index when there are several."""
     if run.adapter == "lora":
-        pieces = adapter.merged(base, read_weights(found), run.lora)
+        pieces = lora.merged(base, read_weights(found), run.lora)
     else:
         pieces = _trained(found, dtype)
         if run.strategy == "deepspeed":
@@ -168,7 +169,7 @@ def _in_shape(
     pieces: Iterator[tuple[str, torch.Tensor]], base: str
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """DeepSpeed's weights lie flat in the checkpoint."""
-    empty = model.build_on_meta(model.read_config(base, RopeConfig(), 0))
+    empty = load.build_on_meta(load.read_config(base, RopeConfig(), 0))
     shapes = {name: parameter.shape for name, parameter in empty.named_parameters()}
     for name, value in pieces:
         yield name, value.view(shapes[name])
@@ -193,7 +194,7 @@ def _write_settings(
     folder: str, base: str, run: RunConfig, pack: PackInfo, dtype: torch.dtype
 ) -> None:
     """config.json with the length extension, and generation settings that stop at turn ends."""
-    settings = model.read_config(base, run.rope, pack.max_length)
+    settings = load.read_config(base, run.rope, pack.max_length)
     settings.use_cache = True
     settings.dtype = dtype
     settings.save_pretrained(folder)

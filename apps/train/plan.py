@@ -13,15 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 
-from apps.common import storage
-from apps.common.config import above_zero, at_least, to_dict, write_resolved
+from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
-from apps.common.events import Reporter
-from apps.train import cadence, hardware, memory, plan_view, prices, shape, speed, workload
-from apps.train.batches import split
+from apps.common.files import storage
+from apps.common.files.config import above_zero, at_least, to_dict, write_resolved
+from apps.train.batches.order import split
+from apps.train.checkpoint import cadence
 from apps.train.config import RunConfig
-from apps.train.hardware import Accelerator
-from apps.train.plan_result import (
+from apps.train.model import hardware, shape
+from apps.train.model.hardware import Accelerator
+from apps.train.planning import memory, prices, speed, text, workload
+from apps.train.planning.result import (
     Checkpoints,
     Cost,
     Data,
@@ -90,7 +92,7 @@ def run_plan(config: PlanConfig, reporter: Reporter) -> None:
     if reporter.is_json:
         reporter.event("plan", **to_dict(plan))
     else:
-        for line in plan_view.lines(plan):
+        for line in text.lines(plan):
             reporter.line(line)
     if config.save:
         storage.write_json(storage.join(config.save, PLAN_NAME), to_dict(plan))

@@ -7,18 +7,19 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
-from apps.common import config as configs
-from apps.common import storage
 from apps.common.errors import ConfigError, InputError
+from apps.common.files import config as configs
+from apps.common.files import storage
 from apps.common.packs import Pack, open_pack
-from apps.common.tokenizer import load_tokenizer
-from apps.train import checkpoint, model
+from apps.common.text.tokenizer import load_tokenizer
+from apps.train.checkpoint import checkpoint
 from apps.train.config import RunConfig
+from apps.train.loop.worker import run_order
+from apps.train.model import load
+from apps.train.model.precision import resolve
+from apps.train.model.shape import from_config
 from apps.train.plan import adapter_parameters
-from apps.train.precision import resolve
-from apps.train.shape import from_config
-from apps.train.units import size
-from apps.train.worker import run_order
+from apps.train.planning.amounts import size
 
 _MATHEMATICS = (
     "max_length",
@@ -57,7 +58,7 @@ def prepare(config: RunConfig) -> Prepared:
         if not getattr(config, name):
             raise ConfigError(f"--{name} is missing; give it a path or URI (see --help).")
     pack = open_pack(storage.absolute(config.data))
-    folder = model.fetch_base(config.base)
+    folder = load.fetch_base(config.base)
     resolved = replace(
         config,
         base=os.path.abspath(folder) if os.path.isdir(config.base) else config.base,
@@ -67,7 +68,7 @@ def prepare(config: RunConfig) -> Prepared:
         max_length=_row_tokens(config, pack),
     )
     _check_pack(pack, folder, config)
-    base_config = model.read_config(folder, config.rope, pack.info.max_length)
+    base_config = load.read_config(folder, config.rope, pack.info.max_length)
     _check_vocabulary(pack, folder, config, base_config.vocab_size)
     _check_strategy(config)
     shape = from_config(base_config.to_dict())

@@ -110,7 +110,8 @@ def vllm(model: str, work: Workload, threads: int) -> Callable[[], None]:
 
 def ours(model: str, work: Workload, threads: int) -> Callable[[], None]:
     """All requests through one outbox, as a replica submits them."""
-    from apps.serve.engine.config import TorchConfig, create_engine
+    from apps.serve.engine.config import TorchConfig
+    from apps.serve.engine.create import create_engine
     from apps.serve.engine.protocol import Outbox, Request, SamplingParams
 
     loop = asyncio.new_event_loop()

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from apps.data.packing import best_fit_decreasing
-from apps.train import checkpoint, worker
+from apps.data.packing.best_fit import best_fit_decreasing
+from apps.train.batches.micro_batch import ArrayRows
+from apps.train.checkpoint import checkpoint
 from apps.train.config import CheckpointConfig, OptimConfig, RunConfig
 from apps.train.export import read_weights
-from apps.train.loop import Hooks, Loop
-from apps.train.rows import ArrayRows
+from apps.train.loop import worker
+from apps.train.loop.loop import Hooks, Loop
 from benchmarks.chat_lengths import CUT_TOKENS, conversations
 from benchmarks.step_profile import StepProfile
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from apps.common import cli, config
-from apps.common.cli import Command
+from apps.common.command import cli
+from apps.common.command.cli import Command
+from apps.common.files import config
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"

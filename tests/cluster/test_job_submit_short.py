@@ -23,7 +23,7 @@ RAY = """
 import json, os, secrets, sys
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 from ray.cluster_utils import Cluster
-from apps.common.runtime import free_port
+from apps.common.command.runtime import free_port
 port = free_port()
 cluster = Cluster(
     initialize_head=True,

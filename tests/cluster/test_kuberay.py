@@ -65,7 +65,7 @@ def test_a_reclaimed_pod_drains_its_node_within_its_grace_period() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of ray.serve's own imports
 def test_the_service_is_what_serve_build_prints() -> None:
-    from apps.common import config
+    from apps.common.files import config
     from apps.serve.applications import serve_config
     from apps.serve.config import ServeConfig
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from apps.common import packs, storage
+from apps.common import packs
 from apps.common.errors import CorruptError, NotFoundError
-from apps.common.templates import NAMED
+from apps.common.files import storage
+from apps.common.text.templates import NAMED
 
 VICUNA = NAMED["vicuna-v1.1"]
 

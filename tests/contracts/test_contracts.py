@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from jsonschema import Draft202012Validator
 
-from apps.common import packs, schema
-from apps.common.cli import run
-from apps.common.conversation import check_template
-from apps.common.events import Reporter
-from apps.common.templates import load_template, write_template
-from apps.common.tokenizer import load_tokenizer
+from apps.common import packs
+from apps.common.command.cli import run
+from apps.common.command.events import Reporter
+from apps.common.files import schema
+from apps.common.text.conversation import check_template
+from apps.common.text.templates import load_template, write_template
+from apps.common.text.tokenizer import load_tokenizer
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 TOKENIZER = str(ARTIFACTS / "tokenizer")
@@ -66,7 +67,7 @@ def test_clean_writes_the_conversations_contract_and_pack_reads_it(tmp_path):
 
 
 def test_pack_writes_the_rows_contract_and_training_reads_it(tmp_path):
-    from apps.train.rows import PackRows
+    from apps.train.batches.micro_batch import PackRows
 
     stored = packs.open_pack(str(ARTIFACTS / "pack"))
     stored.verify()
@@ -108,7 +109,7 @@ def test_packed_ids_are_those_of_the_exported_template(tmp_path):
 
 def test_serving_takes_template_and_stop_tokens_from_the_model_folder(tmp_path):
     from apps.serve.config import ModelConfig
-    from apps.serve.models import load_model
+    from apps.serve.model.served import load_model
 
     folder = tmp_path / "model"
     shutil.copytree(TOKENIZER, folder)
@@ -133,9 +134,9 @@ def test_serving_takes_template_and_stop_tokens_from_the_model_folder(tmp_path):
 
 
 def test_questions_and_answers_keep_their_contract(tmp_path):
-    from apps.data.sample import SampleConfig, write_sample
-    from apps.eval.answers import Answer, load_all
-    from apps.eval.questions import dump_questions, load_questions
+    from apps.data.sample.sample import SampleConfig, write_sample
+    from apps.eval.records.answer import Answer, load_all
+    from apps.eval.records.question import dump_questions, load_questions
 
     questions = load_questions(str(EVALUATION / "questions.jsonl"))
     assert_valid(lines(EVALUATION / "questions.jsonl"), schema.QUESTION)
@@ -153,8 +154,8 @@ def test_questions_and_answers_keep_their_contract(tmp_path):
 
 
 def test_stored_judgments_keep_their_contract(tmp_path):
-    from apps.eval.judgments import contests, load_judgments
-    from apps.eval.plan import parse_record
+    from apps.eval.judging.plan import parse_record
+    from apps.eval.scores.judgments import contests, load_judgments
 
     raw = lines(EVALUATION / "judgments" / "raw.jsonl")
     parsed = lines(EVALUATION / "judgments" / "parsed-2.jsonl")

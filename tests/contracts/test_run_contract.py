@@ -11,16 +11,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from apps.common import config as configs
 from apps.common import packs
-from apps.common.tokenizer import load_tokenizer
-from apps.train import checkpoint
+from apps.common.files import config as configs
+from apps.common.text.tokenizer import load_tokenizer
+from apps.train.batches.micro_batch import PackRows
+from apps.train.checkpoint import checkpoint
 from apps.train.config import RunConfig
 from apps.train.export import read_weights
-from apps.train.loop import Hooks
-from apps.train.metrics import read_metrics
-from apps.train.rows import PackRows
-from apps.train.worker import process_group, work
+from apps.train.loop.loop import Hooks
+from apps.train.loop.metrics import read_metrics
+from apps.train.loop.worker import process_group, work
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 STORED = ARTIFACTS / "run"

@@ -12,13 +12,13 @@ from typing import Any
 import gcsfs
 import pytest
 
-from apps.common import storage
+from apps.common.command.events import Reporter
+from apps.common.command.runtime import free_port
 from apps.common.errors import CriaError
-from apps.common.events import Reporter
-from apps.common.runtime import free_port
+from apps.common.files import storage
 from apps.data import clean
 from apps.data.config import CleanConfig
-from benchmarks import corpus
+from tests.data import corpus
 from tests.data.test_clean import rows_of, run_clean, write_dump
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # gcsfs

@@ -10,13 +10,13 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from apps.common import schema
+from apps.common.command.events import Reporter
 from apps.common.errors import InputError
-from apps.common.events import Reporter
+from apps.common.files import schema
 from apps.data import clean
 from apps.data.config import CleanConfig, Rules
 from apps.data.ledger import Ledger
-from benchmarks import corpus
+from tests.data import corpus
 
 
 def conversation(name: str, *texts: str) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from apps.common import storage
-from benchmarks import corpus
+from apps.common.files import storage
 from tests import made
+from tests.data import corpus
 from tests.data.test_clean import write_dump
 from tests.data.test_pipeline import digests
 

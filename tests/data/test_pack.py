@@ -17,15 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from apps.common import packs
+from apps.common.command.events import Reporter
 from apps.common.errors import CriaError, InputError
-from apps.common.events import Reporter
-from apps.common.schema import CONVERSATIONS
-from apps.common.tokenizer import load_tokenizer
-from apps.data import mix, pack, units
+from apps.common.files.schema import CONVERSATIONS
+from apps.common.text.tokenizer import load_tokenizer
+from apps.data import pack, units
 from apps.data.config import PackConfig
-from apps.data.identity import built_in
 from apps.data.pack import even_ranges, finished, prepare, run_pack
-from apps.data.tokens import split_of
+from apps.data.packing import mix
+from apps.data.packing.identity import built_in
+from apps.data.packing.tokenize import split_of
 from tests import made
 from tests.data.test_clean import conversation, run_clean, write_dump
 

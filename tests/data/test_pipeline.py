@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import ray
 
+from apps.common.command.events import Reporter
 from apps.common.errors import CriaError, InputError
-from apps.common.events import Reporter
 from apps.data import clean, pipeline
 from apps.data.config import CleanConfig
 from apps.data.units import Json, RunUnits, Unit, run_serially, split_done
-from benchmarks import corpus
+from tests.data import corpus
 from tests.data.test_clean import conversation, write_dump
 
 pytestmark = [
@@ -155,7 +155,7 @@ def test_prometheus_reads_the_counts_of_the_ledger(ray_session: Any, tmp_path: P
 
 def test_every_counter_says_what_it_counts() -> None:
     root = Path(pipeline.__file__).parent
-    sources = "".join(path.read_text() for path in root.glob("*.py"))
+    sources = "".join(path.read_text() for path in root.rglob("*.py"))
     assert set(re.findall(r'\bcount\("(\w+)"', sources)) == set(pipeline.HELP)
 
 

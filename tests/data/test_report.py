@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
-from apps.common.events import Reporter
 from apps.data import report, view
 from apps.data.config import ReportConfig, ViewConfig
 from tests.data.test_clean import conversation, run_clean, write_dump

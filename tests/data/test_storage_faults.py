@@ -14,14 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from apps.common import cli, storage
-from apps.common.cli import Command
-from apps.common.events import Reporter
+from apps.common.command import cli
+from apps.common.command.cli import Command
+from apps.common.command.events import Reporter
+from apps.common.files import storage
 from apps.data import clean, pack
 from apps.data.config import CleanConfig, PackConfig
 from apps.data.units import run_serially
-from benchmarks import corpus
 from tests import made
+from tests.data import corpus
 from tests.data.test_clean import write_dump
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from apps.common import cli
+from apps.common.command import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from apps.common.storage import COMMIT_NAME
+from apps.common.files.storage import COMMIT_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = (

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from apps.common.cli import run
+from apps.common.command.cli import run
 from apps.eval.__main__ import COMMANDS
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.scripted_judge import Endpoint, Script, start
+from tests.eval.scripted_judge import Endpoint, Script, start
 
 
 @pytest.fixture

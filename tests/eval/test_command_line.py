@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.common.cli import run
+from apps.common.command.cli import run
 from apps.eval.__main__ import COMMANDS, gather
 
 

@@ -7,15 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apps.common.cli import run
+from apps.common.command.cli import run
 from apps.common.errors import InputError
+from apps.common.files.schema import MESSAGE
 from apps.common.packs import fill_rows, write_pack
-from apps.common.schema import MESSAGE
-from apps.common.templates import load_template
-from apps.common.tokenizer import load_tokenizer
+from apps.common.text.templates import load_template
+from apps.common.text.tokenizer import load_tokenizer
 from apps.eval.__main__ import COMMANDS
 from apps.eval.contamination import measure, training_texts
-from apps.eval.questions import Question, dump_questions, load_questions
+from apps.eval.records.question import Question, dump_questions, load_questions
 from tests import made
 
 ASKED = "Why did the printing press spread quickly in Europe although movable type was older?"

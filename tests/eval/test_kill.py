@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from apps.common.cli import run
-from apps.eval import journal
+from apps.common.command.cli import run
 from apps.eval.__main__ import COMMANDS
-from apps.eval.plan import parse_record
+from apps.eval.calls import journal
+from apps.eval.judging.plan import parse_record
 from benchmarks.judge import endpoint, folder, stats, unanswered
 
 CALLS = 60

@@ -1,85 +1,84 @@
-"""Every public layout of questions and answers loads; references decide accuracy."""
+"""A GPT's questions are kept if they are new, hard and not in the training data."""
 
 import json
 from pathlib import Path
 
-import pytest
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from apps.common.errors import InputError
-from apps.eval.answers import read_answers
-from apps.eval.questions import Question, is_correct, load_questions, load_references
+from apps.common.command.cli import run
+from apps.common.files.schema import MESSAGE
+from apps.eval.__main__ import COMMANDS
+from apps.eval.records.question import load_questions
+from tests.eval.scripted_judge import Script
 
-
-def question(**fields) -> Question:
-    return Question(question_id="q", category="c", turns=("?",), **fields)
-
-
-@pytest.mark.parametrize(
-    ("match", "reference", "answer", "expected"),
-    [
-        ("exact", "Paris", " paris. ", True),
-        ("exact", "Paris", "It is Paris", False),
-        ("contains", "Paris", "It is Paris, of course.", True),
-        ("contains", "par", "It is Paris", False),
-        ("contains", "C++ || Rust", "I like C++ best", True),
-        ("number", "1,024", "so 2^10 = 1024", True),
-        ("number", "3.5", "about 3", False),
-        ("number", "7", "none", False),
-    ],
-)
-def test_a_match_decides(match, reference: str, answer: str, expected: bool) -> None:
-    assert is_correct(question(match=match, reference=(reference,)), answer) is expected
+WRITTEN = [
+    "How would you explain inflation to a child who collects stamps?",
+    "How would you explain inflation to a child who collects stamps, please?",
+    "Name the colour of the sky.",
+    "Which trade-offs decide where a village should build its only well?",
+    "Why do bridges hum in strong wind, and when is the hum a warning?",
+]
 
 
-def test_without_a_match_nothing_is_claimed() -> None:
-    assert is_correct(question(reference=("Paris",)), "Paris") is None
+def writer(model: str, messages: list[dict[str, str]]) -> str:
+    prompt = messages[-1]["content"]
+    if prompt.startswith("Write "):
+        return f"Here they are:\n{json.dumps(WRITTEN)}"
+    if model == "easy-model":
+        return "Blue." if "sky" in prompt else "I do not know."
+    return "rating [[10]]" if "Blue." in prompt else "rating [[3]]"
 
 
-def test_public_layouts_load(real_data: Path) -> None:
-    blog = load_questions(str(real_data / "vicuna-blog-eval" / "question.jsonl"))
-    assert len(blog) == 80 and len({q.category for q in blog}) == 9
-    bench = load_questions(str(real_data / "fastchat" / "mt_bench_question.jsonl"))
-    assert len(bench) == 80 and all(len(q.turns) == 2 for q in bench)
-    references = load_references(str(real_data / "fastchat" / "mt_bench_reference_gpt-4.jsonl"))
-    assert all(len(turns) == 2 for turns in references.values())
-    answers = real_data / "vicuna-blog-eval" / "answer" / "answer_bard.jsonl"
-    assert len(read_answers(str(answers), "bard", blog)) == 80
+def test_questions_that_are_alike_easy_or_seen_are_dropped(tmp_path, serve, capsys) -> None:
+    endpoint = serve(Script(answer=writer, fault_share=0.2, faults=("429", "500", "garbage")))
+    seen = [[{"role": "user", "content": WRITTEN[4]}]]
+    table = pa.table({"messages": pa.array(seen, pa.list_(MESSAGE))})
+    (tmp_path / "clean").mkdir()
+    pq.write_table(table, tmp_path / "clean" / "part-00000.parquet")
+    out = tmp_path / "questions.jsonl"
+    command = ["questions", "generate", "--writer", "gpt-4o", "--category", "generic", "--out"]
+    command += [str(out), "--per-category", "3", "--data", str(tmp_path / "clean")]
+    command += ["--baseline", f"base={endpoint.url}#easy-model", "--log-format", "json"]
+    assert run("apps.eval", COMMANDS, command) == 0
+    assert [q.turns[0] for q in load_questions(str(out))] == [WRITTEN[0], WRITTEN[3]]
+    found = json.loads((tmp_path / "questions.contamination.json").read_text())
+    assert [row["overlap"] for row in found["contaminated"]] == [1.0]
+    assert endpoint.num_faults > 0, "a fault is no reason to give up"
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [event for event in events if event["event"] == "questions.progress"][-1]
+    assert told["done"] == 3 and told["last_failure"], "nor waited out in silence"
 
 
-def test_alpaca_eval_and_arena_hard_load(tmp_path: Path) -> None:
-    alpaca = tmp_path / "alpaca_eval.json"
-    alpaca.write_text(json.dumps([{"instruction": "Say hi", "dataset": "koala", "output": "hi"}]))
-    (loaded,) = load_questions(str(alpaca))
-    assert (loaded.turns, loaded.category) == (("Say hi",), "koala")
-    assert read_answers(str(alpaca), "davinci", [loaded])["1"].turn_texts == ("hi",)
-    arena = tmp_path / "question.jsonl"
-    arena.write_text('{"uid": "u1", "cluster": "sql", "turns": [{"content": "Write SQL"}]}\n')
-    (loaded,) = load_questions(str(arena))
-    assert (loaded.question_id, loaded.turns) == ("u1", ("Write SQL",))
+def test_coding_and_math_get_a_reference(tmp_path: Path, serve) -> None:
+    def solver(model: str, messages: list[dict[str, str]]) -> str:
+        prompt = messages[-1]["content"]
+        return "It is 42." if prompt.startswith("Solve") else '["What is six times seven?"]'
+
+    serve(Script(answer=solver))
+    out = tmp_path / "questions.jsonl"
+    command = ["questions", "generate", "--per-category", "1", "--out", str(out)]
+    assert run("apps.eval", COMMANDS, [*command, "--category", "math", "fermi"]) == 0
+    found = {q.category: q.reference for q in load_questions(str(out))}
+    assert found == {"math": ("It is 42.",), "fermi": ()}
 
 
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ('{"question_id": 1}', "has no question"),
-        ('{"question_id": 1, "text": "q", "match": "fuzzy"}', "expected exact, contains or number"),
-        ('{"question_id": 1, "text": "q", "match": "exact"}', "needs a reference"),
-        ('{"question_id": 1, "text": "q"}\n{"question_id": 1, "text": "r"}', "twice"),
-        ("{not json", "not JSON"),
-    ],
-)
-def test_a_wrong_file_is_refused_with_a_sentence(tmp_path: Path, line: str, sentence: str) -> None:
-    path = tmp_path / "q.jsonl"
-    path.write_text(line + "\n")
-    with pytest.raises(InputError, match=sentence):
-        load_questions(str(path))
+def test_a_writer_that_writes_nothing_usable_is_one_sentence(tmp_path, serve, capsys) -> None:
+    serve(Script(answer=lambda model, messages: "I would rather not."))
+    command = ["questions", "generate", "--category", "fermi", "--out", str(tmp_path / "q.jsonl")]
+    assert run("apps.eval", COMMANDS, command) == 1
+    assert "no question of gpt-4o was new" in capsys.readouterr().err
+    assert not (tmp_path / "q.jsonl").exists()
 
 
-def test_a_torn_line_of_our_own_is_passed_over_and_a_foreign_one_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    whole = '{"question_id":"1","turn_texts":["x"],"model":"m"}\n'
-    path.write_text(whole + '{"question_id":"2","turn_te\n')
-    assert list(read_answers(str(path), "m", [])) == ["1"]
-    path.write_text("{oops}\n")
-    with pytest.raises(InputError, match="line 1 is not JSON"):
-        read_answers(str(path), "m", [])
+def test_the_built_in_set_is_written_out(tmp_path: Path) -> None:
+    out = tmp_path / "questions.jsonl"
+    assert run("apps.eval", COMMANDS, ["questions", "--out", str(out)]) == 0
+    assert len(load_questions(str(out))) == 80
+
+
+def test_an_unknown_category_is_refused(tmp_path: Path, serve, capsys) -> None:
+    serve(Script(answer=writer))
+    command = ["questions", "generate", "--category", "poetry", "--out", str(tmp_path / "q.jsonl")]
+    assert run("apps.eval", COMMANDS, command) == 2
+    assert "'poetry' is unknown" in capsys.readouterr().err

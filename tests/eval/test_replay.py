@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from apps.common.cli import run
+from apps.common.command.cli import run
 from apps.eval.__main__ import COMMANDS
-from apps.eval.parsing import parse
+from apps.eval.judging.parsing import parse
 from apps.eval.replay import folder_reviews, shipped_reviews, tabulate
 
 TABLE = {

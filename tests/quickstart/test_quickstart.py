@@ -2,8 +2,8 @@
 
 import pytest
 
+from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
-from apps.common.events import Reporter
 from apps.quickstart.runner import Runner
 from apps.quickstart.steps import DemoConfig, Step, places, steps_before_serving
 

@@ -16,15 +16,15 @@ import tokenizers
 import uvicorn
 from tokenizers import decoders, models, pre_tokenizers
 
-from apps.common.runtime import free_port
-from apps.serve.api import build_api
-from apps.serve.backend import EngineBackend, ReplicaLostError
+from apps.common.command.runtime import free_port
 from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, Resources, ServeConfig
-from apps.serve.directory import Entry
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.protocol import Engine, Request, Step
-from apps.serve.metrics import GatewayMetrics
-from apps.serve.models import ServedModel, load_model, mask_factory
+from apps.serve.gateway.api import build_api
+from apps.serve.gateway.metrics import GatewayMetrics
+from apps.serve.model.directory import Entry
+from apps.serve.model.served import ServedModel, load_model, mask_factory
+from apps.serve.replica.exchange import EngineBackend, ReplicaLostError
 from tests.serve.scripted import Script, ScriptedEngine
 from tests.serve.service import CONTEXT, Service
 from tests.serve.tokenizer_kinds import byte_fallback
@@ -199,7 +199,7 @@ class LiveServer:
 @pytest.fixture(scope="session")
 def random_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """The API over the torch engine, with a model named `random` that was never trained."""
-    from apps.serve.engine.torch_engine import TorchEngine
+    from apps.serve.engine.torch.engine import TorchEngine
 
     folder = write_model(tmp_path_factory.mktemp("random"), seed=3, context_tokens=4096)
     engine = TorchEngine(TorchConfig(path=folder), mask_factory(folder))

@@ -33,7 +33,7 @@ class Service:
         self.client: openai.AsyncOpenAI
 
     def apply(self, config: ServeConfig) -> None:
-        from apps.common.events import Reporter
+        from apps.common.command.events import Reporter
         from apps.serve import deployment
 
         deployment.apply(config)

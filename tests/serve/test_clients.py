@@ -20,7 +20,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, ConfigDict, Field
 
 from apps.serve.config import ModelConfig
-from apps.serve.models import load_model
+from apps.serve.model.served import load_model
 from tests.serve.conftest import Api, LiveServer
 from tests.serve.scripted import ScriptedEngine
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
-from apps.common.events import Reporter
 from apps.serve.__main__ import RunConfig, load, run
 from apps.serve.config import (
     ApiKey,

@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from apps.serve.api import VERSION
+from apps.serve.gateway.api import VERSION
 from tests.serve.service import CONTEXT, ON_RAY, Service, wait_until
 
 pytestmark = ON_RAY

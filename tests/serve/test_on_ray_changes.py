@@ -7,8 +7,8 @@ import httpx
 import openai
 import pytest
 
+from apps.common.command.runtime import free_port
 from apps.common.errors import ConfigError
-from apps.common.runtime import free_port
 from apps.serve.config import ModelConfig, ServeConfig
 from tests.serve.service import ON_RAY, Service, replicas_of
 

@@ -18,13 +18,13 @@ import psutil
 import pytest
 import torch
 
-from apps.common import config as configs
-from apps.common.schema import CHECKPOINTS_DIR
-from apps.common.storage import COMMIT_NAME
-from apps.train import checkpoint
+from apps.common.files import config as configs
+from apps.common.files.schema import CHECKPOINTS_DIR
+from apps.common.files.storage import COMMIT_NAME
+from apps.train.checkpoint import checkpoint
 from apps.train.config import CheckpointConfig, RunConfig
 from apps.train.export import read_weights
-from apps.train.metrics import read_metrics
+from apps.train.loop.metrics import read_metrics
 from tests.train.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from apps.common.packs import fill_rows, write_pack
-from apps.common.templates import load_template, write_template
-from apps.common.tokenizer import load_tokenizer
+from apps.common.text.templates import load_template, write_template
+from apps.common.text.tokenizer import load_tokenizer
 from apps.train.config import CheckpointConfig, RunConfig
 from apps.train.presets import debug
 from tests.made import byte_level_folder

@@ -18,7 +18,7 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from apps.common import config as configs
+from apps.common.files import config as configs
 from apps.train.config import RunConfig
 from tests.train.chaos import finish, is_rank, running, wait_for_step
 

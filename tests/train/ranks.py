@@ -16,10 +16,10 @@ import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from apps.common.packs import open_pack
+from apps.train.batches.micro_batch import PackRows
 from apps.train.config import RunConfig
-from apps.train.loop import Hooks
-from apps.train.rows import PackRows
-from apps.train.worker import work
+from apps.train.loop.loop import Hooks
+from apps.train.loop.worker import work
 
 COMMIT = {"identity": {"base": "0", "data": "0"}}
 _CONTEXT = multiprocessing.get_context("forkserver")

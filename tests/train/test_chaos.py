@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from apps.common import config as configs
+from apps.common.files import config as configs
 from apps.train.config import RunConfig
 from tests.train.chaos import (
     ROOT,

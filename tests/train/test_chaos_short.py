@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from apps.train.config import RunConfig
-from apps.train.metrics import read_metrics
-from apps.train.trainer import GAUGES
+from apps.train.loop.metrics import read_metrics
+from apps.train.run import GAUGES
 from tests.train.chaos import (
     STEPS,
     assert_same,

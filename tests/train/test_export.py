@@ -12,15 +12,17 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from apps.common import config as configs
-from apps.common.cli import run
+from apps.common.command.cli import run
+from apps.common.files import config as configs
 from apps.common.packs import open_pack
-from apps.common.templates import load_template
-from apps.train import adapter, checkpoint, export, model, preflight
+from apps.common.text.templates import load_template
+from apps.train import export, preflight
 from apps.train.__main__ import COMMANDS
+from apps.train.batches.micro_batch import PackRows, micro_batch
+from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RopeConfig, RunConfig
-from apps.train.rows import PackRows, micro_batch
-from apps.train.worker import process_group, work
+from apps.train.loop.worker import process_group, work
+from apps.train.model import load, lora
 from tests.train.conftest import save_model
 from tests.train.hub import serving
 
@@ -45,18 +47,18 @@ def exported(config: RunConfig, out: Path, *flags: str) -> Path:
     return out
 
 
-def load(folder: Path) -> torch.nn.Module:
+def loaded(folder: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def trained_logits(config: RunConfig, row: int = 0) -> torch.Tensor:
     """Logits of the run's own model, rebuilt from its checkpoint, on one conversation."""
-    folder = model.fetch_base(config.base)
-    causal_lm = model.build_on_meta(model.read_config(folder, config.rope, config.max_length))
+    folder = load.fetch_base(config.base)
+    causal_lm = load.build_on_meta(load.read_config(folder, config.rope, config.max_length))
     if config.adapter == "lora":
-        adapter.inject(causal_lm, config.lora)
-    model.materialize(causal_lm, torch.device("cpu"))
-    model.load_weights(causal_lm, folder, adapter.stored_names(causal_lm))
+        lora.inject(causal_lm, config.lora)
+    load.materialize(causal_lm, torch.device("cpu"))
+    load.load_weights(causal_lm, folder, lora.stored_names(causal_lm))
     found = checkpoint.newest(config.out, "digest", pytest.fail)
     causal_lm.load_state_dict(export.read_weights(found), strict=False)
     batch = micro_batch(rows_of(config), torch.tensor([row]).numpy(), torch.device("cpu"))
@@ -83,10 +85,10 @@ def full_run(small_base, small_pack, tmp_path_factory) -> RunConfig:
 
 def test_export_then_reload_gives_the_run_s_logits(full_run, tmp_path) -> None:
     folder = exported(full_run, tmp_path / "model", "--dtype", "fp32")
-    loaded = load(folder)
+    model = loaded(folder)
     ours = trained_logits(full_run)
-    torch.testing.assert_close(exported_logits(loaded, full_run), ours, atol=2e-5, rtol=2e-5)
-    base = load(Path(full_run.base))
+    torch.testing.assert_close(exported_logits(model, full_run), ours, atol=2e-5, rtol=2e-5)
+    base = loaded(Path(full_run.base))
     assert (exported_logits(base, full_run) - ours).abs().max() > 0.1
 
 
@@ -111,7 +113,7 @@ def test_large_models_are_split_into_files(full_run, tmp_path, monkeypatch) -> N
     monkeypatch.setattr(export, "FILE_BYTES", 40_000)
     split = exported(full_run, tmp_path / "split", "--dtype", "fp32")
     assert len(list(split.glob("model-*.safetensors"))) > 2
-    a, b = load(whole).state_dict(), load(split).state_dict()
+    a, b = loaded(whole).state_dict(), loaded(split).state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -134,9 +136,9 @@ def test_length_extension_is_saved_and_gives_the_same_logits(small_run, tmp_path
     assert settings["rope_parameters"]["rope_type"] == kind
     assert settings["rope_parameters"]["factor"] == 4.0
     ours = trained_logits(config)
-    torch.testing.assert_close(exported_logits(load(folder), config), ours, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(exported_logits(loaded(folder), config), ours, atol=2e-5, rtol=2e-5)
     (folder / "config.json").write_text(json.dumps({**settings, "rope_parameters": None}))
-    assert (exported_logits(load(folder), config) - ours).abs().max() > 1e-3
+    assert (exported_logits(loaded(folder), config) - ours).abs().max() > 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +160,14 @@ def test_lora_trains_and_stores_adapters_only(lora_run) -> None:
 
 
 def test_lora_exports_merged_or_as_an_adapter(lora_run, tmp_path) -> None:
-    merged = load(exported(lora_run, tmp_path / "merged", "--dtype", "fp32"))
+    merged = loaded(exported(lora_run, tmp_path / "merged", "--dtype", "fp32"))
     folder = exported(lora_run, tmp_path / "adapter", "--adapter-only", "--dtype", "fp32")
     assert set(load_file(folder / "adapter_model.safetensors")) != set()
-    adapted = PeftModel.from_pretrained(load(Path(lora_run.base)), folder)
+    adapted = PeftModel.from_pretrained(loaded(Path(lora_run.base)), folder)
     ours = trained_logits(lora_run)
     torch.testing.assert_close(exported_logits(merged, lora_run), ours, atol=2e-4, rtol=2e-4)
     torch.testing.assert_close(exported_logits(adapted, lora_run), ours, atol=2e-4, rtol=2e-4)
-    assert (exported_logits(load(Path(lora_run.base)), lora_run) - ours).abs().max() > 1e-2
+    assert (exported_logits(loaded(Path(lora_run.base)), lora_run) - ours).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16", "fp32"])
@@ -244,7 +246,7 @@ def test_a_push_that_is_refused_is_a_sentence_and_the_folder_stays(
     said = refused(argv, capsys)
     assert "Pushing to org/tuned failed" in said and "hf auth login" in said
     assert len(said.strip().splitlines()) == 1
-    assert load(tmp_path / "model") is not None
+    assert loaded(tmp_path / "model") is not None
 
 
 VLLM = """
@@ -270,7 +272,7 @@ if __name__ == "__main__":
 def vllm_answer(folder: Path | str, prompt: list[int], adapter: str = "") -> list[int]:
     """24 greedy tokens of the real vLLM, in its own interpreter."""
     python = os.environ["CRIA_VLLM_PYTHON"]
-    command = [python, "-c", VLLM, str(folder), json.dumps(prompt), adapter]
+    command = [python, "-c", VLLM, str(folder), json.dumps(prompt), lora]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -280,7 +282,7 @@ def vllm_answer(folder: Path | str, prompt: list[int], adapter: str = "") -> lis
 def greedy(folder: Path, prompt: list[int]) -> list[int]:
     ids = torch.tensor([prompt])
     options = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
-    return load(folder).generate(ids, **options)[0, len(prompt) :].tolist()
+    return loaded(folder).generate(ids, **options)[0, len(prompt) :].tolist()
 
 
 @pytest.mark.slow

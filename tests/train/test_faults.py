@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from apps.common.packs import open_pack
+from apps.train.batches.micro_batch import PackRows
 from apps.train.config import FaultConfig
-from apps.train.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
-from apps.train.metrics import MetricsLog, read_metrics
-from apps.train.plan import adapter_parameters
-from apps.train.rows import PackRows
-from apps.train.shape import from_config
-from apps.train.worker import (
+from apps.train.loop.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
+from apps.train.loop.metrics import MetricsLog, read_metrics
+from apps.train.loop.worker import (
     configure_torch,
     make_meter,
     make_strategy,
@@ -21,6 +19,8 @@ from apps.train.worker import (
     run_order,
     work,
 )
+from apps.train.model.shape import from_config
+from apps.train.plan import adapter_parameters
 from tests.train.ranks import board
 
 

@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from apps.train import checkpoint, worker
+from apps.train.batches.micro_batch import ArrayRows, micro_batch
+from apps.train.checkpoint import checkpoint
 from apps.train.config import CheckpointConfig, RunConfig
 from apps.train.export import read_weights
-from apps.train.loop import Hooks
-from apps.train.rows import ArrayRows, micro_batch
-from apps.train.strategy import FsdpStrategy
-from tests.train.test_strategy import ROW_TOKENS, VOCAB, base, gradients, settings, some_rows
+from apps.train.loop import worker
+from apps.train.loop.loop import Hooks
+from apps.train.parallel.strategy import FsdpStrategy
+from tests.train.parallel.test_strategy import (
+    ROW_TOKENS,
+    VOCAB,
+    base,
+    gradients,
+    settings,
+    some_rows,
+)
 
 __all__ = ["base"]  # a fixture
 

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.common import config as configs
 from apps.common import packs
-from apps.common.cli import run
+from apps.common.command.cli import run
 from apps.common.errors import ConfigError, InputError
-from apps.common.templates import NAMED
-from apps.train import plan_view, shape, workload
+from apps.common.files import config as configs
+from apps.common.text.templates import NAMED
 from apps.train.__main__ import COMMANDS
 from apps.train.config import RopeConfig
+from apps.train.model import shape
 from apps.train.plan import PlanConfig, make_plan, presets
+from apps.train.planning import text as plan_text
+from apps.train.planning import workload
 from apps.train.presets import debug
 
 VICUNA_13B = presets()["vicuna-13b"]()
@@ -115,7 +117,7 @@ def test_preemptions_faster_than_progress_have_no_end():
     recipe = replace(VICUNA_13B, checkpoint=replace(VICUNA_13B.checkpoint, mtbf_h=0.1))
     plan = make_plan(recipe)
     assert plan.preemptions.hours is None and plan.cost.expected_usd is None
-    assert "no end" in "\n".join(plan_view.lines(plan))
+    assert "no end" in "\n".join(plan_text.lines(plan))
 
 
 def test_13b_on_eight_a100_40_needs_switches_and_they_are_named():
@@ -124,13 +126,13 @@ def test_13b_on_eight_a100_40_needs_switches_and_they_are_named():
     assert plan.memory.switches
     for switches in plan.memory.switches:
         assert make_plan(_apply(VICUNA_13B, switches, "8xA100-40GB")).memory.fits
-    assert "DOES NOT FIT" in "\n".join(plan_view.lines(plan))
+    assert "DOES NOT FIT" in "\n".join(plan_text.lines(plan))
 
 
 def test_13b_on_one_small_gpu_is_helped_by_a_larger_one_only():
     plan = make_plan(replace(VICUNA_13B, gpus="1xL4", mfu=0.3, price="0.5"))
     assert not plan.memory.fits
-    text = "\n".join(plan_view.lines(plan))
+    text = "\n".join(plan_text.lines(plan))
     assert "offload" in text or "larger GPUs" in text
 
 

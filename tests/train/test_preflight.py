@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from apps.common import config as configs
-from apps.common import storage
-from apps.common.cli import run
+from apps.common.command import cli
 from apps.common.errors import InputError
+from apps.common.files import config as configs
+from apps.common.files import storage
 from apps.common.packs import open_pack
-from apps.train import checkpoint, precision, preflight, trainer
+from apps.train import preflight, run
 from apps.train.__main__ import COMMANDS
-from apps.train.shape import from_config
+from apps.train.checkpoint import checkpoint
+from apps.train.model import precision
+from apps.train.model.shape import from_config
 from tests.made import sentencepiece_folder
 from tests.train.conftest import save_model, save_pack
 
@@ -30,7 +32,7 @@ def refuse(small_base, small_pack, tmp_path, capsys):
         where = [part for name, value in given.items() for part in (f"--{name}", str(value))]
         argv = ["run", "--preset", "debug", "--max-length", "128", "--steps", "4", *where, *flags]
         capsys.readouterr()
-        assert run("apps.train", COMMANDS, argv) == exit_code
+        assert cli.run("apps.train", COMMANDS, argv) == exit_code
         error = capsys.readouterr().err.strip()
         assert "\n" not in error
         return error
@@ -280,12 +282,12 @@ def finished(small_run):
 def test_a_finished_run_says_so_without_starting_ray_or_reading_its_state(
     finished, tmp_path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr("apps.train.trainer.ray_session", pytest.fail)
+    monkeypatch.setattr("apps.train.run.ray_session", pytest.fail)
     settings = tmp_path / "run.yaml"
     settings.write_text(configs.dump(finished))
     places = [f"--{name}={getattr(finished, name)}" for name in ("base", "data", "out")]
     argv = ["run", "--config", str(settings), *places, "--log-format", "json"]
-    assert run("apps.train", COMMANDS, argv) == 0
+    assert cli.run("apps.train", COMMANDS, argv) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert said[0]["text"] == f"{finished.out} is already finished."
     done = said[1]
@@ -294,6 +296,6 @@ def test_a_finished_run_says_so_without_starting_ray_or_reading_its_state(
 
 def test_a_run_whose_last_checkpoint_is_cut_short_is_not_finished(finished) -> None:
     prepared = preflight.prepare(finished)
-    assert trainer._finished(prepared) is not None
+    assert run._finished(prepared) is not None
     (Path(finished.out) / "checkpoints/step-00000008/shard").write_bytes(bytes(99))
-    assert trainer._finished(prepared) is None
+    assert run._finished(prepared) is None

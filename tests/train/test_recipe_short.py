@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from apps.common import config as configs
-from apps.common.cli import run
+from apps.common.command.cli import run
+from apps.common.files import config as configs
 from apps.train.__main__ import COMMANDS
 from apps.train.config import RunConfig
 from apps.train.presets import vicuna_7b

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from apps.common.errors import StorageError
-from apps.train import checkpoint
+from apps.train.batches.micro_batch import NO_ROW
+from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RunConfig
 from apps.train.export import read_weights
-from apps.train.metrics import read_metrics
+from apps.train.loop.metrics import read_metrics
+from apps.train.loop.worker import run_order
 from apps.train.presets import debug
-from apps.train.rows import NO_ROW
-from apps.train.worker import run_order
 from tests.train.ranks import board, on_ranks, train
 
 CURVE = ("step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens")

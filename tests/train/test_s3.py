@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from apps.common import storage
-from apps.common.cli import run
-from apps.train import checkpoint, preflight
+from apps.common.command.cli import run
+from apps.common.files import storage
+from apps.train import preflight
 from apps.train.__main__ import COMMANDS
+from apps.train.checkpoint import checkpoint
 from tests.train.chaos import curve, weights
 from tests.train.ranks import on_ranks, train
 

@@ -1,4 +1,4 @@
-"""Settings of each engine, and the one place that turns settings into an engine."""
+"""Settings of each engine."""
 
 import math
 import re
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from apps.common.errors import ConfigError
-from apps.serve.engine.protocol import Engine, MaskFactory
 
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
@@ -95,17 +94,6 @@ class RemoteConfig:
         _check_url(self.base_url)
         _check_between(self, 1, 1 << 20, "max_running")
         _check_between(self, 0.001, math.inf, "timeout_s")
-
-
-def create_engine(config: TorchConfig | VllmConfig, mask_factory: MaskFactory | None) -> Engine:
-    """An engine that is not started yet. Only the chosen engine's packages are imported."""
-    if isinstance(config, TorchConfig):
-        from apps.serve.engine.torch_engine import TorchEngine
-
-        return TorchEngine(config, mask_factory)
-    from apps.serve.engine.vllm_engine import VllmEngine
-
-    return VllmEngine(config)
 
 
 def _check_between(settings: Any, least: float, most: float, *names: str) -> None:

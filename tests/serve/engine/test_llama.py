@@ -12,12 +12,12 @@ from transformers import AutoConfig, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from apps.common.errors import ConfigError
-from apps.serve.engine import kernels, machine
-from apps.serve.engine.attention import Rows
-from apps.serve.engine.compiled import CompiledLlama
-from apps.serve.engine.llama import Llama
-from apps.serve.engine.model_folder import read_shape
-from apps.serve.engine.rope import rotation
+from apps.serve.engine.cpu import intrinsics, kernels
+from apps.serve.engine.cpu.llama import CompiledLlama
+from apps.serve.engine.llama.kv_cache import Rows
+from apps.serve.engine.llama.model_folder import read_shape
+from apps.serve.engine.llama.rope import rotation
+from apps.serve.engine.torch.llama import Llama
 
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
@@ -183,4 +183,4 @@ def test_kernels_compile_where_no_folder_can_be_written(monkeypatch) -> None:
     monkeypatch.setattr(FunctionCache._impl_class, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator available"):
         njit(add, cache=True)
-    assert machine.cached(njit)(add)(2, 3) == 5
+    assert intrinsics.cached(njit)(add)(2, 3) == 5

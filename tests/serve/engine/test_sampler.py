@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from apps.serve.engine.protocol import Request, RequestError, SamplingParams
-from apps.serve.engine.sampler import SamplerState, sample, uniform
+from apps.serve.engine.torch.sampler import SamplerState, sample, uniform
 
 VOCAB = 200
 EOS = (1,)

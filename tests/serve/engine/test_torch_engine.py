@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from apps.serve.engine.config import TorchConfig
-from apps.serve.engine.kernels import CHUNK
+from apps.serve.engine.llama.kv_cache import CHUNK
 from apps.serve.engine.protocol import (
     EngineDeadError,
     Grammar,
@@ -20,7 +20,7 @@ from apps.serve.engine.protocol import (
     SamplingParams,
     generate,
 )
-from apps.serve.engine.torch_engine import TorchEngine, default_kv_tokens
+from apps.serve.engine.torch.engine import TorchEngine, default_kv_tokens
 from tests.serve.engine.conftest import EOS
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)

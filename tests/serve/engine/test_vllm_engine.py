@@ -23,9 +23,9 @@ from apps.serve.engine.protocol import (
     SamplingParams,
     generate,
 )
-from apps.serve.engine.torch_engine import TorchEngine
-from apps.serve.engine.vllm_engine import VllmEngine
-from apps.serve.engine.vllm_messages import completion_body, last_words, server_command
+from apps.serve.engine.torch.engine import TorchEngine
+from apps.serve.engine.vllm.engine import VllmEngine
+from apps.serve.engine.vllm.messages import completion_body, last_words, server_command
 from tests.serve.engine.conftest import save_llama
 
 STAND_IN = Path(__file__).with_name("scripted_vllm.py")

@@ -1,0 +1,215 @@
+"""Frozen dataclasses <-> YAML.
+
+A configuration is a `@dataclass(frozen=True, kw_only=True, slots=True)`; nested dataclasses,
+tuples, literals and `X | None` are the only shapes it needs. Unknown keys and wrong types are
+refused with the dotted name of the key, so that a typing error never trains a model for a day.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from apps.common.errors import ConfigError
+from apps.common.files import storage
+
+T = TypeVar("T")
+
+RESOLVED_NAME = "config.yaml"
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """Plain YAML-ready mapping of a dataclass, nested dataclasses included."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"expected a dataclass instance, got {type(config).__name__}")
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+    """Inverse of `to_dict`. Raises ConfigError naming the dotted key that is wrong."""
+    fields = {f.name: f for f in dataclasses.fields(cast(Any, cls))}
+    hints = typing.get_type_hints(cls)
+    kwargs: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key)
+        if name not in fields:
+            raise ConfigError(_unknown_key(where + name, name, list(fields)))
+        kwargs[name] = _coerce(hints[name], value, where + name)
+    for name, field in fields.items():
+        has_default = (
+            field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING
+        )
+        if name not in kwargs and not has_default:
+            raise ConfigError(f"Setting {where + name!r} is missing and has no default; add it.")
+    return cls(**kwargs)
+
+
+def load(cls: type[T], uri: str) -> T:
+    """Read a YAML file into `cls`."""
+    return from_dict(cls, load_yaml(uri))
+
+
+def load_yaml(uri: str) -> dict[str, Any]:
+    """Read a YAML mapping; anything else is a ConfigError."""
+    try:
+        values = yaml.safe_load(storage.read_bytes(uri))
+    except yaml.YAMLError as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{uri} is not valid YAML ({detail}); mend the file.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise ConfigError(f"{uri} holds a YAML {kind}; expected a mapping of settings.")
+    return cast(dict[str, Any], values)
+
+
+def digest(config: object) -> str:
+    """Hex digest of the settings; equal settings give equal digests on every machine."""
+    return digest_of(to_dict(config))
+
+
+def digest_of(value: object) -> str:
+    """Hex digest of anything that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def dump(config: object) -> str:
+    """YAML text of the settings, in field order."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def write_resolved(config: object, dir_uri: str, name: str = RESOLVED_NAME) -> None:
+    """Write the resolved settings beside an output."""
+    storage.write_atomic(storage.join(dir_uri, name), dump(config).encode())
+
+
+def at_least(least: int, config: object, section: str, *names: str) -> None:
+    """Refuse settings below `least`, and those that are no finite number; None is a default.
+
+    `section` is the dotted place of `config` in the command's settings, such as "optim.".
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not least <= value < math.inf:
+            raise ConfigError(f"{section}{name} is {value}; expected at least {least}.")
+
+
+def above_zero(config: object, section: str, *names: str) -> None:
+    """Refuse settings that are not positive and finite; None is a default."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{section}{name} is {value}; expected more than 0.")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = cast(list[Any], value)
+        ordered = sorted(items) if isinstance(value, set | frozenset) else items
+        return [_plain(v) for v in ordered]
+    return value
+
+
+def _unknown_key(dotted: str, name: str, valid: list[str]) -> str:
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid settings are {', '.join(valid)}."
+    return f"Setting {dotted!r} is unknown; {hint}"
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _coerce(typing.get_args(hint)[0], value, where)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _coerce_union(typing.get_args(hint), value, where)
+    if origin is typing.Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed:
+            raise ConfigError(f"Setting {where!r} is {value!r}; expected one of {list(allowed)}.")
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        return from_dict(hint, _expect(Mapping, value, where), where=where + ".")
+    if origin is tuple or origin is list or origin in (dict, Mapping):
+        return _coerce_container(origin, typing.get_args(hint), value, where)
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        return _number(float, value, where)
+    if hint is int and isinstance(value, str):
+        return _number(int, value, where)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
+    if isinstance(hint, type) and issubclass(hint, PurePath):
+        return hint(_expect(str, value, where))
+    if isinstance(hint, type):
+        return _expect(hint, value, where)
+    raise TypeError(f"unsupported type {hint!r} for setting {where!r}")
+
+
+def _coerce_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    problems: list[ConfigError] = []
+    for option in (o for o in options if o is not type(None)):
+        try:
+            return _coerce(option, value, where)
+        except ConfigError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _coerce_container(origin: Any, args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if origin in (dict, Mapping):
+        mapping = cast(Mapping[Any, Any], _expect(Mapping, value, where))
+        return {k: _coerce(args[1], v, f"{where}.{k}") for k, v in mapping.items()}
+    items: list[Any] = list(_expect((list, tuple), value, where))
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        if len(items) != len(args):
+            raise ConfigError(f"Setting {where!r} has {len(items)} items; expected {len(args)}.")
+        return tuple(
+            _coerce(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, items, strict=True))
+        )
+    made = [_coerce(args[0], v, f"{where}[{i}]") for i, v in enumerate(items)]
+    return tuple(made) if origin is tuple else made
+
+
+def _number(kind: type, value: Any, where: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(
+            f"Setting {where!r} is {value!r}; expected a number ({kind.__name__})."
+        ) from None
+
+
+def _expect(kind: Any, value: Any, where: str) -> Any:
+    is_bool_as_number = isinstance(value, bool) and kind in (int, float)
+    if isinstance(value, kind) and not is_bool_as_number:
+        return value
+    kinds = cast(tuple[type, ...], kind if isinstance(kind, tuple) else (kind,))
+    expected = " or ".join(k.__name__ for k in kinds)
+    raise ConfigError(
+        f"Setting {where!r} is {value!r} ({type(value).__name__}); expected {expected}."
+    )

@@ -1,0 +1,368 @@
+"""Conversations, and the one truth about how they become text, token ids and a loss mask.
+
+    template = load_template("vicuna-v1.1", tokenizer)         # apps.common.text.templates
+    check_template(template, tokenizer)                        # once, before any work
+    encoded = template.encode(tokenizer.backend, messages)     # training: encoded.ids, .mask
+    prompt = template.render(messages, add_generation_prompt=True).text    # serving
+
+The text is rendered once and tokenized once; what the assistant said, with its end-of-turn token,
+is known by character spans from the template's generation markers. Nothing is recovered from text,
+so role words or control-token texts inside a message never move the mask. Ids equal
+`AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=True)`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from apps.common.errors import TemplateError
+from apps.common.text import jinja
+from apps.common.text.token_edges import TokenEdges, speller
+from apps.common.text.tokenizer import Tokenizer
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns that belong together; `id` is the source's digest and ordinal."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+
+Messages = Sequence[Message | Mapping[str, Any]]
+
+
+class Rendered(NamedTuple):
+    """A conversation as text."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    """Character ranges [start, end) that the assistant says, end-of-turn token included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A conversation as tokens."""
+
+    ids: npt.NDArray[np.int32]
+    """[T]"""
+    mask: npt.NDArray[np.bool_]
+    """[T], true where the loss is taken: on the assistant's tokens."""
+    text: str
+    """What the template rendered."""
+    fault: str | None = None
+    """Why this conversation cannot be trained on, as a rule name for a ledger; None when it can.
+
+    `template_refuses`: the template raised; text and ids are empty.
+    `content_changed`: the template left out or rewrote an assistant message.
+    `seam_token`: a token holds both assistant text and text around it, so that the prompt at
+    serving time would not be a prefix of these ids.
+    """
+    edges: TokenEdges | tokenizers.Encoding | None = field(default=None, repr=False, compare=False)
+
+    def num_tokens_of(self, prefix: str) -> int | None:
+        """Tokens of a prefix of the text; None when it is none, or a token straddles its end."""
+        if self.edges is None or not self.text.startswith(prefix):
+            return None
+        num_tokens, is_seam = _token_edge(self.edges, len(self.ids), len(prefix))
+        return None if is_seam else num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """A chat template with everything that depends on it: text, mask, stop tokens."""
+
+    name: str
+    """`vicuna-v1.1`, `llama-2`, `llama-3`, `chatml`, or `own` for a folder's template."""
+    source: str
+    """Jinja, with generation markers around what the assistant says."""
+    special_tokens: Mapping[str, str] = field(default_factory=dict[str, str])
+    """`bos_token`, `eos_token`, ... -> text: variables of the template."""
+    extra_stop_tokens: tuple[str, ...] = ()
+    """End-of-turn tokens beside `eos_token`."""
+    default_system: str | None = None
+    """What the template says when a conversation has no system message."""
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts of the tokens that end an assistant turn: serving stops at any of them.
+
+        They are control tokens: generation stops at their ids (`stop_token_ids`); an engine that
+        only sees text cuts at these strings.
+        """
+        eos = self.special_tokens.get("eos_token")
+        found = self.extra_stop_tokens if eos is None else (*self.extra_stop_tokens, eos)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def has_generation_markers(self) -> bool:
+        return "generation" in self.source and "endgeneration" in self.source
+
+    def stop_token_ids(self, backend: tokenizers.Tokenizer) -> tuple[int, ...]:
+        """Ids of `stop_strings`, for `eos_token_id` of generation_config.json."""
+        ids = (backend.token_to_id(text) for text in self.stop_strings)
+        return tuple(i for i in ids if i is not None)
+
+    def with_special_tokens(self, special_tokens: Mapping[str, str]) -> "ChatTemplate":
+        return replace(self, special_tokens=dict(special_tokens))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As pack.json and lineage.json keep it; `from_dict` is the inverse."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "special_tokens": dict(self.special_tokens),
+            "extra_stop_tokens": list(self.extra_stop_tokens),
+            "default_system": self.default_system,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "ChatTemplate":
+        fields = dict(saved)
+        fields["extra_stop_tokens"] = tuple(saved["extra_stop_tokens"])
+        return cls(**fields)
+
+    def render(
+        self,
+        messages: Messages,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Rendered:
+        """Text and assistant spans.
+
+        `add_generation_prompt` ends with what precedes an assistant turn. `continue_final_message`
+        leaves the last message open, for the model to go on with. `tools` are JSON schemas, for
+        templates that show them. Raises TemplateError when the template refuses the messages.
+        """
+        if not messages:
+            raise TemplateError("A conversation without messages; expected at least one.")
+        if continue_final_message and add_generation_prompt:
+            raise TemplateError(
+                "continue_final_message and add_generation_prompt exclude each other: "
+                "the first goes on with the last message, the second begins a new one."
+            )
+        plain = [_as_mapping(message) for message in messages]
+        if continue_final_message:
+            return Rendered(self._render_open(plain, tools), ())
+        return Rendered(*self._render(plain, add_generation_prompt, tools))
+
+    def encode(self, backend: tokenizers.Tokenizer, messages: Messages) -> Encoded:
+        """Ids and loss mask of one conversation; raises TemplateError where it has a fault."""
+        encoded = self.encode_batch(backend, [messages])[0]
+        if encoded.fault is not None:
+            raise TemplateError(f"This conversation cannot be trained on: {_FAULTS[encoded.fault]}")
+        return encoded
+
+    def encode_batch(
+        self, backend: tokenizers.Tokenizer, conversations: Iterable[Messages]
+    ) -> list[Encoded]:
+        """Ids and loss mask of many conversations; faults are reported, not raised.
+
+        Raises TemplateError when the template has no generation markers.
+        """
+        if not self.has_generation_markers:
+            raise TemplateError(_no_markers(self.name))
+        rendered = [self._try_render(messages) for messages in conversations]
+        texts = [r.text if r is not None else "" for r, _ in rendered]
+        encoded = speller(backend).encode_batch(texts)
+        return [
+            _REFUSED if r is None else _masked(r, ids, edges, fault)
+            for (r, fault), (ids, edges) in zip(rendered, encoded, strict=True)
+        ]
+
+    def _try_render(self, messages: Messages) -> tuple[Rendered | None, str | None]:
+        try:
+            rendered = self.render(messages)
+        except TemplateError:
+            return None, "template_refuses"
+        answers = [m["content"] for m in map(_as_mapping, messages) if m["role"] == "assistant"]
+        said = [rendered.text[start:end] for start, end in rendered.spans]
+        whole = len(answers) == len(said) and all(
+            answer.strip() in text for answer, text in zip(answers, said, strict=True)
+        )
+        return rendered, None if whole else "content_changed"
+
+    def _render(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> tuple[str, tuple[tuple[int, int], ...]]:
+        return jinja.render(
+            self.source,
+            {
+                **self.special_tokens,
+                "messages": messages,
+                "tools": tools,
+                "documents": None,
+                "add_generation_prompt": add_generation_prompt,
+            },
+        )
+
+    def _render_open(
+        self, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> str:
+        """The text up to the end of the last message's content, as transformers cuts it."""
+        last = messages[-1]["content"]
+        messages[-1]["content"] = last + _OPEN_END
+        text, _ = self._render(messages, False, tools)
+        at = text.rfind(_OPEN_END.strip())
+        if at < 0 or last.strip() not in text:
+            raise TemplateError(
+                "The chat template does not show the end of the last message, so it cannot be "
+                "continued; send it without continue_final_message."
+            )
+        kept = text[at : at + len(_OPEN_END)] == _OPEN_END
+        return text[:at] if kept else text[:at].rstrip()
+
+
+_OPEN_END = "CRIA_OPEN_END_OF_FINAL_MESSAGE "
+_FAULTS = {
+    "template_refuses": "the chat template refuses its roles or their order.",
+    "content_changed": "the chat template changes or leaves out an assistant message.",
+    "seam_token": "a token holds both assistant text and text around it; trim its messages.",
+}
+_REFUSED = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), "", "template_refuses")
+
+
+def _as_mapping(message: Message | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(message, Message):
+        return {"role": message.role, "content": message.content}
+    return dict(message)
+
+
+def _masked(
+    rendered: Rendered,
+    ids: npt.NDArray[np.int32],
+    edges: TokenEdges | tokenizers.Encoding,
+    fault: str | None,
+) -> Encoded:
+    mask = np.zeros(len(ids), np.bool_)
+    for start, end in rendered.spans:
+        first, seam_before = _token_edge(edges, len(ids), start)
+        stop, seam_after = _token_edge(edges, len(ids), end)
+        mask[first:stop] = True
+        if seam_before or seam_after:
+            fault = fault or "seam_token"
+    return Encoded(ids, mask, rendered.text, fault, edges)
+
+
+def _token_edge(
+    encoding: TokenEdges | tokenizers.Encoding, num_tokens: int, char: int
+) -> tuple[int, bool]:
+    """Index of the first token that begins at or after `char`, and whether one straddles it."""
+    if isinstance(encoding, TokenEdges):
+        return encoding.at(char)
+    token = encoding.char_to_token(char)
+    if token is not None:
+        begin = _chars(encoding, token)[0]
+        return (token, False) if begin == char else (token + 1, True)
+    last_end = _chars(encoding, num_tokens - 1)[1] if num_tokens else 0
+    if last_end <= char:
+        return num_tokens, False
+    begins = [begin for begin, _ in encoding.offsets]  # the tokenizer drops this character
+    return int(np.searchsorted(begins, char)), False
+
+
+def _chars(encoding: tokenizers.Encoding, token: int) -> tuple[int, int]:
+    return cast(tuple[int, int], encoding.token_to_chars(token))
+
+
+def check_template(template: ChatTemplate, tokenizer: Tokenizer) -> None:
+    """Refuse a template that cannot make training rows equal to what serving will send.
+
+    Raises TemplateError, one sentence, when the template has no generation markers or supervises
+    nothing; when an assistant turn's last supervised token is no stop token of the tokenizer (the
+    model would never learn to stop); when the ids of n messages are not a prefix of those of n + 1,
+    or the prompt with the generation prompt is not a prefix of the training ids; when a token
+    straddles the edge of an assistant span; when the text depends on the clock.
+    """
+    if not template.has_generation_markers:
+        raise TemplateError(_no_markers(template.name))
+    if "strftime_now" in template.source:
+        raise TemplateError(
+            f"Chat template {template.name!r} calls strftime_now, so its text changes by the day; "
+            "write a fixed date into the template."
+        )
+    for probe in _PROBES:
+        _check_probe(template, tokenizer, probe)
+
+
+_ALTERNATING: tuple[Role, ...] = ("user", "assistant", "user", "assistant")
+_PROBES: tuple[tuple[Message, ...], ...] = tuple(
+    tuple(Message(role, content) for role, content in zip(_ALTERNATING, texts, strict=True))
+    for texts in (
+        ("What is 2+2?", "Four.", "And 3+3?", "Six, of course."),
+        ("Grüße 你好", "- eins\n- zwei\n\n```c\nint x;\n```", "don't", "42"),
+    )
+)
+
+
+def _check_probe(template: ChatTemplate, tokenizer: Tokenizer, probe: tuple[Message, ...]) -> None:
+    backend, name = tokenizer.backend, template.name
+    template.render(probe)  # its own complaint says more than the fault that encode names
+    encoded = template.encode(backend, probe)
+    if not encoded.mask.any():
+        raise TemplateError(
+            f"Chat template {name!r} supervises no token; expected generation markers around "
+            "each assistant message and its end-of-turn token."
+        )
+    _check_stop_tokens(template, tokenizer, encoded)
+    for num_messages in range(1, len(probe)):
+        is_prompt = probe[num_messages].role == "assistant"
+        text = template.render(probe[:num_messages], add_generation_prompt=is_prompt).text
+        ids = backend.encode(text, add_special_tokens=False).ids
+        if ids != encoded.ids[: len(ids)].tolist():
+            what = "prompt ending with the generation prompt" if is_prompt else "rendering"
+            raise TemplateError(
+                f"Chat template {name!r} with this tokenizer: the {what} of {num_messages} "
+                f"message(s) is not a prefix of that of {num_messages + 1}, so training would see "
+                "other tokens than serving; expected a template that only appends."
+            )
+        if is_prompt and not encoded.mask[len(ids)]:
+            raise TemplateError(
+                f"Chat template {name!r}: the first token after the generation prompt is not "
+                "supervised; let the generation marker begin where the generation prompt ends."
+            )
+
+
+def _check_stop_tokens(template: ChatTemplate, tokenizer: Tokenizer, encoded: Encoded) -> None:
+    backend = tokenizer.backend
+    control = {backend.token_to_id(text) for text in tokenizer.control_tokens}
+    stops = set(template.stop_token_ids(backend)) & control
+    edges = np.flatnonzero(np.diff(encoded.mask.astype(np.int8), append=0) == -1)
+    for last in map(int, edges):
+        while last > 0 and not backend.decode([int(encoded.ids[last])], False).strip():
+            last -= 1  # white space after the end-of-turn token does no harm
+        token_id = int(encoded.ids[last])
+        if token_id not in stops:
+            raise TemplateError(
+                f"Chat template {template.name!r}: an assistant turn's last supervised token is "
+                f"{backend.id_to_token(token_id)!r}, which is no stop token of this tokenizer "
+                f"({', '.join(template.stop_strings) or 'it has none'}), so the model would never "
+                "learn to stop; put the end-of-turn token inside the generation markers, and add "
+                "it to the tokenizer as a special token if it is not one."
+            )
+
+
+def _no_markers(name: str) -> str:
+    return (
+        f"Chat template {name!r} has no generation markers, so nothing says which tokens to train "
+        "on; put {% generation %} and {% endgeneration %} around each assistant message with its "
+        "end-of-turn token, or choose a template by name (--template vicuna-v1.1)."
+    )

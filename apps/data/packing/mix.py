@@ -1,0 +1,105 @@
+"""The folders of clean conversations that `pack` mixes, and their weights."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apps.common.errors import CorruptError, InputError
+from apps.common.files import storage
+from apps.common.files.config import RESOLVED_NAME
+from apps.common.files.schema import MESSAGE
+
+_UNIT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A clean folder and its share in the mix."""
+
+    uri: str
+    weight: float
+    """copies of each conversation; a fraction takes that share of them"""
+    files: tuple["SourceFile", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    uri: str
+    blake2b: str
+    group_rows: tuple[int, ...]
+    """conversations in each row group"""
+    group_bytes: tuple[int, ...]
+    """uncompressed"""
+
+    def units(self) -> list[tuple[int, int]]:
+        """Row group ranges [first, stop) of at most 16 MB of text together, or one group alone."""
+        ranges: list[tuple[int, int]] = []
+        first, size = 0, 0
+        for i, num_bytes in enumerate(self.group_bytes):
+            if i > first and size + num_bytes > _UNIT_BYTES:
+                ranges.append((first, i))
+                first, size = i, 0
+            size += num_bytes
+        if self.group_bytes:
+            ranges.append((first, len(self.group_bytes)))
+        return ranges
+
+
+def find_source(text: str) -> Source:
+    """`DIR` or `DIR=weight` to its Parquet files; raises InputError when there are none."""
+    uri, _, tail = text.rpartition("=")
+    if uri and _is_number(tail):
+        weight = float(tail)
+    else:
+        uri, weight = text, 1.0
+    if not 0 < weight <= 100:
+        raise InputError(f"{text!r}: the weight is {weight}; expected more than 0, at most 100.")
+    uri = storage.absolute(uri)
+    present = storage.list_dir(uri)
+    names = [name for name in present if name.endswith(".parquet")]
+    if not names and uri.endswith(".parquet") and storage.exists(uri):
+        return Source(uri, weight, (_source_file(uri),))
+    if RESOLVED_NAME in present and storage.read_commit(uri) is None:
+        raise InputError(f"{uri} is not finished; run the same `clean` command again first.")
+    if not names and RESOLVED_NAME in present:
+        raise InputError(
+            f"{uri} kept no conversation; `python -m apps.data report {uri}` says why."
+        )
+    if not names:
+        raise InputError(
+            f"{uri} holds no Parquet files; expected a folder made by `python -m apps.data clean`."
+        )
+    return Source(uri, weight, tuple(_source_file(storage.join(uri, name)) for name in names))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _source_file(uri: str) -> SourceFile:
+    fs, path = storage.filesystem(uri)
+    try:
+        with pq.ParquetFile(path, filesystem=fs) as file:
+            schema, meta = file.schema_arrow, file.metadata
+    except pa.ArrowInvalid as error:
+        raise CorruptError(f"{uri} is not a whole Parquet file ({error}).") from error
+    found: Any = schema.field("messages").type if "messages" in schema.names else None
+    fields = found.value_type if found is not None and hasattr(found, "value_type") else ()
+    if not {field.name for field in MESSAGE} <= {field.name for field in fields}:
+        raise InputError(
+            f"{uri} has no column messages: list<struct<role, content>>, but "
+            f"{', '.join(schema.names)}; expected the output of `python -m apps.data clean`."
+        )
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    return SourceFile(
+        uri,
+        storage.digest_file(uri),
+        tuple(group.num_rows for group in groups),
+        tuple(group.total_byte_size for group in groups),
+    )

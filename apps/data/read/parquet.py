@@ -1,0 +1,132 @@
+"""Records of a Parquet file's row groups: rows that can be decoded, and the others as broken."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apps.common.files import storage
+from apps.data.read.records import Broken, Record, cut, to_record
+
+
+def read(
+    uri: str, first_group: int, last_group: int, *, ordinal: int, prefix: str
+) -> Iterator[Record | Broken]:
+    """Rows of row groups [first, last). A row's bytes are those of its JSON.
+
+    What cannot be decoded of a row group is one broken record a row.
+    """
+    with storage.open_file(uri) as handle:
+        watched = _Watched(handle)
+        file = pq.ParquetFile(watched)
+        for group in range(first_group, last_group):
+            left = file.metadata.row_group(group).num_rows
+            try:
+                for batch in file.iter_batches(256, row_groups=[group], use_threads=False):
+                    for row in _rows(batch):
+                        yield _record(row, f"{prefix}-{ordinal:08d}")
+                        ordinal += 1
+                        left -= 1
+            except (pa.ArrowException, OSError):
+                if watched.has_failed:
+                    raise
+            yield from (Broken(0, 0, "damaged-row-group", b"") for _ in range(left))
+            ordinal += left
+
+
+class _Watched(io.RawIOBase):
+    """A file that remembers whether it could not be read, which is no damage of what it holds."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self.has_failed = False
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._handle.read(size)
+        except BaseException:
+            self.has_failed = True
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._handle.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._handle.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
+    """Each row, or its JSON when a text in it is no UTF-8."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass
+    except (ValueError, OverflowError):  # a date beyond the year 9999
+        batch = _with_types(batch, _time_as_number)
+    for i in range(len(batch)):
+        row = batch.slice(i, 1)
+        try:
+            yield row.to_pylist()[0]
+        except UnicodeDecodeError:
+            yield _json_of(row)
+
+
+def _json_of(row: pa.RecordBatch) -> bytes:
+    """The bytes that are no UTF-8 stay what they are."""
+    value = _with_types(row, _text_as_bytes).to_pylist()[0]
+    text = json.dumps(value, ensure_ascii=False, default=_surrogates)
+    return text.encode("utf-8", "surrogateescape")
+
+
+Change = Callable[[pa.DataType], pa.DataType]
+
+
+def _with_types(batch: pa.RecordBatch, change: Change) -> pa.RecordBatch:
+    fields = [field.with_type(_changed(field.type, change)) for field in batch.schema]
+    return batch.cast(pa.schema(fields))
+
+
+def _changed(kind: pa.DataType, change: Change) -> pa.DataType:
+    """A type, and those of the fields in it, changed."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_changed(field.type, change)) for field in kind])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_changed(kind.value_type, change))
+    return change(kind)
+
+
+def _text_as_bytes(kind: pa.DataType) -> pa.DataType:
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.large_binary() if is_text else kind
+
+
+def _time_as_number(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_date32(kind):
+        return pa.int32()
+    return pa.int64() if pa.types.is_timestamp(kind) or pa.types.is_date64(kind) else kind
+
+
+def _surrogates(value: Any) -> str:
+    is_bytes = isinstance(value, bytes)
+    return value.decode("utf-8", "surrogateescape") if is_bytes else str(value)
+
+
+def _record(row: dict[str, Any] | bytes, record_id: str) -> Record | Broken:
+    if isinstance(row, bytes):
+        return Broken(0, len(row), "bad-utf-8", cut(row))
+    return to_record(row, orjson.dumps(row, default=_plain), record_id, 0)
+
+
+def _plain(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,290 @@
+"""What was asked, what came back, and what it cost: two append-only files and a budget over them.
+
+    judgments/intents.jsonl       a line before every send: {key, attempt, usd}; a line
+                                  {key, attempt, released: true} if it certainly cost nothing
+    judgments/raw.jsonl           a line for every response, under its key; never changed
+    judgments/parsed-<v>.jsonl    what parser version v reads in raw.jsonl; made again at will
+
+Every line is on disk (fsync) before its caller goes on; callers that arrive together share one
+fsync. What is spent is computed from these files alone: the price of every response, and the full
+reservation of every intent that was neither answered nor released, because a call that was in
+flight when the power went out may have been billed.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from apps.common.errors import CriaError, InputError
+from apps.common.files import storage
+
+
+class BudgetExhaustedError(CriaError):
+    """The next call could cost more than is left of --max-usd."""
+
+
+def judgments_dir(directory: str) -> str:
+    from apps.common.files.schema import (
+        JUDGMENTS_DIR,  # imports pyarrow, which no judging task needs
+    )
+
+    folder = storage.join(directory, JUDGMENTS_DIR)
+    if not storage.is_local(folder):
+        raise InputError(
+            f"{directory} is remote, and judgments are appended and fsynced one by one; expected a "
+            "local or mounted folder; copy it to a bucket afterwards"
+        )
+    return folder
+
+
+def raw_path(directory: str) -> str:
+    return storage.join(judgments_dir(directory), "raw.jsonl")
+
+
+def intents_path(directory: str) -> str:
+    return storage.join(judgments_dir(directory), "intents.jsonl")
+
+
+def parsed_path(directory: str, version: str) -> str:
+    return storage.join(judgments_dir(directory), f"parsed-{version}.jsonl")
+
+
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """All whole lines; [] without a file.
+
+    A torn line, left by a writer that was killed, is passed over: its call counts as not stored.
+    """
+    if not storage.exists(path):
+        return []
+    records = []
+    for line in storage.read_bytes(path).splitlines():
+        with contextlib.suppress(orjson.JSONDecodeError):
+            records.append(orjson.loads(line))
+    return records
+
+
+def read_raw(directory: str) -> list[dict[str, Any]]:
+    return read_lines(raw_path(directory))
+
+
+def hold(directory: str, patience_s: float = 20.0) -> int:
+    """Locks a judgments folder for this process; the lock ends with the process.
+
+    A killed run's writer may outlive its driver by some seconds, hence the patience.
+    """
+    path = os.path.join(storage.local_path(judgments_dir(directory)), ".lock")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise InputError(
+                    f"another run is judging {directory}; wait for it, or stop it, and run again"
+                ) from None
+            time.sleep(0.2)
+
+
+@dataclass(slots=True)
+class _Append:
+    path: str
+    line: bytes
+    done: asyncio.Future[None]
+
+
+class Journal:
+    """The single writer of a judgments folder, with the budget that it implies."""
+
+    def __init__(self, directory: str, max_usd: float | None) -> None:
+        self._directory = directory
+        self._raw = storage.local_path(raw_path(directory))
+        self._intents = storage.local_path(intents_path(directory))
+        self._max_usd = max_usd
+        self._charged_usd = 0.0
+        self._num_stored = 0
+        self._reserved: dict[tuple[str, int], tuple[str, float]] = {}
+        self._unknown: dict[tuple[str, int], float] = {}
+        self._next_attempt: dict[str, int] = {}
+        self._room = asyncio.Condition()
+        self._queue: list[_Append] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._lock: int | None = None
+
+    async def begin(self) -> None:
+        """Takes the folder for this process and reads what it has cost so far."""
+        self._lock = await asyncio.to_thread(hold, self._directory)
+        responses, intents = read_lines(self._raw), read_lines(self._intents)
+        for record in intents:
+            key = record["key"]
+            attempts = self._next_attempt.get(key, 0)
+            self._next_attempt[key] = max(attempts, record["attempt"] + 1)
+        unknown = unknown_attempts(intents, {record["key"] for record in responses})
+        self._unknown = unknown
+        self._charged_usd = sum(record["usd"] for record in responses) + sum(unknown.values())
+
+    async def state(self) -> tuple[int, float]:
+        """Responses stored since the start, and US dollars charged, certainly or possibly."""
+        return self._num_stored, self._charged_usd
+
+    async def open_call(self, holder: str, key: str, usd: float) -> int:
+        """Reserves `usd` (an upper bound) and writes the intent; returns the attempt's number.
+
+        Waits while calls in flight could still free enough; raises BudgetExhaustedError if not.
+        """
+        return (await self.open_calls(holder, [(key, usd)]))[0]
+
+    async def open_calls(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
+        """`open_call` for the first, and for those after it that the budget has room for now."""
+        async with self._room:
+            while not self._fits(wanted[0][1]) and self._reserved:
+                await self._room.wait()
+            attempts = [self._take(holder, *wanted[0])]
+            for key, usd in wanted[1:]:
+                if not self._fits(usd):
+                    break
+                attempts.append(self._take(holder, key, usd))
+        await asyncio.gather(
+            *(
+                self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
+                for attempt, (key, usd) in zip(attempts, wanted, strict=False)
+            )
+        )
+        return attempts
+
+    async def reserve(self, holder: str, key: str, usd: float) -> int:
+        """`open_call` without waiting for room."""
+        attempt = self._take(holder, key, usd)
+        await self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
+        return attempt
+
+    def _take(self, holder: str, key: str, usd: float) -> int:
+        if not self._fits(usd):
+            raise BudgetExhaustedError(
+                f"the next call may cost ${usd:.4f} and ${self._charged_usd:.4f} of "
+                f"--max-usd {self._max_usd:g} is spent; raise --max-usd to go on: what is "
+                "stored is not paid again"
+            )
+        attempt = self._next_attempt.get(key, 0)
+        self._next_attempt[key] = attempt + 1
+        self._reserved[key, attempt] = (holder, usd)
+        return attempt
+
+    def adopt(self, holder: str, attempts: dict[str, int]) -> None:
+        """Takes over an earlier run's attempts, whose fate will be known: reserved, not charged."""
+        for key, attempt in attempts.items():
+            usd = self._unknown.pop((key, attempt), 0.0)
+            self._charged_usd -= usd
+            self._reserved[key, attempt] = (holder, usd)
+
+    async def store(self, record: dict[str, Any], attempt: int) -> None:
+        """Appends a response and turns its reservation into its price."""
+        await self._append(self._raw, record)
+        self._num_stored += 1
+        await self._settle(record["key"], attempt, record["usd"])
+
+    async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
+        """Ends an attempt without a response; an unbilled one gives its reservation back.
+
+        Nothing is left to end where the attempt's task was forgotten meanwhile.
+        """
+        if (key, attempt) not in self._reserved:
+            return
+        if may_be_billed:
+            await self._settle(key, attempt, self._reserved[key, attempt][1])
+            return
+        await self._append(self._intents, {"key": key, "attempt": attempt, "released": True})
+        await self._settle(key, attempt, 0.0)
+
+    async def forget(self, holder: str) -> None:
+        """Charges in full what a dead task had in flight: it may have been billed."""
+        for (key, attempt), (owner, usd) in [*self._reserved.items()]:
+            if owner == holder:
+                await self._settle(key, attempt, usd)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _fits(self, usd: float) -> bool:
+        if self._max_usd is None:
+            return True
+        reserved_usd = sum(usd for _, usd in self._reserved.values())
+        return self._charged_usd + reserved_usd + usd <= self._max_usd + 1e-12
+
+    async def _settle(self, key: str, attempt: int, usd: float) -> None:
+        async with self._room:
+            if self._reserved.pop((key, attempt), None) is not None:
+                self._charged_usd += usd
+                self._room.notify_all()
+
+    async def _append(self, path: str, record: dict[str, Any]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Append(path, orjson.dumps(record) + b"\n", done))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        await done
+
+    async def _flush(self) -> None:
+        while self._queue:
+            batch, self._queue = self._queue, []
+            try:
+                await asyncio.to_thread(_append_all, batch)
+            except BaseException as error:
+                for item in batch:
+                    if not item.done.done():
+                        item.done.set_exception(error)
+                raise
+            for item in batch:
+                if not item.done.done():  # its caller may have been cancelled meanwhile
+                    item.done.set_result(None)
+
+
+def _append_all(batch: Iterable[_Append]) -> None:
+    by_path: dict[str, list[bytes]] = {}
+    for item in batch:
+        by_path.setdefault(item.path, []).append(item.line)
+    for path, lines in by_path.items():
+        storage.append_line(path, b"".join(lines))
+
+
+def unknown_attempts(
+    intents: Iterable[dict[str, Any]], stored: set[str]
+) -> dict[tuple[str, int], float]:
+    """Reserved dollars of attempts whose fate is unknown, such as those in flight at a kill."""
+    unknown: dict[tuple[str, int], float] = {}
+    last: dict[str, int] = {}
+    for record in intents:
+        key, attempt = record["key"], record["attempt"]
+        if record.get("released"):
+            unknown.pop((key, attempt), None)
+        else:
+            unknown[key, attempt] = record["usd"]
+            last[key] = max(attempt, last.get(key, 0))
+    # The answered attempt is the last one: nothing is sent under a key that has a response.
+    for key in stored & last.keys():
+        unknown.pop((key, last[key]), None)
+    return unknown
+
+
+def write_parsed(
+    directory: str, parse_record: Callable[[dict[str, Any]], dict[str, Any]], version: str
+) -> int:
+    """Parses every stored response anew, by parser `version`; returns how many."""
+    records = read_raw(directory)
+    if not records:
+        return 0
+    lines = [orjson.dumps(parse_record(record)) + b"\n" for record in records]
+    storage.write_atomic(parsed_path(directory, version), b"".join(lines))
+    return len(records)

@@ -1,0 +1,84 @@
+"""Judgments that others paid for, written as an evaluation folder that `report` reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import orjson
+
+from apps.common.errors import InputError
+from apps.common.files import lineage, storage
+from apps.eval.calls import journal
+from apps.eval.config import JudgeConfig, ProtocolName, ReplayConfig
+from apps.eval.folder import questions_uri, write_plan
+from apps.eval.judging.call import Call
+from apps.eval.judging.manifest import prompts_digest
+from apps.eval.judging.parsing import PARSER_VERSION
+from apps.eval.judging.plan import Plan, parse_record
+from apps.eval.records.answer import Answer, answers_uri
+from apps.eval.records.question import Question, dump_questions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Imported:
+    """What a public layout holds, as the calls that would have made it."""
+
+    questions: Sequence[Question]
+    answers: Mapping[str, Mapping[str, Answer]]
+    calls: Sequence[Call]
+    """every judgment that belongs to the layout, held by it or not"""
+    responses: Mapping[str, tuple[str, str]]
+    """{key of a call: (the judge's text, the judge as its layout names it)}"""
+    files: Mapping[str, str]
+    """{name: file} that the judgments come from"""
+    prompts: str
+    """whose wording the judge was asked in"""
+
+
+def refuse_existing(out: str) -> None:
+    if storage.exists(questions_uri(out)):
+        raise InputError(f"{out} is an evaluation folder already; give a new --out to import into")
+
+
+def write_imported(found: Imported, config: ReplayConfig, out: str) -> None:
+    storage.write_atomic(questions_uri(out), dump_questions(found.questions))
+    for name, made in found.answers.items():
+        storage.write_atomic(answers_uri(out, name), b"".join(a.to_json() for a in made.values()))
+    held = [call for call in found.calls if call.key in found.responses]
+    lines = [orjson.dumps(_record(call, *found.responses[call.key])) + b"\n" for call in held]
+    storage.write_atomic(journal.raw_path(out), b"".join(lines))
+    for protocol in get_args(ProtocolName):
+        if calls := [call for call in found.calls if call.protocol == protocol]:
+            judges = tuple(sorted({call.judge for call in calls}))
+            plan = Plan(calls=tuple(calls), unanswered=(), unjudged=(), without_reference=())
+            write_plan(JudgeConfig(dir=out, protocol=protocol, judge=judges), plan)
+            _write_manifest(found, config, out, protocol, calls)
+    journal.write_parsed(out, parse_record, PARSER_VERSION)
+
+
+def _record(call: Call, text: str, judge: str) -> dict[str, object]:
+    return call.raw_record(
+        response_text=text,
+        finish_reason="stop",
+        usage={"prompt_tokens": 0, "completion_tokens": 0},
+        usd=0.0,
+        created=0.0,
+        endpoint_model=judge,
+        fingerprint=None,
+        is_imported=True,
+    )
+
+
+def _write_manifest(
+    found: Imported, config: ReplayConfig, out: str, protocol: str, calls: Sequence[Call]
+) -> None:
+    record = lineage.collect(
+        inputs={name: storage.digest_file(uri) for name, uri in found.files.items()},
+        config=config,
+        protocol=protocol,
+        judges=sorted({call.judge for call in calls}),
+        prompts_digest=prompts_digest(calls),
+        prompts=found.prompts,
+    )
+    folder = journal.judgments_dir(out)
+    storage.write_json(storage.join(folder, f"manifest-{protocol}.json"), record)

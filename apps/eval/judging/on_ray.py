@@ -1,0 +1,182 @@
+"""Judge calls on Ray: tasks that each run a chunk with asyncio, and one desk for all of them.
+
+A task is a process (about 140 MB), a call is a coroutine: hundreds of calls in flight need two
+processes, not hundreds. The desk is an actor beside the driver, where the folder is: it holds
+requests/min, tokens/min and calls in flight for all tasks, is the folder's single writer and keeps
+the budget. A task that dies with its node is run again: the journal tells what is stored.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from apps.common.errors import CriaError
+from apps.eval.calls.client import Reply, complete, connect
+from apps.eval.calls.journal import read_raw
+from apps.eval.judging.call import Call
+from apps.eval.judging.desk import Desk, DeskGate, DeskLedger
+from apps.eval.judging.loop import Job, OnProgress, Outcome, Tally, run_chunk
+from apps.eval.judging.offline import is_offline, respond
+from apps.eval.judging.plan import remaining
+
+POLL_S = 0.25
+TASK_CPUS = 0.25
+TASK_TRIES = 3
+DESK_CALLS = 10_000
+"""most that wait for a place at once"""
+DeskActor: Any = ray.remote(Desk)
+
+
+class _Remote:
+    """An actor's methods as plain coroutines."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._actor, name)
+
+        async def call(*args: Any) -> Any:
+            try:
+                return await method.remote(*args)
+            except RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, CriaError) else error) from None
+
+        return call
+
+
+@ray.remote(num_cpus=TASK_CPUS, max_retries=0)
+def judge_chunk(job: Job, calls: Sequence[Call], desk: Any, holder: str) -> Tally:
+    return asyncio.run(_judge_chunk(job, calls, _Remote(desk), holder))
+
+
+async def _judge_chunk(job: Job, calls: Sequence[Call], desk: Any, holder: str) -> Tally:
+    gate, ledger = DeskGate(desk, holder), DeskLedger(desk, holder)
+    async with AsyncExitStack() as stack:
+        clients = {
+            judge: await stack.enter_async_context(connect(endpoint))
+            for judge, endpoint in job.endpoints.items()
+        }
+
+        async def ask(call: Call) -> Reply:
+            if is_offline(call.judge):
+                return _offline_reply(call)
+            model = job.endpoints[call.judge].model
+            return await complete(clients[call.judge], model, call.messages, call.parameters)
+
+        return await run_chunk(calls, ask, gate, ledger, job.prices, job.persistence, holder)
+
+
+@ray.remote(num_cpus=TASK_CPUS)
+def _warm() -> None:
+    """Has a worker import what a chunk needs while the desk starts."""
+    import aiohttp  # noqa: F401
+
+
+def _offline_reply(call: Call) -> Reply:
+    assert call.exhibits is not None
+    return Reply(
+        text=respond(call.fmt, call.exhibits, call.nonce),
+        finish_reason="stop",
+        prompt_tokens=0,
+        completion_tokens=0,
+        endpoint_model=call.judge,
+        fingerprint=None,
+    )
+
+
+def run(job: Job, on_progress: OnProgress) -> Outcome:
+    """Makes all calls of a job on the connected Ray."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk = DeskActor.options(
+        num_cpus=0, max_concurrency=DESK_CALLS, scheduling_strategy=here
+    ).remote(job.limits, job.directory, job.max_usd)
+    for _ in range(job.num_tasks if job.endpoints else 0):
+        _warm.remote()
+    try:
+        # Only now is the folder ours: a killed run's writer may have stored more until here.
+        _get(desk.begin.remote())
+        left = remaining(job.calls, read_raw(job.directory), job.persistence.max_asks)
+        tallies = _run_tasks(replace(job, calls=tuple(left)), desk, on_progress)
+        stored, spent_usd, state = _get(desk.state.remote())
+        on_progress(stored, spent_usd, state)
+        return Outcome(tally=_sum(tallies), spent_usd=spent_usd, gate=state)
+    finally:
+        ray.kill(desk)
+
+
+def _run_tasks(job: Job, desk: Any, on_progress: OnProgress) -> list[Tally]:
+    settings = ray.put(replace(job, calls=()))
+    running: dict[Any, tuple[str, Sequence[Call], int]] = {}
+
+    def start(holder: str, calls: Sequence[Call], tries: int) -> None:
+        task = judge_chunk.remote(settings, calls, desk, holder)
+        running[task] = (holder, calls, tries)
+
+    for number, chunk in enumerate(_chunks(job.calls, job.num_tasks)):
+        start(f"task-{number}", chunk, 1)
+    tallies: list[Tally] = []
+    try:
+        while running:
+            done, _ = ray.wait([*running], timeout=POLL_S)
+            on_progress(*_get(desk.state.remote()))
+            for task in done:
+                holder, calls, tries = running.pop(task)
+                try:
+                    tallies.append(_get(task))
+                except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
+                    _get(desk.forget.remote(holder))
+                    if tries >= TASK_TRIES:
+                        raise
+                    left = remaining(calls, read_raw(job.directory), job.persistence.max_asks)
+                    start(f"{holder}+", left, tries + 1)
+    finally:
+        for task in running:
+            ray.cancel(task, force=True)
+    return tallies
+
+
+def _get(reference: Any) -> Any:
+    """`ray.get`, with our own errors as themselves."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, CriaError) else error) from None
+    except ActorDiedError as error:
+        raise CriaError(
+            f"a process that the judging needs died ({error}); run the same command again: what "
+            "is stored is not repeated"
+        ) from None
+
+
+def _chunks(calls: Sequence[Call], num_tasks: int) -> list[Sequence[Call]]:
+    """Dealt like cards, so that every task gets some of each model and protocol."""
+    dealt: dict[int, list[Call]] = defaultdict(list)
+    for number, call in enumerate(calls):
+        dealt[number % num_tasks].append(call)
+    return [*dealt.values()]
+
+
+def _sum(tallies: Sequence[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.stored += tally.stored
+        total.unreadable += tally.unreadable
+        total.failed += tally.failed
+        total.rejected += tally.rejected
+        total.stopped = total.stopped or tally.stopped
+        total.last_error = total.last_error or tally.last_error
+    return total

@@ -1,0 +1,187 @@
+"""Stored responses turned into outcomes: one record per judgment, one per contest.
+
+A judgment is one response about one question (and turn). A contest is one question between two
+models under one judge and repeat: both orders together, where a protocol has two.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apps.common.errors import CriaError, NotFoundError
+from apps.eval.calls import journal
+from apps.eval.folder import plan_uri
+from apps.eval.judging.call import digest
+from apps.eval.judging.plan import parse_record
+from apps.eval.records.answer import Answer
+
+# Arena-Hard's labels as the strength of the first displayed answer.
+_LABELS = {"A>>B": 2.0, "A>B": 1.0, "A=B": 0.0, "B>A": -1.0, "B>>A": -2.0}
+_LETTERS = {"A": 1.0, "C": 0.0, "B": -1.0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgment:
+    """A planned judgment and what came of it; scores and lead are in listed order."""
+
+    protocol: str
+    question_id: str
+    models: tuple[str, ...]
+    order: int
+    repeat: int
+    turn: int
+    judge: str
+    kind: str
+    status: str
+    """ok, unparsed, refused, truncated or missing"""
+    scores: tuple[float, ...] | None
+    lead: float | None
+    """> 0: the first listed model is better; None for protocols with one answer"""
+    text: str
+    usd: float
+    answers_digest: str | None = None
+    """of what the judge was shown, in listed order"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contest:
+    """One question (or turn of it) between two listed models, under one judge and repeat."""
+
+    question_id: str
+    models: tuple[str, str]
+    judge: str
+    repeat: int
+    kind: str
+    outcome: float | None
+    """1 the first wins, 0.5 tie, 0 the second wins; None if a judgment is missing or unreadable"""
+    is_consistent: bool | None
+    """both orders agree; None with one order"""
+
+
+def load_judgments(directory: str) -> list[Judgment]:
+    """Every planned judgment of a folder; the last readable response of a slot counts."""
+    planned = journal.read_lines(plan_uri(directory))
+    if not planned:
+        raise NotFoundError(
+            f"{directory} has not been judged; run `python -m apps.eval judge {directory}`"
+        )
+    best: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    usd: dict[str, float] = defaultdict(float)
+    for record in journal.read_raw(directory):
+        parsed = parse_record(record)
+        usd[record["slot"]] += record["usd"]
+        if parsed["status"] == "ok" or best.get(record["slot"], ({}, {}))[1].get("status") != "ok":
+            best[record["slot"]] = (record, parsed)
+    return [_judgment(item, best.get(item["slot"]), usd[item["slot"]]) for item in planned]
+
+
+def _judgment(
+    item: Mapping[str, Any],
+    found: tuple[dict[str, Any], dict[str, Any]] | None,
+    usd: float,
+) -> Judgment:
+    record, parsed = found or ({}, {"status": "missing"})
+    scores = tuple(parsed["scores"]) if parsed.get("scores") else None
+    if scores and item["order"]:
+        scores = scores[::-1]
+    return Judgment(
+        protocol=item["protocol"],
+        question_id=item["question_id"],
+        models=tuple(item["models"]),
+        order=item["order"],
+        repeat=item["repeat"],
+        turn=item["turn"],
+        judge=item["judge"],
+        kind=item["kind"],
+        status=parsed["status"],
+        scores=scores,
+        lead=_lead(len(item["models"]), item["order"], scores, parsed.get("verdict")),
+        text=record.get("response_text", ""),
+        usd=usd,
+        answers_digest=item.get("answers_digest"),
+    )
+
+
+def _lead(
+    num_models: int, order: int, scores: tuple[float, ...] | None, verdict: str | None
+) -> float | None:
+    if num_models < 2:
+        return None
+    if scores is not None:
+        return scores[0] - scores[1]
+    if verdict is None:
+        return None
+    shown = _LETTERS[verdict] if verdict in _LETTERS else _LABELS[verdict]
+    return -shown if order else shown
+
+
+def contests(judgments: Iterable[Judgment]) -> list[Contest]:
+    """Joins the orders of each question; the pairwise judgments of one protocol."""
+    groups: dict[tuple[Any, ...], list[Judgment]] = defaultdict(list)
+    for item in judgments:
+        if len(item.models) == 2:
+            key = (item.judge, item.kind, item.models, item.question_id, item.repeat, item.turn)
+            groups[key].append(item)
+    return [_contest(group) for group in groups.values()]
+
+
+def _contest(group: Sequence[Judgment]) -> Contest:
+    first = group[0]
+    leads = [item.lead for item in group]
+    known = [lead for lead in leads if lead is not None]
+    outcome = is_consistent = None
+    if len(known) == len(leads):
+        outcome = _outcome(known, first.protocol)
+        if len(known) == 2:
+            is_consistent = _sign(known[0]) == _sign(known[1])
+    return Contest(
+        question_id=first.question_id,
+        models=(first.models[0], first.models[1]),
+        judge=first.judge,
+        repeat=first.repeat,
+        kind=first.kind,
+        outcome=outcome,
+        is_consistent=is_consistent,
+    )
+
+
+def _outcome(leads: Sequence[float], protocol: str) -> float:
+    if protocol == "pairwise-swap" and len({_sign(lead) for lead in leads}) > 1:
+        return 0.5
+    return 0.5 + 0.5 * _sign(sum(leads))
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def require_complete(judgments: Sequence[Judgment], allow_missing: bool) -> None:
+    """Refuses totals over a part of the judgments, unless they are asked for."""
+    lost = [item for item in judgments if item.status != "ok"]
+    if lost and not allow_missing:
+        counts: dict[str, int] = defaultdict(int)
+        for item in lost:
+            counts[item.status] += 1
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        raise CriaError(
+            f"{len(lost)} of {len(judgments)} judgments have no score ({told}); run `judge` again "
+            "to complete them, or report with --allow-missing, which shows n of N everywhere"
+        )
+
+
+def require_current(
+    judgments: Iterable[Judgment], answers: Mapping[str, Mapping[str, Answer]]
+) -> None:
+    """Refuses judgments of answers that have been replaced since."""
+    for item in judgments:
+        if item.answers_digest is None or not set(item.models) <= answers.keys():
+            continue  # a canary's answers are not of this folder
+        made = [answers[model].get(item.question_id) for model in item.models]
+        texts = [list(answer.turn_texts) if answer else [] for answer in made]
+        if digest(list(item.models), texts) != item.answers_digest:
+            raise CriaError(
+                f"{' or '.join(dict.fromkeys(item.models))} has another answer to question "
+                f"{item.question_id} now than {item.judge} judged by {item.protocol}; run `judge` "
+                "again: what has not changed is not paid again"
+            )

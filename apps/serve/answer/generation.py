@@ -1,0 +1,185 @@
+"""From a request to pieces of text: submit, follow, detokenize, stop, move on when a replica dies.
+
+The gateway keeps every token id of a running request, so a request whose replica is lost goes on
+elsewhere from its last token; random numbers depend on (seed, position) alone, so the text is that
+of the undisturbed run.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from apps.serve.engine.protocol import (
+    FinishReason,
+    Request,
+    RequestError,
+    SamplingParams,
+    Step,
+    TokenLogprob,
+)
+from apps.serve.model.grammar import GRAMMAR_REFUSED
+from apps.serve.model.served import ServedModel
+from apps.serve.model.text import TextStream
+from apps.serve.replica.exchange import Backend, ReplicaDeadError, ReplicaLostError
+
+MAX_MOVES = 2
+"""A request that loses its replica more often than this has probably killed them."""
+MAX_REFUSALS = 50
+REFUSED_PAUSE_S = 0.1
+"""Until a replica with a dead engine ends, it refuses at once and so looks idle to the router."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One sequence to generate for one choice of an answer."""
+
+    id: str
+    model: ServedModel
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    strip_space: str = ""
+    """White space that the template puts before an answer; dropped from its beginning."""
+    cache_salt: str = ""
+    is_prompt_only: bool = False
+    """Only the prompt's log-probabilities are wanted, no answer."""
+
+
+class Token(NamedTuple):
+    """A generated token with its log-probability, when asked for."""
+
+    id: int
+    logprob: TokenLogprob | None
+
+
+class Delta(NamedTuple):
+    """What one or several engine steps added to one choice."""
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...]
+    """Tokens of the answer; a stop token is not one of them."""
+    num_generated: int
+    """Generated tokens, stop tokens included."""
+    cached_tokens: int
+    finish_reason: FinishReason | None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """As Step.prompt_logprobs."""
+
+
+class GenerationError(Exception):
+    """The engine gave up on one request."""
+
+
+async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta, None]:
+    """The answer to one job, piece by piece; leaving early frees its slot."""
+    if job.params.max_tokens == 0:
+        yield Delta(index, "", (), 0, 0, "length")
+        return
+    text = TextStream(
+        job.model.tokenizer.backend,
+        job.stop,
+        job.include_stop,
+        skip=job.strip_space,
+        context=job.model.tokens.last_text(job.prompt_ids),
+    )
+    request = Request(
+        id=job.id, prompt_ids=job.prompt_ids, params=job.params, cache_salt=job.cache_salt
+    )
+    async with contextlib.aclosing(_moving(backend, request)) as steps:
+        async for step in steps:
+            if step.finish_reason == "error":
+                raise _failure(step.error or "the engine failed")
+            if job.is_prompt_only:
+                yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
+                return
+            delta = _delta(step, index, text)
+            yield delta
+            if delta.finish_reason is not None:
+                return
+
+
+def _failure(message: str) -> Exception:
+    """A grammar may turn out to be too much work in the middle of an answer."""
+    if message.startswith(GRAMMAR_REFUSED):
+        return RequestError(message, "response_format")
+    return GenerationError(message)
+
+
+def _delta(step: Step, index: int, text: TextStream) -> Delta:
+    finish = step.finish_reason
+    ids = step.token_ids[:-1] if finish == "stop" else step.token_ids
+    num_generated, num_before = len(step.token_ids), text.num_tokens
+    new = text.push(ids, final=finish is not None)
+    if text.stopped:
+        finish = "stop"
+        ids = ids[: text.num_tokens - num_before]
+        num_generated = len(ids)
+    logprobs: Sequence[TokenLogprob | None] = step.logprobs or (None,) * len(ids)
+    tokens = tuple(Token(i, p) for i, p in zip(ids, logprobs, strict=False))
+    counts = (num_generated, step.cached_tokens)
+    return Delta(index, new, tokens, *counts, finish, step.prompt_logprobs)
+
+
+async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, None]:
+    """Steps of a request, continued on another replica when its own is lost."""
+    generated = list(request.generated_ids)
+    losses = refusals = 0
+    while True:
+        name = f"{request.id}.{losses + refusals}"
+        attempt = dataclasses.replace(request, id=name, generated_ids=tuple(generated))
+        try:
+            async with contextlib.aclosing(backend.steps(attempt)) as steps:
+                async for step in steps:
+                    generated += step.token_ids
+                    # What a request that moved finds cached was counted where it began.
+                    yield step._replace(cached_tokens=0) if attempt.generated_ids else step
+            return
+        except ReplicaDeadError:
+            refusals += 1
+            if refusals > MAX_REFUSALS:
+                raise
+            await asyncio.sleep(REFUSED_PAUSE_S)
+        except ReplicaLostError:
+            losses += 1
+            if losses > MAX_MOVES:
+                raise
+            await asyncio.sleep(0.025 * 2**losses)  # let the router learn that the replica is gone
+
+
+async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncGenerator[Delta, None]:
+    """The answers to several jobs at once, as they come; the first error ends all."""
+    if len(jobs) == 1:
+        async with contextlib.aclosing(follow(backend, jobs[0], 0)) as deltas:
+            async for delta in deltas:
+                yield delta
+        return
+    queue: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
+    tasks = [asyncio.create_task(_pump(backend, job, i, queue)) for i, job in enumerate(jobs)]
+    open_choices = len(jobs)
+    try:
+        while open_choices:
+            item = await queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            open_choices -= item.finish_reason is not None
+            yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(
+    backend: Backend, job: Job, index: int, queue: asyncio.Queue[Delta | BaseException]
+) -> None:
+    try:
+        async with contextlib.aclosing(follow(backend, job, index)) as deltas:
+            async for delta in deltas:
+                queue.put_nowait(delta)
+    except Exception as error:
+        queue.put_nowait(error)

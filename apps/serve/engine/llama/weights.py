@@ -1,0 +1,97 @@
+"""Tensors of a model folder by name, and as the layers of a LLaMA."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from apps.common.errors import NotFoundError
+from apps.serve.engine.llama.model_folder import read_shape
+
+
+class Weights:
+    """Tensors by name, read when taken."""
+
+    def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self.files = dict(_tensor_files(folder))
+
+    def has(self, name: str) -> bool:
+        return name in self.files
+
+    def take(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        with safe_open(self.files[name], framework="pt", device=self.device) as file:
+            return file.get_tensor(name).to(dtype or self.dtype)
+
+    def linear(self, *names: str) -> "Linear":
+        """The matrices of these names, one below the other."""
+        weight = torch.cat([self.take(f"{name}.weight") for name in names])
+        biases = [f"{name}.bias" for name in names]
+        has_bias = self.has(biases[0])
+        return Linear(weight, torch.cat([self.take(b) for b in biases]) if has_bias else None)
+
+
+class Linear:
+    """y = x W^T + b"""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        for name, file in json.loads(index.read_text())["weight_map"].items():
+            yield name, folder / file
+        return
+    file = folder / "model.safetensors"
+    if not file.exists():
+        raise NotFoundError(
+            f"{folder} has no model.safetensors; save the model with "
+            "save_pretrained(safe_serialization=True)"
+        )
+    with safe_open(file, framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (a file handle, not a dict)
+            yield name, file
+
+
+class Layer:
+    """One layer's matrices and norms."""
+
+    def __init__(self, weights: Weights, index: int, norm_dtype: torch.dtype) -> None:
+        at = f"model.layers.{index}"
+
+        def norm(name: str) -> Tensor | None:
+            name = f"{at}.{name}.weight"
+            return weights.take(name, norm_dtype) if weights.has(name) else None
+
+        self.attention_norm = weights.take(f"{at}.input_layernorm.weight", norm_dtype)
+        self.qkv = weights.linear(*(f"{at}.self_attn.{p}_proj" for p in "qkv"))
+        self.q_norm, self.k_norm = norm("self_attn.q_norm"), norm("self_attn.k_norm")
+        self.out = weights.linear(f"{at}.self_attn.o_proj")
+        self.ffn_norm = weights.take(f"{at}.post_attention_layernorm.weight", norm_dtype)
+        self.gate = weights.linear(f"{at}.mlp.gate_proj")
+        self.up = weights.linear(f"{at}.mlp.up_proj")
+        self.down = weights.linear(f"{at}.mlp.down_proj")
+
+
+class Network:
+    """All of a model folder. `norm_dtype` is that of the norms' weights."""
+
+    def __init__(
+        self, folder: str | Path, device: str, dtype: torch.dtype, norm_dtype: torch.dtype
+    ) -> None:
+        self.shape = shape = read_shape(folder)
+        weights = Weights(Path(folder), device, dtype)
+        self.embedding = weights.take("model.embed_tokens.weight")
+        self.layers = [Layer(weights, i, norm_dtype) for i in range(shape.num_layers)]
+        self.norm = weights.take("model.norm.weight", norm_dtype)
+        has_head = weights.has("lm_head.weight") and not shape.is_tied
+        self.head = weights.linear("lm_head") if has_head else Linear(self.embedding)

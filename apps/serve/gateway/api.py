@@ -1,0 +1,221 @@
+"""The OpenAI API as a FastAPI application over a directory of models.
+
+`build_api(directory, settings)` runs anywhere: behind Ray Serve (deployment.py) or in a test, with
+an engine in the same process.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from apps.serve.config import GatewayConfig
+from apps.serve.engine.protocol import RequestError
+from apps.serve.errors import ApiError
+from apps.serve.gateway import metrics as prometheus
+from apps.serve.gateway.auth import authenticate
+from apps.serve.gateway.body import read_body, request_schema
+from apps.serve.gateway.forward import ForwardedAnswer
+from apps.serve.gateway.metrics import GatewayMetrics
+from apps.serve.gateway.plan import chat_plan, completion_plan
+from apps.serve.gateway.respond import Answer, api_error
+from apps.serve.model.directory import Directory, Entry, RemoteEntry, find
+from apps.serve.request.prompts import tokenize
+from apps.serve.request.schemas import ChatRequest, CompletionRequest, TokenizeRequest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+VERSION = "0.1.0"
+_LONG_BYTES = 16 << 10
+_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"})
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
+    'rx="9" fill="#cf5f38"/><path d="M21 12.5a6 6 0 1 0 0 7" fill="none" stroke="#fff" '
+    'stroke-width="3.5" stroke-linecap="round"/></svg>'
+)
+
+
+def build_api(
+    directory: Directory, settings: Callable[[], GatewayConfig], metrics: GatewayMetrics
+) -> FastAPI:
+    """`settings` is read at every request, so that a changed file holds at once."""
+    api = FastAPI(
+        title="Cria",
+        version=VERSION,
+        description="OpenAI-compatible chat and text completions.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        middleware=[Middleware(_Guard, settings=settings)],
+    )
+    _add_generation(api, directory, settings, metrics)
+    _add_models(api, directory)
+    _add_operations(api, directory)
+    api.add_exception_handler(ApiError, _on_api_error)
+    api.add_exception_handler(RequestError, _on_api_error)
+    api.add_exception_handler(HTTPException, _on_http_error)
+    api.add_exception_handler(Exception, _on_bug)
+    return api
+
+
+def _add_generation(
+    api: FastAPI,
+    directory: Directory,
+    settings: Callable[[], GatewayConfig],
+    metrics: GatewayMetrics,
+) -> None:
+    @api.post("/v1/chat/completions", openapi_extra=request_schema(ChatRequest))
+    async def chat_completions(request: Request) -> Response:
+        start_s = time.monotonic()
+        body = await read_body(request, ChatRequest, settings().max_body_bytes)
+        entry = find(directory, body.model)
+        if isinstance(entry, RemoteEntry):
+            return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
+        plan = await _computed(request, chat_plan, body, entry)
+        return Answer(plan, entry, start_s, metrics)
+
+    @api.post("/v1/completions", openapi_extra=request_schema(CompletionRequest))
+    async def completions(request: Request) -> Response:
+        start_s = time.monotonic()
+        body = await read_body(request, CompletionRequest, settings().max_body_bytes)
+        entry = find(directory, body.model)
+        if isinstance(entry, RemoteEntry):
+            return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
+        plan = await _computed(request, completion_plan, body, entry)
+        return Answer(plan, entry, start_s, metrics)
+
+    @api.post("/tokenize", openapi_extra=request_schema(TokenizeRequest))
+    async def tokenize_text(request: Request) -> Response:
+        body = await read_body(request, TokenizeRequest, settings().max_body_bytes)
+        entry = find(directory, body.model)
+        if isinstance(entry, RemoteEntry):
+            raise ApiError(400, f"{body.model!r} runs elsewhere; its tokens are not known here.")
+        return _json(await _computed(request, tokenize, body, entry.model))
+
+
+async def _computed(request: Request, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """fn(*args), in a thread when the body is long: tokenizing it would hold up every stream."""
+    if int(request.headers.get("content-length", _LONG_BYTES)) < _LONG_BYTES:
+        return fn(*args, **kwargs)
+    return await asyncio.to_thread(fn, *args, **kwargs)
+
+
+def _add_models(api: FastAPI, directory: Directory) -> None:
+    @api.get("/v1/models")
+    async def list_models() -> Response:
+        ready = await directory.ready()
+        live = [e for name, e in directory.entries.items() if ready.get(name)]
+        return _json({"object": "list", "data": [_model_body(entry) for entry in live]})
+
+    @api.get("/v1/models/{name:path}")
+    async def retrieve_model(name: str) -> Response:
+        return _json(_model_body(find(directory, name)))
+
+
+def _add_operations(api: FastAPI, directory: Directory) -> None:
+    @api.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/ui/")
+
+    @api.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(_ICON, media_type="image/svg+xml")
+
+    @api.get("/manifest.json", include_in_schema=False)
+    async def manifest() -> Response:
+        return _json({"name": "Cria", "start_url": "/ui/", "display": "standalone"})
+
+    @api.get("/health")
+    async def health() -> Response:
+        return _json({"status": "ok"})
+
+    @api.get("/ready")
+    async def ready() -> Response:
+        models = dict(await directory.ready())
+        up = bool(models) and all(models.values())
+        return _json({"ready": up, "models": models}, 200 if up else 503)
+
+    @api.get("/version")
+    async def version() -> Response:
+        return _json({"version": VERSION})
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        text = prometheus.render(
+            await directory.gateway_samples(), await directory.engine_metrics()
+        )
+        return Response(text, media_type=prometheus.CONTENT_TYPE)
+
+
+def _model_body(entry: Entry | RemoteEntry) -> dict[str, Any]:
+    model = entry.model if isinstance(entry, Entry) else None
+    prices = entry.config.prices
+    return {
+        "id": entry.config.name,
+        "object": "model",
+        "created": model.created if model else 0,
+        "owned_by": "cria" if model else "remote",
+        "aliases": list(entry.config.aliases),
+        "context_tokens": model.context_tokens if model else None,
+        "supports_tools": model.shows_tools if model else None,
+        "prices": {
+            "input_usd_per_million_tokens": prices.input_usd_per_million_tokens,
+            "output_usd_per_million_tokens": prices.output_usd_per_million_tokens,
+        },
+    }
+
+
+class _Guard:
+    """Asks for a key before anything of a request is read."""
+
+    def __init__(self, app: ASGIApp, settings: Callable[[], GatewayConfig]) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
+            headers = dict(scope["headers"])
+            given = headers.get(b"authorization", b"").decode("latin-1")
+            try:
+                authenticate(self._settings().api_keys, given)
+            except ApiError as error:
+                await _error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")
+
+
+def _error_response(error: ApiError) -> Response:
+    return _json(error.body(), error.status, error.headers())
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    return _error_response(api_error(error))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    messages = {
+        404: f"There is no {request.method} {request.url.path[:200]} here.",
+        405: f"{request.url.path[:200]} does not take {request.method}.",
+    }
+    message = messages.get(error.status_code, str(error.detail))
+    response = _error_response(ApiError(error.status_code, message))
+    response.headers.update(dict(error.headers or {}))
+    return response
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return _error_response(ApiError(500, f"The server failed ({type(error).__name__})."))

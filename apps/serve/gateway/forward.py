@@ -1,0 +1,122 @@
+"""Answers of a model that runs on somebody else's OpenAI-compatible server.
+
+The request was checked like any other; it is sent on as the client wrote it, and the answer comes
+back under the name that the model has here.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from starlette.types import Send
+
+from apps.serve.config import ModelConfig
+from apps.serve.engine.protocol import OverloadedError
+from apps.serve.engine.remote import RemoteAnswer, RemoteEngine
+from apps.serve.errors import ApiError
+from apps.serve.gateway.metrics import GatewayMetrics
+from apps.serve.gateway.respond import (
+    DONE,
+    SSE_HEADERS,
+    WatchedResponse,
+    api_error,
+    event,
+    send_part,
+    send_whole,
+)
+from apps.serve.request.sampling import max_tokens, num_choices
+from apps.serve.request.schemas import ChatRequest, CompletionRequest
+
+_OUR_FAULT = (401, 403, 407)
+"""The key sent there is this service's; its clients' own was checked before."""
+_ROUTES = {"chat": "chat/completions", "completions": "completions"}
+
+
+class ForwardedAnswer(WatchedResponse):
+    """One request to a remote model; leaving early cancels it there."""
+
+    def __init__(
+        self,
+        body: ChatRequest | CompletionRequest,
+        model: ModelConfig,
+        engine: RemoteEngine,
+        start_s: float,
+        metrics: GatewayMetrics,
+    ) -> None:
+        endpoint = "chat" if isinstance(body, ChatRequest) else "completions"
+        super().__init__(model, endpoint, start_s, metrics)
+        self._body = _limited(body, model)
+        self._engine = engine
+
+    async def _respond(self, send: Send) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                answer = await stack.enter_async_context(
+                    self._engine.send(_ROUTES[self._endpoint], self._body)
+                )
+            except (OverloadedError, aiohttp.ClientError, TimeoutError) as error:
+                await self._send_error(send, _unreachable(self._config, error))
+                return
+            self._status = answer.status
+            if answer.status in _OUR_FAULT or 300 <= answer.status < 400:
+                await self._send_error(send, _refused(self._config, answer.status))
+            elif answer.body is not None:
+                await send_whole(send, answer.status, self._renamed(answer.body), answer.headers)
+            else:
+                await self._stream(send, answer)
+
+    async def _stream(self, send: Send, answer: RemoteAnswer) -> None:
+        await send({"type": "http.response.start", "status": answer.status, "headers": SSE_HEADERS})
+        tail = b""
+        try:
+            async for chunk in answer.events():
+                await send_part(send, event(self._renamed(chunk)))
+        except (ValueError, aiohttp.ClientError, TimeoutError) as error:
+            found = _unreachable(self._config, error)
+            self._status = found.status
+            tail = event(found.body())
+        await send_part(send, tail + DONE, more=False)
+
+    def _renamed(self, value: dict[str, Any]) -> dict[str, Any]:
+        self._count_usage(value.get("usage"))
+        return {**value, "model": self._config.name} if "model" in value else value
+
+    def _count_usage(self, usage: Any) -> None:
+        if isinstance(usage, Mapping):
+            self._usage.prompt_tokens = _count(usage.get("prompt_tokens"))
+            self._usage.completion_tokens = _count(usage.get("completion_tokens"))
+
+
+def _limited(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, Any]:
+    """The body as the client wrote it, with the model's limit of tokens where it names none.
+
+    Raises ApiError 400 where it asks for more than the limits allow.
+    """
+    best_of = body.best_of if isinstance(body, CompletionRequest) else None
+    num_choices(max(body.n or 1, best_of or 1), model)
+    most = max_tokens(body, model)
+    values = body.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    names = ("max_tokens", "max_completion_tokens")
+    if model.limits.max_output_tokens is not None and all(values.get(n) is None for n in names):
+        values["max_tokens"] = most
+    return values
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _refused(model: ModelConfig, status: int) -> ApiError:
+    """Nothing of what it said: it may show parts of this service's own key."""
+    return ApiError(
+        502, f"The server of {model.name!r} answered {status}; check base_url and its key here."
+    )
+
+
+def _unreachable(model: ModelConfig, error: Exception) -> ApiError:
+    if isinstance(error, OverloadedError):
+        return api_error(error)
+    return ApiError(
+        502, f"The server of {model.name!r} did not answer properly ({type(error).__name__})."
+    )

@@ -1,0 +1,179 @@
+"""From a checked request to the sequences to generate and the answer to build from them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apps.serve.answer.choices import ChatChoice, Head, TextChoice
+from apps.serve.answer.generation import Job
+from apps.serve.errors import ApiError
+from apps.serve.model.directory import Entry
+from apps.serve.model.served import ServedModel
+from apps.serve.request.forced_call import ForcedCall
+from apps.serve.request.prompts import chat_prompt, text_prompts
+from apps.serve.request.sampling import num_choices, num_logprobs, sampling_params, stop_strings
+from apps.serve.request.schemas import ChatRequest, CompletionRequest, Sampling
+from apps.serve.request.tools import (
+    MAX_CALLS,
+    ToolParser,
+    call_grammar,
+    forced_name,
+    is_forced,
+    offered_functions,
+    template_tools,
+)
+
+MAX_SEQUENCES = 256
+"""prompts x n of one request; more of them should be several requests"""
+MAX_PROMPT_LOGPROBS = 200_000
+"""of one request; a gateway takes about a microsecond for each, and meanwhile does nothing else"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """An HTTP request as work for the engine."""
+
+    head: Head
+    endpoint: str
+    object: str
+    """the answer's `object`; a stream's chunks of a chat are `chat.completion.chunk`"""
+    chunk_object: str
+    jobs: Sequence[Job]
+    choices: Sequence[ChatChoice | TextChoice]
+    """one per job"""
+    prompt_tokens: int
+    per_prompt: int
+    """choices of each prompt; they stand together"""
+    keep_best: int | None
+    """best_of: per prompt, how many of its choices to return"""
+    stream: bool
+    include_usage: bool
+
+
+def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
+    model = entry.model
+    functions = offered_functions(body, model)
+    count = num_choices(body.n or 1, model.config)
+    prompt_ids = chat_prompt(body, model, template_tools(functions))
+    params = sampling_params(body, model, count)
+    if is_forced(body):
+        grammar = call_grammar(functions, forced_name(body))
+        params = [dataclasses.replace(one, grammar=grammar) for one in params]
+    head = Head.new("chatcmpl", model.config.name)
+    names = [function.name for function in functions]
+    return Plan(
+        head=head,
+        endpoint="chat",
+        object="chat.completion",
+        chunk_object="chat.completion.chunk",
+        jobs=_jobs(body, model, head, [prompt_ids] * count, params, _space(body, model)),
+        choices=[
+            ChatChoice(model, i, bool(body.logprobs), _parser(body, names)) for i in range(count)
+        ],
+        prompt_tokens=len(prompt_ids),
+        per_prompt=count,
+        keep_best=None,
+        **_stream_fields(body),
+    )
+
+
+def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
+    model = entry.model
+    n = body.n or 1
+    best_of = max(body.best_of or n, n)
+    if best_of > n and body.stream:
+        raise ApiError(400, "best_of above n cannot be streamed.", param="best_of")
+    per_prompt = num_choices(best_of, model.config)
+    prompts = text_prompts(body, model)
+    if len(prompts) * per_prompt > MAX_SEQUENCES:
+        raise ApiError(
+            400,
+            f"{len(prompts)} prompts with {per_prompt} answers each are more than "
+            f"{MAX_SEQUENCES} sequences; send several requests.",
+            param="n",
+        )
+    sequences = [prompt for prompt in prompts for _ in range(per_prompt)]
+    params = sampling_params(body, model, per_prompt) * len(prompts)
+    is_prompt_only = bool(body.echo and body.logprobs is not None and body.max_tokens == 0)
+    if body.echo and body.logprobs is not None:
+        _check_prompt_logprobs(sum(len(p.ids) for p in sequences) * (body.logprobs + 1))
+        params = [dataclasses.replace(one, prompt_logprobs=True) for one in params]
+    if is_prompt_only:  # an engine that generates nothing computes nothing
+        params = [dataclasses.replace(one, max_tokens=1) for one in params]
+    if best_of > n and body.logprobs is None:
+        params = [dataclasses.replace(one, logprobs=0) for one in params]
+    head = Head.new("cmpl", model.config.name)
+    return Plan(
+        head=head,
+        endpoint="completions",
+        object="text_completion",
+        chunk_object="text_completion",
+        jobs=[
+            dataclasses.replace(job, is_prompt_only=is_prompt_only)
+            for job in _jobs(body, model, head, [p.ids for p in sequences], params, "")
+        ],
+        choices=[
+            TextChoice(model, i, num_logprobs(body) is not None, prompt if body.echo else None)
+            for i, prompt in enumerate(sequences)
+        ],
+        prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
+        per_prompt=per_prompt,
+        keep_best=n if best_of > n else None,
+        **_stream_fields(body),
+    )
+
+
+def _check_prompt_logprobs(number: int) -> None:
+    if number > MAX_PROMPT_LOGPROBS:
+        raise ApiError(
+            400,
+            f"echo with these logprobs asks for {number:,} log-probabilities of prompt tokens; at "
+            f"most {MAX_PROMPT_LOGPROBS:,} here: send fewer tokens or lower logprobs.",
+            param="logprobs",
+        )
+
+
+def _space(body: ChatRequest, model: ServedModel) -> str:
+    """What the answer begins with that is the template's; one that is continued has begun."""
+    begins = body.add_generation_prompt is not False and not body.continue_final_message
+    return model.answer_space if begins else ""
+
+
+def _parser(body: ChatRequest, names: list[str]) -> ToolParser | ForcedCall | None:
+    if not names:
+        return None
+    if is_forced(body):
+        return ForcedCall(names)
+    return ToolParser(names, max_calls=1 if body.parallel_tool_calls is False else MAX_CALLS)
+
+
+def _stream_fields(body: Sampling) -> dict[str, bool]:
+    options = body.stream_options
+    return {
+        "stream": bool(body.stream),
+        "include_usage": bool(options is not None and options.include_usage),
+    }
+
+
+def _jobs(
+    body: Sampling,
+    model: ServedModel,
+    head: Head,
+    prompt_ids: Sequence[tuple[int, ...]],
+    params: Sequence[Any],
+    strip_space: str,
+) -> list[Job]:
+    return [
+        Job(
+            id=f"{head.id}-{i}",
+            model=model,
+            prompt_ids=ids,
+            params=one,
+            stop=stop_strings(body),
+            include_stop=bool(body.include_stop_str_in_output),
+            strip_space=strip_space,
+            cache_salt=body.cache_salt or "",
+        )
+        for i, (ids, one) in enumerate(zip(prompt_ids, params, strict=True))
+    ]

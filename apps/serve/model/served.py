@@ -1,0 +1,165 @@
+"""What the gateway knows about a served model: its text side and its limits."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.common.errors import TemplateError
+from apps.common.files.model_folder import text_folder
+from apps.common.text.conversation import ChatTemplate
+from apps.common.text.templates import load_template
+from apps.common.text.tokenizer import Tokenizer, break_control_tokens, load_tokenizer
+from apps.serve.config import ModelConfig
+from apps.serve.model.grammar import GrammarCompiler
+from apps.serve.model.text import TokenBytes
+from apps.serve.model.tool_arguments import Arguments, with_arguments
+
+_PROBE = "the-answer-begins-here"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModel:
+    """A model's tokenizer, template, defaults and limits."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    tokens: TokenBytes
+    """bytes of single tokens, for logprobs"""
+    template: ChatTemplate | None
+    """None: the folder has no chat template; only /v1/completions works."""
+    answer_space: str
+    """White space that the template writes between the prompt and the answer."""
+    defaults: Mapping[str, float]
+    """Sampling defaults of the folder's generation_config.json."""
+    eos_token_ids: frozenset[int]
+    context_tokens: int | None
+    longest_token_chars: int
+    created: int
+    """unix time, from the model folder"""
+
+    def fewest_tokens(self, num_chars: int) -> int:
+        """What a text of that length takes at least, known without tokenizing it."""
+        return -(-num_chars // self.longest_token_chars)
+
+    def encode(self, text: str, special_tokens: bool = True) -> list[int]:
+        """Ids of a text, with the special tokens that the tokenizer puts around one, or without.
+
+        Of tokenizers' ways to encode only those of batches let other threads run meanwhile, and
+        this one leaves out the offsets that nobody reads.
+        """
+        batch = self.tokenizer.backend.encode_batch_fast([text], add_special_tokens=special_tokens)
+        return batch[0].ids
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> str:
+        """Text of a conversation. Control tokens that somebody typed into a message, a call or a
+        tool's description stay text."""
+        if self.template is None:
+            raise TemplateError(
+                f"The model {self.config.name!r} has no chat template; use /v1/completions, or "
+                "name a template in its settings."
+            )
+        controls = self.tokenizer.control_tokens
+        rendered = self.template.render(
+            [_safe(with_arguments(message), controls) for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=_safe(tools, controls),
+        )
+        return rendered.text
+
+    @property
+    def shows_tools(self) -> bool:
+        return self.template is not None and "tools" in self.template.source
+
+
+def _safe(value: Any, controls: tuple[str, ...]) -> Any:
+    """The value with no control token in any of its texts."""
+    if isinstance(value, str):
+        return break_control_tokens(value, controls)[0]
+    if isinstance(value, Mapping):
+        inside = {_safe(key, controls): _safe(item, controls) for key, item in value.items()}
+        if isinstance(value, Arguments):
+            return Arguments(inside, _safe(str(value), controls))
+        return inside
+    return [_safe(item, controls) for item in value] if isinstance(value, list) else value
+
+
+def mask_factory(folder: str) -> GrammarCompiler | None:
+    """What turns a grammar into token masks; None for a model that names no end token."""
+    tokenizer = load_tokenizer(folder)
+    model = _read_json(Path(folder) / "config.json")
+    eos = _eos_token_ids(folder)
+    return GrammarCompiler(tokenizer.backend, model["vocab_size"], tuple(eos)) if eos else None
+
+
+def load_model(config: ModelConfig) -> ServedModel:
+    """Read the text side of a model folder; takes no weights."""
+    folder = text_folder(config.path)
+    tokenizer = load_tokenizer(folder)
+    template = _template(config, folder, tokenizer)
+    generation = _read_json(Path(folder) / "generation_config.json")
+    model = _read_json(Path(folder) / "config.json")
+    eos_ids = set(_eos_token_ids(folder))
+    if template is not None:
+        eos_ids |= set(template.stop_token_ids(tokenizer.backend))
+    return ServedModel(
+        config=config,
+        tokenizer=tokenizer,
+        tokens=TokenBytes(tokenizer.backend),
+        template=template,
+        answer_space=_answer_space(template),
+        defaults=_defaults(generation),
+        eos_token_ids=frozenset(eos_ids),
+        context_tokens=config.options.get("context_tokens") or model.get("max_position_embeddings"),
+        longest_token_chars=max(map(len, tokenizer.backend.get_vocab())),
+        created=int((Path(folder) / "tokenizer.json").stat().st_mtime),
+    )
+
+
+def _eos_token_ids(folder: str) -> list[int]:
+    generation = _read_json(Path(folder) / "generation_config.json")
+    model = _read_json(Path(folder) / "config.json")
+    eos = generation.get("eos_token_id", model.get("eos_token_id"))
+    return [eos] if isinstance(eos, int) else list(eos or ())
+
+
+def _template(config: ModelConfig, folder: str, tokenizer: Tokenizer) -> ChatTemplate | None:
+    if config.template:
+        return load_template(config.template, tokenizer)
+    try:
+        return load_template(folder, tokenizer)
+    except TemplateError:
+        return None
+
+
+def _answer_space(template: ChatTemplate | None) -> str:
+    if template is None:
+        return ""
+    question = {"role": "user", "content": "?"}
+    try:
+        prompt = template.render([question], add_generation_prompt=True).text
+        whole = template.render([question, {"role": "assistant", "content": _PROBE}]).text
+    except TemplateError:
+        return ""
+    at = whole.find(_PROBE)
+    between = whole[len(prompt) : at] if whole.startswith(prompt) else ""
+    return between if between.isspace() else ""
+
+
+def _defaults(generation: Mapping[str, Any]) -> dict[str, float]:
+    """Only a folder that asks for sampling has sampling defaults, as in transformers."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    return {name: generation[name] for name in names if generation.get(name) is not None}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -1,0 +1,219 @@
+"""What each step is measured by, and the files it goes to.
+
+    OUT/metrics.jsonl     one record a step; steps done again after a resume replace the old
+    OUT/tensorboard/      the same as TensorBoard events, if asked for
+
+`seconds` and the dollars count validation, checkpoints and steps that a lost machine had taken; not
+the time from one start to its first step.
+A step whose update was left out says so in `skipped`: `loss` or `gradient` (not finite) or `spike`
+(faults.on_nan, faults.on_spike); its `grad_norm` is not a number where none was computed. What is
+not finite is written as the strings "NaN", "Infinity" and "-Infinity" (see json_floats.py).
+tokens_per_s counts real tokens (no padding), over all ranks; `mfu` uses the published convention
+6N + 12Lds, `mfu_packed` the attention that packed rows really need; LoRA's 6N is less (flops.py).
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import IO, Any, Literal
+
+import orjson
+import torch
+
+from apps.common.errors import StorageError
+from apps.common.files import storage
+from apps.common.files.json_floats import from_json, to_json
+from apps.train.config import MetricsConfig
+from apps.train.loop.progress import Progress
+from apps.train.model import flops
+from apps.train.model.shape import ModelShape
+
+_REMOTE_FLUSH_S = 30.0
+
+Skipped = Literal["loss", "gradient", "spike"]
+"""what a step's update was left out for"""
+
+
+class Meter:
+    """Turns one step's sums into a record."""
+
+    def __init__(
+        self,
+        config: MetricsConfig,
+        shape: ModelShape,
+        *,
+        row_tokens: int,
+        world_size: int,
+        device: torch.device,
+        peak_flops: float | None,
+        adapter_parameters: int = 0,
+    ) -> None:
+        """`adapter_parameters` are those of LoRA; 0 where all weights are trained."""
+        self._config, self._shape, self._row_tokens = config, shape, row_tokens
+        self._adapter = adapter_parameters
+        self._device = device
+        self._world_size = world_size
+        self._peak = peak_flops * world_size if peak_flops else None
+        self._wait_s = self._stall_s = 0.0
+
+    @contextlib.contextmanager
+    def data_wait(self) -> Iterator[None]:
+        """Time the preparation of a micro-batch."""
+        started_s = time.monotonic()
+        yield
+        self._wait_s += time.monotonic() - started_s
+
+    def checkpoint_stall(self, stall_s: float) -> None:
+        """Time that training stood still for a checkpoint; shown in the next record."""
+        self._stall_s += stall_s
+
+    def record(
+        self,
+        progress: Progress,
+        *,
+        num_steps: int,
+        loss: float,
+        lr: float,
+        grad_norm: float,
+        step_s: float,
+        step_tokens: int,
+        squared_tokens: int,
+        supervised_tokens: int,
+        val_loss: float | None,
+        skipped: Skipped | None,
+    ) -> dict[str, Any]:
+        tokens_per_s = step_tokens / step_s
+        hours = progress.seconds / 3600
+        usd = hours * self._config.usd_per_hour
+        record: dict[str, Any] = {
+            "step": progress.step,
+            "num_steps": num_steps,
+            "world_size": self._world_size,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "tokens": progress.tokens,
+            "supervised_tokens": progress.supervised_tokens,
+            "step_s": step_s,
+            "tokens_per_s": tokens_per_s,
+            "supervised_tokens_per_s": supervised_tokens / step_s,
+            "data_wait_s": self._wait_s,
+            "checkpoint_s": self._stall_s,
+            "memory_gb": memory_bytes(self._device) / 1e9,
+            "seconds": progress.seconds,
+        }
+        if self._config.usd_per_hour:
+            record["usd"] = usd
+            record["usd_to_go"] = usd * (num_steps - progress.step) / progress.step
+        if self._peak:
+            shape, adapter = self._shape, self._adapter
+            nominal = flops.nominal_flops_per_token(shape, self._row_tokens, adapter)
+            packed = flops.packed_flops_per_token(shape, step_tokens, squared_tokens, adapter)
+            record["mfu"] = flops.mfu(tokens_per_s, nominal, self._peak)
+            record["mfu_packed"] = flops.mfu(tokens_per_s, packed, self._peak)
+        if val_loss is not None:
+            record["val_loss"] = val_loss
+        if skipped is not None:
+            record["skipped"] = skipped
+        self._wait_s = self._stall_s = 0.0
+        return record
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Peak memory of this process: allocated on the GPU, or resident in host memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with open("/proc/self/statm") as handle:
+        return int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class MetricsLog:
+    """Writes metrics.jsonl (and TensorBoard events) of a run; rank 0 only.
+
+    Steps that will be taken again leave the file with the first step that is: an attempt that dies
+    before it must not take the seconds they cost out of the count.
+    """
+
+    def __init__(self, run_uri: str, *, resumed_step: int, tensorboard: bool) -> None:
+        self._uri = storage.join(run_uri, "metrics.jsonl")
+        self._lines = [r for r in read_metrics(run_uri) if r["step"] <= resumed_step]
+        self._is_local = storage.is_local(self._uri)
+        self._flushed_s = time.monotonic()
+        self._file: IO[bytes] | None = None
+        self._board = _tensorboard(run_uri, resumed_step) if tensorboard else None
+
+    def write(self, record: dict[str, Any]) -> None:
+        if self._is_local:
+            if self._file is None:
+                self._rewrite()
+                self._file = open(storage.local_path(self._uri), "ab")  # noqa: SIM115
+            self._append(self._file, record)
+        else:
+            self._lines.append(record)
+            if time.monotonic() - self._flushed_s >= _REMOTE_FLUSH_S:
+                self._rewrite()
+        if self._board is not None:
+            for name, value in record.items():
+                if name not in ("step", "skipped"):
+                    self._board.add_scalar(name, value, record["step"])
+
+    def _append(self, file: IO[bytes], record: dict[str, Any]) -> None:
+        try:
+            file.write(_line(record))
+            file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"Step {record['step']} could not be written to {self._uri} ({error.strerror}); "
+                "free some space and run the same command again."
+            ) from error
+
+    def flush(self) -> None:
+        """Everything written so far survives the end of this process."""
+        if not self._is_local:
+            self._rewrite()
+        if self._board is not None:
+            self._board.flush()
+
+    def close(self) -> None:
+        self.flush()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a line left in the buffer was told by `write`
+                self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _rewrite(self) -> None:
+        storage.write_atomic(self._uri, b"".join(_line(record) for record in self._lines))
+        self._flushed_s = time.monotonic()
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return orjson.dumps(to_json(record)) + b"\n"
+
+
+def read_metrics(run_uri: str) -> list[dict[str, Any]]:
+    """Records of a run, one a step; a torn last line is left out."""
+    uri = storage.join(run_uri, "metrics.jsonl")
+    if not storage.exists(uri):
+        return []
+    records: dict[int, dict[str, Any]] = {}
+    for line in storage.read_bytes(uri).splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            record = from_json(json.loads(line))
+            records[record["step"]] = record
+    return [records[step] for step in sorted(records)]
+
+
+def spent_s(run_uri: str) -> float:
+    """Seconds that a run has taken so far, those of steps after its newest checkpoint too."""
+    return max((record["seconds"] for record in read_metrics(run_uri)), default=0.0)
+
+
+def _tensorboard(run_uri: str, resumed_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(
+        storage.join(run_uri, "tensorboard"), purge_step=resumed_step + 1, flush_secs=30
+    )

@@ -1,0 +1,109 @@
+"""Low-rank adapters through peft, injected into the model in place.
+
+The base weights are frozen; only adapters are trained, checkpointed and (with `--adapter-only`)
+exported. An adapted layer keeps its weight under `<layer>.base_layer.weight`, which is where
+`stored_names` comes from.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from apps.common.errors import ConfigError
+from apps.train.config import LoraConfig, RunConfig
+from apps.train.model.load import stored_weights
+
+NAME = "default"
+
+
+def peft_config(config: LoraConfig) -> Any:
+    """The same settings in peft's words, as they are saved beside an exported adapter."""
+    from peft import LoraConfig as PeftLoraConfig  # imports accelerate, which few runs need
+
+    return PeftLoraConfig(
+        r=config.rank,
+        lora_alpha=cast(int, config.alpha),  # peft divides it by the rank, whatever its type
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def inject(model: torch.nn.Module, config: LoraConfig) -> None:
+    """Freeze the model and add adapters to its target layers."""
+    from peft import inject_adapter_in_model
+
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    try:
+        inject_adapter_in_model(peft_config(config), model, adapter_name=NAME)
+    except ValueError as error:
+        raise ConfigError(
+            f"lora.targets {', '.join(config.targets)} match no layer of this model; expected "
+            "names of linear layers such as q_proj."
+        ) from error
+
+
+def num_parameters(model: torch.nn.Module) -> int:
+    """Parameters of the adapters, over all ranks; 0 where there are none."""
+    return sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+
+
+def stored_names(model: torch.nn.Module) -> dict[str, str]:
+    """Names in the base model's files of the parameters that adapters renamed."""
+    return {
+        name: name.replace(".base_layer.", ".")
+        for name, _ in model.named_parameters()
+        if ".base_layer." in name
+    }
+
+
+@torch.no_grad()
+def fill(model: torch.nn.Module, seed: int) -> None:
+    """Start values of the adapters (A uniform, B zero), the same on any number of ranks."""
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            continue
+        value = torch.zeros(parameter.shape)
+        if "lora_A" in name:
+            digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+            torch.nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator)
+        if isinstance(parameter, DTensor):
+            value = value.to(parameter.device)
+            value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+        parameter.copy_(value)
+
+
+def merged(
+    base: str, trained: dict[str, torch.Tensor], config: LoraConfig
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The base model's weights with the adapters added: W + B A alpha / rank, fp32."""
+    adapters = {n.split(".lora_A.")[0]: n for n in trained if ".lora_A." in n}
+    for name, weight in stored_weights(base):
+        layer = name.removesuffix(".weight")
+        if layer in adapters:
+            down = trained[adapters[layer]]
+            up = trained[adapters[layer].replace(".lora_A.", ".lora_B.")]
+            weight = weight.float() + up @ down * (config.alpha / config.rank)
+        yield name, weight
+
+
+def write(folder: str, trained: dict[str, torch.Tensor], run: RunConfig, dtype: torch.dtype) -> int:
+    """The adapter alone, in peft's layout; returns the number of tensors."""
+    named = {
+        f"base_model.model.{name.replace(f'.{NAME}', '')}": value.to(dtype)
+        for name, value in trained.items()
+    }
+    save_file(named, os.path.join(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
+    settings = peft_config(run.lora)
+    settings.base_model_name_or_path = run.base
+    settings.inference_mode = True
+    settings.save_pretrained(folder)
+    return len(named)

@@ -1,0 +1,148 @@
+"""The numbers of a LLaMA-family model that decide its cost: parameters, by part.
+
+A shape comes from a model folder's `config.json` (no weights are read) or from a published
+model by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apps.common.errors import ConfigError
+from apps.common.files import storage
+
+FAMILY = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+"""model types whose loss is that of transformers here, by test; others cap, scale or window what
+the loop computes plainly, and would be trained wrongly without a word"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape:
+    """Sizes of a decoder-only transformer with gated MLP, RMSNorm and grouped-query attention."""
+
+    hidden_size: int
+    """Width of the residual stream."""
+    num_layers: int
+    """Number of decoder layers."""
+    num_heads: int
+    """Query heads per layer."""
+    num_kv_heads: int
+    """Key and value heads per layer."""
+    head_dim: int
+    """Width of one head."""
+    intermediate_size: int
+    """Width of the MLP."""
+    vocab_size: int
+    """Rows of the embedding."""
+    tied_embeddings: bool = False
+    """Whether the output head is the embedding matrix."""
+    context_tokens: int = 2048
+    """Longest sequence the base model was trained on, in tokens."""
+
+    @property
+    def attention_width(self) -> int:
+        """Heads times head width: the d of the attention FLOPs."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Key and value heads times head width."""
+        return self.num_kv_heads * self.head_dim
+
+    def linear_sizes(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each linear map of a layer, by the name transformers gives it."""
+        d, q, kv = self.hidden_size, self.attention_width, self.kv_width
+        f = self.intermediate_size
+        attention = {"q_proj": (d, q), "k_proj": (d, kv), "v_proj": (d, kv), "o_proj": (q, d)}
+        return {**attention, "gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d)}
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of one decoder layer."""
+        matrices = sum(rows * columns for rows, columns in self.linear_sizes().values())
+        return matrices + 2 * self.hidden_size
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Parameters of the input embedding alone."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def outer_parameters(self) -> int:
+        """Parameters outside the layers: embedding, output head, last norm."""
+        matrices = 1 if self.tied_embeddings else 2
+        return matrices * self.embedding_parameters + self.hidden_size
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters, each counted once."""
+        return self.num_layers * self.layer_parameters + self.outer_parameters
+
+
+def _llama(hidden: int, layers: int, heads: int, mlp: int, **changes: Any) -> ModelShape:
+    """A first-generation LLaMA shape; `changes` names what a later one has different."""
+    sizes = {
+        "hidden_size": hidden,
+        "num_layers": layers,
+        "num_heads": heads,
+        "num_kv_heads": heads,
+        "head_dim": hidden // heads,
+        "intermediate_size": mlp,
+        "vocab_size": 32000,
+    }
+    return ModelShape(**{**sizes, **changes})
+
+
+LLAMA_3 = {"vocab_size": 128256, "num_kv_heads": 8, "context_tokens": 8192}
+KNOWN = {
+    "debug": _llama(320, 2, 5, 1024, vocab_size=2100, tied_embeddings=True),
+    "llama-7b": _llama(4096, 32, 32, 11008),
+    "llama-13b": _llama(5120, 40, 40, 13824),
+    "llama-30b": _llama(6656, 60, 52, 17920),
+    "llama-65b": _llama(8192, 80, 64, 22016),
+    "llama-2-7b": _llama(4096, 32, 32, 11008, context_tokens=4096),
+    "llama-2-13b": _llama(5120, 40, 40, 13824, context_tokens=4096),
+    "llama-2-70b": _llama(8192, 80, 64, 28672, num_kv_heads=8, context_tokens=4096),
+    "llama-3-8b": _llama(4096, 32, 32, 14336, **LLAMA_3),
+    "llama-3-70b": _llama(8192, 80, 64, 28672, **LLAMA_3),
+}
+
+
+def from_config(config: Mapping[str, Any]) -> ModelShape:
+    """Read a Hugging Face `config.json` mapping; ConfigError names the key that is missing."""
+    if (kind := config.get("model_type", FAMILY[0])) not in FAMILY:
+        raise ConfigError(
+            f"model_type is {kind}; expected one of the LLaMA family: {', '.join(FAMILY)}"
+        )
+    wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    missing = [key for key in (*wanted, "intermediate_size") if key not in config]
+    if missing:
+        raise ConfigError(
+            f"config.json lacks {', '.join(missing)}; expected a LLaMA-family model: "
+            "give the folder of one, or a shape by name such as llama-7b"
+        )
+    heads = config["num_attention_heads"]
+    return ModelShape(
+        hidden_size=config["hidden_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=heads,
+        num_kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        intermediate_size=config["intermediate_size"],
+        vocab_size=config["vocab_size"],
+        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        context_tokens=config.get("max_position_embeddings", 2048),
+    )
+
+
+def load(source: str) -> ModelShape:
+    """The shape of a model folder (path or URI), or of one in KNOWN by its name."""
+    if source in KNOWN:
+        return KNOWN[source]
+    config_uri = storage.join(source, "config.json")
+    if not storage.exists(config_uri):
+        raise ConfigError(
+            f"{source!r} is neither a model folder with a config.json nor a known shape; "
+            f"expected one of {', '.join(KNOWN)} or such a folder"
+        )
+    return from_config(storage.read_json(config_uri))

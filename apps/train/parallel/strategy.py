@@ -1,0 +1,142 @@
+"""How the model's state is spread over the ranks: what the loop needs, and FSDP2.
+
+The loop only sees `Strategy`; DeepSpeed's is in deepspeed_strategy.py.
+"""
+
+import math
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import PreTrainedModel
+
+from apps.train.batches.micro_batch import MicroBatch
+from apps.train.config import RunConfig
+from apps.train.model import load
+from apps.train.model.loss import supervised_loss
+from apps.train.parallel import adamw, fsdp
+
+
+class PackedModel(torch.nn.Module):
+    """A causal language model whose forward pass returns the loss of packed rows."""
+
+    def __init__(self, causal_lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.causal_lm = causal_lm
+
+    def forward(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        """Cross entropy summed over the supervised tokens, times `scale`; fp32 scalar."""
+        output = self.causal_lm.base_model(
+            input_ids=batch.ids_BT,
+            position_ids=batch.position_ids_BT,
+            use_cache=False,
+            **batch.attention,
+        )
+        head: Any = self.causal_lm.get_output_embeddings()
+        return supervised_loss(output.last_hidden_state, head.weight, batch.labels_BT, scale)
+
+
+class Strategy(Protocol):
+    """Sharded model and optimizer."""
+
+    device: torch.device
+    causal_lm: PreTrainedModel
+
+    def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        """Forward pass; a scalar on the device."""
+        ...
+
+    def evaluate(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        """Forward pass without gradients."""
+        ...
+
+    def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
+        """Add the gradients; `is_last` marks the last micro-batch of a step."""
+        ...
+
+    def update(self, learning_rate: float) -> float:
+        """Clip and step; returns the global gradient norm. Not finite: weights stay as they are."""
+        ...
+
+    def discard(self) -> None:
+        """Drop the gradients of this step."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Tensors to checkpoint, or to fill from one before `load_state`."""
+        ...
+
+    def load_state(self, state: dict[str, Any], updates: int) -> None:
+        """Take over a filled `state` after that many updates."""
+        ...
+
+
+class FsdpStrategy:
+    """FSDP2 over all ranks of the process group (one rank included)."""
+
+    def __init__(self, config: RunConfig, causal_lm: PreTrainedModel, device: torch.device) -> None:
+        self.device = device
+        self.causal_lm = causal_lm
+        self._config = config
+        self._root = PackedModel(causal_lm)
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        layers = load.decoder_layers(causal_lm)
+        self._units = fsdp.parallelize(self._root, layers, mesh, config)
+        load.materialize(causal_lm, torch.device("cpu") if config.cpu_offload else device)
+        self._trainable = {n: p for n, p in causal_lm.named_parameters() if p.requires_grad}
+        self._optimizer = adamw.make_optimizer(
+            self._trainable.values(),
+            config.optim,
+            compiled=config.compiles(device.type) and not config.cpu_offload,
+        )
+
+    def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        return self._root(batch, scale)
+
+    @torch.no_grad()
+    def evaluate(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        self._root.eval()
+        loss = self._root(batch, scale)
+        self._root.train()
+        for unit in self._units:
+            unit.reshard()  # the next forward pass must gather again
+        return loss
+
+    def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
+        fsdp.before_backward(self._units[-1], self._config, is_last=is_last)
+        loss.backward()
+
+    def update(self, learning_rate: float) -> float:
+        norm = self._gradient_norm()
+        if math.isfinite(norm):
+            clip_norm = self._config.optim.clip_norm
+            if clip_norm and norm > clip_norm:
+                torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+                    self._gradients(), clip_norm / norm
+                )
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            self._optimizer.step()
+        self.discard()
+        return norm
+
+    def discard(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        model_state = {n: p.detach() for n, p in self._trainable.items()}
+        moments = adamw.moments(self._optimizer, self._trainable)
+        return {"model": model_state, "moments": moments}
+
+    def load_state(self, state: dict[str, Any], updates: int) -> None:
+        adamw.set_moments(self._optimizer, self._trainable, state["moments"], updates)
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [adamw.local(p.grad) for p in self._trainable.values() if p.grad is not None]
+
+    def _gradient_norm(self) -> float:
+        norms = torch._foreach_norm(self._gradients())  # pyright: ignore[reportPrivateImportUsage]
+        squared = torch.stack(norms).to(self.device).double().square().sum()
+        dist.all_reduce(squared)
+        return float(squared.sqrt())

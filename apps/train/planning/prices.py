@@ -1,0 +1,86 @@
+"""What an accelerator costs per hour: the dated table `prices.yaml`, or the user's own."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.common.errors import ConfigError
+from apps.common.files import config as configs
+
+TABLE = Path(__file__).with_name("prices.yaml")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """One price and where it comes from."""
+
+    name: str
+    """`spot`, `on-demand`, another column of the table, `stated`, or `own`."""
+    usd_per_gpu_hour: float
+    """US dollars per accelerator and hour."""
+    source: str
+    """Who says so, and when."""
+
+    @property
+    def preemptible(self) -> bool:
+        """Whether the machine can be taken away: neither on demand nor one's own."""
+        return self.name not in ("on-demand", "own")
+
+
+def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
+    """The price called `price` of one accelerator; a number is taken as it is.
+
+    ConfigError names the columns the table does have.
+    """
+    if stated := _number(price):
+        return Price(name="stated", usd_per_gpu_hour=stated, source="stated with --price")
+    table_uri = table_uri or str(TABLE)
+    table = configs.load_yaml(table_uri)
+    columns = _columns(table, table_uri, accelerator)
+    if price in ("spot", "own") and price not in columns and accelerator == "CPU":
+        source = "a machine of yours; give --price for a rented one"
+        return Price(name="own", usd_per_gpu_hour=0.0, source=source)
+    if price not in columns:
+        have = ", ".join(columns) or "no price at all"
+        raise ConfigError(
+            f"{table_uri} has no {price!r} price for {accelerator} (it has {have}); "
+            "give --price USD_PER_GPU_HOUR or your own table with --prices FILE"
+        )
+    entry = _entry(columns[price], f"{price} of {accelerator} in {table_uri}")
+    source, seen = entry.get("source", table_uri), entry.get("seen", table.get("updated"))
+    source += f", seen {seen}" if seen else ""
+    return Price(name=price, usd_per_gpu_hour=float(entry["usd"]), source=source)
+
+
+def _columns(table: Mapping[str, Any], table_uri: str, accelerator: str) -> Mapping[str, Any]:
+    rows = table.get("usd_per_gpu_hour")
+    columns = rows.get(accelerator, {}) if isinstance(rows, Mapping) else None
+    if not isinstance(columns, Mapping):
+        raise ConfigError(
+            f"{table_uri} has no mapping usd_per_gpu_hour; expected accelerator -> price name "
+            f"-> {{usd, seen, source}} as in {TABLE.name}"
+        )
+    return columns
+
+
+def _entry(entry: Any, where: str) -> Mapping[str, Any]:
+    """One price of a table, which says how many dollars."""
+    usd = entry.get("usd") if isinstance(entry, Mapping) else None
+    if not isinstance(usd, int | float) or not 0 <= usd < math.inf:
+        raise ConfigError(
+            f"The price {where} is {entry!r}; expected {{usd: 1.10}}, US dollars per GPU and hour, "
+            f"as in {TABLE.name}"
+        )
+    return entry
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    if not 0 < value < math.inf:
+        raise ConfigError(f"--price {text} is not positive; give US dollars per GPU and hour")
+    return value

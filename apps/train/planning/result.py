@@ -1,0 +1,112 @@
+"""What `apps.train plan` finds out, block by block; plan.json is this as JSON."""
+
+from dataclasses import dataclass
+
+from apps.train.checkpoint import cadence
+from apps.train.planning import memory, prices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machines:
+    """What it runs on."""
+
+    num_gpus: int
+    accelerator: str
+    price: prices.Price
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """Memory of one GPU, in bytes."""
+
+    parts: memory.Memory
+    total_bytes: float
+    available_bytes: int
+    fits: bool
+    switches: tuple[dict[str, str], ...]
+    """Combinations that make it fit, mildest first; empty when it fits, or nothing helps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """What is trained on, over all epochs unless the name says otherwise."""
+
+    epochs: float
+    epoch_tokens: int
+    epoch_rows: int
+    row_tokens: int
+    fill: float
+    tokens: float
+    steps: int
+    global_batch_rows: int
+    micro_batch_rows: int
+    accumulation: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """Training alone, no preemption."""
+
+    mfu: float | None
+    tokens_per_s_per_gpu: float
+    """Real tokens, padding not counted."""
+    step_s: float
+    hours: float
+    gpu_hours: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoints:
+    """What a checkpoint is and costs."""
+
+    size_bytes: float
+    """Whole state over all ranks: fp32 weights and the moments."""
+    stall_s: float
+    """Training stands still for each."""
+    flush_s: float
+    """Background write after that."""
+    interval_s: float
+    overhead: float
+    """Share of time lost to stalls and repeated work."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preemptions:
+    """What losing the machines costs."""
+
+    mtbf_h: float
+    """Mean time between preemptions, hours."""
+    expected: float | None
+    """Number over the whole run; null when it would never end."""
+    lost_work: cadence.LostWork
+    restart_s: float
+    notice_s: float
+    hours: float | None
+    """Wall clock of the run with them, expected; null when it would never end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """US dollars."""
+
+    training_usd: float
+    expected_usd: float | None
+    """With preemptions and restarts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything a run will need."""
+
+    model: str
+    parameters: int
+    trained_parameters: int
+    machines: Machines
+    memory: Fit
+    data: Data
+    training: Training
+    checkpoints: Checkpoints
+    preemptions: Preemptions
+    cost: Cost

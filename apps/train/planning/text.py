@@ -1,0 +1,136 @@
+"""The plan as text for a terminal: one block per question a user asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from apps.train.planning.amounts import count, duration, size
+
+if TYPE_CHECKING:
+    from apps.train.planning.result import Plan
+
+GB = 1e9
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """Lines of the report, in the order: what, memory, data, time, cost, faults."""
+    yield from _machines(plan)
+    yield from _memory(plan)
+    yield from _data(plan)
+    yield from _time(plan)
+    yield from _faults(plan)
+    yield from _cost(plan)
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<13}{text}"
+
+
+def _device(plan: Plan) -> str:
+    """What one rank has to itself."""
+    return "process" if plan.machines.accelerator == "CPU" else "GPU"
+
+
+def _machines(plan: Plan) -> Iterator[str]:
+    machines = plan.machines
+    trained = ""
+    if plan.trained_parameters != plan.parameters:
+        trained = f", {plan.trained_parameters / 1e6:,.1f} M of them trained"
+    yield _row("model", f"{plan.model}: {count(plan.parameters)} parameters{trained}")
+    yield _row(
+        "machines",
+        f"{machines.num_gpus} x {machines.accelerator} at ${machines.price.usd_per_gpu_hour:.2f} "
+        f"per {_device(plan)}-hour, {machines.price.name} ({machines.price.source})",
+    )
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    fit = plan.memory
+    free = fit.available_bytes - fit.total_bytes
+    over = f"DOES NOT FIT: {-free / GB:.1f} GB over"
+    verdict = f"fits, {free / GB:.1f} GB free" if fit.fits else over
+    yield _row(
+        "memory",
+        f"{fit.total_bytes / GB:.1f} of {fit.available_bytes / GB:.1f} GB per {_device(plan)}: "
+        f"{verdict}",
+    )
+    for part in fields(fit.parts):
+        if num_bytes := getattr(fit.parts, part.name):
+            name = "on the host" if part.name == "host" else part.name
+            yield _row("", f"{name:<17}{size(num_bytes):>9}")
+    if fit.fits:
+        return
+    if not fit.switches:
+        yield _row("", "no switch makes it fit: take more or larger GPUs")
+    for number, switches in enumerate(fit.switches):
+        words = " ".join(_flag(name, value) for name, value in switches.items())
+        yield _row("", f"{'fits with' if number == 0 else 'or with':<11}{words}")
+
+
+def _flag(name: str, value: str) -> str:
+    """A switch as it is typed: settings of the optimizer are nested, booleans take no value."""
+    option = {"optimizer_state": "optim.state"}.get(name, name).replace("_", "-")
+    return f"--{option}" if value == "true" else f"--{option} {value}"
+
+
+def _data(plan: Plan) -> Iterator[str]:
+    data = plan.data
+    yield _row(
+        "data",
+        f"{count(data.epoch_tokens)} tokens in {data.epoch_rows:,} rows of {data.row_tokens:,} "
+        f"({data.fill:.1%} full), {data.epochs:g} epochs: {count(data.tokens)} tokens "
+        f"({data.source})",
+    )
+    yield _row(
+        "steps",
+        f"{data.steps:,} of {data.global_batch_rows} rows: {data.accumulation} x "
+        f"{data.micro_batch_rows} rows on each of {plan.machines.num_gpus} ranks",
+    )
+
+
+def _time(plan: Plan) -> Iterator[str]:
+    training = plan.training
+    mfu = "" if training.mfu is None else f" at {training.mfu:.1%} MFU"
+    yield _row(
+        "time",
+        f"{duration(training.hours * 3600)} of training, {training.gpu_hours:,.1f} "
+        f"{_device(plan)}-hours{mfu} ({training.source})",
+    )
+    yield _row(
+        "speed",
+        f"{training.tokens_per_s_per_gpu:,.0f} real tokens/s per {_device(plan)}, "
+        f"{training.step_s:.1f} s per step",
+    )
+
+
+def _faults(plan: Plan) -> Iterator[str]:
+    saved, faults = plan.checkpoints, plan.preemptions
+    yield _row(
+        "checkpoint",
+        f"{size(saved.size_bytes)} every {duration(saved.interval_s)}: stands still "
+        f"{saved.stall_s:.1f} s, writes {duration(saved.flush_s)} in the background, "
+        f"{saved.overhead:.1%} of the time",
+    )
+    lost = faults.lost_work
+    yield _row(
+        "lost work",
+        f"at most {duration(lost.without_notice_s)} without notice (interval + flush), "
+        f"{duration(lost.with_notice_s)} with {faults.notice_s:g} s of notice; "
+        f"{duration(lost.expected_s)} expected",
+    )
+    if faults.hours is None:
+        yield _row("preemptions", f"one in {faults.mtbf_h:g} h loses more than it leaves: no end")
+        return
+    yield _row(
+        "preemptions",
+        f"{faults.expected:.1f} expected, one in {faults.mtbf_h:g} h, each "
+        f"{duration(faults.restart_s)} to restart: {duration(faults.hours * 3600)} until the end",
+    )
+
+
+def _cost(plan: Plan) -> Iterator[str]:
+    cost = plan.cost
+    expected = "no end" if cost.expected_usd is None else f"${cost.expected_usd:,.2f} expected"
+    yield _row("cost", f"${cost.training_usd:,.2f} for training alone, {expected} with preemptions")

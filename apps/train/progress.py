@@ -1,0 +1,70 @@
+"""What the user sees of a run while it trains: one bar, and a line for everything unusual."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from apps.common.command.events import Bar, Reporter
+from apps.common.errors import CriaError
+
+FAILURE = "failure"
+"""the event that carries what an attempt ended with; None when the next one begins"""
+_INTERVAL_S = 0.25
+_ON_THE_BAR = ("loss", "lr", "tokens_per_s", "mfu", "usd", "usd_to_go")
+
+Event = tuple[str, Any]
+
+
+class Shown:
+    """What the ranks have told so far."""
+
+    def __init__(self, reporter: Reporter, bar: Bar, done_step: int) -> None:
+        self._reporter, self._bar, self._step = reporter, bar, 0
+        self._advance(done_step, {})
+        self.has_step = False
+        """has a step been taken since the command was started?"""
+        self.failure: CriaError | None = None
+        self.stopped_step: int | None = None
+        """step after which the run ended because it was asked to"""
+
+    def take(self, events: list[Event]) -> None:
+        for name, fields in events:
+            if name == FAILURE:
+                self.failure = fields
+            elif name == "step":
+                self.has_step = True
+                shown = {key: fields[key] for key in _ON_THE_BAR if key in fields}
+                self._advance(fields["step"], shown)
+            else:
+                if name == "stopped":
+                    self.stopped_step = fields["step"]
+                self._reporter.event(f"train.{name}", **fields)
+
+    def _advance(self, step: int, fields: dict[str, Any]) -> None:
+        self._bar.advance(step - self._step, **fields)
+        self._step = step
+
+
+@contextlib.contextmanager
+def shown(
+    take: Callable[[], list[Event]], reporter: Reporter, num_steps: int, done_step: int
+) -> Iterator[Shown]:
+    """Show what `take` hands over, until the block ends and nothing is left."""
+    stop = threading.Event()
+    with reporter.progress("train", total=num_steps, unit="steps") as bar:
+        seen = Shown(reporter, bar, done_step)
+
+        def follow() -> None:
+            is_last = False
+            while not is_last:
+                is_last = stop.wait(_INTERVAL_S)
+                seen.take(take())
+
+        thread = threading.Thread(target=follow, name="follow-training", daemon=True)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            stop.set()
+            thread.join(timeout=10)

@@ -1,0 +1,335 @@
+"""Ray Train wiring: workers, retries, preemption notices, and what the user sees.
+
+    python -m apps.train run --preset debug --base BASE --data PACK --out RUN
+    ray job submit -- python -m apps.train run --preset vicuna-7b --base ... --out s3://bucket/run
+
+Ray restarts the workers; our commit marker decides where they go on. Nothing is handed to
+`ray.train.report` as a checkpoint, and Ray's own snapshot of the run is thrown away at each start
+(a kill while it is being written would otherwise make the run unresumable).
+
+torch is imported inside functions: Ray loads this module in processes that never compute, where the
+import would take seconds of every start.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.fs
+import ray
+import ray.train
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
+from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from apps.common.command.events import Reporter
+from apps.common.command.runtime import ray_session
+from apps.common.errors import CriaError, InputError
+from apps.common.files import config as configs
+from apps.common.files import storage
+from apps.common.packs import open_pack
+from apps.train.config import RunConfig
+from apps.train.model import hardware
+from apps.train.progress import FAILURE, Event, shown
+from apps.train.signals import leave, run_until_stopped
+
+if TYPE_CHECKING:
+    from apps.train.preflight import Prepared
+
+_ENV = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+}
+_RELAY_INTERVAL_S = 0.25
+_AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
+GAUGES = (
+    "step",
+    "loss",
+    "val_loss",
+    "lr",
+    "grad_norm",
+    "tokens_per_s",
+    "supervised_tokens_per_s",
+    "mfu",
+    "mfu_packed",
+    "memory_gb",
+    "data_wait_s",
+    "checkpoint_s",
+    "usd",
+    "usd_to_go",
+)
+
+
+def run(config: RunConfig, reporter: Reporter) -> None:
+    """Train to the end, resuming what lies at config.out."""
+    from apps.train.preflight import prepare
+
+    prepared = prepare(config)
+    if (summary := _finished(prepared)) is not None:
+        reporter.line(f"{prepared.config.out} is already finished.")
+        reporter.event("train.done", out=prepared.config.out, **summary)
+        return
+    prepared.pack.verify()
+    reporter.event(
+        "train.start",
+        out=prepared.config.out,
+        steps=prepared.num_steps,
+        rows=prepared.pack.info.splits["train"].num_rows,
+        done_step=prepared.done_step,
+    )
+    for name, value in _ENV.items():
+        os.environ.setdefault(name, value)
+    with ray_session():
+        summary = _fit(prepared, reporter)
+    reporter.event("train.done", out=prepared.config.out, **summary)
+
+
+def _finished(prepared: "Prepared") -> dict[str, Any] | None:
+    """What a run that has taken all its steps says again; None when there is work left."""
+    from apps.train.checkpoint import checkpoint
+
+    config, skipped = prepared.config, list[str]()
+    if prepared.done_step < prepared.num_steps:
+        return None
+    # By sizes: contents are read where they are used, and for 13B they are 156 GB.
+    if checkpoint.newest(config.out, "size", skipped.append, prepared.done_step) is None:
+        return None  # damaged: the workers go on from an older one, and say why
+    return _summary(config.out)
+
+
+def _summary(run_uri: str) -> dict[str, Any]:
+    """What is said of a run at its end, whichever command took its steps."""
+    from apps.train.loop.metrics import read_metrics
+
+    summary: dict[str, Any] = {}
+    for record in read_metrics(run_uri):
+        summary.setdefault("first_loss", record["loss"])
+        summary |= {name: record[name] for name in _AT_THE_END if name in record}
+    return summary
+
+
+def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config, num_workers, use_gpu = _with_workers(prepared.config)
+    relay = _start_relay()
+    trainer = TorchTrainer(
+        _rank_main,
+        train_loop_config={
+            "config": configs.to_dict(config),
+            "commit": prepared.commit,
+            "relay": relay,
+        },
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo",
+            timeout_s=int(config.faults.collective_timeout_s),
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1},
+        ),
+        run_config=_ray_run_config(config, use_gpu=use_gpu),
+    )
+
+    def take() -> list[Event]:
+        return ray.get(relay.take.remote())
+
+    def ask() -> None:
+        relay.stop.remote()
+        reporter.line("Stopping after this step and its checkpoint; once more stops at once.")
+
+    with shown(take, reporter, prepared.num_steps, prepared.done_step) as seen:
+        try:
+            asked = run_until_stopped(trainer.fit, ask, lambda: seen.has_step)
+        except Exception as error:
+            sentence = seen.failure or _sentence_of(error)
+            if sentence is None:
+                raise
+            raise sentence from error
+    if seen.failure is not None:
+        raise seen.failure
+    if asked is not None and seen.stopped_step is not None:
+        leave(asked, seen.stopped_step, prepared.num_steps)
+    return _summary(config.out)
+
+
+def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
+    """The run with its number of ranks, that number, and whether they are GPUs."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus > 0)
+    wanted = config.workers or (max(gpus, 1) if use_gpu else 1)
+    available = gpus if use_gpu else int(ray.cluster_resources().get("CPU", 0))
+    if wanted > available:
+        kind = "GPU" if use_gpu else "CPU"
+        raise InputError(
+            f"{wanted} workers need a {kind} each but the cluster has {available}; use --workers "
+            f"{max(available, 1)}{' or --device cpu' if use_gpu else ''}."
+        )
+    resolved = replace(config, workers=wanted, device="cuda" if use_gpu else "cpu")
+    return resolved, wanted, use_gpu
+
+
+def _ray_run_config(config: RunConfig, *, use_gpu: bool) -> RayRunConfig:
+    parent, _, name = config.out.rpartition("/")
+    snapshot = storage.join(config.out, "checkpoint_manager_snapshot.json")
+    storage.remove_tree(snapshot)
+    fs, path = storage.filesystem(parent or "/")
+    remote = None if storage.is_local(config.out) else _arrow_filesystem(fs)
+    return RayRunConfig(
+        name=name,
+        storage_path=path,
+        storage_filesystem=remote,
+        failure_config=FailureConfig(
+            max_failures=config.faults.max_failures,
+            controller_failure_limit=config.faults.max_start_failures,
+            max_preemption_failures=-1,
+        ),
+        worker_runtime_env={"env_vars": hardware.allocator_environment()} if use_gpu else None,
+    )
+
+
+def _arrow_filesystem(fs: Any) -> pyarrow.fs.FileSystem:
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
+
+
+def _rank_main(payload: dict[str, Any]) -> None:
+    """What Ray Train runs on each worker."""
+    from apps.train.batches.micro_batch import PackRows
+    from apps.train.loop.loop import Hooks, TrainingStopped
+    from apps.train.loop.worker import work
+
+    config = configs.from_dict(RunConfig, payload["config"])
+    relay = payload["relay"]
+
+    def tell(event: Event) -> None:
+        ray.get(relay.put.remote(event))
+
+    tell((FAILURE, None))
+    pack = open_pack(config.data)
+    context = ray.train.get_context()
+    os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
+    preemption = _Preemption()
+    try:
+        work(
+            config,
+            PackRows(pack.split("train"), pack.info.pad_id),
+            PackRows(pack.split("val"), pack.info.pad_id),
+            commit=payload["commit"],
+            hooks=Hooks(
+                on_step=_step_sender(tell),
+                on_event=lambda name, fields: tell((name, fields)),
+                stopped=_stop_asker(relay),
+                preempted=preemption.is_near,
+                after_preemption=preemption.wait,
+            ),
+        )
+    except TrainingStopped as error:
+        tell((FAILURE, error))  # the same on every rank; a retry would only repeat it
+    except CriaError as error:
+        tell((FAILURE, error))
+        raise
+
+
+def _step_sender(tell: Callable[[Event], None]) -> Callable[[dict[str, Any]], None]:
+    gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in GAUGES}
+    sent_s = 0.0
+
+    def on_step(record: dict[str, Any]) -> None:
+        nonlocal sent_s
+        for name, gauge in gauges.items():
+            if name in record:
+                gauge.set(record[name])
+        is_last = record["step"] == record["num_steps"]
+        if is_last or "val_loss" in record or time.monotonic() - sent_s >= _RELAY_INTERVAL_S:
+            sent_s = time.monotonic()
+            tell(("step", record))
+
+    return on_step
+
+
+class _Preemption:
+    """Ray's preemption notice, answered once a notice."""
+
+    def __init__(self) -> None:
+        self._answered: set[tuple[int | None, tuple[str, ...]]] = set()
+        self._deadline_ms: int | None = None
+
+    def is_near(self) -> bool:
+        info = ray.train.get_preemption_info()
+        if info is None:
+            return False
+        notice = (info.deadline_ms, tuple(info.preempted_node_ids))
+        if notice in self._answered:
+            return False
+        self._answered.add(notice)
+        self._deadline_ms = info.deadline_ms
+        return True
+
+    def wait(self) -> None:
+        """Until the machine is gone: Ray stops the workers at the deadline.
+
+        Without a deadline training goes on: nobody knows for how long.
+        """
+        if self._deadline_ms is not None:
+            time.sleep(max(self._deadline_ms / 1000 - time.time(), 0) + 5)
+
+
+class _Relay:
+    """Between the ranks and the command that the user started: events up, the wish to stop down."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._is_stopping = False
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        taken, self._events = self._events, []
+        return taken
+
+    def stop(self) -> None:
+        self._is_stopping = True
+
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+
+def _start_relay() -> Any:
+    """On the machine of the command."""
+    here = ray.get_runtime_context().get_node_id()
+    strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+    return ray.remote(_Relay).options(num_cpus=0, scheduling_strategy=strategy).remote()
+
+
+def _stop_asker(relay: Any) -> Callable[[], bool]:
+    asked_s = 0.0
+
+    def is_stopping() -> bool:
+        nonlocal asked_s
+        if time.monotonic() - asked_s < _RELAY_INTERVAL_S:
+            return False
+        asked_s = time.monotonic()
+        return ray.get(relay.is_stopping.remote())
+
+    return is_stopping
+
+
+def _sentence_of(error: Exception) -> CriaError | None:
+    """Our own error behind Ray's, else one that names what a worker died of."""
+    causes = getattr(error, "worker_failures", None) or {}
+    for rank, cause in sorted(causes.items()):
+        found = getattr(cause, "cause", None) or cause
+        if isinstance(found, CriaError):
+            return found
+        last = (str(found).strip().splitlines() or [type(found).__name__])[-1]
+        return CriaError(
+            f"Training failed on rank {rank}: {last[:300]}. Run the same command again to go on "
+            "from the newest checkpoint."
+        )
+    return None

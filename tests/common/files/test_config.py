@@ -1,0 +1,63 @@
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.common.errors import ConfigError
+from apps.common.files import config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Optim:
+    lr: float = 1e-3
+    kind: Literal["adamw", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    data: tuple[str, ...]
+    steps: int | None = None
+    compile: bool = False
+    optim: Optim = field(default_factory=Optim)
+
+
+@given(
+    data=st.lists(st.text(), max_size=3),
+    steps=st.none() | st.integers(),
+    lr=st.floats(allow_nan=False),
+    kind=st.sampled_from(["adamw", "sgd"]),
+)
+def test_from_dict_inverts_to_dict(data, steps, lr, kind):
+    run = Run(data=tuple(data), steps=steps, optim=Optim(lr=lr, kind=kind))
+    assert config.from_dict(Run, config.to_dict(run)) == run
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"data": [], "stesp": 3}, "'stesp' is unknown; did you mean 'steps'"),
+        ({"data": [], "optim": {"LR": 3}}, "'optim.LR' is unknown"),
+        ({"data": [], "optim": {"kind": "adam"}}, "'optim.kind' is 'adam'; expected one of"),
+        ({"data": [], "steps": True}, "'steps' is True (bool); expected int"),
+        ({"data": [], "optim": {"betas": [1, 2, 3]}}, "'optim.betas' has 3 items; expected 2"),
+        ({}, "'data' is missing"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_sentence(values, sentence):
+    with pytest.raises(ConfigError) as error:
+        config.from_dict(Run, values)
+    assert sentence in str(error.value)
+
+
+def test_equal_settings_have_equal_digests_and_others_differ():
+    one, two = Run(data=("a",)), Run(data=("a",))
+    assert config.digest(one) == config.digest(two) != config.digest(Run(data=("b",)))
+
+
+def test_resolved_settings_read_back_as_written(tmp_path):
+    run = Run(data=("a", "b"), steps=7)
+    config.write_resolved(run, str(tmp_path))
+    assert config.load(Run, str(tmp_path / "config.yaml")) == run

@@ -1,0 +1,72 @@
+import errno
+import os
+
+import pytest
+
+from apps.common.errors import InputError, NotFoundError, StorageError
+from apps.common.files import storage
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_scraps(tmp_path):
+    path = str(tmp_path / "a" / "b.json")
+    storage.write_atomic(path, b"old")
+    with pytest.raises(KeyboardInterrupt), storage.atomic_file(path) as handle:
+        handle.write(b"new")
+        raise KeyboardInterrupt
+    assert storage.read_bytes(path) == b"old"
+    assert os.listdir(tmp_path / "a") == ["b.json"]
+
+
+def test_a_folder_is_finished_only_by_its_marker(tmp_path):
+    folder = str(tmp_path / "out")
+    storage.write_json(storage.join(folder, "part.json"), {})
+    assert storage.read_commit(folder) is None
+    storage.commit(folder, {"parts": 1})
+    assert storage.read_commit(folder) == {"parts": 1}
+    (tmp_path / "out" / storage.COMMIT_NAME).write_bytes(b'{"par')
+    assert storage.read_commit(folder) is None
+
+
+def test_append_survives_a_torn_last_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"a":1}\n{"a":')
+    storage.append_line(str(path), b'{"a":2}')
+    assert path.read_bytes().splitlines() == [b'{"a":1}', b'{"a":', b'{"a":2}']
+
+
+def test_join_keeps_protocols_and_roots():
+    assert storage.join("s3://bucket/run/", "/checkpoints/", "step-1") == (
+        "s3://bucket/run/checkpoints/step-1"
+    )
+    assert storage.join("/", "a") == "/a"
+
+
+def test_missing_files_and_unknown_protocols_are_bad_input(tmp_path):
+    with pytest.raises(NotFoundError, match="does not exist"):
+        storage.read_bytes(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="expected a local path"):
+        storage.exists("gopher://x/y")
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space is left"):
+        storage.write_atomic(str(tmp_path / "x"), b"1")
+    assert os.listdir(tmp_path) == []
+
+
+def test_list_dir_is_sorted_and_empty_for_a_missing_folder(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+    assert storage.list_dir(str(tmp_path)) == ["a", "b"]
+    assert storage.list_dir(str(tmp_path / "none")) == []
+
+
+def test_remove_tree_forgives_what_is_gone(tmp_path):
+    (tmp_path / "d").mkdir()
+    storage.remove_tree(str(tmp_path / "d"))
+    storage.remove_tree(str(tmp_path / "d"))
+    assert storage.list_dir(str(tmp_path)) == []

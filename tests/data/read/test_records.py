@@ -1,0 +1,372 @@
+"""Every form of input is read record by record, and what is broken costs nothing else."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from apps.common.errors import CriaError, InputError
+from apps.data import clean, clean_range
+from apps.data.config import CleanConfig, Rules, none
+from apps.data.ledger import Ledger
+from apps.data.read import index, json_spans, records, source
+from apps.data.read.records import Record
+from tests.data.test_clean import conversation, run_clean
+
+RECORDS = [
+    conversation(f"r{i}", f'Question {i}: a, b {{ [ "x" \\ ü?', f"Answer {i} ]}}")
+    for i in range(40)
+]
+TEXTS = [record["conversations"][0]["value"] for record in RECORDS]
+
+
+def read(path: Path, *, unit_bytes: int = 1 << 20) -> tuple[list[clean_range.Output], Ledger]:
+    """Index a file and read all its ranges, without writing anything."""
+    config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
+    pieces = index.units([str(path)], unit_bytes)
+    found = index.join([index.index(unit.args, str(path.parent / "spool")) for unit in pieces])[0]
+    total = clean._damage([found])
+    outputs = []
+    for unit in clean._clean_units([found], config):
+        outputs.append(clean_range.clean_range(unit.args))
+        total.add(outputs[-1].ledger)
+    total.check()
+    if found["format"] == "json":
+        assert total.bytes.input == found["bytes"]
+    return outputs, total
+
+
+def kept_texts(outputs: list[clean_range.Output]) -> list[str]:
+    return [row["messages"][0]["content"] for output in outputs for row in output.kept]
+
+
+def reasons(outputs: list[clean_range.Output]) -> list[str]:
+    return [row["reason"] for output in outputs for row in output.quarantined]
+
+
+LAYOUTS = {
+    "array": lambda r: orjson.dumps(r),
+    "indented": lambda r: json.dumps(r, indent=2).encode(),
+    "ascii": lambda r: json.dumps(r).encode(),
+    "keyed": lambda r: orjson.dumps({"version": 3, "data": r, "meta": {"x": [1]}}),
+    "keyed-indented": lambda r: json.dumps({"data": r}, indent=1).encode(),
+    "lines": lambda r: b"\n".join(map(orjson.dumps, r)),
+    "windows-lines": lambda r: b"\xef\xbb\xbf" + b"\r\n".join(map(orjson.dumps, r)) + b"\r\n\r\n",
+    "messages": lambda r: orjson.dumps([{"messages": as_openai(x), "id": x["id"]} for x in r]),
+    "nested-ids": lambda r: orjson.dumps([{**x, "conversations": _with_ids(x)} for x in r]),
+    "spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 9 * b" " + b":"),
+    "far-spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 101 * b" " + b":"),
+    "bare-lists": lambda r: orjson.dumps([x["conversations"] for x in r]),
+    "bare-list-lines": lambda r: b"\n".join(orjson.dumps(x["conversations"]) for x in r),
+    "arrays-side-by-side": lambda r: orjson.dumps(r[:20]) + b"\n" + orjson.dumps(r[20:]),
+    "array-lines": lambda r: b"\n".join(orjson.dumps([x]) for x in r),
+    "lists-before": lambda r: orjson.dumps({"errors": [], "shape": [1, 2], "data": r}),
+    "object-before": lambda r: orjson.dumps({"meta": {"id": "x", "n": [1]}, "data": r}),
+    "long-text-before": lambda r: orjson.dumps({"licence": "[{ " * 3000, "data": r}),
+    "byte-order-mark-lines": lambda r: b"\n".join(b"\xef\xbb\xbf" + orjson.dumps(x) for x in r),
+    "other-first-key": lambda r: orjson.dumps(list(map(_sometimes_turned, r))),
+    "concatenated": lambda r: b"\n".join(orjson.dumps(x, option=orjson.OPT_INDENT_2) for x in r),
+    "one-record": lambda r: orjson.dumps(r[0]),
+    "utf-16": lambda r: json.dumps(r, ensure_ascii=False).encode("utf-16"),
+    "gzip": lambda r: gzip.compress(orjson.dumps(r)),
+    "zstd": lambda r: zstandard.compress(b"\n".join(map(orjson.dumps, r))),
+    "two-zstd-frames": lambda r: b"".join(zstandard.compress(orjson.dumps(x) + b"\n") for x in r),
+    "pzstd": lambda r: b"".join(_pzstd_frame(orjson.dumps(x) + b"\n") for x in r),
+    "two-gzip-members": lambda r: b"".join(gzip.compress(orjson.dumps(x) + b"\n") for x in r),
+}
+
+
+def _pzstd_frame(data: bytes) -> bytes:
+    """Parallel zstd says the size of each frame in one to be skipped before it."""
+    frame = zstandard.compress(data)
+    return b"\x50\x2a\x4d\x18\x04\0\0\0" + len(frame).to_bytes(4, "little") + frame
+
+
+def as_openai(record: dict[str, Any]) -> list[dict[str, str]]:
+    roles = {"human": "user", "gpt": "assistant"}
+    return [{"role": roles[t["from"]], "content": t["value"]} for t in record["conversations"]]
+
+
+def _with_ids(record: dict[str, Any]) -> list[dict[str, str]]:
+    return [{"id": "m", **turn} for turn in record["conversations"]]
+
+
+def _sometimes_turned(record: dict[str, Any]) -> dict[str, Any]:
+    if int(record["id"][1:]) % 3:
+        return record
+    return {"conversations": record["conversations"], "id": record["id"]}
+
+
+@pytest.mark.parametrize(("unit_bytes", "piece_bytes"), [(1, 97), (700, 512), (1 << 20, 1 << 20)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read_whole_in_ranges_of_any_size(
+    layout: str, unit_bytes: int, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "CHUNK_BYTES", max(600, unit_bytes))
+    monkeypatch.setattr(index, "PIECE_BYTES", piece_bytes)
+    path = tmp_path / "dump"
+    path.write_bytes(LAYOUTS[layout](RECORDS))
+    outputs, total = read(path, unit_bytes=unit_bytes)
+    assert kept_texts(outputs) == (TEXTS[:1] if layout == "one-record" else TEXTS)
+    assert total.records.kept == total.records.input
+    ids = [row["id"] for output in outputs for row in output.kept]
+    assert len(set(ids)) == len(ids)
+
+
+BREAKAGES = {
+    "bad escape": (lambda t: t.replace(b"Answer 7", rb"Answer \x 7"), "bad-json"),
+    "raw newline": (lambda t: t.replace(b"Answer 7", b"Answer \n 7"), "bad-json"),
+    "bad utf-8": (lambda t: t.replace(b"Answer 7", b"Answer \xff 7"), "bad-json"),
+    "NaN": (lambda t: t.replace(b'"value":"Answer 7 ]}"', b'"value":NaN'), "bad-json"),
+    "lone surrogate": (lambda t: t.replace(b"Answer 7", rb"Answer \ud83d 7"), "bad-json"),
+    "open string": (lambda t: t.replace(b'Answer 7 ]}"', b"Answer 7 ]}"), "truncated"),
+    "inner quotes": (lambda t: t.replace(b"Answer 7", b'An "answer" 7'), "bad-json"),
+    "missing bracket": (lambda t: t.replace(b'Answer 7 ]}"}]', b'Answer 7 ]}"}'), "truncated"),
+    "number for text": (lambda t: t.replace(b'"Answer 7 ]}"', b"7"), "bad-message"),
+    "null turn": (
+        lambda t: t.replace(b'{"from":"gpt","value":"Answer 7 ]}"}', b"null"),
+        "bad-message",
+    ),
+    "unknown role": (
+        lambda t: t.replace(b'"gpt","value":"Answer 7 ', b'"tool","value":"A '),
+        "unknown-role",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [(name, False) for name in BREAKAGES]
+    + [(name, True) for name in BREAKAGES if name != "raw newline"],  # there it is two lines
+)
+def test_a_broken_record_is_quarantined_and_its_neighbours_survive(
+    name: str, lines: bool, tmp_path: Path
+) -> None:
+    mutate, reason = BREAKAGES[name]
+    parts = [orjson.dumps(record) for record in RECORDS]
+    broken = mutate(parts[7])
+    assert broken != parts[7]
+    parts[7] = broken
+    path = tmp_path / "dump.json"
+    path.write_bytes(b"\n".join(parts) if lines else b"[" + b",".join(parts) + b"]")
+    outputs, total = read(path)
+    assert kept_texts(outputs) == TEXTS[:7] + TEXTS[8:]
+    assert reasons(outputs) == [reason]
+    assert outputs[0].quarantined[0]["raw"].rstrip(b",") == broken
+    assert total.records.input == 40
+
+
+@pytest.mark.parametrize("at", [20, 39])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("dump", ["array", "keyed"])
+def test_an_inner_object_that_opens_as_records_do_splits_no_record(
+    dump: str, before: bool, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_spans, "HEAD_BYTES", 1000)  # none is in the head of the dump
+    plugins = [{"id": "p", "x": [1]}, {"id": "q", "x": {"id": "r"}}]
+    turns = RECORDS[at]["conversations"]
+    odd = {"id": "r", "plugins": plugins, "conversations": turns}
+    late = {"id": "r", "conversations": turns, "plugins": plugins}
+    records = [*RECORDS[:at], odd if before else late, *RECORDS[at + 1 :]]
+    path = tmp_path / "dump.json"
+    path.write_bytes(orjson.dumps(records if dump == "array" else {"data": records}))
+    outputs, _ = read(path)
+    assert (kept_texts(outputs), reasons(outputs)) == (TEXTS, [])
+
+
+@pytest.mark.parametrize(
+    ("plugins", "has"), [(None, False), ([], False), ({}, False), (["browser"], True)]
+)
+def test_an_empty_list_of_plugins_is_none(plugins: Any, has: bool) -> None:
+    value = {**RECORDS[0], "plugins": plugins}
+    assert records.conversation(value, "x", b"").has_plugins is has
+
+
+def test_missing_and_doubled_commas_lose_nothing(tmp_path: Path) -> None:
+    parts = [orjson.dumps(record) for record in RECORDS]
+    text = b"[" + b",".join(parts[:10]) + b"\n" + b",,".join(parts[10:]) + b",]"
+    (tmp_path / "dump.json").write_bytes(text)
+    assert kept_texts(read(tmp_path / "dump.json")[0]) == TEXTS
+
+
+@pytest.mark.parametrize("key", [b'"id"', b'"Xd"'])
+@pytest.mark.parametrize("length", [40, None])
+def test_a_broken_first_record_is_quarantined_and_its_neighbours_survive(
+    key: bytes, length: int | None, tmp_path: Path
+) -> None:
+    parts = [orjson.dumps(record) for record in RECORDS]
+    parts[0] = parts[0].replace(b'"id"', key).replace(b"Question", rb"\x")[:length]
+    (tmp_path / "dump.json").write_bytes(b"[" + b",".join(parts) + b"]")
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[1:]
+    assert reasons(outputs) == ["truncated" if length else "bad-json"]
+    assert outputs[0].quarantined[0]["raw"] == parts[0].rstrip(b",")
+    ids = [row["id"] for output in outputs for row in output.kept]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_cut_off_file_keeps_its_complete_records(tmp_path: Path) -> None:
+    text = orjson.dumps(RECORDS)
+    (tmp_path / "dump.json").write_bytes(text[: len(text) // 2])
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[: len(kept_texts(outputs))]
+    assert 15 < len(kept_texts(outputs)) < 25
+    assert reasons(outputs) == ["truncated"]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_damaged_archive_keeps_what_can_be_decoded(codec: str, tmp_path: Path) -> None:
+    many = [conversation(f"{i}", random.Random(i).randbytes(300).hex(), "ok") for i in range(2000)]
+    packed = (gzip.compress if codec == "gzip" else zstandard.compress)(orjson.dumps(many))
+    (tmp_path / "dump").write_bytes(packed[: len(packed) // 2])
+    _, total = read(tmp_path / "dump")
+    assert total.records.kept > 500
+    assert total.records.quarantined["damaged-file"] == 1
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("damage", ["cut", "garbage"])
+def test_damage_after_a_whole_member_is_told(codec: str, damage: str, tmp_path: Path) -> None:
+    compress = gzip.compress if codec == "gzip" else zstandard.compress
+    lines = [orjson.dumps(record) + b"\n" for record in RECORDS]
+    first, second = compress(b"".join(lines[:25])), compress(b"".join(lines[25:]))
+    after = second[:12] if damage == "cut" else b"no archive"
+    (tmp_path / "dump").write_bytes(first + after)
+    outputs, total = read(tmp_path / "dump")
+    assert kept_texts(outputs) == TEXTS[:25]
+    assert total.records.quarantined == {"damaged-file": 1}
+
+
+def test_an_archive_that_cannot_be_read_at_all_says_why(tmp_path: Path) -> None:
+    (tmp_path / "dump.zst").write_bytes(zstandard.compress(orjson.dumps(RECORDS))[:20])
+    with pytest.raises(InputError, match=r"dump\.zst: EOFError: the file ends inside"):
+        run_clean(tmp_path / "out", tmp_path / "dump.zst")
+
+
+def test_half_a_surrogate_pair_in_utf_16_costs_its_own_record_only(tmp_path: Path) -> None:
+    text = json.dumps(RECORDS, ensure_ascii=False).replace("Answer 7 ", "Answer \ud83d ")
+    (tmp_path / "dump.json").write_bytes(text.encode("utf-16", "surrogatepass"))
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[:7] + TEXTS[8:]
+    assert reasons(outputs) == ["bad-json"]
+
+
+def test_values_that_are_no_conversations_are_quarantined(tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_bytes(
+        b'[1, "x", null, {"a": 1}, {"conversations": 3}, ' + orjson.dumps(RECORDS[0]) + b"]"
+    )
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[:1]
+    assert sorted(reasons(outputs)) == [
+        "bad-json",
+        "no-messages",
+        "no-messages",
+        "not-an-object",
+        "not-an-object",
+    ]
+
+
+@pytest.mark.parametrize("text", [b"", b"  \n", b"[]", b"{}", b'{"data": []}', b"\xef\xbb\xbf"])
+def test_empty_files_are_empty(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_bytes(text)
+    outputs, total = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == []
+    assert total.bytes.input == len(text)
+
+
+def test_a_message_of_50_mb_is_quarantined_and_its_neighbours_survive(tmp_path: Path) -> None:
+    huge = [RECORDS[0], conversation("huge", "a question", "<p>" + "y" * (50 << 20)), RECORDS[1]]
+    (tmp_path / "dump.json").write_bytes(orjson.dumps(huge))
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[:2]
+    assert reasons(outputs) == ["html-too-long"]
+    assert len(outputs[0].quarantined[0]["raw"]) == 1 << 20
+
+
+@pytest.mark.parametrize("layout", ["array", "lines", "nested-ids"])
+@pytest.mark.parametrize("at", [3, 39])
+def test_a_record_of_any_length_is_quarantined_without_being_read(
+    layout: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_spans, "MAX_RECORD_BYTES", 2000)
+    monkeypatch.setattr(records, "MAX_QUARANTINED_BYTES", 100)
+    monkeypatch.setattr(clean_range, "MAX_UNIT_BYTES", 1000)
+    taken: list[int] = []
+    read_range = source.read_range
+
+    def watched(uri: str, start: int, end: int) -> bytes:
+        taken.append(end - start)
+        return read_range(uri, start, end)
+
+    huge = [*RECORDS[:at], conversation("h", "q", "x" * 50_000), *RECORDS[at + 1 :]]
+    path = tmp_path / "dump.json"
+    path.write_bytes(LAYOUTS[layout](huge))
+    config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
+    pieces = index.units([str(path)], 1000)
+    found = index.join([index.index(unit.args, str(tmp_path)) for unit in pieces])[0]
+    monkeypatch.setattr(source, "read_range", watched)
+    outputs = [clean_range.clean_range(unit.args) for unit in clean._clean_units([found], config)]
+    assert max(taken) == 3000
+    assert kept_texts(outputs) == TEXTS[:at] + TEXTS[at + 1 :]
+    assert reasons(outputs) == ["record-too-long"]
+    assert sum(output.ledger.bytes.input for output in outputs) == (
+        path.stat().st_size - found["head_bytes"]
+    )
+
+
+@pytest.mark.parametrize("num_files", [250, pytest.param(2000, marks=pytest.mark.slow)])
+def test_mutated_files_never_crash_and_always_add_up(
+    num_files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(11)
+    whole = {name: make(RECORDS) for name, make in LAYOUTS.items()}
+    for i in range(num_files):
+        data = bytearray(whole[draw.choice(list(whole))])
+        for _ in range(draw.randint(1, 4)):
+            _mutate(data, draw)
+        path = tmp_path / f"dump{i % 10}"
+        path.write_bytes(data)
+        monkeypatch.setattr(index, "PIECE_BYTES", draw.choice([501, 32 << 20]))
+        read(path, unit_bytes=draw.choice([1, 999, 1 << 20]))
+
+
+def _mutate(data: bytearray, draw: random.Random) -> None:
+    at = draw.randrange(len(data) + 1)
+    kind = draw.randrange(4)
+    if kind == 0:
+        del data[at : at + draw.randint(1, 200)]
+    elif kind == 1:
+        data[at:at] = draw.choice(
+            [b'"', b"{", b"}", b"[", b"]", b",", b"\\", b"\x00", b"\xff", b"\n"]
+        )
+    elif kind == 2:
+        data[at:at] = data[: draw.randint(0, 300)]
+    else:
+        del data[at:]
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_a_failure_names_file_and_record(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(record: Record, rules: Rules) -> None:
+        if record.source_id == "r9":
+            raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(clean_range, "RULES", [("ours", fail)])
+    path = tmp_path / f"dump.{kind}"
+    path.write_bytes(orjson.dumps(RECORDS))
+    start = path.read_bytes().index(b'{"id":"r9"')
+    place = f"record at bytes {start:,}-{start + len(orjson.dumps(RECORDS[9])):,}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(RECORDS), path)
+        place = r"record \w+-00000009"
+    with pytest.raises(CriaError, match=f"{path}, {place}.*ZeroDivisionError: a fault of ours"):
+        run_clean(tmp_path / "out", path)

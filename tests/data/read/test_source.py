@@ -1,0 +1,40 @@
+"""Which files a source names: a path, a folder, a glob, a folder that `clean` wrote."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from apps.common.errors import InputError, NotFoundError
+from tests.data.read.test_records import RECORDS
+from tests.data.test_clean import rows_of, run_clean
+
+
+def test_a_wrong_path_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="names no file; expected"):
+        run_clean(tmp_path / "out", tmp_path / "nothing.json")
+
+
+def test_a_file_of_another_kind_is_refused_by_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_bytes(b'[{"title": "x"}, {"title": "y"}]')
+    with pytest.raises(InputError, match=r'None of the 2 records.*"conversations"'):
+        run_clean(tmp_path / "out", tmp_path / "notes.json")
+
+
+def test_folders_and_globs_name_their_files(tmp_path: Path) -> None:
+    folder = tmp_path / "dumps"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.json").write_bytes(orjson.dumps(RECORDS[i * 10 : i * 10 + 10]))
+    run_clean(tmp_path / "a", folder)
+    run_clean(tmp_path / "b", folder / "*.json")
+    assert len(rows_of(tmp_path / "a")) == 30
+    assert [r["id"] for r in rows_of(tmp_path / "a")] == [r["id"] for r in rows_of(tmp_path / "b")]
+
+
+def test_a_clean_folder_is_read_by_its_shards_alone(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps(RECORDS))
+    run_clean(tmp_path / "once", dump, profile="none")
+    ledger = run_clean(tmp_path / "twice", tmp_path / "once", profile="none")
+    assert ledger["records"]["kept"] == ledger["records"]["input"] == len(RECORDS)

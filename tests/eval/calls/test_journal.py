@@ -1,0 +1,107 @@
+"""What is written survives a kill, and the budget is never exceeded by one call."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from apps.common.errors import InputError
+from apps.eval.calls import journal
+from apps.eval.calls.journal import BudgetExhaustedError, Journal
+
+
+@asynccontextmanager
+async def opened(directory: Path, max_usd: float | None = None) -> AsyncIterator[Journal]:
+    made = Journal(str(directory), max_usd)
+    await made.begin()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def spent(directory: Path) -> float:
+    async with opened(directory) as made:
+        return (await made.state())[1]
+
+
+async def test_a_response_is_stored_under_its_key_and_charged(tmp_path: Path) -> None:
+    async with opened(tmp_path) as made:
+        attempt = await made.open_call("t", "k1", 0.5)
+        await made.store({"key": "k1", "usd": 0.2}, attempt)
+    assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["k1"]
+    assert await spent(tmp_path) == pytest.approx(0.2)
+
+
+async def test_a_call_in_flight_at_a_kill_is_charged_in_full(tmp_path: Path) -> None:
+    async with opened(tmp_path) as made:
+        await made.open_call("t", "k1", 0.5)
+    assert await spent(tmp_path) == pytest.approx(0.5)
+    async with opened(tmp_path) as made:
+        attempt = await made.open_call("t", "k1", 0.5)
+        assert attempt == 1
+        await made.store({"key": "k1", "usd": 0.2}, attempt)
+    assert await spent(tmp_path) == pytest.approx(0.7)
+
+
+async def test_an_unbilled_failure_gives_its_reservation_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as made:
+        await made.fail_call("k1", await made.open_call("t", "k1", 0.5), may_be_billed=False)
+        await made.fail_call("k2", await made.open_call("t", "k2", 0.3), may_be_billed=True)
+        assert (await made.state())[1] == pytest.approx(0.3)
+    assert await spent(tmp_path) == pytest.approx(0.3)
+
+
+async def test_reservations_never_exceed_the_budget(tmp_path: Path) -> None:
+    """40 callers of up to $0.10 each share $1: none may be in flight beyond it."""
+    async with opened(tmp_path, max_usd=1.0) as made:
+        reserved, most, refused = 0.0, 0.0, 0
+
+        async def call(number: int) -> None:
+            nonlocal reserved, most, refused
+            try:
+                attempt = await made.open_call("t", f"k{number}", 0.10)
+            except BudgetExhaustedError:
+                refused += 1
+                return
+            reserved += 0.10
+            most = max(most, (await made.state())[1] + reserved)
+            await asyncio.sleep(0.001)
+            reserved -= 0.10
+            await made.store({"key": f"k{number}", "usd": 0.06}, attempt)
+
+        await asyncio.gather(*(call(number) for number in range(40)))
+        stored, usd = await made.state()
+    assert most <= 1.0 + 1e-9 and usd <= 1.0
+    assert stored >= 15, "reservations that were not used up are lent again"
+    assert stored + refused == 40
+
+
+async def test_a_dead_tasks_reservations_are_charged_not_held(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_usd=1.0) as made:
+        await made.open_call("dead", "k1", 0.9)
+        await made.forget("dead")
+        with pytest.raises(BudgetExhaustedError, match="raise --max-usd"):
+            await made.open_call("t", "k2", 0.2)
+
+
+async def test_a_torn_line_is_as_if_never_written(tmp_path: Path) -> None:
+    async with opened(tmp_path) as made:
+        await made.store({"key": "k1", "usd": 0.1}, await made.open_call("t", "k1", 0.1))
+    with open(journal.raw_path(str(tmp_path)), "ab") as handle:
+        handle.write(b'{"key": "k2", "us')
+    async with opened(tmp_path) as made:
+        await made.store({"key": "k3", "usd": 0.1}, await made.open_call("t", "k3", 0.1))
+    assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["k1", "k3"]
+
+
+def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:
+    held = journal.hold(str(tmp_path))
+    with pytest.raises(InputError, match="another run is judging"):
+        journal.hold(str(tmp_path), patience_s=0.1)
+    import os
+
+    os.close(held)
+    os.close(journal.hold(str(tmp_path), patience_s=0.1))

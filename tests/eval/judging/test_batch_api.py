@@ -1,0 +1,121 @@
+"""Batches go under the same journal and budget, and a killed run finds its batch again."""
+
+from pathlib import Path
+
+import pytest
+
+from apps.common.errors import CriaError
+from apps.eval.calls import journal
+from apps.eval.calls.client import openai_endpoint
+from apps.eval.calls.rate_gate import Limits
+from apps.eval.config import JudgeConfig
+from apps.eval.judging import batch_api
+from apps.eval.judging.call import Call
+from apps.eval.judging.loop import Job, Outcome, Persistence
+from apps.eval.judging.plan import make_plan, parse_record, remaining
+from apps.eval.judging.prices import Price
+from apps.eval.records.answer import Answer
+from apps.eval.records.question import Question
+from tests.eval.scripted_judge import Endpoint, Script
+
+PRICE = Price(usd_per_million_prompt_tokens=15.0, usd_per_million_completion_tokens=30.0)
+
+
+def planned(num_questions: int) -> list[Call]:
+    questions = [
+        Question(question_id=str(i), category="generic", turns=(f"Tell me about item {i}",))
+        for i in range(num_questions)
+    ]
+    answers = {
+        name: {
+            q.question_id: Answer(question_id=q.question_id, turn_texts=(text,), model=name)
+            for q in questions
+        }
+        for name, text in {"good": "I tell you about the item", "poor": "No."}.items()
+    }
+    config = JudgeConfig(dir="x", judge=("judge-4",), self_checks=0, canaries=False)
+    return list(make_plan(config, questions, answers).calls)
+
+
+async def judge(calls: list[Call], directory: Path, max_usd: float | None = None) -> Outcome:
+    job = Job(
+        calls=tuple(calls),
+        directory=str(directory),
+        endpoints={"judge-4": openai_endpoint("judge-4", 5.0)},
+        prices={"judge-4": PRICE},
+        limits=Limits(requests_per_min=1e6, tokens_per_min=1e9, concurrency=8),
+        persistence=Persistence(max_asks=4),
+        num_tasks=1,
+        max_usd=max_usd,
+    )
+    return await batch_api.run(job, lambda *_: None, 0.01)
+
+
+async def test_a_batch_judges_everything_and_asks_again_for_what_failed(tmp_path, serve) -> None:
+    endpoint: Endpoint = serve(Script(fault_share=0.3))
+    calls = planned(12)
+    outcome = await judge(calls, tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert {parse_record(record)["status"] for record in records} == {"ok"}
+    assert len(records) == len(calls) == outcome.tally.stored
+    assert len(endpoint.batches) > 1
+    assert outcome.spent_usd == pytest.approx(sum(record["usd"] for record in records))
+    before = len(endpoint.batches)
+    assert (await judge(calls, tmp_path)).tally.stored == 0
+    assert len(endpoint.batches) == before
+
+
+async def test_the_budget_bounds_what_is_uploaded(tmp_path: Path, serve) -> None:
+    endpoint: Endpoint = serve(Script())
+    calls = planned(10)
+    bound = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
+    outcome = await judge(calls, tmp_path, max_usd=5.5 * bound)
+    assert outcome.tally.stopped and endpoint.served.total() == 5
+
+
+async def test_a_refusing_endpoint_is_one_sentence_and_costs_nothing(tmp_path, serve) -> None:
+    serve(Script(status=401))
+    with pytest.raises(CriaError, match=r"Batch API refuses .*scripted 401"):
+        await judge(planned(2), tmp_path)
+    serve(Script())
+    bound = PRICE.usd(planned(2)[0].prompt_tokens_bound(), planned(2)[0].max_tokens)
+    assert (await judge(planned(2), tmp_path, max_usd=4.1 * bound)).tally.stored == 4
+
+
+async def test_a_run_killed_while_it_collects_stores_each_response_once(tmp_path, serve) -> None:
+    endpoint: Endpoint = serve(Script())
+    calls = planned(5)
+    whole = await judge(calls, tmp_path)
+    raw, notes = Path(journal.raw_path(str(tmp_path))), Path(batch_api.batches_path(str(tmp_path)))
+    for file, kept in ((raw, 4), (notes, -1)):
+        file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:kept]))
+    again = await judge(calls, tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert len({record["key"] for record in records}) == len(records) == len(calls)
+    assert again.tally.stored == len(calls) - 4 and len(endpoint.batches) == 1
+    assert again.spent_usd == pytest.approx(whole.spent_usd), "what was reserved is priced anew"
+
+
+@pytest.mark.parametrize("is_created", [True, False])
+async def test_a_run_killed_around_the_creation_of_a_batch_pays_once(
+    tmp_path: Path, serve, monkeypatch: pytest.MonkeyPatch, is_created: bool
+) -> None:
+    endpoint: Endpoint = serve(Script())
+    calls = planned(6)
+    note = batch_api._Batches._note
+
+    def killed(self, **record) -> None:
+        if "batch" in record and is_created:
+            raise KeyboardInterrupt
+        note(self, **record)
+        if "attempts" in record and not is_created:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch_api._Batches, "_note", killed)
+    with pytest.raises(KeyboardInterrupt):
+        await judge(calls, tmp_path)
+    monkeypatch.setattr(batch_api._Batches, "_note", note)
+    assert len(endpoint.batches) == is_created
+    await judge(calls, tmp_path)
+    assert remaining(calls, journal.read_raw(str(tmp_path)), 4) == []
+    assert endpoint.served.total() == len(calls), "no call was made twice"

@@ -1,0 +1,78 @@
+"""Many callers share few messages, and each gets its own result."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from apps.eval.calls import journal
+from apps.eval.calls.journal import BudgetExhaustedError
+from apps.eval.calls.rate_gate import Limits
+from apps.eval.judging.desk import Desk, DeskGate, DeskLedger, Together
+
+
+async def test_what_arrives_meanwhile_goes_out_as_one_message() -> None:
+    sent = []
+
+    async def send(items: list[int]) -> list[int]:
+        sent.append(items)
+        await asyncio.sleep(0.01)
+        return [item * 10 for item in items[:5]]
+
+    together = Together(send)
+    assert await asyncio.gather(*map(together, range(12))) == [n * 10 for n in range(12)]
+    assert [len(items) for items in sent] == [12, 7, 2]
+    assert await together(3) == 30
+
+
+async def test_an_error_reaches_all_who_sent_and_the_next_message_goes_out() -> None:
+    async def send(items: list[int]) -> list[int]:
+        if 1 in items:
+            raise ValueError("no")
+        return items
+
+    together = Together(send)
+    found = await asyncio.gather(together(1), together(2), return_exceptions=True)
+    assert [type(error) for error in found] == [ValueError, ValueError]
+    assert await together(3) == 3
+
+
+async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
+    tmp_path: Path,
+) -> None:
+    """Each call may cost $1, costs $0.1 in the end, and $2.05 is there: nine must wait."""
+    desk = Desk(
+        Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=8), str(tmp_path), 2.05
+    )
+    await desk.begin()
+    gate, ledger = DeskGate(desk, "t"), DeskLedger(desk, "t")
+
+    async def one(number: int) -> None:
+        await gate.acquire("t", 10)
+        attempt = await ledger.open_call("t", f"key-{number}", 1.0)
+        await gate.release("t", "ok")
+        await ledger.store({"key": f"key-{number}", "usd": 0.1}, attempt)
+
+    await asyncio.wait_for(asyncio.gather(*map(one, range(10))), 10)
+    stored, usd, state = await desk.state()
+    assert (stored, state["in_flight"]) == (10, 0) and usd == pytest.approx(1.0)
+    assert len(journal.read_raw(str(tmp_path))) == 10
+    with pytest.raises(BudgetExhaustedError):
+        await ledger.open_call("t", "dear", 1.2)
+
+
+async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp_path) -> None:
+    """Its messages may arrive after its death was noticed."""
+    desk = Desk(Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=1), str(tmp_path), 1.0)
+    await desk.begin()
+    await desk.acquire("dead", [10])
+    await desk.open_calls("dead", [("in flight", 0.4)])
+    await desk.forget("dead")
+    assert await desk.acquire("dead", [10]) == 1
+    await desk.open_calls("dead", [("never sent", 0.5)])
+    await desk.store([({"key": "in flight", "usd": 0.1}, 0)])
+    await asyncio.wait_for(desk.acquire("alive", [10]), 1)
+    assert await desk.open_calls("alive", [("next", 0.6)]) == [0], "0.4 is charged, 0.5 is free"
+    stored, usd, state = await desk.state()
+    assert (stored, state["in_flight"]) == (1, 1) and usd == pytest.approx(0.4)
+    assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["in flight"]

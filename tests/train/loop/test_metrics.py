@@ -1,0 +1,55 @@
+"""The file of a run's steps, across restarts."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from apps.common.files import storage
+from apps.train.loop.metrics import MetricsLog, read_metrics, spent_s
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def run(request, tmp_path) -> str:
+    """A run of seven steps of ten seconds."""
+    uri = str(tmp_path) if request.param == "disk" else f"memory://{tmp_path.name}"
+    lines = [json.dumps({"step": n, "seconds": 10.0 * n}) for n in range(1, 8)]
+    torn = '\n{"step": 8, "sec'
+    storage.write_atomic(f"{uri}/metrics.jsonl", ("\n".join(lines) + torn).encode())
+    return uri
+
+
+def steps(run: str) -> list[int]:
+    return [record["step"] for record in read_metrics(run)]
+
+
+def test_steps_taken_again_replace_the_old(run) -> None:
+    log = MetricsLog(run, resumed_step=4, tensorboard=False)
+    for step in (5, 6):
+        log.write({"step": step, "seconds": 70.0 + step})
+    log.close()
+    assert steps(run) == [1, 2, 3, 4, 5, 6]
+    assert len(storage.read_bytes(f"{run}/metrics.jsonl").splitlines()) == 6
+
+
+def test_an_attempt_that_dies_before_its_first_step_loses_no_seconds(run) -> None:
+    MetricsLog(run, resumed_step=4, tensorboard=False)
+    assert spent_s(run) == 70.0
+
+
+def test_a_loss_that_is_no_number_is_kept_by_a_restart(run) -> None:
+    for step, loss in ((8, math.nan), (9, -math.inf), (10, 0.5)):
+        log = MetricsLog(run, resumed_step=step - 1, tensorboard=False)
+        log.write({"step": step, "seconds": 80.0, "loss": loss, "skipped": "loss"})
+        log.close()
+    assert [str(record["loss"]) for record in read_metrics(run)[7:]] == ["nan", "-inf", "0.5"]
+    written = storage.read_bytes(f"{run}/metrics.jsonl").splitlines()
+    assert [float(json.loads(line)["loss"]) for line in written[8:]] == [-math.inf, 0.5]
+
+
+def test_a_disk_s_records_are_there_at_once(tmp_path: Path) -> None:
+    log = MetricsLog(str(tmp_path), resumed_step=0, tensorboard=False)
+    log.write({"step": 1, "seconds": 1.0})
+    assert steps(str(tmp_path)) == [1]
+    log.close()

@@ -1,0 +1,46 @@
+import json
+import random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from apps.common.command.cli import run
+from apps.common.text.templates import load_template
+from apps.common.text.tokenizer import load_tokenizer
+from apps.train.__main__ import COMMANDS
+
+
+def test_base_learns_its_text_and_is_a_hugging_face_folder(tmp_path, capsys) -> None:
+    draw = random.Random(0)
+    words = ["red", "green", "blue", "small", "big", "cat", "dog", "river"]
+    lines = [" ".join(draw.choices(words, k=12)) for _ in range(300)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    out = tmp_path / "base"
+    sizes = "--vocab-size 300 --hidden-size 32 --layers 1 --heads 2 --ffn-size 64"
+    argv = f"base --text {tmp_path}/text.txt --out {out} {sizes} --row-tokens 32 --tokens 6400"
+    assert run("apps.train", COMMANDS, argv.split()) == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert done["loss"] < 4.5  # ln(300) = 5.7 at the start
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    assert text == load_template(str(out)).render([{"role": "user", "content": "hi"}]).text
+    sample = "Grüße, 你好\n  x = 1"
+    assert tokenizer.encode(sample) == load_tokenizer(str(out)).backend.encode(sample).ids
+    assert tokenizer.decode(tokenizer.encode(sample)) == sample
+
+
+def test_base_names_a_missing_text_file(tmp_path, capsys) -> None:
+    argv = ["base", "--text", f"{tmp_path}/none.txt", "--out", f"{tmp_path}/base"]
+    assert run("apps.train", COMMANDS, argv) == 2
+    assert "none.txt does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ['{"words": "not"}', '{"text": null}', '{"text": 5}', "[1]"])
+def test_base_names_the_line_that_cannot_be_read(tmp_path, capsys, line: str) -> None:
+    (tmp_path / "text.jsonl").write_text(f'{{"text": "fine"}}\n{line}\n')
+    argv = ["base", "--text", f"{tmp_path}/text.jsonl", "--out", f"{tmp_path}/base"]
+    assert run("apps.train", COMMANDS, argv) == 2
+    assert "Line 2 of" in capsys.readouterr().err
