@@ -48,22 +48,35 @@ def _num_cpus(workers: int) -> int | None:
 
 COMMANDS = {
     "sample": Command(
-        config=SampleConfig, run=write_sample, help="write a sample dump to try everything on"
+        config=SampleConfig,
+        run=write_sample,
+        help="write a sample dump to try everything on",
+        example="--out sample",
     ),
     "clean": Command(
-        config=CleanConfig, run=run_clean, help="clean raw dumps into Parquet conversations"
+        config=CleanConfig,
+        run=run_clean,
+        help="clean raw dumps into Parquet conversations",
+        example="dump.json --out clean --profile vicuna",
     ),
     "pack": Command(
         config=PackConfig,
         run=run_pack,
         help="split, tokenize and pack clean conversations into rows for training",
+        example="clean --tokenizer BASE --out pack",
     ),
     "report": Command(
         config=ReportConfig,
         run=report.write_report,
         help="write what became of a dump as a page and as JSON",
+        example="clean",
     ),
-    "view": Command(config=ViewConfig, run=view.show, help="page through conversations"),
+    "view": Command(
+        config=ViewConfig,
+        run=view.show,
+        help="page through conversations",
+        example="clean --rule blocked_words",
+    ),
 }
 
 if __name__ == "__main__":

@@ -36,27 +36,46 @@ from apps.eval.watch import watch
 
 COMMANDS = {
     "questions": Command(
-        config=QuestionsConfig, run=questions, help="write out the built-in set, or generate one"
+        config=QuestionsConfig,
+        run=questions,
+        help="write out the built-in set, or generate one",
+        example="--out questions.jsonl",
     ),
     "contamination": Command(
         config=ContaminationConfig,
         run=contamination,
         help="look for the questions in training data",
+        example="built-in --data clean",
     ),
     "answer": Command(
-        config=AnswerConfig, run=answer, help="put questions to models, or import their answers"
+        config=AnswerConfig,
+        run=answer,
+        help="put questions to models, or import their answers",
+        example="--questions built-in --model mine=http://127.0.0.1:8000/v1 --out eval",
     ),
     "judge": Command(
-        config=JudgeConfig, run=judge, help="judge answers; every response is paid for once"
+        config=JudgeConfig,
+        run=judge,
+        help="judge answers; every response is paid for once",
+        example="eval --protocol pairwise-swap --judge gpt-4o --max-usd 20",
     ),
     "reparse": Command(
-        config=ReparseConfig, run=reparse, help="read stored judgments anew; costs nothing"
+        config=ReparseConfig,
+        run=reparse,
+        help="read stored judgments anew; costs nothing",
+        example="eval",
     ),
     "report": Command(
-        config=ReportConfig, run=report, help="score a folder into report.json and report.html"
+        config=ReportConfig,
+        run=report,
+        help="score a folder into report.json and report.html",
+        example="eval",
     ),
     "watch": Command(
-        config=WatchConfig, run=watch, help="evaluate each checkpoint of a run as it is committed"
+        config=WatchConfig,
+        run=watch,
+        help="evaluate each checkpoint of a run as it is committed",
+        example="s3://bucket/run --questions built-in --out curve",
     ),
     "replay": Command(config=ReplayConfig, run=replay, help="recompute the published Vicuna table"),
 }

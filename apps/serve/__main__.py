@@ -159,11 +159,20 @@ def _stamp(path: str) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
+COMMANDS = {
+    "run": cli.Command(
+        config=RunConfig,
+        run=run,
+        help="serve models until Ctrl-C",
+        example="serve.yaml --port 8000",
+    ),
+    "build": cli.Command(
+        config=BuildConfig,
+        run=build,
+        help="print the configuration for `serve deploy`",
+        example="serve.yaml",
+    ),
+}
+
 if __name__ == "__main__":
-    commands = {
-        "run": cli.Command(config=RunConfig, run=run, help="serve models until Ctrl-C"),
-        "build": cli.Command(
-            config=BuildConfig, run=build, help="print the configuration for `serve deploy`"
-        ),
-    }
-    sys.exit(cli.run("apps.serve", commands))
+    sys.exit(cli.run("apps.serve", COMMANDS))

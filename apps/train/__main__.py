@@ -35,16 +35,27 @@ COMMANDS = {
         config=PlanConfig,
         run=run_plan,
         help="what a run will need and cost, before anything is started",
+        example="--preset vicuna-7b --gpus 8xA100-80GB --price spot",
         presets=plan_presets(),
     ),
     "base": Command(
-        config=BaseConfig, run=base, help="make a small base model: pre-train it on plain text"
+        config=BaseConfig,
+        run=base,
+        help="make a small base model: pre-train it on plain text",
+        example="--text text.txt --out base",
     ),
     "run": Command(
-        config=RunConfig, run=train, help="fine-tune a model on packed rows", presets=PRESETS
+        config=RunConfig,
+        run=train,
+        help="fine-tune a model on packed rows",
+        example="--preset vicuna-7b --base BASE --data pack --out s3://bucket/run",
+        presets=PRESETS,
     ),
     "export": Command(
-        config=ExportConfig, run=export, help="turn a run into a Hugging Face model folder"
+        config=ExportConfig,
+        run=export,
+        help="turn a run into a Hugging Face model folder",
+        example="s3://bucket/run --out model",
     ),
 }
 

@@ -39,6 +39,8 @@ class Command:
     config: type[Any]
     run: Callable[[Any, Reporter], None]
     help: str
+    example: str = ""
+    """Arguments of one run, as they are typed behind the command's name; `--help` opens with it."""
     presets: Mapping[str, Callable[[], Any]] = field(default_factory=dict[str, Callable[[], Any]])
     """Functions that return a whole configuration; its required fields are placeholders and must
     come from the command line."""
@@ -119,6 +121,8 @@ def _execute(prog: str, command: Command, rest: list[str]) -> int:
     config_uri = _take(rest, "--config")
     if config_uri is not None:
         flags += _flags(configs.load_yaml(config_uri), command.config)
+    if _wants_help(rest):
+        print(f"For example: python -m {prog} {command.example}".rstrip(), end="\n\n")
     settings = _parse(command, prog, flags + rest)
     command.run(settings, Reporter(cast(Any, log_format)))
     return 0
@@ -154,18 +158,21 @@ def _flatten(box: str) -> str:
 
 
 def _preset_flags(command: Command, preset: str | None, rest: list[str]) -> list[str]:
-    wants_help = any(a in ("-h", "--help") for a in rest)
     if preset is None:
         return []
     if preset not in command.presets:
         valid = ", ".join(command.presets) or "none"
         raise ConfigError(f"Preset {preset!r} is unknown; presets of this command: {valid}.")
-    if wants_help:
+    if _wants_help(rest):
         return []
     settings = configs.to_dict(command.presets[preset]())
     required = {f.name for f in dataclasses.fields(command.config) if _is_required(f)}
     kept = {k: v for k, v in settings.items() if k not in required}
     return _flags(kept, command.config)
+
+
+def _wants_help(args: Sequence[str]) -> bool:
+    return any(arg in ("-h", "--help") for arg in args)
 
 
 def _is_required(f: Any) -> bool:
@@ -222,15 +229,12 @@ def _known(error: BaseException) -> CriaError | None:
     return None
 
 
+def rows(commands: Mapping[str, Command]) -> list[str]:
+    """One line for each command."""
+    width = max(len(name) for name in commands)
+    return [f"  {name:<{width}}  {command.help}" for name, command in commands.items()]
+
+
 def _usage(prog: str, commands: Mapping[str, Command]) -> str:
-    width = max(len(n) for n in commands)
-    rows = [f"  {name:<{width}}  {command.help}" for name, command in commands.items()]
-    return "\n".join(
-        [
-            f"usage: python -m {prog} COMMAND ...",
-            "",
-            *rows,
-            "",
-            "COMMAND --help lists its settings.",
-        ]
-    )
+    head, end = f"usage: python -m {prog} COMMAND ...", "COMMAND --help lists its settings."
+    return "\n".join([head, "", *rows(commands), "", end])
