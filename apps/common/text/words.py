@@ -11,7 +11,6 @@ compared in one case and in NFC (Unicode Standard Annex 15).
 
 import functools
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable
 
@@ -46,7 +45,7 @@ _ASCII_WORD = re.compile("[0-9A-Za-z_]")
 _ASCII_LOWERED = bytes(
     ord(chr(code).lower()) if _ASCII_WORD.match(chr(code)) else ord(" ") for code in range(256)
 )
-_IGNORED = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+_IGNORED = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 """Drawn as nothing: whether a text has them is not what it says."""
 
 
@@ -54,10 +53,11 @@ def words(text: str) -> list[str]:
     """The words in their order, casefolded and in NFC, without punctuation."""
     if text.isascii():
         return text.encode().translate(_ASCII_LOWERED).decode().split()
-    runs = _runs().findall(_folded(text))
-    if _unspaced().search(text) is None:
+    folded = _folded(text)
+    runs = _runs().findall(folded)
+    if _unspaced().search(folded) is None:
         return runs
-    return [word for run in runs for word in _grams(run)]
+    return [word for run in runs for part in _parts(run) for word in _grams(part)]
 
 
 def num_words(text: str) -> int:
@@ -67,8 +67,8 @@ def num_words(text: str) -> int:
     """
     if text.isascii() or _unspaced().search(text) is None:
         return len(words(text))
-    runs = _runs().findall(_folded(text))
-    return sum(-(-len(_letters(run)) // size) if (size := _gram(run)) else 1 for run in runs)
+    parts = [part for run in _runs().findall(_folded(text)) for part in _parts(run)]
+    return sum(-(-len(_letters(part)) // size) if (size := _gram(part)) else 1 for part in parts)
 
 
 def jaccard(first: Iterable[str], second: Iterable[str]) -> float:
@@ -78,38 +78,52 @@ def jaccard(first: Iterable[str], second: Iterable[str]) -> float:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", text.translate(_IGNORED).casefold())
+    for char in _IGNORED:
+        if char in text:
+            text = text.replace(char, "")
+    return unicodedata.normalize("NFC", text.casefold())
 
 
-def _grams(run: str) -> list[str]:
+def _parts(run: str) -> list[str]:
+    """`用gpt4烤` as 用, gpt4 and 烤: one kind of script each."""
+    return [run] if run.isascii() else _kinds().findall(run)
+
+
+def _grams(part: str) -> list[str]:
     """`烤三十` gives 烤三 and 三十; what is shorter than a gram is one; a spaced word is itself."""
-    size = _gram(run)
-    if not size:
-        return [run]
-    letters = _letters(run)
+    size = _gram(part)
+    if len(part) <= size or not size:
+        return [part]
+    if size == _CJK_GRAM:
+        return list(map(str.__add__, part, part[1:]))
+    letters = _letters(part)
     return ["".join(letters[i : i + size]) for i in range(max(1, len(letters) - size + 1))]
 
 
-def _gram(run: str) -> int:
-    """Letters in a gram of this run's script; 0 where blanks part the words."""
-    if _unspaced().match(run) is None:
+def _gram(part: str) -> int:
+    """Letters in a gram of this script; 0 where blanks part the words."""
+    if part.isascii() or _unspaced().match(part) is None:
         return 0
-    code = ord(run[0])
-    is_cjk = any(first <= code <= last for first, last in _CJK)
+    is_cjk = any(first <= ord(part[0]) <= last for first, last in _CJK)
     return _CJK_GRAM if is_cjk else _SOUTH_EAST_ASIAN_GRAM
 
 
-def _letters(run: str) -> list[str]:
+def _letters(part: str) -> list[str]:
     """Letters with the vowels and tones that stand on them."""
-    return _lettered().findall(run)
+    return _lettered().findall(part)
 
 
 @functools.cache
 def _runs() -> re.Pattern[str]:
-    """Runs of one kind: of CJK, of South-East Asian letters, or of all others."""
+    """`\\w` alone would end a word at each vowel sign of Hindi or Thai: they are marks."""
+    return re.compile(rf"[\w{_marks()}]+")
+
+
+@functools.cache
+def _kinds() -> re.Pattern[str]:
+    """Runs of CJK, of South-East Asian letters, or of all others."""
     cjk, asian = _class_of(_CJK), _class_of(_SOUTH_EAST_ASIAN)
-    others = _class_of(_all_but((*_CJK, *_SOUTH_EAST_ASIAN)))
-    return re.compile(f"[{others}]+|[{cjk}]+|[{asian}]+")
+    return re.compile(f"[^{cjk}{asian}]+|[{cjk}]+|[{asian}]+")
 
 
 @functools.cache
@@ -119,32 +133,17 @@ def _unspaced() -> re.Pattern[str]:
 
 @functools.cache
 def _lettered() -> re.Pattern[str]:
-    marks = _class_of(((0, sys.maxunicode),), "M")
-    return re.compile(f"[^{marks}]?[{marks}]+|[^{marks}]")
-
-
-def _all_but(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    starts = [0, *(last + 1 for _, last in sorted(spans))]
-    stops = [*(first - 1 for first, _ in sorted(spans)), sys.maxunicode]
-    return tuple(zip(starts, stops, strict=True))
+    return re.compile(f"[^{_marks()}]?[{_marks()}]+|[^{_marks()}]")
 
 
 @functools.cache
-def _class_of(spans: tuple[tuple[int, int], ...], kinds: str = "LMN") -> str:
-    """A regular expression's class of the letters, marks and numbers in some spans.
+def _marks() -> str:
+    """All combining marks of the Basic Multilingual Plane, as a class of a regular expression."""
+    marks = [code for code in range(0x10000) if unicodedata.category(chr(code))[0] == "M"]
+    starts = [code for code in marks if unicodedata.category(chr(code - 1))[0] != "M"]
+    stops = [code for code in marks if unicodedata.category(chr(code + 1))[0] != "M"]
+    return _class_of(tuple(zip(starts, stops, strict=True)))
 
-    `\\w` will not do: it lacks the vowel signs of Hindi and Thai, which are marks.
-    """
-    parts: list[str] = []
-    for first, last in spans:
-        start = None
-        for code in range(first, min(last, 0x3FFFF) + 2):
-            is_in = code <= last and (
-                code == ord("_") or unicodedata.category(chr(code))[0] in kinds
-            )
-            if is_in and start is None:
-                start = code
-            elif not is_in and start is not None:
-                parts.append(f"\\U{start:08x}-\\U{code - 1:08x}")
-                start = None
-    return "".join(parts)
+
+def _class_of(spans: tuple[tuple[int, int], ...]) -> str:
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in spans)
