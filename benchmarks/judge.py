@@ -56,7 +56,7 @@ PRICE = Price(usd_per_million_prompt_tokens=30.0, usd_per_million_completion_tok
 @contextlib.contextmanager
 def endpoint(**flags: float) -> Iterator[str]:
     """A scripted endpoint in a process of its own, as OPENAI_BASE_URL."""
-    command = [sys.executable, os.path.join(ROOT, "benchmarks", "scripted_judge.py")]
+    command = [sys.executable, os.path.join(ROOT, "tests", "eval", "scripted_judge.py")]
     for name, value in flags.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     before = {name: os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY")}
