@@ -18,9 +18,9 @@ from apps.common.files import lineage, storage
 from apps.eval.calls.client import CallFailure, Endpoint, connect
 from apps.eval.calls.endpoints import parse_endpoint, parse_named
 from apps.eval.calls.retry import insist
+from apps.eval.calls.run_all import run_all
 from apps.eval.config import AnswerConfig
 from apps.eval.folder import questions_uri
-from apps.eval.judging.loop import run_all
 from apps.eval.records.answer import Answer, answers_uri, lineage_uri, read_answers
 from apps.eval.records.question import Question, dump_questions, load_questions, load_references
 

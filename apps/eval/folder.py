@@ -1,16 +1,17 @@
 """An evaluation folder: its questions and answers, and the plan of its judgments."""
 
-from typing import Any
+from typing import cast
 
 import orjson
 
 from apps.common.errors import NotFoundError
 from apps.common.files import storage
 from apps.eval.calls import journal
+from apps.eval.calls.lines import PlannedLine
 from apps.eval.config import JudgeConfig
 from apps.eval.judging.call import Call
 from apps.eval.judging.plan import Plan
-from apps.eval.records.answer import load_all
+from apps.eval.records.answer import Answer, load_all
 from apps.eval.records.question import Question, load_questions
 
 
@@ -18,7 +19,7 @@ def questions_uri(directory: str) -> str:
     return storage.join(directory, "questions.jsonl")
 
 
-def load_folder(directory: str) -> tuple[list[Question], dict[str, Any]]:
+def load_folder(directory: str) -> tuple[list[Question], dict[str, dict[str, Answer]]]:
     """Questions and answers of an evaluation folder."""
     if not storage.exists(questions_uri(directory)):
         raise NotFoundError(
@@ -33,11 +34,16 @@ def plan_uri(directory: str) -> str:
     return storage.join(journal.judgments_dir(directory), "plan.jsonl")
 
 
+def read_plan(directory: str) -> list[PlannedLine]:
+    """Every judgment that the folder needs; [] before it was judged."""
+    return cast(list[PlannedLine], journal.read_lines(plan_uri(directory)))
+
+
 def write_plan(config: JudgeConfig, plan: Plan) -> None:
     """Replaces the part of plan.jsonl that these protocol and judges make up."""
     kept = [
         record
-        for record in journal.read_lines(plan_uri(config.dir))
+        for record in read_plan(config.dir)
         if record["protocol"] != config.protocol or record["judge"] not in config.judge
     ]
     made = [_line(call, call.answers_digest) for call in plan.calls]
@@ -46,7 +52,7 @@ def write_plan(config: JudgeConfig, plan: Plan) -> None:
     storage.write_atomic(plan_uri(config.dir), lines)
 
 
-def _line(call: Call, answers_digest: str | None) -> dict[str, Any]:
+def _line(call: Call, answers_digest: str | None) -> PlannedLine:
     return {
         "slot": call.slot,
         "protocol": call.protocol,

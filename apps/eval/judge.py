@@ -1,6 +1,7 @@
 """`judge` and `reparse`: plan, say what it costs, make the calls that are missing, parse."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from apps.eval.folder import load_folder, write_plan
 from apps.eval.judging import batch_api
 from apps.eval.judging.call import Call
 from apps.eval.judging.estimate import Estimate, estimate_calls
-from apps.eval.judging.loop import Job, OnProgress, Outcome, Persistence
+from apps.eval.judging.loop import Job, OnProgress, Persistence, RunResult
 from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.judging.parsing import PARSER_VERSION
@@ -64,21 +65,19 @@ def reparse(config: ReparseConfig, reporter: Reporter) -> None:
     count = journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
     if not count:
         raise NotFoundError(f"{config.dir} has no judgments; run `python -m apps.eval judge` first")
-    records = journal.read_lines(journal.parsed_path(config.dir, PARSER_VERSION))
-    statuses = [record["status"] for record in records]
+    statuses = Counter(parse_record(record)["status"] for record in journal.read_raw(config.dir))
     reporter.event(
         "reparse.done",
         judgments=count,
-        **{status: statuses.count(status) for status in sorted(set(statuses))},
+        **dict(sorted(statuses.items())),
         file=journal.parsed_path(config.dir, PARSER_VERSION),
     )
 
 
 def count_statuses(directory: str, calls: Sequence[Call]) -> dict[str, int]:
     """How many planned judgments are ok, unparsed, refused, truncated or missing."""
-    records = journal.read_raw(directory)
     best: dict[str, str] = {}
-    for record in records:
+    for record in journal.read_raw(directory):
         status = parse_record(record)["status"]
         if best.get(record["slot"]) != "ok":
             best[record["slot"]] = status
@@ -175,15 +174,15 @@ def _make_calls(
             bar.advance(stored - seen, usd=round(spent_usd, 4), **trouble)
             seen = stored
 
-        outcome = _run_job(job, config, on_progress)
-    tally = outcome.tally
+        result = _run_job(job, config, on_progress)
+    tally = result.tally
     reporter.event(
         "judge.calls",
         stored=tally.stored,
         unreadable=tally.unreadable,
         failed=tally.failed,
-        usd=round(outcome.spent_usd, 4),
-        **{name: round(value, 2) for name, value in outcome.gate.items()},
+        usd=round(result.spent_usd, 4),
+        **{name: round(value, 2) for name, value in result.gate.items()},
     )
     if tally.stopped:
         journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
@@ -196,7 +195,7 @@ def _make_calls(
         )
 
 
-def _run_job(job: Job, config: JudgeConfig, on_progress: OnProgress) -> Outcome:
+def _run_job(job: Job, config: JudgeConfig, on_progress: OnProgress) -> RunResult:
     if config.backend == "batch":
         return asyncio.run(batch_api.run(job, on_progress, config.batch_poll_s))
     with ray_session():

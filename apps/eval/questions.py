@@ -17,6 +17,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import cast
 
 from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
@@ -25,10 +26,10 @@ from apps.common.files import storage
 from apps.eval.calls.client import CallFailure, Client, Reply, connect, openai_endpoint
 from apps.eval.calls.endpoints import parse_endpoint
 from apps.eval.calls.retry import insist
+from apps.eval.calls.run_all import run_all
 from apps.eval.config import QuestionsConfig
 from apps.eval.contamination import measure, training_texts
 from apps.eval.judging.call import digest
-from apps.eval.judging.loop import run_all
 from apps.eval.judging.parsing import parse
 from apps.eval.judging.protocols import single_messages
 from apps.eval.records.question import BUILT_IN, Question, dump_questions, load_questions
@@ -89,13 +90,13 @@ async def _generate(config: QuestionsConfig, reporter: Reporter) -> list[Questio
         bar = stack.enter_context(
             reporter.progress("questions", total=config.per_category * len(kept), unit="questions")
         )
-        desk = _Desk(config, await stack.enter_async_context(connect(writer)), asked, bar)
+        models = _Models(config, await stack.enter_async_context(connect(writer)), asked, bar)
 
         async def one(category: str) -> None:
-            kept[category] = await _category(config, desk, category, reporter)
+            kept[category] = await _category(config, models, category, reporter)
 
         await run_all(one(category) for category in kept)
-    made = [question for found in kept.values() for question in found]
+    made = [question for questions in kept.values() for question in questions]
     return made if config.data is None else _unseen(config, made, reporter)
 
 
@@ -104,15 +105,15 @@ def _unseen(
 ) -> list[Question]:
     """The questions that the training data does not hold; the report of the search beside them."""
     assert config.data is not None
-    found = measure(made, training_texts(config.data, config.tokenizer))
+    search = measure(made, training_texts(config.data, config.tokenizer))
     report = f"{config.out.removesuffix('.jsonl')}.contamination.json"
-    storage.write_json(report, {"data": config.data, **found})
-    seen = {row["question_id"] for row in found["contaminated"]}
-    reporter.event("questions.contamination", dropped=len(seen), texts=found["texts"], file=report)
+    storage.write_json(report, {"data": config.data, **search})
+    seen = {row["question_id"] for row in search["contaminated"]}
+    reporter.event("questions.contamination", dropped=len(seen), texts=search["texts"], file=report)
     return [question for question in made if question.question_id not in seen]
 
 
-class _Desk:
+class _Models:
     """The writer and the baselines, with a bound on the requests in flight."""
 
     def __init__(
@@ -171,7 +172,7 @@ class _Desk:
 
 
 async def _category(
-    config: QuestionsConfig, desk: _Desk, category: str, reporter: Reporter
+    config: QuestionsConfig, models: _Models, category: str, reporter: Reporter
 ) -> list[Question]:
     """Asks until enough questions are new and hard, at most `TRIES` times."""
     kept: list[Question] = []
@@ -182,38 +183,38 @@ async def _category(
         if missing <= 0:
             break
         fresh: list[Question] = []
-        for text in await _written(desk, category, 2 * missing):
+        for text in await _written(models, category, 2 * missing):
             if any(_similarity(text, other) > SAME for other in texts):
                 same += 1
                 continue
             texts.append(text)
             name = f"{category}-{len(texts)}"
             fresh.append(Question(question_id=name, category=category, turns=(text,)))
-        verdicts = await asyncio.gather(*map(desk.is_hard, fresh))
+        verdicts = await asyncio.gather(*map(models.is_hard, fresh))
         hard = [question for question, is_hard in zip(fresh, verdicts, strict=True) if is_hard]
         easy += len(fresh) - len(hard)
         kept += hard[:missing]
-        desk.bar.advance(len(hard[:missing]))
+        models.bar.advance(len(hard[:missing]))
     if category in WITH_REFERENCE:
-        kept = list(await asyncio.gather(*(_referenced(desk, question) for question in kept)))
+        kept = list(await asyncio.gather(*(_referenced(models, question) for question in kept)))
     reporter.event("questions.category", category=category, kept=len(kept), same=same, easy=easy)
     return kept
 
 
-async def _written(desk: _Desk, category: str, count: int) -> list[str]:
+async def _written(models: _Models, category: str, count: int) -> list[str]:
     prompt = _PROMPT.format(count=count, category=category, about=CATEGORIES[category])
-    reply = await desk.write(prompt, 1.0)
-    found = re.search(r"\[.*\]", reply.text, re.DOTALL)
+    reply = await models.write(prompt, 1.0)
+    array = re.search(r"\[.*\]", reply.text, re.DOTALL)
     try:
-        texts = json.loads(found[0]) if found else []
+        texts = cast(list[object], json.loads(array[0])) if array else []
     except json.JSONDecodeError:
         return []
     return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
 
-async def _referenced(desk: _Desk, question: Question) -> Question:
+async def _referenced(models: _Models, question: Question) -> Question:
     """The question with the writer's own solution, which the judge is shown."""
-    reply = await desk.write(_SOLVE.format(question=question.turns[0]), 0.0)
+    reply = await models.write(_SOLVE.format(question=question.turns[0]), 0.0)
     return replace(question, reference=(reply.text.strip(),) if reply.text.strip() else ())
 
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from typing import Any
 
 import orjson
@@ -118,10 +118,10 @@ def _commits(run: str) -> dict[int, dict[str, Any]]:
     folder = storage.join(run, CHECKPOINTS_DIR)
     commits: dict[int, dict[str, Any]] = {}
     for name in storage.list_dir(folder):
-        found = _STEP.fullmatch(name)
-        commit = storage.read_commit(storage.join(folder, name)) if found else None
-        if found and commit is not None:
-            commits[int(found[1])] = commit
+        step = _STEP.fullmatch(name)
+        commit = storage.read_commit(storage.join(folder, name)) if step else None
+        if step and commit is not None:
+            commits[int(step[1])] = commit
     return commits
 
 
@@ -180,7 +180,7 @@ def _command(env: dict[str, str], *arguments: str) -> None:
 @contextlib.contextmanager
 def _served(
     config: WatchConfig, env: dict[str, str], folder: str, name: str, model: str
-) -> Iterator[str]:
+) -> Generator[str]:
     """The checkpoint behind `apps.serve run` on a free port of this machine."""
     settings = {
         "models": [{"name": name, "path": storage.absolute(model), "engine": config.engine}],

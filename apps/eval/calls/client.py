@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import orjson
 
@@ -153,7 +153,7 @@ def as_reply(body: dict[str, Any]) -> Reply:
     """The reply in a chat completion's JSON; raises TypeError or the like for anything else."""
     choice = body["choices"][0]
     refusal = choice["message"].get("refusal")
-    usage = body.get("usage") or {}
+    usage: dict[str, Any] = body.get("usage") or {}
     return Reply(
         text=str(choice["message"].get("content") or refusal or ""),
         finish_reason="content_filter" if refusal else str(choice.get("finish_reason") or "stop"),
@@ -190,13 +190,14 @@ def _status_failure(status: int, headers: Mapping[str, str], body: bytes) -> Cal
 def _told(body: bytes) -> tuple[str, str | None]:
     """The message and the code of an error's body, whatever its form."""
     try:
-        found = orjson.loads(body)
+        said = orjson.loads(body)
     except orjson.JSONDecodeError:
         return " ".join(body.decode(errors="replace").split())[:300], None
-    error = found.get("error", found) if isinstance(found, dict) else found
+    error = cast(dict[str, Any], said).get("error", said) if isinstance(said, dict) else said
     if not isinstance(error, dict):
         return " ".join(str(error).split())[:300], None
-    return " ".join(str(error.get("message", error)).split())[:300], error.get("code")
+    fields = cast(dict[str, Any], error)
+    return " ".join(str(fields.get("message", fields)).split())[:300], fields.get("code")
 
 
 def retry_after_s(headers: Any) -> float | None:

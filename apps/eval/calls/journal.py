@@ -16,14 +16,15 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from apps.common.errors import CriaError, InputError
 from apps.common.files import storage
+from apps.eval.calls.lines import IntentLine, ParsedLine, ResponseLine
 
 
 class BudgetExhaustedError(CriaError):
@@ -63,15 +64,20 @@ def read_lines(path: str) -> list[dict[str, Any]]:
     """
     if not storage.exists(path):
         return []
-    records = []
+    records: list[dict[str, Any]] = []
     for line in storage.read_bytes(path).splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):
             records.append(orjson.loads(line))
     return records
 
 
-def read_raw(directory: str) -> list[dict[str, Any]]:
-    return read_lines(raw_path(directory))
+def read_raw(directory: str) -> list[ResponseLine]:
+    """Every response of the folder."""
+    return cast(list[ResponseLine], read_lines(raw_path(directory)))
+
+
+def read_intents(directory: str) -> list[IntentLine]:
+    return cast(list[IntentLine], read_lines(intents_path(directory)))
 
 
 def hold(directory: str, patience_s: float = 20.0) -> int:
@@ -124,7 +130,7 @@ class Journal:
     async def begin(self) -> None:
         """Takes the folder for this process and reads what it has cost so far."""
         self._lock = await asyncio.to_thread(hold, self._directory)
-        responses, intents = read_lines(self._raw), read_lines(self._intents)
+        responses, intents = read_raw(self._directory), read_intents(self._directory)
         for record in intents:
             key = record["key"]
             attempts = self._next_attempt.get(key, 0)
@@ -187,7 +193,7 @@ class Journal:
             self._charged_usd -= usd
             self._reserved[key, attempt] = (holder, usd)
 
-    async def store(self, record: dict[str, Any], attempt: int) -> None:
+    async def store(self, record: ResponseLine, attempt: int) -> None:
         """Appends a response and turns its reservation into its price."""
         await self._append(self._raw, record)
         self._num_stored += 1
@@ -229,7 +235,7 @@ class Journal:
                 self._charged_usd += usd
                 self._room.notify_all()
 
-    async def _append(self, path: str, record: dict[str, Any]) -> None:
+    async def _append(self, path: str, record: Mapping[str, Any]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(_Append(path, orjson.dumps(record) + b"\n", done))
         if self._flusher is None or self._flusher.done():
@@ -260,7 +266,7 @@ def _append_all(batch: Iterable[_Append]) -> None:
 
 
 def unknown_attempts(
-    intents: Iterable[dict[str, Any]], stored: set[str]
+    intents: Iterable[IntentLine], stored: set[str]
 ) -> dict[tuple[str, int], float]:
     """Reserved dollars of attempts whose fate is unknown, such as those in flight at a kill."""
     unknown: dict[tuple[str, int], float] = {}
@@ -270,7 +276,7 @@ def unknown_attempts(
         if record.get("released"):
             unknown.pop((key, attempt), None)
         else:
-            unknown[key, attempt] = record["usd"]
+            unknown[key, attempt] = record.get("usd", 0.0)
             last[key] = max(attempt, last.get(key, 0))
     # The answered attempt is the last one: nothing is sent under a key that has a response.
     for key in stored & last.keys():
@@ -279,7 +285,7 @@ def unknown_attempts(
 
 
 def write_parsed(
-    directory: str, parse_record: Callable[[dict[str, Any]], dict[str, Any]], version: str
+    directory: str, parse_record: Callable[[ResponseLine], ParsedLine], version: str
 ) -> int:
     """Parses every stored response anew, by parser `version`; returns how many."""
     records = read_raw(directory)

@@ -9,6 +9,8 @@ import orjson
 from apps.common.errors import InputError
 from apps.common.files import lineage, storage
 from apps.eval.calls import journal
+from apps.eval.calls.client import Reply
+from apps.eval.calls.lines import ResponseLine
 from apps.eval.config import JudgeConfig, ProtocolName, ReplayConfig
 from apps.eval.folder import questions_uri, write_plan
 from apps.eval.judging.call import Call
@@ -40,45 +42,44 @@ def refuse_existing(out: str) -> None:
         raise InputError(f"{out} is an evaluation folder already; give a new --out to import into")
 
 
-def write_imported(found: Imported, config: ReplayConfig, out: str) -> None:
-    storage.write_atomic(questions_uri(out), dump_questions(found.questions))
-    for name, made in found.answers.items():
+def write_imported(imported: Imported, config: ReplayConfig, out: str) -> None:
+    storage.write_atomic(questions_uri(out), dump_questions(imported.questions))
+    for name, made in imported.answers.items():
         storage.write_atomic(answers_uri(out, name), b"".join(a.to_json() for a in made.values()))
-    held = [call for call in found.calls if call.key in found.responses]
-    lines = [orjson.dumps(_record(call, *found.responses[call.key])) + b"\n" for call in held]
+    held = [call for call in imported.calls if call.key in imported.responses]
+    lines = [orjson.dumps(_line(call, *imported.responses[call.key])) + b"\n" for call in held]
     storage.write_atomic(journal.raw_path(out), b"".join(lines))
     for protocol in get_args(ProtocolName):
-        if calls := [call for call in found.calls if call.protocol == protocol]:
+        if calls := [call for call in imported.calls if call.protocol == protocol]:
             judges = tuple(sorted({call.judge for call in calls}))
             plan = Plan(calls=tuple(calls), unanswered=(), unjudged=(), without_reference=())
             write_plan(JudgeConfig(dir=out, protocol=protocol, judge=judges), plan)
-            _write_manifest(found, config, out, protocol, calls)
+            _write_manifest(imported, config, out, protocol, calls)
     journal.write_parsed(out, parse_record, PARSER_VERSION)
 
 
-def _record(call: Call, text: str, judge: str) -> dict[str, object]:
-    return call.raw_record(
-        response_text=text,
+def _line(call: Call, text: str, judge: str) -> ResponseLine:
+    reply = Reply(
+        text=text,
         finish_reason="stop",
-        usage={"prompt_tokens": 0, "completion_tokens": 0},
-        usd=0.0,
-        created=0.0,
+        prompt_tokens=0,
+        completion_tokens=0,
         endpoint_model=judge,
         fingerprint=None,
-        is_imported=True,
     )
+    return {**call.response_line(reply, price=None, created_s=0.0), "is_imported": True}
 
 
 def _write_manifest(
-    found: Imported, config: ReplayConfig, out: str, protocol: str, calls: Sequence[Call]
+    imported: Imported, config: ReplayConfig, out: str, protocol: str, calls: Sequence[Call]
 ) -> None:
     record = lineage.collect(
-        inputs={name: storage.digest_file(uri) for name, uri in found.files.items()},
+        inputs={name: storage.digest_file(uri) for name, uri in imported.files.items()},
         config=config,
         protocol=protocol,
         judges=sorted({call.judge for call in calls}),
         prompts_digest=prompts_digest(calls),
-        prompts=found.prompts,
+        prompts=imported.prompts,
     )
     folder = journal.judgments_dir(out)
     storage.write_json(storage.join(folder, f"manifest-{protocol}.json"), record)

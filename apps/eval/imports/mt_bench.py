@@ -17,7 +17,7 @@ from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
 from apps.eval.calls import journal
 from apps.eval.imports.imported import Imported
-from apps.eval.judging.call import Call, digest
+from apps.eval.judging.call import Call, answers_digest
 from apps.eval.records.answer import Answer, read_answers
 from apps.eval.records.question import Question, load_questions
 
@@ -41,17 +41,17 @@ def read(folder: str) -> Imported:
         for model in sorted({model for uri, record in records for model in _models(uri, record)})
     }
     by_id = {question.question_id: question for question in questions}
-    found: dict[tuple[Any, ...], tuple[Call, str]] = {}
+    judged: dict[tuple[object, ...], tuple[Call, str]] = {}
     for uri, record in records:
         for call, text in _calls(uri, record, by_id, answers):
             place = (call.judge, call.protocol, call.models, call.question_id, call.turn)
-            found[(*place, call.order)] = (call, text)
-    missing = _missing([call for call, _ in found.values()], questions, answers)
+            judged[(*place, call.order)] = (call, text)
+    missing = _missing([call for call, _ in judged.values()], questions, answers)
     return Imported(
         questions=questions,
         answers=answers,
-        calls=[*(call for call, _ in found.values()), *missing],
-        responses={call.key: (text, call.judge) for call, text in found.values()},
+        calls=[*(call for call, _ in judged.values()), *missing],
+        responses={call.key: (text, call.judge) for call, text in judged.values()},
         files=files,
         prompts="FastChat's, as imported",
     )
@@ -106,7 +106,7 @@ def _call(
         parameters={"turn": turn},
         fmt="letter" if len(models) == 2 else "rating",
         nonce="",
-        answers_digest=digest(list(models), [list(a.turn_texts) if a else [] for a in made]),
+        answers_digest=answers_digest(models, [a.turn_texts if a else () for a in made]),
     )
 
 

@@ -33,10 +33,13 @@ def import_reviews(config: ReplayConfig, reporter: Reporter) -> None:
     assert config.folder is not None and config.out is not None
     refuse_existing(config.out)
     is_mt_bench = mt_bench.is_layout(config.folder)
-    found = mt_bench.read(config.folder) if is_mt_bench else _read(config, config.folder)
-    write_imported(found, config, config.out)
+    imported = mt_bench.read(config.folder) if is_mt_bench else _read(config, config.folder)
+    write_imported(imported, config, config.out)
     reporter.event(
-        "replay.imported", reviews=len(found.responses), models=len(found.answers), out=config.out
+        "replay.imported",
+        reviews=len(imported.responses),
+        models=len(imported.answers),
+        out=config.out,
     )
     reporter.line(f"`report {config.out}` reads the judge's texts, not the scores stored beside.")
 
@@ -44,13 +47,13 @@ def import_reviews(config: ReplayConfig, reporter: Reporter) -> None:
 def review_files(folder: str) -> dict[tuple[str, str], str]:
     """{(baseline, model): file} of a folder in the blog's layout."""
     names = storage.list_dir(storage.join(folder, "review"))
-    found = [(match, name) for name in names if (match := _REVIEW_NAME.fullmatch(name))]
-    if not found:
+    reviews = [(match, name) for name in names if (match := _REVIEW_NAME.fullmatch(name))]
+    if not reviews:
         raise NotFoundError(
             f"{folder} has no review/review_<baseline>_<model>.jsonl; expected the layout of "
             "vicuna-blog-eval's eval/table, or MT-bench's, which is imported with --out"
         )
-    return {(match[1], match[2]): storage.join(folder, "review", name) for match, name in found}
+    return {(match[1], match[2]): storage.join(folder, "review", name) for match, name in reviews}
 
 
 def _read(config: ReplayConfig, folder: str) -> Imported:

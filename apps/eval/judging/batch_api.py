@@ -8,13 +8,13 @@ finds it again (by its input file) instead of paying for a second one.
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from apps.common.errors import CriaError
 from apps.common.files import storage
-from apps.eval.calls.client import Endpoint, Reply, as_reply, fitted
+from apps.eval.calls.client import Endpoint, as_reply, fitted
 from apps.eval.calls.journal import (
     BudgetExhaustedError,
     Journal,
@@ -23,7 +23,7 @@ from apps.eval.calls.journal import (
     read_raw,
 )
 from apps.eval.judging.call import Call
-from apps.eval.judging.loop import Job, OnProgress, Outcome, Tally
+from apps.eval.judging.loop import Job, OnProgress, RunResult, Tally
 from apps.eval.judging.plan import ask_again, remaining
 
 MAX_REQUESTS = 10_000
@@ -35,7 +35,7 @@ def batches_path(directory: str) -> str:
     return storage.join(judgments_dir(directory), "batches.jsonl")
 
 
-async def run(job: Job, on_progress: OnProgress, poll_s: float) -> Outcome:
+async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
     """Collects what earlier runs submitted, then submits what is missing, until all is read."""
     writer = Journal(job.directory, job.max_usd)
     await writer.begin()
@@ -66,7 +66,7 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> Outcome:
         ) from None
     finally:
         writer.close()
-    return Outcome(tally=tally, spent_usd=spent_usd, gate={})
+    return RunResult(tally=tally, spent_usd=spent_usd, gate={})
 
 
 def _connect(endpoint: Endpoint) -> Any:
@@ -90,10 +90,9 @@ class _Batches:
     async def submit(self, calls: list[Call], poll_s: float) -> None:
         attempts: dict[str, int] = {}
         for call in calls:
-            price = self._job.prices[call.judge]
-            bound = price.usd(call.prompt_tokens_bound(), call.max_tokens) if price else 0.0
+            bound_usd = call.usd_at_most(self._job.prices[call.judge])
             try:
-                attempts[call.key] = await self._writer.reserve(HOLDER, call.key, bound)
+                attempts[call.key] = await self._writer.reserve(HOLDER, call.key, bound_usd)
             except BudgetExhaustedError as error:
                 self._tally.stopped = error.sentence
                 break
@@ -158,24 +157,12 @@ class _Batches:
     async def _store(
         self, line: dict[str, Any], sent: dict[str, Call], attempts: dict[str, int]
     ) -> None:
-        key, response = line["custom_id"], line.get("response") or {}
+        key, response = line["custom_id"], cast(dict[str, Any], line.get("response") or {})
         if key not in sent or response.get("status_code") != 200:
             return
-        call, price = sent[key], self._job.prices[sent[key].judge]
-        reply: Reply = as_reply(response["body"])
-        usd = price.usd(reply.prompt_tokens, reply.completion_tokens) if price else 0.0
-        record = call.raw_record(
-            response_text=reply.text,
-            finish_reason=reply.finish_reason,
-            usage={
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-            },
-            usd=usd,
-            created=time.time(),
-            endpoint_model=reply.endpoint_model,
-            fingerprint=reply.fingerprint,
-        )
+        call = sent[key]
+        reply = as_reply(response["body"])
+        record = call.response_line(reply, self._job.prices[call.judge], created_s=time.time())
         await self._writer.store(record, attempts.pop(key))
         self._tally.stored += 1
 

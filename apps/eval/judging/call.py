@@ -1,12 +1,17 @@
 """One planned judge call: what is asked, about whom, under which key its response is stored."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from apps.eval.calls.client import Reply
+from apps.eval.calls.lines import Message, Parameters, ResponseLine
+from apps.eval.judging.offline import ReferenceCheck
 from apps.eval.judging.parsing import Format
+from apps.eval.judging.prices import Price
 
 
 def digest(*parts: Any) -> str:
@@ -14,6 +19,11 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(
         orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16
     ).hexdigest()
+
+
+def answers_digest(models: Sequence[str], texts: Sequence[Sequence[str]]) -> str:
+    """Of what is judged: who said what, turn by turn, in listed order."""
+    return digest(list(models), [list(said) for said in texts])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +38,8 @@ class Call:
     repeat: int
     turn: int
     judge: str
-    messages: tuple[dict[str, str], ...]
-    parameters: dict[str, Any]
+    messages: tuple[Message, ...]
+    parameters: Parameters
     """temperature, max_tokens and what else is sent to the judge"""
     fmt: Format
     nonce: str
@@ -38,8 +48,8 @@ class Call:
     """0 at first; a response that cannot be read is asked for again as 1, 2, ..."""
     kind: str = "contest"
     """contest, canary (the better answer is known) or self (the same answer twice)"""
-    exhibits: dict[str, Any] | None = None
-    """question, reference and answers in displayed order, for judges that compute"""
+    reference_check: ReferenceCheck | None = None
+    """for judges that compute"""
 
     @property
     def key(self) -> str:
@@ -76,7 +86,11 @@ class Call:
         """A byte-level tokenizer never makes more tokens than bytes; 16 a message for framing."""
         return self.prompt_bytes + 16 * len(self.messages)
 
-    def raw_record(self, **response: Any) -> dict[str, Any]:
+    def usd_at_most(self, price: Price | None) -> float:
+        """What the call can cost; 0 where no price is known."""
+        return price.usd(self.prompt_tokens_bound(), self.max_tokens) if price else 0.0
+
+    def response_line(self, reply: Reply, price: Price | None, created_s: float) -> ResponseLine:
         """The line of judgments/raw.jsonl."""
         return {
             "key": self.key,
@@ -93,5 +107,14 @@ class Call:
             "kind": self.kind,
             "format": self.fmt,
             "nonce": self.nonce,
-            **response,
+            "response_text": reply.text,
+            "finish_reason": reply.finish_reason,
+            "usage": {
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.completion_tokens,
+            },
+            "usd": price.usd(reply.prompt_tokens, reply.completion_tokens) if price else 0.0,
+            "created": created_s,
+            "endpoint_model": reply.endpoint_model,
+            "fingerprint": reply.fingerprint,
         }

@@ -6,14 +6,17 @@ Pure asyncio. The gate and the journal are passed in: local objects in tests, ac
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from apps.common.errors import CriaError
+from apps.eval.calls import rate_gate
 from apps.eval.calls.client import CallFailure, Endpoint, EndpointRefusedError, Reply
 from apps.eval.calls.journal import BudgetExhaustedError
+from apps.eval.calls.lines import ResponseLine
 from apps.eval.calls.rate_gate import Limits
+from apps.eval.calls.run_all import run_all
 from apps.eval.judging.call import Call
 from apps.eval.judging.parsing import parse
 from apps.eval.judging.plan import ask_again
@@ -29,7 +32,7 @@ class Gate(Protocol):
     async def release(
         self,
         holder: str,
-        outcome: str,
+        outcome: rate_gate.Outcome,
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
     ) -> None: ...
@@ -37,7 +40,7 @@ class Gate(Protocol):
 
 class Ledger(Protocol):
     async def open_call(self, holder: str, key: str, usd: float) -> int: ...
-    async def store(self, record: dict[str, Any], attempt: int) -> None: ...
+    async def store(self, record: ResponseLine, attempt: int) -> None: ...
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None: ...
 
 
@@ -83,7 +86,7 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class RunResult:
     """A run's end."""
 
     tally: Tally
@@ -96,114 +99,97 @@ OnProgress = Callable[[int, float, dict[str, float]], None]
 """(responses stored in this run, US dollars spent in all runs, the gate's state)"""
 
 
-async def run_chunk(
-    calls: Sequence[Call],
-    ask: Ask,
-    gate: Gate,
-    ledger: Ledger,
-    prices: dict[str, Price | None],
-    persistence: Persistence,
-    holder: str = "local",
-) -> Tally:
-    """Makes all calls; raises CriaError when no further call can succeed."""
-    tally = Tally()
-    width = asyncio.Semaphore(persistence.width)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Makes a chunk's calls: who is asked, under which limits, and where it is written down."""
 
-    async def one(call: Call) -> None:
-        async with width:
-            if tally.stopped is None:
-                await _judge(call, ask, gate, ledger, prices, persistence, holder, tally)
+    ask: Ask
+    gate: Gate
+    ledger: Ledger
+    prices: Mapping[str, Price | None]
+    persistence: Persistence
+    holder: str = "local"
+    """this chunk's name at the gate and in the ledger"""
 
-    await run_all(one(call) for call in calls)
-    return tally
+    async def make(self, calls: Sequence[Call]) -> Tally:
+        """Makes all calls; raises CriaError when no further call can succeed."""
+        tally = Tally()
+        width = asyncio.Semaphore(self.persistence.width)
 
+        async def one(call: Call) -> None:
+            async with width:
+                if tally.stopped is None:
+                    await self._judge(call, tally)
 
-async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Runs all at once; the first error cancels the rest and is raised as itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for coroutine in coroutines:
-                group.create_task(coroutine)
-    except BaseExceptionGroup as errors:
-        first: BaseException = errors.split(CriaError)[0] or errors
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
+        await run_all(one(call) for call in calls)
+        return tally
 
+    async def _judge(self, call: Call, tally: Tally) -> None:
+        """One judgment: asks until a response can be read, at most `max_asks` times."""
+        while True:
+            try:
+                reply = await self._send(call, tally)
+            except BudgetExhaustedError as error:
+                tally.stopped = error.sentence
+                return
+            if reply is None:
+                return
+            tally.stored += 1
+            status = parse(reply.text, call.fmt, reply.finish_reason, call.nonce).status
+            if status == "ok":
+                return
+            if call.ask + 1 >= self.persistence.max_asks:
+                tally.unreadable += 1
+                return
+            call = ask_again(call, was_truncated=status == "truncated")
 
-async def _judge(
-    call: Call,
-    ask: Ask,
-    gate: Gate,
-    ledger: Ledger,
-    prices: dict[str, Price | None],
-    persistence: Persistence,
-    holder: str,
-    tally: Tally,
-) -> None:
-    """One judgment: asks until a response can be read, at most `max_asks` times."""
-    while True:
+    async def _send(self, call: Call, tally: Tally) -> Reply | None:
+        """One call until it has a stored response; None if it is left for the next run."""
+        failures = 0
+        while failures < self.persistence.max_attempts:
+            reply = await self._attempt(call)
+            if isinstance(reply, Reply):
+                return reply
+            tally.last_error = reply.sentence
+            if _is_final(reply, call, tally):
+                return None
+            failures += reply.kind != "rate_limited"
+            await asyncio.sleep(reply.retry_after_s or self._backoff_s(max(1, failures)))
+        tally.failed += 1
+        return None
+
+    async def _attempt(self, call: Call) -> Reply | CallFailure:
+        """One request, from the gate to the disk."""
+        price = self.prices[call.judge]
+        tokens = call.prompt_tokens_estimate() + call.max_tokens
+        await self.gate.acquire(self.holder, tokens)
+        outcome, unused_tokens, wait_s = "cancelled", tokens, None
+        attempt, started_s = 0, time.time()
         try:
-            reply = await _send(call, ask, gate, ledger, prices, persistence, holder, tally)
-        except BudgetExhaustedError as error:
-            tally.stopped = error.sentence
-            return
-        if reply is None:
-            return
-        tally.stored += 1
-        status = parse(reply.text, call.fmt, reply.finish_reason, call.nonce).status
-        if status == "ok":
-            return
-        if call.ask + 1 >= persistence.max_asks:
-            tally.unreadable += 1
-            return
-        call = ask_again(call, was_truncated=status == "truncated")
-
-
-async def _send(
-    call: Call,
-    ask: Ask,
-    gate: Gate,
-    ledger: Ledger,
-    prices: dict[str, Price | None],
-    persistence: Persistence,
-    holder: str,
-    tally: Tally,
-) -> Reply | None:
-    """One call until it has a stored response; None if it is left for the next run."""
-    price = prices[call.judge]
-    bound_usd = price.usd(call.prompt_tokens_bound(), call.max_tokens) if price else 0.0
-    estimate_tokens = call.prompt_tokens_estimate() + call.max_tokens
-    failures = 0
-    while failures < persistence.max_attempts:
-        await gate.acquire(holder, estimate_tokens)
-        outcome, unused_tokens, wait_s = "cancelled", estimate_tokens, None
-        reply, failure, attempt = None, None, 0
-        try:
-            attempt = await ledger.open_call(holder, call.key, bound_usd)
-            started = time.time()
-            reply = await ask(call)
+            attempt = await self.ledger.open_call(self.holder, call.key, call.usd_at_most(price))
+            started_s = time.time()
+            reply = await self.ask(call)
             outcome = "ok"
-            unused_tokens = estimate_tokens - reply.prompt_tokens - reply.completion_tokens
-        except CallFailure as error:
-            failure = error
-            outcome = "rate_limited" if error.kind == "rate_limited" else "error"
-            wait_s = error.retry_after_s
+            unused_tokens = tokens - reply.prompt_tokens - reply.completion_tokens
+        except CallFailure as failure:
+            reply = failure
+            outcome = "rate_limited" if failure.kind == "rate_limited" else "error"
+            wait_s = failure.retry_after_s
         finally:
             # Before the response is on disk, so that the next call need not wait for that.
-            await gate.release(holder, outcome, unused_tokens, wait_s)
-        if reply is not None:
-            await ledger.store(_record(call, reply, price, started), attempt)
-            return reply
-        assert failure is not None
-        tally.last_error = failure.sentence
-        await ledger.fail_call(call.key, attempt, failure.may_be_billed)
-        if _is_final(failure, call, tally):
-            return None
-        failures += outcome == "error"
-        await asyncio.sleep(wait_s or _backoff_s(max(1, failures), persistence))
-    tally.failed += 1
-    return None
+            await self.gate.release(self.holder, outcome, unused_tokens, wait_s)
+        if isinstance(reply, Reply):
+            line = call.response_line(reply, price, created_s=started_s)
+            line["latency_s"] = round(time.time() - started_s, 3)
+            await self.ledger.store(line, attempt)
+        else:
+            await self.ledger.fail_call(call.key, attempt, reply.may_be_billed)
+        return reply
+
+    def _backoff_s(self, failures: int) -> float:
+        """Exponential with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015)."""
+        grown_s = self.persistence.first_backoff_s * 2 ** (failures - 1)
+        return random.uniform(0.3, 1.0) * min(self.persistence.max_backoff_s, grown_s)
 
 
 def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
@@ -223,23 +209,3 @@ def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
             "settings it names and run again"
         )
     return True
-
-
-def _record(call: Call, reply: Reply, price: Price | None, started: float) -> dict[str, Any]:
-    tokens = (reply.prompt_tokens, reply.completion_tokens)
-    return call.raw_record(
-        response_text=reply.text,
-        finish_reason=reply.finish_reason,
-        usage={"prompt_tokens": tokens[0], "completion_tokens": tokens[1]},
-        usd=price.usd(*tokens) if price else 0.0,
-        created=started,
-        latency_s=round(time.time() - started, 3),
-        endpoint_model=reply.endpoint_model,
-        fingerprint=reply.fingerprint,
-    )
-
-
-def _backoff_s(failures: int, persistence: Persistence) -> float:
-    """Exponential with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015)."""
-    longest = min(persistence.max_backoff_s, persistence.first_backoff_s * 2 ** (failures - 1))
-    return random.uniform(0.3, 1.0) * longest

@@ -36,9 +36,9 @@ def prompts_digest(calls: Sequence[Call]) -> str:
 
 def _snapshots(directory: str, protocol: str) -> dict[str, list[str]]:
     """Model names and fingerprints that the endpoint itself reported, per judge."""
-    found: dict[str, set[str]] = {}
+    reported: dict[str, set[str]] = {}
     for record in journal.read_raw(directory):
         if record["protocol"] == protocol:
             name = f"{record['endpoint_model']} {record.get('fingerprint') or ''}".strip()
-            found.setdefault(record["judge"], set()).add(name)
-    return {judge: sorted(names) for judge, names in sorted(found.items())}
+            reported.setdefault(record["judge"], set()).add(name)
+    return {judge: sorted(names) for judge, names in sorted(reported.items())}

@@ -7,7 +7,7 @@ chrF is Popovic's (WMT 2015) in sacrebleu's implementation; an answer that satis
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from apps.eval.judging.parsing import Format
 
@@ -16,6 +16,18 @@ LABEL = "offline chrF judge (compares with reference answers; not GPT-4)"
 # Two similarities closer than this are a tie; chrF moves by about .05 for one word in ten.
 TIE_MARGIN = 0.02
 STRONG_MARGIN = 0.4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceCheck:
+    """What a judge that computes compares; answers in displayed order."""
+
+    references: tuple[str, ...]
+    """per turn"""
+    answers: tuple[tuple[str, ...], ...]
+    """per answer, per turn"""
+    correct: tuple[bool | None, ...]
+    """per answer; None where the question does not say how to tell"""
 
 
 def is_offline(judge: str) -> bool:
@@ -30,15 +42,11 @@ def similarity(answer: str, reference: str) -> float:
     return CHRF().sentence_score(answer, reference.split(" || ")).score / 100.0
 
 
-def respond(fmt: Format, exhibits: dict[str, Any], nonce: str) -> str:
-    """A judgment in the text form of the protocol, so that it takes the way of every other.
-
-    `exhibits` holds `references` (per turn), `answers` (per answer, per turn) and `correct` (per
-    answer: true, false or None), in displayed order.
-    """
+def respond(fmt: Format, check: ReferenceCheck, nonce: str) -> str:
+    """A judgment in the text form of the protocol, so that it takes the way of every other."""
     shares = [
-        1.0 if correct else _mean_similarity(answer, exhibits["references"])
-        for answer, correct in zip(exhibits["answers"], exhibits["correct"], strict=True)
+        1.0 if correct else _mean_similarity(answer, check.references)
+        for answer, correct in zip(check.answers, check.correct, strict=True)
     ]
     said = " and ".join(f"{share:.3f}" for share in shares)
     why = f"Similarity to the reference answer by chrF: {said}. This is the {LABEL}."

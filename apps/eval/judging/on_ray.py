@@ -1,12 +1,16 @@
-"""Judge calls on Ray: tasks that each run a chunk with asyncio, and one desk for all of them.
+"""Judge calls on Ray: tasks that each run a chunk with asyncio, and one coordinator for all.
 
 A task is a process (about 140 MB), a call is a coroutine: hundreds of calls in flight need two
-processes, not hundreds. The desk is an actor beside the driver, where the folder is: it holds
-requests/min, tokens/min and calls in flight for all tasks, is the folder's single writer and keeps
-the budget. A task that dies with its node is run again: the journal tells what is stored.
+processes, not hundreds. The coordinator is an actor beside the driver, where the folder is: it
+holds requests/min, tokens/min and calls in flight for all tasks, is the folder's single writer and
+keeps the budget. A task that dies with its node is run again: the journal tells what is stored.
 """
 
+# Ray's own types are partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 import asyncio
+import importlib
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -27,17 +31,17 @@ from apps.common.errors import CriaError
 from apps.eval.calls.client import Reply, complete, connect
 from apps.eval.calls.journal import read_raw
 from apps.eval.judging.call import Call
-from apps.eval.judging.desk import Desk, DeskGate, DeskLedger
-from apps.eval.judging.loop import Job, OnProgress, Outcome, Tally, run_chunk
+from apps.eval.judging.coordinator import Coordinator, RemoteGate, RemoteLedger
+from apps.eval.judging.loop import Caller, Job, OnProgress, RunResult, Tally
 from apps.eval.judging.offline import is_offline, respond
 from apps.eval.judging.plan import remaining
 
 POLL_S = 0.25
 TASK_CPUS = 0.25
 TASK_TRIES = 3
-DESK_CALLS = 10_000
+COORDINATOR_CALLS = 10_000
 """most that wait for a place at once"""
-DeskActor: Any = ray.remote(Desk)
+CoordinatorActor: Any = ray.remote(Coordinator)
 
 
 class _Remote:
@@ -59,12 +63,11 @@ class _Remote:
 
 
 @ray.remote(num_cpus=TASK_CPUS, max_retries=0)
-def judge_chunk(job: Job, calls: Sequence[Call], desk: Any, holder: str) -> Tally:
-    return asyncio.run(_judge_chunk(job, calls, _Remote(desk), holder))
+def judge_chunk(job: Job, calls: Sequence[Call], coordinator: Any, holder: str) -> Tally:
+    return asyncio.run(_judge_chunk(job, calls, _Remote(coordinator), holder))
 
 
-async def _judge_chunk(job: Job, calls: Sequence[Call], desk: Any, holder: str) -> Tally:
-    gate, ledger = DeskGate(desk, holder), DeskLedger(desk, holder)
+async def _judge_chunk(job: Job, calls: Sequence[Call], coordinator: Any, holder: str) -> Tally:
     async with AsyncExitStack() as stack:
         clients = {
             judge: await stack.enter_async_context(connect(endpoint))
@@ -77,19 +80,27 @@ async def _judge_chunk(job: Job, calls: Sequence[Call], desk: Any, holder: str) 
             model = job.endpoints[call.judge].model
             return await complete(clients[call.judge], model, call.messages, call.parameters)
 
-        return await run_chunk(calls, ask, gate, ledger, job.prices, job.persistence, holder)
+        caller = Caller(
+            ask=ask,
+            gate=RemoteGate(coordinator, holder),
+            ledger=RemoteLedger(coordinator, holder),
+            prices=job.prices,
+            persistence=job.persistence,
+            holder=holder,
+        )
+        return await caller.make(calls)
 
 
 @ray.remote(num_cpus=TASK_CPUS)
 def _warm() -> None:
-    """Has a worker import what a chunk needs while the desk starts."""
-    import aiohttp  # noqa: F401
+    """Has a worker import what a chunk needs while the coordinator starts."""
+    importlib.import_module("aiohttp")
 
 
 def _offline_reply(call: Call) -> Reply:
-    assert call.exhibits is not None
+    assert call.reference_check is not None
     return Reply(
-        text=respond(call.fmt, call.exhibits, call.nonce),
+        text=respond(call.fmt, call.reference_check, call.nonce),
         finish_reason="stop",
         prompt_tokens=0,
         completion_tokens=0,
@@ -98,32 +109,32 @@ def _offline_reply(call: Call) -> Reply:
     )
 
 
-def run(job: Job, on_progress: OnProgress) -> Outcome:
+def run(job: Job, on_progress: OnProgress) -> RunResult:
     """Makes all calls of a job on the connected Ray."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = DeskActor.options(
-        num_cpus=0, max_concurrency=DESK_CALLS, scheduling_strategy=here
+    coordinator = CoordinatorActor.options(
+        num_cpus=0, max_concurrency=COORDINATOR_CALLS, scheduling_strategy=here
     ).remote(job.limits, job.directory, job.max_usd)
     for _ in range(job.num_tasks if job.endpoints else 0):
         _warm.remote()
     try:
         # Only now is the folder ours: a killed run's writer may have stored more until here.
-        _get(desk.begin.remote())
+        _get(coordinator.begin.remote())
         left = remaining(job.calls, read_raw(job.directory), job.persistence.max_asks)
-        tallies = _run_tasks(replace(job, calls=tuple(left)), desk, on_progress)
-        stored, spent_usd, state = _get(desk.state.remote())
+        tallies = _run_tasks(replace(job, calls=tuple(left)), coordinator, on_progress)
+        stored, spent_usd, state = _get(coordinator.state.remote())
         on_progress(stored, spent_usd, state)
-        return Outcome(tally=_sum(tallies), spent_usd=spent_usd, gate=state)
+        return RunResult(tally=_sum(tallies), spent_usd=spent_usd, gate=state)
     finally:
-        ray.kill(desk)
+        ray.kill(coordinator)
 
 
-def _run_tasks(job: Job, desk: Any, on_progress: OnProgress) -> list[Tally]:
+def _run_tasks(job: Job, coordinator: Any, on_progress: OnProgress) -> list[Tally]:
     settings = ray.put(replace(job, calls=()))
     running: dict[Any, tuple[str, Sequence[Call], int]] = {}
 
     def start(holder: str, calls: Sequence[Call], tries: int) -> None:
-        task = judge_chunk.remote(settings, calls, desk, holder)
+        task = judge_chunk.remote(settings, calls, coordinator, holder)
         running[task] = (holder, calls, tries)
 
     for number, chunk in enumerate(_chunks(job.calls, job.num_tasks)):
@@ -132,13 +143,13 @@ def _run_tasks(job: Job, desk: Any, on_progress: OnProgress) -> list[Tally]:
     try:
         while running:
             done, _ = ray.wait([*running], timeout=POLL_S)
-            on_progress(*_get(desk.state.remote()))
+            on_progress(*_get(coordinator.state.remote()))
             for task in done:
                 holder, calls, tries = running.pop(task)
                 try:
                     tallies.append(_get(task))
                 except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
-                    _get(desk.forget.remote(holder))
+                    _get(coordinator.forget.remote(holder))
                     if tries >= TASK_TRIES:
                         raise
                     left = remaining(calls, read_raw(job.directory), job.persistence.max_asks)

@@ -14,9 +14,10 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from apps.eval.calls.lines import Status
+
 PARSER_VERSION = "2"
 
-Status = Literal["ok", "unparsed", "refused", "truncated"]
 Format = Literal["scores", "rating", "letter", "label"]
 
 _NUMBER = r"(\d{1,3}(?:\.\d+)?)"
@@ -78,9 +79,9 @@ def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None
         return Parsed("truncated" if was_cut else "unparsed")
     # Where the verdict comes last, a text cut by the token limit holds at most a provisional one.
     if not was_cut or (fmt == "scores" and _first_line_is_whole(body)):
-        found = _READERS[fmt](body, nonce, was_cut)
-        if found:
-            return found
+        parsed = _READERS[fmt](body, nonce, was_cut)
+        if parsed:
+            return parsed
     if was_cut:
         return Parsed("truncated")
     return Parsed("refused" if _REFUSAL.search(body[:400]) else "unparsed")
@@ -116,19 +117,19 @@ def _labelled_scores(body: str) -> list[tuple[str, ...]]:
 
 
 def _read_rating(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
-    found = _last(_RATING, body, nonce) or _last(_RATING_WORD, body, nonce)
-    scores = _in_range((found,), 1.0) if found else None
+    rating = _last(_RATING, body, nonce) or _last(_RATING_WORD, body, nonce)
+    scores = _in_range((rating,), 1.0) if rating else None
     return Parsed("ok", scores=scores) if scores else None
 
 
 def _read_letter(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
-    found = _last(_LETTER, body, nonce)
-    return Parsed("ok", verdict="C" if found.lower() == "tie" else found.upper()) if found else None
+    said = _last(_LETTER, body, nonce)
+    return Parsed("ok", verdict="C" if said.lower() == "tie" else said.upper()) if said else None
 
 
 def _read_label(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
-    found = _last(_LABEL, body, nonce)
-    return Parsed("ok", verdict=re.sub(r"\s", "", found).upper()) if found else None
+    said = _last(_LABEL, body, nonce)
+    return Parsed("ok", verdict=re.sub(r"\s", "", said).upper()) if said else None
 
 
 def _last(pattern: re.Pattern[str], body: str, nonce: str | None) -> str | None:

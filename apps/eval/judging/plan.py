@@ -4,16 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from apps.common.errors import InputError
 from apps.common.files import storage
+from apps.eval.calls.lines import ParsedLine, ResponseLine
 from apps.eval.judging import protocols
-from apps.eval.judging.call import Call, digest
-from apps.eval.judging.offline import is_offline
-from apps.eval.judging.parsing import parse
+from apps.eval.judging.call import Call, answers_digest, digest
+from apps.eval.judging.offline import ReferenceCheck, is_offline
+from apps.eval.judging.parsing import Format, parse
 from apps.eval.judging.protocols import PROTOCOLS, Protocol
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
@@ -82,11 +83,11 @@ def ask_again(call: Call, was_truncated: bool) -> Call:
 
 
 def remaining(
-    calls: Iterable[Call], responses: Iterable[dict[str, Any]], max_asks: int
+    calls: Iterable[Call], responses: Iterable[ResponseLine], max_asks: int
 ) -> list[Call]:
     """What is still to be sent: the next ask of every judgment that cannot be read yet."""
     stored = {record["key"]: record for record in responses}
-    left = []
+    left: list[Call] = []
     for call in calls:
         while call.key in stored and call.ask < max_asks:
             status = parse_record(stored[call.key])["status"]
@@ -98,12 +99,11 @@ def remaining(
     return left
 
 
-def parse_record(record: dict[str, Any]) -> dict[str, Any]:
+def parse_record(record: ResponseLine) -> ParsedLine:
     """A line of parsed-<version>.jsonl from a line of raw.jsonl."""
-    parsed = parse(
-        record["response_text"], record["format"], record["finish_reason"], record["nonce"]
-    )
-    line: dict[str, Any] = {"key": record["key"], "status": parsed.status}
+    fmt = cast(Format, record["format"])
+    parsed = parse(record["response_text"], fmt, record["finish_reason"], record["nonce"])
+    line: ParsedLine = {"key": record["key"], "status": parsed.status}
     if parsed.scores is not None:
         line["scores"] = list(parsed.scores)
     if parsed.verdict is not None:
@@ -151,7 +151,7 @@ def _calls(
     prompts: Mapping[str, Mapping[str, Any]],
     kind: str = "contest",
 ) -> Iterator[Call]:
-    answers_digest = digest(list(models), [list(texts) for texts in shown])
+    shown_digest = answers_digest(models, shown)
     for turn in range(len(question.turns) if protocol.turns == "each" else 1):
         num_turns = _num_turns(protocol, question, turn)
         turns, reference = question.turns[:num_turns], question.reference[:num_turns]
@@ -177,9 +177,9 @@ def _calls(
                     parameters=_parameters(config, protocol),
                     fmt=protocol.fmt,
                     nonce=nonce,
-                    answers_digest=answers_digest,
+                    answers_digest=shown_digest,
                     kind=kind,
-                    exhibits=_exhibits(question, reference, displayed)
+                    reference_check=_reference_check(question, reference, displayed)
                     if is_offline(judge)
                     else None,
                 )
@@ -207,18 +207,18 @@ def _parameters(config: "JudgeConfig", protocol: Protocol) -> dict[str, Any]:
     return {"temperature": temperature, "max_tokens": config.max_tokens or protocol.max_tokens}
 
 
-def _exhibits(
+def _reference_check(
     question: Question, reference: Sequence[str], displayed: Sequence[Sequence[str]]
-) -> dict[str, Any]:
+) -> ReferenceCheck:
     checks = [
         [is_correct(question, text, turn) for turn, text in enumerate(texts[: len(reference)])]
         for texts in displayed
     ]
-    return {
-        "references": list(reference),
-        "answers": [list(texts) for texts in displayed],
-        "correct": [None if None in check or not check else all(check) for check in checks],
-    }
+    return ReferenceCheck(
+        references=tuple(reference),
+        answers=tuple(tuple(texts) for texts in displayed),
+        correct=tuple(None if None in check or not check else all(check) for check in checks),
+    )
 
 
 def _self_checks(

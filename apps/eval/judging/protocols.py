@@ -16,6 +16,7 @@ own; `--prompt-file` takes FastChat's `prompt.jsonl` for the historical wording 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from apps.eval.judging.parsing import Format
 
@@ -168,7 +169,7 @@ def single_messages(
     turns: Sequence[str], reference: Sequence[str], answer: Sequence[str], nonce: str
 ) -> tuple[dict[str, str], ...]:
     """Messages for one answer; with several turns the last one is judged."""
-    parts = []
+    parts: list[str] = []
     if len(turns) == 1:
         parts.append(_block("the user's question", turns[0], nonce))
         if reference:
@@ -190,8 +191,7 @@ def file_messages(
 
     Placeholders are filled in one pass, so braces in an answer stay as they are.
     """
-    defaults = prompt["defaults"]
-    assert isinstance(defaults, Mapping)
+    defaults = cast(Mapping[str, str], prompt["defaults"])
     text = str(prompt["prompt_template"]).format(
         question=question, answer_1=answers[0], answer_2=answers[1], prompt=defaults["prompt"]
     )

@@ -72,7 +72,7 @@ def load_judgments(directory: str) -> list[Judgment]:
         parsed = parse_record(record)
         usd[record["slot"]] += record["usd"]
         if parsed["status"] == "ok" or best.get(record["slot"], ({}, {}))[1].get("status") != "ok":
-            best[record["slot"]] = (record, parsed)
+            best[record["slot"]] = (dict(record), dict(parsed))
     return [_judgment(item, best.get(item["slot"]), usd[item["slot"]]) for item in planned]
 
 

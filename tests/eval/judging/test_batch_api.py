@@ -11,7 +11,7 @@ from apps.eval.calls.rate_gate import Limits
 from apps.eval.config import JudgeConfig
 from apps.eval.judging import batch_api
 from apps.eval.judging.call import Call
-from apps.eval.judging.loop import Job, Outcome, Persistence
+from apps.eval.judging.loop import Job, Persistence, RunResult
 from apps.eval.judging.plan import make_plan, parse_record, remaining
 from apps.eval.judging.prices import Price
 from apps.eval.records.answer import Answer
@@ -37,7 +37,7 @@ def planned(num_questions: int) -> list[Call]:
     return list(make_plan(config, questions, answers).calls)
 
 
-async def judge(calls: list[Call], directory: Path, max_usd: float | None = None) -> Outcome:
+async def judge(calls: list[Call], directory: Path, max_usd: float | None = None) -> RunResult:
     job = Job(
         calls=tuple(calls),
         directory=str(directory),
@@ -54,12 +54,12 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
 async def test_a_batch_judges_everything_and_asks_again_for_what_failed(tmp_path, serve) -> None:
     endpoint: Endpoint = serve(Script(fault_share=0.3))
     calls = planned(12)
-    outcome = await judge(calls, tmp_path)
+    result = await judge(calls, tmp_path)
     records = journal.read_raw(str(tmp_path))
     assert {parse_record(record)["status"] for record in records} == {"ok"}
-    assert len(records) == len(calls) == outcome.tally.stored
+    assert len(records) == len(calls) == result.tally.stored
     assert len(endpoint.batches) > 1
-    assert outcome.spent_usd == pytest.approx(sum(record["usd"] for record in records))
+    assert result.spent_usd == pytest.approx(sum(record["usd"] for record in records))
     before = len(endpoint.batches)
     assert (await judge(calls, tmp_path)).tally.stored == 0
     assert len(endpoint.batches) == before
@@ -69,8 +69,8 @@ async def test_the_budget_bounds_what_is_uploaded(tmp_path: Path, serve) -> None
     endpoint: Endpoint = serve(Script())
     calls = planned(10)
     bound = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
-    outcome = await judge(calls, tmp_path, max_usd=5.5 * bound)
-    assert outcome.tally.stopped and endpoint.served.total() == 5
+    result = await judge(calls, tmp_path, max_usd=5.5 * bound)
+    assert result.tally.stopped and endpoint.served.total() == 5
 
 
 async def test_a_refusing_endpoint_is_one_sentence_and_costs_nothing(tmp_path, serve) -> None:

@@ -11,7 +11,7 @@ from apps.eval.calls.journal import Journal
 from apps.eval.calls.rate_gate import Limits, RateGate
 from apps.eval.config import JudgeConfig
 from apps.eval.judging.call import Call
-from apps.eval.judging.loop import Persistence, Tally, run_chunk
+from apps.eval.judging.loop import Caller, Persistence, Tally
 from apps.eval.judging.plan import make_plan, parse_record, remaining
 from apps.eval.judging.prices import Price
 from apps.eval.records.answer import Answer
@@ -53,7 +53,8 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
                 return await complete(client, call.judge, call.messages, call.parameters)
 
             left = remaining(calls, journal.read_raw(str(directory)), FAST.max_asks)
-            return await run_chunk(left, ask, gate, writer, PRICES, FAST)
+            caller = Caller(ask=ask, gate=gate, ledger=writer, prices=PRICES, persistence=FAST)
+            return await caller.make(left)
     finally:
         writer.close()
 

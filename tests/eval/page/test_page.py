@@ -12,9 +12,12 @@ from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files import storage
 from apps.eval.calls import journal
+from apps.eval.calls.client import Reply
 from apps.eval.config import JudgeConfig, ReportConfig
 from apps.eval.folder import questions_uri, write_plan
+from apps.eval.judging.call import Call
 from apps.eval.judging.plan import make_plan
+from apps.eval.judging.prices import Price
 from apps.eval.page.curve import render_curve
 from apps.eval.records.answer import Answer, answers_uri
 from apps.eval.records.question import Question, dump_questions
@@ -24,6 +27,8 @@ from tests.eval.scripted_judge import respond
 
 ATTACK = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 CHROMIUM = Path("/usr/bin/chromium")
+# 100 and 10 tokens come to one cent.
+PRICE = Price(usd_per_million_prompt_tokens=50.0, usd_per_million_completion_tokens=500.0)
 
 
 def judged(directory: Path, num_questions: int, models: dict[str, str], words: int = 3) -> Path:
@@ -56,18 +61,7 @@ def judged(directory: Path, num_questions: int, models: dict[str, str], words: i
     write_plan(config, plan)
     lines = [
         json.dumps(
-            call.raw_record(
-                response_text=" ".join(["Because."] * words)
-                + "\n"
-                + respond(call.judge, call.messages),
-                finish_reason="stop",
-                usage={"prompt_tokens": 100, "completion_tokens": 10},
-                usd=0.01,
-                created=0.0,
-                latency_s=1.5,
-                endpoint_model="judge-4",
-                fingerprint=None,
-            )
+            {**call.response_line(_reply(call, words), PRICE, created_s=0.0), "latency_s": 1.5}
         )
         for call in plan.calls
     ]
@@ -76,6 +70,17 @@ def judged(directory: Path, num_questions: int, models: dict[str, str], words: i
         ReportConfig(dir=str(directory), reference_set=True, length_control=True), Reporter("json")
     )
     return directory / "report.html"
+
+
+def _reply(call: Call, words: int) -> Reply:
+    return Reply(
+        text=" ".join(["Because."] * words) + "\n" + respond(call.judge, list(call.messages)),
+        finish_reason="stop",
+        prompt_tokens=100,
+        completion_tokens=10,
+        endpoint_model="judge-4",
+        fingerprint=None,
+    )
 
 
 def test_a_report_of_80_questions_5_models_2_orders_is_small_and_self_contained(tmp_path: Path):

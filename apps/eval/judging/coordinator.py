@@ -7,16 +7,19 @@ an earlier message is under way therefore goes out as one.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from apps.eval.calls.journal import Journal
-from apps.eval.calls.rate_gate import Limits, RateGate
+from apps.eval.calls.lines import ResponseLine
+from apps.eval.calls.rate_gate import Limits, Outcome, RateGate
 
-Send = Callable[[list[Any]], Awaitable[Sequence[Any]]]
-"""Sends items in one message; returns the results of the first few of them, at least one."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Ended = tuple[Outcome, int, float | None]
+"""how a call ended, the tokens it did not use, the seconds its endpoint asked to wait"""
 
 
-class Desk:
+class Coordinator:
     """The one rate limit and the one budget of a run; lives on one event loop."""
 
     def __init__(self, limits: Limits, directory: str, max_usd: float | None) -> None:
@@ -45,7 +48,7 @@ class Desk:
             await self.gate.forget(holder)
         return passed
 
-    async def release(self, holder: str, ended: Sequence[tuple[Any, ...]]) -> None:
+    async def release(self, holder: str, ended: Sequence[Ended]) -> None:
         for how in ended:
             await self.gate.release(holder, *how)
 
@@ -56,7 +59,7 @@ class Desk:
                 await self._journal.fail_call(key, attempt, may_be_billed=False)
         return attempts
 
-    async def store(self, made: Sequence[tuple[dict[str, Any], int]]) -> None:
+    async def store(self, made: Sequence[tuple[ResponseLine, int]]) -> None:
         await asyncio.gather(*(self._journal.store(*item) for item in made))
 
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
@@ -72,16 +75,19 @@ class Desk:
         await self._journal.forget(holder)
 
 
-class Together:
-    """Gathers what many coroutines ask for into one message at a time."""
+class Together(Generic[Item, Result]):
+    """Gathers what many coroutines ask for into one message at a time.
 
-    def __init__(self, send: Send) -> None:
+    `send` returns the results of the first few items, at least one; the others go out again.
+    """
+
+    def __init__(self, send: Callable[[list[Item]], Awaitable[Sequence[Result]]]) -> None:
         self._send = send
-        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._sender: asyncio.Task[None] | None = None
 
-    async def __call__(self, item: Any) -> Any:
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    async def __call__(self, item: Item) -> Result:
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, done))
         if self._sender is None:
             self._sender = asyncio.create_task(self._run())
@@ -93,27 +99,30 @@ class Together:
             try:
                 results = await self._send([item for item, _ in self._waiting])
             except Exception as error:
-                self._answer(sent, lambda done, _, error=error: done.set_exception(error))
+                for done in self._take(sent):
+                    if not done.done():  # its coroutine may have been cancelled meanwhile
+                        done.set_exception(error)
             else:
-                self._answer(len(results), lambda done, i, found=results: done.set_result(found[i]))
+                for done, result in zip(self._take(len(results)), results, strict=True):
+                    if not done.done():
+                        done.set_result(result)
         self._sender = None
 
-    def _answer(self, count: int, settle: Callable[[asyncio.Future[Any], int], None]) -> None:
-        for number, (_, done) in enumerate(self._waiting[:count]):
-            if not done.done():  # its coroutine may have been cancelled meanwhile
-                settle(done, number)
+    def _take(self, count: int) -> list[asyncio.Future[Result]]:
+        taken = [done for _, done in self._waiting[:count]]
         del self._waiting[:count]
+        return taken
 
 
-class DeskGate:
-    """The gate of calling.py, at a desk in another process."""
+class RemoteGate:
+    """The gate of loop.py, at a coordinator in another process."""
 
-    def __init__(self, desk: Any, holder: str) -> None:
-        async def acquire(tokens: list[Any]) -> Sequence[Any]:
-            return [None] * await desk.acquire(holder, tokens)
+    def __init__(self, coordinator: Any, holder: str) -> None:
+        async def acquire(tokens: list[int]) -> Sequence[None]:
+            return [None] * await coordinator.acquire(holder, tokens)
 
-        async def release(ended: list[Any]) -> Sequence[Any]:
-            await desk.release(holder, ended)
+        async def release(ended: list[Ended]) -> Sequence[None]:
+            await coordinator.release(holder, ended)
             return [None] * len(ended)
 
         self._acquire, self._release = Together(acquire), Together(release)
@@ -124,32 +133,32 @@ class DeskGate:
     async def release(
         self,
         holder: str,
-        outcome: str,
+        outcome: Outcome,
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
     ) -> None:
         await self._release((outcome, unused_tokens, retry_after_s))
 
 
-class DeskLedger:
-    """The ledger of calling.py, at a desk in another process."""
+class RemoteLedger:
+    """The ledger of loop.py, at a coordinator in another process."""
 
-    def __init__(self, desk: Any, holder: str) -> None:
-        async def open_calls(wanted: list[Any]) -> Sequence[Any]:
-            return await desk.open_calls(holder, wanted)
+    def __init__(self, coordinator: Any, holder: str) -> None:
+        async def open_calls(wanted: list[tuple[str, float]]) -> Sequence[int]:
+            return await coordinator.open_calls(holder, wanted)
 
-        async def store(made: list[Any]) -> Sequence[Any]:
-            await desk.store(made)
+        async def store(made: list[tuple[ResponseLine, int]]) -> Sequence[None]:
+            await coordinator.store(made)
             return [None] * len(made)
 
-        self._desk = desk
+        self._coordinator = coordinator
         self._open, self._store = Together(open_calls), Together(store)
 
     async def open_call(self, holder: str, key: str, usd: float) -> int:
         return await self._open((key, usd))
 
-    async def store(self, record: dict[str, Any], attempt: int) -> None:
+    async def store(self, record: ResponseLine, attempt: int) -> None:
         await self._store((record, attempt))
 
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
-        await self._desk.fail_call(key, attempt, may_be_billed)
+        await self._coordinator.fail_call(key, attempt, may_be_billed)

@@ -8,7 +8,7 @@ import pytest
 from apps.eval.calls import journal
 from apps.eval.calls.journal import BudgetExhaustedError
 from apps.eval.calls.rate_gate import Limits
-from apps.eval.judging.desk import Desk, DeskGate, DeskLedger, Together
+from apps.eval.judging.coordinator import Coordinator, RemoteGate, RemoteLedger, Together
 
 
 async def test_what_arrives_meanwhile_goes_out_as_one_message() -> None:
@@ -41,11 +41,11 @@ async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
     tmp_path: Path,
 ) -> None:
     """Each call may cost $1, costs $0.1 in the end, and $2.05 is there: nine must wait."""
-    desk = Desk(
+    coordinator = Coordinator(
         Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=8), str(tmp_path), 2.05
     )
-    await desk.begin()
-    gate, ledger = DeskGate(desk, "t"), DeskLedger(desk, "t")
+    await coordinator.begin()
+    gate, ledger = RemoteGate(coordinator, "t"), RemoteLedger(coordinator, "t")
 
     async def one(number: int) -> None:
         await gate.acquire("t", 10)
@@ -54,7 +54,7 @@ async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
         await ledger.store({"key": f"key-{number}", "usd": 0.1}, attempt)
 
     await asyncio.wait_for(asyncio.gather(*map(one, range(10))), 10)
-    stored, usd, state = await desk.state()
+    stored, usd, state = await coordinator.state()
     assert (stored, state["in_flight"]) == (10, 0) and usd == pytest.approx(1.0)
     assert len(journal.read_raw(str(tmp_path))) == 10
     with pytest.raises(BudgetExhaustedError):
@@ -63,16 +63,20 @@ async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
 
 async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp_path) -> None:
     """Its messages may arrive after its death was noticed."""
-    desk = Desk(Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=1), str(tmp_path), 1.0)
-    await desk.begin()
-    await desk.acquire("dead", [10])
-    await desk.open_calls("dead", [("in flight", 0.4)])
-    await desk.forget("dead")
-    assert await desk.acquire("dead", [10]) == 1
-    await desk.open_calls("dead", [("never sent", 0.5)])
-    await desk.store([({"key": "in flight", "usd": 0.1}, 0)])
-    await asyncio.wait_for(desk.acquire("alive", [10]), 1)
-    assert await desk.open_calls("alive", [("next", 0.6)]) == [0], "0.4 is charged, 0.5 is free"
-    stored, usd, state = await desk.state()
+    coordinator = Coordinator(
+        Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=1), str(tmp_path), 1.0
+    )
+    await coordinator.begin()
+    await coordinator.acquire("dead", [10])
+    await coordinator.open_calls("dead", [("in flight", 0.4)])
+    await coordinator.forget("dead")
+    assert await coordinator.acquire("dead", [10]) == 1
+    await coordinator.open_calls("dead", [("never sent", 0.5)])
+    await coordinator.store([({"key": "in flight", "usd": 0.1}, 0)])
+    await asyncio.wait_for(coordinator.acquire("alive", [10]), 1)
+    assert await coordinator.open_calls("alive", [("next", 0.6)]) == [0], (
+        "0.4 is charged, 0.5 is free"
+    )
+    stored, usd, state = await coordinator.state()
     assert (stored, state["in_flight"]) == (1, 1) and usd == pytest.approx(0.4)
     assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["in flight"]

@@ -1,0 +1,79 @@
+"""The lines of judgments/*.jsonl, field by field: JSON as it lies on disk, and nothing else."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Status = Literal["ok", "unparsed", "refused", "truncated"]
+
+
+class Usage(TypedDict):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class IntentLine(TypedDict):
+    """intents.jsonl: a call that is about to be sent, or one that certainly cost nothing."""
+
+    key: str
+    attempt: int
+    usd: NotRequired[float]
+    """the most it can cost"""
+    released: NotRequired[bool]
+
+
+class ResponseLine(TypedDict):
+    """raw.jsonl: what a judge said, for good."""
+
+    key: str
+    protocol: str
+    question_id: str
+    models: list[str]
+    order: int
+    repeat: int
+    judge: str
+    request_digest: str
+    slot: str
+    turn: int
+    ask: int
+    kind: str
+    format: str
+    nonce: str
+    response_text: str
+    finish_reason: str
+    usage: Usage
+    usd: float
+    created: float
+    """seconds since 1970; 0 for imported judgments"""
+    latency_s: NotRequired[float]
+    endpoint_model: str
+    fingerprint: str | None
+    is_imported: NotRequired[bool]
+
+
+class ParsedLine(TypedDict):
+    """parsed-<version>.jsonl: what a parser reads in a response."""
+
+    key: str
+    status: Status
+    scores: NotRequired[list[float]]
+    verdict: NotRequired[str]
+
+
+class PlannedLine(TypedDict):
+    """plan.jsonl: a judgment that the folder needs."""
+
+    slot: str
+    protocol: str
+    question_id: str
+    models: list[str]
+    order: int
+    repeat: int
+    turn: int
+    judge: str
+    kind: str
+    answers_digest: str | None
+    """None where an answer is missing, so that nothing can be asked"""
+
+
+Message = dict[str, str]
+Parameters = dict[str, Any]
+"""temperature, max_tokens and what else stands in a request beside model and messages"""
