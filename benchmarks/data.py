@@ -24,9 +24,8 @@ import orjson
 import psutil
 from markdown_it import MarkdownIt
 
-from apps.common.files import config as configs
-from apps.data import clean_range
-from apps.data.config import Rules, none, strict, vicuna
+from apps.data import clean, clean_range
+from apps.data.config import CleanConfig, Rules, none, strict, vicuna
 from apps.data.html import detect, to_markdown
 from apps.data.read import index
 from benchmarks import peers
@@ -185,12 +184,10 @@ def _clean_seconds(dump: Path, rules: Rules, scratch: Path) -> float:
     """CPU seconds of indexing and cleaning one file, range after range, files written."""
     start = time.process_time()
     pieces = index.units([str(dump)], 16 << 20)
-    found = index.join([index.index(unit.args, str(scratch / "index")) for unit in pieces])[0]
-    common = {key: found[key] for key in ("uri", "data", "format", "layout")}
-    for first, last, ordinal, _ in found["ranges"]:
-        args = {**common, "start": first, "end": last, "ordinal": ordinal, "prefix": "x"}
-        args["rules"] = configs.to_dict(rules)
-        clean_range.clean_unit(args, str(scratch / f"unit-{ordinal}"))
+    file = index.join([index.index(unit.args, str(scratch / "index")) for unit in pieces])[0]
+    config = CleanConfig(inputs=(str(dump),), out="unused", rules=rules)
+    for unit in clean.range_units([file], config):
+        clean_range.clean_unit(unit.args, str(scratch / f"unit-{unit.args.ordinal}"))
     return time.process_time() - start
 
 

@@ -17,12 +17,15 @@ from apps.common.errors import ConfigError, InputError, NotFoundError, StorageEr
 from apps.common.files import config as configs
 from apps.common.files import lineage, schema, storage
 from apps.data import clean_range
+from apps.data.clean_range import CleanedRange, RangeArgs
 from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
 from apps.data.read import index, source
+from apps.data.read.index import FileIndex
 from apps.data.rules import duplicates
+from apps.data.rules.duplicates import DecideArgs, Decided
 from apps.data.units import (
-    Json,
+    Process,
     RunUnits,
     Unit,
     forget_others,
@@ -30,12 +33,11 @@ from apps.data.units import (
     run_serially,
 )
 from apps.data.write import shards
+from apps.data.write.shards import Shard
 
 WORK_DIR = "_work"
 SAMPLES_NAME = "samples.json"
 _MB = 1 << 20
-_ANY_OUT = {"workers": 0, "out": ""}
-"""Settings that do not change what is written."""
 
 Count = Callable[..., None]
 
@@ -85,16 +87,16 @@ def _check_out(config: CleanConfig) -> None:
 
 def _same_work(config: CleanConfig) -> CleanConfig:
     inputs = tuple(storage.absolute(uri) for uri in config.inputs)
-    return dataclasses.replace(config, inputs=inputs, **_ANY_OUT)
+    return dataclasses.replace(config, inputs=inputs, workers=0, out="")  # change no output
 
 
 def _differences(a: CleanConfig, b: CleanConfig) -> list[str]:
-    found = []
+    names: list[str] = []
     for left, right, prefix in ((_same_work(a), _same_work(b), ""), (a.rules, b.rules, "rules.")):
         for field in dataclasses.fields(left):
             if getattr(left, field.name) != getattr(right, field.name) and field.name != "rules":
-                found.append(prefix + field.name)
-    return found
+                names.append(prefix + field.name)
+    return names
 
 
 def finished(config: CleanConfig, files: list[str], reporter: Reporter) -> bool:
@@ -116,95 +118,100 @@ def finished(config: CleanConfig, files: list[str], reporter: Reporter) -> bool:
     return True
 
 
+_INDEX = Process(index.index, index.IndexedPiece)
+_CLEAN = Process(clean_range.clean_unit, CleanedRange)
+_DECIDE = Process(duplicates.decide, Decided)
+_WRITE = Process(shards.write, Shard)
+
+
 def run(
     config: CleanConfig,
     files: list[str],
     reporter: Reporter,
     run_units: RunUnits = run_serially,
     count: Count | None = None,
-) -> Json:
-    """Clean `files` into `config.out`; returns the ledger. Arguments come from `prepare`."""
+) -> Ledger:
+    """Clean `files` into `config.out`; arguments come from `prepare`."""
     pieces = index.units(files, config.unit_mb * _MB)
     work = storage.join(storage.absolute(config.out), WORK_DIR)
     reporter.event("clean.start", files=len(files), out=config.out)
     with reporter.progress("index", total=len(pieces), unit="pieces") as bar:
-        indexes = index.join(run_units(pieces, index.index, work, lambda _: bar.advance()))
-    units = _clean_units(indexes, config)
-    ledger = _damage(indexes)
+        indexes = index.join(run_units(pieces, _INDEX, work, lambda _: bar.advance()))
+    units = range_units(indexes, config)
+    ledger = damage_of(indexes)
     _count(ledger, count)
     with reporter.progress("clean", total=len(units), unit="ranges") as bar:
 
-        def on_done(manifest: Json) -> None:
-            own = Ledger.from_json(manifest["ledger"])
-            ledger.add(own)
+        def on_done(cleaned: CleanedRange) -> None:
+            ledger.add(cleaned.ledger)
             bar.advance(records=ledger.records.input, kept=ledger.records.kept)
-            _count(own, count)
+            _count(cleaned.ledger, count)
 
-        manifests = run_units(units, clean_range.clean_unit, work, on_done)
-    _check_readable(ledger, indexes, manifests)
-    decided = run_units([_decide_unit(manifests, config)], duplicates.decide, work)[0]
+        cleaned = run_units(units, _CLEAN, work, on_done)
+    _check_readable(ledger, indexes, cleaned)
+    decided = run_units([_decide_unit(cleaned, config)], _DECIDE, work)[0]
     _drop_duplicates(ledger, decided, count)
-    written = _write(config, decided, manifests, reporter, run_units, work)
-    stamps = {piece.args["uri"]: piece.args["stamp"] for piece in pieces}
-    return _commit(config, ledger, indexes, manifests, written, stamps, work, reporter)
+    written = _write(config, decided, cleaned, reporter, run_units, work)
+    stamps = {piece.args.uri: piece.args.stamp for piece in pieces}
+    return _commit(config, ledger, indexes, cleaned, written, stamps, work, reporter)
 
 
-def _drop_duplicates(ledger: Ledger, decided: Json, count: Count | None) -> None:
+def _drop_duplicates(ledger: Ledger, decided: Decided, count: Count | None) -> None:
     """Only now is what stays counted for the dashboard: a counter cannot take anything back."""
-    for rule, total in decided["totals"].items():
-        records = total["records"]
+    for rule, total in decided.totals.items():
         ledger.drop_kept(
-            rule, records=records, messages=total["messages"], num_bytes=total["bytes"]
+            rule, records=total.records, messages=total.messages, num_bytes=total.bytes
         )
         if count:
-            count("records_total", records, outcome="dropped", rule=rule)
+            count("records_total", total.records, outcome="dropped", rule=rule)
     if count:
         count("records_total", ledger.records.kept, outcome="kept", rule="")
 
 
-def _clean_units(indexes: list[Json], config: CleanConfig) -> list[Unit]:
-    rules = configs.to_dict(config.rules)
-    units = []
-    seen: dict[str, int] = {}
-    for found in indexes:
-        copy = seen[found["digest"]] = seen.get(found["digest"], -1) + 1
-        prefix = found["digest"][:16] + (f"+{copy}" if copy else "")
-        for start, end, ordinal, _ in found["ranges"]:
-            kind = "row groups" if found["format"] == "parquet" else "bytes"
-            args = {
-                "uri": found["uri"],
-                "data": found.get("data", found["uri"]),
-                "digest": found["digest"],
-                "format": found["format"],
-                "layout": found.get("layout"),
-                "start": start,
-                "end": end,
-                "ordinal": ordinal,
-                "prefix": prefix,
-                "rules": rules,
-            }
-            name = f"{found['uri']} {kind} {start:,}-{end:,}"
+def range_units(indexes: list[FileIndex], config: CleanConfig) -> list[Unit[RangeArgs]]:
+    """The ranges of every file; a second copy of a file gives its records other ids."""
+    units: list[Unit[RangeArgs]] = []
+    copies: dict[str, int] = {}
+    for file in indexes:
+        copy = copies[file.digest] = copies.get(file.digest, -1) + 1
+        prefix = file.digest[:16] + (f"+{copy}" if copy else "")
+        kind = "row groups" if file.format == "parquet" else "bytes"
+        for part in file.ranges:
+            args = RangeArgs(
+                uri=file.uri,
+                data=file.data,
+                digest=file.digest,
+                format=file.format,
+                separation=file.separation,
+                start=part.start,
+                end=part.end,
+                ordinal=part.ordinal,
+                prefix=prefix,
+                rules=config.rules,
+            )
+            name = f"{file.uri} {kind} {part.start:,}-{part.end:,}"
             units.append(Unit(stage="clean", name=name, args=args))
     return units
 
 
-def _damage(indexes: list[Json]) -> Ledger:
+def damage_of(indexes: list[FileIndex]) -> Ledger:
     """What the ranges do not cover: bytes before the records, and files that end in damage."""
     ledger = Ledger()
-    for found in indexes:
-        ledger.frame(found["head_bytes"])
-        if found["damage"]:
+    for file in indexes:
+        ledger.frame(file.head_bytes)
+        if file.damage:
             ledger.quarantine("damaged-file", messages=0, num_bytes=0)
     return ledger
 
 
-def _check_readable(ledger: Ledger, indexes: list[Json], manifests: list[Json]) -> None:
+def _check_readable(ledger: Ledger, indexes: list[FileIndex], cleaned: list[CleanedRange]) -> None:
     ledger.check()
-    total = sum(found["bytes"] for found in indexes)
+    total = sum(file.bytes for file in indexes)
+    formats = [file.format for file in indexes for _ in file.ranges]
     of_parquet = sum(
-        Ledger.from_json(manifest["ledger"]).bytes.input
-        for manifest, found in zip(manifests, _index_of_each(indexes), strict=True)
-        if found["format"] == "parquet"
+        part.ledger.bytes.input
+        for part, file_format in zip(cleaned, formats, strict=True)
+        if file_format == "parquet"
     )
     if ledger.bytes.input != total + of_parquet:
         raise StorageError(
@@ -214,7 +221,7 @@ def _check_readable(ledger: Ledger, indexes: list[Json], manifests: list[Json]) 
     quarantined = sum(ledger.records.quarantined.values())
     if ledger.records.input and quarantined == ledger.records.input:
         reasons = ", ".join(ledger.records.quarantined)
-        reasons += "".join(f"; {f['uri']}: {f['damage']}" for f in indexes if f["damage"])
+        reasons += "".join(f"; {f.uri}: {f.damage}" for f in indexes if f.damage)
         raise InputError(
             f"None of the {quarantined:,} records of the input could be read ({reasons}); expected "
             '{"id": ..., "conversations": [{"from": "human", "value": ...}, ...]} or '
@@ -222,33 +229,33 @@ def _check_readable(ledger: Ledger, indexes: list[Json], manifests: list[Json]) 
         )
 
 
-def _index_of_each(indexes: list[Json]) -> list[Json]:
-    return [found for found in indexes for _ in found["ranges"]]
-
-
-def _decide_unit(manifests: list[Json], config: CleanConfig) -> Unit:
-    units = [{"folder": m["folder"], "rows": m["kept"]} for m in manifests]
-    rules = configs.to_dict(config.rules)
-    return Unit(stage="decide", name="duplicates", args={"units": units, "rules": rules})
+def _decide_unit(cleaned: list[CleanedRange], config: CleanConfig) -> Unit[DecideArgs]:
+    ranges = tuple(duplicates.Kept(part.folder, part.kept) for part in cleaned)
+    args = DecideArgs(ranges=ranges, rules=config.rules)
+    return Unit(stage="decide", name="duplicates", args=args)
 
 
 def _write(
     config: CleanConfig,
-    decided: Json,
-    manifests: list[Json],
+    decided: Decided,
+    cleaned: list[CleanedRange],
     reporter: Reporter,
     run_units: RunUnits,
     work: str,
-) -> list[Json]:
+) -> list[Shard]:
     shard_bytes, out = config.shard_mb * _MB, storage.absolute(config.out)
-    units = shards.kept_units(out, decided, shard_bytes)
-    units += shards.duplicate_units(out, decided, shard_bytes)
-    for kind in (schema.DROPPED_DIR, schema.QUARANTINE_DIR):
-        units += shards.aside_units(kind, out, manifests, shard_bytes)
+    dropped = {part.folder: part.dropped_bytes for part in cleaned if part.dropped_bytes}
+    broken = {part.folder: part.quarantined_bytes for part in cleaned if part.quarantined_bytes}
+    units = [
+        *shards.kept_units(out, decided.uri, decided.folders, shard_bytes),
+        *shards.duplicate_units(out, decided.uri, decided.folders, shard_bytes),
+        *shards.aside_units("dropped", out, dropped, shard_bytes),
+        *shards.aside_units("quarantine", out, broken, shard_bytes),
+    ]
     forget_others(units, work)
     with reporter.progress("write", total=len(units), unit="shards") as bar:
-        written = run_units(units, shards.write, work, lambda _: bar.advance())
-    wanted = {storage.join(unit.args["out"], unit.args["name"]) for unit in units}
+        written = run_units(units, _WRITE, work, lambda _: bar.advance())
+    wanted = {storage.join(unit.args.out, unit.args.name) for unit in units}
     for part in ("", schema.DROPPED_DIR, schema.QUARANTINE_DIR):
         remove_other_files(storage.join(out, part) if part else out, wanted, ".parquet")
     return written
@@ -257,41 +264,41 @@ def _write(
 def _commit(
     config: CleanConfig,
     ledger: Ledger,
-    indexes: list[Json],
-    manifests: list[Json],
-    written: list[Json],
+    indexes: list[FileIndex],
+    cleaned: list[CleanedRange],
+    written: list[Shard],
     stamps: dict[str, str],
     work: str,
     reporter: Reporter,
-) -> Json:
+) -> Ledger:
     ledger.check()
-    kept = [part for part in written if part["kind"] == "kept"]
-    if (rows := sum(part["rows"] for part in kept)) != ledger.records.kept:
+    kept = {shard.name: shard.file for shard in written if shard.kind == "kept"}
+    if (rows := sum(file.rows for file in kept.values())) != ledger.records.kept:
         raise StorageError(
             f"The shards hold {rows:,} conversations and the ledger {ledger.records.kept:,}; "
             f"remove {config.out} and run again."
         )
     out = config.out
     storage.write_json(storage.join(out, schema.LEDGER_NAME), ledger.to_json())
-    storage.write_json(storage.join(out, SAMPLES_NAME), _samples(manifests))
-    inputs = {found["uri"]: found["digest"] for found in indexes}
-    damage = {found["uri"]: found["damage"] for found in indexes if found["damage"]}
+    storage.write_json(storage.join(out, SAMPLES_NAME), _samples(cleaned))
+    inputs = {file.uri: file.digest for file in indexes}
+    damage = {file.uri: file.damage for file in indexes if file.damage}
     lineage.write(out, lineage.collect(inputs=inputs, config=config, damage=damage))
-    parts = {part["name"]: {k: part[k] for k in ("rows", "bytes", "digest")} for part in kept}
+    parts = {name: dataclasses.asdict(file) for name, file in kept.items()}
     storage.commit(out, {"shards": parts, "inputs": stamps})
     storage.remove_tree(work)
     _report_done(config, ledger, reporter)
-    return ledger.to_json()
+    return ledger
 
 
-def _samples(manifests: list[Json]) -> dict[str, list[Json]]:
-    found: dict[str, list[Json]] = {}
-    for manifest in manifests:
-        own = storage.read_json(storage.join(manifest["folder"], "samples.json"))
+def _samples(cleaned: list[CleanedRange]) -> dict[str, list[dict[str, Any]]]:
+    merged: dict[str, list[dict[str, Any]]] = {}
+    for part in cleaned:
+        own = storage.read_json(storage.join(part.folder, "samples.json"))
         for rule, samples in own.items():
-            merged = sorted(found.get(rule, []) + samples, key=lambda item: item["order"])
-            found[rule] = merged[: clean_range.SAMPLES_PER_RULE]
-    return found
+            both = sorted([*merged.get(rule, []), *samples], key=lambda sample: sample["order"])
+            merged[rule] = both[: clean_range.SAMPLES_PER_RULE]
+    return merged
 
 
 def _report_done(config: CleanConfig, ledger: Ledger, reporter: Reporter) -> None:
@@ -311,7 +318,6 @@ def _count(ledger: Ledger, count: Count | None) -> None:
     if count is None:
         return
     for outcome in ("dropped", "quarantined"):
-        amounts: dict[str, Any] = getattr(ledger.records, outcome)
-        for rule, amount in amounts.items():
+        for rule, amount in ledger.records.of(outcome).items():
             count("records_total", amount, outcome=outcome, rule=rule)
     count("input_bytes_total", ledger.bytes.input)

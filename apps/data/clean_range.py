@@ -7,61 +7,140 @@
 <folder>/samples.json        a few of each, raw and clean, for the report
 """
 
+# pyarrow carries no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
+
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from apps.common.errors import CriaError
-from apps.common.files import config as configs
 from apps.common.files import schema, storage
 from apps.data.config import MAX_UNIT_BYTES, Rules
-from apps.data.ledger import Ledger
-from apps.data.read import index, json_spans, parquet, records, source
+from apps.data.ledger import Ledger, add_to
+from apps.data.read import json_spans, parquet, records, source
+from apps.data.read.index import Format
+from apps.data.read.json_spans import Separation
 from apps.data.read.records import Broken, Record, Turn, Unreadable
 from apps.data.rules import duplicates
 from apps.data.rules.rules import RULES, Drop, score
-from apps.data.units import Json
 from apps.data.write import tables
 
 SAMPLES_PER_RULE = 3
 SAMPLE_CHARS = 20_000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RangeArgs:
+    """Bytes or row groups [start, end) of a file; see `index.join` for where they come from."""
+
+    uri: str
+    data: str
+    digest: str
+    format: Format
+    separation: Separation | None
+    start: int
+    end: int
+    ordinal: int
+    prefix: str
+    """of the records' ids"""
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRow:
+    """The columns of schema.CONVERSATIONS."""
+
+    id: str
+    source_id: str
+    messages: list[dict[str, str]]
+    model: str | None
+    language: str | None
+    scores: list[tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedRow:
+    """The columns of schema.DROPPED."""
+
+    id: str
+    source_id: str
+    rule: str
+    detail: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """The columns of schema.QUARANTINE."""
+
+    source: str
+    start_byte: int
+    reason: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A record for the report, as it came and as it went."""
+
+    order: str
+    """a digest of its id: those with the smallest are shown"""
+    id: str
+    detail: str
+    raw: str
+    messages: list[dict[str, str]]
+
+
 @dataclass(slots=True)
 class Output:
     with_signature: bool
-    kept: list[Json] = field(default_factory=list)
-    keys: list[Json] = field(default_factory=list)
-    dropped: list[Json] = field(default_factory=list)
-    quarantined: list[Json] = field(default_factory=list)
-    samples: dict[str, list[Json]] = field(default_factory=dict)
+    kept: list[KeptRow] = field(default_factory=list[KeptRow])
+    keys: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    dropped: list[DroppedRow] = field(default_factory=list[DroppedRow])
+    quarantined: list[QuarantinedRow] = field(default_factory=list[QuarantinedRow])
+    samples: dict[str, list[Sample]] = field(default_factory=dict[str, list[Sample]])
     ledger: Ledger = field(default_factory=Ledger)
 
 
-def clean_unit(args: Json, folder: str) -> Json:
-    """Clean one range; see `index.join` for where the arguments come from."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CleanedRange:
+    """The manifest: what lies in `folder`."""
+
+    folder: str
+    ledger: Ledger
+    kept: int
+    """conversations"""
+    dropped_bytes: int
+    """of their table in memory; 0 when there are none"""
+    quarantined_bytes: int
+
+
+def clean_unit(args: RangeArgs, folder: str) -> CleanedRange:
+    """Clean one range."""
     return _write(clean_range(args), folder)
 
 
-def clean_range(args: Json) -> Output:
+def clean_range(args: RangeArgs) -> Output:
     """What a range holds, in memory; its ledger adds up."""
-    rules = configs.from_dict(Rules, args["rules"])
-    output = Output(with_signature=bool(rules.near_duplicate))
+    output = Output(with_signature=bool(args.rules.near_duplicate))
     span_bytes = 0
     for found in _read(args):
         span_bytes += found.end - found.start
         try:
-            _take(found, args["uri"], rules, output)
+            _take(found, args.uri, args.rules, output)
         except Exception as error:
             raise CriaError(
-                f"{args['uri']}, {_place(found, args['format'])}: "
+                f"{args.uri}, {_place(found, args.format)}: "
                 f"{type(error).__name__}: {error}; please report this."
             ) from error
-    if args["format"] == "json":
-        output.ledger.frame(args["end"] - args["start"] - span_bytes)
+    if args.format == "json":
+        output.ledger.frame(args.end - args.start - span_bytes)
     output.ledger.check()
     return output
 
@@ -72,15 +151,20 @@ def _place(found: Record | Broken, file_format: str) -> str:
     return f"record at bytes {found.start:,}-{found.end:,}"
 
 
-def _read(args: Json) -> Iterator[Record | Broken]:
-    first, last, ordinal = args["start"], args["end"], args["ordinal"]
-    if args["format"] == "parquet":
-        yield from parquet.read(args["data"], first, last, ordinal=ordinal, prefix=args["prefix"])
+def _read(args: RangeArgs) -> Iterator[Record | Broken]:
+    start, end, prefix = args.start, args.end, args.prefix
+    if args.separation is None:
+        yield from parquet.read(args.data, start, end, ordinal=args.ordinal, prefix=prefix)
         return
-    read_to = min(last, first + MAX_UNIT_BYTES + json_spans.MAX_RECORD_BYTES)
-    data = source.read_range(args["data"], first, read_to)
-    place = {"offset": first, "ordinal": ordinal, "prefix": args["prefix"]}
-    yield from records.read_json(data, index.layout_of(args), unread=last - read_to, **place)
+    read_to = min(end, start + MAX_UNIT_BYTES + json_spans.MAX_RECORD_BYTES)
+    yield from records.read_json(
+        source.read_range(args.data, start, read_to),
+        args.separation,
+        offset=start,
+        ordinal=args.ordinal,
+        prefix=prefix,
+        unread=end - read_to,
+    )
 
 
 def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> None:
@@ -90,20 +174,22 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> Non
         return
     raw_turns = list(found.turns)
     try:
-        output.ledger.forms.update(records.convert(found))
+        forms = records.convert(found)
     except Unreadable as error:
         cut = found.raw[: records.MAX_QUARANTINED_BYTES]
         broken = Broken(found.start, found.end, error.reason, cut, error.num_messages)
         _quarantine(broken, uri, output)
         return
+    for form, amount in forms.items():
+        add_to(output.ledger.forms, form, amount)
     dropped = _apply(found, rules, output.ledger)
     num_bytes, messages = _size(found.turns)
     framing = span_bytes - _size(raw_turns)[0]
     if dropped is not None:
         rule, detail = dropped
         output.ledger.drop(rule, messages=messages, num_bytes=num_bytes, framing=framing)
-        row = {"id": found.id, "source_id": found.source_id, "rule": rule, "detail": detail}
-        output.dropped.append({**row, "record": found.raw.decode()})
+        row = DroppedRow(found.id, found.source_id, rule, detail, found.raw.decode())
+        output.dropped.append(row)
         _sample(output, rule, found, detail)
         return
     output.ledger.keep(messages=messages, num_bytes=num_bytes, framing=framing)
@@ -135,7 +221,7 @@ def _replace_turns(record: Record, turns: list[Turn], rule: str, ledger: Ledger)
         ledger.trim(rule, messages=trimmed_messages, num_bytes=trimmed_bytes)
     old = {id(turn) for turn in record.turns}
     if changed := sum(id(turn) not in old for turn in turns):
-        ledger.repairs[rule] += changed
+        add_to(ledger.repairs, rule, changed)
     record.turns = turns
 
 
@@ -147,53 +233,61 @@ def _size(turns: list[Turn]) -> tuple[int, int]:
 def _quarantine(broken: Broken, uri: str, output: Output) -> None:
     num_bytes = broken.end - broken.start
     output.ledger.quarantine(broken.reason, messages=broken.num_messages, num_bytes=num_bytes)
-    row = {"source": uri, "start_byte": broken.start, "reason": broken.reason, "raw": broken.raw}
-    output.quarantined.append(row)
+    output.quarantined.append(QuarantinedRow(uri, broken.start, broken.reason, broken.raw))
 
 
-def _row(record: Record) -> Json:
-    return {
-        "id": record.id,
-        "source_id": record.source_id,
-        "messages": [{"role": turn.role, "content": turn.text} for turn in record.turns],
-        "model": record.model,
-        "language": record.language,
-        "scores": sorted(record.scores.items()),
-    }
+def _row(record: Record) -> KeptRow:
+    return KeptRow(
+        id=record.id,
+        source_id=record.source_id,
+        messages=[{"role": turn.role, "content": turn.text} for turn in record.turns],
+        model=record.model,
+        language=record.language,
+        scores=sorted(record.scores.items()),
+    )
 
 
 def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
     """Keep the records with the smallest digests of their ids: the same ones on every run."""
     kept = output.samples.setdefault(rule, [])
     order = hashlib.blake2b(record.id.encode(), digest_size=8).hexdigest()
-    if len(kept) >= SAMPLES_PER_RULE and order >= kept[-1]["order"]:
+    if len(kept) >= SAMPLES_PER_RULE and order >= kept[-1].order:
         return
-    sample = {
-        "order": order,
-        "id": record.id,
-        "detail": detail,
-        "raw": record.raw[:SAMPLE_CHARS].decode("utf-8", "ignore"),
-        "messages": [
+    sample = Sample(
+        order=order,
+        id=record.id,
+        detail=detail,
+        raw=record.raw[:SAMPLE_CHARS].decode("utf-8", "ignore"),
+        messages=[
             {"role": turn.role, "content": turn.text[:SAMPLE_CHARS]} for turn in record.turns[:8]
         ],
-    }
+    )
     kept.append(sample)
-    kept.sort(key=lambda item: item["order"])
+    kept.sort(key=lambda item: item.order)
     del kept[SAMPLES_PER_RULE:]
 
 
-def _write(output: Output, folder: str) -> Json:
-    manifest: dict[str, Any] = {"folder": folder, "ledger": output.ledger.to_json()}
-    for name, rows, kind in (
-        ("kept", output.kept, schema.CONVERSATIONS),
-        ("keys", output.keys, duplicates.schema_of(with_signature=output.with_signature)),
-        ("dropped", output.dropped, schema.DROPPED),
-        ("quarantine", output.quarantined, schema.QUARANTINE),
-    ):
-        manifest[name] = len(rows)
-        if rows:
-            table = pa.Table.from_pylist(rows, schema=kind)
-            manifest[f"{name}_bytes"] = table.nbytes
-            tables.write(storage.join(folder, f"{name}.parquet"), [table], kind, level=1)
-    storage.write_json(storage.join(folder, "samples.json"), output.samples)
-    return manifest
+def _write(output: Output, folder: str) -> CleanedRange:
+    keys_schema = duplicates.schema_of(with_signature=output.with_signature)
+    if output.keys:
+        keys = pa.Table.from_pylist(output.keys, schema=keys_schema)
+        tables.write(storage.join(folder, "keys.parquet"), [keys], keys_schema, level=1)
+    _write_rows(output.kept, folder, "kept", schema.CONVERSATIONS)
+    samples = {rule: list(map(asdict, found)) for rule, found in output.samples.items()}
+    storage.write_json(storage.join(folder, "samples.json"), samples)
+    return CleanedRange(
+        folder=folder,
+        ledger=output.ledger,
+        kept=len(output.kept),
+        dropped_bytes=_write_rows(output.dropped, folder, "dropped", schema.DROPPED),
+        quarantined_bytes=_write_rows(output.quarantined, folder, "quarantine", schema.QUARANTINE),
+    )
+
+
+def _write_rows(rows: Sequence[object], folder: str, name: str, kind: pa.Schema) -> int:
+    """<folder>/<name>.parquet, when there are rows; bytes of the table in memory."""
+    if not rows:
+        return 0
+    table = tables.table_of(rows, kind)
+    tables.write(storage.join(folder, f"{name}.parquet"), [table], kind, level=1)
+    return table.nbytes

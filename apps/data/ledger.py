@@ -9,15 +9,18 @@ records that could be read, and whatever lies between records. A quarantined rec
 whole span. For compressed files the decoded bytes are counted, for Parquet the JSON of each row.
 """
 
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from apps.common.errors import CorruptError
-from apps.data.units import Json
+from apps.common.files import config as configs
 
 UNITS = ("records", "messages", "bytes")
-_PARTS = ("trimmed", "dropped", "quarantined")
+PARTS = ("trimmed", "dropped", "quarantined")
+
+Counts = dict[str, int]
+"""By the name of a rule, reason or form."""
 
 
 @dataclass(slots=True)
@@ -27,13 +30,25 @@ class Account:
     input: int = 0
     kept: int = 0
     framing: int = 0
-    trimmed: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    quarantined: Counter[str] = field(default_factory=Counter)
+    trimmed: Counts = field(default_factory=Counts)
+    dropped: Counts = field(default_factory=Counts)
+    quarantined: Counts = field(default_factory=Counts)
+
+    def of(self, part: str) -> Counts:
+        """One of PARTS."""
+        return {
+            "trimmed": self.trimmed,
+            "dropped": self.dropped,
+            "quarantined": self.quarantined,
+        }[part]
 
     def balance(self) -> int:
-        parts = sum(sum(getattr(self, part).values()) for part in _PARTS)
+        parts = sum(sum(self.of(part).values()) for part in PARTS)
         return self.input - self.kept - self.framing - parts
+
+
+def add_to(counts: Counts, name: str, amount: int) -> None:
+    counts[name] = counts.get(name, 0) + amount
 
 
 @dataclass(slots=True)
@@ -41,27 +56,31 @@ class Ledger:
     records: Account = field(default_factory=Account)
     messages: Account = field(default_factory=Account)
     bytes: Account = field(default_factory=Account)
-    repairs: Counter[str] = field(default_factory=Counter)
+    repairs: Counts = field(default_factory=Counts)
     """Messages that a rule changed, by rule."""
-    forms: Counter[str] = field(default_factory=Counter)
+    forms: Counts = field(default_factory=Counts)
     """Messages by what they were: assistant_html, user_plain..."""
+
+    def of(self, unit: str) -> Account:
+        """One of UNITS."""
+        return {"records": self.records, "messages": self.messages, "bytes": self.bytes}[unit]
 
     def quarantine(self, reason: str, *, messages: int, num_bytes: int) -> None:
         for unit, amount in zip(UNITS, (1, messages, num_bytes), strict=True):
-            account: Account = getattr(self, unit)
+            account = self.of(unit)
             account.input += amount
-            account.quarantined[reason] += amount
+            add_to(account.quarantined, reason, amount)
 
     def drop(self, rule: str, *, messages: int, num_bytes: int, framing: int) -> None:
         for unit, amount in zip(UNITS, (1, messages, num_bytes), strict=True):
-            account: Account = getattr(self, unit)
+            account = self.of(unit)
             account.input += amount
-            account.dropped[rule] += amount
+            add_to(account.dropped, rule, amount)
         self.frame(framing)
 
     def keep(self, *, messages: int, num_bytes: int, framing: int) -> None:
         for unit, amount in zip(UNITS, (1, messages, num_bytes), strict=True):
-            account: Account = getattr(self, unit)
+            account = self.of(unit)
             account.input += amount
             account.kept += amount
         self.frame(framing)
@@ -69,14 +88,14 @@ class Ledger:
     def trim(self, rule: str, *, messages: int, num_bytes: int) -> None:
         for account, amount in ((self.messages, messages), (self.bytes, num_bytes)):
             account.input += amount
-            account.trimmed[rule] += amount
+            add_to(account.trimmed, rule, amount)
 
     def drop_kept(self, rule: str, *, records: int, messages: int, num_bytes: int) -> None:
         """Records that were kept turn out to be duplicates."""
         for unit, amount in zip(UNITS, (records, messages, num_bytes), strict=True):
-            account: Account = getattr(self, unit)
+            account = self.of(unit)
             account.kept -= amount
-            account.dropped[rule] += amount
+            add_to(account.dropped, rule, amount)
 
     def frame(self, num_bytes: int) -> None:
         self.bytes.input += num_bytes
@@ -84,48 +103,47 @@ class Ledger:
 
     def add(self, other: "Ledger") -> None:
         for unit in UNITS:
-            mine, theirs = getattr(self, unit), getattr(other, unit)
+            mine, theirs = self.of(unit), other.of(unit)
             mine.input += theirs.input
             mine.kept += theirs.kept
             mine.framing += theirs.framing
-            for part in _PARTS:
-                getattr(mine, part).update(getattr(theirs, part))
-        self.repairs.update(other.repairs)
-        self.forms.update(other.forms)
+            for part in PARTS:
+                _add_all(mine.of(part), theirs.of(part))
+        _add_all(self.repairs, other.repairs)
+        _add_all(self.forms, other.forms)
 
     def check(self) -> None:
         """Raises CorruptError unless every account adds up."""
         for unit in UNITS:
-            account: Account = getattr(self, unit)
+            account = self.of(unit)
             if account.balance() != 0:
                 raise CorruptError(
                     f"The ledger's {unit} do not add up: {account.input:,} came in, "
                     f"{account.input - account.balance():,} are accounted for; please report this."
                 )
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, Any]:
         return {
-            **{unit: _account_json(getattr(self, unit)) for unit in UNITS},
+            **{unit: _account_json(self.of(unit)) for unit in UNITS},
             "repairs": _sorted(self.repairs),
             "forms": _sorted(self.forms),
         }
 
     @classmethod
-    def from_json(cls, value: Json) -> "Ledger":
-        accounts = {unit: _account_from(value[unit]) for unit in UNITS}
-        return cls(**accounts, repairs=Counter(value["repairs"]), forms=Counter(value["forms"]))
+    def from_json(cls, value: Mapping[str, Any]) -> "Ledger":
+        return configs.from_dict(cls, value)
 
 
-def _account_json(account: Account) -> Json:
-    fields: dict[str, Any] = {"input": account.input, "kept": account.kept}
-    fields |= {"framing": account.framing}
-    return fields | {part: _sorted(getattr(account, part)) for part in _PARTS}
+def _add_all(counts: Counts, more: Counts) -> None:
+    for name, amount in more.items():
+        add_to(counts, name, amount)
 
 
-def _account_from(value: Json) -> Account:
-    counters = {part: Counter(value[part]) for part in _PARTS}
-    return Account(input=value["input"], kept=value["kept"], framing=value["framing"], **counters)
+def _account_json(account: Account) -> dict[str, int | Counts]:
+    amounts: dict[str, int | Counts] = {"input": account.input, "kept": account.kept}
+    amounts |= {"framing": account.framing}
+    return amounts | {part: _sorted(account.of(part)) for part in PARTS}
 
 
-def _sorted(counter: Counter[str]) -> dict[str, int]:
-    return {name: counter[name] for name in sorted(counter) if counter[name]}
+def _sorted(counts: Counts) -> Counts:
+    return {name: counts[name] for name in sorted(counts) if counts[name]}

@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from apps.common import packs
 from apps.common.command.events import Reporter
@@ -28,11 +28,19 @@ from apps.common.text.conversation import ChatTemplate, Message, check_template
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import Tokenizer, load_tokenizer
 from apps.data.config import PackConfig
+from apps.data.ledger import Counts
 from apps.data.packing.best_fit import best_fit_decreasing, one_per_row
 from apps.data.packing.identity import read_identity
 from apps.data.packing.mix import Source, find_source
-from apps.data.packing.tokenize import TokenLedger, read_segments, tokenize_unit
-from apps.data.units import Json, RunUnits, Unit, forget_others, remove_other_files
+from apps.data.packing.tokenize import (
+    RowGroups,
+    TokenizeArgs,
+    TokenizedUnit,
+    TokenLedger,
+    read_segments,
+    tokenize_unit,
+)
+from apps.data.units import Process, RunUnits, Unit, forget_others, remove_other_files
 
 Count = Callable[..., None]
 _WORK = "_work"
@@ -117,54 +125,82 @@ class Tokenized:
 
     key: str
     weight: float
-    manifest: Json
+    manifest: TokenizedUnit
     is_identity: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A unit's segments of one split, or a fraction of them."""
+
+    unit: str
+    fraction: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackArgs:
+    """One shard of packed rows."""
+
+    shard: str
+    split: str
+    parts: tuple[Part, ...]
+    max_length: int
+    pad_id: int
+    mode: Literal["pack", "pad"]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedShard:
+    """The manifest: a shard, or nothing when its parts are empty."""
+
+    split: str
+    described: packs.SplitInfo
 
 
 def _tokenize(job: Job, reporter: Reporter, run_units: RunUnits, work: str) -> list[Tokenized]:
     units, weights = tokenize_units(job)
-    process = functools.partial(tokenize_unit, tokenizer_json=job.tokenizer.backend.to_str())
+    tokenize = functools.partial(tokenize_unit, tokenizer_json=job.tokenizer.backend.to_str())
     num_conversations = sum(sum(f.group_rows) for s in job.sources for f in s.files)
     with reporter.progress(
         "tokenize", total=num_conversations + len(job.identity), unit="conversations"
     ) as bar:
         tokens = 0
 
-        def on_done(manifest: Json) -> None:
+        def on_done(manifest: TokenizedUnit) -> None:
             nonlocal tokens
-            tokens += sum(split["tokens"] for split in manifest["splits"].values())
-            bar.advance(manifest["ledger"]["conversations"], tokens=tokens)
+            tokens += sum(split.tokens for split in manifest.splits.values())
+            bar.advance(manifest.ledger.conversations, tokens=tokens)
 
-        manifests = run_units(units, process, work, on_done)
+        manifests = run_units(units, Process(tokenize, TokenizedUnit), work, on_done)
     return [
-        Tokenized(unit.key, weight, manifest, "inline" in unit.args)
+        Tokenized(unit.key, weight, manifest, unit.args.file is None)
         for unit, weight, manifest in zip(units, weights, manifests, strict=True)
     ]
 
 
-def tokenize_units(job: Job) -> tuple[list[Unit], list[float]]:
+def tokenize_units(job: Job) -> tuple[list[Unit[TokenizeArgs]], list[float]]:
     """Units of about 16 MB of text each, and the weight of each."""
     config = job.config
-    common: Json = {
-        "max_length": config.max_length,
-        "over_long": config.over_long,
-        "val_percent": config.val_percent,
-        "template": job.template.to_dict(),
-        "tokenizer": job.tokenizer.digest,
-        "control_tokens": list(job.tokenizer.control_tokens),
-    }
-    units: list[Unit] = []
+    common = TokenizeArgs(
+        max_length=config.max_length,
+        over_long=config.over_long,
+        val_percent=config.val_percent,
+        template=job.template,
+        tokenizer=job.tokenizer.digest,
+        control_tokens=tuple(job.tokenizer.control_tokens),
+    )
+    units: list[Unit[TokenizeArgs]] = []
     weights: list[float] = []
     for source in job.sources:
         for file in source.files:
             for first, stop in file.units():
-                place = {"file": file.uri, "blake2b": file.blake2b, "row_groups": [first, stop]}
+                groups = RowGroups(uri=file.uri, blake2b=file.blake2b, first=first, stop=stop)
                 name = f"{file.uri}, row groups {first} to {stop - 1}"
-                units.append(Unit(stage="tokenize", name=name, args={**common, **place}))
+                args = dataclasses.replace(common, file=groups)
+                units.append(Unit(stage="tokenize", name=name, args=args))
                 weights.append(source.weight)
     if job.identity:
-        inline = [[dataclasses.asdict(m) for m in messages] for messages in job.identity]
-        args = {**common, "inline": inline}
+        args = dataclasses.replace(common, inline=job.identity)
         units.append(Unit(stage="tokenize", name="identity conversations", args=args))
         weights.append(1.0)
     return units, weights
@@ -177,53 +213,53 @@ def _pack(
     work: str,
     tokenized: list[Tokenized],
     count: Count | None,
-) -> list[Json]:
+) -> list[PackedShard]:
     units = [
-        Unit(stage="pack", name=f"shard {shard}", args=args)
+        Unit(stage="pack", name=f"shard {args.shard}", args=args)
         for split in packs.SPLITS
-        for shard, args in _shard_args(job, tokenized, split)
+        for args in _shard_args(job, tokenized, split)
     ]
-    process = functools.partial(pack_unit, out=job.config.out, work=work)
+    pack = functools.partial(pack_unit, out=job.config.out, work=work)
     forget_others(units, work)
     with reporter.progress("pack", total=len(units), unit="shards") as bar:
 
-        def on_done(manifest: Json) -> None:
+        def on_done(packed: PackedShard) -> None:
             bar.advance()
             if count is not None:
-                count("packed_rows_total", manifest["num_rows"], split=manifest["split"])
-                count("packed_tokens_total", manifest["num_tokens"], split=manifest["split"])
+                count("packed_rows_total", packed.described.num_rows, split=packed.split)
+                count("packed_tokens_total", packed.described.num_tokens, split=packed.split)
 
-        manifests = run_units(units, process, work, on_done)
-    wanted = {storage.join(job.config.out, unit.args["shard"]) for unit in units}
+        shards = run_units(units, Process(pack, PackedShard), work, on_done)
+    wanted = {storage.join(job.config.out, unit.args.shard) for unit in units}
     for split in packs.SPLITS:
         remove_other_files(storage.join(job.config.out, split), wanted)
-    return manifests
+    return shards
 
 
-def _shard_args(job: Job, tokenized: list[Tokenized], split: str) -> list[tuple[str, Json]]:
+def _shard_args(job: Job, tokenized: list[Tokenized], split: str) -> list[PackArgs]:
     """Shards of about 8 million token slots: parts in the order of the input, copies after it."""
-    parts: list[Json] = []
+    parts: list[Part] = []
     sizes: list[float] = []
     num_copies = math.ceil(max((unit.weight for unit in tokenized), default=0))
     for copy in range(num_copies):
         for unit in tokenized:
-            counts = unit.manifest["splits"][split]
+            counts = unit.manifest.splits[split]
             fraction = min(1.0, unit.weight - copy)
-            if fraction > 0 and counts["segments"]:
-                parts.append({"unit": unit.key, "fraction": fraction})
+            if fraction > 0 and counts.segments:
+                parts.append(Part(unit.key, fraction))
                 is_pad = job.config.mode == "pad"
-                size = counts["segments"] * job.config.max_length if is_pad else counts["tokens"]
+                size = counts.segments * job.config.max_length if is_pad else counts.tokens
                 sizes.append(size * fraction)
-    common = {
-        "max_length": job.config.max_length,
-        "pad_id": job.tokenizer.pad_id,
-        "mode": job.config.mode,
-        "split": split,
-    }
     return [
-        (name, {**common, "shard": name, "parts": parts[first:stop]})
+        PackArgs(
+            shard=f"{split}/{i:05d}.parquet",
+            split=split,
+            parts=tuple(parts[first:stop]),
+            max_length=job.config.max_length,
+            pad_id=job.tokenizer.pad_id,
+            mode=job.config.mode,
+        )
         for i, (first, stop) in enumerate(even_ranges(sizes, _SHARD_TOKENS))
-        for name in [f"{split}/{i:05d}.parquet"]
     ]
 
 
@@ -243,28 +279,27 @@ def even_ranges(sizes: Sequence[float], target: float) -> list[tuple[int, int]]:
     return ranges
 
 
-def pack_unit(args: Json, folder: str, *, out: str, work: str) -> Json:
-    """One shard, written to its final place; the manifest has its totals."""
+def pack_unit(args: PackArgs, folder: str, *, out: str, work: str) -> PackedShard:
+    """One shard, written to its final place."""
+    del folder
     segments = [
         segment
-        for part in args["parts"]
+        for part in args.parts
         for segment in read_segments(
-            storage.join(work, part["unit"], f"{args['split']}.parquet"), part["fraction"]
+            storage.join(work, part.unit, f"{args.split}.parquet"), part.fraction
         )
     ]
     lengths = [len(ids) for ids, _ in segments]
-    max_length: int = args["max_length"]
-    is_pad = args["mode"] == "pad"
-    rows_of = one_per_row(lengths) if is_pad else best_fit_decreasing(lengths, max_length)
+    is_pad = args.mode == "pad"
+    rows_of = one_per_row(lengths) if is_pad else best_fit_decreasing(lengths, args.max_length)
     rows = packs.fill_rows(
-        [[segments[i] for i in row] for row in rows_of], max_length, args["pad_id"]
+        [[segments[i] for i in row] for row in rows_of], args.max_length, args.pad_id
     )
-    shards = [packs.write_shard(out, args["shard"], rows)] if rows_of else []
-    described = packs.describe_split([rows], shards, max_length)
-    return {"split": args["split"], **dataclasses.asdict(described)}
+    shards = [packs.write_shard(out, args.shard, rows)] if rows_of else []
+    return PackedShard(args.split, packs.describe_split([rows], shards, args.max_length))
 
 
-def _finish(job: Job, tokenized: list[Tokenized], shards: list[Json]) -> packs.PackInfo:
+def _finish(job: Job, tokenized: list[Tokenized], shards: list[PackedShard]) -> packs.PackInfo:
     config = job.config
     ledger = _ledger(job, tokenized, shards)
     info = packs.PackInfo(
@@ -288,18 +323,21 @@ def _finish(job: Job, tokenized: list[Tokenized], shards: list[Json]) -> packs.P
     return info
 
 
-def _sum(shards: list[Json], split: str, max_length: int) -> packs.SplitInfo:
-    of_split = [shard for shard in shards if shard["split"] == split]
-    names = ("num_rows", "num_segments", "num_tokens", "num_supervised_tokens")
-    totals = {name: sum(shard[name] for shard in of_split) for name in names}
-    slots = totals["num_rows"] * max_length
-    files = tuple(packs.ShardInfo(**file) for shard in of_split for file in shard["shards"])
+def _sum(shards: list[PackedShard], split: str, max_length: int) -> packs.SplitInfo:
+    described = [shard.described for shard in shards if shard.split == split]
+    num_rows = sum(one.num_rows for one in described)
+    num_tokens = sum(one.num_tokens for one in described)
     return packs.SplitInfo(
-        **totals, fill=totals["num_tokens"] / slots if slots else 0.0, shards=files
+        num_rows=num_rows,
+        num_segments=sum(one.num_segments for one in described),
+        num_tokens=num_tokens,
+        num_supervised_tokens=sum(one.num_supervised_tokens for one in described),
+        fill=num_tokens / (num_rows * max_length) if num_rows else 0.0,
+        shards=tuple(file for one in described for file in one.shards),
     )
 
 
-def _ledger(job: Job, tokenized: list[Tokenized], shards: list[Json]) -> Json:
+def _ledger(job: Job, tokenized: list[Tokenized], shards: list[PackedShard]) -> dict[str, Any]:
     """What became of all conversations and rounds; raises CorruptError when it does not add up."""
     read = _total(tokenized, lambda unit: not unit.is_identity)
     generated = _total(tokenized, lambda unit: unit.is_identity)
@@ -314,11 +352,11 @@ def _ledger(job: Job, tokenized: list[Tokenized], shards: list[Json]) -> Json:
         "generated": _account(generated),
         "mix": {source.uri: source.weight for source in job.sources},
         "segments": {
-            split: sum(unit.manifest["splits"][split]["segments"] for unit in tokenized)
+            split: sum(unit.manifest.splits[split].segments for unit in tokenized)
             for split in packs.SPLITS
         },
         "segments_after_weights": {
-            split: sum(shard["num_segments"] for shard in shards if shard["split"] == split)
+            split: sum(shard.described.num_segments for shard in shards if shard.split == split)
             for split in packs.SPLITS
         },
     }
@@ -328,12 +366,19 @@ def _total(tokenized: list[Tokenized], wanted: Callable[[Tokenized], bool]) -> T
     total = TokenLedger()
     for unit in tokenized:
         if wanted(unit):
-            total.add(unit.manifest["ledger"])
+            total.add(unit.manifest.ledger)
     return total
 
 
 def _account(ledger: TokenLedger) -> dict[str, Any]:
-    accounts = {
+    _check(
+        "conversations",
+        ledger.conversations,
+        ledger.kept_conversations,
+        ledger.dropped_conversations,
+    )
+    _check("rounds", ledger.rounds, ledger.kept_rounds, ledger.dropped_rounds)
+    return {
         "conversations": {
             "read": ledger.conversations,
             "kept": ledger.kept_conversations,
@@ -343,13 +388,18 @@ def _account(ledger: TokenLedger) -> dict[str, Any]:
             "read": ledger.rounds,
             "kept": ledger.kept_rounds,
             "dropped": dict(ledger.dropped_rounds),
+            "truncated": ledger.truncated_rounds,
         },
+        "control_tokens_broken": ledger.control_tokens_broken,
     }
-    for name, account in accounts.items():
-        if account["read"] != account["kept"] + sum(account["dropped"].values()):
-            raise CorruptError(f"The ledger's {name} do not add up: {account}; please report this.")
-    accounts["rounds"]["truncated"] = ledger.truncated_rounds
-    return {**accounts, "control_tokens_broken": ledger.control_tokens_broken}
+
+
+def _check(name: str, read: int, kept: int, dropped: Counts) -> None:
+    if read != kept + sum(dropped.values()):
+        raise CorruptError(
+            f"The ledger's {name} do not add up: {read:,} read, {kept:,} kept, dropped {dropped}; "
+            "please report this."
+        )
 
 
 def report(reporter: Reporter, info: packs.PackInfo, out: str) -> None:

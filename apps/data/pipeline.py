@@ -4,14 +4,17 @@ The only file of this app, besides `__main__`, that imports ray. What a unit doe
 elsewhere; what is done is known from manifests in storage, never from Ray's state.
 """
 
+# ray and pyarrow carry no types:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
+
 import functools
 import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-import orjson
 import pyarrow as pa
 import ray
 import ray.data
@@ -19,7 +22,7 @@ from ray.data import DataContext, TaskPoolStrategy
 from ray.util import metrics
 
 from apps.common.errors import CriaError
-from apps.data.units import Json, Process, RunUnits, Unit, finish, split_done
+from apps.data.units import Args, Manifest, Process, RunUnits, Unit, finish, split_done
 
 
 def ray_units(workers: int) -> RunUnits:
@@ -46,19 +49,19 @@ def num_workers() -> int:
 
 
 def run_units(
-    units: Sequence[Unit],
-    process: Process,
+    units: Sequence[Unit[Args]],
+    process: Process[Args, Manifest],
     folder: str,
-    on_done: Callable[[Json], None] | None = None,
+    on_done: Callable[[Manifest], None] | None = None,
     *,
     workers: int,
-) -> list[Json]:
+) -> list[Manifest]:
     """Run the units that have no manifest in `folder`; return all manifests in their order.
 
     `on_done(manifest)` is called once per unit, in the order of completion.
     Raises the unit's own CriaError; a unit whose process is killed is run again elsewhere.
     """
-    manifests, pending = split_done(units, folder)
+    manifests, pending = split_done(units, process, folder)
     for manifest in manifests.values():
         if on_done:
             on_done(manifest)
@@ -70,8 +73,8 @@ def run_units(
 
 
 def _on_ray(
-    pending: list[Unit], process: Process, folder: str, workers: int
-) -> Iterator[tuple[str, Json]]:
+    pending: list[Unit[Args]], process: Process[Args, Manifest], folder: str, workers: int
+) -> Iterator[tuple[str, Manifest]]:
     if not pending:
         return
     rows = [{"units": pickle.dumps(units)} for units in _shares(pending, workers)]
@@ -86,10 +89,10 @@ def _on_ray(
     for row in dataset.iter_rows():
         if row["error"] is not None:
             raise pickle.loads(row["error"])
-        yield row["key"], orjson.loads(row["manifest"])
+        yield row["key"], pickle.loads(row["manifest"])
 
 
-def _shares(units: list[Unit], workers: int) -> Iterator[list[Unit]]:
+def _shares(units: list[Unit[Args]], workers: int) -> Iterator[list[Unit[Args]]]:
     """What each task does: a part of what is left, so tasks are few and all end at once.
 
     Between two tasks a worker waits 0.2 s for the driver, which looks every 0.1 s.
@@ -101,13 +104,15 @@ def _shares(units: list[Unit], workers: int) -> Iterator[list[Unit]]:
         start += size
 
 
-def _finish_units(batch: pa.Table, *, process: Process, folder: str) -> Iterator[pa.Table]:
+def _finish_units(
+    batch: pa.Table, *, process: Process[Args, Manifest], folder: str
+) -> Iterator[pa.Table]:
     """Errors travel as values: Ray would wrap them, and retry what cannot succeed."""
     for pickled in batch["units"].to_pylist():
         for unit in pickle.loads(pickled):
-            row: dict[str, Any] = {"key": unit.key, "manifest": None, "error": None}
+            row: dict[str, str | bytes | None] = {"key": unit.key, "manifest": None, "error": None}
             try:
-                row["manifest"] = orjson.dumps(finish(unit, process, folder))
+                row["manifest"] = pickle.dumps(finish(unit, process, folder))
             except CriaError as error:
                 row["error"] = pickle.dumps(error)
             yield pa.Table.from_pylist([row], schema=_FINISHED)

@@ -5,6 +5,11 @@
 writes report.json and report.html, which needs nothing but itself, into the clean folder.
 """
 
+# pyarrow carries no types:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any

@@ -13,27 +13,37 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 
 import apps
 from apps.common.errors import CriaError
+from apps.common.files import config as configs
 from apps.common.files import storage
 
 Json = dict[str, Any]
-Process = Callable[[Json, str], Json]
-"""`process(args, folder_uri) -> manifest`: writes files under folder_uri; the same arguments give
-the same bytes. Runs in a worker process: top-level functions or functools.partial of them."""
+Args = TypeVar("Args")
+Manifest = TypeVar("Manifest")
+
+
+@dataclass(frozen=True, slots=True)
+class Process(Generic[Args, Manifest]):
+    """What is done with each unit of a stage, and the dataclass that it returns."""
+
+    run: Callable[[Args, str], Manifest]
+    """`run(args, folder_uri)` writes files under folder_uri; the same arguments give the same
+    bytes. Runs in a worker process: top-level functions or functools.partial of them."""
+    manifest: type[Manifest]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
+class Unit(Generic[Args]):
     stage: str
     name: str
     """For people: the file and range, as an error should name it."""
-    args: Json
-    """Plain JSON."""
+    args: Args
+    """A dataclass of what JSON can hold."""
 
     @property
     def key(self) -> str:
@@ -46,17 +56,21 @@ class RunUnits(Protocol):
 
     def __call__(
         self,
-        units: Sequence[Unit],
-        process: Process,
+        units: Sequence[Unit[Args]],
+        process: Process[Args, Manifest],
         folder: str,
-        on_done: Callable[[Json], None] | None = None,
-    ) -> list[Json]: ...
+        on_done: Callable[[Manifest], None] | None = None,
+    ) -> list[Manifest]: ...
 
 
 @functools.cache
 def code_digest() -> str:
     """Of the sources that decide what the data app writes."""
-    root = Path(apps.__file__).parent
+    return digest_of_sources(Path(apps.__file__).parent)
+
+
+def digest_of_sources(root: Path) -> str:
+    """Of every source of common/ and data/ under `root`, at any depth, with its relative path."""
     digest = hashlib.blake2b(digest_size=16)
     for source in sorted([*root.glob("common/**/*.py"), *root.glob("data/**/*.py")]):
         name = source.relative_to(root).as_posix()
@@ -64,13 +78,13 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def finish(unit: Unit, process: Process, folder: str) -> Json:
+def finish(unit: Unit[Args], process: Process[Args, Manifest], folder: str) -> Manifest:
     """Run one unit unless its manifest is there; return the manifest."""
     manifest_uri = storage.join(folder, f"{unit.key}.json")
     if storage.exists(manifest_uri):
-        return storage.read_json(manifest_uri)
+        return configs.from_dict(process.manifest, storage.read_json(manifest_uri))
     try:
-        manifest = process(unit.args, storage.join(folder, unit.key))
+        manifest = process.run(unit.args, storage.join(folder, unit.key))
     except CriaError:
         raise
     except Exception as error:
@@ -80,24 +94,28 @@ def finish(unit: Unit, process: Process, folder: str) -> Json:
             f"({Path(last.filename).name}:{last.lineno}). The units already done are kept; "
             "the same command goes on from there."
         ) from error
-    storage.write_json(manifest_uri, manifest)
+    storage.write_json(manifest_uri, configs.to_dict(manifest))
     return manifest
 
 
-def split_done(units: Sequence[Unit], folder: str) -> tuple[dict[str, Json], list[Unit]]:
+def split_done(
+    units: Sequence[Unit[Args]], process: Process[Args, Manifest], folder: str
+) -> tuple[dict[str, Manifest], list[Unit[Args]]]:
     """The manifests that exist, by key, and the units still to run."""
-    present = set(storage.list_dir(folder)) if storage.exists(folder) else set()
-    done, pending = {}, []
+    present = set(storage.list_dir(folder)) if storage.exists(folder) else set[str]()
+    done: dict[str, Manifest] = {}
+    pending: list[Unit[Args]] = []
     for unit in units:
         name = f"{unit.key}.json"
         if name in present:
-            done[unit.key] = storage.read_json(storage.join(folder, name))
+            saved = storage.read_json(storage.join(folder, name))
+            done[unit.key] = configs.from_dict(process.manifest, saved)
         else:
             pending.append(unit)
     return done, pending
 
 
-def forget_others(units: Sequence[Unit], folder: str) -> None:
+def forget_others(units: Sequence[Unit[Args]], folder: str) -> None:
     """Remove the manifests of one stage's other units: these write to the same final names."""
     wanted = {f"{unit.key}.json" for unit in units}
     stages = tuple({f"{unit.stage}-" for unit in units})
@@ -118,13 +136,13 @@ def remove_other_files(folder: str, wanted: set[str], ending: str = "") -> None:
 
 
 def run_serially(
-    units: Sequence[Unit],
-    process: Process,
+    units: Sequence[Unit[Args]],
+    process: Process[Args, Manifest],
     folder: str,
-    on_done: Callable[[Json], None] | None = None,
-) -> list[Json]:
+    on_done: Callable[[Manifest], None] | None = None,
+) -> list[Manifest]:
     """Every unit in this process, in order. Returns their manifests in the order of `units`."""
-    manifests = []
+    manifests: list[Manifest] = []
     for unit in units:
         manifests.append(finish(unit, process, folder))
         if on_done:

@@ -4,8 +4,14 @@ python -m apps.data view clean
 python -m apps.data view clean --rule blocked_words
 """
 
+# pyarrow carries no types:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -15,9 +21,10 @@ from apps.common.errors import InputError, NotFoundError
 from apps.common.files import schema, storage
 from apps.data.config import ViewConfig
 from apps.data.read import records
-from apps.data.units import Json
 from apps.data.write import tables
 
+Row = dict[str, Any]
+"""A row of a Parquet file, by its columns."""
 _MAX_RAW_CHARS = 2000
 _MAX_SHOWN_CHARS = 100_000
 """Of a message; a second of Markdown. As JSON lines it is whole."""
@@ -57,7 +64,7 @@ def _wants_next(console: Console) -> bool:
         return False
 
 
-def _rows(config: ViewConfig) -> Iterator[Json]:
+def _rows(config: ViewConfig) -> Iterator[Row]:
     folder = config.folder
     if storage.read_commit(folder) is None:
         raise NotFoundError(
@@ -75,7 +82,7 @@ def _rows(config: ViewConfig) -> Iterator[Json]:
     return _parts(storage.join(folder, schema.DROPPED_DIR), config.rule)
 
 
-def _parts(folder: str, rule: str | None) -> Iterator[Json]:
+def _parts(folder: str, rule: str | None) -> Iterator[Row]:
     for name in storage.list_dir(folder):
         if not name.endswith(".parquet"):
             continue
@@ -89,7 +96,7 @@ def _plain(value: object) -> object:
     return value[:_MAX_RAW_CHARS].decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _print(console: Console, number: int, row: Json) -> None:
+def _print(console: Console, number: int, row: Row) -> None:
     name = row.get("id") or f"{row['source']} at byte {row['start_byte']:,}"
     why = row.get("reason") or " ".join(filter(None, (row.get("rule"), row.get("detail"))))
     facts = [name, row.get("language"), row.get("model"), why]
@@ -115,6 +122,6 @@ def _shown(text: str) -> str:
     return f"{shown}\n\n({more:,} more characters)" if more > 0 else shown
 
 
-def _raw_messages(record: str) -> list[Json]:
+def _raw_messages(record: str) -> list[Row]:
     """The turns of a dropped record, as the dump has them."""
     return [{"role": f"raw {role}", "content": text} for role, text in records.raw_turns(record)]

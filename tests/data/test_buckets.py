@@ -19,7 +19,7 @@ from apps.common.files import storage
 from apps.data import clean
 from apps.data.config import CleanConfig
 from tests.data import corpus
-from tests.data.test_clean import rows_of, run_clean, write_dump
+from tests.data.commands import rows_of, run_clean, write_dump
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # gcsfs
 

@@ -6,42 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from apps.common.command.events import Reporter
 from apps.common.errors import InputError
 from apps.common.files import schema
 from apps.data import clean
-from apps.data.config import CleanConfig, Rules
+from apps.data.config import Rules
 from apps.data.ledger import Ledger
 from tests.data import corpus
-
-
-def conversation(name: str, *texts: str) -> dict[str, Any]:
-    roles = ("human", "gpt")
-    turns = [{"from": roles[i % 2], "value": text} for i, text in enumerate(texts)]
-    return {"id": name, "conversations": turns}
-
-
-def run_clean(out: Path, *inputs: Path, **settings: Any) -> dict[str, Any]:
-    config = CleanConfig(inputs=tuple(map(str, inputs)), out=str(out), **settings)
-    resolved, files = clean.prepare(config)
-    if not clean.finished(resolved, files, Reporter("json")):
-        clean.run(resolved, files, Reporter("json"))
-    return json.loads((out / "ledger.json").read_bytes())
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [
-        row for part in sorted(folder.glob("*.parquet")) for row in pq.read_table(part).to_pylist()
-    ]
-
-
-def write_dump(path: Path, records: list[Any]) -> Path:
-    path.write_bytes(orjson.dumps(records))
-    return path
+from tests.data.commands import conversation, rows_of, run_clean, write_dump
 
 
 def test_a_dump_becomes_conversations_with_a_ledger_that_adds_up(tmp_path: Path) -> None:

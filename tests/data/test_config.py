@@ -12,7 +12,7 @@ import pytest
 
 from apps.common.errors import ConfigError
 from apps.data.config import Rules
-from tests.data.test_clean import conversation, rows_of, run_clean, write_dump
+from tests.data.commands import conversation, rows_of, run_clean, write_dump
 
 Texts = list[list[str]]
 """The messages of the conversations that stay."""

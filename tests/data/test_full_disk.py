@@ -13,8 +13,7 @@ import pytest
 from apps.common.files import storage
 from tests import made
 from tests.data import corpus
-from tests.data.test_clean import write_dump
-from tests.data.test_pipeline import digests
+from tests.data.commands import digests, write_dump
 
 pytestmark = pytest.mark.ray
 

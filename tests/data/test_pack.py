@@ -28,7 +28,7 @@ from apps.data.packing import mix
 from apps.data.packing.identity import built_in
 from apps.data.packing.tokenize import split_of
 from tests import made
-from tests.data.test_clean import conversation, run_clean, write_dump
+from tests.data.commands import conversation, run_clean, write_dump
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """On Ray: any number of workers, killed or not, leaves the same bytes."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from apps.common.command.events import Reporter
 from apps.common.errors import CriaError, InputError
 from apps.data import clean, pipeline
 from apps.data.config import CleanConfig
-from apps.data.units import Json, RunUnits, Unit, run_serially, split_done
+from apps.data.units import Process, RunUnits, Unit, run_serially, split_done
 from tests.data import corpus
-from tests.data.test_clean import conversation, write_dump
+from tests.data.commands import conversation, digests, write_dump
 
 pytestmark = [
     pytest.mark.ray,
@@ -46,14 +46,6 @@ def run_on(run_units: RunUnits, dump: Path, out: Path) -> dict[str, str]:
     resolved, files = clean.prepare(config)
     clean.run(resolved, files, Reporter("json"), run_units)
     return digests(out)
-
-
-def digests(out: Path) -> dict[str, str]:
-    found = {
-        str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in out.rglob("*.parquet")
-    }
-    return found | {"ledger": (out / "ledger.json").read_text()}
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +74,8 @@ def test_a_killed_run_goes_on_and_leaves_the_same_bytes(
     assert not (out / "COMMITTED.json").exists()
     done_before: list[int] = []
 
-    def run_units(units: list[Unit], process: Any, folder: str, on_done: Any = None) -> list[Json]:
-        done_before.append(len(split_done(units, folder)[0]))
+    def run_units(units: Any, process: Any, folder: str, on_done: Any = None) -> list[Any]:
+        done_before.append(len(split_done(units, process, folder)[0]))
         return pipeline.run_units(units, process, folder, on_done, workers=1)
 
     assert run_on(run_units, dump, out) == expected
@@ -97,36 +89,46 @@ def _wait(is_true: Callable[[], bool], timeout_s: float = 120, every_s: float = 
         time.sleep(every_s)
 
 
-def die_once(args: Json, folder: str) -> Json:
-    flag = Path(args["flags"]) / str(args["i"])
-    if args["i"] % 3 == 1 and not flag.exists():
+@dataclass(frozen=True, slots=True)
+class Given:
+    i: int
+    flags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    i: int
+
+
+def die_once(args: Given, folder: str) -> Done:
+    flag = Path(args.flags) / str(args.i)
+    if args.i % 3 == 1 and not flag.exists():
         flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return {"i": args["i"]}
+    return Done(args.i)
 
 
 def test_a_unit_whose_process_dies_is_run_again(ray_session: Any, tmp_path: Path) -> None:
-    units = [
-        Unit(stage="die", name=str(i), args={"i": i, "flags": str(tmp_path)}) for i in range(3)
-    ]
-    done = pipeline.run_units(units, die_once, str(tmp_path / "work"), workers=2)
-    assert [manifest["i"] for manifest in done] == [0, 1, 2]
+    units = [Unit(stage="die", name=str(i), args=Given(i, str(tmp_path))) for i in range(3)]
+    process = Process(die_once, Done)
+    done = pipeline.run_units(units, process, str(tmp_path / "work"), workers=2)
+    assert done == [Done(0), Done(1), Done(2)]
     assert (tmp_path / "1").exists()
 
 
-def fail(args: Json, folder: str) -> Json:
-    if args["i"] == 1:
+def fail(args: Given, folder: str) -> Done:
+    if args.i == 1:
         raise InputError("dump.json bytes 0-9 is not what it was.")
-    return [][args["i"]]
+    return [][args.i]
 
 
 @pytest.mark.parametrize(("i", "kind"), [(1, InputError), (2, CriaError)])
 def test_a_failed_unit_is_named_in_one_sentence(
     i: int, kind: type[CriaError], ray_session: Any, tmp_path: Path
 ) -> None:
-    unit = Unit(stage="fail", name="dump.json bytes 0-9", args={"i": i})
+    unit = Unit(stage="fail", name="dump.json bytes 0-9", args=Given(i))
     with pytest.raises(kind, match=r"dump\.json bytes 0-9"):
-        pipeline.run_units([unit], fail, str(tmp_path), workers=1)
+        pipeline.run_units([unit], Process(fail, Done), str(tmp_path), workers=1)
 
 
 @pytest.mark.slow
@@ -137,7 +139,7 @@ def test_prometheus_reads_the_counts_of_the_ledger(ray_session: Any, tmp_path: P
     config = CleanConfig(inputs=(str(dump),), out=str(tmp_path / "out"), profile="strict")
     resolved, files = clean.prepare(config)
     run_units = pipeline.ray_units(2)
-    ledger = clean.run(resolved, files, Reporter("json"), run_units, pipeline.count)
+    ledger = clean.run(resolved, files, Reporter("json"), run_units, pipeline.count).to_json()
     expected = {("kept", ""): ledger["records"]["kept"]} | {
         (outcome, rule): amount
         for outcome in ("dropped", "quarantined")

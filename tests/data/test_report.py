@@ -14,7 +14,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.data import report, view
 from apps.data.config import ReportConfig, ViewConfig
-from tests.data.test_clean import conversation, run_clean, write_dump
+from tests.data.commands import conversation, run_clean, write_dump
 
 
 @pytest.fixture(scope="module")

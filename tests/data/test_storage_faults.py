@@ -23,7 +23,7 @@ from apps.data.config import CleanConfig, PackConfig
 from apps.data.units import run_serially
 from tests import made
 from tests.data import corpus
-from tests.data.test_clean import write_dump
+from tests.data.commands import write_dump
 
 
 def serial_clean(config: CleanConfig, reporter: Reporter) -> None:

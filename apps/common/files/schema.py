@@ -1,7 +1,7 @@
 """Names and schemas of everything that lies on disk between the apps.
 
-Parquet files have Arrow schemas, JSON lines have JSON schemas (draft 2020-12). A reader refuses
-what does not fit; `tests/contracts` holds one tiny artifact of each.
+Parquet files have Arrow schemas, JSON lines have JSON schemas (draft 2020-12). `tests/contracts`
+holds one tiny artifact of each, which every writer and reader passes.
 """
 
 # pyarrow carries no types:

@@ -7,7 +7,7 @@ or ShareGPT's `{"conversations": [{"from", "value"}]}`.
 """
 
 import json
-from typing import Any, cast
+from typing import cast
 
 import orjson
 
@@ -117,7 +117,7 @@ def read_identity(source: str, name: str, makers: str) -> list[tuple[Message, ..
         return built_in(name, makers)
     data = storage.read_bytes(source).removeprefix(b"\xef\xbb\xbf")
     try:
-        records = orjson.loads(data)
+        records: object = orjson.loads(data)
     except orjson.JSONDecodeError:
         records = [_json_line(source, number, line) for number, line in _lines(data)]
     if isinstance(records, dict):
@@ -126,21 +126,24 @@ def read_identity(source: str, name: str, makers: str) -> list[tuple[Message, ..
         raise InputError(
             f"{source} holds no conversations; expected a JSON array or JSONL of them."
         )
-    return [_read_record(source, number, record) for number, record in enumerate(records)]
+    return [
+        _read_record(source, number, record)
+        for number, record in enumerate(cast(list[object], records))
+    ]
 
 
 def _lines(data: bytes) -> list[tuple[int, bytes]]:
     return [(n, line) for n, line in enumerate(data.splitlines(), 1) if line.strip()]
 
 
-def _json_line(source: str, number: int, line: bytes) -> Any:
+def _json_line(source: str, number: int, line: bytes) -> object:
     try:
         return json.loads(line)
     except ValueError as error:
         raise InputError(f"{source}, line {number} is not JSON: {error}.") from error
 
 
-def _read_record(source: str, number: int, record: Any) -> tuple[Message, ...]:
+def _read_record(source: str, number: int, record: object) -> tuple[Message, ...]:
     try:
         turns = conversation(record, "", b"").turns
     except Unreadable as error:

@@ -1,5 +1,10 @@
 """The folders of clean conversations that `pack` mixes, and their weights."""
 
+# pyarrow carries no types:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -36,8 +36,8 @@ class Cut:
     """All segments of one conversation, and what became of its rounds."""
 
     num_rounds: int
-    segments: list[Segment] = field(default_factory=list)
-    dropped: dict[str, int] = field(default_factory=dict)
+    segments: list[Segment] = field(default_factory=list[Segment])
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
     """rule -> rounds"""
 
     @property

@@ -5,12 +5,16 @@ other: ids, mask, and a draw in [0, 1) from the conversation's id that decides, 
 fractional weight, whether it is taken.
 """
 
+# pyarrow carries no types:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +26,8 @@ from apps.common.files import storage
 from apps.common.packs import SPLITS
 from apps.common.text.conversation import ChatTemplate, Message
 from apps.common.text.tokenizer import break_control_tokens
-from apps.data.packing.segments import Cut, Cutter, Segment
-from apps.data.units import Json
+from apps.data.ledger import Counts, add_to
+from apps.data.packing.segments import Cut, Cutter, OverLong, Segment
 
 _BATCH_CONVERSATIONS = 128
 _SEGMENTS = pa.schema(
@@ -33,6 +37,31 @@ _SEGMENTS = pa.schema(
         pa.field("draw", pa.float64(), nullable=False),
     ]
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowGroups:
+    """Row groups [first, stop) of a Parquet file of clean conversations."""
+
+    uri: str
+    blake2b: str
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizeArgs:
+    """Conversations of a file, or `inline` ones that all go to train/."""
+
+    max_length: int
+    over_long: OverLong
+    val_percent: float
+    template: ChatTemplate
+    tokenizer: str
+    """its digest"""
+    control_tokens: tuple[str, ...]
+    file: RowGroups | None = None
+    inline: tuple[tuple[Message, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +85,8 @@ class TokenLedger:
     truncated_rounds: int = 0
     """of the kept ones, those whose answer was cut at max_length"""
     control_tokens_broken: int = 0
-    dropped_conversations: Counter[str] = field(default_factory=Counter)
-    dropped_rounds: Counter[str] = field(default_factory=Counter)
+    dropped_conversations: Counts = field(default_factory=Counts)
+    dropped_rounds: Counts = field(default_factory=Counts)
 
     def count(self, cut: Cut) -> None:
         num_dropped = sum(cut.dropped.values())
@@ -65,47 +94,57 @@ class TokenLedger:
         self.rounds += cut.num_rounds
         self.kept_rounds += cut.num_rounds - num_dropped
         self.truncated_rounds += cut.num_truncated
-        self.dropped_rounds.update(cut.dropped)
+        for rule, amount in cut.dropped.items():
+            add_to(self.dropped_rounds, rule, amount)
         if cut.segments:
             self.kept_conversations += 1
         else:
-            self.dropped_conversations[next(iter(cut.dropped), "no_messages")] += 1
+            add_to(self.dropped_conversations, next(iter(cut.dropped), "no_messages"), 1)
 
-    def add(self, saved: Json) -> None:
-        for name, value in saved.items():
-            if isinstance(value, dict):
-                getattr(self, name).update(value)
-            else:
-                setattr(self, name, getattr(self, name) + value)
+    def add(self, other: "TokenLedger") -> None:
+        self.conversations += other.conversations
+        self.rounds += other.rounds
+        self.kept_conversations += other.kept_conversations
+        self.kept_rounds += other.kept_rounds
+        self.truncated_rounds += other.truncated_rounds
+        self.control_tokens_broken += other.control_tokens_broken
+        for rule, amount in other.dropped_conversations.items():
+            add_to(self.dropped_conversations, rule, amount)
+        for rule, amount in other.dropped_rounds.items():
+            add_to(self.dropped_rounds, rule, amount)
 
 
-def tokenize_unit(args: Json, folder: str, *, tokenizer_json: str) -> Json:
-    """Segments of one unit; see `pack.tokenize_units` for the arguments."""
-    cutter = Cutter(
-        ChatTemplate.from_dict(args["template"]),
-        _backend(tokenizer_json),
-        args["max_length"],
-        args["over_long"],
-    )
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    segments: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizedUnit:
+    """The manifest of a unit."""
+
+    ledger: TokenLedger
+    splits: dict[str, SplitCounts]
+
+
+def tokenize_unit(args: TokenizeArgs, folder: str, *, tokenizer_json: str) -> TokenizedUnit:
+    """Segments of one unit."""
+    cutter = Cutter(args.template, _backend(tokenizer_json), args.max_length, args.over_long)
     ledger = TokenLedger()
-    found: dict[str, _Segments] = {split: _Segments() for split in SPLITS}
+    segments: dict[str, _Segments] = {split: _Segments() for split in SPLITS}
     for batch in _batches(args):
-        contents = [_without_control_tokens(read, args["control_tokens"], ledger) for read in batch]
+        contents = [_without_control_tokens(read, args.control_tokens, ledger) for read in batch]
         for read, cut in zip(batch, cutter.cut(contents), strict=True):
             ledger.count(cut)
-            split = "train" if "inline" in args else split_of(read.source_id, args["val_percent"])
+            split = "train" if args.inline else split_of(read.source_id, args.val_percent)
             for segment in cut.segments:
-                found[split].append(segment, draw(read.id))
-    return {
-        "ledger": {
-            name: dict(value) if isinstance(value, Counter) else value
-            for name, value in ((n, getattr(ledger, n)) for n in TokenLedger.__slots__)
-        },
-        "splits": {split: segments.write(folder, split) for split, segments in found.items()},
-    }
+                segments[split].append(segment, draw(read.id))
+    splits = {split: found.write(folder, split) for split, found in segments.items()}
+    return TokenizedUnit(ledger=ledger, splits=splits)
 
 
-def split_of(source_id: str, val_percent: float) -> str:
+def split_of(source_id: str, val_percent: float) -> Literal["train", "val"]:
     """`val` for `val_percent` of all source ids, by hash: segments of one source stay together."""
     return "val" if draw(f"split:{source_id}") * 100 < val_percent else "train"
 
@@ -116,31 +155,27 @@ def draw(text: str) -> float:
     return (int.from_bytes(digest) >> 11) / (1 << 53)
 
 
-def _batches(args: Json) -> Iterator[list[Read]]:
-    if "inline" in args:
+def _batches(args: TokenizeArgs) -> Iterator[list[Read]]:
+    if args.file is None:
         yield [
-            Read(f"inline-{i}", f"inline-{i}", tuple(Message(**m) for m in messages))
-            for i, messages in enumerate(args["inline"])
+            Read(f"inline-{i}", f"inline-{i}", messages) for i, messages in enumerate(args.inline)
         ]
         return
-    fs, path = storage.filesystem(args["file"])
+    first, stop = args.file.first, args.file.stop
+    fs, path = storage.filesystem(args.file.uri)
     with pq.ParquetFile(path, filesystem=fs) as file:
         columns = [c for c in ("id", "source_id", "messages") if c in file.schema_arrow.names]
         batches = file.iter_batches(
-            _BATCH_CONVERSATIONS, range(*args["row_groups"]), columns, use_threads=False
+            _BATCH_CONVERSATIONS, range(first, stop), columns, use_threads=False
         )
-        groups = range(args["row_groups"][0])
-        first_row = sum(file.metadata.row_group(group).num_rows for group in groups)
+        first_row = sum(file.metadata.row_group(group).num_rows for group in range(first))
         for batch in batches:
-            yield [_read(row, f"{args['blake2b']}#{first_row + i}") for i, row in _rows(batch)]
+            rows: list[dict[str, Any]] = batch.to_pylist()
+            yield [_read(row, f"{args.file.blake2b}#{first_row + i}") for i, row in enumerate(rows)]
             first_row += batch.num_rows
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[tuple[int, Json]]:
-    return enumerate(batch.to_pylist())
-
-
-def _read(row: Json, fallback_id: str) -> Read:
+def _read(row: dict[str, Any], fallback_id: str) -> Read:
     identifier = row.get("id") or row.get("source_id") or fallback_id
     messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
     return Read(identifier, row.get("source_id") or identifier, messages)
@@ -175,9 +210,9 @@ class _Segments:
         self._masks.append(segment.mask)
         self._draws.append(conversation_draw)
 
-    def write(self, folder: str, split: str) -> Json:
+    def write(self, folder: str, split: str) -> SplitCounts:
         if not self._ids:
-            return {"segments": 0, "tokens": 0}
+            return SplitCounts(0, 0)
         offsets = np.cumsum([0, *(len(ids) for ids in self._ids)], dtype=np.int32)
         columns = [
             pa.ListArray.from_arrays(offsets, np.concatenate(self._ids)),
@@ -186,7 +221,7 @@ class _Segments:
         ]
         with storage.atomic_file(storage.join(folder, f"{split}.parquet")) as handle:
             pq.write_table(pa.Table.from_arrays(columns, schema=_SEGMENTS), handle)
-        return {"segments": len(self._ids), "tokens": int(offsets[-1])}
+        return SplitCounts(len(self._ids), int(offsets[-1]))
 
 
 def read_segments(

@@ -4,94 +4,185 @@ A file is indexed in pieces that are read at the same time. A piece gives its di
 cell (`unit_bytes` of the file), where its first record starts and how many do; joined, they give
 ranges that begin and end at records. What cannot be read from its middle (compressed, UTF-16,
 Parquet, arrays that only brackets divide) is indexed by its first piece alone.
+
+    bytes   0    1 MB   2 MB   3 MB       unit_bytes 1 MB: cells 0, 1, 2 of one file
+    cells   (0, 1, 3)  (2, 2_400_000, 1)  three records start in cell 0, the first at byte 1;
+                                          none in cell 1, which the third record fills
+    ranges  1-2_400_000 records 0-2,  2_400_000-3_000_000 record 3
 """
 
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from dataclasses import dataclass
+from typing import Literal
 
 from apps.common.files import storage
-from apps.data.read import json_spans, source
-from apps.data.read.json_spans import Layout
-from apps.data.units import Json, Unit
+from apps.data.read import json_spans, parquet, source
+from apps.data.read.json_spans import Separation
+from apps.data.units import Unit
 
 PIECE_BYTES = 32 << 20
-Cell = list[int]
-"""Number, offset of the first record that starts in it, records that start in it."""
+Format = Literal["json", "parquet"]
 
 
-def units(files: list[str], unit_bytes: int) -> list[Unit]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PieceArgs:
+    """Bytes [start, end) of a file of `size` bytes."""
+
+    uri: str
+    stamp: str
+    size: int
+    start: int
+    end: int
+    unit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Where the first record that starts in a cell does, and how many do."""
+
+    number: int
+    first: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Records of a file, between bytes or row groups [start, end)."""
+
+    start: int
+    end: int
+    ordinal: int
+    """of the first record in the file"""
+    records: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """What one piece of a file holds."""
+
+    uri: str
+    data: str
+    """where the ranges are read: the file, or what was decoded of it"""
+    digest: str
+    format: Format
+    separation: Separation | None
+    bytes: int
+    cells: tuple[Cell, ...] = ()
+    row_groups: tuple[Range, ...] = ()
+    damage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedPiece:
+    """The manifest; `piece` is None when the first piece of the file stands for it."""
+
+    uri: str
+    piece: Piece | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileIndex:
+    """A file, ready to be read in ranges."""
+
+    uri: str
+    data: str
+    digest: str
+    """of the file, or of its pieces' digests when there are more than one"""
+    format: Format
+    separation: Separation | None
+    bytes: int
+    """decoded; 0 for Parquet"""
+    head_bytes: int
+    """before the first record"""
+    damage: str | None
+    """why the file ends early"""
+    ranges: tuple[Range, ...]
+
+
+def units(files: list[str], unit_bytes: int) -> list[Unit[PieceArgs]]:
     """The pieces of every file; a file that changes gets others."""
-    found: list[Unit] = []
+    pieces: list[Unit[PieceArgs]] = []
     for uri in files:
         size, stamp = source.size_and_stamp(uri)
         for start in range(0, max(1, size), PIECE_BYTES):
             end = min(size, start + PIECE_BYTES)
-            args = {"uri": uri, "stamp": stamp, "size": size, "start": start, "end": end}
-            args["unit_bytes"] = unit_bytes
-            found.append(Unit(stage="index", name=f"{uri} bytes {start:,}-{end:,}", args=args))
-    return found
+            args = PieceArgs(
+                uri=uri, stamp=stamp, size=size, start=start, end=end, unit_bytes=unit_bytes
+            )
+            pieces.append(Unit(stage="index", name=f"{uri} bytes {start:,}-{end:,}", args=args))
+    return pieces
 
 
-def index(args: Json, folder: str) -> Json:
+def index(args: PieceArgs, folder: str) -> IndexedPiece:
     """Index one piece of a file; see `join` for what comes of them."""
-    head = source.read_range(args["uri"], 0, min(args["size"], json_spans.HEAD_BYTES))
-    layout = json_spans.sniff(head) if source.is_plain(head) else None
-    if layout is None or layout.kind == "brackets":
-        return _index_whole(args, folder) if args["start"] == 0 else {"uri": args["uri"]}
-    return _index_piece(args, layout)
+    head = source.read_range(args.uri, 0, min(args.size, json_spans.HEAD_BYTES))
+    separation = json_spans.sniff(head) if source.is_plain(head) else None
+    if separation is not None and separation.kind != "brackets":
+        return IndexedPiece(args.uri, _index_piece(args, separation))
+    return IndexedPiece(args.uri, _index_whole(args, folder) if args.start == 0 else None)
 
 
-def _index_piece(args: Json, layout: Layout) -> Json:
-    start, end = args["start"], args["end"]
+def _index_piece(args: PieceArgs, separation: Separation) -> Piece:
+    start, end = args.start, args.end
     first = start - min(start, 1)  # the byte that says whether a line starts with the piece
-    data = source.read_range(args["uri"], first, end, json_spans.ANCHOR_BYTES)
+    data = source.read_range(args.uri, first, end, json_spans.ANCHOR_BYTES)
     digest = hashlib.blake2b(memoryview(data)[start - first : end - first], digest_size=16)
-    starts = json_spans.record_starts([data], layout, offset=first)
-    cells = _cells((at for at in starts if start <= at < end), args["unit_bytes"])
-    return {
-        "uri": args["uri"],
-        "data": args["uri"],
-        "digest": digest.hexdigest(),
-        "bytes": end - start,
-        "cells": cells,
-        "damage": None,
-        **_described(layout),
-    }
+    starts = json_spans.record_starts([data], separation, offset=first)
+    return Piece(
+        uri=args.uri,
+        data=args.uri,
+        digest=digest.hexdigest(),
+        format="json",
+        separation=separation,
+        bytes=end - start,
+        cells=_cells((at for at in starts if start <= at < end), args.unit_bytes),
+    )
 
 
-def _index_whole(args: Json, folder: str) -> Json:
-    uri, unit_bytes = args["uri"], args["unit_bytes"]
+def _index_whole(args: PieceArgs, folder: str) -> Piece:
+    uri = args.uri
     with storage.open_file(uri) as handle:
         hashed = source.Hashed(handle)
         magic = handle.read(4)
         handle.seek(0)
         if magic == source.PARQUET:
-            while hashed.read(source.CHUNK_BYTES):
-                pass
-            ranges = _parquet_ranges(uri, unit_bytes)
-            return {"uri": uri, "digest": hashed.hexdigest(), "format": "parquet", **ranges}
+            return _index_parquet(uri, hashed, args.unit_bytes)
         decoded = source.decoder(magic, hashed)
         spool = storage.join(folder, "decoded") if decoded is not None else None
         spooled = source.Spooled(decoded or source.chunks(hashed), spool)
         chunks = iter(spooled)
         head = _head(chunks)
-        layout = json_spans.sniff(head[: json_spans.HEAD_BYTES])
-        starts = json_spans.record_starts(itertools.chain([head], chunks), layout)
-        cells = _cells(starts, unit_bytes)
-        return {
-            "uri": uri,
-            "data": spool or uri,
-            "digest": hashed.hexdigest(),
-            "bytes": spooled.num_bytes,
-            "cells": cells,
-            "damage": spooled.damage,
-            **_described(layout),
-        }
+        separation = json_spans.sniff(head[: json_spans.HEAD_BYTES])
+        starts = json_spans.record_starts(itertools.chain([head], chunks), separation)
+        cells = _cells(starts, args.unit_bytes)
+        return Piece(
+            uri=uri,
+            data=spool or uri,
+            digest=hashed.hexdigest(),
+            format="json",
+            separation=separation,
+            bytes=spooled.num_bytes,
+            cells=cells,
+            damage=spooled.damage,
+        )
+
+
+def _index_parquet(uri: str, hashed: source.Hashed, unit_bytes: int) -> Piece:
+    while hashed.read(source.CHUNK_BYTES):
+        pass
+    groups, damage = parquet.row_groups(uri)
+    return Piece(
+        uri=uri,
+        data=uri,
+        digest=hashed.hexdigest(),
+        format="parquet",
+        separation=None,
+        bytes=0,
+        row_groups=_row_group_ranges(groups, unit_bytes),
+        damage=damage,
+    )
 
 
 def _head(chunks: Iterator[bytes]) -> bytes:
@@ -103,47 +194,43 @@ def _head(chunks: Iterator[bytes]) -> bytes:
     return head
 
 
-def _described(layout: Layout) -> Json:
-    keys = [key.decode("latin-1") for key in layout.keys]
-    return {"format": "json", "layout": {"kind": layout.kind, "keys": keys, "body": layout.body}}
-
-
-def layout_of(described: Json) -> Layout:
-    layout = described["layout"]
-    keys = tuple(key.encode("latin-1") for key in layout["keys"])
-    return Layout(layout["kind"], keys, layout["body"])
-
-
-def _cells(starts: Iterable[int], unit_bytes: int) -> list[Cell]:
+def _cells(starts: Iterable[int], unit_bytes: int) -> tuple[Cell, ...]:
     cells: list[Cell] = []
+    number, first, records = -1, 0, 0
     for at in starts:
-        if cells and cells[-1][0] == at // unit_bytes:
-            cells[-1][2] += 1
-        else:
-            cells.append([at // unit_bytes, at, 1])
-    return cells
+        if at // unit_bytes == number:
+            records += 1
+            continue
+        if records:
+            cells.append(Cell(number, first, records))
+        number, first, records = at // unit_bytes, at, 1
+    if records:
+        cells.append(Cell(number, first, records))
+    return tuple(cells)
 
 
-def join(pieces: list[Json]) -> list[Json]:
-    """One index for each file, from its pieces in order.
-
-    `digest` (of the file, or of its pieces' digests when there are more than one), `format`,
-    `layout`, `bytes`, `head_bytes`, `damage`, and `ranges`: start, end, ordinal of the first
-    record, records.
-    """
-    files = itertools.groupby(pieces, key=lambda piece: piece["uri"])
-    return [_join_file([piece for piece in own if "digest" in piece]) for _, own in files]
+def join(indexed: list[IndexedPiece]) -> list[FileIndex]:
+    """One index for each file, from its pieces in order."""
+    files = itertools.groupby(indexed, key=lambda one: one.uri)
+    return [_join_file([one.piece for one in own if one.piece is not None]) for _, own in files]
 
 
-def _join_file(pieces: list[Json]) -> Json:
-    found: Json = {**pieces[0], "digest": _join_digests([piece["digest"] for piece in pieces])}
-    if found["format"] == "parquet":
-        return found
-    size = sum(piece["bytes"] for piece in pieces)
-    body = min(found["layout"]["body"], size)
-    cells = [cell for piece in pieces for cell in piece["cells"]]
-    del found["cells"]
-    return {**found, "bytes": size, "head_bytes": body, "ranges": _ranges(cells, body, size)}
+def _join_file(pieces: list[Piece]) -> FileIndex:
+    first = pieces[0]
+    size = sum(piece.bytes for piece in pieces)
+    body = min(first.separation.body, size) if first.separation else 0
+    cells = [cell for piece in pieces for cell in piece.cells]
+    return FileIndex(
+        uri=first.uri,
+        data=first.data,
+        digest=_join_digests([piece.digest for piece in pieces]),
+        format=first.format,
+        separation=first.separation,
+        bytes=size,
+        head_bytes=body,
+        damage=first.damage,
+        ranges=first.row_groups if first.format == "parquet" else _ranges(cells, body, size),
+    )
 
 
 def _join_digests(digests: list[str]) -> str:
@@ -152,37 +239,40 @@ def _join_digests(digests: list[str]) -> str:
     return hashlib.blake2b(bytes.fromhex("".join(digests)), digest_size=16).hexdigest()
 
 
-def _ranges(cells: list[Cell], body: int, size: int) -> list[list[int]]:
-    """From the first record of a cell to that of the next; the first range from `body` on."""
-    ranges: list[list[int]] = []
-    previous, ordinal = -1, 0
-    for number, first, count in cells:
-        if number == previous:
-            ranges[-1][3] += count
+def _ranges(cells: list[Cell], body: int, size: int) -> tuple[Range, ...]:
+    """From the first record of a cell to that of the next; the first range from `body` on.
+
+    Two pieces may each have a part of one cell.
+    """
+    merged: list[Cell] = []
+    for cell in cells:
+        if merged and merged[-1].number == cell.number:
+            last = merged[-1]
+            merged[-1] = Cell(last.number, last.first, last.records + cell.records)
         else:
-            if ranges:
-                ranges[-1][1] = first
-            ranges.append([first if ranges else body, size, ordinal, count])
-        previous, ordinal = number, ordinal + count
-    return ranges or ([[body, size, 0, 0]] if size > body else [])
+            merged.append(cell)
+    if not merged:
+        return (Range(body, size, 0, 0),) if size > body else ()
+    starts = [body, *(cell.first for cell in merged[1:]), size]
+    ordinals = [0, *itertools.accumulate(cell.records for cell in merged)]
+    return tuple(
+        Range(start, end, ordinal, cell.records)
+        for cell, ordinal, (start, end) in zip(
+            merged, ordinals, itertools.pairwise(starts), strict=False
+        )
+    )
 
 
-def _parquet_ranges(uri: str, unit_bytes: int) -> dict[str, Any]:
-    """Ranges of row groups: first and last group, first ordinal, rows."""
-    try:
-        with storage.open_file(uri) as handle:
-            metadata = pq.ParquetFile(handle).metadata
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-        return {"bytes": 0, "head_bytes": 0, "ranges": [], "damage": " ".join(str(error).split())}
-    ranges: list[list[int]] = []
+def _row_group_ranges(groups: list[parquet.RowGroup], unit_bytes: int) -> tuple[Range, ...]:
+    """Ranges of row groups of about `unit_bytes`."""
+    ranges: list[Range] = []
     start = first_ordinal = ordinal = size = 0
     for i, group in enumerate(groups):
-        if size and size + group.total_byte_size > unit_bytes:
-            ranges.append([start, i, first_ordinal, ordinal - first_ordinal])
+        if size and size + group.bytes > unit_bytes:
+            ranges.append(Range(start, i, first_ordinal, ordinal - first_ordinal))
             start, first_ordinal, size = i, ordinal, 0
-        size += group.total_byte_size
-        ordinal += group.num_rows
+        size += group.bytes
+        ordinal += group.rows
     if groups:
-        ranges.append([start, len(groups), first_ordinal, ordinal - first_ordinal])
-    return {"bytes": 0, "head_bytes": 0, "ranges": ranges, "damage": None}
+        ranges.append(Range(start, len(groups), first_ordinal, ordinal - first_ordinal))
+    return tuple(ranges)

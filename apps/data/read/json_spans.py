@@ -11,12 +11,12 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import orjson
 
 HEAD_BYTES = 1 << 20
-"""How much of a file decides its layout."""
+"""How much of a file decides its separation."""
 MAX_RECORD_BYTES = 64 << 20
 """A longer record is not read into memory."""
 ANCHOR_BYTES = 512
@@ -36,38 +36,45 @@ _TAIL = re.compile(rb'\]\s*(?:\}|,\s*"|\Z)')
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Separation:
+    """How the records of a file lie apart."""
+
     kind: Kind
-    keys: tuple[bytes, ...] = ()
-    """First keys of the records (anchors only)."""
+    keys: tuple[str, ...] = ()
+    """First keys of the records as the file spells them, in Latin-1 (anchors only)."""
     body: int = 0
     """Offset of the first byte after the opening bracket, or after a byte-order mark."""
 
     def anchor(self) -> re.Pattern[bytes]:
-        names = b"|".join(re.escape(key) for key in self.keys)
+        names = b"|".join(re.escape(key.encode("latin-1")) for key in self.keys)
         return re.compile(rb'\{\s{0,100}"(?:' + names + rb')"\s{0,100}:')
 
 
-def sniff(head: bytes) -> Layout:
-    """The layout of a file from its first HEAD_BYTES."""
+def sniff(head: bytes) -> Separation:
+    """How the records of a file lie apart, from its first HEAD_BYTES.
+
+    b'[{"id": 1}, {"id": 2}]'   ->  anchors, keys ("id",), body 1: the byte after the bracket
+    b'{"id": 1}\n{"id": 2}'     ->  lines, body 0
+    b'[[1, 2], [3]]'            ->  brackets, body 1: no object opens a record
+    """
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[start:].lstrip(_BLANKS)
     start = len(head) - len(text)
     if text.startswith(b"["):
         is_record = _opens_with_message(text[1:])  # itself, as are the lists after it
-        return _array_layout(head, start + (0 if is_record else 1))
+        return _of_array(head, start + (0 if is_record else 1))
     if not text.startswith(b"{"):
-        return Layout("lines", body=start)
+        return Separation("lines", body=start)
     first_line = text.split(b"\n", 1)[0].rstrip(_SEPARATORS)
     spans = list(elements(first_line))
     if b"\n" in text.rstrip() and len(spans) == 1 and spans[0][2]:
-        return Layout("lines", body=start)
+        return Separation("lines", body=start)
     opening = _record_list(text)
     if opening and not _is_message_list(opening[0], text[opening[1] :]):
-        return _array_layout(head, start + opening[1])
+        return _of_array(head, start + opening[1])
     if b"\n" not in text.rstrip():
-        return Layout("lines", body=start)
-    return _array_layout(head, start)
+        return Separation("lines", body=start)
+    return _of_array(head, start)
 
 
 def _opens_with_message(inside: bytes) -> bool:
@@ -75,8 +82,10 @@ def _opens_with_message(inside: bytes) -> bool:
     span = next(elements(inside), None)
     if span is None or not _is_json(inside[: span[1]].strip(_SEPARATORS)):
         return False
-    value = orjson.loads(inside[: span[1]].strip(_SEPARATORS))
-    keys = {key.encode() for key in value} if isinstance(value, dict) else set[bytes]()
+    value: object = orjson.loads(inside[: span[1]].strip(_SEPARATORS))
+    keys: set[bytes] = set()
+    if isinstance(value, dict):
+        keys = {key.encode() for key in cast(dict[str, object], value)}
     return bool(keys & _MESSAGE_KEYS) and not keys & set(_MESSAGE_LISTS)
 
 
@@ -109,7 +118,7 @@ def _is_message_list(key: bytes, inside: bytes) -> bool:
     return key in _MESSAGE_LISTS and first is not None and first[1] in _MESSAGE_KEYS
 
 
-def _array_layout(head: bytes, body: int) -> Layout:
+def _of_array(head: bytes, body: int) -> Separation:
     """Anchors when the head's records open with keys that no inner object opens with.
 
     Judged by its valid records, or by the first when there is none.
@@ -122,14 +131,16 @@ def _array_layout(head: bytes, body: int) -> Layout:
     for data in samples:
         opens = [match[1] for match in _FIRST_KEY.finditer(data)]
         if not data.startswith(b"{") or not opens:
-            return Layout("brackets", body=body)
+            return Separation("brackets", body=body)
         outer.add(opens[0])
         inner.update(opens[1:])
     if not outer or outer & inner:
-        return Layout("brackets", body=body)
-    layout = Layout("anchors", tuple(sorted(outer)), body)
-    begins = layout.anchor().match
-    return layout if all(begins(data) for data in samples) else Layout("brackets", body=body)
+        return Separation("brackets", body=body)
+    separation = Separation("anchors", tuple(key.decode("latin-1") for key in sorted(outer)), body)
+    begins = separation.anchor().match
+    return (
+        separation if all(begins(data) for data in samples) else Separation("brackets", body=body)
+    )
 
 
 def _behind_a_broken_one(data: bytes) -> list[bytes]:
@@ -137,7 +148,7 @@ def _behind_a_broken_one(data: bytes) -> list[bytes]:
     lists = [b'"' + key + b'"' for key in _MESSAGE_LISTS]
     keys = dict.fromkeys(match[1] for match in _FIRST_KEY.finditer(data))
     for key in itertools.islice(keys, _MAX_KEYS):
-        spans = spans_of(data, Layout("anchors", (key,)))
+        spans = spans_of(data, Separation("anchors", (key.decode("latin-1"),)))
         texts = [data[start:end].strip(_SEPARATORS) for start, end in spans]
         found = [t for t in texts if any(name in t for name in lists) and _is_json(t)]
         if found:
@@ -182,16 +193,18 @@ def elements(data: bytes) -> Iterator[tuple[int, int, bool]]:
         yield start, len(data), False
 
 
-def record_starts(chunks: Iterable[bytes], layout: Layout, offset: int = 0) -> Iterator[int]:
+def record_starts(
+    chunks: Iterable[bytes], separation: Separation, offset: int = 0
+) -> Iterator[int]:
     """Offsets at which records start, from the chunks of a file in order.
 
     The chunks begin at `offset`, which must be 0 for brackets.
     """
-    if layout.kind == "lines":
-        return _line_starts(chunks, layout.body, offset)
-    if layout.kind == "anchors":
-        return _anchor_starts(chunks, layout, offset)
-    return _bracket_starts(chunks, layout.body)
+    if separation.kind == "lines":
+        return _line_starts(chunks, separation.body, offset)
+    if separation.kind == "anchors":
+        return _anchor_starts(chunks, separation, offset)
+    return _bracket_starts(chunks, separation.body)
 
 
 def _line_starts(chunks: Iterable[bytes], body: int, offset: int = 0) -> Iterator[int]:
@@ -209,9 +222,9 @@ def _line_starts(chunks: Iterable[bytes], body: int, offset: int = 0) -> Iterato
         yield line
 
 
-def _anchor_starts(chunks: Iterable[bytes], layout: Layout, offset: int) -> Iterator[int]:
-    anchor = layout.anchor()
-    base, carry, last = offset, b"", layout.body - 1
+def _anchor_starts(chunks: Iterable[bytes], separation: Separation, offset: int) -> Iterator[int]:
+    anchor = separation.anchor()
+    base, carry, last = offset, b"", separation.body - 1
     for chunk in chunks:
         data = carry + chunk
         for match in anchor.finditer(data):
@@ -248,12 +261,12 @@ def _bracket_starts(chunks: Iterable[bytes], body: int) -> Iterator[int]:
         yield base + len(carry) - len(carry.lstrip(_SEPARATORS))
 
 
-def spans_of(data: bytes, layout: Layout) -> list[tuple[int, int]]:
+def spans_of(data: bytes, separation: Separation) -> list[tuple[int, int]]:
     """(start, end) of the records in a byte range that starts and ends at a record start."""
-    if layout.kind == "brackets":
+    if separation.kind == "brackets":
         return [(start, end) for start, end, _ in elements(data)]
-    if layout.kind == "lines":
+    if separation.kind == "lines":
         starts = list(_line_starts([data], 0))
     else:
-        starts = [match.start() for match in layout.anchor().finditer(data)] or [0]
+        starts = [match.start() for match in separation.anchor().finditer(data)] or [0]
     return list(zip(starts, [*starts[1:], len(data)], strict=True))

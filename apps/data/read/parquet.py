@@ -1,8 +1,14 @@
 """Records of a Parquet file's row groups: rows that can be decoded, and the others as broken."""
 
+# pyarrow carries no types:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
 import orjson
@@ -11,6 +17,24 @@ import pyarrow.parquet as pq
 
 from apps.common.files import storage
 from apps.data.read.records import Broken, Record, cut, to_record
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    rows: int
+    bytes: int
+    """uncompressed"""
+
+
+def row_groups(uri: str) -> tuple[list[RowGroup], str | None]:
+    """The row groups of a file, or none and why it cannot be read."""
+    try:
+        with storage.open_file(uri) as handle:
+            metadata = pq.ParquetFile(handle).metadata
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        return [], " ".join(str(error).split())
+    return [RowGroup(group.num_rows, group.total_byte_size) for group in groups], None
 
 
 def read(

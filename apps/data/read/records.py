@@ -8,7 +8,7 @@ import orjson
 
 from apps.data.html import detect, to_markdown
 from apps.data.read import json_spans
-from apps.data.read.json_spans import Layout
+from apps.data.read.json_spans import Separation
 
 MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""
@@ -49,7 +49,7 @@ class Record:
     model: str | None = None
     has_plugins: bool = False
     language: str | None = None
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Unreadable(ValueError):
 
 
 def read_json(
-    data: bytes, layout: Layout, *, offset: int, ordinal: int, prefix: str, unread: int = 0
+    data: bytes, separation: Separation, *, offset: int, ordinal: int, prefix: str, unread: int = 0
 ) -> Iterator[Record | Broken]:
     """Every record of a range that starts at a record. Ids are `<prefix>-<ordinal>`.
 
@@ -83,8 +83,8 @@ def read_json(
     key. Else it is searched for whole values that lie side by side in it, as when a comma or
     bracket is missing or a record opens with another key than its neighbours.
     """
-    spans = json_spans.spans_of(data, layout)
-    if spans and layout.kind == "anchors" and data[: spans[0][0]].strip(_AROUND):
+    spans = json_spans.spans_of(data, separation)
+    if spans and separation.kind == "anchors" and data[: spans[0][0]].strip(_AROUND):
         yield from _recovered(data[: spans[0][0]], f"{prefix}-{ordinal:08d}.0", offset)
     stop = 0
     for i, (start, end) in enumerate(spans):
@@ -100,7 +100,7 @@ def read_json(
         if not raw:
             continue
         value = _parse(raw)
-        if value is None and layout.kind == "anchors":
+        if value is None and separation.kind == "anchors":
             value, raw, stop = _continued(data, spans, i)
         if _holds_conversations(value):
             yield from _recovered(raw[1:], record_id, offset + data.index(raw, start) + 1)

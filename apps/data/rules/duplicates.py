@@ -8,17 +8,16 @@ input: never the one that happened to arrive first.
 import hashlib
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
-from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.data.config import Rules
 from apps.data.read.records import Record
-from apps.data.units import Json
 from apps.data.write import tables
 
 SHINGLE_WORDS = 5
@@ -49,7 +48,7 @@ def schema_of(*, with_signature: bool) -> pa.Schema:
     return pa.schema(fields)
 
 
-def keys(record: Record, *, with_signature: bool) -> Json:
+def keys(record: Record, *, with_signature: bool) -> dict[str, Any]:
     """Digests of the conversation up to each message, and of its first round; its MinHash."""
     texts = [normalized(turn.text) for turn in record.turns]
     digest = hashlib.blake2b(digest_size=8)
@@ -81,7 +80,7 @@ def _key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _minhash(text: str) -> Json:
+def _minhash(text: str) -> dict[str, Any]:
     words = text.split(" ")
     runs = [words[i:] for i in range(SHINGLE_WORDS)]
     shingles = list(map(" ".join, zip(*runs, strict=False))) or [text]
@@ -143,33 +142,64 @@ def _bytes(column: pa.Array) -> bytes:
     return column.buffers()[1][start * width : (start + len(column)) * width].to_pybytes()
 
 
-def decide(args: Json, folder: str) -> Json:
-    """Which rows of which ranges go, by which rule; written to <folder>/duplicates.parquet.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A range's folder and how many conversations the other rules kept of it."""
 
-    args: `units` (folder, rows), `rules`. The manifest has the ledger's corrections by rule.
-    """
-    rules = configs.from_dict(Rules, args["rules"])
-    units = [unit for unit in args["units"] if unit["rows"]]
-    starts = np.cumsum([0] + [unit["rows"] for unit in units])
-    table = _Keys([unit["folder"] for unit in units])
+    folder: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecideArgs:
+    ranges: tuple[Kept, ...]
+    rules: Rules
+
+
+@dataclass(slots=True)
+class Repeated:
+    """What one rule takes out: the ledger's correction."""
+
+    records: int = 0
+    messages: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decided:
+    uri: str
+    """file of the rows that go"""
+    totals: dict[str, Repeated]
+    """by rule"""
+    folders: tuple[str, ...]
+    """the ranges that kept something, in input order"""
+
+
+def decide(args: DecideArgs, folder: str) -> Decided:
+    """Which rows of which ranges go, by which rule; written to <folder>/duplicates.parquet."""
+    rules = args.rules
+    units = [kept for kept in args.ranges if kept.rows]
+    starts = np.cumsum([0] + [kept.rows for kept in units])
+    table = _Keys([kept.folder for kept in units])
     losers = _Losers(table.numbers("chars"))
     for rule, pairs in _rules(table, rules, losers, starts):
         losers.drop(rule, *pairs)
     messages, num_bytes = table.numbers("messages"), table.numbers("bytes")
     ids = _ids({winner for _, winner in losers.found.values()}, units, starts)
-    rows, totals = [], {}
+    rows: list[dict[str, str | int]] = []
+    totals: dict[str, Repeated] = {}
     for row in sorted(losers.found):
         rule, winner = losers.found[row]
         unit = _unit_of(row, starts)
-        place = {"folder": units[unit]["folder"], "row": row - int(starts[unit])}
+        place = {"folder": units[unit].folder, "row": row - int(starts[unit])}
         rows.append({**place, "rule": rule, "detail": ids[winner]})
-        total = totals.setdefault(rule, {"records": 0, "messages": 0, "bytes": 0})
-        total["records"] += 1
-        total["messages"] += int(messages[row])
-        total["bytes"] += int(num_bytes[row])
+        total = totals.setdefault(rule, Repeated())
+        total.records += 1
+        total.messages += int(messages[row])
+        total.bytes += int(num_bytes[row])
     uri = storage.join(folder, "duplicates.parquet")
     tables.write(uri, [pa.Table.from_pylist(rows, schema=_LOSERS)], _LOSERS)
-    return {"uri": uri, "totals": totals, "folders": [unit["folder"] for unit in units]}
+    return Decided(uri=uri, totals=totals, folders=tuple(kept.folder for kept in units))
 
 
 _LOSERS = pa.schema(
@@ -186,14 +216,14 @@ def _unit_of(row: int, starts: np.ndarray) -> int:
     return int(np.searchsorted(starts, row, side="right")) - 1
 
 
-def _ids(rows: set[int], units: list[Json], starts: np.ndarray) -> dict[int, str]:
+def _ids(rows: set[int], units: list[Kept], starts: np.ndarray) -> dict[int, str]:
     """Ids of some rows; each unit's are read once."""
     found: dict[int, str] = {}
     held, ids = -1, pa.array([], pa.string())
     for row in sorted(rows):
         unit = _unit_of(row, starts)
         if unit != held:
-            uri = storage.join(units[unit]["folder"], "keys.parquet")
+            uri = storage.join(units[unit].folder, "keys.parquet")
             held, ids = unit, tables.read(uri, ["id"])["id"].combine_chunks()
         found[row] = ids[row - int(starts[unit])].as_py()
     return found

@@ -1,27 +1,70 @@
 """The last step of `clean`: what the ranges kept, without duplicates, as shards of even size."""
 
-from collections.abc import Iterator
+# pyarrow carries no types:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
 
 from apps.common.files import schema, storage
-from apps.data.units import Json, Unit
+from apps.data.units import Unit
 from apps.data.write import tables
 
-Piece = tuple[str, int, int]
-"""A range's folder and the rows [start, end) of its table."""
+Kind = Literal["kept", "duplicates", "dropped", "quarantine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows [start, end) of a range's kept conversations."""
+
+    folder: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardArgs:
+    """One file to write."""
+
+    kind: Kind
+    name: str
+    out: str
+    duplicates: str | None = None
+    """file of the rows that repeat others (kept and duplicates only)"""
+    rows: tuple[Rows, ...] = ()
+    """what goes in (kept only)"""
+    folders: tuple[str, ...] = ()
+    """the ranges whose rows go in (the others)"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """A file that was written."""
+
+    kind: Kind
+    name: str
+    file: tables.Written
+
+
 Gone = dict[str, dict[int, tuple[str, str]]]
 """folder -> row -> (rule, detail)"""
 
 
-def kept_units(out: str, decided: Json, shard_bytes: int) -> list[Unit]:
+def kept_units(
+    out: str, duplicates: str, folders: Sequence[str], shard_bytes: int
+) -> list[Unit[ShardArgs]]:
     """Shards cut where the text of the rows that stay has reached `shard_bytes`."""
-    gone = _gone_rows(decided["uri"])
-    shards: list[list[Piece]] = []
+    gone = _gone_rows(duplicates)
+    shards: list[list[Rows]] = []
     size = 0
-    for folder in decided["folders"]:
-        losers = gone.get(folder, set())
+    for folder in folders:
+        losers = gone.get(folder, set[int]())
         for row, amount in enumerate(_chars(folder)):
             if row in losers:
                 continue
@@ -30,22 +73,26 @@ def kept_units(out: str, decided: Json, shard_bytes: int) -> list[Unit]:
                 size = 0
             _extend(shards[-1], folder, row)
             size += amount
-    args = {"duplicates": decided["uri"], "out": out}
-    return [_unit("kept", i, {"pieces": pieces, **args}) for i, pieces in enumerate(shards)]
+    return [
+        _unit("kept", i, out, duplicates=duplicates, rows=tuple(rows))
+        for i, rows in enumerate(shards)
+    ]
 
 
-def duplicate_units(out: str, decided: Json, shard_bytes: int) -> list[Unit]:
+def duplicate_units(
+    out: str, duplicates: str, folders: Sequence[str], shard_bytes: int
+) -> list[Unit[ShardArgs]]:
     """Whole ranges' duplicates, grouped up to `shard_bytes` of text."""
-    gone = _gone_rows(decided["uri"])
+    gone = _gone_rows(duplicates)
     sizes: dict[str, int] = {}
-    for folder in decided["folders"]:
+    for folder in folders:
         if folder in gone:
             chars = _chars(folder)
             sizes[folder] = sum(chars[row] for row in gone[folder])
-    args = {"duplicates": decided["uri"], "out": storage.join(out, schema.DROPPED_DIR)}
+    aside = storage.join(out, schema.DROPPED_DIR)
     return [
-        _unit("duplicates", i, {"folders": folders, **args})
-        for i, folders in enumerate(_grouped(sizes, shard_bytes))
+        _unit("duplicates", i, aside, duplicates=duplicates, folders=tuple(group))
+        for i, group in enumerate(_grouped(sizes, shard_bytes))
     ]
 
 
@@ -53,24 +100,26 @@ def _chars(folder: str) -> list[int]:
     return tables.read(storage.join(folder, "keys.parquet"), ["chars"])["chars"].to_pylist()
 
 
-def _extend(pieces: list[Piece], folder: str, row: int) -> None:
+def _extend(parts: list[Rows], folder: str, row: int) -> None:
     """Add a row; rows between two of one range that are gone come along, to be skipped."""
-    if pieces and pieces[-1][0] == folder:
-        pieces[-1] = (folder, pieces[-1][1], row + 1)
+    if parts and parts[-1].folder == folder:
+        parts[-1] = Rows(folder, parts[-1].start, row + 1)
     else:
-        pieces.append((folder, row, row + 1))
+        parts.append(Rows(folder, row, row + 1))
 
 
-def aside_units(kind: str, out: str, manifests: list[Json], shard_bytes: int) -> list[Unit]:
-    """Whole ranges' dropped or quarantined rows, grouped up to `shard_bytes`."""
-    sizes = {m["folder"]: m[f"{kind}_bytes"] for m in manifests if m[kind]}
+def aside_units(
+    kind: Literal["dropped", "quarantine"], out: str, sizes: Mapping[str, int], shard_bytes: int
+) -> list[Unit[ShardArgs]]:
+    """Whole ranges' dropped or quarantined rows, grouped up to `shard_bytes`; sizes by folder."""
+    aside = storage.join(out, kind)
     return [
-        _unit(kind, i, {"folders": folders, "out": storage.join(out, kind)})
-        for i, folders in enumerate(_grouped(sizes, shard_bytes))
+        _unit(kind, i, aside, folders=tuple(group))
+        for i, group in enumerate(_grouped(sizes, shard_bytes))
     ]
 
 
-def _grouped(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
+def _grouped(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
     """Neighbours, in groups that end with the one that reaches `most`."""
     group: list[str] = []
     total = 0
@@ -84,52 +133,63 @@ def _grouped(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
         yield group
 
 
-def _unit(kind: str, index: int, args: Json) -> Unit:
+def _unit(
+    kind: Kind,
+    index: int,
+    out: str,
+    *,
+    duplicates: str | None = None,
+    rows: tuple[Rows, ...] = (),
+    folders: tuple[str, ...] = (),
+) -> Unit[ShardArgs]:
     prefix = "duplicates" if kind == "duplicates" else "part"
     name = f"{prefix}-{index:05d}.parquet"
-    return Unit(stage="write", name=f"{kind} {name}", args={"kind": kind, "name": name, **args})
+    args = ShardArgs(
+        kind=kind, name=name, out=out, duplicates=duplicates, rows=rows, folders=folders
+    )
+    return Unit(stage="write", name=f"{kind} {name}", args=args)
 
 
-def write(args: Json, folder: str) -> Json:
+def write(args: ShardArgs, folder: str) -> Shard:
     """Write one shard to its final place: the same rows give the same bytes."""
     del folder
-    kind, uri = args["kind"], storage.join(args["out"], args["name"])
     found, kept_schema = {
         "kept": (_staying, schema.CONVERSATIONS),
         "duplicates": (_losers, schema.DROPPED),
-        schema.DROPPED_DIR: (_aside, schema.DROPPED),
-        schema.QUARANTINE_DIR: (_aside, schema.QUARANTINE),
-    }[kind]
-    return {"kind": kind, "name": args["name"], **tables.write(uri, found(args), kept_schema)}
+        "dropped": (_aside, schema.DROPPED),
+        "quarantine": (_aside, schema.QUARANTINE),
+    }[args.kind]
+    uri = storage.join(args.out, args.name)
+    return Shard(kind=args.kind, name=args.name, file=tables.write(uri, found(args), kept_schema))
 
 
-def _aside(args: Json) -> Iterator[pa.Table]:
-    for folder in args["folders"]:
-        yield from tables.batches(storage.join(folder, f"{args['kind']}.parquet"))
+def _aside(args: ShardArgs) -> Iterator[pa.Table]:
+    for folder in args.folders:
+        yield from tables.batches(storage.join(folder, f"{args.kind}.parquet"))
 
 
-def _staying(args: Json) -> Iterator[pa.Table]:
-    gone = _gone(args["duplicates"], {folder for folder, _, _ in args["pieces"]})
-    for folder, rows, table in _rows(args["pieces"]):
+def _staying(args: ShardArgs) -> Iterator[pa.Table]:
+    gone = _gone(args.duplicates, {part.folder for part in args.rows})
+    for folder, rows, table in _rows(args.rows):
         losers = gone.get(folder, {})
         yield table.filter(pa.array([row not in losers for row in rows]))
 
 
-def _rows(pieces: list[Piece]) -> Iterator[tuple[str, range, pa.Table]]:
-    """The rows of the pieces, a few at a time, with their folder and row numbers."""
-    for folder, first, last in pieces:
+def _rows(parts: Sequence[Rows]) -> Iterator[tuple[str, range, pa.Table]]:
+    """A few rows at a time, with their folder and row numbers."""
+    for part in parts:
         start = 0
-        for table in tables.batches(storage.join(folder, "kept.parquet")):
-            low, high = max(first, start), min(last, start + len(table))
+        for table in tables.batches(storage.join(part.folder, "kept.parquet")):
+            low, high = max(part.start, start), min(part.end, start + len(table))
             if low < high:
-                yield folder, range(low, high), table.slice(low - start, high - low)
+                yield part.folder, range(low, high), table.slice(low - start, high - low)
             start += len(table)
 
 
-def _losers(args: Json) -> Iterator[pa.Table]:
+def _losers(args: ShardArgs) -> Iterator[pa.Table]:
     """Duplicates as dropped rows; their record is the clean conversation."""
-    gone = _gone(args["duplicates"], set(args["folders"]))
-    for folder in args["folders"]:
+    gone = _gone(args.duplicates, set(args.folders))
+    for folder in args.folders:
         start = 0
         for table in tables.batches(storage.join(folder, "kept.parquet"), _OF_LOSERS):
             rows = [row for row in range(start, start + len(table)) if row in gone[folder]]
@@ -143,16 +203,16 @@ def _losers(args: Json) -> Iterator[pa.Table]:
 _OF_LOSERS = ["id", "source_id", "messages"]
 
 
-def _dropped(row: Json, why: tuple[str, str]) -> Json:
+def _dropped(row: dict[str, Any], why: tuple[str, str]) -> dict[str, str]:
     rule, detail = why
     record = orjson.dumps({"id": row["source_id"], "messages": row["messages"]}).decode()
     ids = {"id": row["id"], "source_id": row["source_id"]}
     return {**ids, "rule": rule, "detail": detail, "record": record}
 
 
-def _gone(uri: str, folders: set[str]) -> Gone:
+def _gone(uri: str | None, folders: set[str]) -> Gone:
     found: Gone = {}
-    for table in tables.batches(uri):
+    for table in tables.batches(uri) if uri else ():
         for loser in table.to_pylist():
             if loser["folder"] in folders:
                 rows = found.setdefault(loser["folder"], {})

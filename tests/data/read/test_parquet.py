@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apps.data.read import parquet
-from tests.data.read.test_records import RECORDS, TEXTS, as_openai, kept_texts, read, reasons
+from tests.data.read.reading import RECORDS, TEXTS, as_openai, kept_texts, read, reasons
 
 
 @pytest.mark.parametrize("column", ["struct", "json", "messages"])
@@ -54,7 +54,7 @@ def test_a_parquet_text_that_is_no_utf_8_costs_its_own_row_only(
     outputs, total = read(tmp_path / "dump.parquet")
     assert kept_texts(outputs) == ["Hello, hello.", "Good day, Zoë"]
     assert reasons(outputs) == ["bad-utf-8"]
-    assert b'"bad \xff text"' in outputs[0].quarantined[0]["raw"]
+    assert b'"bad \xff text"' in outputs[0].quarantined[0].raw
     assert total.records.input == 3
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     outputs, total = read(damaged(tmp_path / "dump.parquet"))
     assert kept_texts(outputs) == TEXTS[:10] + TEXTS[20:]
     assert total.records.quarantined == {"damaged-row-group": 10}
-    ids = [row["id"][-8:] for output in outputs for row in output.kept]
+    ids = [row.id[-8:] for output in outputs for row in output.kept]
     assert ids == [f"{i:08d}" for i in (*range(10), *range(20, 40))]
 
 

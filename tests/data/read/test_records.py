@@ -15,108 +15,25 @@ import zstandard
 from apps.common.errors import CriaError, InputError
 from apps.data import clean, clean_range
 from apps.data.config import CleanConfig, Rules, none
-from apps.data.ledger import Ledger
 from apps.data.read import index, json_spans, records, source
 from apps.data.read.records import Record
-from tests.data.test_clean import conversation, run_clean
-
-RECORDS = [
-    conversation(f"r{i}", f'Question {i}: a, b {{ [ "x" \\ ü?', f"Answer {i} ]}}")
-    for i in range(40)
-]
-TEXTS = [record["conversations"][0]["value"] for record in RECORDS]
-
-
-def read(path: Path, *, unit_bytes: int = 1 << 20) -> tuple[list[clean_range.Output], Ledger]:
-    """Index a file and read all its ranges, without writing anything."""
-    config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
-    pieces = index.units([str(path)], unit_bytes)
-    found = index.join([index.index(unit.args, str(path.parent / "spool")) for unit in pieces])[0]
-    total = clean._damage([found])
-    outputs = []
-    for unit in clean._clean_units([found], config):
-        outputs.append(clean_range.clean_range(unit.args))
-        total.add(outputs[-1].ledger)
-    total.check()
-    if found["format"] == "json":
-        assert total.bytes.input == found["bytes"]
-    return outputs, total
-
-
-def kept_texts(outputs: list[clean_range.Output]) -> list[str]:
-    return [row["messages"][0]["content"] for output in outputs for row in output.kept]
-
-
-def reasons(outputs: list[clean_range.Output]) -> list[str]:
-    return [row["reason"] for output in outputs for row in output.quarantined]
-
-
-LAYOUTS = {
-    "array": lambda r: orjson.dumps(r),
-    "indented": lambda r: json.dumps(r, indent=2).encode(),
-    "ascii": lambda r: json.dumps(r).encode(),
-    "keyed": lambda r: orjson.dumps({"version": 3, "data": r, "meta": {"x": [1]}}),
-    "keyed-indented": lambda r: json.dumps({"data": r}, indent=1).encode(),
-    "lines": lambda r: b"\n".join(map(orjson.dumps, r)),
-    "windows-lines": lambda r: b"\xef\xbb\xbf" + b"\r\n".join(map(orjson.dumps, r)) + b"\r\n\r\n",
-    "messages": lambda r: orjson.dumps([{"messages": as_openai(x), "id": x["id"]} for x in r]),
-    "nested-ids": lambda r: orjson.dumps([{**x, "conversations": _with_ids(x)} for x in r]),
-    "spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 9 * b" " + b":"),
-    "far-spaced": lambda r: orjson.dumps(r).replace(b'"id":', b'"id"' + 101 * b" " + b":"),
-    "bare-lists": lambda r: orjson.dumps([x["conversations"] for x in r]),
-    "bare-list-lines": lambda r: b"\n".join(orjson.dumps(x["conversations"]) for x in r),
-    "arrays-side-by-side": lambda r: orjson.dumps(r[:20]) + b"\n" + orjson.dumps(r[20:]),
-    "array-lines": lambda r: b"\n".join(orjson.dumps([x]) for x in r),
-    "lists-before": lambda r: orjson.dumps({"errors": [], "shape": [1, 2], "data": r}),
-    "object-before": lambda r: orjson.dumps({"meta": {"id": "x", "n": [1]}, "data": r}),
-    "long-text-before": lambda r: orjson.dumps({"licence": "[{ " * 3000, "data": r}),
-    "byte-order-mark-lines": lambda r: b"\n".join(b"\xef\xbb\xbf" + orjson.dumps(x) for x in r),
-    "other-first-key": lambda r: orjson.dumps(list(map(_sometimes_turned, r))),
-    "concatenated": lambda r: b"\n".join(orjson.dumps(x, option=orjson.OPT_INDENT_2) for x in r),
-    "one-record": lambda r: orjson.dumps(r[0]),
-    "utf-16": lambda r: json.dumps(r, ensure_ascii=False).encode("utf-16"),
-    "gzip": lambda r: gzip.compress(orjson.dumps(r)),
-    "zstd": lambda r: zstandard.compress(b"\n".join(map(orjson.dumps, r))),
-    "two-zstd-frames": lambda r: b"".join(zstandard.compress(orjson.dumps(x) + b"\n") for x in r),
-    "pzstd": lambda r: b"".join(_pzstd_frame(orjson.dumps(x) + b"\n") for x in r),
-    "two-gzip-members": lambda r: b"".join(gzip.compress(orjson.dumps(x) + b"\n") for x in r),
-}
-
-
-def _pzstd_frame(data: bytes) -> bytes:
-    """Parallel zstd says the size of each frame in one to be skipped before it."""
-    frame = zstandard.compress(data)
-    return b"\x50\x2a\x4d\x18\x04\0\0\0" + len(frame).to_bytes(4, "little") + frame
-
-
-def as_openai(record: dict[str, Any]) -> list[dict[str, str]]:
-    roles = {"human": "user", "gpt": "assistant"}
-    return [{"role": roles[t["from"]], "content": t["value"]} for t in record["conversations"]]
-
-
-def _with_ids(record: dict[str, Any]) -> list[dict[str, str]]:
-    return [{"id": "m", **turn} for turn in record["conversations"]]
-
-
-def _sometimes_turned(record: dict[str, Any]) -> dict[str, Any]:
-    if int(record["id"][1:]) % 3:
-        return record
-    return {"conversations": record["conversations"], "id": record["id"]}
+from tests.data.commands import conversation, run_clean
+from tests.data.read.reading import FORMS, RECORDS, TEXTS, kept_texts, read, reasons
 
 
 @pytest.mark.parametrize(("unit_bytes", "piece_bytes"), [(1, 97), (700, 512), (1 << 20, 1 << 20)])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_is_read_whole_in_ranges_of_any_size(
-    layout: str, unit_bytes: int, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_read_whole_in_ranges_of_any_size(
+    form: str, unit_bytes: int, piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "CHUNK_BYTES", max(600, unit_bytes))
     monkeypatch.setattr(index, "PIECE_BYTES", piece_bytes)
     path = tmp_path / "dump"
-    path.write_bytes(LAYOUTS[layout](RECORDS))
+    path.write_bytes(FORMS[form](RECORDS))
     outputs, total = read(path, unit_bytes=unit_bytes)
-    assert kept_texts(outputs) == (TEXTS[:1] if layout == "one-record" else TEXTS)
+    assert kept_texts(outputs) == (TEXTS[:1] if form == "one-record" else TEXTS)
     assert total.records.kept == total.records.input
-    ids = [row["id"] for output in outputs for row in output.kept]
+    ids = [row.id for output in outputs for row in output.kept]
     assert len(set(ids)) == len(ids)
 
 
@@ -159,7 +76,7 @@ def test_a_broken_record_is_quarantined_and_its_neighbours_survive(
     outputs, total = read(path)
     assert kept_texts(outputs) == TEXTS[:7] + TEXTS[8:]
     assert reasons(outputs) == [reason]
-    assert outputs[0].quarantined[0]["raw"].rstrip(b",") == broken
+    assert outputs[0].quarantined[0].raw.rstrip(b",") == broken
     assert total.records.input == 40
 
 
@@ -207,8 +124,8 @@ def test_a_broken_first_record_is_quarantined_and_its_neighbours_survive(
     outputs, _ = read(tmp_path / "dump.json")
     assert kept_texts(outputs) == TEXTS[1:]
     assert reasons(outputs) == ["truncated" if length else "bad-json"]
-    assert outputs[0].quarantined[0]["raw"] == parts[0].rstrip(b",")
-    ids = [row["id"] for output in outputs for row in output.kept]
+    assert outputs[0].quarantined[0].raw == parts[0].rstrip(b",")
+    ids = [row.id for output in outputs for row in output.kept]
     assert len(set(ids)) == len(ids)
 
 
@@ -287,13 +204,13 @@ def test_a_message_of_50_mb_is_quarantined_and_its_neighbours_survive(tmp_path: 
     outputs, _ = read(tmp_path / "dump.json")
     assert kept_texts(outputs) == TEXTS[:2]
     assert reasons(outputs) == ["html-too-long"]
-    assert len(outputs[0].quarantined[0]["raw"]) == 1 << 20
+    assert len(outputs[0].quarantined[0].raw) == 1 << 20
 
 
-@pytest.mark.parametrize("layout", ["array", "lines", "nested-ids"])
+@pytest.mark.parametrize("form", ["array", "lines", "nested-ids"])
 @pytest.mark.parametrize("at", [3, 39])
 def test_a_record_of_any_length_is_quarantined_without_being_read(
-    layout: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_spans, "MAX_RECORD_BYTES", 2000)
     monkeypatch.setattr(records, "MAX_QUARANTINED_BYTES", 100)
@@ -307,17 +224,17 @@ def test_a_record_of_any_length_is_quarantined_without_being_read(
 
     huge = [*RECORDS[:at], conversation("h", "q", "x" * 50_000), *RECORDS[at + 1 :]]
     path = tmp_path / "dump.json"
-    path.write_bytes(LAYOUTS[layout](huge))
+    path.write_bytes(FORMS[form](huge))
     config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
     pieces = index.units([str(path)], 1000)
     found = index.join([index.index(unit.args, str(tmp_path)) for unit in pieces])[0]
     monkeypatch.setattr(source, "read_range", watched)
-    outputs = [clean_range.clean_range(unit.args) for unit in clean._clean_units([found], config)]
+    outputs = [clean_range.clean_range(unit.args) for unit in clean.range_units([found], config)]
     assert max(taken) == 3000
     assert kept_texts(outputs) == TEXTS[:at] + TEXTS[at + 1 :]
     assert reasons(outputs) == ["record-too-long"]
     assert sum(output.ledger.bytes.input for output in outputs) == (
-        path.stat().st_size - found["head_bytes"]
+        path.stat().st_size - found.head_bytes
     )
 
 
@@ -326,7 +243,7 @@ def test_mutated_files_never_crash_and_always_add_up(
     num_files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(11)
-    whole = {name: make(RECORDS) for name, make in LAYOUTS.items()}
+    whole = {name: make(RECORDS) for name, make in FORMS.items()}
     for i in range(num_files):
         data = bytearray(whole[draw.choice(list(whole))])
         for _ in range(draw.randint(1, 4)):

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from apps.common.errors import InputError, NotFoundError
-from tests.data.read.test_records import RECORDS
-from tests.data.test_clean import rows_of, run_clean
+from tests.data.commands import rows_of, run_clean
+from tests.data.read.reading import RECORDS
 
 
 def test_a_wrong_path_is_one_sentence(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from apps.data.config import Rules
 from tests.data import corpus
-from tests.data.test_clean import conversation, rows_of, run_clean, write_dump
+from tests.data.commands import conversation, rows_of, run_clean, write_dump
 
 
 def dropped(out: Path) -> dict[str, tuple[str, str]]:
