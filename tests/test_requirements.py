@@ -23,7 +23,7 @@ def pins(name: str) -> dict[str, str]:
     lines = [line for line in lines if line and not line.startswith(("#", "-r"))]
     found = {}
     for line in lines:
-        pin = re.fullmatch(r"([\w.-]+)(?:\[[\w,.-]+\])?==([\w.]+)", line)
+        pin = re.fullmatch(r"([\w.-]+)(?:\[[\w,.-]+\])?==([\w.]+)(?:  # .+)?", line)
         assert pin, f"{name}: {line!r} is not pinned as name==version"
         found[normal(pin[1])] = pin[2]
     return found
@@ -71,6 +71,19 @@ def test_every_import_of_the_apps_is_pinned() -> None:
         if not set(names.split("|")) & set(pinned)
     }
     assert missing == {}
+
+
+def test_a_pin_that_no_file_imports_says_why_it_is_there() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    reasons = {
+        normal(re.split(r"\[|==", line)[0]): "  # " in line
+        for line in lines
+        if line and not line.startswith("#")
+    }
+    imported = {name for names in imported_distributions() for name in names.split("|")}
+    unexplained = [name for name, said in reasons.items() if not said and name not in imported]
+    stale = [name for name, said in reasons.items() if said and name in imported]
+    assert (unexplained, stale) == ([], [])
 
 
 def test_every_runtime_pin_is_what_is_installed() -> None:
