@@ -106,7 +106,7 @@ def make_plan(config: PlanConfig) -> Plan:
     num_gpus, accelerator = hardware.parse(config.gpus)
     price = prices.find(config.price, accelerator.name, config.prices)
     work = _workload(config)
-    _check_reach(config, model, work.row_tokens)
+    shape.check_reach(config.base, model.context_tokens, config.rope, work.row_tokens)
     setup = make_setup(config, model, num_gpus, work.row_tokens, on_cpu=accelerator.name == "CPU")
     training = _training(config, model, setup, accelerator, work)
     checkpoints = _checkpoints(config, model, setup, price, training.step_s)
@@ -165,17 +165,6 @@ def _check_machines(config: PlanConfig) -> None:
         raise ConfigError(
             f"device is {config.device} but the plan is for {config.gpus}; give {other}, or "
             f"--gpus {'2xCPU-4GB' if config.device == 'cpu' else '8xA100-80GB'}."
-        )
-
-
-def _check_reach(config: PlanConfig, model: shape.ModelShape, row_tokens: int) -> None:
-    """As the run checks it: positions that the base does not have come from scaling them."""
-    factor = config.rope.factor if config.rope.kind != "none" else 1.0
-    if row_tokens > int(model.context_tokens * factor):
-        raise ConfigError(
-            f"Rows have {row_tokens} tokens but {config.base} reaches "
-            f"{int(model.context_tokens * factor)}; give --rope.kind linear --rope.factor "
-            f"{-(-row_tokens // model.context_tokens)}, or another --base."
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import MistralConfig
 
 from apps.common import packs
 from apps.common.command.cli import run
@@ -15,7 +16,7 @@ from apps.common.files import config as configs
 from apps.common.text.templates import NAMED
 from apps.train.__main__ import COMMANDS
 from apps.train.config import RopeConfig
-from apps.train.model import shape
+from apps.train.model import load, shape
 from apps.train.plan import PlanConfig, make_plan, presets
 from apps.train.planning import text as plan_text
 from apps.train.planning import workload
@@ -218,7 +219,7 @@ def test_machines_that_the_run_would_not_use_are_refused(changes, said):
 
 def test_rows_that_the_model_does_not_reach_are_refused_until_it_is_extended():
     long = replace(VICUNA_7B, max_length=8192)
-    with pytest.raises(ConfigError, match=r"llama-7b reaches 2048; give .* --rope.factor 4,"):
+    with pytest.raises(ConfigError, match=r"llama-7b reaches 2048; pack .* --rope.factor 4\."):
         make_plan(long)
     extended = replace(long, rope=RopeConfig(kind="linear", factor=4.0))
     assert make_plan(extended).data.row_tokens == 8192
@@ -356,3 +357,24 @@ def test_the_command_prints_saves_and_exits_by_the_book(tmp_path, capsys):
     assert (tmp_path / "config.yaml").exists()
     assert run("apps.train", COMMANDS, ["plan", "--gpus", "8xA1000"]) == 2
     assert "A100-80GB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("positions", "rows"), [(32_768, 8192), (4096, 4096), (4096, 8192)])
+def test_the_plan_takes_the_rows_that_the_run_takes(tmp_path, positions, rows):
+    """A sliding window bounds neither: attention keeps to it in longer rows."""
+    MistralConfig(
+        sliding_window=4096, max_position_embeddings=positions, vocab_size=64, hidden_size=32,
+        intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    said = []
+    for check in (
+        lambda: make_plan(replace(VICUNA_7B, base=str(tmp_path), max_length=rows)),
+        lambda: load.read_config(str(tmp_path), RopeConfig(), rows),
+    ):
+        try:
+            check()
+            said.append("taken")
+        except ConfigError as error:
+            said.append(error.sentence)
+    assert said[0] == said[1]
+    assert (said[0] == "taken") == (rows <= positions)

@@ -23,8 +23,14 @@ from types import MappingProxyType
 
 from apps.common.errors import TemplateError
 from apps.common.files import storage
+from apps.common.files.model_settings import (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    read_json,
+    read_settings,
+)
 from apps.common.text.conversation import ChatTemplate
-from apps.common.text.tokenizer import Tokenizer, read_json, read_special_tokens
+from apps.common.text.tokenizer import Tokenizer, read_special_tokens
 
 TEMPLATE_FILE = "chat_template.jinja"
 
@@ -168,7 +174,7 @@ def _folder_source(folder: Path) -> str | None:
     """transformers' order: chat_template.jinja before the entry in tokenizer_config.json."""
     if (folder / TEMPLATE_FILE).is_file():
         return (folder / TEMPLATE_FILE).read_text("utf-8")
-    config = read_json(folder / "tokenizer_config.json")
+    config = read_json(folder, TOKENIZER_CONFIG)
     found: str | list[dict[str, str]] | None = config.get("chat_template")
     if isinstance(found, list):
         return {entry["name"]: entry["template"] for entry in found}.get("default")
@@ -176,10 +182,9 @@ def _folder_source(folder: Path) -> str | None:
 
 
 def _folder_stop_tokens(folder: Path) -> tuple[str, ...]:
-    """Strings of generation_config.json's eos_token_id, which may name several tokens."""
-    ids: int | list[int] | None = read_json(folder / "generation_config.json").get("eos_token_id")
-    wanted = ids if isinstance(ids, list) else [ids]
-    added = read_json(folder / "tokenizer.json").get("added_tokens", [])
+    """Strings of the folder's eos_token_id, which may name several tokens."""
+    wanted = read_settings(folder).eos_token_ids
+    added = read_json(folder, TOKENIZER).get("added_tokens", [])
     return tuple(token["content"] for token in added if token["id"] in wanted)
 
 
@@ -190,7 +195,6 @@ def write_template(folder: str, template: ChatTemplate) -> None:
     folder's generation_config.json should name `template.stop_token_ids(...)` as eos_token_id.
     """
     storage.write_atomic(storage.join(folder, TEMPLATE_FILE), template.source.encode())
-    config_path = Path(folder) / "tokenizer_config.json"
-    config = read_json(config_path)
+    config = read_json(folder, TOKENIZER_CONFIG)
     if config.pop("chat_template", None) is not None:
-        storage.write_json(str(config_path), config)
+        storage.write_json(storage.join(folder, TOKENIZER_CONFIG), config)

@@ -3,21 +3,31 @@
     tokenizer = load_tokenizer("path/to/model")
     ids = tokenizer.backend.encode("text", add_special_tokens=False).ids
 
-Its ids are those of `AutoTokenizer.from_pretrained(folder)` of transformers 5, which rebuilds LLaMA
-tokenizers from their vocabulary instead of taking tokenizer.json as it is: `_as_transformers`.
+Its ids are those of `AutoTokenizer.from_pretrained(folder)` of the pinned transformers, which
+builds some tokenizers anew instead of taking tokenizer.json as it is: see tokenizer_class.py.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tokenizers
 
 from apps.common.errors import InputError, NotFoundError
+from apps.common.files.model_settings import (
+    ADDED_TOKENS,
+    CONFIG,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    read_json,
+)
+from apps.common.text.tokenizer_class import REBUILT, class_of, rebuilt, text_of
 
 SPECIAL_TOKEN_NAMES = (
     "bos_token",
@@ -28,7 +38,6 @@ SPECIAL_TOKEN_NAMES = (
     "cls_token",
     "mask_token",
 )
-_LLAMA_DEFAULTS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +70,16 @@ def load_tokenizer(folder: str) -> Tokenizer:
     path = Path(folder)
     if not path.is_dir():
         raise NotFoundError(f"No tokenizer folder {folder!r}; expected a local folder.")
-    if not (path / "tokenizer.json").is_file():
+    if not (path / TOKENIZER).is_file():
         raise InputError(_missing_tokenizer_json(path))
-    config = _config(path)
-    special_tokens = read_special_tokens(folder)
-    description = _as_transformers(read_json(path / "tokenizer.json"), config)
-    backend = tokenizers.Tokenizer.from_str(json.dumps(description))
+    config, description = read_json(path, TOKENIZER_CONFIG), read_json(path, TOKENIZER)
+    chosen = class_of(config, read_json(path, CONFIG))
+    used = rebuilt(description, chosen, config) if chosen in REBUILT else description
+    backend = tokenizers.Tokenizer.from_str(json.dumps(used))
     backend.no_padding()
     backend.no_truncation()
-    _add_missing_tokens(backend, config, special_tokens)
+    special_tokens = read_special_tokens(folder)
+    _add_tokens(backend, _added_tokens(path, config, description), special_tokens, config)
     control_tokens = tuple(
         sorted(t.content for t in backend.get_added_tokens_decoder().values() if t.special)
     )
@@ -79,16 +89,13 @@ def load_tokenizer(folder: str) -> Tokenizer:
 
 def read_special_tokens(folder: str | Path) -> dict[str, str]:
     """Named special tokens of a folder, as transformers hands them to the chat template."""
-    path = Path(folder)
-    config = _config(path)
-    found: dict[str, Any] = dict(_LLAMA_DEFAULTS) if _is_llama(config) else {}
-    found.update(read_json(path / "special_tokens_map.json"))
-    found.update(config)
-    return {
-        name: found[name] if isinstance(found[name], str) else found[name]["content"]
-        for name in SPECIAL_TOKEN_NAMES
-        if found.get(name)
-    }
+    config = read_json(folder, TOKENIZER_CONFIG)
+    chosen = class_of(config, read_json(folder, CONFIG))
+    named: dict[str, Any] = dict(REBUILT[chosen].special_tokens) if chosen in REBUILT else {}
+    named.update(config)
+    if "added_tokens_decoder" not in config:  # a folder of an older layout
+        named.update(read_json(folder, SPECIAL_TOKENS))
+    return {name: text_of(named[name]) for name in SPECIAL_TOKEN_NAMES if named.get(name)}
 
 
 def break_control_tokens(text: str, control_tokens: tuple[str, ...]) -> tuple[str, int]:
@@ -127,68 +134,50 @@ def _missing_tokenizer_json(path: Path) -> str:
     return f"{path} holds no tokenizer.json; expected a Hugging Face model or tokenizer folder."
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file of a model folder; empty when the folder has none."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+def _added_tokens(
+    path: Path, config: Mapping[str, Any], description: Mapping[str, Any]
+) -> list[tokenizers.AddedToken]:
+    """In the order of their ids: tokenizer_config.json's, or in older layouts everybody else's."""
+    listed: dict[int, Mapping[str, Any]] = {}
+    if "added_tokens_decoder" in config:
+        listed = {int(i): token for i, token in config["added_tokens_decoder"].items()}
+    else:
+        special = set(read_special_tokens(path).values()) | set(_more_special_tokens(config))
+        for text, i in read_json(path, ADDED_TOKENS).items():
+            is_special = text in special
+            listed[i] = {"content": text, "special": is_special, "normalized": not is_special}
+        listed |= {token["id"]: token for token in description.get("added_tokens", [])}
+    return [_added_token(token) for _, token in sorted(listed.items())]
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """tokenizer_config.json, its class completed from config.json as AutoTokenizer does."""
-    config = read_json(path / "tokenizer_config.json")
-    if not config.get("tokenizer_class"):
-        model = read_json(path / "config.json")
-        by_type = {"llama": "LlamaTokenizer"}.get(model.get("model_type", ""))
-        config["tokenizer_class"] = model.get("tokenizer_class") or by_type
-    return config
+def _added_token(token: Mapping[str, Any]) -> tokenizers.AddedToken:
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    return tokenizers.AddedToken(
+        token["content"], **{name: token[name] for name in flags if name in token}
+    )
 
 
-def _is_llama(config: dict[str, Any]) -> bool:
-    return config.get("tokenizer_class") in ("LlamaTokenizer", "LlamaTokenizerFast")
+def _more_special_tokens(config: Mapping[str, Any]) -> list[str]:
+    """Special tokens without a role, such as <|im_start|>."""
+    more: Any = config.get("extra_special_tokens", config.get("additional_special_tokens")) or []
+    values = cast(dict[str, Any], more).values() if isinstance(more, dict) else more
+    return [text_of(token) for token in values]
 
 
-def _as_transformers(description: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """tokenizer.json as transformers 5 uses it (models/llama/tokenization_llama.py)."""
-    if not _is_llama(config) or description["model"].get("type") != "BPE":
-        return description
-    scheme = "always" if config.get("legacy", False) else "first"
-    if config.get("add_prefix_space") is False:
-        scheme = "never"
-    model = {
-        **description["model"],
-        "fuse_unk": True,
-        "byte_fallback": True,
-        "dropout": None,
-        "unk_token": None,
-        "ignore_merges": False,
-    }
-    metaspace = {
-        "type": "Metaspace",
-        "replacement": "▁",
-        "prepend_scheme": scheme,
-        "split": False,
-    }
-    return {**description, "model": model, "normalizer": None, "pre_tokenizer": metaspace}
-
-
-def _add_missing_tokens(
-    backend: tokenizers.Tokenizer, config: dict[str, Any], special_tokens: dict[str, str]
+def _add_tokens(
+    backend: tokenizers.Tokenizer,
+    added: list[tokenizers.AddedToken],
+    special_tokens: Mapping[str, str],
+    config: Mapping[str, Any],
 ) -> None:
-    """Added tokens that only tokenizer_config.json knows, and named tokens not yet special."""
+    """What the backend lacks or knows otherwise, then special tokens that nobody listed."""
+    there = {repr(token) for token in backend.get_added_tokens_decoder().values()}
+    missing = [token for token in added if repr(token) not in there]
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    extra = [
-        tokenizers.AddedToken(
-            token["content"],
-            single_word=token.get("single_word", False),
-            lstrip=token.get("lstrip", False),
-            rstrip=token.get("rstrip", False),
-            normalized=token.get("normalized", False),
-            special=token.get("special", False),
-        )
-        for _, token in sorted(
-            config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0])
-        )
-        if token["content"] not in known
-    ]
-    named = set(special_tokens.values()) - known - {token.content for token in extra}
-    extra += [tokenizers.AddedToken(text, special=True) for text in sorted(named)]
-    backend.add_tokens(extra)  # pyright: ignore[reportUnknownMemberType]
+    known |= {token.content for token in missing}
+    named = [*special_tokens.values(), *_more_special_tokens(config)]
+    for token in missing:
+        token.special = token.special or token.content in special_tokens.values()
+    unlisted = [text for text in dict.fromkeys(named) if text not in known]
+    missing += [tokenizers.AddedToken(text, special=True) for text in unlisted]
+    backend.add_tokens(missing)  # pyright: ignore[reportUnknownMemberType]

@@ -1,6 +1,5 @@
 """What the gateway knows about a served model: its text side and its limits."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from apps.common.errors import TemplateError
 from apps.common.files.model_folder import text_folder
+from apps.common.files.model_settings import ModelSettings, read_settings
 from apps.common.text.conversation import ChatTemplate
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import Tokenizer, break_control_tokens, load_tokenizer
@@ -95,10 +95,11 @@ def _safe(value: Any, controls: tuple[str, ...]) -> Any:
 
 def mask_factory(folder: str) -> GrammarCompiler | None:
     """What turns a grammar into token masks; None for a model that names no end token."""
-    tokenizer = load_tokenizer(folder)
-    model = _read_json(Path(folder) / "config.json")
-    eos = _eos_token_ids(folder)
-    return GrammarCompiler(tokenizer.backend, model["vocab_size"], tuple(eos)) if eos else None
+    settings = read_settings(folder)
+    eos = settings.eos_token_ids
+    if not eos:
+        return None
+    return GrammarCompiler(load_tokenizer(folder).backend, settings.config["vocab_size"], eos)
 
 
 def load_model(config: ModelConfig) -> ServedModel:
@@ -106,9 +107,8 @@ def load_model(config: ModelConfig) -> ServedModel:
     folder = text_folder(config.path)
     tokenizer = load_tokenizer(folder)
     template = _template(config, folder, tokenizer)
-    generation = _read_json(Path(folder) / "generation_config.json")
-    model = _read_json(Path(folder) / "config.json")
-    eos_ids = set(_eos_token_ids(folder))
+    settings = read_settings(folder)
+    eos_ids = set(settings.eos_token_ids)
     if template is not None:
         eos_ids |= set(template.stop_token_ids(tokenizer.backend))
     return ServedModel(
@@ -117,19 +117,20 @@ def load_model(config: ModelConfig) -> ServedModel:
         tokens=TokenBytes(tokenizer.backend),
         template=template,
         answer_space=_answer_space(template),
-        defaults=_defaults(generation),
+        defaults=settings.sampling,
         eos_token_ids=frozenset(eos_ids),
-        context_tokens=config.options.get("context_tokens") or model.get("max_position_embeddings"),
+        context_tokens=_context_tokens(config, settings),
         longest_token_chars=max(map(len, tokenizer.backend.get_vocab())),
         created=int((Path(folder) / "tokenizer.json").stat().st_mtime),
     )
 
 
-def _eos_token_ids(folder: str) -> list[int]:
-    generation = _read_json(Path(folder) / "generation_config.json")
-    model = _read_json(Path(folder) / "config.json")
-    eos = generation.get("eos_token_id", model.get("eos_token_id"))
-    return [eos] if isinstance(eos, int) else list(eos or ())
+def _context_tokens(config: ModelConfig, settings: ModelSettings) -> int | None:
+    """What the engine will take: settings make it shorter than the model's, never longer."""
+    is_ours = config.engine == "torch"
+    reach = settings.context_without_window if is_ours else settings.positions
+    budgets = (reach, config.options.get("context_tokens"), config.options.get("kv_tokens"))
+    return min((tokens for tokens in budgets if tokens), default=None)
 
 
 def _template(config: ModelConfig, folder: str, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -153,13 +154,3 @@ def _answer_space(template: ChatTemplate | None) -> str:
     at = whole.find(_PROBE)
     between = whole[len(prompt) : at] if whole.startswith(prompt) else ""
     return between if between.isspace() else ""
-
-
-def _defaults(generation: Mapping[str, Any]) -> dict[str, float]:
-    """Only a folder that asks for sampling has sampling defaults, as in transformers."""
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    return {name: generation[name] for name in names if generation.get(name) is not None}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

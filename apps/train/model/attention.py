@@ -89,14 +89,21 @@ def packed_attention(
     block_mask: torch.Tensor | None = None,
     cu_seqlens: torch.Tensor | None = None,
     longest: int = 0,
+    sliding_window: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Query (B, H, T, D), key and value (B, Hkv, T, D) -> (B, T, H, D)."""
+    """Query (B, H, T, D), key and value (B, Hkv, T, D) -> (B, T, H, D).
+
+    `sliding_window`: a token sees itself and so many tokens less one before it.
+    """
     grouped = query.shape[1] != key.shape[1]
+    window = sliding_window if sliding_window and sliding_window < query.shape[2] else None
     if cu_seqlens is not None:
-        return _varlen(query, key, value, cu_seqlens, longest, scaling, grouped), None
+        return _varlen(query, key, value, cu_seqlens, longest, scaling, window, grouped), None
     if block_mask is None:
         raise ValueError("packed attention needs block_mask or cu_seqlens from `boundaries`")
+    if window is not None:
+        block_mask = block_mask & _near(query.shape[2], window, query.device)
     if grouped and query.is_cuda:  # there, no kernel with a mask takes groups but the slowest
         repeats, grouped = query.shape[1] // key.shape[1], False
         key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
@@ -106,6 +113,14 @@ def packed_attention(
     return out.transpose(1, 2), None
 
 
+def _near(row_tokens: int, window: int, device: torch.device) -> torch.Tensor:
+    """(T, T), true where a key is fewer than `window` tokens before its query.
+
+    Of 4 tokens and a window of 2: query 3 sees keys 2 and 3 (and later ones, which are masked).
+    """
+    return torch.ones(row_tokens, row_tokens, dtype=torch.bool, device=device).triu(1 - window)
+
+
 def _varlen(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -113,6 +128,7 @@ def _varlen(
     cu_seqlens: torch.Tensor,
     longest: int,
     scaling: float,
+    window: int | None,
     grouped: bool,
 ) -> torch.Tensor:
     B, _, T, _ = query.shape
@@ -127,7 +143,7 @@ def _varlen(
         longest,
         longest,
         scale=scaling,
-        window_size=(-1, 0),
+        window_size=(-1 if window is None else window - 1, 0),
         **options,
     )
     assert isinstance(out_NHD, torch.Tensor)  # a pair only with return_aux

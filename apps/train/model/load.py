@@ -4,7 +4,6 @@ Every rank builds the model on the meta device and, after sharding, reads only t
 files that it owns: no rank ever holds the whole model, and nothing is sent between ranks.
 """
 
-import json
 import os
 from collections.abc import Iterator
 
@@ -16,9 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from apps.common.errors import CorruptError, InputError, NotFoundError
 from apps.common.files.model_folder import model_folder
+from apps.common.files.model_settings import CONFIG, weight_files
 from apps.train.config import RopeConfig
 from apps.train.model import attention
-from apps.train.model.shape import FAMILY
+from apps.train.model.shape import FAMILY, check_reach
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
 
@@ -27,7 +27,7 @@ def fetch_base(base: str) -> str:
     """Local folder of a model folder, bucket or hub id; only safetensors weights are accepted."""
     folder = model_folder(base)
     names = set(os.listdir(folder))
-    if "config.json" not in names:
+    if CONFIG not in names:
         raise NotFoundError(
             f"{base} has no config.json; expected a Hugging Face model folder or a hub id."
         )
@@ -62,8 +62,9 @@ def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedCon
             f"The config.json of {folder} cannot be used ({' '.join(str(error).split())[:160]}); "
             "expected a model of the LLaMA family, without code of its own."
         ) from error
-    _check_family(config, folder, row_tokens)
+    _check_family(config, folder)
     original = config.max_position_embeddings
+    check_reach(folder, original, rope, row_tokens)
     if rope.kind != "none":
         scaled = config.rope_parameters.get("rope_type", "default")
         if scaled != "default":
@@ -79,26 +80,14 @@ def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedCon
         if rope.kind == "yarn":
             config.rope_parameters["original_max_position_embeddings"] = original
         config.max_position_embeddings = int(original * rope.factor)
-    reach = config.max_position_embeddings
-    if row_tokens > reach:
-        raise InputError(
-            f"Rows have {row_tokens} tokens but the model reaches {reach}; pack with --max-length "
-            f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // original)}."
-        )
     return config
 
 
-def _check_family(config: PretrainedConfig, folder: str, row_tokens: int) -> None:
+def _check_family(config: PretrainedConfig, folder: str) -> None:
     if config.model_type not in FAMILY:
         raise InputError(
             f"{folder} is a {config.model_type} model; expected one of the LLaMA family: "
             f"{', '.join(FAMILY)}."
-        )
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True) and row_tokens > window:
-        raise InputError(
-            f"{folder} sees {window} tokens back but rows have {row_tokens}; pack with "
-            f"--max-length {window}."
         )
 
 
@@ -139,7 +128,7 @@ def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | No
 
     `names` maps a parameter's name to the name in the files where they differ (adapters).
     """
-    files = tensor_files(folder)
+    files = weight_files(folder)
     missing = []
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -162,22 +151,9 @@ def refuse_missing(folder: str, names: list[str]) -> None:
 
 def stored_weights(folder: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model folder, one at a time, as stored."""
-    for name, file in tensor_files(folder).items():
+    for name, file in weight_files(folder).items():
         with safe_open(os.path.join(folder, file), framework="pt") as tensors:
             yield name, tensors.get_tensor(name)
-
-
-def tensor_files(folder: str) -> dict[str, str]:
-    """File of each stored tensor."""
-    index = os.path.join(folder, "model.safetensors.index.json")
-    if os.path.exists(index):
-        with open(index) as handle:
-            return json.load(handle)["weight_map"]
-    found: dict[str, str] = {}
-    for name in sorted(n for n in os.listdir(folder) if n.endswith(".safetensors")):
-        with safe_open(os.path.join(folder, name), framework="pt") as tensors:
-            found |= dict.fromkeys(tensors.keys(), name)
-    return found
 
 
 def _read_into(parameter: torch.Tensor, path: str, name: str) -> None:

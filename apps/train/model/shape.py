@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.common.errors import ConfigError
-from apps.common.files import storage
+from apps.common.files.model_settings import ModelSettings, read_settings
+from apps.train.config import RopeConfig
 
 FAMILY = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """model types whose loss is that of transformers here, by test; others cap, scale or window what
@@ -114,24 +115,18 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         raise ConfigError(
             f"model_type is {kind}; expected one of the LLaMA family: {', '.join(FAMILY)}"
         )
-    wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    missing = [key for key in (*wanted, "intermediate_size") if key not in config]
-    if missing:
-        raise ConfigError(
-            f"config.json lacks {', '.join(missing)}; expected a LLaMA-family model: "
-            "give the folder of one, or a shape by name such as llama-7b"
-        )
-    heads = config["num_attention_heads"]
+    settings = ModelSettings(config)
+    sizes = settings.sizes()
     return ModelShape(
-        hidden_size=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        intermediate_size=config["intermediate_size"],
-        vocab_size=config["vocab_size"],
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        context_tokens=config.get("max_position_embeddings", 2048),
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        num_kv_heads=sizes.num_kv_heads,
+        head_dim=sizes.head_dim,
+        intermediate_size=sizes.intermediate_size,
+        vocab_size=sizes.vocab_size,
+        tied_embeddings=sizes.is_tied,
+        context_tokens=settings.positions or 2048,
     )
 
 
@@ -139,10 +134,23 @@ def load(source: str) -> ModelShape:
     """The shape of a model folder (path or URI), or of one in KNOWN by its name."""
     if source in KNOWN:
         return KNOWN[source]
-    config_uri = storage.join(source, "config.json")
-    if not storage.exists(config_uri):
+    settings = read_settings(source)
+    if not settings.config:
         raise ConfigError(
             f"{source!r} is neither a model folder with a config.json nor a known shape; "
             f"expected one of {', '.join(KNOWN)} or such a folder"
         )
-    return from_config(storage.read_json(config_uri))
+    return from_config(settings.config)
+
+
+def check_reach(base: str, positions: int, rope: RopeConfig, row_tokens: int) -> None:
+    """Refuse rows longer than the model's positions, stretched by `rope`: for a run and its plan.
+
+    A sliding window bounds nothing: attention over packed rows keeps to it.
+    """
+    reach = positions if rope.kind == "none" else int(positions * rope.factor)
+    if row_tokens > reach:
+        raise ConfigError(
+            f"Rows have {row_tokens} tokens but {base} reaches {reach}; pack with --max-length "
+            f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // positions)}."
+        )

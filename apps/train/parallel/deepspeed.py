@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
 
+from apps.common.files.model_settings import weight_files
 from apps.train.batches.micro_batch import MicroBatch
 from apps.train.config import RunConfig
 from apps.train.model import load
@@ -131,7 +132,7 @@ class DeepSpeedStrategy:
 
     def _load_weights(self, folder: str) -> None:
         """Each rank reads only the rows that hold its share of a parameter."""
-        files = load.tensor_files(folder)
+        files = weight_files(folder)
         load.refuse_missing(folder, [name for name in self._parameters if name not in files])
         for name, parameter in self._parameters.items():
             start, stop = self._range(parameter.ds_numel)

@@ -81,8 +81,9 @@ def test_what_it_cannot_run_is_refused_with_the_way_out(tmp_path, changes, sente
 
 def test_a_sliding_window_bounds_the_context(tmp_path) -> None:
     config = write_config(tmp_path) | {"sliding_window": 512}
-    for name, context in (("MistralForCausalLM", 512), ("Qwen2ForCausalLM", 1024)):
-        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
+    for name, context in (("Mistral", 512), ("Qwen2", 1024)):
+        kind = {"architectures": [f"{name}ForCausalLM"], "model_type": name.lower()}
+        (tmp_path / "config.json").write_text(json.dumps(config | kind))
         assert read_shape(tmp_path).context_tokens == context
 
 

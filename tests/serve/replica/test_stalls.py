@@ -12,7 +12,7 @@ import pytest
 
 from apps.serve.config import Limits, ModelConfig
 from apps.serve.model.served import load_model
-from tests.serve.conftest import Api, LiveServer
+from tests.serve.conftest import Api, LiveServer, write_text_files
 from tests.serve.scripted import ScriptedEngine
 
 STEP_S = 0.002
@@ -93,9 +93,11 @@ async def test_a_hostile_body_neither_fails_nor_stalls_the_server(live, body: by
         assert response.status in (200, 400), error
 
 
-async def test_tokenizing_megabytes_stalls_nobody(api_saying, model_folder) -> None:
-    long_context = {"context_tokens": 8 << 20}
-    config = ModelConfig(name="scripted", path=str(model_folder), options=long_context)
+async def test_tokenizing_megabytes_stalls_nobody(api_saying, tmp_path) -> None:
+    folder = write_text_files(tmp_path)
+    long_context = {"model_type": "llama", "max_position_embeddings": 8 << 20}
+    (folder / "config.json").write_text(json.dumps(long_context))
+    config = ModelConfig(name="scripted", path=str(folder))
     api = Api(load_model(config), api_saying("word " * 40, step_s=STEP_S).engine)
     body = messages("some words " * (MEGABYTES // 11))
     with LiveServer(api) as server:

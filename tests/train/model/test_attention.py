@@ -116,3 +116,21 @@ def test_a_first_token_never_carries_loss(rows) -> None:
     starts = np.cumsum([0, *lengths[:-1]])[1:]
     assert (batch.labels_BT[0, starts - 1] == IGNORE).all()
     assert int((batch.labels_BT != IGNORE).sum()) == everywhere.supervised[0]
+
+
+@pytest.mark.parametrize("window", [1, 3, 40])
+def test_a_sliding_window_is_kept_within_each_conversation(rows, window) -> None:
+    batch = micro_batch(rows, np.array([0, 3]), CPU)
+    T = batch.ids_BT.shape[1]
+    query, key, value = torch.randn(3, 2, 2, T, 8).unbind()
+    found, _ = attention.packed_attention(
+        torch.nn.Identity(), query, key, value, None, 0.3, sliding_window=window, **batch.attention
+    )
+    for slot, start, ids, _ in segments(rows, [0, 3]):
+        place = slice(start, start + len(ids))
+        q, k, v = (x[slot, :, place] for x in (query, key, value))
+        at = torch.arange(len(ids))
+        seen = (at[:, None] >= at) & (at[:, None] - at < window)
+        scores = (q @ k.mT * 0.3).masked_fill(~seen, -torch.inf)
+        expected = (scores.softmax(-1) @ v).transpose(0, 1)
+        torch.testing.assert_close(found[slot, place], expected, rtol=1e-4, atol=1e-5)

@@ -127,7 +127,7 @@ def save_family(folder: Path, model_type: str, **changes: object) -> str:
 
 @pytest.mark.parametrize("model_type", FAMILY)
 def test_every_family_member_s_loss_is_transformers(small_run, tmp_path, model_type) -> None:
-    changes = {"sliding_window": 64} if model_type in ("mistral", "phi3") else {}
+    changes = {"sliding_window": 16} if model_type in ("mistral", "phi3") else {}
     base = save_family(tmp_path / "base", model_type, **changes)
     theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     ids = torch.randint(3, 64, (1, 64))
@@ -145,12 +145,6 @@ def test_another_family_is_refused_by_name(tmp_path, model_type) -> None:
     AutoConfig.for_model(model_type).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=f"is a {model_type} model; expected one of the LLaMA"):
         load.read_config(str(tmp_path), RopeConfig(), 64)
-
-
-def test_rows_longer_than_a_model_s_window_are_refused(tmp_path) -> None:
-    base = save_family(tmp_path, "mistral", sliding_window=32)
-    with pytest.raises(InputError, match=r"sees 32 tokens back but rows have 64; pack with"):
-        load.read_config(base, RopeConfig(), 64)
 
 
 def test_a_base_that_is_extended_already_is_not_extended_over_that(small_base, tmp_path) -> None:

@@ -1,7 +1,5 @@
 """Tensors of a model folder by name, and as the layers of a LLaMA."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,6 +8,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from apps.common.errors import NotFoundError
+from apps.common.files.model_settings import weight_files
 from apps.serve.engine.llama.model_folder import read_shape
 
 
@@ -18,7 +17,12 @@ class Weights:
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
-        self.files = dict(_tensor_files(folder))
+        self.files = {name: folder / file for name, file in weight_files(folder).items()}
+        if not self.files:
+            raise NotFoundError(
+                f"{folder} has no model.safetensors; save the model with "
+                "save_pretrained(safe_serialization=True)"
+            )
 
     def has(self, name: str) -> bool:
         return name in self.files
@@ -43,23 +47,6 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
-
-
-def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        for name, file in json.loads(index.read_text())["weight_map"].items():
-            yield name, folder / file
-        return
-    file = folder / "model.safetensors"
-    if not file.exists():
-        raise NotFoundError(
-            f"{folder} has no model.safetensors; save the model with "
-            "save_pretrained(safe_serialization=True)"
-        )
-    with safe_open(file, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 (a file handle, not a dict)
-            yield name, file
 
 
 class Layer:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from apps.common.errors import CriaError
+from apps.common.files.model_settings import read_settings
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.cpu.draw import draw
 from apps.serve.engine.cpu.llama import CompiledLlama
 from apps.serve.engine.llama.kv_cache import CHUNK, Cache, Rows
-from apps.serve.engine.llama.model_folder import Shape, read_eos_token_ids, read_shape
+from apps.serve.engine.llama.model_folder import Shape, read_shape
 from apps.serve.engine.protocol import (
     Capacity,
     EngineDeadError,
@@ -134,7 +135,7 @@ class TorchEngine:
             model=Path(config.path).name,
             context_tokens=context,
             vocab_size=shape.vocab_size,
-            eos_token_ids=read_eos_token_ids(config.path),
+            eos_token_ids=read_settings(config.path).eos_token_ids,
         )
         num_spare = max(1, self.kv_tokens // 2 // CHUNK) if config.prefix_cache else 0
         max_rows = config.max_running + config.prefill_chunk_tokens

@@ -25,8 +25,8 @@ from typing import Any
 import aiohttp
 
 from apps.common.errors import CriaError
+from apps.common.files.model_settings import read_settings
 from apps.serve.engine.config import VllmConfig
-from apps.serve.engine.llama.model_folder import read_eos_token_ids, read_vocab_size
 from apps.serve.engine.protocol import (
     Capacity,
     EngineDeadError,
@@ -122,12 +122,12 @@ class VllmEngine:
         async with self._http.get("v1/models") as response:
             response.raise_for_status()
             served = (await response.json())["data"][0]
-        folder = self.config.path
+        settings = read_settings(self.config.path)  # empty for a hub id
         return EngineInfo(
             model=ADAPTER if self.config.lora else served["id"],
             context_tokens=int(served["max_model_len"]),
-            vocab_size=read_vocab_size(folder),
-            eos_token_ids=read_eos_token_ids(folder),
+            vocab_size=settings.vocab_size,
+            eos_token_ids=settings.eos_token_ids,
         )
 
     async def submit(self, request: Request, outbox: Outbox) -> None:

@@ -1,0 +1,192 @@
+"""What a model folder says of itself: its JSON files and its index of weights, read in one place.
+
+    settings = read_settings("path/to/model")       # a local folder, s3:// or gs://
+    settings.positions, settings.eos_token_ids      # the same for training, serving and planning
+
+A file that is not there says nothing; who needs what it would have said asks for it by name.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apps.common.errors import ConfigError, InputError
+from apps.common.files import storage
+
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
+ADDED_TOKENS = "added_tokens.json"
+INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+
+_DEFAULT_POSITIONS = 2048
+_ALWAYS_SLIDING = ("gemma2", "gemma3_text", "mistral", "mixtral", "phi3")
+"""model types whose window is in use wherever it is set; others have a switch for it"""
+_DEFAULT_WINDOW = {"gemma2": 4096, "gemma3_text": 4096, "mistral": 4096}
+"""where config.json does not name one, by transformers' configuration classes"""
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """Widths and counts of a decoder-only transformer."""
+
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    is_tied: bool
+    """the output matrix is the embedding"""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """config.json and generation_config.json of one model."""
+
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def model_type(self) -> str:
+        return self.config.get("model_type", "")
+
+    @property
+    def architecture(self) -> str:
+        """Name of the class in transformers; `none` where the folder does not say."""
+        return (self.config.get("architectures") or ["none"])[0]
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding; 0 where the folder does not say."""
+        return int(self.config.get("vocab_size", 0))
+
+    @property
+    def positions(self) -> int | None:
+        """Longest sequence that the model has positions for, in tokens."""
+        return self.config.get("max_position_embeddings")
+
+    @property
+    def window_tokens(self) -> int | None:
+        """How far back some or all layers see; None where every layer sees everything."""
+        is_used = self.config.get("use_sliding_window", self.model_type in _ALWAYS_SLIDING)
+        default = _DEFAULT_WINDOW.get(self.model_type)
+        return (self.config.get("sliding_window", default) or None) if is_used else None
+
+    @property
+    def context_without_window(self) -> int:
+        """Longest sequence for software that knows no sliding windows: up to there they agree."""
+        positions = self.positions or _DEFAULT_POSITIONS
+        return min(positions, self.window_tokens or positions)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer: generation_config.json's, else config.json's, else none."""
+        for said in (self.generation, self.config):
+            eos = said.get("eos_token_id")
+            if isinstance(eos, int):
+                return (eos,)
+            if eos is not None:
+                return tuple(eos)
+        return ()
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """Sampling defaults that the folder states."""
+        stated = {name: self.generation.get(name) for name in _SAMPLING}
+        return {name: value for name, value in stated.items() if value is not None}
+
+    @property
+    def rope(self) -> dict[str, Any]:
+        """rope_type, rope_theta, original_max_position_embeddings and what that type needs.
+
+        transformers 5 keeps all of it in rope_parameters, older versions in two places.
+        """
+        rope: dict[str, Any] = (
+            self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        )
+        return {
+            **rope,
+            "rope_type": rope.get("rope_type") or rope.get("type") or "default",
+            "rope_theta": rope.get("rope_theta") or self.config.get("rope_theta") or 10000.0,
+            "original_max_position_embeddings": rope.get("original_max_position_embeddings")
+            or self.positions,
+        }
+
+    def sizes(self) -> Sizes:
+        """Raises ConfigError that names the keys which config.json lacks."""
+        config = self.config
+        missing = [key for key in _SIZE_KEYS if key not in config]
+        if missing:
+            raise ConfigError(
+                f"config.json lacks {', '.join(missing)}; expected a LLaMA-family model: "
+                "give the folder of one, or a shape by name such as llama-7b"
+            )
+        heads = config["num_attention_heads"]
+        return Sizes(
+            num_layers=config["num_hidden_layers"],
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            num_heads=heads,
+            num_kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            vocab_size=self.vocab_size,
+            is_tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+
+_SIZE_KEYS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "intermediate_size",
+)
+
+
+def read_settings(folder: str | Path) -> ModelSettings:
+    """Of a folder (path or URI); both parts are empty where their file is not there."""
+    return ModelSettings(read_json(folder, CONFIG), read_json(folder, GENERATION))
+
+
+def read_json(folder: str | Path, name: str) -> dict[str, Any]:
+    """One JSON file of a model folder (path or URI); empty where the folder has none."""
+    uri = storage.join(str(folder), name)
+    try:
+        return storage.read_json(uri) if storage.exists(uri) else {}
+    except ValueError as error:
+        raise InputError(
+            f"The {name} of {folder} cannot be used ({error}); expected JSON: get the file again."
+        ) from error
+
+
+def weight_files(folder: str | Path) -> dict[str, str]:
+    """File name of each stored tensor of a local folder, chosen as transformers chooses.
+
+    model.safetensors before the index; other *.safetensors files are not the model's. Empty where
+    there is neither.
+    """
+    path = Path(folder)
+    if (path / WEIGHTS).is_file():
+        return dict.fromkeys(stored_tensors(path / WEIGHTS), WEIGHTS)
+    if (path / INDEX).is_file():
+        return json.loads((path / INDEX).read_text("utf-8"))["weight_map"]
+    return {}
+
+
+def stored_tensors(file: str | Path) -> dict[str, tuple[str, list[int]]]:
+    """Type (such as BF16) and shape of each tensor of a safetensors file, from its header.
+
+    The header is JSON behind its length in 8 bytes (huggingface/safetensors, "Format").
+    """
+    with open(file, "rb") as handle:
+        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+    header.pop("__metadata__", None)
+    return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
