@@ -29,6 +29,7 @@ from apps.data.config import CleanConfig, Rules, none, strict, vicuna
 from apps.data.html import detect, to_markdown
 from apps.data.read import index
 from benchmarks import peers
+from benchmarks.results import save
 from tests.data import corpus
 
 HERE = Path(__file__).parent
@@ -259,7 +260,7 @@ def main() -> None:
     parser.add_argument(
         "--scale-mb", type=int, default=0, help="MB of an array for 1 and 2 workers"
     )
-    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--json", type=Path, help="JSON file; results/data.json if not given")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -269,8 +270,7 @@ def main() -> None:
             dump = write_dump(scratch / "big.json", options.conversations, options.scale_mb << 20)
             result["workers"] = {n: on_workers(dump, scratch, n) for n in (2, 1)}
     result["ratios"] = ratios(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2))
+    save("data", result, options.json)
     table(result)
 
 

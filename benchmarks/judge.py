@@ -44,6 +44,7 @@ from apps.eval.judging.plan import make_plan, parse_record  # noqa: E402
 from apps.eval.judging.prices import Price  # noqa: E402
 from apps.eval.records.answer import Answer, answers_uri  # noqa: E402
 from apps.eval.records.question import Question, dump_questions  # noqa: E402
+from benchmarks.results import save  # noqa: E402
 from tests.eval.scripted_judge import respond  # noqa: E402
 
 JUDGE = "judge-4"
@@ -269,7 +270,7 @@ def show(results: list[dict[str, Any]], kills: dict[str, Any] | None, rated_s: f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", default="judge.json", help="where the JSON goes")
+    parser.add_argument("--out", help="where the JSON goes; results/judge.json if not given")
     parser.add_argument("--trials", default="latency,rate,faults,kills", help="comma-separated")
     parser.add_argument("--num-calls", type=int, default=640)
     parser.add_argument("--latency-s", type=float, default=2.0)
@@ -302,8 +303,7 @@ def main() -> None:
         kills = killed_five_times(session, calls, latency_s) if "kills" in asked else None
     rated_s = ratings_wall_s()
     show(results, kills, rated_s)
-    with open(args.out, "w") as handle:
-        json.dump({"trials": results, "kills": kills, "ratings_s": rated_s}, handle, indent=2)
+    save("judge", {"trials": results, "kills": kills, "ratings_s": rated_s}, args.out)
 
 
 if __name__ == "__main__":

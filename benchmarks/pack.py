@@ -31,6 +31,7 @@ from apps.data.config import CleanConfig, PackConfig
 from apps.data.packing.best_fit import best_fit_decreasing
 from apps.data.units import run_serially
 from benchmarks import peers
+from benchmarks.results import save
 from tests.data import corpus
 
 _FASTCHAT = (
@@ -53,13 +54,12 @@ _MAX_LENGTH = 2048
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mb", type=int, default=24, help="megabytes of raw dump")
-    parser.add_argument("--json", default="benchmarks/results/pack.json", help="file to write")
+    parser.add_argument("--json", help="file to write; results/pack.json if not given")
     args = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         result = {"fill": fill(), "speed": speed(Path(folder), args.mb)}
-    Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.json).write_text(json.dumps(result, indent=2))
+    save("pack", result, args.json)
     show(result)
 
 

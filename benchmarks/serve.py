@@ -41,6 +41,7 @@ from apps.serve.engine.protocol import Request, SamplingParams, generate
 from apps.serve.engine.torch.engine import TorchEngine
 from benchmarks import peers
 from benchmarks.contenders.serve_load import load, percentile, texts
+from benchmarks.results import save
 from benchmarks.serve_model import make_model
 
 ROUNDS = 3
@@ -325,7 +326,7 @@ MODES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default="engine,api,overhead,modes")
-    parser.add_argument("--out", default="", help="JSON file for the numbers")
+    parser.add_argument("--out", help="JSON file; results/serve.json if not given")
     args = parser.parse_args()
     results: dict[str, dict] = {}
     folder = Path(tempfile.mkdtemp(prefix="serve-benchmark-"))
@@ -342,8 +343,7 @@ def main() -> None:
             results[part] = run(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if args.out:
-        Path(args.out).write_text(json.dumps(results, indent=1))
+    save("serve", results, args.out)
     for what, value, bar in ratios(results):
         print(f"{what:55} {value:8.2f}  {bar}")
 

@@ -21,6 +21,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import chat_lengths, peers
+from benchmarks.results import save
 
 HERE = Path(__file__).parent / "contenders"
 TRL = ["trl==1.16.0", "transformers==5.23.0", f"torch=={torch.__version__.split('+')[0]}"]
@@ -56,8 +57,7 @@ def main() -> None:
         result |= checkpoint_stall(shared, scratch, options)
         result |= resume(shared, scratch)
     table(result)
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=2))
+    save("train", result, options.out)
 
 
 def parse() -> argparse.Namespace:
@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fp32", action="store_true", help="fp32 in place of bf16")
     parser.add_argument("--stall-steps", type=int, default=60, help="steps of the checkpoint run")
     parser.add_argument("--no-trl", action="store_true", help="leave TRL out (it needs a network)")
-    parser.add_argument("--out", help="JSON file to write")
+    parser.add_argument("--out", help="JSON file to write; results/train.json if not given")
     return parser.parse_args()
 
 
