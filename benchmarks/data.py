@@ -25,9 +25,10 @@ import psutil
 from markdown_it import MarkdownIt
 
 from apps.data import clean, clean_range
-from apps.data.config import CleanConfig, Rules, none, strict, vicuna
+from apps.data.config import CleanConfig
 from apps.data.html import detect, to_markdown
 from apps.data.read import index
+from apps.data.rules.profiles import Rules, none, strict, vicuna
 from benchmarks import peers
 from benchmarks.results import save
 from tests.data import corpus

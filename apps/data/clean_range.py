@@ -21,14 +21,17 @@ import pyarrow as pa
 
 from apps.common.errors import CriaError
 from apps.common.files import schema, storage
-from apps.data.config import MAX_UNIT_BYTES, Rules
+from apps.data.config import MAX_UNIT_BYTES
 from apps.data.ledger import Ledger, add_to
 from apps.data.read import json_spans, parquet, records, source
 from apps.data.read.index import Format
 from apps.data.read.json_spans import Separation
 from apps.data.read.records import Broken, Record, Turn, Unreadable
 from apps.data.rules import duplicates
-from apps.data.rules.rules import RULES, Drop, score
+from apps.data.rules.profiles import Rules
+from apps.data.rules.rules import RULES
+from apps.data.rules.scores import score
+from apps.data.rules.verdict import Drop
 from apps.data.write import tables
 
 SAMPLES_PER_RULE = 3
@@ -202,7 +205,7 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> Non
 def _apply(record: Record, rules: Rules, ledger: Ledger) -> tuple[str, str] | None:
     """Run the rules over a record in place; (rule, detail) of the one that drops it."""
     score(record, rules)
-    for name, rule in RULES:
+    for name, rule in RULES.items():
         verdict = rule(record, rules)
         if verdict is None:
             continue

@@ -10,6 +10,7 @@ writes report.json and report.html, which needs nothing but itself, into the cle
 # pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
 # pyright: reportUnknownArgumentType=false
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -26,11 +27,11 @@ from apps.data import report_page
 from apps.data.clean import SAMPLES_NAME
 from apps.data.clean_range import SAMPLE_CHARS
 from apps.data.config import ReportConfig
-from apps.data.rules.rules import RULES
+from apps.data.rules.duplicates import RULES as DUPLICATE_RULES
+from apps.data.rules.profiles import Rules
 from apps.data.units import Json
 from apps.data.write import tables
 
-_DUPLICATE_RULES = ("duplicate_id", "duplicate", "duplicate_opening", "near_duplicate")
 _TURN_EDGES = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50]
 """Rounds; the last bin is open."""
 _CHAR_EDGES = [0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000]
@@ -86,7 +87,7 @@ def funnel(records: Json) -> list[Json]:
     if quarantined := sum(records["quarantined"].values()):
         left -= quarantined
         steps.append({"step": "quarantine", "left": left, "gone": quarantined})
-    order = [*(name for name, _ in RULES), *_DUPLICATE_RULES]
+    order = [field.name for field in dataclasses.fields(Rules)]
     for rule in sorted(records["dropped"], key=order.index):
         left -= records["dropped"][rule]
         steps.append({"step": rule, "left": left, "gone": records["dropped"][rule]})
@@ -96,7 +97,7 @@ def funnel(records: Json) -> list[Json]:
 def _set_aside(folder: str, records: Json) -> dict[str, list[Json]]:
     """The first duplicate of each rule and the first broken record of each reason."""
     found: dict[str, list[Json]] = {}
-    rules = set(records["dropped"]) & set(_DUPLICATE_RULES)
+    rules = set(records["dropped"]) & set(DUPLICATE_RULES)
     dropped = storage.join(folder, schema.DROPPED_DIR)
     for row in _first_of_each(dropped, "duplicates-", "rule", rules):
         value = orjson.loads(row["record"])

@@ -12,8 +12,8 @@ import pytest
 from apps.common.errors import InputError
 from apps.common.files import schema
 from apps.data import clean
-from apps.data.config import Rules
 from apps.data.ledger import Ledger
+from apps.data.rules.profiles import Rules
 from tests.data import corpus
 from tests.data.commands import conversation, rows_of, run_clean, write_dump
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from apps.common.errors import ConfigError
-from apps.data.config import Rules
+from apps.data.rules.profiles import Rules
 from tests.data.commands import conversation, rows_of, run_clean, write_dump
 
 Texts = list[list[str]]

@@ -16,10 +16,11 @@ import pyarrow as pa
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from apps.common.files import storage
-from apps.data.config import Rules
 from apps.data.read.records import Record
+from apps.data.rules.profiles import Rules
 from apps.data.write import tables
 
+RULES = ("duplicate_id", "duplicate", "duplicate_opening", "near_duplicate")
 SHINGLE_WORDS = 5
 NUM_PERMUTATIONS = 128
 NUM_BANDS = 32

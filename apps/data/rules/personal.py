@@ -4,11 +4,16 @@ Patterns run in google-re2, whose time is linear in the text: the usual e-mail e
 seconds for 80 KB of base64 in a backtracking engine.
 """
 
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Callable
 
 import re2
+
+from apps.data.read.records import Record
+from apps.data.rules.profiles import Rules
+from apps.data.rules.verdict import Verdict
 
 _PATTERNS = {
     "SECRET": (
@@ -28,6 +33,16 @@ _PATTERNS = {
 }
 _CLASSES = {name: re2.compile(pattern) for name, pattern in _PATTERNS.items()}
 _ANY = re2.compile("|".join(f"(?:{pattern})" for pattern in _PATTERNS.values()))
+
+
+def personal_data(record: Record, rules: Rules) -> Verdict:
+    if rules.personal_data != "mask":
+        return None
+    turns = []
+    for turn in record.turns:
+        text, masked = mask(turn.text)
+        turns.append(dataclasses.replace(turn, text=text) if masked else turn)
+    return turns if any(a is not b for a, b in zip(turns, record.turns, strict=True)) else None
 
 
 def mask(text: str) -> tuple[str, int]:

@@ -10,9 +10,10 @@ import orjson
 import zstandard
 
 from apps.data import clean, clean_range
-from apps.data.config import CleanConfig, none
+from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
 from apps.data.read import index
+from apps.data.rules.profiles import none
 from tests.data.commands import conversation
 
 RECORDS = [

@@ -14,9 +14,10 @@ import zstandard
 
 from apps.common.errors import CriaError, InputError
 from apps.data import clean, clean_range
-from apps.data.config import CleanConfig, Rules, none
+from apps.data.config import CleanConfig
 from apps.data.read import index, json_spans, records, source
 from apps.data.read.records import Record
+from apps.data.rules.profiles import Rules, none
 from tests.data.commands import conversation, run_clean
 from tests.data.read.reading import FORMS, RECORDS, TEXTS, kept_texts, read, reasons
 
@@ -277,7 +278,7 @@ def test_a_failure_names_file_and_record(
         if record.source_id == "r9":
             raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(clean_range, "RULES", [("ours", fail)])
+    monkeypatch.setattr(clean_range, "RULES", {"ours": fail})
     path = tmp_path / f"dump.{kind}"
     path.write_bytes(orjson.dumps(RECORDS))
     start = path.read_bytes().index(b'{"id":"r9"')

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from apps.data.config import PROFILES, Rules, none, strict, vicuna
 from apps.data.read.records import Record, Turn
-from apps.data.rules import personal, prose, rules
-from apps.data.rules.rules import Drop
+from apps.data.rules import personal, prose, scores
+from apps.data.rules.profiles import PROFILES, Rules, none, strict, vicuna
+from apps.data.rules.rules import RULES
+from apps.data.rules.verdict import Drop
 
 ROLES = ("user", "assistant")
 
@@ -19,9 +20,9 @@ def record(*texts: str, roles: tuple[str, ...] = ()) -> Record:
 
 
 def verdict(name: str, given: Record, **settings: object) -> object:
-    rule = dict(rules.RULES)[name]
+    rule = RULES[name]
     chosen = dataclasses.replace(strict(), **settings)  # type: ignore[arg-type]
-    rules.score(given, chosen)
+    scores.score(given, chosen)
     return rule(given, chosen)
 
 
@@ -248,6 +249,6 @@ def test_own_settings_win_over_the_profile() -> None:
 
 def test_the_none_profile_changes_nothing() -> None:
     given = record("a", "Too many requests in 1 hour. Try again later.", "chatgpt")
-    rules.score(given, none())
-    assert [rule(given, none()) for _, rule in rules.RULES] == [None] * len(rules.RULES)
+    scores.score(given, none())
+    assert [rule(given, none()) for rule in RULES.values()] == [None] * len(RULES)
     assert given.scores == {}

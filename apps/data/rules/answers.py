@@ -1,0 +1,126 @@
+"""Rules of what an answer says: a provider's words, lists and digits gone wrong."""
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import re2
+
+from apps.data.read.records import Record, Turn
+from apps.data.rules import phrases, prose
+from apps.data.rules.profiles import Action, Rules
+from apps.data.rules.verdict import Drop, Verdict
+
+_BANNER_MAX_CHARS = 400
+_REFUSAL_CHARS = 300
+_ITEM = re.compile(r"^( {0,3})(\d{1,9})[.)] ", re.MULTILINE)
+_DIGIT_RUN = re2.compile("|".join(f"{digit}{{9}}" for digit in range(10)))
+
+
+def banner(record: Record, rules: Rules) -> Verdict:
+    return _on_answers(
+        record,
+        rules.banner,
+        lambda turn: (
+            _found(phrases.BANNER, turn.text[:_BANNER_MAX_CHARS])
+            if len(turn.text) < _BANNER_MAX_CHARS
+            else ""
+        ),
+    )
+
+
+def blocked_words(record: Record, rules: Rules) -> Verdict:
+    if not rules.blocked_words:
+        return None
+    pattern = _words(rules.blocked_words)
+    for turn in record.turns:
+        if turn.role == "assistant" and pattern.search(turn.text) is not None:
+            match = pattern.search(prose.of(turn.text))
+            if match is not None:
+                return Drop(match.group(0).lower())
+    return None
+
+
+@functools.cache
+def _words(words: tuple[str, ...]) -> Any:
+    joined = "|".join(re2.escape(word) for word in words)
+    return re2.compile(rf"(?i)\b(?:{joined})\b")
+
+
+def refusal(record: Record, rules: Rules) -> Verdict:
+    return _on_answers(
+        record, rules.refusal, lambda turn: _found(phrases.REFUSAL, turn.text[:_REFUSAL_CHARS])
+    )
+
+
+def moralizing(record: Record, rules: Rules) -> Verdict:
+    return _on_answers(record, rules.moralizing, lambda turn: _found(phrases.MORALIZING, turn.text))
+
+
+def identity(record: Record, rules: Rules) -> Verdict:
+    return _on_answers(record, rules.identity, lambda turn: _found(phrases.IDENTITY, turn.text))
+
+
+def cutoff(record: Record, rules: Rules) -> Verdict:
+    return _on_answers(record, rules.cutoff, lambda turn: _found(phrases.CUTOFF, turn.text))
+
+
+def restarted_list(record: Record, rules: Rules) -> Verdict:
+    return _on_answers(record, rules.restarted_list, lambda turn: _restarts(turn.text))
+
+
+def _restarts(text: str) -> str:
+    """Two items numbered 1 in a row, with nothing but the first one's own lines between."""
+    if "\n1. " not in text and "\n1) " not in text:
+        return ""
+    last: tuple[str, int] | None = None
+    fence = ""
+    for line in text.split("\n"):
+        mark = line.lstrip()[:3]
+        if fence or mark in ("```", "~~~"):
+            fence = ("" if fence else mark) if mark == (fence or mark) else fence
+            continue
+        item = _ITEM.match(line)
+        if item:
+            now = (item[1], int(item[2]))
+            if now == last and now[1] == 1:
+                return line[:80]
+            last = now
+        elif line and not line.startswith(("   ", "\t")):
+            last = None  # a paragraph between: the next list may start at 1 again
+    return ""
+
+
+def digit_run(record: Record, rules: Rules) -> Verdict:
+    if rules.digit_run == "keep":
+        return None
+    if any(turn.role == "user" and _found(_DIGIT_RUN, turn.text) for turn in record.turns):
+        return Drop("a digit nine times in a row")
+    return _on_answers(record, rules.digit_run, lambda turn: _found(_DIGIT_RUN, turn.text))
+
+
+Test = Callable[[Turn], str]
+
+
+def _on_answers(record: Record, action: Action | None, test: Test) -> Verdict:
+    """Drop the conversation at the first answer that fails the test, or take such rounds out."""
+    if action is None or action == "keep":
+        return None
+    bad = [i for i, turn in enumerate(record.turns) if turn.role == "assistant" and test(turn)]
+    if not bad:
+        return None
+    if action == "drop":
+        return Drop(test(record.turns[bad[0]]))
+    return _without_rounds(record.turns, bad)
+
+
+def _without_rounds(turns: list[Turn], answers: Iterable[int]) -> list[Turn]:
+    gone = set(answers)
+    gone |= {i - 1 for i in gone if i and turns[i - 1].role == "user"}
+    return [turn for i, turn in enumerate(turns) if i not in gone]
+
+
+def _found(pattern: Any, text: str) -> str:
+    match = pattern.search(text)
+    return " ".join(match.group(0).split())[:120] if match is not None else ""

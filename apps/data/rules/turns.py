@@ -1,0 +1,91 @@
+"""Rules of a conversation's shape: whose turn it is, and whether there is one at all."""
+
+import dataclasses
+import itertools
+
+from apps.data.read.records import Record, Turn
+from apps.data.rules.profiles import Rules
+from apps.data.rules.verdict import Drop, Verdict
+
+_ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
+_ZERO_WIDTH_CHARS = frozenset(map(chr, _ZERO_WIDTH))
+
+
+def plugins(record: Record, rules: Rules) -> Verdict:
+    return Drop("plugins") if rules.plugins == "drop" and record.has_plugins else None
+
+
+def empty(record: Record, rules: Rules) -> Verdict:
+    """The conversation ends before its first turn without anything printable in it.
+
+    A system message without any says nothing about the turns, and only goes itself.
+    """
+    if rules.empty != "cut":
+        return None
+    turns = [turn for turn in record.turns if turn.role != "system" or _is_printable(turn.text)]
+    for i, turn in enumerate(turns):
+        if not _is_printable(turn.text):
+            return ends(dataclasses.replace(record, turns=turns[:i]), _TRIM) or turns[:i]
+    return turns if len(turns) < len(record.turns) else None
+
+
+_TRIM = Rules(ends="trim")
+
+
+def _is_printable(text: str) -> bool:
+    head = text[:64].strip()
+    if head and head[0].isprintable() and head[0] not in _ZERO_WIDTH_CHARS:
+        return True
+    rest = text.translate(_ZERO_WIDTH).strip()
+    return any(char.isprintable() and not char.isspace() for char in rest)
+
+
+def ends(record: Record, rules: Rules) -> Verdict:
+    """Answers before the first user turn and user turns after the last answer go."""
+    if rules.ends != "trim":
+        return None
+    turns = record.turns
+    head = [turn for turn in turns[:1] if turn.role == "system"]
+    start, stop = len(head), len(turns)
+    while start < stop and turns[start].role != "user":
+        start += 1
+    while stop > start and turns[stop - 1].role != "assistant":
+        stop -= 1
+    if start == len(head) and stop == len(turns):
+        return None
+    return head + turns[start:stop]
+
+
+def alternation(record: Record, rules: Rules) -> Verdict:
+    """user, assistant, user, assistant... after an optional system turn."""
+    turns = record.turns
+    if rules.alternation == "keep" or not _repeats_role(turns):
+        return None
+    if rules.alternation == "drop" or any(turn.role == "system" for turn in turns[1:]):
+        return Drop("two messages of one role in a row, or a late system message")
+    merged: list[Turn] = []
+    for turn in turns:
+        if merged and merged[-1].role == turn.role:
+            last = merged[-1]
+            merged[-1] = Turn(
+                turn.role,
+                f"{last.text}\n\n{turn.text}",
+                last.raw_bytes + turn.raw_bytes,
+                last.num_raw + turn.num_raw,
+            )
+        else:
+            merged.append(turn)
+    return merged
+
+
+def _repeats_role(turns: list[Turn]) -> bool:
+    roles = [turn.role for turn in turns]
+    start = 1 if roles[:1] == ["system"] else 0
+    body = roles[start:]
+    return "system" in body or any(a == b for a, b in itertools.pairwise(body))
+
+
+def min_chars(record: Record, rules: Rules) -> Verdict:
+    limit = rules.min_chars or 0
+    total = sum(len(turn.text) for turn in record.turns)
+    return Drop(f"{total} characters") if total < limit else None
