@@ -20,7 +20,7 @@ WIRING = {
 FOLDERS = {
     "common": ("files", "text", "command"),
     "data": ("html", "read", "write", "rules", "packing", "sample"),
-    "train": ("model", "batches", "parallel", "checkpoint", "loop", "planning"),
+    "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
     "serve": ("engine", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
     "eval": ("records", "calls", "judging", "imports", "scores", "page"),

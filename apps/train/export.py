@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator
 
 import torch
-from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from apps.common.command.events import Reporter
@@ -29,9 +28,8 @@ from apps.train.checkpoint.checkpoint import Checkpoint
 from apps.train.config import ExportConfig, RopeConfig, RunConfig
 from apps.train.loop.metrics import read_metrics
 from apps.train.model import load, lora
+from apps.train.model.weight_files import FILE_BYTES, write_weights
 
-FILE_BYTES = 4 << 30
-"""largest weights file"""
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -42,6 +40,8 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+"""What a model's terms are called; they hold for what is made of it"""
 
 
 def run_export(config: ExportConfig, reporter: Reporter) -> None:
@@ -127,27 +127,14 @@ def read_weights(found: Checkpoint, names: list[str] | None = None) -> dict[str,
 def _write_weights(
     folder: str, found: Checkpoint, base: str, run: RunConfig, dtype: torch.dtype
 ) -> Iterator[int]:
-    """Weights in files of at most FILE_BYTES, with an index when there are several."""
+    """The run's weights, whole again."""
     if run.adapter == "lora":
         pieces = lora.merged(base, read_weights(found), run.lora)
     else:
         pieces = _trained(found, dtype)
         if run.strategy == "deepspeed":
             pieces = _in_shape(pieces, base)
-    files: dict[str, str] = {}
-    total_bytes = 0
-    for number, part in enumerate(_in_files(pieces, dtype), start=1):
-        name = f"model-{number:05d}.safetensors"
-        save_file(part, os.path.join(folder, name), metadata={"format": "pt"})
-        files |= dict.fromkeys(part, name)
-        total_bytes += sum(t.numel() * t.element_size() for t in part.values())
-        yield len(part)
-    if len(set(files.values())) == 1:
-        only = next(iter(files.values()))
-        os.replace(os.path.join(folder, only), os.path.join(folder, "model.safetensors"))
-        return
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": files}
-    storage.write_json(os.path.join(folder, "model.safetensors.index.json"), index)
+    yield from write_weights(folder, pieces, dtype)
 
 
 def _trained(found: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
@@ -175,21 +162,6 @@ def _in_shape(
         yield name, value.view(shapes[name])
 
 
-def _in_files(
-    pieces: Iterator[tuple[str, torch.Tensor]], dtype: torch.dtype
-) -> Iterator[dict[str, torch.Tensor]]:
-    part: dict[str, torch.Tensor] = {}
-    part_bytes = 0
-    for name, value in pieces:
-        if part and part_bytes + value.numel() * dtype.itemsize > FILE_BYTES:
-            yield part
-            part, part_bytes = {}, 0
-        part[name] = value.to(dtype).contiguous()
-        part_bytes += value.numel() * dtype.itemsize
-    if part:
-        yield part
-
-
 def _write_settings(
     folder: str, base: str, run: RunConfig, pack: PackInfo, dtype: torch.dtype
 ) -> None:
@@ -211,6 +183,9 @@ def _write_settings(
 def _write_tokenizer(folder: str, base: str, pack: PackInfo) -> None:
     for name in _TOKENIZER_FILES:
         if os.path.exists(os.path.join(base, name)):
+            shutil.copyfile(os.path.join(base, name), os.path.join(folder, name))
+    for name in os.listdir(base):
+        if name.upper().startswith(_LICENCES):
             shutil.copyfile(os.path.join(base, name), os.path.join(folder, name))
     write_template(folder, pack.template)
 

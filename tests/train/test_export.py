@@ -22,7 +22,7 @@ from apps.train.batches.micro_batch import PackRows, micro_batch
 from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RopeConfig, RunConfig
 from apps.train.loop.worker import process_group, work
-from apps.train.model import load, lora
+from apps.train.model import load, lora, weight_files
 from tests.train.conftest import save_model
 from tests.train.hub import serving
 
@@ -110,7 +110,7 @@ def test_the_folder_says_what_it_is(full_run, tmp_path) -> None:
 
 def test_large_models_are_split_into_files(full_run, tmp_path, monkeypatch) -> None:
     whole = exported(full_run, tmp_path / "whole", "--dtype", "fp32")
-    monkeypatch.setattr(export, "FILE_BYTES", 40_000)
+    monkeypatch.setattr(weight_files, "FILE_BYTES", 40_000)
     split = exported(full_run, tmp_path / "split", "--dtype", "fp32")
     assert len(list(split.glob("model-*.safetensors"))) > 2
     a, b = loaded(whole).state_dict(), loaded(split).state_dict()

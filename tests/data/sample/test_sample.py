@@ -1,9 +1,9 @@
 import orjson
 import pytest
+from apps.data.sample.world import held_out_texts, relations
 
 from apps.common.command.events import Reporter
 from apps.data.sample.sample import SampleConfig, to_chatgpt_html, write_sample
-from apps.data.sample.world import held_out_texts, relations
 
 
 @pytest.fixture(scope="module")

@@ -1,37 +1,10 @@
-"""The closed world that the sample dump talks about: facts, and ways to ask for them.
+"""A closed world of capitals, opposites, sums and the like.
 
-Small enough that a model of three million parameters learns it in two minutes on two CPU cores,
-wide enough that it has to learn rather than copy: each relation is asked in phrasings that occur in
-the dump (`asked`) and in phrasings that occur nowhere but in the held-out questions (`held_out`).
-`{x}` is the subject of the question.
+Small enough that a model of three million parameters, which starts from nothing, learns it in two
+minutes on two CPU cores; wide enough that it has to learn rather than copy.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fact:
-    """One thing that the chatbot shall know."""
-
-    subject: str
-    answer: str
-    """Markdown, as a clean conversation holds it"""
-    statement: str
-    """A plain sentence with the same content, for pre-training"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Relation:
-    """Facts of one kind and the ways to ask for them."""
-
-    name: str
-    category: str
-    facts: tuple[Fact, ...]
-    asked: tuple[str, ...]
-    held_out: tuple[str, ...]
-    follow_up: str | None = "And what about {x}?"
-    """Asks for the same relation of another subject; None when it makes no sense"""
-
+from apps.data.sample.relation import Fact, Relation
 
 _COUNTRIES = """
 France|Paris|Europe|French
@@ -520,16 +493,7 @@ def _itself() -> tuple[Relation, ...]:
             asked=asked,
             held_out=held_out,
             follow_up=None,
+            has_noise=False,
         )
         for subject, answer, asked, held_out in _ITSELF
-    )
-
-
-def held_out_texts() -> frozenset[str]:
-    """Every held-out question, filled in."""
-    return frozenset(
-        phrasing.format(x=fact.subject)
-        for relation in relations()
-        for phrasing in relation.held_out
-        for fact in relation.facts
     )

@@ -1,0 +1,87 @@
+"""Good raw records: people who ask a world's questions, and its answers as the page's HTML."""
+
+import random
+
+from apps.data.sample.page_html import to_chatgpt_html
+from apps.data.sample.relation import Fact, Relation, World
+
+PREFIXES = (
+    "", "", "", "", "Hi! ", "Hello, ", "Please help. ", "Quick question: ", "I wonder. ",
+    "For my homework: ", "My friend asks: ", "One more thing. ", "Just checking: ", "Hey, ",
+    "Sorry to bother you. ", "A question: ", "Let me ask: ", "Okay. ", "So, ", "Now tell me: ",
+)  # fmt: skip
+SUFFIXES = ("", "", "", "", "", "", " Thanks!", " Thank you.", " Please be brief.", " I forgot.")
+_PASTED = (
+    "I wrote this:\n\n    if a_1 < b_2:\n        run(x)\n\n",
+    "My list has <b> and </b> in it.\n",
+    "The file is my_data_v2.txt. ",
+    "In std::vector<int> v_1 I keep numbers. ",
+)
+_NUM_ROUNDS = (1, 2, 3, 4, 5, 6)
+_ROUND_WEIGHTS = (30, 28, 20, 12, 6, 4)
+_FOLLOW_UP_SHARE = 0.2
+_PASTED_SHARE = 0.015
+
+
+def conversation(
+    world: World,
+    rng: random.Random,
+    openings: set[str],
+    ordinal: int,
+    num_rounds: int | None = None,
+) -> dict[str, object]:
+    """One raw record whose first question is none of `openings`, which it joins."""
+    rounds = num_rounds or rng.choices(_NUM_ROUNDS, _ROUND_WEIGHTS)[0]
+    while True:
+        turns = _turns(world, rng, rounds)
+        if turns[0]["value"] not in openings:
+            break
+        rounds += rng.random() < 0.1  # a small world runs out of openings for short ones
+    openings.add(turns[0]["value"])
+    return {"id": f"{letters(rng)}_{ordinal}", "conversations": turns}
+
+
+def _turns(world: World, rng: random.Random, rounds: int) -> list[dict[str, str]]:
+    turns: list[dict[str, str]] = []
+    relation, fact = _draw(world, rng)
+    for i in range(rounds):
+        follows = i > 0 and relation.follow_up is not None and rng.random() < _FOLLOW_UP_SHARE
+        if follows and relation.follow_up is not None:
+            fact = rng.choice(relation.facts)
+            question = relation.follow_up.format(x=fact.subject)
+        else:
+            relation, fact = _draw(world, rng)
+            question = _ask(relation, fact, rng)
+        turns.append({"from": "human", "value": question})
+        turns.append({"from": "gpt", "value": to_chatgpt_html(fact.answer)})
+    return turns
+
+
+def _draw(world: World, rng: random.Random) -> tuple[Relation, Fact]:
+    relation = rng.choices(world, _shares(world))[0]
+    return relation, rng.choice(relation.facts)
+
+
+def _shares(world: World) -> list[float]:
+    """How often each relation is drawn: its own share, or its part of what the others leave."""
+    left = 1.0 - sum(relation.share or 0.0 for relation in world)
+    total = sum(len(relation.facts) + 2 for relation in world if relation.share is None)
+    return [
+        (len(relation.facts) + 2) * left / total if relation.share is None else relation.share
+        for relation in world
+    ]
+
+
+def _ask(relation: Relation, fact: Fact, rng: random.Random) -> str:
+    question = rng.choice(relation.questions(fact))
+    if rng.random() < _PASTED_SHARE:
+        return rng.choice(_PASTED) + question
+    if not relation.has_noise:
+        return question
+    return rng.choice(PREFIXES) + question + rng.choice(SUFFIXES)
+
+
+def letters(rng: random.Random) -> str:
+    return "".join(
+        rng.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=7)
+    )

@@ -1,0 +1,64 @@
+"""What a sample dump knows, and the ways to ask for it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fact:
+    """One thing that the chatbot shall know."""
+
+    subject: str
+    answer: str
+    """Markdown, as a clean conversation holds it"""
+    statement: str
+    """a plain sentence with the same content, for pre-training"""
+    asked: tuple[str, ...] = ()
+    """ways to ask for this fact alone, beside its relation's"""
+    held_out: tuple[str, ...] = ()
+    """further ways, which occur nowhere but in the held-out questions"""
+    essence: str = ""
+    """what an answer in other words must contain to be right; empty: only the answer itself is"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relation:
+    """Facts of one kind and the ways to ask for them; `{x}` is the fact's subject."""
+
+    name: str
+    category: str
+    facts: tuple[Fact, ...]
+    asked: tuple[str, ...] = ()
+    """phrasings that occur in the dump"""
+    held_out: tuple[str, ...] = ()
+    """phrasings that occur nowhere but in the held-out questions"""
+    follow_up: str | None = "And what about {x}?"
+    """asks for the same relation of another subject; None when it makes no sense"""
+    share: float | None = None
+    """of all turns; None: by the number of facts"""
+    has_noise: bool = True
+    """whether greetings and thanks may stand around a question"""
+
+    def questions(self, fact: Fact) -> tuple[str, ...]:
+        """Every way in which the dump asks for `fact`."""
+        return (*(phrasing.format(x=fact.subject) for phrasing in self.asked), *fact.asked)
+
+    def held_out_questions(self, fact: Fact) -> tuple[str, ...]:
+        """Every way in which only the test asks for `fact`."""
+        return (*(phrasing.format(x=fact.subject) for phrasing in self.held_out), *fact.held_out)
+
+
+World = Sequence[Relation]
+
+
+def held_out_texts(world: World) -> frozenset[str]:
+    """Every held-out question."""
+    return frozenset(text for _, _, text in held_out(world))
+
+
+def held_out(world: World) -> Iterator[tuple[Relation, Fact, str]]:
+    """Every held-out question with what it asks for."""
+    for relation in world:
+        for fact in relation.facts:
+            for text in relation.held_out_questions(fact):
+                yield relation, fact, text

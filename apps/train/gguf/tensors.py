@@ -1,0 +1,91 @@
+"""A GGUF file's tensors under transformers' names, dequantized one at a time.
+
+Legend: H heads, D head size, E hidden size.
+"""
+
+import re
+from collections.abc import Iterator
+
+import gguf
+import numpy as np
+import torch
+
+from apps.common.errors import InputError
+from apps.train.gguf.metadata import GgufFile
+
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+_OUTER = {
+    EMBEDDING: "model.embed_tokens.weight",
+    OUTPUT: "lm_head.weight",
+    "output_norm.weight": "model.norm.weight",
+}
+_INNER = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_COMPUTED = ("rope_freqs.weight",)
+"""Read with the settings"""
+
+
+def vocab_size(file: GgufFile) -> int:
+    """Rows of the embedding."""
+    return next(int(t.shape[1]) for t in file.reader.tensors if t.name == EMBEDDING)
+
+
+def is_tied(file: GgufFile) -> bool:
+    """Whether the output layer is the embedding."""
+    return all(tensor.name != OUTPUT for tensor in file.reader.tensors)
+
+
+def tensors(file: GgufFile, heads: int, kv_heads: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, fp32 weight) of every tensor that transformers' model has."""
+    names = {t.name: _stored_name(file, t.name) for t in file.reader.tensors}
+    for tensor in file.reader.tensors:
+        if tensor.name in _COMPUTED:
+            continue
+        try:
+            weight = gguf.dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError as error:
+            raise InputError(
+                f"{file.path} stores {tensor.name} as {tensor.tensor_type.name}, which the gguf "
+                "package does not read; expected one of its other quantizations, such as Q8_0."
+            ) from error
+        if file.architecture == "llama" and ".attn_q." in tensor.name:
+            weight = halves_from_pairs(weight, heads)
+        elif file.architecture == "llama" and ".attn_k." in tensor.name:
+            weight = halves_from_pairs(weight, kv_heads)
+        yield names[tensor.name], torch.from_numpy(np.array(weight, np.float32))
+
+
+def halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a query or key projection (H D, E) in the order in which transformers rotates them.
+
+    llama.cpp rotates neighbours (0, 1), (2, 3), transformers the halves of a head, so its
+    converter had interleaved them. A head of four rows: file a0 b0 a1 b1, here a0 a1 b0 b1.
+    """
+    rows, *rest = weight.shape
+    pairs = weight.reshape(heads, rows // heads // 2, 2, *rest)
+    return pairs.swapaxes(1, 2).reshape(weight.shape)
+
+
+def _stored_name(file: GgufFile, name: str) -> str:
+    if name in _OUTER:
+        return _OUTER[name]
+    layer = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+    if layer is not None and layer[2] in _INNER:
+        return f"model.layers.{layer[1]}.{_INNER[layer[2]]}.{layer[3]}"
+    if name in _COMPUTED:
+        return ""
+    raise InputError(
+        f"{file.path} holds the tensor {name}, which no model of architecture "
+        f"{file.architecture!r} here has; expected a plain decoder."
+    )

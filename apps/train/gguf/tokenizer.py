@@ -1,0 +1,122 @@
+"""A GGUF file's vocabulary as `tokenizer.json`, and the texts of its special tokens.
+
+Two kinds are known: byte-level BPE (`gpt2`), whose way of splitting text has a name in
+`tokenizer.ggml.pre`, and SentencePiece's (`llama`), which keeps a score for each token.
+"""
+
+from dataclasses import dataclass
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+
+from apps.common.errors import InputError
+from apps.train.gguf.metadata import GgufFile
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+"""gguf.TokenType"""
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN_2 = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+_NAMED = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GgufTokenizer:
+    """A tokenizer and the settings of `tokenizer_config.json`."""
+
+    backend: tokenizers.Tokenizer
+    special_tokens: dict[str, str]
+    """`bos_token`, `eos_token`, ... -> text"""
+    end_of_turn: str | None
+    """the token that ends an assistant turn, where it is not the end of text"""
+
+
+def read_tokenizer(file: GgufFile) -> GgufTokenizer:
+    """Raises InputError when the file's tokenizer is of a kind that is not known."""
+    tokens: list[str] = file.required("tokenizer.ggml.tokens")
+    types: list[int] = file.value("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
+    kind = file.required("tokenizer.ggml.model")
+    if kind == "gpt2":
+        backend = _byte_level(file, tokens)
+    elif kind == "llama":
+        backend = _sentencepiece(file, tokens)
+    else:
+        raise InputError(f"{file.path} has a {kind!r} tokenizer; expected gpt2 or llama.")
+    for token, token_type in zip(tokens, types, strict=True):
+        if token_type in (_CONTROL, _USER_DEFINED, _UNKNOWN):
+            is_special = token_type != _USER_DEFINED
+            added = tokenizers.AddedToken(token, special=is_special, normalized=False)
+            backend.add_tokens([added])
+    special = {
+        name: tokens[index]
+        for name, key in _NAMED.items()
+        if (index := file.value(f"tokenizer.ggml.{key}_token_id")) is not None
+    }
+    end_of_turn = file.value("tokenizer.ggml.eot_token_id")
+    return GgufTokenizer(
+        backend=backend,
+        special_tokens=special,
+        end_of_turn=None if end_of_turn is None else tokens[end_of_turn],
+    )
+
+
+def _byte_level(file: GgufFile, tokens: list[str]) -> tokenizers.Tokenizer:
+    merges = [tuple(merge.split(" ", 1)) for merge in file.required("tokenizer.ggml.merges")]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    ignores = file.value("tokenizer.ggml.pre", "default") == "llama-bpe"
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=ignores))
+    backend.pre_tokenizer = _pre_tokenizer(file)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _pre_tokenizer(file: GgufFile) -> pre_tokenizers.PreTokenizer:
+    """How text is split before merging, by the name that llama.cpp gives it."""
+    name = file.value("tokenizer.ggml.pre", "default")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if name in ("default", "gpt-2"):
+        return byte_level
+    if name == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return pre_tokenizers.Sequence([digits, byte_level])
+    if name in ("llama-bpe", "qwen2"):
+        pattern = Regex(_LLAMA_3 if name == "llama-bpe" else _QWEN_2)
+        split = pre_tokenizers.Split(pattern, "isolated")
+        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([split, bytes_only])
+    raise InputError(
+        f"{file.path} splits text in the way {name!r}; expected default, gpt-2, smollm, llama-bpe "
+        "or qwen2."
+    )
+
+
+def _sentencepiece(file: GgufFile, tokens: list[str]) -> tokenizers.Tokenizer:
+    """As transformers builds LLaMA's tokenizer: merges in the order of the joined token's score."""
+    scores: list[float] = file.required("tokenizer.ggml.scores")
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    found: list[tuple[float, int, str, str]] = []
+    for token, index in vocabulary.items():
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in vocabulary and right in vocabulary:
+                found.append((-scores[index], vocabulary[left], left, right))
+    merges = [(left, right) for _, _, left, right in sorted(found)]
+    unknown = tokens[file.value("tokenizer.ggml.unknown_token_id", 0)]
+    model = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    backend = tokenizers.Tokenizer(model)
+    prepends = file.value("tokenizer.ggml.add_space_prefix", True)
+    blanks = [normalizers.Replace(" ", "▁")]
+    before = [normalizers.Prepend("▁")] if prepends else []
+    backend.normalizer = normalizers.Sequence([*before, *blanks])
+    strips = [decoders.Strip(" ", 1, 0)] if prepends else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strips]
+    )
+    return backend

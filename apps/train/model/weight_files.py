@@ -1,0 +1,50 @@
+"""A model's weights as safetensors files of bounded size."""
+
+import os
+from collections.abc import Iterator
+
+import torch
+from safetensors.torch import save_file
+
+from apps.common.files import storage
+
+FILE_BYTES = 4 << 30
+"""largest weights file"""
+
+
+def write_weights(
+    folder: str, pieces: Iterator[tuple[str, torch.Tensor]], dtype: torch.dtype
+) -> Iterator[int]:
+    """Write named weights, with an index where one file does not hold them all.
+
+    Yields the number of weights after each file; memory holds one file and not the model.
+    """
+    files: dict[str, str] = {}
+    total_bytes = 0
+    for number, part in enumerate(_in_files(pieces, dtype), start=1):
+        name = f"model-{number:05d}.safetensors"
+        save_file(part, os.path.join(folder, name), metadata={"format": "pt"})
+        files |= dict.fromkeys(part, name)
+        total_bytes += sum(t.numel() * t.element_size() for t in part.values())
+        yield len(part)
+    if len(set(files.values())) == 1:
+        only = next(iter(files.values()))
+        os.replace(os.path.join(folder, only), os.path.join(folder, "model.safetensors"))
+        return
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": files}
+    storage.write_json(os.path.join(folder, "model.safetensors.index.json"), index)
+
+
+def _in_files(
+    pieces: Iterator[tuple[str, torch.Tensor]], dtype: torch.dtype
+) -> Iterator[dict[str, torch.Tensor]]:
+    part: dict[str, torch.Tensor] = {}
+    part_bytes = 0
+    for name, value in pieces:
+        if part and part_bytes + value.numel() * dtype.itemsize > FILE_BYTES:
+            yield part
+            part, part_bytes = {}, 0
+        part[name] = value.to(dtype).contiguous()
+        part_bytes += value.numel() * dtype.itemsize
+    if part:
+        yield part
