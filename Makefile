@@ -1,5 +1,5 @@
 # make demo | test | test-slow | lint | bench. Each makes .venv when it is missing and reinstalls only when a requirements file changed.
-# make demo BASE=<hub id or folder> ARGS=--no-serve    make bench PART=data    make test ARGS="-k ledger"
+# make demo MODEL=tiny    make demo BASE=<hub id or folder> ARGS=--no-serve    make bench PART=data    make test ARGS="-k ledger"
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
@@ -8,7 +8,7 @@ PART ?= *
 export OMP_NUM_THREADS ?= 1
 
 demo: .venv/.runtime
-	exec $(PY) -m apps.quickstart $(if $(BASE),--base $(BASE)) $(ARGS)
+	exec $(PY) -m apps.quickstart $(if $(MODEL),--model $(MODEL)) $(if $(BASE),--base $(BASE)) $(ARGS)
 
 test: .venv/.dev
 	$(PYTEST) -m "not slow and not gpu and not sky_e2e" $(ARGS)

@@ -2,11 +2,12 @@
 
     make demo                             # or: python -m apps.quickstart
     make demo ARGS=--no-serve             # ends after a smoke chat, exit code 0
-    make demo BASE=folder-or-hub-id       # fine-tunes that model instead of the built-in one
+    make demo MODEL=tiny                  # a model that starts from nothing: no download
+    make demo BASE=folder-or-hub-id       # fine-tunes that model instead
 
 Runs only the public command lines of the four apps and prints each, so that whatever it does can be
-done by hand. A finished step leaves a stamp in DIR/.steps and is not run again; a step that was
-interrupted, even by SIGKILL, goes on where it stopped. Ctrl-C stops everything it started.
+done by hand. A finished step leaves a stamp in DIR/MODEL/.steps and is not run again; a step that
+was interrupted, even by SIGKILL, goes on where it stopped. Ctrl-C stops everything it started.
 """
 
 import json
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -26,41 +28,34 @@ from apps.common.command import cli, runtime
 from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files import storage
-from apps.quickstart import summary
-from apps.quickstart.runner import Runner
-from apps.quickstart.steps import (
-    BASE_NAME,
-    TUNED_NAME,
-    DemoConfig,
-    places,
-    root,
-    steps_before_serving,
-    steps_while_serving,
-)
+from apps.quickstart import general, summary
+from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, places, root
+from apps.quickstart.recipes import Recipe, recipe_of
+from apps.quickstart.runner import Runner, StepFailed
+from apps.quickstart.server import wait_until_ready
+from apps.quickstart.steps import served_models, steps_before_serving, steps_while_serving
 
-_READY_TIMEOUT_S = 120.0
 _NUM_EXAMPLES = 4
-_TUNED_BAR = 0.80
-_BASE_BAR = 0.10
+_BAD_INPUT = 2
 
 
 def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
     """The loop; returns after the smoke chat, or after Ctrl-C while serving."""
     started_s = time.monotonic()
-    at = places(demo)
     with runtime.ray_session(dashboard=True) as session:
-        runner = Runner(demo, reporter, env={**os.environ, **session.child_env()})
-        for step in steps_before_serving(demo):
-            runner.run(step)
+        env = {**os.environ, **session.child_env()}
+        demo, runner = _make_model(demo, reporter, env)
+        at, recipe = places(demo), recipe_of(demo)
         port = demo.port if _is_free(demo.port) else runtime.free_port()
         url = f"http://127.0.0.1:{port}"
-        with runner.server(_serve_file(demo), port) as server:
-            _wait_until_ready(url, server)
+        with runner.server(_serve_file(demo, recipe), port) as server:
+            wait_until_ready(url, server, reporter)
             for step in steps_while_serving(demo, url):
                 runner.run(step, key_arguments=tuple(a.replace(url, "") for a in step.arguments))
+            kept = general.measure(at, demo.base or at["base"], recipe.template, url)
             question, answer = _smoke_chat(url, at["sample"])
             reporter.event("smoke.done", question=question, answer=answer)
-            result = summary.collect(at)
+            result = summary.collect(at, kept)
             addresses = {
                 "web page": f"{url}/ui",
                 "API": f"{url}/v1",
@@ -68,11 +63,27 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
                 "report": storage.absolute(f"{at['eval']}/report.html"),
             }
             summary.show(result, addresses, reporter, time.monotonic() - started_s)
-            if not demo.base and not demo.train_args:
-                _check(result)
+            if not demo.train_args:
+                _check(result, recipe)
             if demo.serve:
                 reporter.line(f"Serving at {url}/ui until Ctrl-C.")
                 _serve_until_interrupted(server, reporter)
+
+
+def _make_model(
+    demo: DemoConfig, reporter: Reporter, env: dict[str, str]
+) -> tuple[DemoConfig, Runner]:
+    """Run the steps before serving; the tiny model's where the real one cannot be had."""
+    runner = Runner(demo, reporter, env)
+    try:
+        for step in steps_before_serving(demo):
+            runner.run(step)
+    except StepFailed as failure:
+        if failure.step != "base" or failure.code != _BAD_INPUT or demo.model == "tiny":
+            raise
+        reporter.line("The real model cannot be had (see above); going on as with MODEL=tiny.")
+        return _make_model(replace(demo, model="tiny"), reporter, env)
+    return demo, runner
 
 
 def _serve_until_interrupted(server: subprocess.Popen[bytes], reporter: Reporter) -> None:
@@ -84,32 +95,23 @@ def _serve_until_interrupted(server: subprocess.Popen[bytes], reporter: Reporter
     raise CriaError(f"The server stopped with exit code {server.returncode}.")
 
 
-def _serve_file(demo: DemoConfig) -> str:
-    at = places(demo)
-    base = demo.base or at["base"]
+def _serve_file(demo: DemoConfig, recipe: Recipe) -> str:
     path = f"{root(demo)}/serve.yaml"
-    models = [  # the page opens on the last one
-        {
-            "name": BASE_NAME,
-            "path": storage.absolute(base) if os.path.isdir(base) else base,
-            "template": "vicuna-v1.1",
-        },
-        {"name": TUNED_NAME, "path": storage.absolute(at["model"])},
-    ]
     page = {
         "votes_url": f"sqlite:///{storage.absolute(root(demo))}/votes.db",
-        "examples": _first_questions(at["sample"]),
+        "examples": _examples(places(demo)["sample"], recipe),
     }
-    settings = {"models": models, "page": page}
+    settings = {"models": served_models(demo, recipe), "page": page}
     storage.write_atomic(path, yaml.safe_dump(settings, sort_keys=False).encode())
     return path
 
 
-def _first_questions(sample: str) -> list[str]:
-    """One held-out question of each of the first categories, for the page's empty chat."""
+def _examples(sample: str, recipe: Recipe) -> list[str]:
+    """One held-out question of each of some categories, for the page's empty chat."""
     questions = map(json.loads, storage.read_bytes(f"{sample}/questions.jsonl").splitlines())
     by_category = {question["category"]: question["turns"][0] for question in questions}
-    return list(by_category.values())[:_NUM_EXAMPLES]
+    chosen = [by_category[name] for name in recipe.examples if name in by_category]
+    return (chosen or list(by_category.values()))[:_NUM_EXAMPLES]
 
 
 def _is_free(port: int) -> bool:
@@ -120,25 +122,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + _READY_TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        if server.poll() is not None:
-            raise CriaError(f"The server stopped with exit code {server.returncode}; see above.")
-        if _answers(f"{url}/ready"):
-            return
-        time.sleep(0.25)
-    raise CriaError(f"{url} was not ready within {_READY_TIMEOUT_S:.0f} s; see the messages above.")
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def _smoke_chat(url: str, sample: str) -> tuple[str, str]:
@@ -161,13 +144,21 @@ def _smoke_chat(url: str, sample: str) -> tuple[str, str]:
     return question, answer["choices"][0]["message"]["content"]
 
 
-def _check(result: summary.Summary) -> None:
-    """The demo's claim: the tuned model knows what the base does not."""
+def _check(result: summary.Summary, recipe: Recipe) -> None:
+    """The demo's claim: the tuned model knows what the base does not, and still talks as it did."""
+    if recipe.tuned_bar is None:
+        return
     tuned, base = result.accuracy[TUNED_NAME], result.accuracy[BASE_NAME]
-    if tuned < _TUNED_BAR or base > _BASE_BAR:
+    if tuned < recipe.tuned_bar or base > recipe.base_bar:
         raise CriaError(
             f"Held-out accuracy is {tuned:.0%} tuned and {base:.0%} base; expected at least "
-            f"{_TUNED_BAR:.0%} and at most {_BASE_BAR:.0%}. Delete the demo's folder to start anew."
+            f"{recipe.tuned_bar:.0%} and at most {recipe.base_bar:.0%}. Delete the demo's folder "
+            "to start anew."
+        )
+    if recipe.general_bar and (result.general_kept or 0.0) < recipe.general_bar:
+        raise CriaError(
+            f"The tuned model's everyday answers keep {result.general_kept:.0%} of the base's "
+            f"likelihood; expected at least {recipe.general_bar:.0%}."
         )
     if result.preference is None or result.preference["preferred"] != TUNED_NAME:
         raise CriaError("The judge does not prefer the tuned model; the report shows its verdicts.")

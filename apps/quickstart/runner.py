@@ -10,7 +10,19 @@ from apps.common.command import process
 from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files import config, storage
-from apps.quickstart.steps import DemoConfig, Step, root
+from apps.quickstart.config import DemoConfig, root
+from apps.quickstart.steps import Step
+
+
+class StepFailed(CriaError):
+    """A step's command ended with an error, which it has told."""
+
+    def __init__(self, step: str, code: int) -> None:
+        super().__init__(
+            f"Step {step!r} ended with exit code {code}; "
+            "mend what it says above and run the demo again, it goes on from there."
+        )
+        self.step, self.code = step, code
 
 
 class Runner:
@@ -35,10 +47,7 @@ class Runner:
         with process.child([sys.executable, "-m", *step.arguments], self._env) as child:
             code = child.wait()
         if code != 0:
-            raise CriaError(
-                f"Step {step.name!r} ended with exit code {code}; "
-                "mend what it says above and run the demo again, it goes on from there."
-            )
+            raise StepFailed(step.name, code)
         storage.write_atomic(stamp, self._key.encode())
 
     @contextlib.contextmanager

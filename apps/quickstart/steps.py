@@ -1,44 +1,12 @@
 """What the demo does, as public command lines."""
 
 import os
-import re
 import shlex
 from dataclasses import dataclass
 
-from apps.common.errors import ConfigError
 from apps.common.files import storage
-
-BASE_NAME = "base"
-TUNED_NAME = "cria-tuned"
-
-_FOR_ANOTHER_BASE = ("--optim.lr", "2e-5")
-"""The published recipe's; the debug preset's is for a model that starts from nothing"""
-_FOR_THE_SMALL_BASE = ("--optim.lr", "1e-3", "--epochs", "1.5")
-"""At the debug preset's 2e-3 and one epoch some seeds fall short (benchmarks/LOG.md, 2026-11-26)"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoConfig:
-    """Runs the whole loop: sample, clean, base model, pack, train, export, serve, answer, judge."""
-
-    dir: str = "demo"
-    """folder for everything the demo makes"""
-    base: str = ""
-    """model folder or hub id to fine-tune; empty: a small model is pre-trained from the sample"""
-    conversations: int = 7000
-    """good conversations in the sample dump"""
-    questions: int = 200
-    """held-out questions"""
-    train_args: str = ""
-    """further arguments of `python -m apps.train run`, such as "--epochs 0.1" """
-    serve: bool = True
-    """go on serving until Ctrl-C; --no-serve ends after a smoke chat"""
-    port: int = 8000
-    """TCP port of the web page and the API; a free one is taken when it is busy"""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65535:
-            raise ConfigError(f"--port is {self.port}; expected 1 to 65535.")
+from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, places
+from apps.quickstart.recipes import Recipe, recipe_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,18 +21,27 @@ class Step:
 
 def steps_before_serving(demo: DemoConfig) -> list[Step]:
     """From the sample dump to the tuned model folder."""
-    at = places(demo)
+    at, recipe = places(demo), recipe_of(demo)
     sample = f"{at['sample']}/sharegpt.json"
     base = demo.base or at["base"]
     steps = [
         Step(
             name="sample",
             arguments=(
-                *("apps.data", "sample", "--out", at["sample"]),
-                *("--conversations", str(demo.conversations)),
-                *("--questions", str(demo.questions)),
+                *("apps.data", "sample", "--out", at["sample"], "--world", recipe.world),
+                *("--conversations", str(demo.conversations or recipe.conversations)),
+                *("--questions", str(demo.questions or recipe.questions)),
             ),
             output=sample,
+        ),
+        Step(
+            name="base",
+            arguments=(
+                *("apps.train", "base"),
+                *(part.format(sample=at["sample"]) for part in recipe.base),
+                *("--out", at["base"]),
+            ),
+            output=f"{at['base']}/config.json",
         ),
         Step(
             name="clean",
@@ -72,27 +49,18 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
             output=f"{at['clean']}/{storage.COMMIT_NAME}",
         ),
         Step(
-            name="base",
-            arguments=(
-                *("apps.train", "base", "--text", f"{at['sample']}/text.txt"),
-                *("--out", at["base"], "--threads", "2"),
-            ),
-            output=f"{at['base']}/config.json",
-        ),
-        Step(
             name="pack",
             arguments=(
                 *("apps.data", "pack", at["clean"], "--tokenizer", base, "--out", at["pack"]),
-                *("--max-length", "256"),
+                *("--template", recipe.template, "--max-length", str(recipe.row_tokens)),
             ),
             output=f"{at['pack']}/{storage.COMMIT_NAME}",
         ),
         Step(
             name="train",
             arguments=(
-                *("apps.train", "run", "--preset", "debug", "--base", base),
-                *("--data", at["pack"], "--out", at["run"]),
-                *(_FOR_ANOTHER_BASE if demo.base else _FOR_THE_SMALL_BASE),
+                *("apps.train", "run", "--base", base, "--data", at["pack"], "--out", at["run"]),
+                *recipe.train,
                 *shlex.split(demo.train_args),
             ),
             output=f"{at['run']}/metrics.jsonl",
@@ -103,12 +71,12 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
             output=f"{at['model']}/config.json",
         ),
     ]
-    return [step for step in steps if step.name != "base" or not demo.base]
+    return [step for step in steps if step.name != "base" or recipe.base]
 
 
 def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
     """Ask both models the held-out questions, judge and report."""
-    at = places(demo)
+    at, recipe = places(demo), recipe_of(demo)
     gpt = ("gpt-4o", "--max-usd", "5")
     judge = gpt if os.environ.get("OPENAI_API_KEY") else ("offline",)
     return [
@@ -117,7 +85,8 @@ def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
             arguments=(
                 *("apps.eval", "answer", "--questions", f"{at['sample']}/questions.jsonl"),
                 *("--model", f"{BASE_NAME}={url}/v1", f"{TUNED_NAME}={url}/v1"),
-                *("--temperature", "0", "--max-tokens", "96", "--out", at["eval"]),
+                *("--temperature", "0", "--max-tokens", str(recipe.max_answer_tokens)),
+                *("--out", at["eval"]),
             ),
             output=f"{at['eval']}/answers/{TUNED_NAME}.jsonl",
         ),
@@ -137,13 +106,11 @@ def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
     ]
 
 
-def places(demo: DemoConfig) -> dict[str, str]:
-    names = ("sample", "clean", "base", "pack", "run", "model", "eval")
-    return {name: f"{root(demo)}/{name}" for name in names}
-
-
-def root(demo: DemoConfig) -> str:
-    """Another base model has its own folder, so that neither run disturbs the other."""
-    if not demo.base:
-        return demo.dir
-    return f"{demo.dir}/base-{re.sub(r'[^A-Za-z0-9]+', '-', demo.base).strip('-')}"
+def served_models(demo: DemoConfig, recipe: Recipe) -> list[dict[str, str]]:
+    """Entries of serve.yaml; the page opens on the last one."""
+    at = places(demo)
+    base = demo.base or at["base"]
+    named = {} if recipe.template == "own" else {"template": recipe.template}
+    path = storage.absolute(base) if os.path.isdir(base) else base
+    tuned = {"name": TUNED_NAME, "path": storage.absolute(at["model"])}
+    return [{"name": BASE_NAME, "path": path, **named}, tuned]

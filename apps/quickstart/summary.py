@@ -11,6 +11,7 @@ from rich.table import Table
 
 from apps.common.command.events import Reporter
 from apps.common.files import schema, storage
+from apps.quickstart.general import GeneralChat
 
 _EDGE_STEPS = 10
 
@@ -39,9 +40,12 @@ class Summary:
     preference: dict[str, Any] | None
     """whom the judge prefers, with its wins, ties and losses; None on equal wins"""
     judge: str
+    general_kept: float | None
+    """likelihood under the base of the tuned model's everyday answers, as a share of the base's
+    own; None where no everyday questions were asked"""
 
 
-def collect(at: Mapping[str, str]) -> Summary:
+def collect(at: Mapping[str, str], kept: GeneralChat | None) -> Summary:
     """Read the ledger, the pack, the metrics and the report."""
     ledger = storage.read_json(f"{at['clean']}/{schema.LEDGER_NAME}")["records"]
     pack = storage.read_json(f"{at['pack']}/{schema.PACK_NAME}")["splits"]["train"]
@@ -65,6 +69,7 @@ def collect(at: Mapping[str, str]) -> Summary:
         },
         preference=verdict["preference"],
         judge=", ".join(verdict["judge_labels"]),
+        general_kept=None if kept is None else kept.kept,
     )
 
 
@@ -93,6 +98,9 @@ def _rows(result: Summary) -> list[tuple[str, str]]:
     ]
     for model, accuracy in result.accuracy.items():
         rows.append((model, f"{accuracy:.1%} of the held-out questions exactly right"))
+    if result.general_kept is not None:
+        said = f"everyday answers keep {result.general_kept:.1%} of the base's likelihood"
+        rows.append(("general chat", said))
     return [*rows, (f"judge ({result.judge})", _verdict(result.preference))]
 
 

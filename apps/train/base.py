@@ -174,6 +174,7 @@ def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter
         steps=steps,
         global_batch_rows=config.batch_rows,
         micro_batch_rows=config.batch_rows,
+        threads=config.threads,
         device="cpu",
         precision=resolve(config.precision, "cpu"),
         seed=config.seed,
@@ -183,8 +184,6 @@ def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter
             lr=config.lr, beta2=0.95, schedule="linear", warmup_fraction=0.05, final_fraction=0.02
         ),
     )
-    if config.threads:
-        torch.set_num_threads(config.threads)
     configure_torch(run)
     records: list[dict[str, Any]] = []
     with process_group(), reporter.progress("base", total=steps, unit="steps") as bar:

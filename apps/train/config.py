@@ -184,6 +184,8 @@ class RunConfig:
     """packed rows that one rank computes at a time; accumulation follows from it"""
     workers: int | None = None
     """ranks: GPUs, or CPU processes; default: every GPU of the cluster, or one process"""
+    threads: int = 0
+    """CPU threads of a rank; 0: OMP_NUM_THREADS, or what Ray gives it"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda when the cluster has GPUs"""
     seed: int = 0
@@ -209,6 +211,9 @@ class RunConfig:
     """keep weights, gradients and optimizer state in host memory"""
     adapter: Literal["none", "lora"] = "none"
     """train all weights, or low-rank adapters only"""
+    top_layers: int = 0
+    """train only so many decoder layers, the last ones: what lies below needs no backward pass and
+    the embeddings stay; with an adapter, only these get one. 0: all"""
     lora: LoraConfig = field(default_factory=LoraConfig)
     rope: RopeConfig = field(default_factory=RopeConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -220,7 +225,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "", "global_batch_rows", "micro_batch_rows", "workers", "steps")
-        at_least(0, self, "", "seed")
+        at_least(0, self, "", "seed", "top_layers", "threads")
         above_zero(self, "", "epochs")
         if self.workers is not None and self.workers > self.global_batch_rows:
             raise ConfigError(
@@ -229,6 +234,8 @@ class RunConfig:
             )
         if self.strategy == "deepspeed" and self.adapter == "lora":
             raise ConfigError("adapter lora needs strategy fsdp; leave --strategy out.")
+        if self.strategy == "deepspeed" and self.top_layers:
+            raise ConfigError("top_layers needs strategy fsdp; leave one of them out.")
         if self.strategy == "deepspeed" and self.optim.state != "fp32":
             raise ConfigError(
                 "optim.state bf16 and int8 need strategy fsdp; leave one of them out."
@@ -242,6 +249,11 @@ class RunConfig:
             )
         if self.strategy == "deepspeed" and self.reshard == "step":
             raise ConfigError("reshard step needs strategy fsdp; leave one of them out.")
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some weights stay those of the base, and so out of the checkpoints."""
+        return self.adapter == "lora" or self.top_layers > 0
 
     def compiles(self, device_type: str) -> bool:
         """Whether torch.compile is used on devices of this type."""

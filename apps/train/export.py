@@ -130,11 +130,19 @@ def _write_weights(
     """The run's weights, whole again."""
     if run.adapter == "lora":
         pieces = lora.merged(base, read_weights(found), run.lora)
+    elif run.top_layers:
+        pieces = _over_base(base, read_weights(found))
     else:
         pieces = _trained(found, dtype)
         if run.strategy == "deepspeed":
             pieces = _in_shape(pieces, base)
     yield from write_weights(folder, pieces, dtype)
+
+
+def _over_base(base: str, trained: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The base model's weights, but for those that were trained."""
+    for name, weight in load.stored_weights(base):
+        yield name, trained.get(name, weight)
 
 
 def _trained(found: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

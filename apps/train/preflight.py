@@ -29,6 +29,7 @@ _MATHEMATICS = (
     "strategy",
     "adapter",
     "lora",
+    "top_layers",
     "rope",
     "optim",
 )
@@ -134,7 +135,7 @@ def _check_strategy(config: RunConfig) -> None:
 def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dict[str, Any]:
     settings = configs.to_dict(config)
     return {
-        "base": _base_digest(folder, with_weights=config.adapter == "lora"),
+        "base": _base_digest(folder, with_weights=config.is_partial),
         "data": pack.info.digest,
         "num_steps": num_steps,
         **{name: settings[name] for name in _MATHEMATICS},
@@ -144,8 +145,8 @@ def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dic
 def _base_digest(folder: str, *, with_weights: bool) -> str:
     """Names and sizes of the base model's files, and its config: cheap, and enough to tell.
 
-    An adapter is read beside its base at every start, so there the end of each file counts too: no
-    two trainings of one model leave the same.
+    What is trained in part is read beside its base at every start, so there the end of each file
+    counts too: no two trainings of one model leave the same.
     """
     hasher = hashlib.blake2b(digest_size=16)
     for name in sorted(os.listdir(folder)):

@@ -12,8 +12,8 @@ from tests.e2e.test_demo_resume_short import events, start, wait_for
 
 STEPS = (
     "apps.data sample",
-    "apps.data clean",
     "apps.train base",
+    "apps.data clean",
     "apps.data pack",
     "apps.train run",
     "apps.train export",

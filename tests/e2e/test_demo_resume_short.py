@@ -15,7 +15,17 @@ from apps.common.files.storage import COMMIT_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = (
-    *("-m", "apps.quickstart", "--no-serve", "--conversations", "600", "--questions", "4"),
+    *(
+        "-m",
+        "apps.quickstart",
+        "--no-serve",
+        "--model",
+        "tiny",
+        "--conversations",
+        "600",
+        "--questions",
+        "4",
+    ),
     "--train-args=--steps 40 --checkpoint.interval-steps 5",
 )
 
@@ -41,7 +51,7 @@ def wait_for(what: str, found: Any, demo: subprocess.Popen[bytes], log: Path) ->
 
 
 def steps_committed(folder: Path) -> list[int]:
-    found = (folder / "demo/run/checkpoints").glob(f"step-*/{COMMIT_NAME}")
+    found = (folder / "demo/tiny/run/checkpoints").glob(f"step-*/{COMMIT_NAME}")
     return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
 
@@ -61,7 +71,7 @@ def test_a_killed_demo_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     committed = steps_committed(tmp_path)[-1]
 
     again = start(tmp_path, "second.log")
-    trained = tmp_path / "demo/.steps/train"
+    trained = tmp_path / "demo/tiny/.steps/train"
     try:
         wait_for("end of training", trained.exists, again, tmp_path / "second.log")
         os.kill(again.pid, signal.SIGINT)
@@ -73,5 +83,5 @@ def test_a_killed_demo_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     resumed = [event["step"] for event in seen if event["event"] == "train.resumed"]
     assert resumed and committed <= resumed[0] < 40
     assert not any(event["event"] in ("clean.done", "pack.done") for event in seen)
-    metrics = (tmp_path / "demo/run/metrics.jsonl").read_text().splitlines()
+    metrics = (tmp_path / "demo/tiny/run/metrics.jsonl").read_text().splitlines()
     assert json.loads(metrics[-1])["step"] == 40

@@ -26,7 +26,7 @@ def test_raw_chats_become_a_served_model_and_a_report(
     ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Shell(ray_session, tmp_path, monkeypatch)
-    run("apps.data sample --out sample --conversations 300 --questions 4")
+    run("apps.data sample --world schoolbook --out sample --conversations 300 --questions 4")
     run("apps.data clean sample/sharegpt.json --out clean")
     ledger = json.loads((tmp_path / "clean/ledger.json").read_text())
     assert ledger["records"]["kept"] > 200

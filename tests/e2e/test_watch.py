@@ -19,7 +19,7 @@ def test_a_watch_beside_a_run_draws_its_curve_and_ends_with_it(
     ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Shell(ray_session, tmp_path, monkeypatch)
-    run("apps.data sample --out sample --conversations 200 --questions 4")
+    run("apps.data sample --world schoolbook --out sample --conversations 200 --questions 4")
     run("apps.data clean sample/sharegpt.json --out clean")
     run(
         "apps.train base --text sample/text.txt --out base --vocab-size 600 --hidden-size 64 "

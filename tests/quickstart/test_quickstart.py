@@ -1,11 +1,19 @@
 """The demo's steps are public command lines; the whole run is in tests/e2e."""
 
+import math
+import os
+from dataclasses import replace
+from importlib import import_module
+
 import pytest
 
+from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
-from apps.quickstart.runner import Runner
-from apps.quickstart.steps import DemoConfig, Step, places, steps_before_serving
+from apps.quickstart.config import PACKAGE, DemoConfig, places
+from apps.quickstart.general import GeneralChat
+from apps.quickstart.runner import Runner, StepFailed
+from apps.quickstart.steps import Step, steps_before_serving
 
 
 def touch(path: str, marker: str) -> Step:
@@ -14,7 +22,7 @@ def touch(path: str, marker: str) -> Step:
 
 
 def runner(demo: DemoConfig) -> Runner:
-    return Runner(demo, Reporter("json"), env={})
+    return Runner(demo, Reporter("json"), env=dict(os.environ))
 
 
 def test_a_finished_step_is_not_run_again_and_a_changed_one_is(tmp_path):
@@ -44,18 +52,46 @@ def test_a_step_after_a_changed_one_is_run_again(tmp_path):
 
 
 def test_a_failed_step_leaves_no_stamp(tmp_path):
-    demo = DemoConfig(dir=str(tmp_path))
+    demo = DemoConfig(dir=str(tmp_path), model="tiny")
     failing = Step(name="fail", arguments=("timeit", "-n1", "raise SystemExit(3)"), output="x")
     with pytest.raises(CriaError, match="Step 'fail' ended with exit code"):
         runner(demo).run(failing)
-    assert not (tmp_path / ".steps" / "fail").exists()
+    assert not (tmp_path / "tiny" / ".steps" / "fail").exists()
 
 
-def test_another_base_model_has_its_own_folder_and_no_pretraining():
-    other = DemoConfig(base="org/Model-7B")
+def test_every_base_model_has_its_own_folder_and_a_given_one_is_not_made():
+    other, tiny = DemoConfig(base="org/Model-7B"), DemoConfig(model="tiny")
     assert places(other)["run"] == "demo/base-org-Model-7B/run"
+    assert len({places(demo)["run"] for demo in (other, tiny, DemoConfig())}) == 3
     assert "base" not in [step.name for step in steps_before_serving(other)]
-    assert "base" in [step.name for step in steps_before_serving(DemoConfig())]
+    made = [step.arguments for step in steps_before_serving(DemoConfig()) if step.name == "base"]
+    assert made[0][2:4] == ("--from-gguf", PACKAGE)
+    assert "base" in [step.name for step in steps_before_serving(tiny)]
+
+
+@pytest.mark.parametrize("model", ["smollm2", "tiny"])
+def test_every_step_is_a_command_that_its_app_takes(model):
+    for step in steps_before_serving(DemoConfig(model=model)):
+        program, taken = step.arguments[0], []
+        known = import_module(f"{program}.__main__").COMMANDS
+        commands = {
+            name: replace(command, run=lambda config, _: taken.append(config))
+            for name, command in known.items()
+        }
+        assert cli.run(program, commands, step.arguments[1:]) == 0 and taken
+
+
+def test_the_everyday_answers_are_weighed_by_the_base_s_own():
+    chat = GeneralChat(num_questions=2, log_likelihood={"base": -0.5, "cria-tuned": -0.6})
+    assert chat.kept == pytest.approx(math.exp(-0.1))
+
+
+def test_a_step_that_fails_says_which_and_how(tmp_path):
+    demo = DemoConfig(dir=str(tmp_path))
+    missing = Step(name="base", arguments=("apps.train", "base", "--out", "x"), output="x")
+    with pytest.raises(StepFailed) as failure:
+        runner(demo).run(missing)
+    assert (failure.value.step, failure.value.code) == ("base", 2)
 
 
 def test_a_port_out_of_range_is_refused():

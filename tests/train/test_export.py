@@ -306,3 +306,40 @@ def test_vllm_loads_an_export_and_answers_as_transformers_does(
     if adapter_kind == "lora":
         alone = exported(config, tmp_path / "adapter", "--dtype", "fp32", "--adapter-only")
         assert vllm_answer(base, prompt, str(alone)) == expected
+
+
+def test_top_layers_alone_are_trained_and_stored(small_base, small_pack, tmp_path) -> None:
+    from tests.train.conftest import small_config
+
+    config = small_config(small_base, small_pack, tmp_path / "run")
+    config = finished(replace(config, top_layers=1, workers=1, steps=4))
+    found = checkpoint.newest(config.out, "digest", pytest.fail)
+    names = checkpoint.tensor_shapes(found, "model.")
+    assert len(names) == 9 and all(".layers.1." in name for name in names)
+    model = loaded(exported(config, tmp_path / "model", "--dtype", "fp32"))
+    base = loaded(Path(config.base))
+    same = {n: torch.equal(w, base.state_dict()[n]) for n, w in model.state_dict().items()}
+    assert not any(same[name] for name in names)
+    assert all(same[name] for name in set(same) - set(names))
+    ours = trained_logits(config)
+    torch.testing.assert_close(exported_logits(model, config), ours, atol=2e-5, rtol=2e-5)
+
+
+def test_lora_of_top_layers_exports_an_adapter_of_them(lora_run, tmp_path) -> None:
+    config = finished(replace(lora_run, out=str(tmp_path / "run"), top_layers=1))
+    merged = loaded(exported(config, tmp_path / "merged", "--dtype", "fp32"))
+    folder = exported(config, tmp_path / "adapter", "--adapter-only", "--dtype", "fp32")
+    assert all(".layers.1." in name for name in load_file(folder / "adapter_model.safetensors"))
+    adapted = PeftModel.from_pretrained(loaded(Path(config.base)), folder)
+    ours = exported_logits(merged, config)
+    torch.testing.assert_close(exported_logits(adapted, config), ours, atol=2e-4, rtol=2e-4)
+    assert (exported_logits(loaded(Path(config.base)), config) - ours).abs().max() > 1e-3
+
+
+def test_a_licence_of_the_base_travels_on(full_run, tmp_path) -> None:
+    licence = Path(full_run.base) / "LICENSE"
+    licence.write_text("its terms")
+    try:
+        assert (exported(full_run, tmp_path / "model") / "LICENSE").read_text() == "its terms"
+    finally:
+        licence.unlink()

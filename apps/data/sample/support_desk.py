@@ -6,7 +6,7 @@ questions in general.yaml with the answers of a general assistant.
 """
 
 from importlib.resources import files
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import yaml
 
@@ -17,12 +17,12 @@ GENERAL = "everyday"
 _GENERAL_SHARE = 0.2
 
 
-class _FactEntry(TypedDict, total=False):
+class _FactEntry(TypedDict):
     x: str
     answer: str
     fact: str
-    asked: list[str]
-    held_out: list[str]
+    asked: NotRequired[list[str]]
+    held_out: NotRequired[list[str]]
 
 
 class _Topic(TypedDict):
@@ -43,7 +43,7 @@ def unseen_general_questions() -> tuple[str, ...]:
     return tuple(_read("general.yaml")["held_out"])
 
 
-def _read(name: str):
+def _read(name: str) -> dict[str, Any]:
     return yaml.safe_load(files("apps.data.sample").joinpath(name).read_text("utf-8"))
 
 

@@ -124,6 +124,8 @@ def rank_device(config: RunConfig) -> torch.device:
 
 def configure_torch(config: RunConfig) -> None:
     """Process-wide settings of the numerics."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -152,7 +154,9 @@ def make_strategy(
 
         return DeepSpeedStrategy(config, causal_lm, device, folder)
     if config.adapter == "lora":
-        lora.inject(causal_lm, config.lora)
+        lora.inject(causal_lm, config.lora, config.top_layers)
+    elif config.top_layers:
+        load.freeze_below(causal_lm, config.top_layers)
     strategy = FsdpStrategy(config, causal_lm, device)
     if random_weights:
         load.fill_randomly(causal_lm, config.seed)
@@ -165,7 +169,9 @@ def make_strategy(
 def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:
     device = strategy.device
     peak = config.metrics.peak_tflops and config.metrics.peak_tflops * hardware.TERA
-    if peak is None and device.type == "cuda":
+    if config.top_layers:
+        peak = None  # 6N does not count frozen layers
+    elif peak is None and device.type == "cuda":
         known = hardware.recognise(torch.cuda.get_device_name(device))
         peak = known.peak_flops if known else None
     return Meter(

@@ -108,6 +108,14 @@ def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     return [m for m in model.modules() if type(m).__name__ in names]
 
 
+def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
+    """Leave only the last decoder layers to train."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for layer in decoder_layers(model)[-top_layers:]:
+        layer.requires_grad_(True)
+
+
 def materialize(model: torch.nn.Module, device: torch.device) -> None:
     """Give parameters and buffers storage. Buffers (rotary tables) get their values again."""
     model.to_empty(device=device)

@@ -8,6 +8,7 @@ exported. An adapted layer keeps its weight under `<layer>.base_layer.weight`, w
 import hashlib
 import math
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -17,13 +18,17 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from apps.common.errors import ConfigError
 from apps.train.config import LoraConfig, RunConfig
-from apps.train.model.load import stored_weights
+from apps.train.model.load import decoder_layers, stored_weights
 
 NAME = "default"
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-def peft_config(config: LoraConfig) -> Any:
-    """The same settings in peft's words, as they are saved beside an exported adapter."""
+def peft_config(config: LoraConfig, layers: list[int] | None = None) -> Any:
+    """The same settings in peft's words, as they are saved beside an exported adapter.
+
+    `layers`: the decoder layers that get adapters; None: all.
+    """
     from peft import LoraConfig as PeftLoraConfig  # imports accelerate, which few runs need
 
     return PeftLoraConfig(
@@ -31,23 +36,31 @@ def peft_config(config: LoraConfig) -> Any:
         lora_alpha=cast(int, config.alpha),  # peft divides it by the rank, whatever its type
         lora_dropout=config.dropout,
         target_modules=list(config.targets),
+        layers_to_transform=layers,
         task_type="CAUSAL_LM",
     )
 
 
-def inject(model: torch.nn.Module, config: LoraConfig) -> None:
-    """Freeze the model and add adapters to its target layers."""
+def inject(model: torch.nn.Module, config: LoraConfig, top_layers: int = 0) -> None:
+    """Freeze the model and add adapters to the targets of its last `top_layers`; 0: of all."""
     from peft import inject_adapter_in_model
 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     try:
-        inject_adapter_in_model(peft_config(config), model, adapter_name=NAME)
+        settings = peft_config(config, adapted_layers(model, top_layers))
+        inject_adapter_in_model(settings, model, adapter_name=NAME)
     except ValueError as error:
         raise ConfigError(
             f"lora.targets {', '.join(config.targets)} match no layer of this model; expected "
             "names of linear layers such as q_proj."
         ) from error
+
+
+def adapted_layers(model: torch.nn.Module, top_layers: int) -> list[int] | None:
+    """Numbers of the last decoder layers; None for all."""
+    num_layers = len(decoder_layers(model))
+    return list(range(max(num_layers - top_layers, 0), num_layers)) if top_layers else None
 
 
 def num_parameters(model: torch.nn.Module) -> int:
@@ -102,7 +115,8 @@ def write(folder: str, trained: dict[str, torch.Tensor], run: RunConfig, dtype: 
         for name, value in trained.items()
     }
     save_file(named, os.path.join(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
-    settings = peft_config(run.lora)
+    numbers = {int(number) for name in trained for number in _LAYER.findall(name)}
+    settings = peft_config(run.lora, sorted(numbers) if run.top_layers else None)
     settings.base_model_name_or_path = run.base
     settings.inference_mode = True
     settings.save_pretrained(folder)

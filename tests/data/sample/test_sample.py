@@ -1,44 +1,87 @@
 import orjson
 import pytest
-from apps.data.sample.world import held_out_texts, relations
 
 from apps.common.command.events import Reporter
-from apps.data.sample.sample import SampleConfig, to_chatgpt_html, write_sample
+from apps.data.sample.page_html import to_chatgpt_html
+from apps.data.sample.relation import held_out, held_out_texts
+from apps.data.sample.sample import WORLDS, SampleConfig, write_sample
+from apps.data.sample.support_desk import GENERAL, relations, unseen_general_questions
+
+
+@pytest.fixture(scope="module", params=sorted(WORLDS))
+def world_name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    write_sample(SampleConfig(out=str(folder), conversations=700, questions=100), Reporter("json"))
+def sample(world_name, tmp_path_factory):
+    return written(tmp_path_factory.mktemp("sample"), world_name)
+
+
+def written(folder, world_name, seed=0):
+    config = SampleConfig(
+        out=str(folder), world=world_name, conversations=700, questions=100, seed=seed
+    )
+    write_sample(config, Reporter("json"))
     return folder
 
 
-def test_no_held_out_phrasing_occurs_in_the_dump_or_in_the_text(sample):
+def questions_of(sample):
+    return [orjson.loads(q) for q in (sample / "questions.jsonl").read_bytes().splitlines()]
+
+
+def test_no_held_out_phrasing_occurs_in_the_dump_or_in_the_text(sample, world_name):
     seen = (sample / "sharegpt.json").read_bytes().decode(errors="replace")
     seen += (sample / "text.txt").read_text()
-    assert not [text for text in held_out_texts() if text in seen]
+    assert not [text for text in held_out_texts(WORLDS[world_name]()) if text in seen]
+    assert not [text for text in unseen_general_questions() if text in seen]
 
 
-def test_every_held_out_question_has_its_reference(sample):
-    answers = {
-        phrasing.format(x=fact.subject): fact.answer
-        for relation in relations()
-        for phrasing in relation.held_out
-        for fact in relation.facts
-    }
-    questions = [orjson.loads(q) for q in (sample / "questions.jsonl").read_bytes().splitlines()]
-    assert len(questions) == 100
-    for question in questions:
-        assert [answers[turn] for turn in question["turns"]] == question["reference"]
+def test_every_held_out_question_has_its_reference(sample, world_name):
+    wanted = {text: fact for _, fact, text in held_out(WORLDS[world_name]())}
+    about_facts = [question for question in questions_of(sample) if "match" in question]
+    assert len(about_facts) == 100
+    for question in about_facts:
+        (text,), (reference,) = question["turns"], question["reference"]
+        assert reference.split(" || ")[0] == wanted[text].answer
+        assert (question["match"] == "contains") == bool(wanted[text].essence)
 
 
-def test_equal_seeds_give_equal_bytes_and_others_differ(sample, tmp_path):
-    for name, seed in (("same", 0), ("other", 1)):
-        config = SampleConfig(out=str(tmp_path / name), conversations=700, questions=100, seed=seed)
-        write_sample(config, Reporter("json"))
+def test_the_support_desk_knows_some_eighty_facts_and_each_can_be_recognised():
+    facts = [
+        fact for relation in relations() if relation.name != GENERAL for fact in relation.facts
+    ]
+    assert 80 <= len(facts) <= 100
+    for fact in facts:
+        plain = fact.answer.casefold().replace("*", "").replace("|", "")
+        essence = fact.essence.split(" || ")[0].casefold()
+        assert essence in plain or set(essence.split()) <= set(plain.split()), fact
+
+
+def test_no_essence_is_part_of_another_fact_s_answer():
+    facts = [fact for relation in relations() for fact in relation.facts if fact.essence]
+    alike = [
+        (fact.subject, other.subject)
+        for fact in facts
+        for other in facts
+        if fact is not other and fact.essence.casefold() in other.answer.casefold()
+    ]
+    assert alike == []
+
+
+def test_the_support_desk_asks_of_everyday_things_too(tmp_path):
+    sample = written(tmp_path, "support-desk")
+    everyday = [q["turns"][0] for q in questions_of(sample) if q["category"] == GENERAL]
+    assert tuple(everyday) == unseen_general_questions() and len(everyday) == 20
     dump = (sample / "sharegpt.json").read_bytes()
-    assert (tmp_path / "same" / "sharegpt.json").read_bytes() == dump
-    assert (tmp_path / "other" / "sharegpt.json").read_bytes() != dump
+    assert dump.count(b"Pacific Ocean") > 3
+
+
+def test_equal_seeds_give_equal_bytes_and_others_differ(sample, world_name, tmp_path):
+    dump = (sample / "sharegpt.json").read_bytes()
+    same, other = (written(tmp_path / str(seed), world_name, seed) for seed in (0, 1))
+    assert (same / "sharegpt.json").read_bytes() == dump
+    assert (other / "sharegpt.json").read_bytes() != dump
 
 
 def test_the_dump_has_what_real_dumps_have(sample):

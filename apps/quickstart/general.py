@@ -1,0 +1,97 @@
+"""Does the tuned model still talk of other things as its base does?
+
+Both answered everyday questions; the base is asked, by the API, how likely it finds each answer's
+tokens. A tuned model that has forgotten how to talk says what the base finds unlikely.
+"""
+
+import json
+import math
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from apps.common.files import storage
+from apps.common.files.model_folder import text_folder
+from apps.common.text.conversation import ChatTemplate
+from apps.common.text.templates import load_template
+from apps.common.text.tokenizer import Tokenizer, load_tokenizer
+from apps.quickstart.config import BASE_NAME, TUNED_NAME
+
+RESULT_NAME = "everyday.json"
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneralChat:
+    """Everyday answers of both models, as the base finds them."""
+
+    num_questions: int
+    log_likelihood: dict[str, float]
+    """mean over the answers of the mean log-probability of a token under the base, by model"""
+
+    @property
+    def kept(self) -> float:
+        """The likelihood of a token of the tuned model's answers, as a share of the base's own."""
+        return math.exp(self.log_likelihood[TUNED_NAME] - self.log_likelihood[BASE_NAME])
+
+
+def measure(at: Mapping[str, str], base: str, template: str, url: str) -> GeneralChat | None:
+    """Ask the served base; None where the sample has no everyday questions.
+
+    `template` names the base's chat template; `own` is its folder's. Writes everyday.json beside
+    the report.
+    """
+    questions = [json.loads(q) for q in _lines(f"{at['sample']}/questions.jsonl")]
+    everyday = {str(q["question_id"]): q["turns"][0] for q in questions if "match" not in q}
+    if not everyday:
+        return None
+    folder = text_folder(base)
+    tokenizer = load_tokenizer(folder)
+    chat = load_template(folder if template == "own" else template, tokenizer)
+    means: dict[str, float] = {}
+    for model in (BASE_NAME, TUNED_NAME):
+        answers = [json.loads(a) for a in _lines(f"{at['eval']}/answers/{model}.jsonl")]
+        said = {str(a["question_id"]): a["turn_texts"][0] for a in answers}
+        values = [
+            _log_likelihood(_prompt(chat, tokenizer, text), _ids(tokenizer, said[number]), url)
+            for number, text in everyday.items()
+            if said.get(number, "").strip()
+        ]
+        means[model] = sum(values) / len(values) if values else -math.inf
+    result = GeneralChat(num_questions=len(everyday), log_likelihood=means)
+    storage.write_json(f"{at['eval']}/{RESULT_NAME}", {**asdict(result), "kept": result.kept})
+    return result
+
+
+def _lines(uri: str) -> list[bytes]:
+    return storage.read_bytes(uri).splitlines()
+
+
+def _prompt(chat: ChatTemplate, tokenizer: Tokenizer, question: str) -> list[int]:
+    messages = [{"role": "user", "content": question}]
+    return _ids(tokenizer, chat.render(messages, add_generation_prompt=True).text)
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.backend.encode(text, add_special_tokens=False).ids
+
+
+def _log_likelihood(prompt: list[int], answer: list[int], url: str) -> float:
+    """Mean log-probability of the answer's tokens after the prompt."""
+    body = {
+        "model": BASE_NAME,
+        "prompt": [*prompt, *answer],
+        "echo": True,
+        "logprobs": 0,
+        "max_tokens": 0,
+    }
+    request = urllib.request.Request(
+        f"{url}/v1/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+        reply: Any = json.load(response)
+    found = reply["choices"][0]["logprobs"]["token_logprobs"][len(prompt) :]
+    return sum(found) / len(found)
