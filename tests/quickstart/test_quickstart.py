@@ -71,14 +71,17 @@ def test_every_base_model_has_its_own_folder_and_a_given_one_is_not_made():
 
 @pytest.mark.parametrize("model", ["smollm2", "tiny"])
 def test_every_step_is_a_command_that_its_app_takes(model):
-    for step in steps_before_serving(DemoConfig(model=model)):
-        program, taken = step.arguments[0], []
+    taken: list[object] = []
+    steps = steps_before_serving(DemoConfig(model=model))
+    for step in steps:
+        program = step.arguments[0]
         known = import_module(f"{program}.__main__").COMMANDS
         commands = {
             name: replace(command, run=lambda config, _: taken.append(config))
             for name, command in known.items()
         }
-        assert cli.run(program, commands, step.arguments[1:]) == 0 and taken
+        assert cli.run(program, commands, step.arguments[1:]) == 0
+    assert len(taken) == len(steps)
 
 
 def test_the_everyday_answers_are_weighed_by_the_base_s_own():
