@@ -63,11 +63,10 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
     with ray_session(num_cpus=cpus) as session:
         from apps.serve import deployment
 
-        # Here, because Ray puts in a handler of its own that aborts the process.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         deployment.check_fits(config)
         try:
             with deployment.serving(config, reporter, settings.start_timeout_s):
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
                 took_s = round(time.monotonic() - start_s, 1)
                 reporter.event("serve.ready", **_addresses(config), seconds=took_s)
                 _follow_file(settings, config, reporter)

@@ -46,6 +46,7 @@ _STATUS_AGE_S = 0.5
 _ENGINE_WATCH_S = 0.25
 _BROADCAST_TIMEOUT_S = 2.0
 _STOP_TIMEOUT_S = 30.0
+_TELL_AFTER_S = 30.0
 _MANY = 10_000
 
 
@@ -345,26 +346,32 @@ def stop() -> None:
 def wait_until_running(config: ServeConfig, reporter: Reporter, timeout_s: float) -> None:
     """Raises CriaError with Serve's reason when an application cannot start."""
     names = {entry["name"] for entry in serve_config(config)["applications"]}
-    deadline_s = time.monotonic() + timeout_s
+    began_s = told_s = time.monotonic()
     up: set[str] = set()
     with reporter.progress("serve.start", total=len(names), unit="applications") as bar:
         listens = False
         while not listens or up != names:
             status = serve.status()
             listens = "HEALTHY" in status.proxies.values()
-            for name in names - up:
-                app = status.applications.get(name)
-                state = str(app.status.value) if app is not None else "NOT_STARTED"
-                if state == "RUNNING":
+            for name in sorted(names - up):
+                if _has_started(name, status):
                     up.add(name)
                     bar.advance(1, latest=name)
-                elif state == "DEPLOY_FAILED":
-                    assert app is not None
-                    raise CriaError(_why(name, app))
-            if time.monotonic() > deadline_s:
-                late = ", ".join(sorted(names - up)) or "the HTTP proxy"
+            now_s = time.monotonic()
+            late = ", ".join(sorted(names - up)) or "the HTTP proxy"
+            if now_s - began_s > timeout_s:
                 raise CriaError(f"Not up after {timeout_s:g} s: {late}; see the replicas' logs.")
+            if now_s - told_s > _TELL_AFTER_S and not (listens and up == names):
+                told_s = now_s
+                reporter.event("serve.waiting", waits_for=late, seconds=round(now_s - began_s))
             time.sleep(0.1)
+
+
+def _has_started(name: str, status: Any) -> bool:
+    app = status.applications.get(name)
+    if app is not None and app.status.value == "DEPLOY_FAILED":
+        raise CriaError(_why(name, app))
+    return app is not None and app.status.value == "RUNNING"
 
 
 def _why(name: str, app: Any) -> str:

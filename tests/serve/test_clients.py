@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apps.serve.config import ModelConfig
 from apps.serve.model.served import load_model
-from tests.serve.conftest import Api, LiveServer
+from tests.serve.api import Api, LiveServer
 from tests.serve.scripted import ScriptedEngine
 
 NAMES = ("gpt-6-astra", "gpt-3.5-turbo-instruct", "model")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.serve.conftest import write_model
+from tests.serve.models import write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = [{"role": "user", "content": "hi"}]

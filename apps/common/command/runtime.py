@@ -7,6 +7,9 @@
 start a local one: token authentication, a private folder for its sockets and logs, free ports, and
 at least four logical CPUs, because on fewer a Train run that reads a dataset waits forever for the
 CPU that its own workers hold. Only what was started here is stopped.
+
+A machine that is busy starts Ray slowly: each of its own waits gets START_WAIT_S, and a start that
+fails is tried once more. SIGTERM ends the block as Ctrl-C does, with exit code 143.
 """
 
 import contextlib
@@ -15,16 +18,25 @@ import importlib
 import os
 import secrets
 import shutil
+import signal
 import socket
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Generator
+from types import FrameType
 from typing import Any
+from unittest import mock
 
 import psutil
 
 import apps
+from apps.common.errors import CriaError
 
 MIN_LOGICAL_CPUS = 4
+START_WAIT_S = 120
+_TELL_AFTER_S = 20
 _MAX_OBJECT_STORE_BYTES = 1 << 30
 _ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,6 +48,14 @@ _ENV = {
     "RAY_worker_niceness": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_START_ENV = {
+    "RAY_gcs_server_port_wait_time_s": str(START_WAIT_S),
+    "RAY_raylet_start_wait_time_s": "2",  # one wait of many, see _ray_is_patient
+    "RAY_agent_register_timeout_ms": str(1000 * START_WAIT_S),
+    "RAY_worker_register_timeout_seconds": str(START_WAIT_S),
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(START_WAIT_S),
+}
+"""Ray's own waits while it starts, most of them 30 s otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +88,13 @@ def ray_session(
     """Join the cluster of RAY_ADDRESS, or run a local one for the length of the block."""
     for name, value in _ENV.items():
         os.environ.setdefault(name, value)
-    if os.environ.get("RAY_ADDRESS"):
-        with _joined(log_to_driver) as session:
+    with _sigterm_ends_the_block():
+        if os.environ.get("RAY_ADDRESS"):
+            with _joined(log_to_driver) as session:
+                yield session
+            return
+        with _local(num_cpus, dashboard, object_store_bytes, log_to_driver) as session:
             yield session
-        return
-    with _local(num_cpus, dashboard, object_store_bytes, log_to_driver) as session:
-        yield session
 
 
 @contextlib.contextmanager
@@ -82,12 +103,14 @@ def _joined(log_to_driver: bool) -> Generator[Session]:
     address = os.environ["RAY_ADDRESS"]
     already = ray.is_initialized()
     if not already:
-        ray.init(
-            address=address,
-            log_to_driver=log_to_driver,
-            logging_level="ERROR",
-            runtime_env=None if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") else _code_env(),
-        )
+        in_job = bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+        with _ray_is_patient():
+            ray.init(
+                address=address,
+                log_to_driver=log_to_driver,
+                logging_level="ERROR",
+                runtime_env=None if in_job else _code_env(),
+            )
     try:
         yield Session(address=address, dashboard_url=None, token_path=None)
     finally:
@@ -99,41 +122,167 @@ def _joined(log_to_driver: bool) -> Generator[Session]:
 def _local(
     num_cpus: int | None, dashboard: bool, object_store_bytes: int | None, log_to_driver: bool
 ) -> Generator[Session]:
+    for name, value in _START_ENV.items():
+        os.environ.setdefault(name, value)
+    options: dict[str, Any] = {
+        "num_cpus": num_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
+        "include_dashboard": dashboard,
+        "dashboard_host": "127.0.0.1",
+        "object_store_memory": object_store_bytes or _default_object_store_bytes(),
+        "log_to_driver": log_to_driver,
+        "logging_level": "ERROR",
+        "runtime_env": _code_env(),
+    }
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        with _waits_are_told("Ray is still starting"):
+            try:
+                session = _start(folder, options)
+            except Exception as error:
+                _say(f"Ray did not start ({_first_line(error)}); it is tried once more.")
+                folder = stack.enter_context(_folder())
+                session = _start_again(folder, options)
+        yield session
+
+
+@contextlib.contextmanager
+def _folder() -> Generator[str]:
+    """A folder of its own for Ray, and the token that protects it; at the end Ray is ended."""
     # Short, because the path of a Unix socket ends at 107 bytes.
     folder = tempfile.mkdtemp(prefix="cria-ray-", dir="/tmp")
-    token_path = os.path.join(folder, "token")
+    token_path = _token_path(folder)
     with open(os.open(token_path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as handle:
         handle.write(secrets.token_hex(32))
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
     before = {name: os.environ.get(name) for name in auth}
     os.environ.update(auth)
-    ray = _ray()
-    _reread_auth()
-    dashboard_port = free_port() if dashboard else None
     try:
-        context = ray.init(
-            address="local",
-            num_cpus=num_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
-            include_dashboard=dashboard,
-            dashboard_host="127.0.0.1",
-            dashboard_port=dashboard_port,
-            object_store_memory=object_store_bytes or _default_object_store_bytes(),
-            log_to_driver=log_to_driver,
-            logging_level="ERROR",
-            runtime_env=_code_env(),
-            _temp_dir=folder,
-        )
-        url = f"http://127.0.0.1:{dashboard_port}" if dashboard else None
-        address = str(context.address_info["gcs_address"])
-        yield Session(address=address, dashboard_url=url, token_path=token_path)
+        yield folder
     finally:
-        ray.shutdown()
+        _ray().shutdown()
+        _kill_left_over(folder)
         shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _token_path(folder: str) -> str:
+    return os.path.join(folder, "token")
+
+
+def _start(folder: str, options: dict[str, Any]) -> Session:
+    ray = _ray()
+    _reread_settings()
+    port = free_port() if options["include_dashboard"] else None
+    with _ray_is_patient():
+        context = ray.init(address="local", dashboard_port=port, _temp_dir=folder, **options)
+    return Session(
+        address=str(context.address_info["gcs_address"]),
+        dashboard_url=f"http://127.0.0.1:{port}" if port else None,
+        token_path=_token_path(folder),
+    )
+
+
+def _start_again(folder: str, options: dict[str, Any]) -> Session:
+    _ray().shutdown()
+    try:
+        return _start(folder, options)
+    except Exception as error:
+        load = os.getloadavg()[0]
+        raise CriaError(
+            f"Ray did not start, twice: {_first_line(error)} The load of this machine is "
+            f"{load:.0f} on {os.cpu_count()} CPUs and {_free_gib():.1f} GiB of memory are free; "
+            "try again when it is less busy, or join a cluster with RAY_ADDRESS."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    words = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return words.split(". ")[0].rstrip(".") + "."
+
+
+def _free_gib() -> float:
+    return psutil.virtual_memory().available / (1 << 30)
+
+
+def _kill_left_over(folder: str) -> None:
+    """A start that failed leaves processes that nobody knows; they name their folder."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(folder in argument for argument in process.cmdline()):
+                process.kill()
+
+
+@contextlib.contextmanager
+def _waits_are_told(what: str) -> Generator[None]:
+    """On standard error, after 20 s and then every 20 s."""
+    ended = threading.Event()
+    began_s = time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(_TELL_AFTER_S):
+            waited_s = time.monotonic() - began_s
+            load = os.getloadavg()[0]
+            _say(f"{what} after {waited_s:.0f} s; the load is {load:.0f} on {os.cpu_count()} CPUs.")
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _sigterm_ends_the_block() -> Generator[None]:
+    """Where the command has no handler of its own; its children end with it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one does not stop the cleaning up
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _ray_is_patient() -> Generator[None]:
+    """While Ray starts, what no setting of Ray 2.60 changes.
+
+    It would put in handlers of SIGTERM that end the process in the middle of what it does. And it
+    gives its node 30 s, in waits that no signal ends: here are many short ones instead.
+    """
+    utils = importlib.import_module("ray._private.utils")
+    services = importlib.import_module("ray._private.services")
+    get_node = services.get_node
+    deadline_s = time.monotonic() + START_WAIT_S
+
+    def patient(gcs_address: str, node_id: str) -> Any:
+        while True:
+            try:
+                return get_node(gcs_address, node_id)
+            except RuntimeError:
+                if time.monotonic() > deadline_s:
+                    raise
+
+    with (
+        mock.patch.object(utils, "set_sigterm_handler", lambda _: None),
+        mock.patch.object(services, "get_node", patient),
+    ):
+        yield
 
 
 def free_port() -> int:
@@ -149,8 +298,8 @@ def _ray() -> Any:
     return ray
 
 
-def _reread_auth() -> None:
-    """Ray reads RAY_AUTH_* once, at its import, which may have been before they were set."""
+def _reread_settings() -> None:
+    """Ray reads RAY_* once, at its import, which may have been before they were set."""
     raylet: Any = importlib.import_module("ray._raylet")
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()

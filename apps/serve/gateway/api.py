@@ -25,7 +25,7 @@ from apps.serve.gateway.auth import authenticate
 from apps.serve.gateway.body import read_body, request_schema
 from apps.serve.gateway.forward import ForwardedAnswer
 from apps.serve.gateway.metrics import GatewayMetrics
-from apps.serve.gateway.plan import chat_plan, completion_plan
+from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
 from apps.serve.gateway.respond import Answer, api_error
 from apps.serve.model.directory import Directory, Entry, RemoteEntry, find
 from apps.serve.request.prompts import tokenize
@@ -33,6 +33,7 @@ from apps.serve.request.schemas import ChatRequest, CompletionRequest, TokenizeR
 
 P = ParamSpec("P")
 T = TypeVar("T")
+B = TypeVar("B", ChatRequest, CompletionRequest)
 
 VERSION = "0.1.0"
 _LONG_BYTES = 16 << 10
@@ -73,25 +74,19 @@ def _add_generation(
     settings: Callable[[], GatewayConfig],
     metrics: GatewayMetrics,
 ) -> None:
-    @api.post("/v1/chat/completions", openapi_extra=request_schema(ChatRequest))
-    async def chat_completions(request: Request) -> Response:
-        start_s = time.monotonic()
-        body = await read_body(request, ChatRequest, settings().max_body_bytes)
-        entry = find(directory, body.model)
-        if isinstance(entry, RemoteEntry):
-            return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
-        plan = await _computed(request, chat_plan, body, entry)
-        return Answer(plan, entry, start_s, metrics)
+    def add(path: str, name: str, schema: type[B], make_plan: Callable[[B, Entry], Plan]) -> None:
+        @api.post(path, name=name, openapi_extra=request_schema(schema))
+        async def answer(request: Request) -> Response:
+            start_s = time.monotonic()
+            body = await read_body(request, schema, settings().max_body_bytes)
+            entry = find(directory, body.model)
+            if isinstance(entry, RemoteEntry):
+                return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
+            plan = await _computed(request, make_plan, body, entry)
+            return Answer(plan, entry, start_s, metrics)
 
-    @api.post("/v1/completions", openapi_extra=request_schema(CompletionRequest))
-    async def completions(request: Request) -> Response:
-        start_s = time.monotonic()
-        body = await read_body(request, CompletionRequest, settings().max_body_bytes)
-        entry = find(directory, body.model)
-        if isinstance(entry, RemoteEntry):
-            return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
-        plan = await _computed(request, completion_plan, body, entry)
-        return Answer(plan, entry, start_s, metrics)
+    add("/v1/chat/completions", "chat_completions", ChatRequest, chat_plan)
+    add("/v1/completions", "completions", CompletionRequest, completion_plan)
 
     @api.post("/tokenize", openapi_extra=request_schema(TokenizeRequest))
     async def tokenize_text(request: Request) -> Response:

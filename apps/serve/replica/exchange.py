@@ -1,4 +1,4 @@
-"""Where the gateway sends a request's tokens: an engine in this process, or a model's replicas."""
+"""Where the gateway gets a request's tokens from: a model's replicas."""
 
 import asyncio
 import logging
@@ -8,13 +8,11 @@ from typing import Any, Protocol
 from apps.common.errors import CriaError
 from apps.serve.config import GatewayConfig
 from apps.serve.engine.protocol import (
-    Engine,
     EngineDeadError,
     OverloadedError,
     Request,
     RequestError,
     Step,
-    generate,
 )
 from apps.serve.replica.replica import refusal_error
 from apps.serve.replica.wire import Connection, GatewayAddress, StepReceiver, encode_request
@@ -42,20 +40,6 @@ class Backend(Protocol):
         Raises RequestError, OverloadedError or ReplicaLostError.
         """
         ...
-
-
-class EngineBackend:
-    """An engine in this process."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
-        try:
-            async for step in generate(self._engine, request):
-                yield step
-        except EngineDeadError as error:
-            raise ReplicaLostError(str(error)) from error
 
 
 class Exchange:

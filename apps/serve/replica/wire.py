@@ -1,18 +1,19 @@
-"""Tokens between a model replica and a gateway: one TCP connection each way-pair, one frame per
-engine step, whatever the number of requests.
+"""How tokens come from a model's replica to a gateway: one TCP connection for each such pair.
 
-A Serve call starts a request and lasts as long as it runs, so that Serve counts, routes, drains and
-notices the death of a replica. Its tokens do not travel through that call: a replica connects once
-to each gateway that sends it requests and writes the steps of all that gateway's requests there.
-On the same connection the gateway writes cancellations. When it breaks, the replica cancels that
-gateway's requests, and the gateway learns of the replica's end from the Serve call.
+A Serve call starts a request and lasts as long as the request runs. By it Serve counts, routes and
+drains, and the gateway learns that the replica died. The tokens go another way, because a Serve
+call for each would cost more than the tokens: the replica connects once to each gateway that sends
+it requests, and after each engine step it writes one frame with what all of them got.
 
-A process that is frozen ends nothing, so a replica also says every HEARTBEAT_S that it is there,
-from its own loop, however long its engine takes for a step.
+A frame is its length (4 bytes, big-endian) and JSON:
 
-Frames are a 4-byte big-endian length and JSON: of a replica a list of steps, empty for a heartbeat,
-or the id of a request that it took in; of the gateway the id of a request to cancel. A replica's
-first frame is the gateway's secret, a space and its own name.
+    replica   secret ["app", "id"]            its first frame: the gateway's secret, and who it is
+    replica   "chatcmpl-1-0.0"                it has taken this request in
+    replica   [["chatcmpl-1-0.0", [57], ...]] steps, of any number of requests
+    replica   []                              it is alive: every HEARTBEAT_S, however long a step is
+    gateway   "chatcmpl-1-0.0"                stop this request
+
+When the connection breaks, the replica stops that gateway's requests.
 """
 
 import asyncio

@@ -1,8 +1,6 @@
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-EOS = 1
+from tests.serve.engine.llamas import save_llama
 
 
 @pytest.fixture(scope="session")
@@ -15,17 +13,3 @@ def tiny_llama(tmp_path_factory) -> str:
 def llama_of_any_shape(request, tmp_path_factory) -> str:
     num_heads, num_key_heads = request.param
     return save_llama(tmp_path_factory, num_heads=num_heads, num_key_heads=num_key_heads)
-
-
-def save_llama(tmp_path_factory, *, num_heads: int, num_key_heads: int, head_dim: int = 16) -> str:
-    """A random LLaMA whose greedy answers wander through the vocabulary."""
-    folder = tmp_path_factory.mktemp("llama")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512, hidden_size=head_dim * num_heads, intermediate_size=160,
-        num_hidden_layers=3,
-        num_attention_heads=num_heads, num_key_value_heads=num_key_heads,
-        max_position_embeddings=512, eos_token_id=EOS, bos_token_id=0, initializer_range=0.2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)

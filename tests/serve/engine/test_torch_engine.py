@@ -21,7 +21,7 @@ from apps.serve.engine.protocol import (
     generate,
 )
 from apps.serve.engine.torch.engine import TorchEngine, default_kv_tokens
-from tests.serve.engine.conftest import EOS
+from tests.serve.engine.llamas import EOS
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 

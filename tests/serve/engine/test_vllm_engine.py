@@ -26,7 +26,7 @@ from apps.serve.engine.protocol import (
 from apps.serve.engine.torch.engine import TorchEngine
 from apps.serve.engine.vllm.engine import VllmEngine
 from apps.serve.engine.vllm.messages import completion_body, last_words, server_command
-from tests.serve.engine.conftest import save_llama
+from tests.serve.engine.llamas import save_llama
 
 STAND_IN = Path(__file__).with_name("scripted_vllm.py")
 GREEDY = SamplingParams(temperature=0, max_tokens=8)

@@ -9,7 +9,8 @@ from apps.serve.engine.protocol import Grammar, Request, Step
 from apps.serve.model.grammar import GRAMMAR_REFUSED
 from apps.serve.model.served import load_model
 from apps.serve.replica.exchange import ReplicaDeadError
-from tests.serve.conftest import CHATML, Api, events, spaced_api, write_text_files
+from tests.serve.api import Api, events, spaced_api
+from tests.serve.models import CHATML, write_text_files
 from tests.serve.scripted import ScriptedEngine
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from apps.serve.config import Limits
 from apps.serve.engine.protocol import Request
-from tests.serve.conftest import Api, events, spaced_api
+from tests.serve.api import Api, events, spaced_api
 
 
 async def test_a_completion_has_the_shape_of_openai(api_saying) -> None:

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from apps.serve.config import Limits, ModelConfig
 from apps.serve.engine.remote import RemoteEngine
 from apps.serve.model.directory import RemoteEntry
-from tests.serve.conftest import Api, LiveServer, events
+from tests.serve.api import Api, LiveServer, events
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,6 @@
 """What is counted of a request."""
 
-from tests.serve.conftest import Api
+from tests.serve.api import Api
 
 
 async def samples(api: Api) -> dict[str, float]:

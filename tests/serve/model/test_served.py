@@ -9,7 +9,7 @@ from apps.serve.config import ModelConfig
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.torch.engine import TorchEngine
 from apps.serve.model.served import load_model, mask_factory
-from tests.serve.conftest import write_model
+from tests.serve.models import write_model
 
 
 def mistral(folder: Path) -> Path:

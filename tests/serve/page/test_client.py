@@ -1,7 +1,7 @@
 import pytest
 
 from apps.serve.page.client import AnswerError, ChatClient
-from tests.serve.conftest import LiveServer
+from tests.serve.api import LiveServer
 
 
 async def test_the_page_streams_the_answer_so_far(api_saying) -> None:

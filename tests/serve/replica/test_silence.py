@@ -13,7 +13,7 @@ from apps.serve.replica import wire
 from apps.serve.replica.exchange import SILENT_REPLICAS, Exchange, ReplicaBackend
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName
-from tests.serve.replica.test_wire import Call
+from tests.serve.replica.call import Call
 from tests.serve.scripted import ScriptedEngine
 
 BOUND_S = 0.4

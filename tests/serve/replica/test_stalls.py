@@ -12,7 +12,8 @@ import pytest
 
 from apps.serve.config import Limits, ModelConfig
 from apps.serve.model.served import load_model
-from tests.serve.conftest import Api, LiveServer, write_text_files
+from tests.serve.api import Api, LiveServer
+from tests.serve.models import write_text_files
 from tests.serve.scripted import ScriptedEngine
 
 STEP_S = 0.002

@@ -23,6 +23,7 @@ from apps.serve.replica.wire import (
     encode_request,
     encode_steps,
 )
+from tests.serve.replica.call import Call
 from tests.serve.scripted import ScriptedEngine
 
 ids = st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple)
@@ -55,19 +56,6 @@ def test_a_request_survives_the_wire(prompt: tuple, generated: tuple, bias: dict
 )
 def test_steps_survive_the_wire(steps: list[Step]) -> None:
     assert decode_steps(orjson.loads(encode_steps(steps))) == steps
-
-
-class Call:
-    """What a Serve handle returns: awaitable, cancellable."""
-
-    def __init__(self, coroutine) -> None:
-        self._task = asyncio.ensure_future(coroutine)
-
-    def __await__(self):
-        return self._task.__await__()
-
-    def cancel(self) -> None:
-        self._task.cancel()
 
 
 class Handle:

@@ -11,8 +11,9 @@ from apps.serve.model.served import load_model
 from apps.serve.request.forced_call import ForcedCall
 from apps.serve.request.schemas import Function
 from apps.serve.request.tools import ToolParser, call_grammar
-from tests.serve.conftest import Api, events, write_text_files
-from tests.serve.model.test_grammar import random_answer
+from tests.serve.api import Api, events
+from tests.serve.model.letters import random_answer
+from tests.serve.models import write_text_files
 from tests.serve.scripted import ScriptedEngine
 
 CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, "<tool_call>"]}}'

@@ -14,7 +14,6 @@ import contextlib
 import functools
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import aiohttp
 
+from apps.common.command.runtime import free_port
 from apps.common.errors import CriaError
 from apps.common.files.model_settings import read_settings
 from apps.serve.engine.config import VllmConfig
@@ -96,7 +96,7 @@ class VllmEngine:
         self._watcher = asyncio.create_task(self._watch())
 
     async def _launch(self, key: str) -> str:
-        port = _free_port()
+        port = free_port()
         self._log = Path(tempfile.mkstemp(prefix="vllm-", suffix=".log")[1])
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -293,9 +293,3 @@ class VllmEngine:
 async def _finishes(task: asyncio.Task[Any], timeout_s: float) -> bool:
     done, _ = await asyncio.wait([task], timeout=timeout_s)
     return bool(done)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
