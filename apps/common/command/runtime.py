@@ -278,10 +278,11 @@ def _ray_is_patient() -> Generator[None]:
                 if time.monotonic() > deadline_s:
                     raise
 
-    with (
-        mock.patch.object(utils, "set_sigterm_handler", lambda _: None),
-        mock.patch.object(services, "get_node", patient),
-    ):
+    def ignored(handler: object) -> None: ...
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(utils, "set_sigterm_handler", ignored))
+        stack.enter_context(mock.patch.object(services, "get_node", patient))
         yield
 
 
