@@ -130,7 +130,7 @@ class GatewayDeployment:
     async def __init__(self) -> None:
         self._settings = GatewayConfig()
         self._metrics = GatewayMetrics()
-        self._exchange = Exchange()
+        self._exchange = Exchange(self._count_tokens)
         await self._exchange.start(ray.util.get_node_ip_address())
         self._directory = ServeDirectory(self._exchange)
 
@@ -142,6 +142,10 @@ class GatewayDeployment:
         await self._directory.update(models)
         self._settings = configs.from_dict(GatewayConfig, user_config["gateway"])
         self._exchange.silence_timeout_s = self._settings.silence_timeout_s
+
+    def _count_tokens(self, application: str, number: int) -> None:
+        model = self._directory.model_of(application)
+        self._metrics.received_tokens.labels(model).inc(number)
 
     async def samples(self) -> bytes:
         return self._metrics.samples()
@@ -156,6 +160,7 @@ class ServeDirectory:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._entries: Entries = {}
+        self._names: dict[str, str] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._ready: dict[str, bool] = {}
         self._ready_at_s = float("-inf")
@@ -163,6 +168,10 @@ class ServeDirectory:
     @property
     def entries(self) -> Entries:
         return self._entries
+
+    def model_of(self, application: str) -> str:
+        """The model's name, also of one that is served no more."""
+        return self._names.get(application, "")
 
     async def update(self, models: Sequence[ModelConfig]) -> None:
         """Take the new list; a model whose settings did not change keeps its entry."""
@@ -181,6 +190,7 @@ class ServeDirectory:
             raise
         self._retire(before, but=entries)
         self._entries = {model.name: entries[model.name] for model in models}
+        self._names |= {model.application: model.name for model in models}
         self._ready_at_s = float("-inf")
 
     def _retire(self, entries: Entries, but: Entries) -> None:
@@ -209,7 +219,11 @@ class ServeDirectory:
 
     async def ready(self) -> Mapping[str, bool]:
         if time.monotonic() - self._ready_at_s > _STATUS_AGE_S:
-            status = await asyncio.to_thread(serve.status)
+            try:
+                status = await asyncio.to_thread(serve.status)
+            except Exception:  # Serve's controller is being replaced: what was true still holds
+                logger.warning("the state of the models is that of a moment ago", exc_info=True)
+                return self._ready
             self._ready = {
                 name: isinstance(entry, RemoteEntry) or is_up(status, entry.config)
                 for name, entry in self._entries.items()
@@ -218,11 +232,9 @@ class ServeDirectory:
         return self._ready
 
     async def engine_metrics(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
-        ready = await self.ready()
         local = {n: e.config.application for n, e in self._entries.items() if isinstance(e, Entry)}
-        up = [name for name in local if ready[name]]
-        answers = await asyncio.gather(*(_broadcast(local[n], "Model", "metrics") for n in up))
-        return {**dict.fromkeys(local, ()), **dict(zip(up, answers, strict=True))}
+        answers = await asyncio.gather(*(_broadcast(a, "Model", "metrics") for a in local.values()))
+        return dict(zip(local, answers, strict=True))
 
     async def gateway_samples(self) -> Sequence[bytes]:
         return await _broadcast(GATEWAY, "Gateway", "samples")
@@ -233,13 +245,14 @@ def _handle(application: str, deployment: str = "Model") -> Any:
 
 
 async def _broadcast(application: str, deployment: str, method: str) -> list[Any]:
-    """Answers of all replicas that answer in time."""
-    response = _handle(application, deployment).broadcast(method)
+    """Answers of all replicas that answer in time; none of an application that has none."""
     try:
+        response = _handle(application, deployment).broadcast(method)
         # Not results_async, which gives nothing at all when one replica is late.
         async with asyncio.timeout(_BROADCAST_TIMEOUT_S):
             replicas = await response._fetch_replica_results_async()
-    except TimeoutError:
+    except Exception as error:  # whatever it is, it costs these numbers only
+        logger.debug("no %s of %s: %r", method, application, error)
         return []
     calls = [asyncio.ensure_future(replica.get_async()) for replica in replicas]
     done, late = await asyncio.wait(calls, timeout=_BROADCAST_TIMEOUT_S) if calls else ((), ())

@@ -5,7 +5,6 @@ an engine in the same process.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,6 +20,7 @@ from apps.serve.config import GatewayConfig
 from apps.serve.engine.protocol import RequestError
 from apps.serve.errors import ApiError
 from apps.serve.gateway import metrics as prometheus
+from apps.serve.gateway.account import Account, Accounted
 from apps.serve.gateway.auth import authenticate
 from apps.serve.gateway.body import read_body, request_schema
 from apps.serve.gateway.forward import ForwardedAnswer
@@ -56,11 +56,14 @@ def build_api(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        middleware=[Middleware(_Guard, settings=settings)],
+        middleware=[
+            Middleware(Accounted, metrics=metrics),
+            Middleware(_Guard, settings=settings),
+        ],
     )
-    _add_generation(api, directory, settings, metrics)
+    _add_generation(api, directory, settings)
     _add_models(api, directory)
-    _add_operations(api, directory)
+    _add_operations(api, directory, metrics)
     api.add_exception_handler(ApiError, _on_api_error)
     api.add_exception_handler(RequestError, _on_api_error)
     api.add_exception_handler(HTTPException, _on_http_error)
@@ -69,21 +72,18 @@ def build_api(
 
 
 def _add_generation(
-    api: FastAPI,
-    directory: Directory,
-    settings: Callable[[], GatewayConfig],
-    metrics: GatewayMetrics,
+    api: FastAPI, directory: Directory, settings: Callable[[], GatewayConfig]
 ) -> None:
     def add(path: str, name: str, schema: type[B], make_plan: Callable[[B, Entry], Plan]) -> None:
         @api.post(path, name=name, openapi_extra=request_schema(schema))
         async def answer(request: Request) -> Response:
-            start_s = time.monotonic()
+            account = Account.of(request.scope)
             body = await read_body(request, schema, settings().max_body_bytes)
             entry = find(directory, body.model)
             if isinstance(entry, RemoteEntry):
-                return ForwardedAnswer(body, entry.config, entry.engine, start_s, metrics)
+                return ForwardedAnswer(account, body, entry)
             plan = await _computed(request, make_plan, body, entry)
-            return Answer(plan, entry, start_s, metrics)
+            return Answer(account, plan, entry)
 
     add("/v1/chat/completions", "chat_completions", ChatRequest, chat_plan)
     add("/v1/completions", "completions", CompletionRequest, completion_plan)
@@ -116,7 +116,7 @@ def _add_models(api: FastAPI, directory: Directory) -> None:
         return _json(_model_body(find(directory, name)))
 
 
-def _add_operations(api: FastAPI, directory: Directory) -> None:
+def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics) -> None:
     @api.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/ui/")
@@ -144,10 +144,11 @@ def _add_operations(api: FastAPI, directory: Directory) -> None:
         return _json({"version": VERSION})
 
     @api.get("/metrics")
-    async def metrics() -> Response:
-        text = prometheus.render(
-            await directory.gateway_samples(), await directory.engine_metrics()
+    async def scrape() -> Response:
+        gateways, engines = await asyncio.gather(
+            directory.gateway_samples(), directory.engine_metrics()
         )
+        text = prometheus.render(gateways or [metrics.samples()], engines)
         return Response(text, media_type=prometheus.CONTENT_TYPE)
 
 

@@ -13,9 +13,9 @@ from starlette.types import Send
 
 from apps.serve.config import ModelConfig
 from apps.serve.engine.protocol import OverloadedError
-from apps.serve.engine.remote import RemoteAnswer, RemoteEngine
+from apps.serve.engine.remote import RemoteAnswer
 from apps.serve.errors import ApiError
-from apps.serve.gateway.metrics import GatewayMetrics
+from apps.serve.gateway.account import Account
 from apps.serve.gateway.respond import (
     DONE,
     SSE_HEADERS,
@@ -25,40 +25,33 @@ from apps.serve.gateway.respond import (
     send_part,
     send_whole,
 )
+from apps.serve.model.directory import RemoteEntry
 from apps.serve.request.sampling import max_tokens, num_choices
 from apps.serve.request.schemas import ChatRequest, CompletionRequest
 
 _OUR_FAULT = (401, 403, 407)
 """The key sent there is this service's; its clients' own was checked before."""
-_ROUTES = {"chat": "chat/completions", "completions": "completions"}
 
 
 class ForwardedAnswer(WatchedResponse):
     """One request to a remote model; leaving early cancels it there."""
 
     def __init__(
-        self,
-        body: ChatRequest | CompletionRequest,
-        model: ModelConfig,
-        engine: RemoteEngine,
-        start_s: float,
-        metrics: GatewayMetrics,
+        self, account: Account, body: ChatRequest | CompletionRequest, entry: RemoteEntry
     ) -> None:
-        endpoint = "chat" if isinstance(body, ChatRequest) else "completions"
-        super().__init__(model, endpoint, start_s, metrics)
-        self._body = _limited(body, model)
-        self._engine = engine
+        self._body = _limited(body, entry.config)
+        super().__init__(account, entry.config)
+        self._config = entry.config
+        self._engine = entry.engine
+        self._route = "chat/completions" if isinstance(body, ChatRequest) else "completions"
 
     async def _respond(self, send: Send) -> None:
         async with contextlib.AsyncExitStack() as stack:
             try:
-                answer = await stack.enter_async_context(
-                    self._engine.send(_ROUTES[self._endpoint], self._body)
-                )
+                answer = await stack.enter_async_context(self._engine.send(self._route, self._body))
             except (OverloadedError, aiohttp.ClientError, TimeoutError) as error:
                 await self._send_error(send, _unreachable(self._config, error))
                 return
-            self._status = answer.status
             if answer.status in _OUR_FAULT or 300 <= answer.status < 400:
                 await self._send_error(send, _refused(self._config, answer.status))
             elif answer.body is not None:
@@ -73,9 +66,9 @@ class ForwardedAnswer(WatchedResponse):
             async for chunk in answer.events():
                 await send_part(send, event(self._renamed(chunk)))
         except (ValueError, aiohttp.ClientError, TimeoutError) as error:
-            found = _unreachable(self._config, error)
-            self._status = found.status
-            tail = event(found.body())
+            failure = _unreachable(self._config, error)
+            self._account.fail(failure.status)
+            tail = event(failure.body())
         await send_part(send, tail + DONE, more=False)
 
     def _renamed(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -84,8 +77,8 @@ class ForwardedAnswer(WatchedResponse):
 
     def _count_usage(self, usage: Any) -> None:
         if isinstance(usage, Mapping):
-            self._usage.prompt_tokens = _count(usage.get("prompt_tokens"))
-            self._usage.completion_tokens = _count(usage.get("completion_tokens"))
+            self._account.usage.prompt_tokens = _count(usage.get("prompt_tokens"))
+            self._account.usage.completion_tokens = _count(usage.get("completion_tokens"))
 
 
 def _limited(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, Any]:

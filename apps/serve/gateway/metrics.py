@@ -24,19 +24,25 @@ class GatewayMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         one: dict[str, Any] = {"registry": self.registry}
-        by_model = ("model",)
+        by_model, by_key = ("model",), ("model", "key")
         self.requests = Counter(
-            "cria_requests", "Finished requests.", ("model", "endpoint", "status"), **one
+            "cria_requests", "Ended requests.", ("model", "endpoint", "status", "key"), **one
         )
-        self.in_flight = Gauge("cria_requests_in_flight", "Running requests.", by_model, **one)
-        self.prompt_tokens = Counter("cria_prompt_tokens", "Prompt tokens.", by_model, **one)
+        self.in_flight = Gauge("cria_requests_in_flight", "Running requests.", by_key, **one)
+        self.prompt_tokens = Counter("cria_prompt_tokens", "Prompt tokens.", by_key, **one)
         self.cached_tokens = Counter(
-            "cria_cached_tokens", "Prompt tokens taken from a prefix cache.", by_model, **one
+            "cria_cached_tokens", "Prompt tokens taken from a prefix cache.", by_key, **one
         )
         self.completion_tokens = Counter(
-            "cria_completion_tokens", "Generated tokens.", by_model, **one
+            "cria_completion_tokens", "Generated tokens of answers.", by_key, **one
         )
-        self.cost_usd = Counter("cria_cost_usd", "Tokens at the model's prices.", by_model, **one)
+        self.cost_usd = Counter("cria_cost_usd", "Tokens at the model's prices.", by_key, **one)
+        self.received_tokens = Counter(
+            "cria_received_tokens",
+            "Generated tokens that replicas sent, those after an answer's end included.",
+            by_model,
+            **one,
+        )
         self.first_token_s = Histogram(
             "cria_time_to_first_token_seconds",
             "From the request's arrival to its first token.",
@@ -52,17 +58,16 @@ class GatewayMetrics:
             **one,
         )
 
-    def count(
-        self, model: ModelConfig, endpoint: str, status: int, usage: Usage, seconds: float
-    ) -> None:
-        """One finished request."""
-        name, prices = model.name, model.prices
-        self.requests.labels(name, endpoint, str(status)).inc()
-        self.request_s.labels(name).observe(seconds)
-        self.prompt_tokens.labels(name).inc(usage.prompt_tokens)
-        self.cached_tokens.labels(name).inc(usage.cached_tokens)
-        self.completion_tokens.labels(name).inc(usage.completion_tokens)
-        self.cost_usd.labels(name).inc(prices.usd(usage.prompt_tokens, usage.completion_tokens))
+    def count_usage(self, model: ModelConfig, key: str, usage: Usage) -> None:
+        """Of one request that has ended."""
+        amounts = (
+            (self.prompt_tokens, usage.prompt_tokens),
+            (self.cached_tokens, usage.cached_tokens),
+            (self.completion_tokens, usage.completion_tokens),
+            (self.cost_usd, model.prices.usd(usage.prompt_tokens, usage.completion_tokens)),
+        )
+        for counter, amount in amounts:
+            counter.labels(model.name, key).inc(amount)
 
     def samples(self) -> bytes:
         """All values, for `merge`."""

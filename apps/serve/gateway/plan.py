@@ -35,7 +35,6 @@ class Plan:
     """An HTTP request as work for the engine."""
 
     head: Head
-    endpoint: str
     object: str
     """the answer's `object`; a stream's chunks of a chat are `chat.completion.chunk`"""
     chunk_object: str
@@ -64,7 +63,6 @@ def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
     names = [function.name for function in functions]
     return Plan(
         head=head,
-        endpoint="chat",
         object="chat.completion",
         chunk_object="chat.completion.chunk",
         jobs=_jobs(body, model, head, [prompt_ids] * count, params, _space(body, model)),
@@ -106,7 +104,6 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
     head = Head.new("cmpl", model.config.name)
     return Plan(
         head=head,
-        endpoint="completions",
         object="text_completion",
         chunk_object="text_completion",
         jobs=[

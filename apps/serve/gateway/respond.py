@@ -7,7 +7,6 @@ request that cannot be served gets its proper status and not an error inside a 2
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -20,7 +19,7 @@ from apps.serve.answer.generation import Delta, GenerationError, follow_all
 from apps.serve.config import ModelConfig
 from apps.serve.engine.protocol import OverloadedError, RequestError
 from apps.serve.errors import ApiError, sentence
-from apps.serve.gateway.metrics import GatewayMetrics
+from apps.serve.gateway.account import Account
 from apps.serve.gateway.plan import Plan
 from apps.serve.model.directory import Entry
 from apps.serve.replica.exchange import ReplicaLostError
@@ -31,61 +30,40 @@ SSE_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 DONE = b"data: [DONE]\n\n"
-_CLIENT_LEFT = 499
 
 
 class WatchedResponse(Response):
-    """Runs while it is sent, ends when the client leaves, and is counted."""
+    """Runs while it is sent and ends when the client leaves."""
 
-    def __init__(
-        self, model: ModelConfig, endpoint: str, start_s: float, metrics: GatewayMetrics
-    ) -> None:
+    def __init__(self, account: Account, model: ModelConfig) -> None:
         super().__init__()
-        self._config = model
-        self._endpoint = endpoint
-        self._start_s = start_s
-        self._metrics = metrics
-        self._usage = Usage(0)
-        self._status = _CLIENT_LEFT
+        self._account = account
+        account.begin(model)
 
     async def _respond(self, send: Send) -> None:
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        in_flight = self._metrics.in_flight.labels(self._config.name)
-        in_flight.inc()
         work = asyncio.ensure_future(self._respond(send))
         client = asyncio.ensure_future(_wait_until_gone(receive))
         try:
             await asyncio.wait({work, client}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
-        except Exception:
-            self._status = 500
-            raise
         finally:
             work.cancel()
             client.cancel()
             await asyncio.gather(work, client, return_exceptions=True)
-            in_flight.dec()
-            self._metrics.count(
-                self._config,
-                self._endpoint,
-                self._status,
-                self._usage,
-                time.monotonic() - self._start_s,
-            )
 
     async def _send_error(self, send: Send, error: ApiError) -> None:
-        self._status = error.status
         await send_whole(send, error.status, error.body(), error.headers())
 
 
 class Answer(WatchedResponse):
     """Runs a plan's generation."""
 
-    def __init__(self, plan: Plan, entry: Entry, start_s: float, metrics: GatewayMetrics) -> None:
-        super().__init__(entry.model.config, plan.endpoint, start_s, metrics)
+    def __init__(self, account: Account, plan: Plan, entry: Entry) -> None:
+        super().__init__(account, entry.model.config)
         self._plan = plan
         self._entry = entry
 
@@ -97,8 +75,7 @@ class Answer(WatchedResponse):
             except Exception as error:
                 await self._send_error(send, api_error(error))
                 return
-            self._status = 200
-            self._usage = Usage(self._plan.prompt_tokens, self._plan.per_prompt)
+            self._account.usage = Usage(self._plan.prompt_tokens, self._plan.per_prompt)
             respond = self._stream if self._plan.stream else self._whole
             await respond(send, first, deltas)
 
@@ -116,15 +93,14 @@ class Answer(WatchedResponse):
                 code="model_busy",
                 retry_after_s=5,
             ) from None
-        waited_s = time.monotonic() - self._start_s
-        self._metrics.first_token_s.labels(self._plan.head.model).observe(waited_s)
+        self._account.first_token()
         return first
 
     async def _whole(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
         try:
             async for delta in _chained(first, deltas):
-                self._usage.add(delta)
+                self._account.usage.add(delta)
                 plan.choices[delta.index].add(delta)
         except Exception as error:
             await self._send_error(send, api_error(error))
@@ -136,21 +112,21 @@ class Answer(WatchedResponse):
 
     def _body(self) -> bytes:
         body = self._plan.head.body(self._plan.object, _choice_bodies(self._plan))
-        return orjson.dumps({**body, "usage": self._usage.body()})
+        return orjson.dumps({**body, "usage": self._account.usage.body()})
 
     async def _stream(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
         await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
         try:
             async for delta in _chained(first, deltas):
-                self._usage.add(delta)
+                self._account.usage.add(delta)
                 chunks = plan.choices[delta.index].add(delta)
                 await send_part(send, b"".join(self._event([chunk]) for chunk in chunks))
-            tail = self._event([], self._usage.body()) if plan.include_usage else b""
+            tail = self._event([], self._account.usage.body()) if plan.include_usage else b""
         except Exception as error:
-            found = api_error(error)
-            self._status = found.status
-            tail = event(found.body())
+            failure = api_error(error)
+            self._account.fail(failure.status)
+            tail = event(failure.body())
         await send_part(send, tail + DONE, more=False)
 
     def _event(self, choices: list[Any], usage: dict[str, Any] | None = None) -> bytes:

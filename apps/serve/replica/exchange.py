@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from apps.common.errors import CriaError
@@ -45,8 +45,10 @@ class Backend(Protocol):
 class Exchange:
     """Hands the steps that replicas send to the requests that wait for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_tokens: Callable[[str, int], None] = lambda *_: None) -> None:
+        """`on_tokens(application, number)` is told of every token, wanted or not."""
         self.silence_timeout_s = GatewayConfig().silence_timeout_s
+        self._on_tokens = on_tokens
         self._inboxes: dict[str, _Inbox] = {}
         self._receiver = StepReceiver(self)
         self.address: GatewayAddress | None = None
@@ -77,6 +79,7 @@ class Exchange:
             connection.cancel(request_id)
 
     def on_step(self, step: Step, connection: Connection) -> None:
+        self._on_tokens(connection.replica.application, len(step.token_ids))
         inbox = self._inboxes.get(step.request_id)
         if inbox is not None and inbox.connection is connection:
             inbox.put(step)

@@ -1,6 +1,17 @@
-"""What is counted of a request."""
+"""What is counted of a request, whatever its end."""
 
+import asyncio
+import random
+
+import pytest
+
+from apps.serve.config import ModelConfig, Prices
+from apps.serve.gateway.metrics import render
+from apps.serve.model.served import load_model
 from tests.serve.api import Api
+from tests.serve.scripted import ScriptedEngine
+
+CHAT = b'{"model": "scripted", "messages": [{"role": "user", "content": "hi"}], "stream": true}'
 
 
 async def samples(api: Api) -> dict[str, float]:
@@ -9,12 +20,16 @@ async def samples(api: Api) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
+def total(values: dict[str, float], name: str) -> float:
+    return sum(value for sample, value in values.items() if sample.partition("{")[0] == name)
+
+
 async def test_a_prompt_that_was_refused_costs_nothing(api_saying) -> None:
     api = api_saying("Hello")
     refused = api_saying("Hello", max_waiting=0)
     assert (await api.chat()).status_code == 200
     assert (await refused.chat()).status_code == 429
-    name = 'cria_prompt_tokens_total{model="scripted"}'
+    name = 'cria_prompt_tokens_total{key="",model="scripted"}'
     assert (await samples(api))[name] > 0
     assert (await samples(refused))[name] == 0
 
@@ -28,4 +43,107 @@ async def test_a_failure_of_the_server_is_counted_as_one(api_saying) -> None:
     api.engine.submit = broken
     assert (await api.chat()).status_code == 500
     finished = {name for name in await samples(api) if name.startswith("cria_requests_total")}
-    assert finished == {'cria_requests_total{endpoint="chat",model="scripted",status="500"}'}
+    assert finished == {'cria_requests_total{endpoint="chat",key="",model="scripted",status="500"}'}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "endpoint"),
+    [
+        ("/v1/chat/completions", b"{", 400, "chat"),
+        ("/v1/chat/completions", CHAT.replace(b"scripted", b"nobody"), 404, "chat"),
+        ("/v1/completions", b" " * (5 << 20), 413, "completions"),
+        ("/v1/nothing", b"{}", 404, "other"),
+    ],
+)
+async def test_a_refusal_is_counted_with_its_status(
+    api_saying, path: str, body: bytes, status: int, endpoint: str
+) -> None:
+    api = api_saying("Hello")
+    headers = {"content-type": "application/json"}
+    assert (await api.http.post(path, content=body, headers=headers)).status_code == status
+    name = f'cria_requests_total{{endpoint="{endpoint}",key="",model="",status="{status}"}}'
+    assert (await samples(api))[name] == 1
+
+
+class Client:
+    """One request to the ASGI application, whose client may leave."""
+
+    def __init__(self, api: Api) -> None:
+        self.left = asyncio.Event()
+        self.text = b""
+        self._sent_body = False
+        headers = [(b"content-type", b"application/json")]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
+            "headers": headers, "client": ("127.0.0.1", 1), "server": ("test", 80),
+            "scheme": "http", "http_version": "1.1", "root_path": "",
+        }  # fmt: skip
+        self.task = asyncio.ensure_future(api.app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict:
+        if self._sent_body:
+            await self.left.wait()
+            return {"type": "http.disconnect"}
+        self._sent_body = True
+        return {"type": "http.request", "body": CHAT, "more_body": False}
+
+    async def _send(self, message: dict) -> None:
+        await asyncio.sleep(0)
+        self.text += message.get("body", b"")
+
+
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_that_is_cancelled_twice_at_any_await_is_counted_once(api_saying) -> None:
+    api = api_saying("Hello there")
+    ends = [(first, between) for first in range(0, 60, 2) for between in range(5)]
+    for first, between in ends:
+        client = Client(api)
+        await turns(first)
+        client.task.cancel()
+        await turns(between)
+        client.task.cancel()
+        await asyncio.gather(client.task, return_exceptions=True)
+    await asyncio.sleep(0.05)
+    values = await samples(api)
+    begun = len(ends) - 5  # the five that were cancelled before they began were never requests
+    assert total(values, "cria_requests_total") == begun
+    assert total(values, "cria_requests_in_flight") == 0
+    assert not api.engine.running
+
+
+async def test_a_client_that_leaves_is_counted_as_such_with_the_tokens_it_got(api_saying) -> None:
+    api = api_saying("Hello there, and so on and so forth", step_s=0.002)
+    client = Client(api)
+    while client.text.count(b"data:") < 6:
+        await asyncio.sleep(0.001)
+    client.left.set()
+    await client.task
+    values = await samples(api)
+    assert values['cria_requests_total{endpoint="chat",key="",model="scripted",status="499"}'] == 1
+    assert 5 <= total(values, "cria_completion_tokens_total") < 20
+
+
+async def test_dollars_are_the_tokens_at_their_prices(model_folder) -> None:
+    prices = Prices(input_usd_per_million_tokens=2.0, output_usd_per_million_tokens=6.0)
+    model = load_model(ModelConfig(name="scripted", path=str(model_folder), prices=prices))
+    api = Api(model, ScriptedEngine(lambda request: [70, 71, 72]))
+    rng = random.Random(0)
+    clients = [Client(api) for _ in range(20)]
+    for client in clients:
+        await turns(rng.randrange(4))
+        if rng.random() < 0.3:
+            client.left.set()
+    await asyncio.gather(*(client.task for client in clients))
+    values = await samples(api)
+    tokens = [total(values, f"cria_{kind}_tokens_total") for kind in ("prompt", "completion")]
+    assert total(values, "cria_cost_usd_total") == pytest.approx(prices.usd(*map(int, tokens)))
+
+
+def test_a_model_without_replicas_has_its_series_too() -> None:
+    text = render([], {"sleeps": [], "runs": [{"steps_total": 3.0}]})
+    assert 'cria_replicas{model="sleeps"} 0.0' in text
+    assert 'cria_engine_steps_total{model="runs"} 3.0' in text

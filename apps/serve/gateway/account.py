@@ -1,0 +1,103 @@
+"""What is counted of one request: once, whatever its end.
+
+A request that is cancelled may be cancelled again while it cleans up, at any await. So nothing here
+waits: what was used is noted as it comes, and counted in a `finally` that has no await before it.
+"""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from apps.serve.answer.choices import Usage
+from apps.serve.config import ModelConfig
+from apps.serve.gateway.metrics import GatewayMetrics
+
+CLIENT_LEFT = 499
+_SCOPE_KEY = "cria.account"
+_ENDPOINTS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/tokenize": "tokenize",
+    "/v1/models": "models",
+}
+_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
+"""What machines ask for all the time."""
+
+
+class Account:
+    """One HTTP request."""
+
+    def __init__(self, metrics: GatewayMetrics, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.start_s = time.monotonic()
+        self.key = ""
+        """name of the key it came with"""
+        self.usage = Usage(0)
+        self._metrics = metrics
+        self._model: ModelConfig | None = None
+        self._status = CLIENT_LEFT
+        self._failure = 0
+        self._is_whole = False
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Account":
+        return scope[_SCOPE_KEY]
+
+    def begin(self, model: ModelConfig) -> None:
+        """It is a request to this model, and runs."""
+        self._model = model
+        self._metrics.in_flight.labels(model.name, self.key).inc()
+
+    def first_token(self) -> None:
+        assert self._model is not None
+        waited_s = time.monotonic() - self.start_s
+        self._metrics.first_token_s.labels(self._model.name).observe(waited_s)
+
+    def fail(self, status: int) -> None:
+        """Though a status line may have been sent that said otherwise."""
+        self._failure = status
+
+    def see(self, message: Message) -> None:
+        """What is sent to the client."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+        elif message["type"] == "http.response.body":
+            self._is_whole = not message.get("more_body", False)
+
+    def end(self) -> None:
+        status = self._failure or (self._status if self._is_whole else CLIENT_LEFT)
+        model = self._model
+        if model is not None:
+            self._metrics.in_flight.labels(model.name, self.key).dec()
+            self._metrics.count_usage(model, self.key, self.usage)
+            seconds = time.monotonic() - self.start_s
+            self._metrics.request_s.labels(model.name).observe(seconds)
+        name = model.name if model is not None else ""
+        self._metrics.requests.labels(name, self.endpoint, str(status), self.key).inc()
+
+
+class Accounted:
+    """The outermost layer: gives every request its account and closes it."""
+
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _UNCOUNTED:
+            await self._app(scope, receive, send)
+            return
+        account = Account(self._metrics, _ENDPOINTS.get(scope["path"], "other"))
+        scope[_SCOPE_KEY] = account
+
+        async def watched(message: Message) -> None:
+            await send(message)
+            account.see(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            account.fail(500)
+            raise
+        finally:
+            account.end()
