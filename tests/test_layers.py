@@ -18,7 +18,7 @@ WIRING = {
     *(f"apps/{app}/__main__.py" for app in APPS),
 }
 FOLDERS = {
-    "common": ("files", "text", "command"),
+    "common": ("files", "text", "page", "command"),
     "data": ("html", "read", "write", "rules", "packing", "sample"),
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
     "serve": ("engine", "replica", "model", "request", "answer", "gateway", "page"),

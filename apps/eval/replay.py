@@ -39,7 +39,7 @@ REFERENCE_BASELINES = ("gpt35", "chatgpt", "gpt-3.5-turbo")
 
 # The early draft's table: a named set to show beside one's own run. No public reviews yield it,
 # so nothing here can recompute it.
-DRAFT_TABLE = {
+DRAFT_TABLE: dict[str, Any] = {
     "name": "early draft (cannot be recomputed from public data)",
     "pairs": {
         "llama-13b": {"baseline_total": 525.5, "vicuna_total": 678.5},

@@ -1,7 +1,8 @@
 """`report`: report.json and one self-contained report.html from an evaluation folder."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.common.command.events import Reporter
@@ -10,7 +11,7 @@ from apps.common.files import lineage, storage
 from apps.eval.calls import journal
 from apps.eval.config import ReportConfig
 from apps.eval.folder import load_folder
-from apps.eval.judging.offline import LABEL, is_offline
+from apps.eval.judging.offline import is_offline
 from apps.eval.judging.parsing import PARSER_VERSION
 from apps.eval.page import page
 from apps.eval.page.evidence import evidence
@@ -18,21 +19,20 @@ from apps.eval.records.answer import Answer, answers_uri, lineage_uri
 from apps.eval.records.question import Question
 from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
 from apps.eval.scores import suspicious
-from apps.eval.scores.agreement import human_agreement
-from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.costs import costs
-from apps.eval.scores.judge_check import by_judge
+from apps.eval.scores.figures import Figures, ModelRow, ProtocolFigures, QuestionCounts, to_json
 from apps.eval.scores.judgments import (
     Judgment,
-    contests,
     load_judgments,
     require_complete,
     require_current,
 )
-from apps.eval.scores.length_control import controlled
-from apps.eval.scores.protocol import accuracy, protocol_scores
+from apps.eval.scores.protocol import accuracy, protocol_figures
+from apps.eval.scores.statistics import Resampling
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+
+Answers = Mapping[str, Mapping[str, Answer]]
 
 
 def report(config: ReportConfig, reporter: Reporter) -> None:
@@ -51,118 +51,110 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
         )
     require_complete([item for item in judgments if item.kind == "contest"], config.allow_missing)
     figures = build(config, questions, answers, judgments)
-    found = evidence(figures, questions, answers, judgments)
-    storage.write_json(storage.join(config.dir, REPORT_JSON), {**figures, "evidence": found})
-    html = page.render(figures, found)
+    under = evidence(figures.models, questions, answers, judgments)
+    record = {**to_json(figures), "evidence": to_json(under)}
+    storage.write_json(storage.join(config.dir, REPORT_JSON), record)
+    html = page.render(figures, under)
     storage.write_atomic(storage.join(config.dir, REPORT_HTML), html.encode())
     _tell(figures, reporter)
     reporter.event("report.done", html=storage.join(config.dir, REPORT_HTML), bytes=len(html))
 
 
-def _tell(figures: dict[str, Any], reporter: Reporter) -> None:
+def _tell(figures: Figures, reporter: Reporter) -> None:
     """What one wants to know before opening the page."""
-    for name, model in figures["models"].items():
-        if found := model["accuracy"]:
-            reporter.event(
-                "report.accuracy", model=name, correct=found["correct"], total=found["total"]
-            )
-    for protocol, result in figures["protocols"].items():
-        said = {"protocol": protocol, "judges": result["judge_labels"]}
-        if result.get("preference"):
-            reporter.event("report.preference", **said, **result["preference"])
-            continue
-        for row in result.get("ratings", {}).get("models", ()):
-            shown = {name: round(row[name], 1) for name in ("rating", "low", "high")}
-            reporter.event("report.rating", **said, model=row["model"], **shown)
-        for name, row in result.get("scores", {}).items():
-            if row["mean"] is not None:
-                shown = {key: round(row[key], 2) for key in ("mean", "low", "high")}
-                reporter.event(
-                    "report.score", **said, model=name, **shown, n=row["n"], total=row["total"]
-                )
+    for name, model in figures.models.items():
+        if right := model.accuracy:
+            reporter.event("report.accuracy", model=name, correct=right.correct, total=right.total)
+    for protocol, result in figures.protocols.items():
+        _tell_protocol(protocol, result, reporter)
+
+
+def _tell_protocol(protocol: str, result: ProtocolFigures, reporter: Reporter) -> None:
+    said = {"protocol": protocol, "judges": list(result.judge_labels)}
+    if result.compared and result.compared.preference:
+        reporter.event("report.preference", **said, **to_json(result.compared.preference))
+        return
+    for row in result.rated:
+        shown = {"rating": row.rating, "low": row.low, "high": row.high}
+        rounded = {name: round(value, 1) for name, value in shown.items()}
+        reporter.event("report.rating", **said, model=row.model, **rounded)
+    for name, row in result.scored.items():
+        shown = {"mean": row.mean, "low": row.low, "high": row.high}
+        rounded = {key: round(value, 2) for key, value in shown.items() if value is not None}
+        reporter.event("report.score", **said, model=name, **rounded, n=row.n, total=row.total)
 
 
 def build(
     config: ReportConfig,
     questions: Sequence[Question],
-    answers: dict[str, dict[str, Answer]],
+    answers: Answers,
     judgments: Sequence[Judgment],
-) -> dict[str, Any]:
-    """report.json: every figure of the page."""
+) -> Figures:
+    """Every figure of the page."""
+    paid = tuple(costs(journal.read_raw(config.dir)))
+    return Figures(
+        title=config.title,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        is_offline_judge_used=any(is_offline(item.judge) for item in judgments),
+        usd=sum(row.usd for row in paid),
+        costs=paid,
+        questions=QuestionCounts(
+            total=len(questions),
+            per_category=dict(Counter(question.category for question in questions)),
+        ),
+        models={name: _model(questions, made) for name, made in answers.items()},
+        protocols=_protocols(config, questions, answers, judgments),
+        reference_tables=_reference_tables() if config.reference_set else None,
+        contamination=storage.read_json(config.contamination) if config.contamination else None,
+        manifest=_manifest(config, answers),
+    )
+
+
+def _protocols(
+    config: ReportConfig,
+    questions: Sequence[Question],
+    answers: Answers,
+    judgments: Sequence[Judgment],
+) -> dict[str, ProtocolFigures]:
     earlier = load_judgments(config.previous) if config.previous else []
-    protocols = {}
-    for name in dict.fromkeys(item.protocol for item in judgments):
-        mine = [item for item in judgments if item.protocol == name]
-        before = [item for item in earlier if item.protocol == name]
-        protocols[name] = {
-            **protocol_scores(
-                mine, questions, answers, config.baseline, config.num_resamples, config.seed
-            ),
-            "judge_labels": [
-                LABEL if is_offline(judge) else judge
-                for judge in sorted({item.judge for item in mine})
-            ],
-            "canaries": canary_check(mine, before),
-            "by_judge": by_judge(mine, before, answers),
-            **_options(config, mine, answers),
-        }
-    categories = dict.fromkeys(question.category for question in questions)
-    paid = costs(journal.read_raw(config.dir))
+    resampling = Resampling(num_resamples=config.num_resamples, seed=config.seed)
     return {
-        "title": config.title,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "is_offline_judge_used": any(is_offline(item.judge) for item in judgments),
-        "usd": sum(row["usd"] for row in paid),
-        "costs": paid,
-        "questions": {
-            "total": len(questions),
-            "per_category": {
-                category: sum(question.category == category for question in questions)
-                for category in categories
-            },
-        },
-        "models": {name: _model(questions, made) for name, made in answers.items()},
-        "protocols": protocols,
-        "reference_tables": _reference_tables() if config.reference_set else None,
-        "contamination": storage.read_json(config.contamination) if config.contamination else None,
-        "manifest": _manifest(config, answers),
+        name: protocol_figures(
+            [item for item in judgments if item.protocol == name],
+            questions,
+            answers,
+            resampling,
+            previous=[item for item in earlier if item.protocol == name],
+            baseline=config.baseline,
+            human=config.human,
+            is_length_controlled=config.length_control,
+        )
+        for name in dict.fromkeys(item.protocol for item in judgments)
     }
 
 
-def _options(
-    config: ReportConfig, judgments: Sequence[Judgment], answers: dict[str, dict[str, Answer]]
-) -> dict[str, Any]:
-    held = contests(item for item in judgments if item.kind == "contest")
-    options: dict[str, Any] = {}
-    if config.length_control and held:
-        options["length_control"] = controlled(held, answers)
-    if config.human and held:
-        options["human_agreement"] = human_agreement(held, config.human)
-    return options
+def _model(questions: Sequence[Question], made: Mapping[str, Answer]) -> ModelRow:
+    num_chars = sum(item.num_chars for item in made.values())
+    return ModelRow(
+        answers=len(made),
+        endpoint_models=tuple(sorted({item.endpoint_model for item in made.values()})),
+        mean_answer_chars=num_chars / len(made) if made else 0.0,
+        cut_answers=sum("length" in item.finish_reasons for item in made.values()),
+        accuracy=accuracy(questions, made),
+        suspicious=suspicious.flags(made),
+    )
 
 
-def _model(questions: Sequence[Question], made: dict[str, Answer]) -> dict[str, Any]:
-    lengths = [sum(len(text) for text in item.turn_texts) for item in made.values()]
-    return {
-        "answers": len(made),
-        "endpoint_models": sorted({item.endpoint_model for item in made.values()}),
-        "mean_answer_chars": sum(lengths) / len(lengths) if lengths else 0.0,
-        "cut_answers": sum("length" in item.finish_reasons for item in made.values()),
-        "accuracy": accuracy(questions, made),
-        "suspicious": suspicious.flags(made),
-    }
-
-
-def _reference_tables() -> list[dict[str, Any]]:
+def _reference_tables() -> tuple[Mapping[str, Any], ...]:
     published = tabulate(shipped_reviews("published"))
     pairs = {
         name: {key: pair[key] for key in ("baseline_total", "vicuna_total", "win", "tie", "loss")}
         for name, pair in published["pairs"].items()
     }
-    return [{"name": "published (GPT-4 reviews, 2023-03-30)", "pairs": pairs}, DRAFT_TABLE]
+    return ({"name": "published (GPT-4 reviews, 2023-03-30)", "pairs": pairs}, DRAFT_TABLE)
 
 
-def _manifest(config: ReportConfig, answers: dict[str, dict[str, Answer]]) -> dict[str, Any]:
+def _manifest(config: ReportConfig, answers: Answers) -> dict[str, Any]:
     """What made these figures: the models, the judging, and the code that scored them."""
     folder = journal.judgments_dir(config.dir)
     names = [name for name in storage.list_dir(folder) if name.startswith("manifest-")]
@@ -184,7 +176,7 @@ def _manifest(config: ReportConfig, answers: dict[str, dict[str, Answer]]) -> di
     }
 
 
-def _made_by(directory: str, name: str, made: dict[str, Answer]) -> dict[str, Any]:
+def _made_by(directory: str, name: str, made: Mapping[str, Answer]) -> dict[str, Any]:
     """Digest and settings of a model's answers, and its lineage where `answer` was given one."""
     kept = lineage_uri(directory, name)
     samplings = [item.sampling for item in made.values()]

@@ -1,7 +1,12 @@
 """Inline SVG charts. Colours are CSS variables, so that one drawing serves light and dark."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+
+from markupsafe import Markup
+
+from apps.eval.scores.figures import RatingRow, WinTieLoss
 
 # About the width of a phone's panel, where the text is then of its own size.
 WIDTH = 400
@@ -15,9 +20,9 @@ def color(models: Sequence[str], model: str) -> str:
     return f"var(--m{models.index(model) % 8})" if model in models else "var(--faint)"
 
 
-def _svg(height: float, body: Sequence[str], title: str) -> str:
+def _svg(height: float, body: Sequence[str], title: str) -> Markup:
     label = escape(title, quote=True)
-    return (
+    return Markup(
         f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}">'
         f"<title>{label}</title>{''.join(body)}</svg>"
     )
@@ -44,10 +49,10 @@ def bars(
     suffix: str = "",
     intervals: Mapping[str, tuple[float, float]] | None = None,
     notes: Mapping[str, str] | None = None,
-) -> str:
+) -> Markup:
     """Horizontal bars with optional whiskers; `notes` stand in a column of their own."""
     room = WIDTH - LABEL - (96 if notes else 60)
-    body = []
+    body: list[str] = []
     for row, (name, value) in enumerate(values.items()):
         y = 6 + row * (BAR + GAP)
         width = max(1.0, room * min(value, top) / top)
@@ -72,11 +77,9 @@ def bars(
     return _svg(8 + len(values) * (BAR + GAP), body, title)
 
 
-def whiskers(rows: Sequence[Mapping[str, float | str]], models: Sequence[str], title: str) -> str:
+def whiskers(rows: Sequence[RatingRow], models: Sequence[str], title: str) -> Markup:
     """Ratings as dots with intervals on a common axis."""
-    lows = [float(row["low"]) for row in rows]
-    highs = [float(row["high"]) for row in rows]
-    low, high = min(lows), max(highs)
+    low, high = min(row.low for row in rows), max(row.high for row in rows)
     pad = max(10.0, 0.06 * (high - low))
     low, high = low - pad, high + pad
     room = WIDTH - LABEL - 56
@@ -85,20 +88,20 @@ def whiskers(rows: Sequence[Mapping[str, float | str]], models: Sequence[str], t
         return LABEL + room * (value - low) / (high - low)
 
     height = 30 + len(rows) * 34
-    body = []
+    body: list[str] = []
     for tick in _ticks(low, high):
         body.append(f'<path d="M{x(tick):.1f} 4V{height - 22}" class="grid"/>')
         body.append(_text(x(tick), height - 6, f"{tick:g}", "middle", "soft", 12))
     for number, row in enumerate(rows):
         y = 20 + number * 34
-        name, shade = str(row["model"]), color(models, str(row["model"]))
-        body.append(_text(LABEL - 12, y + 4.5, _short(name), "end"))
+        shade = color(models, row.model)
+        body.append(_text(LABEL - 12, y + 4.5, _short(row.model), "end"))
         body.append(
-            f'<path d="M{x(float(row["low"])):.1f} {y}H{x(float(row["high"])):.1f}" '
+            f'<path d="M{x(row.low):.1f} {y}H{x(row.high):.1f}" '
             f'stroke="{shade}" stroke-width="5" stroke-linecap="round" opacity=".38"/>'
-            f'<circle cx="{x(float(row["rating"])):.1f}" cy="{y}" r="6" fill="{shade}"/>'
+            f'<circle cx="{x(row.rating):.1f}" cy="{y}" r="6" fill="{shade}"/>'
         )
-        body.append(_text(WIDTH - 4, y + 4.5, f"{float(row['rating']):.0f}", "end"))
+        body.append(_text(WIDTH - 4, y + 4.5, f"{row.rating:.0f}", "end"))
     return _svg(height, body, title)
 
 
@@ -110,21 +113,34 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in range(first, int(high) + 1, step)]
 
 
-def split_bar(win: int, tie: int, loss: int) -> str:
+def split_bar(counts: WinTieLoss) -> Markup:
     """Win, tie and loss of a pair as one bar, with the counts below, where one of 80 shows too."""
+    win, tie, loss = counts.win, counts.tie, counts.loss
     parts = ((win, "win", "wins"), (tie, "tie", "ties"), (loss, "loss", "losses"))
     boxes = "".join(
         f'<i class="{cls}" style="flex:{count}" title="{count} {name}"></i>'
         for count, cls, name in parts
         if count
     )
-    return f'<div class="split">{boxes}</div><span class="muted">{win} / {tie} / {loss}</span>'
+    return Markup(
+        f'<div class="split">{boxes}</div><span class="muted">{win} / {tie} / {loss}</span>'
+    )
 
 
-def curve(points: Sequence[Mapping[str, float]], title: str, top: float) -> str:
-    """A line over training steps; `points` hold step, value, low and high."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurvePoint:
+    """A value and its interval at one step."""
+
+    step: int
+    value: float
+    low: float
+    high: float
+
+
+def curve(points: Sequence[CurvePoint], title: str, top: float) -> Markup:
+    """A line over training steps."""
     height, left, right, bottom = 230, 40, 24, 30
-    steps = [point["step"] for point in points]
+    steps = [point.step for point in points]
     first, span = min(steps), max(1.0, max(steps) - min(steps))
 
     def x(step: float) -> float:
@@ -133,19 +149,19 @@ def curve(points: Sequence[Mapping[str, float]], title: str, top: float) -> str:
     def y(value: float) -> float:
         return 12 + (height - bottom - 16) * (1 - value / top)
 
-    body = []
+    body: list[str] = []
     for value in (0.0, 0.25 * top, 0.5 * top, 0.75 * top, top):
         body.append(f'<path d="M{left} {y(value):.1f}H{WIDTH - right}" class="grid"/>')
         body.append(_text(left - 8, y(value) + 4, f"{value:g}", "end", "soft", 12))
     for point in points:
         body.append(
-            f'<path d="M{x(point["step"]):.1f} {y(point["low"]):.1f}V{y(point["high"]):.1f}" '
+            f'<path d="M{x(point.step):.1f} {y(point.low):.1f}V{y(point.high):.1f}" '
             'stroke="var(--m0)" stroke-width="5" stroke-linecap="round" opacity=".3"/>'
         )
-    path = " ".join(f"{x(point['step']):.1f},{y(point['value']):.1f}" for point in points)
+    path = " ".join(f"{x(point.step):.1f},{y(point.value):.1f}" for point in points)
     body.append(f'<polyline points="{path}" fill="none" stroke="var(--m0)" stroke-width="2.5"/>')
     for point in points:
-        place = f'cx="{x(point["step"]):.1f}" cy="{y(point["value"]):.1f}"'
+        place = f'cx="{x(point.step):.1f}" cy="{y(point.value):.1f}"'
         body.append(f'<circle {place} r="4.5" fill="var(--m0)"/>')
     body += [_text(x(step), height - 8, f"{step:g}", "middle", "soft", 12) for step in _few(steps)]
     return _svg(height, body, title)

@@ -1,69 +1,108 @@
-"""What lies under the figures: every question with its answers, judgments and explanations.
-
-report.json holds it as it is, and the page's script shows it.
-"""
+"""What lies under the figures: every question with its answers, judgments and explanations."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
+from apps.eval.scores.figures import ModelRow
 from apps.eval.scores.judgments import Judgment
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownQuestion:
+    id: str
+    category: str
+    turns: tuple[str, ...]
+    reference: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownAnswer:
+    turns: tuple[str, ...]
+    correct: bool | None
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownJudgment:
+    q: str
+    protocol: str
+    models: tuple[str, ...]
+    order: int
+    repeat: int
+    turn: int
+    judge: str
+    status: str
+    scores: tuple[float, ...] | None
+    lead: float | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """Everything that one can open on the page."""
+
+    models: tuple[str, ...]
+    turns: int
+    """Most turns of a question."""
+    questions: tuple[ShownQuestion, ...]
+    answers: Mapping[str, Mapping[str, ShownAnswer]]
+    """{model: {question_id: ...}}"""
+    judgments: tuple[ShownJudgment, ...]
+
+
 def evidence(
-    figures: Mapping[str, Any],
+    rows: Mapping[str, ModelRow],
     questions: Sequence[Question],
     answers: Mapping[str, Mapping[str, Answer]],
     judgments: Sequence[Judgment],
-) -> dict[str, Any]:
-    """Plain data; `figures` are those of the report."""
-    flagged = {name: model["suspicious"] for name, model in figures["models"].items()}
-    return {
-        "models": list(answers),
-        "turns": max(len(question.turns) for question in questions),
-        "questions": [
-            {
-                "id": question.question_id,
-                "category": question.category,
-                "turns": list(question.turns),
-                "reference": list(question.reference),
-            }
+) -> Evidence:
+    return Evidence(
+        models=tuple(answers),
+        turns=max(len(question.turns) for question in questions),
+        questions=tuple(
+            ShownQuestion(
+                id=question.question_id,
+                category=question.category,
+                turns=question.turns,
+                reference=question.reference,
+            )
             for question in questions
-        ],
-        "answers": {
+        ),
+        answers={
             name: {
-                question.question_id: _answer(question, made[question.question_id], flagged[name])
+                question.question_id: _answer(question, made[question.question_id], rows[name])
                 for question in questions
                 if question.question_id in made
             }
             for name, made in answers.items()
         },
-        "judgments": [_judgment(item) for item in judgments if item.kind == "contest"],
-    }
+        judgments=tuple(_judgment(item) for item in judgments if item.kind == "contest"),
+    )
 
 
-def _answer(question: Question, answer: Answer, flagged: Mapping[str, list[str]]) -> dict[str, Any]:
+def _answer(question: Question, answer: Answer, row: ModelRow) -> ShownAnswer:
     checks = [is_correct(question, text, i) for i, text in enumerate(answer.turn_texts)]
     known = [check for check in checks if check is not None]
-    return {
-        "turns": list(answer.turn_texts),
-        "correct": all(known) if known else None,
-        "flags": flagged.get(question.question_id, []),
-    }
+    return ShownAnswer(
+        turns=answer.turn_texts,
+        correct=all(known) if known else None,
+        flags=row.suspicious.get(question.question_id, ()),
+    )
 
 
-def _judgment(item: Judgment) -> dict[str, Any]:
-    return {
-        "q": item.question_id,
-        "protocol": item.protocol,
-        "models": list(item.models),
-        "order": item.order,
-        "repeat": item.repeat,
-        "turn": item.turn,
-        "judge": item.judge,
-        "status": item.status,
-        "scores": list(item.scores) if item.scores else None,
-        "lead": item.lead,
-        "text": item.text,
-    }
+def _judgment(item: Judgment) -> ShownJudgment:
+    return ShownJudgment(
+        q=item.question_id,
+        protocol=item.protocol,
+        models=item.models,
+        order=item.order,
+        repeat=item.repeat,
+        turn=item.turn,
+        judge=item.judge,
+        status=item.status,
+        scores=item.scores or None,
+        lead=item.lead,
+        text=item.text,
+    )

@@ -1,68 +1,78 @@
 """The leaderboard of report.html: every model in one row."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from dataclasses import dataclass
 
-from apps.eval.page.parts import dot
+from apps.common.page.render import amount, fixed
+from apps.eval.scores.figures import Figures, ProtocolFigures
 
 
-def leaderboard(figures: Mapping[str, Any], models: Sequence[str]) -> str:
-    """Every model in one row: what each protocol says of it, accuracy, length of its answers."""
-    columns = [
-        (f"{escape(name)}<br>{what}", found)
-        for name, result in figures["protocols"].items()
-        for what, found in _standings(result)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A figure and its interval, where it has one."""
+
+    figure: str
+    interval: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """What is shown of the models, in two lines, and each model's cell."""
+
+    heads: tuple[str, str]
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leaderboard:
+    models: tuple[str, ...]
+    """best first"""
+    columns: tuple[Column, ...]
+
+
+def leaderboard(figures: Figures) -> Leaderboard | None:
+    """None with one model, or where no judgment tells anything."""
+    standings = [
+        column for name, result in figures.protocols.items() for column in _standings(name, result)
     ]
-    if not columns or len(models) < 2:
-        return ""
-    has_accuracy = any(row["accuracy"] for row in figures["models"].values())
-    heads = [head for head, _ in columns]
-    heads += ["correct"] if has_accuracy else []
-    has_cut = any(row["cut_answers"] for row in figures["models"].values())
-    heads += ["answers cut<br>by their limit"] if has_cut else []
-    head = "".join(f"<th class=n>{text}</th>" for text in (*heads, "characters<br>an answer"))
-    rows = []
-    for name in _ranked(models, columns[0][1]):
-        row, cells = figures["models"][name], []
-        cells += [found.get(name, "&ndash;") for _, found in columns]
-        if has_accuracy:
-            right = row["accuracy"]
-            cells.append(f"{right['correct']} of {right['total']}" if right else "&ndash;")
-        cells += [f"{row['cut_answers']} of {row['answers']}"] if has_cut else []
-        cells.append(f"{row['mean_answer_chars']:,.0f}")
-        shown = "".join(f"<td class=n>{cell}</td>" for cell in cells)
-        rows.append(f"<tr><td class=name>{dot(models, name)}{escape(name)}</td>{shown}</tr>")
-    return (
-        f'<div class="panel"><h3>Leaderboard</h3><table><tr><th>model</th>{head}</tr>'
-        f"{''.join(rows)}</table></div>"
-    )
+    if not standings or len(figures.models) < 2:
+        return None
+    first = standings[0].cells
+    rest = (name for name in figures.models if name not in first)
+    return Leaderboard(models=(*first, *rest), columns=(*standings, *_answer_columns(figures)))
 
 
-def _standings(result: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """[(what is shown, {model: figure}), ...]: the first one best first."""
-    columns = []
-    if rated := result.get("ratings", {}).get("models"):
-        columns.append(
-            ("rating", {row["model"]: _with_interval(row, "rating", 0) for row in rated})
-        )
-    scores = {k: v for k, v in result.get("scores", {}).items() if v["mean"] is not None}
-    if scores and not rated:
-        ordered = sorted(scores.items(), key=lambda item: -item[1]["mean"])
-        columns.append(
-            ("mean of 10", {name: _with_interval(row, "mean", 2) for name, row in ordered})
-        )
-    if relative := result.get("relative_quality"):
-        shares = {name: f"{share:.1f} %" for name, share in relative["percent"].items()}
-        columns.append((f"of {escape(relative['baseline'])}", shares))
+def _standings(protocol: str, result: ProtocolFigures) -> list[Column]:
+    """The columns of one protocol: the first one best first."""
+    columns: list[Column] = []
+    if result.rated:
+        cells = {row.model: _cell(row.rating, row.low, row.high, 0) for row in result.rated}
+        columns.append(Column(heads=(protocol, "rating"), cells=cells))
+    elif result.scored:
+        ordered = sorted(result.scored.items(), key=lambda item: -(item[1].mean or 0.0))
+        cells = {name: _cell(row.mean, row.low, row.high, 2) for name, row in ordered}
+        columns.append(Column(heads=(protocol, "mean of 10"), cells=cells))
+    if relative := result.relative_quality:
+        cells = {name: Cell(figure=f"{share:.1f} %") for name, share in relative.percent.items()}
+        columns.append(Column(heads=(protocol, f"of {relative.baseline}"), cells=cells))
     return columns
 
 
-def _with_interval(row: Mapping[str, Any], name: str, digits: int) -> str:
-    low, high = (f"{row[edge]:.{digits}f}".replace("-", "&minus;") for edge in ("low", "high"))
-    return f"<b>{row[name]:.{digits}f}</b> <span class=muted>{low}&ndash;{high}</span>"
+def _cell(value: float | None, low: float | None, high: float | None, digits: int) -> Cell:
+    if value is None or low is None or high is None:
+        return Cell(figure="\N{EN DASH}")
+    interval = f"{fixed(low, digits)}\N{EN DASH}{fixed(high, digits)}"
+    return Cell(figure=fixed(value, digits), interval=interval)
 
 
-def _ranked(models: Sequence[str], first: Mapping[str, str]) -> list[str]:
-    """In the first column's order; those that it does not know come last."""
-    return [*first, *(name for name in models if name not in first)]
+def _answer_columns(figures: Figures) -> Sequence[Column]:
+    """What the answers show without a judge."""
+    rows = figures.models
+    accuracies = {name: row.accuracy for name, row in rows.items() if row.accuracy}
+    correct = {name: Cell(figure=f"{a.correct} of {a.total}") for name, a in accuracies.items()}
+    cut = {name: Cell(figure=f"{row.cut_answers} of {row.answers}") for name, row in rows.items()}
+    chars = {name: Cell(figure=amount(row.mean_answer_chars)) for name, row in rows.items()}
+    columns = [Column(heads=("correct", ""), cells=correct)] if correct else []
+    if any(row.cut_answers for row in rows.values()):
+        columns.append(Column(heads=("answers cut", "by their limit"), cells=cut))
+    return [*columns, Column(heads=("characters", "an answer"), cells=chars)]

@@ -6,99 +6,77 @@ enter the page as text, never as HTML, there.
 """
 
 import json
-from collections.abc import Mapping
-from html import escape
-from typing import Any
+
+from markupsafe import Markup
 
 from apps.eval.judging.offline import LABEL
-from apps.eval.page import sections
+from apps.eval.page.accuracy import accuracy_table
+from apps.eval.page.evidence import Evidence
+from apps.eval.page.judge_check import judge_cards
 from apps.eval.page.leaderboard import leaderboard
-from apps.eval.page.parts import asset
-from apps.eval.page.published import published_tables
+from apps.eval.page.parts import fill
+from apps.eval.page.summary import summary
+from apps.eval.page.tables import heat_tables
+from apps.eval.scores.figures import Coverage, Figures, ProtocolFigures, to_json
+
+_ABOUT = {
+    "vicuna-blog": "Both answers in one order, two scores from 1 to 10 (the Vicuna blog's method).",
+    "pairwise-swap": "Both answers in both orders; two orders that disagree are a tie.",
+    "single": "Each answer alone, from 1 to 10.",
+    "mt-bench": "Each answer alone, turn by turn, from 1 to 10, with references where known.",
+    "verdict": "Both answers in both orders, five labels from much better to much worse.",
+}
 
 
-def render(figures: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """The whole page as text; `found` is the evidence that its script shows."""
-    models = list(figures["models"])
-    body = [
-        _header(figures),
-        "<main>",
-        sections.cards(figures),
-        leaderboard(figures, models),
-        sections.accuracy(figures, models),
-        *(sections.protocol(name, figures, models) for name in figures["protocols"]),
-        _questions(figures),
-        published_tables(figures),
-        sections.contamination(figures),
-        sections.cost(figures),
-        sections.manifest(figures),
-        "</main>",
-        f"<footer>Made by Cria, {escape(figures['created'])}. One file: keep it, mail it.</footer>",
-    ]
-    data = _data(found)
+def render(figures: Figures, under: Evidence) -> str:
+    """The whole page as text; `under` is what its script shows of every question."""
+    results = figures.protocols
+    return fill(
+        "report.html",
+        figures=figures,
+        models=list(figures.models),
+        offline_label=LABEL,
+        judges=sorted({label for result in results.values() for label in result.judge_labels}),
+        accuracy=accuracy_table(figures),
+        summary=summary(figures),
+        leaderboard=leaderboard(figures),
+        about=_ABOUT,
+        not_counted={name: _not_counted(result.judgments) for name, result in results.items()},
+        bases={name: _basis(result) for name, result in results.items()},
+        heat_tables={name: heat_tables(result) for name, result in results.items()},
+        judge_cards={name: judge_cards(result, figures) for name, result in results.items()},
+        manifest=json.dumps(figures.manifest, indent=2, ensure_ascii=False),
+        data=_data(under),
+    )
+
+
+def _not_counted(counts: Coverage) -> str:
+    """The judgments without a score, by what came of them; empty if there are none."""
+    lost = {
+        "unparsed": counts.unparsed,
+        "refused": counts.refused,
+        "truncated": counts.truncated,
+        "missing": counts.missing,
+    }
+    return ", ".join(f"{n} {name}" for name, n in lost.items() if n)
+
+
+def _basis(result: ProtocolFigures) -> str:
+    """How the percentages of relative quality came about."""
+    if result.compared is None or result.relative_quality is None:
+        return "Percentages compare the means."
+    through = result.relative_quality.through
+    if not through:
+        return "Percentages compare both totals of a model's pair with the baseline."
+    hubs = ", ".join(sorted(set(through.values())))
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(figures['title'])}</title><style>{asset('page.css')}</style></head><body>"
-        f'{"".join(body)}<script type="application/json" id="data">{data}</script>'
-        f"<script>{asset('page.js')}</script></body></html>"
+        f"Percentages compare both totals of a pair; models that never met the baseline are "
+        f"chained through {hubs}, as in the Vicuna blog's Figure 1."
     )
 
 
-def _header(figures: Mapping[str, Any]) -> str:
-    labels = sorted({label for p in figures["protocols"].values() for label in p["judge_labels"]})
-    count = figures["questions"]["total"]
-    told = f"{count} questions, {len(figures['models'])} models, judged by {', '.join(labels)}."
-    banner = ""
-    if figures["is_offline_judge_used"]:
-        banner = (
-            f'<div class="banner"><b>Not GPT-4.</b> Judged by the {escape(LABEL)}. It tells right '
-            "from wrong only as far as a reference answer does.</div>"
-        )
-    links = [("#top", "Summary")]
-    if any(model["accuracy"] for model in figures["models"].values()):
-        links.append(("#accuracy", "Accuracy"))
-    links += [(f"#{name}", name) for name in figures["protocols"]]
-    links += [("#all-questions", "Questions")]
-    links += [("#cost", "Cost")] if figures["costs"] else []
-    links += [("#manifest", "Manifest")]
-    menu = "".join(f'<a href="{href}">{escape(text)}</a>' for href, text in links)
-    return (
-        '<header class="top" id="top">'
-        '<button class="button theme" id="theme" aria-label="Switch light and dark">◐</button>'
-        f'<h1>{escape(figures["title"])}</h1><p class="lead">{escape(told)} '
-        f"{escape(figures['created'][:10])}.</p>{banner}<nav>{menu}</nav></header>"
-    )
-
-
-def _questions(figures: Mapping[str, Any]) -> str:
-    options = "".join(
-        f"<option>{escape(name)}</option>" for name in figures["questions"]["per_category"]
-    )
-    winners = '<option value="">any winner</option>' + "".join(
-        f'<option value="{escape(name, quote=True)}">{escape(name)} wins</option>'
-        for name in figures["models"]
-    )
-    return (
-        '<h2 id="all-questions">Every question</h2>'
-        '<p class="lead">Open one to read the answers side by side and what the judge said about '
-        "them. The strip shows who won its judgments; the address bar keeps a link to it.</p>"
-        '<div class="tools">'
-        '<input id="search" type="search" placeholder="Search all texts (/)" '
-        'aria-label="Search questions, answers and judgments">'
-        '<select id="category" aria-label="Category">'
-        f'<option value="">all categories</option>{options}</select>'
-        '<select id="kind" aria-label="Kind"><option value="">all outcomes</option>'
-        '<option value="split">orders disagree</option><option value="wrong">an answer is wrong'
-        '</option><option value="flagged">suspicious answers</option>'
-        '<option value="unread">unread judgments</option></select>'
-        f'<select id="winner" aria-label="Preferred model">{winners}</select>'
-        '<button class="button" id="unfold">Open all</button>'
-        '<span class="note" id="count"></span></div><div id="questions"></div>'
-    )
-
-
-def _data(record: Mapping[str, Any]) -> str:
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+def _data(under: Evidence) -> Markup:
+    text = json.dumps(to_json(under), ensure_ascii=False, separators=(",", ":"))
     # Inside a script element only these can end or open anything.
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    escaped = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    return Markup(text.translate(str.maketrans(escaped)))

@@ -1,27 +1,63 @@
-"""The small pieces that report.html and curve.html are made of."""
+"""What every template of the evaluation's pages may use: cards, colours, heat, drawings."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from apps.common.page.render import environment, fixed
 from apps.eval.page import charts
+from apps.eval.scores.figures import Share
 
 
-def card(figure: str, what: str) -> str:
-    return (
-        f'<div class="card"><div class="figure">{escape(figure)}</div>'
-        f'<div class="what">{escape(what)}</div></div>'
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """A figure in large letters and what it is."""
+
+    figure: str
+    what: str
 
 
-def of(row: Mapping[str, Any]) -> str:
-    return f"{row['n']} of {row['total']}"
+def percent(share: float, digits: int = 0) -> str:
+    return f"{fixed(100 * share, digits)} %"
 
 
-def dot(models: Sequence[str], name: str) -> str:
-    return f'<span class="dot" style="background:{charts.color(models, name)}"></span>'
+def bracket(share: Share) -> str:
+    """[low, high] in percent, and how many it rests on."""
+    return f"[{100 * share.low:.0f}, {100 * share.high:.0f}], n={share.n}"
 
 
-def asset(name: str) -> str:
-    return files("apps.eval.page").joinpath(name).read_text(encoding="utf-8")
+def win_heat(share: float) -> Markup:
+    """The background of a cell: green above one half, red below."""
+    shade = "--win" if share >= 0.5 else "--loss"
+    return _heat(shade, round(min(1.0, abs(share - 0.5) / 0.5) * 62))
+
+
+def score_heat(score: float) -> Markup:
+    # Squared, because good models differ in the upper third of the scale only.
+    return _heat("--win", round(70 * (max(0.0, score - 1) / 9) ** 2))
+
+
+def _heat(shade: str, strength_percent: int) -> Markup:
+    return Markup(f"background:color-mix(in srgb, var({shade}) {strength_percent}%, var(--card))")
+
+
+_ENVIRONMENT = environment(
+    Path(__file__).parent / "templates",
+    {
+        "bars": charts.bars,
+        "color": charts.color,
+        "curve": charts.curve,
+        "percent": percent,
+        "score_heat": score_heat,
+        "split_bar": charts.split_bar,
+        "whiskers": charts.whiskers,
+        "win_heat": win_heat,
+    },
+)
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of `templates/` with its values."""
+    return _ENVIRONMENT.get_template(template).render(values)

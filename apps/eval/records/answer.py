@@ -30,6 +30,10 @@ class Answer:
     created: float = 0.0
     """Seconds since 1970; 0 for imported answers."""
 
+    @property
+    def num_chars(self) -> int:
+        return sum(map(len, self.turn_texts))
+
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self)) + b"\n"
 

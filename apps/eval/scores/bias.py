@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from apps.eval.records.answer import Answer
+from apps.eval.scores.figures import Bias, SelfCheck, Share
 from apps.eval.scores.judgments import Contest, Judgment
 from apps.eval.scores.statistics import wilson_interval
 
@@ -20,7 +20,7 @@ def bias(
     judgments: Sequence[Judgment],
     held: Sequence[Contest],
     answers: Mapping[str, Mapping[str, Answer]],
-) -> dict[str, Any]:
+) -> Bias:
     """Shares of decisions, each with its n and its 95 % Wilson interval."""
     single = [item for item in judgments if item.kind == "contest" and item.lead is not None]
     decisive = [item for item in single if item.lead]
@@ -29,31 +29,27 @@ def bias(
     for contest in held:
         if contest.outcome in (None, 0.5):
             continue
-        lengths = [_length(answers, model, contest.question_id) for model in contest.models]
+        lengths = [answers[model][contest.question_id].num_chars for model in contest.models]
         if lengths[0] != lengths[1]:
             with_length += 1
             longer += (contest.outcome == 1.0) == (lengths[0] > lengths[1])
     decided = [contest for contest in held if contest.is_consistent is not None]
-    return {
-        "first_shown_wins": _share(first_shown, len(decisive)),
-        "longer_wins": _share(longer, with_length),
-        "order_consistent": _share(
+    return Bias(
+        first_shown_wins=_share(first_shown, len(decisive)),
+        longer_wins=_share(longer, with_length),
+        order_consistent=_share(
             sum(bool(contest.is_consistent) for contest in decided), len(decided)
         ),
-        "own_family_wins": own_family(held),
-        "self_check": self_check(judgments),
-    }
+        own_family_wins=own_family(held),
+        self_check=self_check(judgments),
+    )
 
 
-def _length(answers: Mapping[str, Mapping[str, Answer]], model: str, question_id: str) -> int:
-    return sum(len(text) for text in answers[model][question_id].turn_texts)
-
-
-def _share(part: float, total: int) -> dict[str, Any] | None:
+def _share(part: float, total: int) -> Share | None:
     if not total:
         return None
     low, high = wilson_interval(part, total)
-    return {"share": part / total, "n": total, "low": low, "high": high}
+    return Share(share=part / total, n=total, low=low, high=high)
 
 
 def family(model: str) -> str:
@@ -66,7 +62,7 @@ def family(model: str) -> str:
     return letters[0] if letters else name
 
 
-def own_family(held: Sequence[Contest]) -> dict[str, Any] | None:
+def own_family(held: Sequence[Contest]) -> Share | None:
     """How often a judge prefers a contestant of its own family."""
     won, total = 0.0, 0
     for contest in held:
@@ -78,16 +74,16 @@ def own_family(held: Sequence[Contest]) -> dict[str, Any] | None:
     return _share(won, total)
 
 
-def self_check(judgments: Sequence[Judgment]) -> dict[str, Any] | None:
+def self_check(judgments: Sequence[Judgment]) -> SelfCheck | None:
     """A/A: identical answers. Ties are right; first and second should be equally frequent."""
     items = [item for item in judgments if item.kind == "self"]
     leads = [item.lead for item in items if item.lead is not None]
     if not items:
         return None
-    return {
-        "first": sum(lead > 0 for lead in leads),
-        "tie": sum(lead == 0 for lead in leads),
-        "second": sum(lead < 0 for lead in leads),
-        "n": len(leads),
-        "total": len(items),
-    }
+    return SelfCheck(
+        first=sum(lead > 0 for lead in leads),
+        tie=sum(lead == 0 for lead in leads),
+        second=sum(lead < 0 for lead in leads),
+        n=len(leads),
+        total=len(items),
+    )

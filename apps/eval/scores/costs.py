@@ -7,33 +7,34 @@ from typing import Any
 import numpy as np
 
 from apps.eval.judging.offline import is_offline
+from apps.eval.scores.figures import CostRow
 
 
-def costs(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def costs(records: Iterable[Mapping[str, Any]]) -> list[CostRow]:
     """One row per judge that was called here; repeats and unreadable responses are paid for too."""
     by_judge: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         if not is_offline(record["judge"]) and not record.get("is_imported"):
             by_judge[record["judge"]].append(record)
-    return [_row(judge, found) for judge, found in sorted(by_judge.items())]
+    return [_row(judge, mine) for judge, mine in sorted(by_judge.items())]
 
 
-def _row(judge: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _row(judge: str, records: Sequence[Mapping[str, Any]]) -> CostRow:
     # A batch's responses have no latency of their own.
     latencies_s = [r["latency_s"] for r in records if r.get("latency_s") is not None]
     p50, p95 = np.quantile(latencies_s, [0.5, 0.95]) if latencies_s else (None, None)
     usd = sum(record["usd"] for record in records)
-    return {
-        "judge": judge,
-        "calls": len(records),
-        "prompt_tokens": sum(record["usage"]["prompt_tokens"] for record in records),
-        "completion_tokens": sum(record["usage"]["completion_tokens"] for record in records),
-        "usd": usd,
-        "usd_per_1000_calls": 1000.0 * usd / len(records),
-        "latency_p50_s": None if p50 is None else round(float(p50), 3),
-        "latency_p95_s": None if p95 is None else round(float(p95), 3),
-        "busiest_minute_calls": busiest_minute([record["created"] for record in records]),
-    }
+    return CostRow(
+        judge=judge,
+        calls=len(records),
+        prompt_tokens=sum(record["usage"]["prompt_tokens"] for record in records),
+        completion_tokens=sum(record["usage"]["completion_tokens"] for record in records),
+        usd=usd,
+        usd_per_1000_calls=1000.0 * usd / len(records),
+        latency_p50_s=None if p50 is None else round(float(p50), 3),
+        latency_p95_s=None if p95 is None else round(float(p95), 3),
+        busiest_minute_calls=busiest_minute([record["created"] for record in records]),
+    )
 
 
 def busiest_minute(created_s: Sequence[float]) -> int:

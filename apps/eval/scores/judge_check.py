@@ -1,11 +1,11 @@
 """What speaks against a judge, in sentences: figures that an unbiased judge would not show."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from apps.eval.records.answer import Answer
 from apps.eval.scores.bias import bias
 from apps.eval.scores.canaries import canary_check
+from apps.eval.scores.figures import Bias, Canaries, JudgeCheck, SelfCheck
 from apps.eval.scores.judgments import Judgment, contests
 
 # GPT-4's verdicts hold in both orders for about 65 % of MT-bench's pairs (arXiv:2306.05685).
@@ -19,8 +19,8 @@ def by_judge(
     judgments: Sequence[Judgment],
     previous: Sequence[Judgment],
     answers: Mapping[str, Mapping[str, Answer]],
-) -> dict[str, dict[str, Any]]:
-    """{judge: {bias, canaries, doubts}} of one protocol; a pool of judges would hide a bad one."""
+) -> dict[str, JudgeCheck]:
+    """The checks of one protocol; a pool of judges would hide a bad one."""
     return {
         judge: _one(
             [item for item in judgments if item.judge == judge],
@@ -35,45 +35,48 @@ def _one(
     mine: Sequence[Judgment],
     before: Sequence[Judgment],
     answers: Mapping[str, Mapping[str, Answer]],
-) -> dict[str, Any]:
+) -> JudgeCheck:
     held = contests(item for item in mine if item.kind == "contest")
-    found = bias(mine, held, answers) if held else None
+    leaning = bias(mine, held, answers) if held else None
     canaries = canary_check(mine, before)
-    return {"bias": found, "canaries": canaries, "doubts": doubts(found or {}, canaries or {})}
+    return JudgeCheck(bias=leaning, canaries=canaries, doubts=tuple(doubts(leaning, canaries)))
 
 
-def doubts(found: Mapping[str, Any], canaries: Mapping[str, Any]) -> list[str]:
+def doubts(leaning: Bias | None, canaries: Canaries | None) -> list[str]:
     """Sentences about one judge; [] where nothing speaks against it."""
-    return [*_place(found), *_self_check(found.get("self_check")), *_canaries(canaries)]
+    sentences: list[str] = []
+    if leaning:
+        sentences += [*_place(leaning), *_self_check(leaning.self_check)]
+    return sentences + (_canaries(canaries) if canaries else [])
 
 
-def _place(found: Mapping[str, Any]) -> list[str]:
-    consistent, first = found.get("order_consistent"), found.get("first_shown_wins")
-    told = []
-    if consistent and consistent["high"] < LEAST_CONSISTENT:
+def _place(leaning: Bias) -> list[str]:
+    consistent, first = leaning.order_consistent, leaning.first_shown_wins
+    told: list[str] = []
+    if consistent and consistent.high < LEAST_CONSISTENT:
         told.append(
-            f"judges {100 * (1 - consistent['share']):.0f} % of the pairs differently when the two "
+            f"judges {100 * (1 - consistent.share):.0f} % of the pairs differently when the two "
             "answers change places"
         )
     # With one order, place and model cannot be told apart.
-    if consistent and first and not first["low"] <= 0.5 <= first["high"]:
-        where = "first" if first["share"] > 0.5 else "second"
-        share = max(first["share"], 1 - first["share"])
+    if consistent and first and not first.low <= 0.5 <= first.high:
+        where = "first" if first.share > 0.5 else "second"
+        share = max(first.share, 1 - first.share)
         told.append(f"favours the answer shown {where}: {100 * share:.0f} % of its decisions")
     return told
 
 
-def _self_check(check: Mapping[str, int] | None) -> list[str]:
-    if not check or check["n"] < FEW or check["tie"] >= LEAST_TIES * check["n"]:
+def _self_check(check: SelfCheck | None) -> list[str]:
+    if not check or check.n < FEW or check.tie >= LEAST_TIES * check.n:
         return []
-    return [f"prefers one of two identical answers in {check['n'] - check['tie']} of {check['n']}"]
+    return [f"prefers one of two identical answers in {check.n - check.tie} of {check.n}"]
 
 
-def _canaries(canaries: Mapping[str, Any]) -> list[str]:
-    told = []
-    if canaries and canaries["right"] < LEAST_RIGHT * canaries["n"]:
-        wrong = canaries["n"] - canaries["right"]
-        told.append(f"misjudges {wrong} of {canaries['n']} canaries, whose better answer is plain")
-    if (drift := canaries.get("drift")) and drift["has_drifted"]:
-        told.append(f"judges {drift['flipped']} of {drift['n']} canaries otherwise than before")
+def _canaries(canaries: Canaries) -> list[str]:
+    told: list[str] = []
+    if canaries.right < LEAST_RIGHT * canaries.n:
+        wrong = canaries.n - canaries.right
+        told.append(f"misjudges {wrong} of {canaries.n} canaries, whose better answer is plain")
+    if (drift := canaries.drift) and drift.has_drifted:
+        told.append(f"judges {drift.flipped} of {drift.n} canaries otherwise than before")
     return told

@@ -4,7 +4,7 @@ A judgment is one response about one question (and turn). A contest is one quest
 models under one judge and repeat: both orders together, where a protocol has two.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +118,7 @@ def _lead(
 
 def contests(judgments: Iterable[Judgment]) -> list[Contest]:
     """Joins the orders of each question; the pairwise judgments of one protocol."""
-    groups: dict[tuple[Any, ...], list[Judgment]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[Judgment]] = defaultdict(list)
     for item in judgments:
         if len(item.models) == 2:
             key = (item.judge, item.kind, item.models, item.question_id, item.repeat, item.turn)
@@ -160,9 +160,7 @@ def require_complete(judgments: Sequence[Judgment], allow_missing: bool) -> None
     """Refuses totals over a part of the judgments, unless they are asked for."""
     lost = [item for item in judgments if item.status != "ok"]
     if lost and not allow_missing:
-        counts: dict[str, int] = defaultdict(int)
-        for item in lost:
-            counts[item.status] += 1
+        counts = Counter(item.status for item in lost)
         told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         raise CriaError(
             f"{len(lost)} of {len(judgments)} judgments have no score ({told}); run `judge` again "

@@ -8,12 +8,13 @@ sample is said to be one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from apps.eval.records.answer import Answer
+from apps.eval.scores.figures import ControlledPair, LengthControl
 from apps.eval.scores.judgments import Contest
+from apps.eval.scores.statistics import Floats
 
 RIDGE = 1.0
 FEW_DECISIONS = 10
@@ -21,16 +22,13 @@ FEW_DECISIONS = 10
 
 def controlled(
     held: Sequence[Contest], answers: Mapping[str, Mapping[str, Answer]]
-) -> dict[str, Any] | None:
-    """{pairs: [{models, raw, controlled}], length_effect, n}; None without decided contests."""
+) -> LengthControl | None:
+    """None without decided contests."""
     known = [contest for contest in held if contest.outcome is not None]
     if not known:
         return None
     names = sorted({name for contest in known for name in contest.models})
-    lengths = [
-        [_chars(answers[name][contest.question_id]) for name in contest.models] for contest in known
-    ]
-    gap_N = np.array([first - second for first, second in lengths], np.float64)
+    gap_N = np.array([_gap_chars(contest, answers) for contest in known], np.float64)
     spread = float(gap_N.std()) or 1.0
     design_NF = np.zeros((len(known), len(names) + 1))
     for row, contest in enumerate(known):
@@ -39,29 +37,32 @@ def controlled(
     design_NF[:, -1] = np.tanh(gap_N / spread)
     outcome_N = np.array([contest.outcome for contest in known], np.float64)
     weights_F = _ridge_logistic(design_NF, outcome_N)
-    pairs = []
+    pairs: list[ControlledPair] = []
     for models in dict.fromkeys(contest.models for contest in known):
         raw = [c.outcome for c in known if c.models == models and c.outcome is not None]
         gap = weights_F[names.index(models[0])] - weights_F[names.index(models[1])]
         decisions = sum(outcome != 0.5 for outcome in raw)
         pairs.append(
-            {
-                "models": list(models),
-                "raw": float(np.mean(raw)),
-                "controlled": float(1.0 / (1.0 + np.exp(-gap))),
-                "n": len(raw),
-                "is_fragile": min(decisions, sum(o == 1 for o in raw), sum(o == 0 for o in raw))
+            ControlledPair(
+                models=models,
+                raw=float(np.mean(raw)),
+                controlled=float(1.0 / (1.0 + np.exp(-gap))),
+                n=len(raw),
+                is_fragile=min(decisions, sum(o == 1 for o in raw), sum(o == 0 for o in raw))
                 < FEW_DECISIONS,
-            }
+            )
         )
-    return {"pairs": pairs, "length_effect_log_odds": float(weights_F[-1]), "n": len(known)}
+    return LengthControl(
+        pairs=tuple(pairs), length_effect_log_odds=float(weights_F[-1]), n=len(known)
+    )
 
 
-def _chars(answer: Answer) -> int:
-    return sum(len(text) for text in answer.turn_texts)
+def _gap_chars(contest: Contest, answers: Mapping[str, Mapping[str, Answer]]) -> int:
+    first, second = (answers[name][contest.question_id].num_chars for name in contest.models)
+    return first - second
 
 
-def _ridge_logistic(design_NF: Any, outcome_N: Any) -> Any:
+def _ridge_logistic(design_NF: Floats, outcome_N: Floats) -> Floats:
     """Newton's method on the penalised likelihood; converges in a few steps."""
     weights_F = np.zeros(design_NF.shape[1])
     for _ in range(50):

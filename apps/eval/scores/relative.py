@@ -6,21 +6,23 @@ their pair x vicuna / chatgpt in theirs. Scores given to answers alone are compa
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from apps.eval.scores.figures import PairRow, RelativeQuality
 
 Totals = Mapping[tuple[str, str], float]
 
 
 def relative_quality(
-    means: Mapping[str, float], pairs: Sequence[Mapping[str, Any]], baseline: str | None
-) -> dict[str, Any] | None:
-    """{baseline, percent: {model: ...}, through: {model: hub}}; None without scores."""
+    means: Mapping[str, float], pairs: Sequence[PairRow], baseline: str | None
+) -> RelativeQuality | None:
+    """None without scores."""
     if not means:
         return None
     best = max(means, key=lambda model: means[model])
     anchor = baseline if baseline is not None and baseline in means else best
     ratios = _pair_ratios(pairs)
-    percent, through = {}, {}
+    percent: dict[str, float] = {}
+    through: dict[str, str] = {}
     for model, mean in means.items():
         hub = _hub(model, anchor, ratios)
         if model == anchor:
@@ -32,16 +34,16 @@ def relative_quality(
         else:
             share = mean / means[anchor]
         percent[model] = 100.0 * share
-    return {"baseline": anchor, "percent": percent, "through": through}
+    return RelativeQuality(baseline=anchor, percent=percent, through=through)
 
 
-def _pair_ratios(pairs: Sequence[Mapping[str, Any]]) -> Totals:
-    ratios = {}
+def _pair_ratios(pairs: Sequence[PairRow]) -> Totals:
+    ratios: dict[tuple[str, str], float] = {}
     for row in pairs:
-        totals, (first, second) = row.get("score_totals"), row["models"]
-        if totals and totals["first"] and totals["second"]:
-            ratios[first, second] = totals["first"] / totals["second"]
-            ratios[second, first] = totals["second"] / totals["first"]
+        totals, (first, second) = row.score_totals, row.models
+        if totals and totals.first and totals.second:
+            ratios[first, second] = totals.first / totals.second
+            ratios[second, first] = totals.second / totals.first
     return ratios
 
 

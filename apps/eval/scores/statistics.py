@@ -6,39 +6,44 @@ less than as many questions would.
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
+Item = TypeVar("Item", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resampling:
+    """How a bootstrap draws questions."""
+
+    num_resamples: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
 
 
 def mean_interval(
-    values_by_question: Mapping[str, Sequence[float]],
-    num_resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    values_by_question: Mapping[str, Sequence[float]], resampling: Resampling = Resampling()
 ) -> Interval:
     """Bootstrap interval of the mean of all values, resampling questions."""
     sums = np.array([sum(values) for values in values_by_question.values()])
     counts = np.array([len(values) for values in values_by_question.values()])
-    return ratio_interval(sums, counts, num_resamples, seed, confidence)
+    return ratio_interval(sums, counts, resampling)
 
 
 def ratio_interval(
-    over_Q: Floats,
-    under_Q: Floats,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    over_Q: Floats, under_Q: Floats, resampling: Resampling = Resampling()
 ) -> Interval:
     """Bootstrap interval of sum(over) / sum(under), resampling questions in pairs."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(len(over_Q), size=(num_resamples, len(over_Q)))
+    rng = np.random.default_rng(resampling.seed)
+    picks = rng.integers(len(over_Q), size=(resampling.num_resamples, len(over_Q)))
     under = np.asarray(under_Q, np.float64)[picks].sum(1)
     ratios = np.asarray(over_Q, np.float64)[picks].sum(1) / np.where(under == 0, np.nan, under)
-    tail = (1.0 - confidence) / 2
+    tail = (1.0 - resampling.confidence) / 2
     if np.isnan(ratios).all():
         return (float("nan"), float("nan"))
     low, high = np.nanquantile(ratios, [tail, 1.0 - tail])
@@ -64,13 +69,13 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     return 1.0 if chance == 1.0 else (observed - chance) / (1.0 - chance)
 
 
-def krippendorff_alpha(ratings: Mapping[str, Mapping[Hashable, float]], interval: bool) -> float:
+def krippendorff_alpha(ratings: Mapping[str, Mapping[Item, float]], interval: bool) -> float:
     """Krippendorff's alpha of {rater: {item: value}}; missing ratings are allowed.
 
     Ordinal-free: nominal distance, or squared difference when `interval` (Krippendorff 2011,
     "Computing Krippendorff's Alpha-Reliability"). nan when fewer than two values can be paired.
     """
-    by_item: dict[Hashable, list[float]] = defaultdict(list)
+    by_item: dict[Item, list[float]] = defaultdict(list)
     for values in ratings.values():
         for item, value in values.items():
             by_item[item].append(value)

@@ -28,18 +28,17 @@ _SIGNS = {
 CONSTANT_SHARE = 0.2
 
 
-def flags(answers: Mapping[str, Answer]) -> dict[str, list[str]]:
+def flags(answers: Mapping[str, Answer]) -> dict[str, tuple[str, ...]]:
     """{question_id: what is suspicious} of one model's answers."""
-    found: dict[str, list[str]] = {}
+    signs: dict[str, list[str]] = {}
     for question_id, answer in answers.items():
         text = "\n".join(answer.turn_texts)
-        signs = [name for name, pattern in _SIGNS.items() if pattern.search(text)]
-        if signs:
-            found[question_id] = signs
+        if seen := [name for name, pattern in _SIGNS.items() if pattern.search(text)]:
+            signs[question_id] = seen
     # NullModel's constant answer beat GPT-4 on AlpacaEval (github.com/tatsu-lab/alpaca_eval#414).
     texts = Counter(answer.turn_texts for answer in answers.values())
     for question_id, answer in answers.items():
         repeats = texts[answer.turn_texts]
         if len(answers) >= 10 and repeats > CONSTANT_SHARE * len(answers):
-            found.setdefault(question_id, []).append(f"the same text answers {repeats} questions")
-    return found
+            signs.setdefault(question_id, []).append(f"the same text answers {repeats} questions")
+    return {question_id: tuple(seen) for question_id, seen in signs.items()}

@@ -8,6 +8,7 @@ import pytest
 
 from apps.eval.calls import journal
 from apps.eval.replay import shipped_reviews
+from apps.eval.scores.figures import PairRow, ScoreTotals, WinTieLoss
 from apps.eval.scores.relative import relative_quality
 from tests.eval.commands import command, jsonl
 
@@ -103,10 +104,19 @@ def test_an_incomplete_import_is_refused(blog: Path, tmp_path: Path, capsys) -> 
 
 
 def test_models_that_met_are_compared_directly_and_single_answers_by_their_means() -> None:
-    pairs = [{"models": ["a", "b"], "score_totals": {"first": 300.0, "second": 400.0}}]
-    found = relative_quality({"a": 5.0, "b": 6.0, "c": 3.0}, pairs, "b")
-    assert found is not None and found["through"] == {}
-    assert found["percent"] == {"a": 75.0, "b": 100.0, "c": 50.0}
+    pair = PairRow(
+        models=("a", "b"),
+        n=1,
+        total=1,
+        counts=WinTieLoss(win=0, tie=0, loss=1),
+        per_category={},
+        consistency=None,
+        rate=None,
+        score_totals=ScoreTotals(first=300.0, second=400.0, ratio=0.75, low=0.75, high=0.75),
+    )
+    found = relative_quality({"a": 5.0, "b": 6.0, "c": 3.0}, [pair], "b")
+    assert found is not None and found.through == {}
+    assert found.percent == {"a": 75.0, "b": 100.0, "c": 50.0}
     assert relative_quality({}, (), None) is None
 
 

@@ -93,4 +93,4 @@ def test_self_preference_counts_every_contest_with_one_relative() -> None:
         ]
     )
     found = own_family(held)
-    assert found is not None and (found["share"], found["n"]) == (0.5, 2)
+    assert found is not None and (found.share, found.n) == (0.5, 2)

@@ -15,6 +15,7 @@ from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.judgments import Contest, Judgment, contests, require_complete
 from apps.eval.scores.length_control import controlled
 from apps.eval.scores.pairs import pair_table, preference
+from apps.eval.scores.statistics import Resampling
 
 
 def judgment(lead: float | None, order: int = 0, question: str = "q", **fields) -> Judgment:
@@ -45,8 +46,8 @@ def test_two_orders_that_disagree_are_a_tie(leads, outcome, is_consistent) -> No
 def test_a_contest_with_a_missing_order_has_no_outcome() -> None:
     (contest,) = contests([judgment(1, 0), judgment(None, 1)])
     assert contest.outcome is None
-    (row,) = pair_table([contest], [], {"q": "c"}, 100, 0)
-    assert (row["n"], row["total"], row["win"]) == (0, 1, 0)
+    (row,) = pair_table([contest], [], {"q": "c"}, Resampling())
+    assert (row.n, row.total, row.counts.win) == (0, 1, 0)
 
 
 def test_totals_with_missing_items_are_refused_unless_allowed() -> None:
@@ -71,12 +72,12 @@ def test_a_judge_that_loves_the_first_place_or_length_is_exposed() -> None:
     for i in range(60):
         items += [judgment(1, 0, f"q{i}"), judgment(-1, 1, f"q{i}")]
     found = bias(items, contests(items), answers(a=100, b=50))
-    assert found["first_shown_wins"]["share"] == 1.0
-    assert found["order_consistent"]["share"] == 0.0
+    assert found.first_shown_wins and found.first_shown_wins.share == 1.0
+    assert found.order_consistent and found.order_consistent.share == 0.0
     longer = [judgment(1, order, f"q{i}") for i in range(60) for order in (0, 1)]
     found = bias(longer, contests(longer), answers(a=100, b=50))
-    assert found["longer_wins"]["share"] == 1.0
-    assert found["first_shown_wins"]["share"] == 0.5
+    assert found.longer_wins and found.longer_wins.share == 1.0
+    assert found.first_shown_wins and found.first_shown_wins.share == 0.5
 
 
 def test_length_control_takes_back_wins_that_length_explains() -> None:
@@ -98,16 +99,16 @@ def test_length_control_takes_back_wins_that_length_explains() -> None:
             )
         )
     found = controlled(held, made)
-    assert found is not None and found["pairs"][0]["raw"] == pytest.approx(2 / 3)
-    assert 0.5 < found["pairs"][0]["controlled"] < 0.6
-    assert found["length_effect_log_odds"] > 1
+    assert found is not None and found.pairs[0].raw == pytest.approx(2 / 3)
+    assert 0.5 < found.pairs[0].controlled < 0.6
+    assert found.length_effect_log_odds > 1
 
 
 def test_preference_names_the_winner_of_two() -> None:
     held = contests([judgment(-1, order, f"q{i}") for i in range(4) for order in (0, 1)])
-    found = preference(pair_table(held, [], {f"q{i}": "c" for i in range(4)}, 100, 0))
+    found = preference(pair_table(held, [], {f"q{i}": "c" for i in range(4)}, Resampling()))
     assert found is not None
-    assert (found["preferred"], found["over"], found["win"]) == ("b", "a", 4)
+    assert (found.preferred, found.over, found.win) == ("b", "a", 4)
 
 
 def test_judges_that_agree_have_kappa_1_and_opposite_ones_less_than_0() -> None:
@@ -115,11 +116,11 @@ def test_judges_that_agree_have_kappa_1_and_opposite_ones_less_than_0() -> None:
     items = [judgment(lead, 0, f"q{i}") for i, lead in enumerate(leads)]
     same = items + [judgment(lead, 0, f"q{i}", judge="k") for i, lead in enumerate(leads)]
     found = judge_agreement(same)
-    assert found is not None and found["pairs"][0]["kappa"] == 1.0
-    assert found["krippendorff_alpha"] == 1.0
+    assert found is not None and found.pairs[0].kappa == 1.0
+    assert found.krippendorff_alpha == 1.0
     opposite = items + [judgment(-v, 0, f"q{i}", judge="k") for i, v in enumerate(leads)]
     found = judge_agreement(opposite)
-    assert found is not None and found["pairs"][0]["kappa"] < 0
+    assert found is not None and found.pairs[0].kappa < 0
     assert judge_agreement(items) is None
 
 
@@ -131,9 +132,11 @@ def canary(question: str, lead: float) -> list[Judgment]:
 def test_canaries_show_a_judge_that_drifts() -> None:
     good = canary("canary-1", 1) + canary("canary-2", 1)
     found = canary_check(good)
-    assert found is not None and (found["right"], found["n"]) == (2, 2)
+    assert found is not None and (found.right, found.n) == (2, 2)
     moved = canary_check(canary("canary-1", 1) + canary("canary-2", -1), previous=good)
-    assert moved is not None and moved["drift"]["flipped"] == 1 and moved["drift"]["has_drifted"]
+    assert (
+        moved is not None and moved.drift and moved.drift.flipped == 1 and moved.drift.has_drifted
+    )
     assert canary_check([judgment(1)]) is None
 
 
@@ -148,8 +151,8 @@ def test_human_verdicts_are_matched_in_either_order(tmp_path: Path) -> None:
         )
     )
     found = human_agreement(held, str(file))
-    assert (found["n"], found["decided_n"], found["decided_agreement"]) == (3, 2, 1.0)
-    assert found["agreement"] == pytest.approx(2 / 3)
+    assert (found.n, found.decided_n, found.decided_agreement) == (3, 2, 1.0)
+    assert found.agreement == pytest.approx(2 / 3)
     file.write_text('{"question_id": "q0", "models": ["a", "b"], "winner": "c"}\n')
     with pytest.raises(InputError, match="line 1"):
         human_agreement(held, str(file))
