@@ -32,15 +32,15 @@ from apps.common import ratings  # noqa: E402
 from apps.common.command.runtime import Session, ray_session  # noqa: E402
 from apps.common.files import storage  # noqa: E402
 from apps.eval.calls import journal  # noqa: E402
-from apps.eval.calls.client import openai_endpoint  # noqa: E402
+from apps.eval.calls.endpoints import openai_endpoint  # noqa: E402
 from apps.eval.calls.rate_gate import Limits  # noqa: E402
 from apps.eval.config import JudgeConfig  # noqa: E402
 from apps.eval.folder import questions_uri  # noqa: E402
 from apps.eval.judge import CALLS_PER_TASK  # noqa: E402
 from apps.eval.judging.call import Call  # noqa: E402
 from apps.eval.judging.loop import Job, Persistence  # noqa: E402
-from apps.eval.judging.parsing import parse  # noqa: E402
-from apps.eval.judging.plan import make_plan, parse_record  # noqa: E402
+from apps.eval.judging.parsing import parse, parse_record  # noqa: E402
+from apps.eval.judging.plan import make_plan  # noqa: E402
 from apps.eval.judging.prices import Price  # noqa: E402
 from apps.eval.records.answer import Answer, answers_uri  # noqa: E402
 from apps.eval.records.question import Question, dump_questions  # noqa: E402
@@ -110,6 +110,10 @@ def planned(directory: str, num_calls: int) -> list[Call]:
     return list(make_plan(config, questions, answers).calls)
 
 
+def limits(rate_per_min: float) -> Limits:
+    return Limits(requests_per_min=rate_per_min, tokens_per_min=1e9, concurrency=CONCURRENCY)
+
+
 def cria(calls: list[Call], directory: str, rate_per_min: float) -> dict[str, Any]:
     """One run over Ray, which is already up."""
     from apps.eval.judging import on_ray
@@ -117,9 +121,9 @@ def cria(calls: list[Call], directory: str, rate_per_min: float) -> dict[str, An
     job = Job(
         calls=tuple(calls),
         directory=directory,
-        endpoints={JUDGE: openai_endpoint(JUDGE, 30.0)},
+        endpoints={JUDGE: (openai_endpoint(JUDGE, 30.0),)},
+        limits={JUDGE: (limits(rate_per_min),)},
         prices={JUDGE: PRICE},
-        limits=Limits(requests_per_min=rate_per_min, tokens_per_min=1e9, concurrency=CONCURRENCY),
         persistence=Persistence(width=2 * CONCURRENCY),
         num_tasks=CONCURRENCY // CALLS_PER_TASK,
         max_usd=None,

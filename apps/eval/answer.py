@@ -8,20 +8,27 @@ factual ones .1, reasoning, math and coding 0.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import lineage, storage
-from apps.eval.calls.client import CallFailure, Endpoint, connect
-from apps.eval.calls.endpoints import parse_endpoint, parse_named
+from apps.eval.calls.client import CallFailure, Client, Endpoint, connect
+from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
+from apps.eval.calls.reply import part_thoughts
 from apps.eval.calls.retry import insist
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import AnswerConfig
 from apps.eval.folder import questions_uri
-from apps.eval.records.answer import Answer, answers_uri, lineage_uri, read_answers
+from apps.eval.records.answer import (
+    Answer,
+    answers_uri,
+    check_model_name,
+    lineage_uri,
+    read_answers,
+)
 from apps.eval.records.question import Question, dump_questions, load_questions, load_references
 
 TEMPERATURES = {
@@ -50,10 +57,11 @@ class Contestant:
 
 def answer(config: AnswerConfig, reporter: Reporter) -> None:
     questions = _questions(config)
+    named = named_endpoints(config.endpoints)
     contestants = [
-        Contestant(name=name, endpoint=endpoint)
+        Contestant(name=check_model_name(name), endpoint=endpoint)
         for name, endpoint in (
-            parse_endpoint(text, "--model", config.timeout_s, config.api_key_env)
+            parse_endpoint(text, "--model", config.timeout_s, config.api_key_env, named)
             for text in config.model
         )
     ]
@@ -68,32 +76,28 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
     configs.write_resolved(config, config.out, name="answer.yaml")
     for name, uri in imports:
         _import(config.out, name, uri, questions, reporter)
-    unanswered = 0
-    for contestant in contestants:
-        unanswered += asyncio.run(_ask_all(config, contestant, questions, reporter))
-    if unanswered:
+    ended = [asyncio.run(_ask_all(config, one, questions, reporter)) for one in contestants]
+    if troubles := [trouble for trouble in ended if trouble]:
         raise CriaError(
-            f"{unanswered} questions found no answer; run the same command again to ask only those"
+            f"{'; '.join(troubles)}; run the same command again to ask only what has no answer"
         )
 
 
 def _lineages(config: AnswerConfig, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What made the models, for the report's manifest: their folders say it, endpoints do not."""
-    found = {}
+    made_by: dict[str, dict[str, Any]] = {}
     for text in config.lineage:
         name, uri = parse_named(text, "--lineage")
         if name not in names:
             raise InputError(f"--lineage {text!r} names none of the contestants {', '.join(names)}")
-        found[name] = lineage.read_from(uri)
-    return found
+        made_by[name] = lineage.read_from(uri)
+    return made_by
 
 
 def _questions(config: AnswerConfig) -> list[Question]:
     questions = load_questions(config.questions)
     if config.references is None:
         return questions
-    from dataclasses import replace
-
     references = load_references(config.references)
     return [replace(q, reference=references.get(q.question_id, q.reference)) for q in questions]
 
@@ -116,19 +120,53 @@ def _import(
     reporter.event("answer.imported", model=name, answers=len(asked), questions=len(questions))
 
 
+@dataclass(slots=True)
+class Unanswered:
+    """What came in place of answers."""
+
+    failures: list[str] = field(default_factory=list[str])
+    empty: list[str] = field(default_factory=list[str])
+    """why an answer has no text: length or content_filter"""
+    refused: str | None = None
+    """why the endpoint refuses every request"""
+
+    @property
+    def count(self) -> int:
+        return len(self.failures) + len(self.empty)
+
+    def sentence(self, contestant: Contestant) -> str | None:
+        if self.refused:
+            return (
+                f"{contestant.name}'s endpoint refuses requests ({self.refused}); check the URL, "
+                f"the model's name {contestant.endpoint.model!r} and the key"
+            )
+        told: list[str] = []
+        if self.failures:
+            told.append(f"{len(self.failures)} found no response (last: {self.failures[-1]})")
+        if cut := self.empty.count("length"):
+            told.append(f"{cut} were cut off before any text: give --max-tokens more")
+        if filtered := len(self.empty) - cut:
+            told.append(f"{filtered} were stopped by a content filter")
+        return (
+            f"{contestant.name} left {self.count} questions unanswered: {', '.join(told)}"
+            if told
+            else None
+        )
+
+
 async def _ask_all(
     config: AnswerConfig, contestant: Contestant, questions: Sequence[Question], reporter: Reporter
-) -> int:
-    """Asks what this model has not answered; returns how many questions stay unanswered."""
+) -> str | None:
+    """Asks what this model has not answered; a sentence about what stays unanswered, or None."""
     uri = answers_uri(config.out, contestant.name)
     done = read_answers(uri, contestant.name, questions) if storage.exists(uri) else {}
     _refuse_other_sampling(config, contestant, questions, done)
     left = [question for question in questions if question.question_id not in done]
     if not left:
         reporter.event("answer.done", model=contestant.name, answered=len(done), asked=0)
-        return 0
-    width = asyncio.Semaphore(config.concurrency)
-    failures: list[str] = []
+        return None
+    width = asyncio.Semaphore(contestant.endpoint.limits.concurrency or config.concurrency)
+    lost = Unanswered()
     started = time.monotonic()
     async with connect(contestant.endpoint) as client:
         with reporter.progress(
@@ -137,19 +175,24 @@ async def _ask_all(
 
             async def one(question: Question) -> None:
                 async with width:
-                    await _ask_one(client, config, contestant, question, uri, failures, bar)
+                    if lost.refused is None:
+                        await _ask_one(client, config, contestant, question, uri, lost, bar)
 
             await run_all(one(question) for question in left)
+    for sentence in client.fit.learned:
+        reporter.line(f"The endpoint of {contestant.name}: {sentence}.")
+    made = read_answers(uri, contestant.name, questions) if storage.exists(uri) else {}
     reporter.event(
         "answer.done",
         model=contestant.name,
-        answered=len(done) + len(left) - len(failures),
+        answered=len(made),
         asked=len(left),
-        unanswered=len(failures),
+        unanswered=len(questions) - len(made),
+        empty=sum(not any(answer.turn_texts) for answer in made.values()),
         seconds=round(time.monotonic() - started, 1),
-        **({"last_error": failures[-1]} if failures else {}),
+        **({"last_error": lost.failures[-1]} if lost.failures else {}),
     )
-    return len(failures)
+    return lost.sentence(contestant)
 
 
 def _refuse_other_sampling(
@@ -180,51 +223,60 @@ def sampling(config: AnswerConfig, category: str) -> dict[str, Any]:
 
 
 async def _ask_one(
-    client: Any,
+    client: Client,
     config: AnswerConfig,
     contestant: Contestant,
     question: Question,
     uri: str,
-    failures: list[str],
+    lost: Unanswered,
     bar: Bar,
 ) -> None:
     try:
         made = await _converse(client, config, contestant, question, bar)
     except CallFailure as failure:
         if failure.kind == "fatal":
-            raise CriaError(
-                f"{contestant.name}'s endpoint refuses requests ({failure.sentence}); check the "
-                f"URL, the model's name {contestant.endpoint.model!r} and the key"
-            ) from None
-        failures.append(failure.sentence)
+            lost.refused = failure.sentence
+        lost.failures.append(failure.sentence)
+        return
+    if _is_without_text(made.turn_texts[-1], made.finish_reasons[-1]):
+        lost.empty.append(made.finish_reasons[-1])
         return
     await asyncio.to_thread(storage.append_line, uri, made.to_json())
     bar.advance(1, tokens=made.usage["completion_tokens"])
 
 
+def _is_without_text(text: str, finish_reason: str) -> bool:
+    """Whether a turn is no answer: cut off while it thought, or stopped by a filter."""
+    return not text.strip() and finish_reason in ("length", "content_filter")
+
+
 async def _converse(
-    client: Any, config: AnswerConfig, contestant: Contestant, question: Question, bar: Bar
+    client: Client, config: AnswerConfig, contestant: Contestant, question: Question, bar: Bar
 ) -> Answer:
-    """All turns of a question; each sees the model's own earlier replies."""
-    settings = sampling(config, question.category)
+    """All turns of a question; each sees the model's own earlier replies, without its thoughts."""
+    settings, endpoint_model = sampling(config, question.category), ""
     messages = [{"role": "system", "content": config.system}] if config.system else []
-    texts, reasons = [], []
+    texts, thoughts, reasons = list[str](), list[str](), list[str]()
     usage = {"prompt_tokens": 0, "completion_tokens": 0}
     for turn in question.turns:
         messages.append({"role": "user", "content": turn})
-        reply = await insist(
-            client, contestant.endpoint.model, messages, settings, config.max_attempts, bar
-        )
-        messages.append({"role": "assistant", "content": reply.text})
-        texts.append(reply.text)
+        reply = await insist(client, messages, settings, config.max_attempts, bar)
+        thought, text = part_thoughts("" if reply.was_filtered else reply.text)
+        messages.append({"role": "assistant", "content": text})
+        texts.append(text)
+        thoughts.append(reply.thoughts or thought)
         reasons.append(reply.finish_reason)
-        usage["prompt_tokens"] += reply.prompt_tokens
-        usage["completion_tokens"] += reply.completion_tokens
+        usage["prompt_tokens"] += reply.prompt_tokens or 0
+        usage["completion_tokens"] += reply.completion_tokens or 0
+        endpoint_model = reply.endpoint_model
+        if _is_without_text(text, reply.finish_reason):
+            break
     return Answer(
         question_id=question.question_id,
         turn_texts=tuple(texts),
+        thoughts=tuple(thoughts) if any(thoughts) else (),
         model=contestant.name,
-        endpoint_model=reply.endpoint_model,
+        endpoint_model=endpoint_model,
         sampling=settings,
         usage=usage,
         finish_reasons=tuple(reasons),

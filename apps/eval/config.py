@@ -21,7 +21,10 @@ class AnswerConfig:
     out: str
     """Evaluation folder; answers go to answers/<name>.jsonl."""
     model: tuple[str, ...] = ()
-    """NAME=URL[#ENDPOINT_MODEL] of each contestant; NAME alone is an OpenAI model."""
+    """NAME=URL[#ENDPOINT_MODEL] of each contestant; NAME alone is an OpenAI model, or one of the
+    --endpoints file."""
+    endpoints: str | None = None
+    """YAML of endpoints by name; see apps/common/files/endpoints.py."""
     answers: tuple[str, ...] = ()
     """NAME=FILE of contestants without an endpoint (FastChat, MT-bench, AlpacaEval layouts)."""
     lineage: tuple[str, ...] = ()
@@ -62,7 +65,12 @@ class JudgeConfig:
     protocol: ProtocolName = "pairwise-swap"
     """How the judge is asked; see apps/eval/judging/protocols.py."""
     judge: tuple[str, ...] = ("offline",)
-    """Judges: `offline` (chrF against references, not a GPT) or OpenAI model names."""
+    """Judges: `offline` (chrF against references, not a GPT), OpenAI model names, NAME=URL[#MODEL]
+    or names of the --endpoints file; a NAME given twice has two endpoints."""
+    endpoints: str | None = None
+    """YAML of endpoints by name; see apps/common/files/endpoints.py."""
+    api_key_env: str = "CRIA_API_KEY"
+    """Variable with the key of judges given by URL; OpenAI's own uses OPENAI_API_KEY."""
     against: str | None = None
     """Compare every other model with this one only, shown second; by default all pairs."""
     repeats: int = 1
@@ -78,11 +86,11 @@ class JudgeConfig:
     batch_poll_s: float = 60.0
     """Time between two looks at a batch, seconds."""
     concurrency: int = 32
-    """Calls in flight, all tasks together."""
+    """Calls in flight per endpoint, all tasks together."""
     requests_per_min: float = 500.0
-    """Rate limit of the judge's account, requests a minute."""
+    """Rate limit of each endpoint's account, requests a minute."""
     tokens_per_min: float = 200_000.0
-    """Rate limit of the judge's account, prompt and completion tokens a minute."""
+    """Rate limit of each endpoint's account, prompt and completion tokens a minute."""
     num_tasks: int | None = None
     """Ray tasks that share the calls; by default one per 64 calls in flight."""
     timeout_s: float = 120.0
@@ -90,7 +98,10 @@ class JudgeConfig:
     max_attempts: int = 10
     """Tries of one call before it is left for the next run."""
     max_asks: int = 4
-    """Responses asked for until one can be read; each is kept and paid for."""
+    """Times a judgment is asked for that its token limit cuts off, each with twice the room. One
+    that cannot be read is asked once more for its verdict alone; a refusal is final."""
+    judge_equal: bool = False
+    """Ask the judge also where both answers are the same; by default that is a tie."""
     temperature: float | None = None
     """Judge's temperature; by default the protocol's."""
     max_tokens: int | None = None
@@ -117,6 +128,11 @@ class JudgeConfig:
             raise ConfigError("prompt_file holds vicuna-blog prompts; add --protocol vicuna-blog")
         if self.backend == "batch" and "offline" in self.judge:
             raise ConfigError("the offline judge makes no API calls; drop --backend batch")
+
+    @property
+    def judge_names(self) -> tuple[str, ...]:
+        """The judges by name, without their URLs."""
+        return tuple(dict.fromkeys(text.partition("=")[0] for text in self.judge))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,7 +220,9 @@ class QuestionsConfig:
     out: str = "questions.jsonl"
     """Questions file to write."""
     writer: str = "gpt-4o"
-    """OpenAI model that writes, and rates the baselines' answers."""
+    """OpenAI model, or NAME=URL[#MODEL], that writes, and rates the baselines' answers."""
+    api_key_env: str = "CRIA_API_KEY"
+    """Variable with the key of endpoints given by URL; OpenAI's own uses OPENAI_API_KEY."""
     category: tuple[str, ...] = ()
     """Categories to write for; all nine by default."""
     per_category: int = 10
@@ -241,7 +259,7 @@ class WatchConfig:
     protocol: Literal["single", "mt-bench"] = "single"
     """How each checkpoint's answers are judged."""
     judge: str = "offline"
-    """`offline` or an OpenAI model."""
+    """`offline`, an OpenAI model or NAME=URL[#MODEL]."""
     max_usd: float | None = None
     """Never spend more than this per checkpoint, US dollars."""
     engine: Literal["torch", "vllm"] = "torch"

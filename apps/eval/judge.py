@@ -1,9 +1,15 @@
-"""`judge` and `reparse`: plan, say what it costs, make the calls that are missing, parse."""
+"""`judge` and `reparse`: plan, say what it costs, make the calls that are missing, parse.
+
+    python -m apps.eval judge eval/ --judge gpt-4o --max-usd 20
+    python -m apps.eval judge eval/ --judge local=http://127.0.0.1:8000/v1#llama
+    ray job submit --working-dir . -- python -m apps.eval judge eval/ --judge gpt-4o --max-usd 20
+
+Reads questions.jsonl and answers/ of the folder; writes judgments/.
+"""
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from apps.common.command.events import Reporter
 from apps.common.command.runtime import ray_session
@@ -11,19 +17,17 @@ from apps.common.errors import ConfigError, CriaError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.eval.calls import journal
-from apps.eval.calls.client import openai_endpoint
-from apps.eval.calls.rate_gate import Limits
 from apps.eval.config import JudgeConfig, ReparseConfig
 from apps.eval.folder import load_folder, write_plan
 from apps.eval.judging import batch_api
-from apps.eval.judging.call import Call
+from apps.eval.judging.asking import Standing, proven, refuse_unreadable, standings
 from apps.eval.judging.estimate import Estimate, estimate_calls
+from apps.eval.judging.judges import Judge, find_judges, prices
 from apps.eval.judging.loop import Job, OnProgress, Persistence, RunResult
 from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
-from apps.eval.judging.parsing import PARSER_VERSION
-from apps.eval.judging.plan import Plan, make_plan, parse_record, remaining
-from apps.eval.judging.prices import BATCH_DISCOUNT, Price, price_of
+from apps.eval.judging.parsing import PARSER_VERSION, parse_record
+from apps.eval.judging.plan import Plan, make_plan
 
 # One event loop holds this many calls in flight with little to do; a process costs 140 MB.
 CALLS_PER_TASK = 64
@@ -31,16 +35,12 @@ CALLS_PER_TASK = 64
 
 def judge(config: JudgeConfig, reporter: Reporter) -> None:
     questions, answers = load_folder(config.dir)
-    plan = make_plan(config, questions, answers)
-    prices = _prices(config)
-    left = remaining(plan.calls, journal.read_raw(config.dir), config.max_asks)
-    estimate = estimate_calls(config, left, len(plan.calls) - len(left), prices)
-    reporter.event("judge.plan", **_plan_fields(config, plan, estimate))
-    if unpriced := [judge for judge, price in prices.items() if price is None]:
-        reporter.line(
-            f"The price of {', '.join(unpriced)} is not listed, so no dollars are estimated; give "
-            "--usd-per-million-prompt-tokens and --usd-per-million-completion-tokens."
-        )
+    judges = find_judges(config)
+    plan = make_plan(config, questions, answers, {name: j.model for name, j in judges.items()})
+    known = _standings(config, plan)
+    left = [one.next_call for one in known if one.next_call is not None]
+    estimate = estimate_calls(left, len(known) - len(left), judges)
+    _tell_plan(config, plan, estimate, known, judges, reporter)
     if config.dry_run:
         return
     if not config.allow_missing:
@@ -48,17 +48,13 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
     configs.write_resolved(config, config.dir, name=f"judge-{config.protocol}.yaml")
     write_plan(config, plan)
     if left:
-        _make_calls(config, left, prices, reporter)
-    journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
-    write_manifest(config, plan, prices)
-    planned = [*plan.calls, *plan.unjudged]
-    counts = count_statuses(config.dir, planned)
-    reporter.event("judge.done", judgments=len(planned), **counts)
-    if counts["ok"] < len(planned):
-        reporter.line(
-            f"{counts['ok']} of {len(planned)} judgments can be scored; run the command again "
-            "for those that are missing, or report with --allow-missing."
-        )
+        refuse_unreadable(known)
+        try:
+            _make_calls(config, known, judges, reporter)
+        finally:
+            journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
+    write_manifest(config, plan, prices(judges))
+    _tell_end(config, plan, reporter)
 
 
 def reparse(config: ReparseConfig, reporter: Reporter) -> None:
@@ -74,36 +70,73 @@ def reparse(config: ReparseConfig, reporter: Reporter) -> None:
     )
 
 
-def count_statuses(directory: str, calls: Sequence[Call]) -> dict[str, int]:
-    """How many planned judgments are ok, unparsed, refused, truncated or missing."""
-    best: dict[str, str] = {}
-    for record in journal.read_raw(directory):
-        status = parse_record(record)["status"]
-        if best.get(record["slot"]) != "ok":
-            best[record["slot"]] = status
-    counts = {"ok": 0, "unparsed": 0, "refused": 0, "truncated": 0, "missing": 0}
-    for call in calls:
-        counts[best.get(call.slot, "missing")] += 1
-    return counts
+def _standings(config: JudgeConfig, plan: Plan) -> list[Standing]:
+    return standings(plan.calls, journal.read_raw(config.dir), config.max_asks)
 
 
-def _plan_fields(config: JudgeConfig, plan: Plan, estimate: Estimate) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "protocol": config.protocol,
-        "judges": [LABEL if is_offline(judge) else judge for judge in config.judge],
-        "calls": estimate.calls,
-        "already_stored": estimate.stored,
-        "prompt_tokens": estimate.prompt_tokens,
-        "completion_tokens": estimate.completion_tokens,
-        "usd": None if estimate.usd is None else round(estimate.usd, 4),
-        "usd_at_most": None if estimate.usd_at_most is None else round(estimate.usd_at_most, 4),
-        "minutes": round(estimate.minutes, 2),
+def _tell_plan(
+    config: JudgeConfig,
+    plan: Plan,
+    estimate: Estimate,
+    known: Sequence[Standing],
+    judges: Mapping[str, Judge],
+    reporter: Reporter,
+) -> None:
+    """What will be asked, what not, and what it takes."""
+    equal = sum(one.next_call is not None and one.call.is_equal for one in known)
+    final = sum(one.next_call is None and one.status != "ok" for one in known)
+    optional = {
+        "without_reference": len(plan.without_reference),
+        "unanswered": len(plan.unanswered),
+        "ties_of_equal_answers": equal,
+        "final_without_verdict": final,
     }
-    if plan.without_reference:
-        fields["without_reference"] = len(plan.without_reference)
-    if plan.unanswered:
-        fields["unanswered"] = len(plan.unanswered)
-    return fields
+    reporter.event(
+        "judge.plan",
+        protocol=config.protocol,
+        judges=[LABEL if is_offline(name) else name for name in judges],
+        calls=estimate.calls,
+        already_stored=estimate.stored,
+        prompt_tokens=estimate.prompt_tokens,
+        completion_tokens=estimate.completion_tokens,
+        usd=None if estimate.usd is None else round(estimate.usd, 4),
+        usd_at_most=None if estimate.usd_at_most is None else round(estimate.usd_at_most, 4),
+        minutes=round(estimate.minutes, 2),
+        **{name: count for name, count in optional.items() if count},
+    )
+    if final:
+        reporter.line(
+            f"{final} judgments without a verdict are final and will not be asked for again; "
+            f"{estimate.calls} will be asked for."
+        )
+    if unpriced := [name for name, judge in judges.items() if judge.price is None]:
+        reporter.line(
+            f"The price of {', '.join(unpriced)} is not listed, so no dollars are estimated; give "
+            "--usd-per-million-prompt-tokens and --usd-per-million-completion-tokens."
+        )
+
+
+def _tell_end(config: JudgeConfig, plan: Plan, reporter: Reporter) -> None:
+    known = _standings(config, plan)
+    counts = Counter(one.status or "missing" for one in known)
+    counts["missing"] += len(plan.unjudged)
+    total = len(known) + len(plan.unjudged)
+    names = ("ok", "unparsed", "refused", "truncated", "missing")
+    reporter.event("judge.done", judgments=total, **{name: counts[name] for name in names})
+    again = sum(one.next_call is not None for one in known)
+    final = len(known) - again - counts["ok"]
+    if counts["ok"] == total:
+        return
+    told = f"{counts['ok']} of {total} judgments can be scored"
+    if final:
+        told += f"; {final} have no verdict and are final, so nobody is asked for them again"
+    if again:
+        told += f"; {again} are asked for when the command is run again"
+    if plan.unjudged:
+        told += f"; {len(plan.unjudged)} lack an answer"
+    if known and not counts["ok"]:
+        raise CriaError(f"{told}; their texts are in judgments/raw.jsonl")
+    reporter.line(f"{told}. `report --allow-missing` shows n of N everywhere.")
 
 
 def _refuse_incomplete(plan: Plan) -> None:
@@ -116,55 +149,11 @@ def _refuse_incomplete(plan: Plan) -> None:
         )
 
 
-def _prices(config: JudgeConfig) -> dict[str, Price | None]:
-    prices = {
-        judge: price_of(
-            judge, config.usd_per_million_prompt_tokens, config.usd_per_million_completion_tokens
-        )
-        for judge in config.judge
-    }
-    unknown = [judge for judge, price in prices.items() if price is None]
-    if unknown and config.max_usd is not None:
-        raise ConfigError(
-            f"--max-usd needs the price of {unknown[0]}, which is not listed; give "
-            "--usd-per-million-prompt-tokens and --usd-per-million-completion-tokens"
-        )
-    if config.backend == "batch":
-        return {name: price and price.discounted(BATCH_DISCOUNT) for name, price in prices.items()}
-    return prices
-
-
 def _make_calls(
-    config: JudgeConfig,
-    calls: Sequence[Call],
-    prices: dict[str, Price | None],
-    reporter: Reporter,
+    config: JudgeConfig, known: Sequence[Standing], judges: Mapping[str, Judge], reporter: Reporter
 ) -> None:
-    job = Job(
-        calls=tuple(calls),
-        directory=storage.absolute(config.dir),
-        endpoints={
-            judge: openai_endpoint(judge, config.timeout_s)
-            for judge in config.judge
-            if not is_offline(judge)
-        },
-        prices=prices,
-        limits=Limits(
-            requests_per_min=config.requests_per_min,
-            tokens_per_min=config.tokens_per_min,
-            concurrency=config.concurrency,
-        )
-        if not all(is_offline(judge) for judge in config.judge)
-        else Limits(requests_per_min=1e9, tokens_per_min=1e12, concurrency=config.concurrency),
-        persistence=Persistence(
-            max_attempts=config.max_attempts,
-            max_asks=config.max_asks,
-            # Twice, so that a call is sent while another's response goes to the disk.
-            width=2 * config.concurrency,
-        ),
-        num_tasks=min(config.num_tasks or -(-config.concurrency // CALLS_PER_TASK), len(calls)),
-        max_usd=config.max_usd,
-    )
+    calls = [one.next_call for one in known if one.next_call is not None]
+    job = _job(config, known, judges)
     with reporter.progress("judge", total=len(calls), unit="calls") as bar:
         seen = 0
 
@@ -182,17 +171,50 @@ def _make_calls(
         unreadable=tally.unreadable,
         failed=tally.failed,
         usd=round(result.spent_usd, 4),
+        **({"estimated": tally.estimated} if tally.estimated else {}),
         **{name: round(value, 2) for name, value in result.gate.items()},
     )
+    _tell_endpoints(result, reporter)
     if tally.stopped:
-        journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
         raise CriaError(f"Stopped by the budget: {tally.stopped}.")
     if tally.failed:
-        journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
         raise CriaError(
             f"{tally.failed} of {len(calls)} calls found no response (last: {tally.last_error}); "
             "run the same command again: stored responses are not repeated"
         )
+
+
+def _tell_endpoints(result: RunResult, reporter: Reporter) -> None:
+    for sentence in sorted(result.tally.learned):
+        reporter.line(f"The endpoint of {sentence}.")
+    if result.tally.estimated:
+        reporter.line(
+            f"{result.tally.estimated} responses came without a count of tokens that can be true; "
+            "each is charged the most that it can have cost."
+        )
+
+
+def _job(config: JudgeConfig, known: Sequence[Standing], judges: Mapping[str, Judge]) -> Job:
+    calls = tuple(one.next_call for one in known if one.next_call is not None)
+    asked = {name: judge for name, judge in judges.items() if judge.endpoints}
+    widest = max((sum(x.concurrency for x in judge.limits) for judge in asked.values()), default=1)
+    in_flight = sum(limit.concurrency for judge in asked.values() for limit in judge.limits)
+    return Job(
+        calls=calls,
+        directory=storage.absolute(config.dir),
+        endpoints={name: judge.endpoints for name, judge in asked.items()},
+        limits={name: judge.limits for name, judge in asked.items()},
+        prices=prices(judges),
+        persistence=Persistence(
+            max_attempts=config.max_attempts,
+            max_asks=config.max_asks,
+            # Twice, so that a call is sent while another's response goes to the disk.
+            width=2 * widest,
+        ),
+        num_tasks=min(config.num_tasks or max(1, -(-in_flight // CALLS_PER_TASK)), len(calls)),
+        max_usd=config.max_usd,
+        proven=proven(known),
+    )
 
 
 def _run_job(job: Job, config: JudgeConfig, on_progress: OnProgress) -> RunResult:

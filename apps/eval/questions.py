@@ -23,8 +23,10 @@ from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
-from apps.eval.calls.client import CallFailure, Client, Reply, connect, openai_endpoint
+from apps.eval.calls.client import CallFailure, Client, Endpoint, connect
 from apps.eval.calls.endpoints import parse_endpoint
+from apps.eval.calls.lines import Message
+from apps.eval.calls.reply import Reply
 from apps.eval.calls.retry import insist
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import QuestionsConfig
@@ -79,14 +81,11 @@ async def _generate(config: QuestionsConfig, reporter: Reporter) -> list[Questio
     unknown = set(config.category) - CATEGORIES.keys()
     if unknown:
         raise InputError(f"category {sorted(unknown)[0]!r} is unknown; expected {[*CATEGORIES]}")
-    writer = openai_endpoint(config.writer, config.timeout_s)
-    baselines = [parse_endpoint(text, "--baseline", config.timeout_s) for text in config.baseline]
+    _, writer = _endpoint(config, config.writer, "--writer")
+    baselines = [_endpoint(config, text, "--baseline")[1] for text in config.baseline]
     kept: dict[str, list[Question]] = {name: [] for name in config.category or CATEGORIES}
     async with AsyncExitStack() as stack:
-        asked = [
-            (endpoint.model, await stack.enter_async_context(connect(endpoint)))
-            for _, endpoint in baselines
-        ]
+        asked = [await stack.enter_async_context(connect(endpoint)) for endpoint in baselines]
         bar = stack.enter_context(
             reporter.progress("questions", total=config.per_category * len(kept), unit="questions")
         )
@@ -98,6 +97,10 @@ async def _generate(config: QuestionsConfig, reporter: Reporter) -> list[Questio
         await run_all(one(category) for category in kept)
     made = [question for questions in kept.values() for question in questions]
     return made if config.data is None else _unseen(config, made, reporter)
+
+
+def _endpoint(config: QuestionsConfig, text: str, flag: str) -> tuple[str, Endpoint]:
+    return parse_endpoint(text, flag, config.timeout_s, config.api_key_env, named={})
 
 
 def _unseen(
@@ -120,7 +123,7 @@ class _Models:
         self,
         config: QuestionsConfig,
         writer: Client,
-        baselines: Sequence[tuple[str, Client]],
+        baselines: Sequence[Client],
         bar: Bar,
     ) -> None:
         self._config = config
@@ -131,13 +134,13 @@ class _Models:
 
     async def write(self, prompt: str, temperature: float) -> Reply:
         asked = [{"role": "user", "content": prompt}]
-        return await self._ask(self._config.writer, self._writer, asked, temperature, 4096)
+        return await self._ask(self._writer, asked, temperature, 4096)
 
     async def is_hard(self, question: Question) -> bool:
         """Whether every baseline's answer is rated at most `--max-baseline-score`."""
-        for model, client in self._baselines:
+        for client in self._baselines:
             asked = [{"role": "user", "content": question.turns[0]}]
-            answer = await self._ask(model, client, asked, 0.7, 1024)
+            answer = await self._ask(client, asked, 0.7, 1024)
             if (await self._rating(question, answer.text)) > self._config.max_baseline_score:
                 return False
         return True
@@ -146,28 +149,25 @@ class _Models:
         """1-10 in the writer's judgment; 0 where it gave none, which keeps the question."""
         nonce = digest(question.turns, answer)[:10]
         prompt = single_messages(question.turns, (), (answer,), nonce)
-        rated = await self._ask(self._config.writer, self._writer, prompt, 0.0, 1024)
+        rated = await self._ask(self._writer, prompt, 0.0, 1024)
         scores = parse(rated.text, "rating", rated.finish_reason, nonce).scores
         return scores[0] if scores else 0.0
 
     async def _ask(
         self,
-        model: str,
         client: Client,
-        messages: Sequence[dict[str, str]],
+        messages: Sequence[Message],
         temperature: float,
         max_tokens: int,
     ) -> Reply:
         settings = {"temperature": temperature, "max_tokens": max_tokens}
         async with self._width:
             try:
-                return await insist(
-                    client, model, messages, settings, self._config.max_attempts, self.bar
-                )
+                return await insist(client, messages, settings, self._config.max_attempts, self.bar)
             except CallFailure as failure:
                 raise CriaError(
-                    f"{model} could not be asked ({failure.sentence}); mend what it names and run "
-                    "again"
+                    f"{client.endpoint.model} could not be asked ({failure.sentence}); mend what "
+                    "it names and run again"
                 ) from None
 
 

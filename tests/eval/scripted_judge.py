@@ -46,6 +46,8 @@ class Script:
     status: int | None = None
     """Every request fails with this HTTP status."""
     error_code: str | None = None
+    handle: Callable[[web.Request, dict[str, Any]], web.StreamResponse | None] | None = None
+    """(request, body) -> the whole response, or None for the built-in behaviour"""
 
 
 @dataclass
@@ -74,17 +76,20 @@ class Endpoint:
         self.requests[identity] += 1
         self.bodies.append(body)
         script = self.script
+        handled = script.handle(request, body) if script.handle else None
+        if handled is not None:
+            return handled
         if script.status:
-            return _error(script.status, script.error_code)
+            return error(script.status, script.error_code)
         if self._is_over_rate():
             self.num_429 += 1
-            return _error(429, "rate_limit_exceeded", {"Retry-After": "1"})
+            return error(429, "rate_limit_exceeded", {"Retry-After": "1"})
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             fault = self._fault()
             if fault in ("429", "500"):
-                return _error(int(fault), None, {"Retry-After": "0.2"} if fault == "429" else {})
+                return error(int(fault), None, {"Retry-After": "0.2"} if fault == "429" else {})
             if fault == "timeout":
                 await asyncio.sleep(script.timeout_s)
                 raise web.HTTPGatewayTimeout
@@ -93,13 +98,13 @@ class Endpoint:
                 return web.Response(text="<html>upstream said no</html>")
             text = (script.answer or respond)(body["model"], body["messages"])
             self.served[identity] += 1
-            return web.json_response(_completion(body, text, is_cut=fault == "truncation"))
+            return web.json_response(completion(body, text, is_cut=fault == "truncation"))
         finally:
             self.in_flight -= 1
 
     async def upload(self, request: web.Request) -> web.Response:
         if self.script.status:
-            return _error(self.script.status, self.script.error_code)
+            return error(self.script.status, self.script.error_code)
         data = (await request.post())["file"]
         return web.json_response(self._file(data.file.read()))
 
@@ -118,7 +123,7 @@ class Endpoint:
             else:
                 text = respond(call["body"]["model"], call["body"]["messages"])
                 self.served[json.dumps(call["body"], sort_keys=True)] += 1
-                response = {"status_code": 200, "body": _completion(call["body"], text, False)}
+                response = {"status_code": 200, "body": completion(call["body"], text, False)}
             lines.append(json.dumps({"custom_id": call["custom_id"], "response": response}))
         output = self._file("\n".join(lines).encode())
         batch = {
@@ -223,7 +228,7 @@ def _quality(model: str, place: int, text: str, goal: str) -> float:
     return len(wanted & set(re.findall(r"\w+", text.lower()))) / max(1, len(wanted))
 
 
-def _completion(body: dict[str, Any], text: str, is_cut: bool) -> dict[str, Any]:
+def completion(body: dict[str, Any], text: str, is_cut: bool) -> dict[str, Any]:
     text = text[: len(text) // 3].rstrip("\n") if is_cut else text
     prompt_tokens = sum(len(message["content"]) for message in body["messages"]) // 4
     return {
@@ -247,7 +252,7 @@ def _completion(body: dict[str, Any], text: str, is_cut: bool) -> dict[str, Any]
     }
 
 
-def _error(status: int, code: str | None, headers: dict[str, str] | None = None) -> web.Response:
+def error(status: int, code: str | None, headers: dict[str, str] | None = None) -> web.Response:
     error = {"message": f"scripted {status}", "type": "scripted", "code": code}
     return web.json_response({"error": error}, status=status, headers=headers)
 
@@ -256,7 +261,8 @@ async def start(script: Script, port: int = 0) -> tuple[Endpoint, web.AppRunner]
     """Serves on the loopback address until the runner is cleaned up."""
     endpoint = Endpoint(script)
     app = web.Application(client_max_size=256 << 20)
-    app.router.add_post("/v1/chat/completions", endpoint.complete)
+    for path in ("/v1/chat/completions", "/v1/messages", "/openai/{rest:.*}"):
+        app.router.add_post(path, endpoint.complete)
     app.router.add_get("/stats", endpoint.stats)
     app.router.add_post("/v1/files", endpoint.upload)
     app.router.add_get("/v1/files/{file}/content", endpoint.content)

@@ -1,10 +1,10 @@
-"""One request to an OpenAI-compatible endpoint, and what its failure means.
+"""One request to an endpoint, and what its failure means.
 
 Retries, pacing and money are decided by the caller: a client that retried by itself would send
-calls that nobody wrote down.
+calls that nobody wrote down. Only a parameter that the endpoint refuses is mended here, because
+such a refusal costs nothing.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import orjson
 
-from apps.common.errors import CriaError, InputError
+from apps.common.errors import CriaError
+from apps.common.files.endpoints import EndpointLimits, EndpointPrices, Style
+from apps.eval.calls import styles
+from apps.eval.calls.lines import Message, Parameters
+from apps.eval.calls.parameters import ParameterFit
+from apps.eval.calls.reply import Reply
 
 if TYPE_CHECKING:
     import aiohttp
@@ -26,8 +31,9 @@ _ACCOUNT_CODES = (
     "billing_not_active",
     "account_deactivated",
 )
-# Reasoning models take max_completion_tokens and no temperature.
-_REASONING_FAMILIES = ("o1", "o3", "o4", "gpt-5")
+_FILTER_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+# The work may have been done, and billed, before these were said; 503 and 529 refuse it unread.
+_BILLED_STATUSES = (408, 500, 502, 504)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,18 +43,14 @@ class Endpoint:
     model: str
     base_url: str | None
     """None is OpenAI's own"""
-    api_key: str = field(repr=False)
+    api_key: str | None = field(repr=False)
     timeout_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    endpoint_model: str
-    fingerprint: str | None
+    style: Style = "openai"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    drop: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict[str, str])
+    limits: EndpointLimits = field(default_factory=EndpointLimits)
+    prices: EndpointPrices | None = None
 
 
 class CallFailure(Exception):
@@ -72,17 +74,6 @@ class EndpointRefusedError(CriaError):
     """The endpoint rejects the key, the quota or the model: no call can succeed."""
 
 
-def openai_endpoint(model: str, timeout_s: float) -> Endpoint:
-    """OpenAI, or what OPENAI_BASE_URL names, with OPENAI_API_KEY."""
-    key, base_url = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
-    if not key and not base_url:
-        raise InputError(
-            f"{model} needs an API key and OPENAI_API_KEY is not set; export it, or set "
-            "OPENAI_BASE_URL to an endpoint without keys"
-        )
-    return Endpoint(model=model, base_url=base_url, api_key=key or "none", timeout_s=timeout_s)
-
-
 class Client:
     """Many concurrent chat completions to one endpoint, as `async with connect(endpoint)`.
 
@@ -91,17 +82,18 @@ class Client:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        base_url = endpoint.base_url or "https://api.openai.com/v1"
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self.endpoint = endpoint
+        self.fit = ParameterFit(endpoint.model, endpoint.drop, endpoint.rename)
+        self._url = styles.url(endpoint.style, endpoint.base_url, endpoint.model)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Client":
         import aiohttp
 
+        endpoint = self.endpoint
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {self._endpoint.api_key}"},
-            timeout=aiohttp.ClientTimeout(total=self._endpoint.timeout_s),
+            headers={**styles.headers(endpoint.style, endpoint.api_key), **endpoint.headers},
+            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
             connector=aiohttp.TCPConnector(limit=0),
             trust_env=True,
         )
@@ -132,75 +124,61 @@ def connect(endpoint: Endpoint) -> Client:
     return Client(endpoint)
 
 
-async def complete(
-    client: Client,
-    model: str,
-    messages: Sequence[dict[str, str]],
-    parameters: dict[str, Any],
-) -> Reply:
+async def complete(client: Client, messages: Sequence[Message], parameters: Parameters) -> Reply:
     """Sends one chat completion; raises CallFailure."""
-    request = {"model": model, "messages": list(messages), **fitted(model, parameters)}
-    status, headers, body = await client.post(request)
+    endpoint = client.endpoint
+    while True:
+        sent = client.fit.fitted(parameters)
+        body = styles.body(endpoint.style, endpoint.model, messages, sent)
+        status, headers, data = await client.post(body)
+        if status not in (400, 422) or not client.fit.learn(*told(data), sent):
+            return read_response(endpoint.style, status, headers, data)
+
+
+def read_response(style: Style, status: int, headers: Mapping[str, str], data: bytes) -> Reply:
+    """The reply in a response; raises CallFailure where it holds none."""
     if status >= 400:
-        raise _status_failure(status, headers, body)
+        message, code = told(data)
+        if status in (400, 403) and code in _FILTER_CODES:
+            return Reply(text=message, finish_reason="content_filter", was_filtered=True)
+        raise _status_failure(status, headers, message, code)
     try:
-        return as_reply(orjson.loads(body))
+        return styles.reply(style, orjson.loads(data))
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise CallFailure("unavailable", f"not a chat completion: {error}", True) from None
 
 
-def as_reply(body: dict[str, Any]) -> Reply:
-    """The reply in a chat completion's JSON; raises TypeError or the like for anything else."""
-    choice = body["choices"][0]
-    refusal = choice["message"].get("refusal")
-    usage: dict[str, Any] = body.get("usage") or {}
-    return Reply(
-        text=str(choice["message"].get("content") or refusal or ""),
-        finish_reason="content_filter" if refusal else str(choice.get("finish_reason") or "stop"),
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-        endpoint_model=str(body.get("model")),
-        fingerprint=body.get("system_fingerprint"),
-    )
-
-
-def fitted(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters under the names that the model's family takes."""
-    kept = {name: value for name, value in parameters.items() if value is not None}
-    if model.startswith(_REASONING_FAMILIES):
-        kept["max_completion_tokens"] = kept.pop("max_tokens")
-        kept.pop("temperature", None)
-        kept.pop("top_p", None)
-    return kept
-
-
-def _status_failure(status: int, headers: Mapping[str, str], body: bytes) -> CallFailure:
-    message, code = _told(body)
+def _status_failure(
+    status: int, headers: Mapping[str, str], message: str, code: str | None
+) -> CallFailure:
     sentence = f"HTTP {status}: {message}"
     if status in (401, 402, 403, 404) or code in _ACCOUNT_CODES:
         return CallFailure("fatal", sentence)
     if status == 429:
         return CallFailure("rate_limited", sentence, retry_after_s=retry_after_s(headers))
     if status in (408, 409) or status >= 500:
-        wait_s = retry_after_s(headers)
-        return CallFailure("unavailable", sentence, status == 504, retry_after_s=wait_s)
+        return CallFailure(
+            "unavailable", sentence, status in _BILLED_STATUSES, retry_after_s(headers)
+        )
     return CallFailure("rejected", sentence)
 
 
-def _told(body: bytes) -> tuple[str, str | None]:
+def told(data: bytes) -> tuple[str, str | None]:
     """The message and the code of an error's body, whatever its form."""
     try:
-        said = orjson.loads(body)
+        said = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return " ".join(body.decode(errors="replace").split())[:300], None
+        return " ".join(data.decode(errors="replace").split())[:300], None
     error = cast(dict[str, Any], said).get("error", said) if isinstance(said, dict) else said
     if not isinstance(error, dict):
         return " ".join(str(error).split())[:300], None
     fields = cast(dict[str, Any], error)
-    return " ".join(str(fields.get("message", fields)).split())[:300], fields.get("code")
+    message = " ".join(str(fields.get("message", fields)).split())[:300]
+    code = fields.get("code") or fields.get("type")
+    return message, str(code) if code else None
 
 
-def retry_after_s(headers: Any) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds of `retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 10.2.3)."""
     if (millis := headers.get("retry-after-ms")) and millis.replace(".", "", 1).isdigit():
         return float(millis) / 1000.0

@@ -1,10 +1,26 @@
-"""NAME=URL[#ENDPOINT_MODEL] on the command line: a model behind an OpenAI-compatible endpoint."""
+"""Names on the command line -> endpoints.
+
+    gpt-4o                              a model of OpenAI's, or of what OPENAI_BASE_URL names
+    tuned=http://127.0.0.1:8000/v1      a model behind any OpenAI-compatible endpoint
+    tuned=http://127.0.0.1:8000/v1#m    the same, where the endpoint calls it m
+    mine                                an entry of the --endpoints file
+
+Whatever else looks like an address is refused before anything is sent: a text that was meant as a
+URL must never travel to another host as a model's name.
+"""
 
 import os
+import re
+from collections.abc import Mapping
 
 from apps.common.errors import InputError
-from apps.eval.calls.client import Endpoint, openai_endpoint
+from apps.common.files.endpoints import EndpointSettings, check_url, load_endpoints, style_of
+from apps.eval.calls.client import Endpoint
 from apps.eval.records.answer import check_model_name
+
+_MODEL_NAME = re.compile(r"[\w.\-/:@]+")
+# host:port, localhost, or a first part with a dot before a slash: api.example.com/v1
+_ADDRESS = re.compile(r"[^/]*:\d{2,5}(?:/|\Z)|localhost\b|[^/]*\.[^/]*/|.*://", re.IGNORECASE)
 
 
 def parse_named(text: str, flag: str) -> tuple[str, str]:
@@ -17,23 +33,81 @@ def parse_named(text: str, flag: str) -> tuple[str, str]:
     return check_model_name(name), rest
 
 
+def named_endpoints(uri: str | None) -> dict[str, EndpointSettings]:
+    """The endpoints of an --endpoints file; none without one."""
+    return load_endpoints(uri) if uri else {}
+
+
 def parse_endpoint(
-    text: str, flag: str, timeout_s: float, api_key_env: str = "CRIA_API_KEY"
+    text: str,
+    flag: str,
+    timeout_s: float,
+    api_key_env: str,
+    named: Mapping[str, EndpointSettings],
 ) -> tuple[str, Endpoint]:
-    """(name, endpoint); a name alone is a model of OpenAI's.
+    """(name, endpoint) of a text on the command line; raises InputError for unknown forms.
 
     The key of `api_key_env` goes to endpoints given by URL, OPENAI_API_KEY only to OpenAI's own.
     """
+    if text in named:
+        return text, _from_settings(text, named[text], timeout_s)
     if "=" not in text:
-        name = check_model_name(text)
-        return name, openai_endpoint(name, timeout_s)
+        return text, openai_endpoint(check_plain_name(text, flag), timeout_s)
     name, url = parse_named(text, flag)
     base_url, _, endpoint_model = url.partition("#")
-    if not base_url.startswith(("http://", "https://")):
-        raise InputError(f"{flag} {text!r} has no http URL; expected NAME=http://host:port/v1")
+    check_url(base_url, f"{flag} {text!r}:")
     return name, Endpoint(
         model=endpoint_model or name,
         base_url=base_url,
-        api_key=os.environ.get(api_key_env) or "none",
+        api_key=os.environ.get(api_key_env),
         timeout_s=timeout_s,
+        style=style_of(base_url),
+    )
+
+
+def check_plain_name(text: str, flag: str) -> str:
+    """A model's name that is certainly no address."""
+    if not _MODEL_NAME.fullmatch(text) or _ADDRESS.match(text):
+        raise InputError(
+            f"{flag} {text!r} is neither the name of a model nor NAME=URL; give an endpoint as "
+            f"{flag} local=http://127.0.0.1:8000/v1#model, or name it in an --endpoints file"
+        )
+    return text
+
+
+def openai_endpoint(model: str, timeout_s: float) -> Endpoint:
+    """OpenAI, or what OPENAI_BASE_URL names, with OPENAI_API_KEY."""
+    key, base_url = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
+    if not key and not base_url:
+        raise InputError(
+            f"{model} needs an API key and OPENAI_API_KEY is not set; export it, set "
+            "OPENAI_BASE_URL to an endpoint without keys, or name an endpoint of its own as "
+            f"{model.replace('/', '-')}=http://127.0.0.1:8000/v1"
+        )
+    if base_url:
+        check_url(base_url, "OPENAI_BASE_URL")
+    return Endpoint(
+        model=model,
+        base_url=base_url,
+        api_key=key,
+        timeout_s=timeout_s,
+        style=style_of(base_url) if base_url else "openai",
+    )
+
+
+def _from_settings(name: str, settings: EndpointSettings, timeout_s: float) -> Endpoint:
+    key = os.environ.get(settings.key_env) if settings.key_env else None
+    if settings.key_env and not key:
+        raise InputError(f"endpoint {name!r} needs its key in {settings.key_env}; export it")
+    return Endpoint(
+        model=settings.model or name,
+        base_url=settings.base_url,
+        api_key=key,
+        timeout_s=timeout_s,
+        style=settings.style or style_of(settings.base_url),
+        headers=settings.headers,
+        drop=settings.drop,
+        rename=settings.rename,
+        limits=settings.limits,
+        prices=settings.prices,
     )

@@ -6,7 +6,7 @@
     judgments/parsed-<v>.jsonl    what parser version v reads in raw.jsonl; made again at will
 
 Every line is on disk (fsync) before its caller goes on; callers that arrive together share one
-fsync. What is spent is computed from these files alone: the price of every response, and the full
+fsync. What is spent is computed from these files alone: the charge of every response, and the full
 reservation of every intent that was neither answered nor released, because a call that was in
 flight when the power went out may have been billed.
 """
@@ -24,7 +24,7 @@ import orjson
 
 from apps.common.errors import CriaError, InputError
 from apps.common.files import storage
-from apps.eval.calls.lines import IntentLine, ParsedLine, ResponseLine
+from apps.eval.calls.lines import IntentLine, ParsedLine, ResponseLine, charged_usd
 
 
 class BudgetExhaustedError(CriaError):
@@ -113,7 +113,7 @@ class Journal:
     """The single writer of a judgments folder, with the budget that it implies."""
 
     def __init__(self, directory: str, max_usd: float | None) -> None:
-        self._directory = directory
+        self.directory = directory
         self._raw = storage.local_path(raw_path(directory))
         self._intents = storage.local_path(intents_path(directory))
         self._max_usd = max_usd
@@ -129,15 +129,15 @@ class Journal:
 
     async def begin(self) -> None:
         """Takes the folder for this process and reads what it has cost so far."""
-        self._lock = await asyncio.to_thread(hold, self._directory)
-        responses, intents = read_raw(self._directory), read_intents(self._directory)
+        self._lock = await asyncio.to_thread(hold, self.directory)
+        responses, intents = read_raw(self.directory), read_intents(self.directory)
         for record in intents:
             key = record["key"]
             attempts = self._next_attempt.get(key, 0)
             self._next_attempt[key] = max(attempts, record["attempt"] + 1)
         unknown = unknown_attempts(intents, {record["key"] for record in responses})
         self._unknown = unknown
-        self._charged_usd = sum(record["usd"] for record in responses) + sum(unknown.values())
+        self._charged_usd = sum(map(charged_usd, responses)) + sum(unknown.values())
 
     async def state(self) -> tuple[int, float]:
         """Responses stored since the start, and US dollars charged, certainly or possibly."""
@@ -197,7 +197,7 @@ class Journal:
         """Appends a response and turns its reservation into its price."""
         await self._append(self._raw, record)
         self._num_stored += 1
-        await self._settle(record["key"], attempt, record["usd"])
+        await self._settle(record["key"], attempt, charged_usd(record))
 
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
         """Ends an attempt without a response; an unbilled one gives its reservation back.

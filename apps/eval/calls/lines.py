@@ -41,12 +41,24 @@ class ResponseLine(TypedDict):
     finish_reason: str
     usage: Usage
     usd: float
+    """by the endpoint's count; the most it can have cost where there is no such count"""
+    charged_usd: NotRequired[float]
+    """what the budget is charged, where that is more"""
+    is_estimated: NotRequired[bool]
+    """the endpoint gave no count that can be true"""
+    is_computed: NotRequired[bool]
+    """no endpoint was asked"""
     created: float
     """seconds since 1970; 0 for imported judgments"""
     latency_s: NotRequired[float]
     endpoint_model: str
     fingerprint: str | None
     is_imported: NotRequired[bool]
+
+
+def charged_usd(line: ResponseLine) -> float:
+    """What a response took from the budget."""
+    return line.get("charged_usd", line["usd"])
 
 
 class ParsedLine(TypedDict):

@@ -1,4 +1,4 @@
-"""One gate for all judge calls of a run: requests/min, tokens/min and calls in flight.
+"""One gate for all calls to an endpoint: requests/min, tokens/min and calls in flight.
 
 Requests are spaced evenly, never sent in bursts. Tokens are a bucket that may go into debt and is
 corrected by what a call really used. When 429 recur the rate and the number in flight are cut by a
@@ -12,7 +12,7 @@ pause the run for ever longer, and a long outage ends it.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,13 +46,31 @@ class Limits:
     max_outage_s: float = 600.0
 
 
-class RateGate:
-    """Lets calls through in order of arrival. Single-threaded: lives on one event loop."""
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A call that wants to go out."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    admitted: asyncio.Future[int]
+    """the number of the gate that let it through"""
+    holder: str
+    tokens: int
+    """prompt and completion, about"""
+
+
+class RateGate:
+    """Takes calls out of a queue that it may share with other endpoints' gates."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        queue: deque[Waiter],
+        number: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limits = limits
+        self._queue = queue
+        self._number = number
         self._clock = clock
-        self._waiters: deque[tuple[asyncio.Future[None], str, int]] = deque()
         self._in_flight: Counter[str] = Counter()
         self._share = 1.0
         self._window = float(limits.concurrency)
@@ -68,32 +86,15 @@ class RateGate:
         self.num_rate_limited = 0
         self.num_errors = 0
         self.num_ok = 0
-        self.longest_wait_s = 0.0
 
-    async def acquire(self, holder: str, tokens: int) -> None:
-        """Returns when `holder` may send one call of about `tokens` prompt + completion tokens."""
-        started = self._clock()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((future, holder, tokens))
-        self._pump()
-        try:
-            await future
-        except asyncio.CancelledError:
-            if not future.cancelled():  # let through and cancelled in the same turn of the loop
-                await self.release(holder, "cancelled", tokens)
-            raise
-        self.longest_wait_s = max(self.longest_wait_s, self._clock() - started)
+    def pass_at_once(self, holder: str, tokens: int) -> bool:
+        """Lets a call through if it need not wait."""
+        if self._queue or not self._is_open():
+            return False
+        self._let_through(holder, tokens)
+        return True
 
-    async def acquire_some(self, holder: str, tokens: Sequence[int]) -> int:
-        """Waits for the first call, lets through what else may go now; returns how many."""
-        await self.acquire(holder, tokens[0])
-        passed = 1
-        while passed < len(tokens) and not self._waiters and self._is_open():
-            self._let_through(holder, tokens[passed])
-            passed += 1
-        return passed
-
-    async def release(
+    def release(
         self,
         holder: str,
         outcome: Outcome,
@@ -109,39 +110,36 @@ class RateGate:
             self._cut(retry_after_s)
         elif outcome == "error":
             self._count_failure()
-        self._pump()
+        self.pump()
 
-    async def forget(self, holder: str) -> None:
-        """Frees what a dead task held."""
+    def forget(self, holder: str) -> None:
+        """Frees the places of a dead task."""
         self._in_flight.pop(holder, None)
-        for waiter in [waiter for waiter in self._waiters if waiter[1] == holder]:
-            self._waiters.remove(waiter)
-            waiter[0].cancel()
-        self._pump()
+        self.pump()
 
-    async def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, float]:
         return {
             "in_flight": self._in_flight.total(),
             "window": self._window,
             "requests_per_min": self._limits.requests_per_min * self._share,
             "rate_limited": self.num_rate_limited,
             "errors": self.num_errors,
-            "longest_wait_s": self.longest_wait_s,
         }
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
+        """Lets through what may go now, and comes back when the next may."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiters and self._in_flight.total() < int(self._window):
+        while self._queue and self._in_flight.total() < int(self._window):
             wait_s = self._wait_s()
             if wait_s > 0:
-                self._timer = asyncio.get_running_loop().call_later(wait_s, self._pump)
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self.pump)
                 return
-            future, holder, tokens = self._waiters.popleft()
-            if not future.done():
-                self._let_through(holder, tokens)
-                future.set_result(None)
+            waiter = self._queue.popleft()
+            if not waiter.admitted.done():
+                self._let_through(waiter.holder, waiter.tokens)
+                waiter.admitted.set_result(self._number)
 
     def _is_open(self) -> bool:
         return self._in_flight.total() < int(self._window) and self._wait_s() <= 0
@@ -198,7 +196,7 @@ class RateGate:
         patience_s = self._limits.max_outage_s if self.num_ok else FIRST_OUTAGE_S
         if failures >= FAILURES_TO_OPEN and outage_s > patience_s:
             raise CriaError(
-                f"the judge's endpoint has answered nothing for {outage_s:.0f} s ({failures} calls "
+                f"the endpoint has answered nothing for {outage_s:.0f} s ({failures} calls "
                 "failed in a row or were rate-limited); what is stored stays stored: run the same "
                 "command again when the endpoint is back"
             )

@@ -1,24 +1,24 @@
 """One request until it has an answer: for questions and answers, which nobody counts in dollars.
 
-Judge calls take calling.py's way instead, where every try is written down and paid for once.
+Judge calls take judging/loop.py's way instead, where every try is written down and paid for once.
 """
 
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from apps.common.command.events import Bar
-from apps.eval.calls.client import CallFailure, Client, Reply, complete
+from apps.eval.calls.client import CallFailure, Client, complete
+from apps.eval.calls.lines import Message, Parameters
+from apps.eval.calls.reply import Reply
 
 MAX_WAIT_S = 30.0
 
 
 async def insist(
     client: Client,
-    model: str,
-    messages: Sequence[dict[str, str]],
-    settings: dict[str, Any],
+    messages: Sequence[Message],
+    settings: Parameters,
     max_attempts: int,
     bar: Bar,
 ) -> Reply:
@@ -28,7 +28,7 @@ async def insist(
     """
     for attempt in range(1, max_attempts + 1):
         try:
-            return await complete(client, model, messages, settings)
+            return await complete(client, messages, settings)
         except CallFailure as failure:
             if failure.kind in ("fatal", "rejected") or attempt == max_attempts:
                 raise

@@ -9,14 +9,14 @@ import orjson
 from apps.common.errors import InputError
 from apps.common.files import lineage, storage
 from apps.eval.calls import journal
-from apps.eval.calls.client import Reply
 from apps.eval.calls.lines import ResponseLine
+from apps.eval.calls.reply import Reply
 from apps.eval.config import JudgeConfig, ProtocolName, ReplayConfig
 from apps.eval.folder import questions_uri, write_plan
 from apps.eval.judging.call import Call
 from apps.eval.judging.manifest import prompts_digest
-from apps.eval.judging.parsing import PARSER_VERSION
-from apps.eval.judging.plan import Plan, parse_record
+from apps.eval.judging.parsing import PARSER_VERSION, parse_record
+from apps.eval.judging.plan import Plan
 from apps.eval.records.answer import Answer, answers_uri
 from apps.eval.records.question import Question, dump_questions
 
@@ -59,15 +59,8 @@ def write_imported(imported: Imported, config: ReplayConfig, out: str) -> None:
 
 
 def _line(call: Call, text: str, judge: str) -> ResponseLine:
-    reply = Reply(
-        text=text,
-        finish_reason="stop",
-        prompt_tokens=0,
-        completion_tokens=0,
-        endpoint_model=judge,
-        fingerprint=None,
-    )
-    return {**call.response_line(reply, price=None, created_s=0.0), "is_imported": True}
+    reply = Reply(text=text, finish_reason="stop", endpoint_model=judge)
+    return {**call.free_line(reply, created_s=0.0), "is_imported": True}
 
 
 def _write_manifest(

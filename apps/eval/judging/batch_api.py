@@ -7,14 +7,15 @@ finds it again (by its input file) instead of paying for a second one.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import orjson
 
 from apps.common.errors import CriaError
 from apps.common.files import storage
-from apps.eval.calls.client import Endpoint, as_reply, fitted
+from apps.eval.calls import styles
+from apps.eval.calls.client import CallFailure, Endpoint, read_response, told
 from apps.eval.calls.journal import (
     BudgetExhaustedError,
     Journal,
@@ -22,9 +23,11 @@ from apps.eval.calls.journal import (
     read_lines,
     read_raw,
 )
+from apps.eval.calls.parameters import ParameterFit
+from apps.eval.judging.asking import asks, refuse_unreadable, remaining, standings
 from apps.eval.judging.call import Call
+from apps.eval.judging.local import local_reply
 from apps.eval.judging.loop import Job, OnProgress, RunResult, Tally
-from apps.eval.judging.plan import ask_again, remaining
 
 MAX_REQUESTS = 10_000
 _ENDED = {"completed", "failed", "expired", "cancelled"}
@@ -43,10 +46,11 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
     from openai import OpenAIError  # 1.4 s of CPU that only batches need
 
     try:
-        for judge, endpoint in job.endpoints.items():
-            mine = [call for call in job.calls if call.judge == judge]
-            async with _connect(endpoint) as client:
-                batches = _Batches(client, job, writer, tally)
+        await _store_local(job.calls, writer, tally)
+        for judge, endpoints in job.endpoints.items():
+            mine = [call for call in job.calls if call.judge == judge and not call.is_equal]
+            async with _connect(endpoints[0]) as client:
+                batches = _Batches(client, endpoints[0], job, writer, tally)
                 await batches.finish_earlier(poll_s)
                 for _ in range(job.persistence.max_attempts + job.persistence.max_asks):
                     left = remaining(mine, read_raw(job.directory), job.persistence.max_asks)
@@ -55,9 +59,11 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
                     for start in range(0, len(left), MAX_REQUESTS):
                         await batches.submit(left[start : start + MAX_REQUESTS], poll_s)
                     on_progress(*await writer.state(), {})
-                tally.failed += len(
-                    remaining(mine, read_raw(job.directory), job.persistence.max_asks)
-                )
+                    responses = read_raw(job.directory)
+                    refuse_unreadable(standings(mine, responses, job.persistence.max_asks))
+                left = remaining(mine, read_raw(job.directory), job.persistence.max_asks)
+                tally.failed += len(left)
+                tally.learned |= {f"{judge}: {sentence}" for sentence in batches.fit.learned}
         _, spent_usd = await writer.state()
     except OpenAIError as error:
         raise CriaError(
@@ -69,19 +75,38 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
     return RunResult(tally=tally, spent_usd=spent_usd, gate={})
 
 
+async def _store_local(calls: Iterable[Call], writer: Journal, tally: Tally) -> None:
+    """The judgments that nobody need be asked for."""
+    stored = {record["key"] for record in read_raw(writer.directory)}
+    for call in calls:
+        reply = local_reply(call)
+        if reply is not None and call.key not in stored:
+            attempt = await writer.reserve(HOLDER, call.key, 0.0)
+            line = call.free_line(reply, created_s=time.time())
+            await writer.store({**line, "is_computed": True}, attempt)
+            tally.stored += 1
+
+
 def _connect(endpoint: Endpoint) -> Any:
     from openai import AsyncOpenAI
 
     return AsyncOpenAI(
-        api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=endpoint.timeout_s
+        api_key=endpoint.api_key or "none",
+        base_url=endpoint.base_url,
+        default_headers=dict(endpoint.headers),
+        timeout=endpoint.timeout_s,
     )
 
 
 class _Batches:
     """One judge's batches."""
 
-    def __init__(self, client: Any, job: Job, writer: Journal, tally: Tally) -> None:
+    def __init__(
+        self, client: Any, endpoint: Endpoint, job: Job, writer: Journal, tally: Tally
+    ) -> None:
         self._client = client
+        self._endpoint = endpoint
+        self.fit = ParameterFit(endpoint.model, endpoint.drop, endpoint.rename)
         self._job = job
         self._writer = writer
         self._tally = tally
@@ -99,7 +124,7 @@ class _Batches:
         sent = {call.key: call for call in calls if call.key in attempts}
         if not sent:
             return
-        lines = b"".join(orjson.dumps(_request(call)) + b"\n" for call in sent.values())
+        lines = b"".join(orjson.dumps(self._request(call)) + b"\n" for call in sent.values())
         try:
             file = await self._client.files.create(file=("calls.jsonl", lines), purpose="batch")
         except Exception:
@@ -120,7 +145,7 @@ class _Batches:
         open_notes = {k: v for k, v in notes.items() if "ended" not in v}
         if not open_notes:
             return
-        known = {call.key: call for call in _all_asks(self._job)}
+        known = {call.key: call for call in self._sent_before()}
         listed = [batch async for batch in self._client.batches.list(limit=100)]
         by_file = {batch.input_file_id: batch.id for batch in listed}
         stored = {record["key"] for record in read_raw(self._job.directory)}
@@ -158,13 +183,23 @@ class _Batches:
         self, line: dict[str, Any], sent: dict[str, Call], attempts: dict[str, int]
     ) -> None:
         key, response = line["custom_id"], cast(dict[str, Any], line.get("response") or {})
-        if key not in sent or response.get("status_code") != 200:
+        if key not in sent or not response:
             return
-        call = sent[key]
-        reply = as_reply(response["body"])
+        call, status = sent[key], int(response["status_code"])
+        data = orjson.dumps(response.get("body"))
+        if status == 400 and self.fit.learn(*told(data), self.fit.fitted(call.parameters)):
+            return
+        try:
+            reply = read_response(self._endpoint.style, status, {}, data)
+        except CallFailure as failure:
+            self._tally.last_error = failure.sentence
+            if status < 400:  # a failed request of a batch is not billed
+                await self._writer.fail_call(key, attempts.pop(key), may_be_billed=True)
+            return
         record = call.response_line(reply, self._job.prices[call.judge], created_s=time.time())
         await self._writer.store(record, attempts.pop(key))
         self._tally.stored += 1
+        self._tally.estimated += "is_estimated" in record
 
     async def _release(self, attempts: dict[str, int]) -> None:
         """Ends attempts that certainly were not billed."""
@@ -174,21 +209,17 @@ class _Batches:
     def _note(self, **record: Any) -> None:
         storage.append_line(self._path, orjson.dumps(record))
 
+    def _request(self, call: Call) -> dict[str, Any]:
+        parameters, model = self.fit.fitted(call.parameters), self._endpoint.model
+        return {
+            "custom_id": call.key,
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": styles.body(self._endpoint.style, model, call.sent_messages, parameters),
+        }
 
-def _request(call: Call) -> dict[str, Any]:
-    body = {"model": call.judge, "messages": list(call.messages)}
-    return {
-        "custom_id": call.key,
-        "method": "POST",
-        "url": "/v1/chat/completions",
-        "body": {**body, **fitted(call.judge, call.parameters)},
-    }
-
-
-def _all_asks(job: Job) -> Iterable[Call]:
-    """Every call that an earlier run may have submitted, later asks with either room."""
-    for call in job.calls:
-        layer = [call]
-        for _ in range(job.persistence.max_asks):
-            yield from layer
-            layer = [ask_again(item, cut) for item in layer for cut in (False, True)]
+    def _sent_before(self) -> Iterator[Call]:
+        """Every call that an earlier run may have submitted."""
+        stored = {record["key"]: record for record in read_raw(self._job.directory)}
+        for call in self._job.calls:
+            yield from (ask for ask, _ in asks(call, stored, self._job.persistence.max_asks))

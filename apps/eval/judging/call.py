@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from apps.eval.calls.client import Reply
-from apps.eval.calls.lines import Message, Parameters, ResponseLine
+from apps.eval.calls.lines import Message, Parameters, ResponseLine, Usage
+from apps.eval.calls.reply import Reply
+from apps.eval.judging.charge import charge, filtered_charge
 from apps.eval.judging.offline import ReferenceCheck
 from apps.eval.judging.parsing import Format
 from apps.eval.judging.prices import Price
@@ -38,7 +39,11 @@ class Call:
     repeat: int
     turn: int
     judge: str
+    judge_model: str = ""
+    """what the judge's endpoint calls it, if not by its name"""
     messages: tuple[Message, ...]
+    repair: tuple[Message, ...] = ()
+    """its own unreadable verdict and a request for a readable one, sent after the messages"""
     parameters: Parameters
     """temperature, max_tokens and what else is sent to the judge"""
     fmt: Format
@@ -46,6 +51,8 @@ class Call:
     answers_digest: str
     ask: int = 0
     """0 at first; a response that cannot be read is asked for again as 1, 2, ..."""
+    is_equal: bool = False
+    """the answers are the same: a tie, for which nobody is asked"""
     kind: str = "contest"
     """contest, canary (the better answer is known) or self (the same answer twice)"""
     reference_check: ReferenceCheck | None = None
@@ -54,7 +61,7 @@ class Call:
     @property
     def key(self) -> str:
         return digest(
-            self.judge,
+            self._asked,
             self.parameters,
             self.messages,
             self.answers_digest,
@@ -67,12 +74,21 @@ class Call:
     def slot(self) -> str:
         """The same for all asks of one judgment."""
         return digest(
-            self.judge, self.messages, self.answers_digest, self.order, self.repeat, self.turn
+            self._asked, self.messages, self.answers_digest, self.order, self.repeat, self.turn
         )
 
     @property
+    def _asked(self) -> str:
+        is_named_alike = self.judge_model in ("", self.judge)
+        return self.judge if is_named_alike else f"{self.judge}#{self.judge_model}"
+
+    @property
+    def sent_messages(self) -> tuple[Message, ...]:
+        return self.messages + self.repair
+
+    @property
     def prompt_bytes(self) -> int:
-        return sum(len(message["content"].encode()) for message in self.messages)
+        return sum(len(message["content"].encode()) for message in self.sent_messages)
 
     @property
     def max_tokens(self) -> int:
@@ -80,11 +96,14 @@ class Call:
 
     def prompt_tokens_estimate(self) -> int:
         """English averages 4.3 bytes a token under GPT's tokenizers."""
-        return int(self.prompt_bytes / 4.3) + 8 * len(self.messages)
+        return int(self.prompt_bytes / 4.3) + 8 * len(self.sent_messages)
 
     def prompt_tokens_bound(self) -> int:
         """A byte-level tokenizer never makes more tokens than bytes; 16 a message for framing."""
-        return self.prompt_bytes + 16 * len(self.messages)
+        return self.prompt_bytes + 16 * len(self.sent_messages)
+
+    def usage_at_most(self) -> Usage:
+        return {"prompt_tokens": self.prompt_tokens_bound(), "completion_tokens": self.max_tokens}
 
     def usd_at_most(self, price: Price | None) -> float:
         """What the call can cost; 0 where no price is known."""
@@ -92,6 +111,21 @@ class Call:
 
     def response_line(self, reply: Reply, price: Price | None, created_s: float) -> ResponseLine:
         """The line of judgments/raw.jsonl."""
+        if reply.was_filtered:
+            cost = filtered_charge(self.usage_at_most(), price)
+        else:
+            prompt = [message["content"] for message in self.sent_messages]
+            cost = charge(reply, prompt, self.usage_at_most(), price)
+        line = self.free_line(reply, created_s)
+        line["usage"], line["usd"] = cost.usage, cost.usd
+        if cost.charged_usd > cost.usd:
+            line["charged_usd"] = cost.charged_usd
+        if cost.is_estimated:
+            line["is_estimated"] = True
+        return line
+
+    def free_line(self, reply: Reply, created_s: float) -> ResponseLine:
+        """The line of a judgment that was not paid for here."""
         return {
             "key": self.key,
             "protocol": self.protocol,
@@ -100,7 +134,7 @@ class Call:
             "order": self.order,
             "repeat": self.repeat,
             "judge": self.judge,
-            "request_digest": digest(self.messages, self.parameters),
+            "request_digest": digest(self.sent_messages, self.parameters),
             "slot": self.slot,
             "turn": self.turn,
             "ask": self.ask,
@@ -109,11 +143,8 @@ class Call:
             "nonce": self.nonce,
             "response_text": reply.text,
             "finish_reason": reply.finish_reason,
-            "usage": {
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-            },
-            "usd": price.usd(reply.prompt_tokens, reply.completion_tokens) if price else 0.0,
+            "usage": {"prompt_tokens": 0, "completion_tokens": 0},
+            "usd": 0.0,
             "created": created_s,
             "endpoint_model": reply.endpoint_model,
             "fingerprint": reply.fingerprint,

@@ -1,4 +1,4 @@
-"""The gate and the journal in one process, and how a task reaches both with few messages.
+"""The gates and the journal in one process, and how a task reaches both with few messages.
 
 A message to an actor costs about a millisecond of two processes. 64 equal calls that end together
 need 256 of them if each call sends its own, and the next calls wait meanwhile; what arrives while
@@ -6,51 +6,53 @@ an earlier message is under way therefore goes out as one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from apps.eval.calls.gate_pool import GatePool, add_up
 from apps.eval.calls.journal import Journal
 from apps.eval.calls.lines import ResponseLine
-from apps.eval.calls.rate_gate import Limits, Outcome, RateGate
+from apps.eval.calls.rate_gate import Limits, Outcome
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Ended = tuple[Outcome, int, float | None]
-"""how a call ended, the tokens it did not use, the seconds its endpoint asked to wait"""
+Ended = tuple[int, Outcome, int, float | None]
+"""the endpoint's number, how a call ended, the tokens it did not use, the seconds it shall wait"""
 
 
 class Coordinator:
-    """The one rate limit and the one budget of a run; lives on one event loop."""
+    """The rate limits and the one budget of a run; lives on one event loop.
 
-    def __init__(self, limits: Limits, directory: str, max_usd: float | None) -> None:
+    `limits` holds, per judge, those of each of its endpoints.
+    """
+
+    def __init__(
+        self, limits: Mapping[str, Sequence[Limits]], directory: str, max_usd: float | None
+    ) -> None:
         self._limits = limits
-        self._gate: RateGate | None = None
+        self._pools: dict[str, GatePool] = {}
         self._journal = Journal(directory, max_usd)
         self._gone: set[str] = set()
 
     async def begin(self) -> None:
         """Takes the folder; returns when it is ours."""
-        self._gate = RateGate(self._limits)
+        self._pools = {judge: GatePool(limits) for judge, limits in self._limits.items()}
         await self._journal.begin()
 
     async def state(self) -> tuple[int, float, dict[str, float]]:
-        """(responses stored in this run, US dollars of all runs, the gate's state)"""
-        return (*await self._journal.state(), await self.gate.state())
+        """(responses stored in this run, US dollars of all runs, the gates' state)"""
+        gates = add_up([pool.state() for pool in self._pools.values()])
+        return (*await self._journal.state(), gates)
 
-    @property
-    def gate(self) -> RateGate:
-        assert self._gate is not None
-        return self._gate
-
-    async def acquire(self, holder: str, tokens: Sequence[int]) -> int:
-        passed = await self.gate.acquire_some(holder, tokens)
+    async def acquire(self, holder: str, judge: str, tokens: Sequence[int]) -> list[int]:
+        admitted = await self._pools[judge].acquire_some(holder, tokens)
         if holder in self._gone:
-            await self.gate.forget(holder)
-        return passed
+            await self._pools[judge].forget(holder)
+        return admitted
 
-    async def release(self, holder: str, ended: Sequence[Ended]) -> None:
+    async def release(self, holder: str, judge: str, ended: Sequence[Ended]) -> None:
         for how in ended:
-            await self.gate.release(holder, *how)
+            await self._pools[judge].release(holder, *how)
 
     async def open_calls(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
         attempts = await self._journal.open_calls(holder, wanted)
@@ -71,7 +73,8 @@ class Coordinator:
         Its last messages may still be on their way: what they take is given back as it comes.
         """
         self._gone.add(holder)
-        await self.gate.forget(holder)
+        for pool in self._pools.values():
+            await pool.forget(holder)
         await self._journal.forget(holder)
 
 
@@ -115,29 +118,30 @@ class Together(Generic[Item, Result]):
 
 
 class RemoteGate:
-    """The gate of loop.py, at a coordinator in another process."""
+    """The gate of one judge, for loop.py, at a coordinator in another process."""
 
-    def __init__(self, coordinator: Any, holder: str) -> None:
-        async def acquire(tokens: list[int]) -> Sequence[None]:
-            return [None] * await coordinator.acquire(holder, tokens)
+    def __init__(self, coordinator: Any, holder: str, judge: str) -> None:
+        async def acquire(tokens: list[int]) -> Sequence[int]:
+            return await coordinator.acquire(holder, judge, tokens)
 
         async def release(ended: list[Ended]) -> Sequence[None]:
-            await coordinator.release(holder, ended)
+            await coordinator.release(holder, judge, ended)
             return [None] * len(ended)
 
         self._acquire, self._release = Together(acquire), Together(release)
 
-    async def acquire(self, holder: str, tokens: int) -> None:
-        await self._acquire(tokens)
+    async def acquire(self, holder: str, tokens: int) -> int:
+        return await self._acquire(tokens)
 
     async def release(
         self,
         holder: str,
+        number: int,
         outcome: Outcome,
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
     ) -> None:
-        await self._release((outcome, unused_tokens, retry_after_s))
+        await self._release((number, outcome, unused_tokens, retry_after_s))
 
 
 class RemoteLedger:

@@ -7,31 +7,38 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from apps.common.errors import CriaError
 from apps.eval.calls import rate_gate
-from apps.eval.calls.client import CallFailure, Endpoint, EndpointRefusedError, Reply
+from apps.eval.calls.client import CallFailure, Endpoint, EndpointRefusedError
 from apps.eval.calls.journal import BudgetExhaustedError
-from apps.eval.calls.lines import ResponseLine
+from apps.eval.calls.lines import ResponseLine, Status
 from apps.eval.calls.rate_gate import Limits
+from apps.eval.calls.reply import Reply
 from apps.eval.calls.run_all import run_all
+from apps.eval.judging.asking import ask_again
 from apps.eval.judging.call import Call
+from apps.eval.judging.local import local_reply
 from apps.eval.judging.parsing import parse
-from apps.eval.judging.plan import ask_again
 from apps.eval.judging.prices import Price
+from apps.eval.judging.readability import Readability
 
-Ask = Callable[[Call], Awaitable[Reply]]
+Ask = Callable[[Call, int], Awaitable[Reply]]
+"""the response to a call, from the endpoint of that number"""
 # This many rejected requests before any success: the request itself is wrong, not one answer.
 REJECTIONS_TO_STOP = 5
 
 
 class Gate(Protocol):
-    async def acquire(self, holder: str, tokens: int) -> None: ...
+    """The endpoints of one judge."""
+
+    async def acquire(self, holder: str, tokens: int) -> int: ...
     async def release(
         self,
         holder: str,
+        number: int,
         outcome: rate_gate.Outcome,
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
@@ -51,7 +58,7 @@ class Persistence:
     max_attempts: int = 10
     max_asks: int = 4
     width: int = 32
-    """Calls of this chunk that may wait at the gate, be in flight or be on their way to disk."""
+    """Calls of this chunk and of one judge that may wait, be in flight or on their way to disk."""
     first_backoff_s: float = 1.0
     max_backoff_s: float = 30.0
 
@@ -62,12 +69,16 @@ class Job:
 
     calls: tuple[Call, ...]
     directory: str
-    endpoints: dict[str, Endpoint]
-    prices: dict[str, Price | None]
-    limits: Limits
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    """{judge: the endpoints that serve it}"""
+    limits: Mapping[str, tuple[Limits, ...]]
+    """{judge: those of its endpoints}"""
+    prices: Mapping[str, Price | None]
     persistence: Persistence
     num_tasks: int
     max_usd: float | None
+    proven: frozenset[str] = frozenset()
+    """judges of whom a verdict has been read"""
 
 
 @dataclass(slots=True)
@@ -76,13 +87,17 @@ class Tally:
 
     stored: int = 0
     unreadable: int = 0
-    """judgments whose last ask could not be read either"""
+    """judgments that stay without a verdict"""
+    estimated: int = 0
+    """responses without a count of tokens that can be true"""
     failed: int = 0
     """calls left for the next run"""
     rejected: int = 0
     stopped: str | None = None
     """why the chunk ended early: the budget"""
     last_error: str | None = None
+    learned: set[str] = field(default_factory=set[str])
+    """what endpoints taught about their parameters, in sentences"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,50 +119,73 @@ class Caller:
     """Makes a chunk's calls: who is asked, under which limits, and where it is written down."""
 
     ask: Ask
-    gate: Gate
+    gates: Mapping[str, Gate]
+    """by judge"""
     ledger: Ledger
     prices: Mapping[str, Price | None]
     persistence: Persistence
     holder: str = "local"
-    """this chunk's name at the gate and in the ledger"""
+    """this chunk's name at the gates and in the ledger"""
+    proven: frozenset[str] = frozenset()
+    """judges of whom a verdict has been read"""
 
     async def make(self, calls: Sequence[Call]) -> Tally:
         """Makes all calls; raises CriaError when no further call can succeed."""
         tally = Tally()
-        width = asyncio.Semaphore(self.persistence.width)
+        judges = {call.judge for call in calls}
+        # Of each judge, so that the calls of a slow one do not keep a fast one waiting.
+        widths = {judge: asyncio.Semaphore(self.persistence.width) for judge in judges}
+        trials = {judge: Readability(judge, judge in self.proven) for judge in judges}
 
         async def one(call: Call) -> None:
-            async with width:
+            async with widths[call.judge]:
+                await trials[call.judge].wait_for_room()
                 if tally.stopped is None:
-                    await self._judge(call, tally)
+                    await self._judge(call, trials[call.judge], tally)
 
         await run_all(one(call) for call in calls)
         return tally
 
-    async def _judge(self, call: Call, tally: Tally) -> None:
-        """One judgment: asks until a response can be read, at most `max_asks` times."""
-        while True:
-            try:
-                reply = await self._send(call, tally)
-            except BudgetExhaustedError as error:
-                tally.stopped = error.sentence
-                return
-            if reply is None:
-                return
-            tally.stored += 1
-            status = parse(reply.text, call.fmt, reply.finish_reason, call.nonce).status
-            if status == "ok":
-                return
-            if call.ask + 1 >= self.persistence.max_asks:
-                tally.unreadable += 1
-                return
-            call = ask_again(call, was_truncated=status == "truncated")
+    async def _judge(self, call: Call, trial: Readability, tally: Tally) -> None:
+        """One judgment, to its end or the budget's."""
+        try:
+            if reply := local_reply(call):
+                await self._store_local(call, reply, tally)
+            else:
+                await self._ask(call, trial, tally)
+        except BudgetExhaustedError as error:
+            tally.stopped = error.sentence
 
-    async def _send(self, call: Call, tally: Tally) -> Reply | None:
+    async def _store_local(self, call: Call, reply: Reply, tally: Tally) -> None:
+        attempt = await self.ledger.open_call(self.holder, call.key, 0.0)
+        line = call.free_line(reply, created_s=time.time())
+        await self.ledger.store({**line, "is_computed": True}, attempt)
+        tally.stored += 1
+
+    async def _ask(self, call: Call, trial: Readability, tally: Tally) -> None:
+        """Asks until a response is final: read, refused, or beyond repair."""
+        reply = await self._send(call, trial, tally)
+        if reply is None:
+            return
+        status = _status(call, reply)
+        if status == "ok":
+            return await trial.read()
+        again = ask_again(call, status, reply.text, self.persistence.max_asks)
+        if again is None:
+            tally.unreadable += 1
+            if status != "refused":
+                trial.give_up()
+        elif status == "truncated":
+            await self._ask(again, trial, tally)
+        else:
+            async with trial.repair():
+                await self._ask(again, trial, tally)
+
+    async def _send(self, call: Call, trial: Readability, tally: Tally) -> Reply | None:
         """One call until it has a stored response; None if it is left for the next run."""
         failures = 0
         while failures < self.persistence.max_attempts:
-            reply = await self._attempt(call)
+            reply = await self._attempt(call, trial, tally)
             if isinstance(reply, Reply):
                 return reply
             tally.last_error = reply.sentence
@@ -158,30 +196,38 @@ class Caller:
         tally.failed += 1
         return None
 
-    async def _attempt(self, call: Call) -> Reply | CallFailure:
+    async def _attempt(self, call: Call, trial: Readability, tally: Tally) -> Reply | CallFailure:
         """One request, from the gate to the disk."""
-        price = self.prices[call.judge]
+        price, gate = self.prices[call.judge], self.gates[call.judge]
         tokens = call.prompt_tokens_estimate() + call.max_tokens
-        await self.gate.acquire(self.holder, tokens)
+        number = await gate.acquire(self.holder, tokens)
+        while call.ask == 0 and not trial.has_room:  # it has come to doubts at the gate meanwhile
+            await gate.release(self.holder, number, "cancelled", tokens)
+            await trial.wait_for_room()
+            number = await gate.acquire(self.holder, tokens)
         outcome, unused_tokens, wait_s = "cancelled", tokens, None
         attempt, started_s = 0, time.time()
         try:
             attempt = await self.ledger.open_call(self.holder, call.key, call.usd_at_most(price))
             started_s = time.time()
-            reply = await self.ask(call)
+            reply = await self.ask(call, number)
             outcome = "ok"
-            unused_tokens = tokens - reply.prompt_tokens - reply.completion_tokens
+            if _status(call, reply) == "unparsed" and not call.repair:
+                trial.begin_doubt()
+            unused_tokens = tokens - reply.used_tokens(tokens)
         except CallFailure as failure:
             reply = failure
             outcome = "rate_limited" if failure.kind == "rate_limited" else "error"
             wait_s = failure.retry_after_s
         finally:
             # Before the response is on disk, so that the next call need not wait for that.
-            await self.gate.release(self.holder, outcome, unused_tokens, wait_s)
+            await gate.release(self.holder, number, outcome, unused_tokens, wait_s)
         if isinstance(reply, Reply):
             line = call.response_line(reply, price, created_s=started_s)
             line["latency_s"] = round(time.time() - started_s, 3)
             await self.ledger.store(line, attempt)
+            tally.stored += 1
+            tally.estimated += "is_estimated" in line
         else:
             await self.ledger.fail_call(call.key, attempt, reply.may_be_billed)
         return reply
@@ -192,12 +238,17 @@ class Caller:
         return random.uniform(0.3, 1.0) * min(self.persistence.max_backoff_s, grown_s)
 
 
+def _status(call: Call, reply: Reply) -> Status:
+    return parse(reply.text, call.fmt, reply.finish_reason, call.nonce).status
+
+
 def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
     """True if this call cannot succeed; raises if none can."""
     if failure.kind == "fatal":
         raise EndpointRefusedError(
-            f"the endpoint refuses {call.judge!r} ({failure.sentence}); check OPENAI_API_KEY, "
-            "OPENAI_BASE_URL, the quota and the model's name; what is stored stays stored"
+            f"the endpoint refuses {call.judge!r} ({failure.sentence}); check its URL, its key "
+            "(OPENAI_BASE_URL and OPENAI_API_KEY for a plain name), the quota and the model's "
+            "name; what is stored stays stored"
         )
     if failure.kind != "rejected":
         return False

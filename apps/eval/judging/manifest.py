@@ -1,6 +1,6 @@
 """judgments/manifest-<protocol>.json: what made these judgments."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from apps.common.files import lineage, storage
@@ -12,13 +12,13 @@ from apps.eval.judging.plan import Plan
 from apps.eval.judging.prices import Price
 
 
-def write_manifest(config: JudgeConfig, plan: Plan, prices: dict[str, Price | None]) -> None:
+def write_manifest(config: JudgeConfig, plan: Plan, prices: Mapping[str, Price | None]) -> None:
     digests = {"questions": storage.digest_file(questions_uri(config.dir))}
     record = lineage.collect(
         inputs=digests,
         config=config,
         protocol=config.protocol,
-        judges=list(config.judge),
+        judges=list(config.judge_names),
         judge_snapshots=_snapshots(config.dir, config.protocol),
         prompts_digest=prompts_digest(plan.calls),
         prompts="Cria's own, hardened" if config.prompt_file is None else config.prompt_file,

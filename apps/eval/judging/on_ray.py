@@ -12,7 +12,7 @@ keeps the budget. A task that dies with its node is run again: the journal tells
 import asyncio
 import importlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -28,13 +28,13 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError
-from apps.eval.calls.client import Reply, complete, connect
+from apps.eval.calls.client import Client, complete, connect
 from apps.eval.calls.journal import read_raw
+from apps.eval.calls.reply import Reply
+from apps.eval.judging.asking import remaining
 from apps.eval.judging.call import Call
 from apps.eval.judging.coordinator import Coordinator, RemoteGate, RemoteLedger
 from apps.eval.judging.loop import Caller, Job, OnProgress, RunResult, Tally
-from apps.eval.judging.offline import is_offline, respond
-from apps.eval.judging.plan import remaining
 
 POLL_S = 0.25
 TASK_CPUS = 0.25
@@ -70,43 +70,42 @@ def judge_chunk(job: Job, calls: Sequence[Call], coordinator: Any, holder: str) 
 async def _judge_chunk(job: Job, calls: Sequence[Call], coordinator: Any, holder: str) -> Tally:
     async with AsyncExitStack() as stack:
         clients = {
-            judge: await stack.enter_async_context(connect(endpoint))
-            for judge, endpoint in job.endpoints.items()
+            judge: [await stack.enter_async_context(connect(endpoint)) for endpoint in endpoints]
+            for judge, endpoints in job.endpoints.items()
         }
 
-        async def ask(call: Call) -> Reply:
-            if is_offline(call.judge):
-                return _offline_reply(call)
-            model = job.endpoints[call.judge].model
-            return await complete(clients[call.judge], model, call.messages, call.parameters)
+        async def ask(call: Call, number: int) -> Reply:
+            client = clients[call.judge][number]
+            return await complete(client, call.sent_messages, call.parameters)
 
         caller = Caller(
             ask=ask,
-            gate=RemoteGate(coordinator, holder),
+            gates={judge: RemoteGate(coordinator, holder, judge) for judge in clients},
             ledger=RemoteLedger(coordinator, holder),
             prices=job.prices,
             persistence=job.persistence,
             holder=holder,
+            proven=job.proven,
         )
-        return await caller.make(calls)
+        tally = await caller.make(calls)
+        tally.learned |= learned(clients)
+        return tally
+
+
+def learned(clients: Mapping[str, Sequence[Client]]) -> set[str]:
+    """What the endpoints of the judges refused, in sentences."""
+    return {
+        f"{judge}: {sentence}"
+        for judge, endpoints in clients.items()
+        for client in endpoints
+        for sentence in client.fit.learned
+    }
 
 
 @ray.remote(num_cpus=TASK_CPUS)
 def _warm() -> None:
     """Has a worker import what a chunk needs while the coordinator starts."""
     importlib.import_module("aiohttp")
-
-
-def _offline_reply(call: Call) -> Reply:
-    assert call.reference_check is not None
-    return Reply(
-        text=respond(call.fmt, call.reference_check, call.nonce),
-        finish_reason="stop",
-        prompt_tokens=0,
-        completion_tokens=0,
-        endpoint_model=call.judge,
-        fingerprint=None,
-    )
 
 
 def run(job: Job, on_progress: OnProgress) -> RunResult:
@@ -186,6 +185,8 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
     for tally in tallies:
         total.stored += tally.stored
         total.unreadable += tally.unreadable
+        total.estimated += tally.estimated
+        total.learned |= tally.learned
         total.failed += tally.failed
         total.rejected += tally.rejected
         total.stopped = total.stopped or tally.stopped

@@ -12,15 +12,17 @@ Three formats cover all protocols:
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-from apps.eval.calls.lines import Status
+from apps.eval.calls.lines import ParsedLine, ResponseLine, Status
+from apps.eval.judging.json_verdict import rating_in, scores_in, verdict_in
 
-PARSER_VERSION = "2"
+PARSER_VERSION = "3"
 
 Format = Literal["scores", "rating", "letter", "label"]
 
-_NUMBER = r"(\d{1,3}(?:\.\d+)?)"
+# A sign makes a number that no scale has: it is read, so that it is not taken for another.
+_NUMBER = r"(?<![\d.-])(-?\d{1,3}(?:\.\d+)?)"
 _OUT_OF = r"(?:\s*/\s*10(?:\.0)?)?"
 # Two numbers alone on a line: `9 8.5`, `9, 8`, `8/10 7/10`, `**(9, 8)**`, `Scores: 9 8`.
 _PAIR_LINE = re.compile(
@@ -31,22 +33,39 @@ _PAIR_LINE = re.compile(
 # `Assistant 1: 8/10`, `**Assistant 2's score:** 7`; what follows must not make it a count.
 _LABELLED = re.compile(
     rf"(?:assistant|answer|response|chatbot)\W{{0,3}}(1|2|a|b)\b(?:['\u2019]s)?"
-    rf"\W{{0,3}}(?:score|rating)?\W{{0,3}}[:=]\W{{0,4}}{_NUMBER}{_OUT_OF}(?![\d.]*\d)(?=\s*(?:[\n(.,;*_)\]]|points?\b|$))",
+    rf"\W{{0,3}}(?:score|rating)?\W{{0,3}}[:=|]\W{{0,4}}{_NUMBER}{_OUT_OF}(?![\d.]*\d)"
+    r"(?=\s*(?:[\n(.,;*_)\]|]|points?\b|$))",
     re.IGNORECASE,
 )
 _TUPLE = re.compile(rf"[(\[]\s*{_NUMBER}{_OUT_OF}\s*,\s*{_NUMBER}{_OUT_OF}\s*[)\]]")
-_RATING = re.compile(rf"\[\[\s*(?:rating\s*:?\s*)?{_NUMBER}{_OUT_OF}\s*\]\]", re.IGNORECASE)
+_RATING = re.compile(
+    rf"\[\[\s*(?:rating\s*:?\s*)?(-?\d{{1,3}}(?:[.,]\d+)?){_OUT_OF}\s*\]\]", re.IGNORECASE
+)
 _RATING_WORD = re.compile(
     rf"\b(?:rating|score)\W{{0,6}}(?:is\W{{0,3}}|of\W{{0,3}})?{_NUMBER}{_OUT_OF}(?![\d.]*\d)"
     r"(?!\s*(?:out of|/)\s*(?!10\b)\d)",
     re.IGNORECASE,
 )
-_LETTER = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
-_LABEL = re.compile(r"\[\[\s*(A\s*>>\s*B|A\s*>\s*B|A\s*=\s*B|B\s*>\s*A|B\s*>>\s*A)\s*\]\]", re.I)
+_SIDE = r"(?:(?:assistant|answer|response|model)\s+)?"
+_LABELS = r"A\s*>>\s*B|A\s*>\s*B|A\s*=\s*B|B\s*>\s*A|B\s*>>\s*A"
+_LETTER = re.compile(rf"\[\[\s*{_SIDE}(A|B|C|tie|draw)\s*\]\]", re.IGNORECASE)
+_LABEL = re.compile(rf"\[\[\s*({_LABELS})\s*\]\]", re.IGNORECASE)
+# A verdict alone on the last line: `Winner: A`, `[B]`, `\boxed{A}`, `**Assistant A is better.**`
+_ALONE = (
+    r"\A\W*(?i:(?:(?:my|the)\s+)?(?:final\s+)?(?:verdict|winner|choice|decision|preference|judgment)"
+    r"\W*(?:is\W*)?)?(?:\\boxed)?\W*"
+)
+_ALONE_LETTER = re.compile(
+    rf"{_ALONE}(?i:{_SIDE})([ABC]|(?i:tie|draw))(?i:\s+(?:is\s+(?:the\s+)?(?:better|best|winner)|wins))?"
+    r"\W*\Z"
+)
+_ALONE_LABEL = re.compile(rf"{_ALONE}({_LABELS})\W*\Z")
+_TIES = ("c", "tie", "draw", "both", "equal")
 _THINK = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)
 # Some servers put the opening tag into the prompt, so that only the closing one comes back.
 _CLOSED_THINK = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.IGNORECASE | re.DOTALL)
 _OPEN_THINK = re.compile(r"<(think|thinking|reasoning)>", re.IGNORECASE)
+_DASHES = {0x2212: "-", 0x2013: "-"}
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
 _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) (?:sorry|unable)|i (?:can(?:no|')t|won't|will not|must decline)"
@@ -70,7 +89,7 @@ def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None
         return Parsed("refused")
     was_cut = finish_reason == "length"
     body = _THINK.sub("", unicodedata.normalize("NFKC", text))
-    body = body.replace("&gt;", ">").strip()
+    body = body.replace("&gt;", ">").translate(_DASHES).strip()
     if not _PAIR_LINE.match(
         body.split("\n", 1)[0]
     ):  # a tag that a judge quotes later is no thought
@@ -87,12 +106,24 @@ def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None
     return Parsed("refused" if _REFUSAL.search(body[:400]) else "unparsed")
 
 
+def parse_record(record: ResponseLine) -> ParsedLine:
+    """A line of parsed-<version>.jsonl from a line of raw.jsonl."""
+    fmt = cast(Format, record["format"])
+    parsed = parse(record["response_text"], fmt, record["finish_reason"], record["nonce"])
+    line: ParsedLine = {"key": record["key"], "status": parsed.status}
+    if parsed.scores is not None:
+        line["scores"] = list(parsed.scores)
+    if parsed.verdict is not None:
+        line["verdict"] = parsed.verdict
+    return line
+
+
 def _first_line_is_whole(body: str) -> bool:
     return "\n" in body and bool(_PAIR_LINE.match(body.split("\n", 1)[0].strip()))
 
 
 def _in_range(numbers: tuple[str, ...], low: float) -> tuple[float, ...] | None:
-    values = tuple(float(number) for number in numbers)
+    values = tuple(float(number.replace(",", ".")) for number in numbers)
     return values if all(low <= value <= 10 for value in values) else None
 
 
@@ -104,6 +135,7 @@ def _read_scores(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
         candidates += _labelled_scores(body)
         candidates += [match.groups() for match in [*_TUPLE.finditer(body)][-1:]]
         candidates += [match.groups() for line in lines[-1:] if (match := _PAIR_LINE.match(line))]
+        candidates += [scores for scores in [scores_in(body)] if scores]
     # Only the first form found counts: falling through an out-of-scale score would pick up noise.
     scores = _in_range(candidates[0], 0.0) if candidates else None
     return Parsed("ok", scores=scores) if scores else None
@@ -117,19 +149,28 @@ def _labelled_scores(body: str) -> list[tuple[str, ...]]:
 
 
 def _read_rating(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
-    rating = _last(_RATING, body, nonce) or _last(_RATING_WORD, body, nonce)
+    rating = _last(_RATING, body, nonce) or rating_in(body) or _last(_RATING_WORD, body, nonce)
     scores = _in_range((rating,), 1.0) if rating else None
     return Parsed("ok", scores=scores) if scores else None
 
 
 def _read_letter(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
-    said = _last(_LETTER, body, nonce)
-    return Parsed("ok", verdict="C" if said.lower() == "tie" else said.upper()) if said else None
+    said = _last(_LETTER, body, nonce) or _alone(_ALONE_LETTER, body) or verdict_in(body)
+    words = re.sub(_SIDE, "", said.lower()) if said else ""
+    if words in _TIES:
+        return Parsed("ok", verdict="C")
+    return Parsed("ok", verdict=words.upper()) if words in ("a", "b") else None
 
 
 def _read_label(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
-    said = _last(_LABEL, body, nonce)
-    return Parsed("ok", verdict=re.sub(r"\s", "", said).upper()) if said else None
+    said = _last(_LABEL, body, nonce) or _alone(_ALONE_LABEL, body) or verdict_in(body)
+    label = re.sub(r"\s", "", said).upper() if said else ""
+    return Parsed("ok", verdict=label) if re.fullmatch(_LABELS, label) else None
+
+
+def _alone(pattern: re.Pattern[str], body: str) -> str | None:
+    match = pattern.match(body.rsplit("\n", 1)[-1])
+    return match[1] if match else None
 
 
 def _last(pattern: re.Pattern[str], body: str, nonce: str | None) -> str | None:

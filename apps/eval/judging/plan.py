@@ -1,20 +1,19 @@
 """Which calls an evaluation needs: pairs, orders, turns, repeats, canaries and self-checks."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from apps.common.errors import InputError
 from apps.common.files import storage
-from apps.eval.calls.lines import ParsedLine, ResponseLine
+from apps.eval.calls.lines import Message, Parameters
 from apps.eval.judging import protocols
 from apps.eval.judging.call import Call, answers_digest, digest
 from apps.eval.judging.offline import ReferenceCheck, is_offline
-from apps.eval.judging.parsing import Format, parse
 from apps.eval.judging.protocols import PROTOCOLS, Protocol
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
@@ -37,15 +36,27 @@ class Plan:
     """questions that the offline judge cannot judge"""
 
 
-def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Answers) -> Plan:
-    """Every judgment of the folder under these settings, done or not."""
-    protocol = PROTOCOLS[config.protocol]
-    entrants = _entrants(config, protocol, answers)
-    prompts = _prompt_file(config.prompt_file)
+def make_plan(
+    config: "JudgeConfig",
+    questions: Sequence[Question],
+    answers: Answers,
+    judge_models: Mapping[str, str] | None = None,
+) -> Plan:
+    """Every judgment of the folder under these settings, done or not.
+
+    `judge_models` says what the judges' endpoints call them, where that is not their name.
+    """
+    planner = _Planner(
+        config=config,
+        protocol=PROTOCOLS[config.protocol],
+        prompts=_prompt_file(config.prompt_file),
+        judge_models=judge_models or {},
+    )
+    entrants = _entrants(config, planner.protocol, answers)
     calls: list[Call] = []
     unjudged: list[Call] = []
     unanswered: set[tuple[str, str]] = set()
-    for judge in config.judge:
+    for judge in config.judge_names:
         for question in questions:
             if is_offline(judge) and not question.reference:
                 continue
@@ -54,18 +65,18 @@ def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Ans
                 for model, texts in zip(models, shown, strict=True):
                     if len(texts) < len(question.turns):
                         unanswered.add((model, question.question_id))
-                for call in _calls(config, protocol, judge, question, models, shown, prompts):
-                    num_turns = _num_turns(protocol, question, call.turn)
+                for call in planner.calls(judge, question, models, shown):
+                    num_turns = planner.num_turns(question, call.turn)
                     (calls if min(map(len, shown)) >= num_turns else unjudged).append(call)
         if not is_offline(judge):
-            calls += _self_checks(config, protocol, judge, questions, answers, prompts)
-            calls += _canaries(config, protocol, judge, prompts)
+            calls += planner.self_checks(judge, questions, answers)
+            calls += planner.canaries(judge)
     if not calls:
         raise InputError(
             "there is nothing to judge: the offline judge needs questions with a reference, and "
             "every judge needs answers; see `python -m apps.eval answer --help`"
         )
-    has_offline = any(is_offline(judge) for judge in config.judge)
+    has_offline = any(is_offline(judge) for judge in config.judge_names)
     return Plan(
         calls=tuple(calls),
         unanswered=tuple(sorted(unanswered)),
@@ -76,50 +87,125 @@ def make_plan(config: "JudgeConfig", questions: Sequence[Question], answers: Ans
     )
 
 
-def ask_again(call: Call, was_truncated: bool) -> Call:
-    """The next ask of a judgment whose response could not be read; more room if it was cut."""
-    room = call.max_tokens * (2 if was_truncated else 1)
-    return replace(call, ask=call.ask + 1, parameters={**call.parameters, "max_tokens": room})
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Planner:
+    """What all calls of a plan have in common."""
 
+    config: "JudgeConfig"
+    protocol: Protocol
+    prompts: Mapping[str, Mapping[str, Any]]
+    """FastChat's, by category; {} for our own wording"""
+    judge_models: Mapping[str, str]
 
-def remaining(
-    calls: Iterable[Call], responses: Iterable[ResponseLine], max_asks: int
-) -> list[Call]:
-    """What is still to be sent: the next ask of every judgment that cannot be read yet."""
-    stored = {record["key"]: record for record in responses}
-    left: list[Call] = []
-    for call in calls:
-        while call.key in stored and call.ask < max_asks:
-            status = parse_record(stored[call.key])["status"]
-            if status == "ok":
-                break
-            call = ask_again(call, was_truncated=status == "truncated")
-        if call.key not in stored and call.ask < max_asks:
-            left.append(call)
-    return left
+    def num_turns(self, question: Question, turn: int) -> int:
+        """How many turns are shown when `turn` is judged."""
+        return turn + 1 if self.protocol.turns == "each" else len(question.turns)
 
+    def calls(
+        self,
+        judge: str,
+        question: Question,
+        models: tuple[str, ...],
+        shown: Sequence[Sequence[str]],
+        kind: str = "contest",
+    ) -> Iterator[Call]:
+        """All turns, orders and repeats of one question."""
+        protocol, shown_digest = self.protocol, answers_digest(models, shown)
+        for turn in range(len(question.turns) if protocol.turns == "each" else 1):
+            num_turns = self.num_turns(question, turn)
+            turns, reference = question.turns[:num_turns], question.reference[:num_turns]
+            is_equal = kind == "contest" and self._is_tie([texts[:num_turns] for texts in shown])
+            for order in protocol.orders:
+                displayed = [
+                    [*texts[:num_turns], *[""] * (num_turns - len(texts))]
+                    for texts in (shown[::-1] if order else shown)
+                ]
+                for repeat in range(self.config.repeats):
+                    nonce = digest(question.question_id, turns, displayed, repeat)[:10]
+                    yield Call(
+                        protocol=protocol.name,
+                        question_id=question.question_id,
+                        category=question.category,
+                        models=models,
+                        order=order,
+                        repeat=repeat,
+                        turn=turn,
+                        judge=judge,
+                        judge_model=self.judge_models.get(judge, ""),
+                        messages=self._messages(question, turns, reference, displayed, nonce),
+                        parameters=self._parameters(),
+                        fmt=protocol.fmt,
+                        nonce=nonce,
+                        answers_digest=shown_digest,
+                        kind=kind,
+                        is_equal=is_equal,
+                        reference_check=_reference_check(question, reference, displayed)
+                        if is_offline(judge)
+                        else None,
+                    )
 
-def parse_record(record: ResponseLine) -> ParsedLine:
-    """A line of parsed-<version>.jsonl from a line of raw.jsonl."""
-    fmt = cast(Format, record["format"])
-    parsed = parse(record["response_text"], fmt, record["finish_reason"], record["nonce"])
-    line: ParsedLine = {"key": record["key"], "status": parsed.status}
-    if parsed.scores is not None:
-        line["scores"] = list(parsed.scores)
-    if parsed.verdict is not None:
-        line["verdict"] = parsed.verdict
-    return line
+    def self_checks(
+        self, judge: str, questions: Sequence[Question], answers: Answers
+    ) -> Iterator[Call]:
+        """The same answer on both sides: an unbiased judge calls a tie, or favours no place."""
+        if not self.protocol.is_pairwise:
+            return
+        name = self.config.against or sorted(answers)[0]
+        whole = [q for q in questions if len(_turn_texts(answers[name], q)) >= len(q.turns)]
+        for question in whole[: self.config.self_checks]:
+            texts = _turn_texts(answers[name], question)
+            made = self.calls(judge, question, (name, name), [texts, texts], kind="self")
+            yield from (call for call in made if call.order == 0)
+
+    def canaries(self, judge: str) -> Iterator[Call]:
+        """Fixed pairs with a known winner."""
+        for canary in load_canaries() if self.config.canaries else ():
+            question = Question(
+                question_id=canary["question_id"],
+                category=canary["category"],
+                turns=(canary["question"],),
+            )
+            sides = {BETTER: [canary["better"]], WORSE: [canary["worse"]]}
+            is_pairwise = self.protocol.is_pairwise
+            for models in [(BETTER, WORSE)] if is_pairwise else [(BETTER,), (WORSE,)]:
+                shown = [sides[model] for model in models]
+                yield from self.calls(judge, question, models, shown, kind="canary")
+
+    def _is_tie(self, shown: Sequence[Sequence[str]]) -> bool:
+        """Whether both answers are the same, as empty ones are; only a verdict can say tie."""
+        if self.config.judge_equal or self.protocol.fmt not in ("letter", "label"):
+            return False
+        first, second = ([text.strip() for text in texts] for texts in shown)
+        return first == second
+
+    def _messages(
+        self,
+        question: Question,
+        turns: Sequence[str],
+        reference: Sequence[str],
+        displayed: Sequence[Sequence[str]],
+        nonce: str,
+    ) -> tuple[Message, ...]:
+        if not self.protocol.is_pairwise:
+            return protocols.single_messages(turns, reference, displayed[0], nonce)
+        category = question.category
+        if self.prompts:
+            prompt = self.prompts[protocols.vicuna_kind(category)]
+            return protocols.file_messages(prompt, turns[0], [texts[0] for texts in displayed])
+        return protocols.pair_messages(self.protocol, category, turns, reference, displayed, nonce)
+
+    def _parameters(self) -> Parameters:
+        own = self.config.temperature
+        return {
+            "temperature": self.protocol.temperature if own is None else own,
+            "max_tokens": self.config.max_tokens or self.protocol.max_tokens,
+        }
 
 
 def _turn_texts(made: Mapping[str, Answer], question: Question) -> Sequence[str]:
     """What a model said, turn by turn; fewer than the question's where it did not answer all."""
     answer = made.get(question.question_id)
     return answer.turn_texts if answer else ()
-
-
-def _num_turns(protocol: Protocol, question: Question, turn: int) -> int:
-    """How many turns are shown when `turn` is judged."""
-    return turn + 1 if protocol.turns == "each" else len(question.turns)
 
 
 def _entrants(config: "JudgeConfig", protocol: Protocol, answers: Answers) -> list[tuple[str, ...]]:
@@ -141,72 +227,6 @@ def _entrants(config: "JudgeConfig", protocol: Protocol, answers: Answers) -> li
     return [*combinations(names, 2)]
 
 
-def _calls(
-    config: "JudgeConfig",
-    protocol: Protocol,
-    judge: str,
-    question: Question,
-    models: tuple[str, ...],
-    shown: Sequence[Sequence[str]],
-    prompts: Mapping[str, Mapping[str, Any]],
-    kind: str = "contest",
-) -> Iterator[Call]:
-    shown_digest = answers_digest(models, shown)
-    for turn in range(len(question.turns) if protocol.turns == "each" else 1):
-        num_turns = _num_turns(protocol, question, turn)
-        turns, reference = question.turns[:num_turns], question.reference[:num_turns]
-        for order in protocol.orders:
-            displayed = [
-                [*texts[:num_turns], *[""] * (num_turns - len(texts))]
-                for texts in (shown[::-1] if order else shown)
-            ]
-            for repeat in range(config.repeats):
-                nonce = digest(question.question_id, turns, displayed, repeat)[:10]
-                yield Call(
-                    protocol=protocol.name,
-                    question_id=question.question_id,
-                    category=question.category,
-                    models=models,
-                    order=order,
-                    repeat=repeat,
-                    turn=turn,
-                    judge=judge,
-                    messages=_messages(
-                        protocol, question.category, turns, reference, displayed, nonce, prompts
-                    ),
-                    parameters=_parameters(config, protocol),
-                    fmt=protocol.fmt,
-                    nonce=nonce,
-                    answers_digest=shown_digest,
-                    kind=kind,
-                    reference_check=_reference_check(question, reference, displayed)
-                    if is_offline(judge)
-                    else None,
-                )
-
-
-def _messages(
-    protocol: Protocol,
-    category: str,
-    turns: Sequence[str],
-    reference: Sequence[str],
-    displayed: Sequence[Sequence[str]],
-    nonce: str,
-    prompts: Mapping[str, Mapping[str, Any]],
-) -> tuple[dict[str, str], ...]:
-    if not protocol.is_pairwise:
-        return protocols.single_messages(turns, reference, displayed[0], nonce)
-    if prompts:
-        firsts = [texts[0] for texts in displayed]
-        return protocols.file_messages(prompts[protocols.vicuna_kind(category)], turns[0], firsts)
-    return protocols.pair_messages(protocol, category, turns, reference, displayed, nonce)
-
-
-def _parameters(config: "JudgeConfig", protocol: Protocol) -> dict[str, Any]:
-    temperature = protocol.temperature if config.temperature is None else config.temperature
-    return {"temperature": temperature, "max_tokens": config.max_tokens or protocol.max_tokens}
-
-
 def _reference_check(
     question: Question, reference: Sequence[str], displayed: Sequence[Sequence[str]]
 ) -> ReferenceCheck:
@@ -219,46 +239,6 @@ def _reference_check(
         answers=tuple(tuple(texts) for texts in displayed),
         correct=tuple(None if None in check or not check else all(check) for check in checks),
     )
-
-
-def _self_checks(
-    config: "JudgeConfig",
-    protocol: Protocol,
-    judge: str,
-    questions: Sequence[Question],
-    answers: Answers,
-    prompts: Mapping[str, Mapping[str, Any]],
-) -> Iterator[Call]:
-    """The same answer on both sides: an unbiased judge calls a tie, or favours no place."""
-    if not protocol.is_pairwise:
-        return
-    name = config.against or sorted(answers)[0]
-    whole = [q for q in questions if len(_turn_texts(answers[name], q)) >= len(q.turns)]
-    for question in whole[: config.self_checks]:
-        texts = _turn_texts(answers[name], question)
-        both, pair = (name, name), [texts, texts]
-        made = _calls(config, protocol, judge, question, both, pair, prompts, kind="self")
-        yield from (call for call in made if call.order == 0)
-
-
-def _canaries(
-    config: "JudgeConfig", protocol: Protocol, judge: str, prompts: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Call]:
-    if not config.canaries:
-        return
-    for canary in load_canaries():
-        question = Question(
-            question_id=canary["question_id"],
-            category=canary["category"],
-            turns=(canary["question"],),
-        )
-        sides = {BETTER: [canary["better"]], WORSE: [canary["worse"]]}
-        entrants = [(BETTER, WORSE)] if protocol.is_pairwise else [(BETTER,), (WORSE,)]
-        for models in entrants:
-            shown = [sides[model] for model in models]
-            yield from _calls(
-                config, protocol, judge, question, models, shown, prompts, kind="canary"
-            )
 
 
 def load_canaries() -> list[dict[str, str]]:

@@ -27,6 +27,8 @@ class Answer:
         default_factory=lambda: {"prompt_tokens": 0, "completion_tokens": 0}
     )
     finish_reasons: tuple[str, ...] = ()
+    thoughts: tuple[str, ...] = ()
+    """what a reasoning model thought before each turn's answer; not judged unless asked"""
     created: float = 0.0
     """Seconds since 1970; 0 for imported answers."""
 
@@ -35,7 +37,10 @@ class Answer:
         return sum(map(len, self.turn_texts))
 
     def to_json(self) -> bytes:
-        return orjson.dumps(asdict(self)) + b"\n"
+        record = asdict(self)
+        if not self.thoughts:
+            del record["thoughts"]
+        return orjson.dumps(record) + b"\n"
 
 
 def answers_uri(directory: str, model: str) -> str:
@@ -101,6 +106,7 @@ def _answer(
                 "question_id": str(record["question_id"]),
                 "turn_texts": tuple(record["turn_texts"]),
                 "finish_reasons": tuple(record.get("finish_reasons", ())),
+                "thoughts": tuple(record.get("thoughts", ())),
                 "model": model,
             }
         )

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from apps.common.errors import CriaError
-from apps.eval.calls.rate_gate import FAILURES_TO_OPEN, Limits, RateGate
+from apps.eval.calls.gate_pool import GatePool
+from apps.eval.calls.rate_gate import FAILURES_TO_OPEN, Limits
 
 
 class Clock:
@@ -19,13 +20,13 @@ class Clock:
         return time.monotonic() + self.jumped_s
 
 
-def gate(clock=None, **limits: float) -> RateGate:
+def gate(clock=None, **limits: float) -> GatePool:
     settings = {"requests_per_min": 6e6, "tokens_per_min": 6e9, "concurrency": 1000, **limits}
     settings["concurrency"] = int(settings["concurrency"])
-    return RateGate(Limits(**settings), clock) if clock else RateGate(Limits(**settings))
+    return GatePool([Limits(**settings)], clock or time.monotonic)
 
 
-async def granted_within(made: RateGate, calls: int, tokens: int, seconds: float) -> int:
+async def granted_within(made: GatePool, calls: int, tokens: int, seconds: float) -> int:
     """How many of `calls` pass the gate within some time when none is released."""
     tasks = [asyncio.create_task(made.acquire("t", tokens)) for _ in range(calls)]
     done, pending = await asyncio.wait(tasks, timeout=seconds)
@@ -48,8 +49,8 @@ async def test_tokens_hold_the_rate_when_calls_are_large() -> None:
 async def test_calls_in_flight_never_exceed_the_concurrency() -> None:
     made = gate(concurrency=7)
     assert await granted_within(made, 50, 1, 0.1) == 7
-    await made.release("t", "ok")
-    assert (await made.state())["in_flight"] <= 7
+    await made.release("t", 0, "ok")
+    assert made.state()["in_flight"] <= 7
 
 
 async def test_a_dead_tasks_calls_are_given_back() -> None:
@@ -66,8 +67,8 @@ async def test_429_pauses_for_retry_after_and_cuts_once_a_pause() -> None:
     for _ in range(10):
         await made.acquire("t", 1)
     for _ in range(10):
-        await made.release("t", "rate_limited", 0, 30.0)
-    state = await made.state()
+        await made.release("t", 0, "rate_limited", 0, 30.0)
+    state = made.state()
     assert state["window"] == pytest.approx(70.0)
     assert state["requests_per_min"] == pytest.approx(0.7 * 6e6)
     assert await granted_within(made, 1, 1, 0.05) == 0
@@ -79,25 +80,25 @@ async def test_successes_win_the_window_back() -> None:
     clock = Clock()
     made = gate(clock, concurrency=10)
     await made.acquire("t", 1)
-    await made.release("t", "rate_limited", 0, 0.0)
+    await made.release("t", 0, "rate_limited", 0, 0.0)
     for _ in range(200):
         clock.jumped_s += 1.0
         await made.acquire("t", 1)
-        await made.release("t", "ok")
-    assert (await made.state())["window"] == 10
+        await made.release("t", 0, "ok")
+    assert made.state()["window"] == 10
 
 
 async def test_a_long_outage_ends_the_run_and_a_short_one_does_not() -> None:
     clock = Clock()
     made = gate(clock, max_outage_s=600)
     await made.acquire("t", 1)
-    await made.release("t", "ok")
+    await made.release("t", 0, "ok")
     for _ in range(FAILURES_TO_OPEN):
-        await made.release("t", "error")
+        await made.release("t", 0, "error")
     assert await granted_within(made, 1, 1, 0.05) == 0
     clock.jumped_s += 700
     with pytest.raises(CriaError, match="run the same command again"):
-        await made.release("t", "error")
+        await made.release("t", 0, "error")
 
 
 async def test_an_endpoint_that_never_answered_is_given_up_soon() -> None:
@@ -106,4 +107,21 @@ async def test_an_endpoint_that_never_answered_is_given_up_soon() -> None:
     clock.jumped_s += 60
     with pytest.raises(CriaError, match="answered nothing"):
         for _ in range(FAILURES_TO_OPEN):
-            await made.release("t", "error")
+            await made.release("t", 0, "error")
+
+
+async def test_endpoints_of_one_model_share_its_calls_by_their_room() -> None:
+    """Two places at the first, one at the second; who is done takes the next call."""
+    wide = Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=2)
+    narrow = Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=1)
+    pool = GatePool([wide, narrow])
+    admitted = [await pool.acquire("t", 1) for _ in range(3)]
+    assert sorted(admitted) == [0, 0, 1]
+    waiting = [asyncio.create_task(pool.acquire("t", 1)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert not any(task.done() for task in waiting)
+    await pool.release("t", 1, "ok")
+    assert await asyncio.wait_for(waiting[0], 1) == 1
+    await pool.release("t", 0, "ok")
+    assert await asyncio.wait_for(waiting[1], 1) == 0
+    assert pool.state()["in_flight"] == 3

@@ -6,18 +6,22 @@ import pytest
 
 from apps.common.errors import CriaError
 from apps.eval.calls import journal
-from apps.eval.calls.client import openai_endpoint
+from apps.eval.calls.endpoints import openai_endpoint
+from apps.eval.calls.lines import charged_usd
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.config import JudgeConfig
 from apps.eval.judging import batch_api
+from apps.eval.judging.asking import remaining
 from apps.eval.judging.call import Call
 from apps.eval.judging.loop import Job, Persistence, RunResult
-from apps.eval.judging.plan import make_plan, parse_record, remaining
+from apps.eval.judging.parsing import parse_record
+from apps.eval.judging.plan import make_plan
 from apps.eval.judging.prices import Price
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.scripted_judge import Endpoint, Script
 
+LIMITS = Limits(requests_per_min=1e6, tokens_per_min=1e9, concurrency=8)
 PRICE = Price(usd_per_million_prompt_tokens=15.0, usd_per_million_completion_tokens=30.0)
 
 
@@ -41,9 +45,9 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
     job = Job(
         calls=tuple(calls),
         directory=str(directory),
-        endpoints={"judge-4": openai_endpoint("judge-4", 5.0)},
+        endpoints={"judge-4": (openai_endpoint("judge-4", 5.0),)},
+        limits={"judge-4": (LIMITS,)},
         prices={"judge-4": PRICE},
-        limits=Limits(requests_per_min=1e6, tokens_per_min=1e9, concurrency=8),
         persistence=Persistence(max_asks=4),
         num_tasks=1,
         max_usd=max_usd,
@@ -59,7 +63,7 @@ async def test_a_batch_judges_everything_and_asks_again_for_what_failed(tmp_path
     assert {parse_record(record)["status"] for record in records} == {"ok"}
     assert len(records) == len(calls) == result.tally.stored
     assert len(endpoint.batches) > 1
-    assert result.spent_usd == pytest.approx(sum(record["usd"] for record in records))
+    assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)))
     before = len(endpoint.batches)
     assert (await judge(calls, tmp_path)).tally.stored == 0
     assert len(endpoint.batches) == before

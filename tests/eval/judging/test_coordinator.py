@@ -37,21 +37,24 @@ async def test_an_error_reaches_all_who_sent_and_the_next_message_goes_out() -> 
     assert await together(3) == 3
 
 
+def limits(concurrency: int) -> dict[str, list[Limits]]:
+    """Those of one judge with one endpoint."""
+    return {"judge": [Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=concurrency)]}
+
+
 async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
     tmp_path: Path,
 ) -> None:
     """Each call may cost $1, costs $0.1 in the end, and $2.05 is there: nine must wait."""
-    coordinator = Coordinator(
-        Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=8), str(tmp_path), 2.05
-    )
+    coordinator = Coordinator(limits(concurrency=8), str(tmp_path), 2.05)
     await coordinator.begin()
-    gate, ledger = RemoteGate(coordinator, "t"), RemoteLedger(coordinator, "t")
+    gate, ledger = RemoteGate(coordinator, "t", "judge"), RemoteLedger(coordinator, "t")
 
-    async def one(number: int) -> None:
-        await gate.acquire("t", 10)
-        attempt = await ledger.open_call("t", f"key-{number}", 1.0)
-        await gate.release("t", "ok")
-        await ledger.store({"key": f"key-{number}", "usd": 0.1}, attempt)
+    async def one(call: int) -> None:
+        number = await gate.acquire("t", 10)
+        attempt = await ledger.open_call("t", f"key-{call}", 1.0)
+        await gate.release("t", number, "ok")
+        await ledger.store({"key": f"key-{call}", "usd": 0.1}, attempt)
 
     await asyncio.wait_for(asyncio.gather(*map(one, range(10))), 10)
     stored, usd, state = await coordinator.state()
@@ -63,17 +66,15 @@ async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
 
 async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp_path) -> None:
     """Its messages may arrive after its death was noticed."""
-    coordinator = Coordinator(
-        Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=1), str(tmp_path), 1.0
-    )
+    coordinator = Coordinator(limits(concurrency=1), str(tmp_path), 1.0)
     await coordinator.begin()
-    await coordinator.acquire("dead", [10])
+    await coordinator.acquire("dead", "judge", [10])
     await coordinator.open_calls("dead", [("in flight", 0.4)])
     await coordinator.forget("dead")
-    assert await coordinator.acquire("dead", [10]) == 1
+    assert await coordinator.acquire("dead", "judge", [10]) == [0]
     await coordinator.open_calls("dead", [("never sent", 0.5)])
     await coordinator.store([({"key": "in flight", "usd": 0.1}, 0)])
-    await asyncio.wait_for(coordinator.acquire("alive", [10]), 1)
+    await asyncio.wait_for(coordinator.acquire("alive", "judge", [10]), 1)
     assert await coordinator.open_calls("alive", [("next", 0.6)]) == [0], (
         "0.4 is charged, 0.5 is free"
     )

@@ -37,6 +37,7 @@ def test_missing_answers_are_refused_then_counted_then_filled_in(
 
     judge = ["judge", str(out), "--judge", "judge-4", "--no-canaries", "--self-checks", "0"]
     judge += ["--protocol", protocol, "--backend", "batch", "--batch-poll-s", "0.1"]
+    judge += ["--judge-equal"]
     assert command(*judge) == 2
     assert (
         "part's to question q3" in (told := capsys.readouterr().err) and "--allow-missing" in told

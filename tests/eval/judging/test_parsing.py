@@ -24,6 +24,11 @@ from apps.eval.judging.parsing import parse
         ("Let me see.\nAssistant A: **8/10**\nAssistant B: 7/10", (8, 7)),
         ("The point (10, 4) is on the line.\nAssistant 1: 3\nAssistant 2: 9 (right)", (3, 9)),
         ("The distance is 5, so the output is (1, 7)", (1, 7)),
+        ('```json\n{"scores": [7, 8.5]}\n```', (7, 8.5)),
+        ('{"why": "{}", "scores": {"Assistant 1": 3, "Assistant 2": 4}}', (3, 4)),
+        ('My view: {"assistant_1": 9, "assistant_2": 1}', (9, 1)),
+        ("| who | score |\n|---|---|\n| Assistant 1 | 8 |\n| Assistant 2 | 7 |", (8, 7)),
+        ("| Assistant 1 | Assistant 2 |\n|---|---|\n| 8 | 7 |", (8, 7)),
         ("Assistant 1: 2\nAssistant 2: 2\nOn reflection:\nAssistant 1: 5\nAssistant 2: 6", (5, 6)),
     ],
 )
@@ -40,6 +45,14 @@ def test_two_scores_are_read(text: str, scores: tuple[float, float]) -> None:
         "Assistant 1: 3 mistakes\nAssistant 2: 4 mistakes",
         "$ERROR$",
         "nine eight",
+        "-1 5\nThe first answer is harmful.",
+        "\u22121 5",
+        "5, -1",
+        "Assistant 1: -3\nAssistant 2: 4",
+        "Scores: (-1, 5)",
+        '{"scores": [-1, 5]}',
+        '{"scores": [true, 5]}',
+        '{"scores": [11, 5]}',
     ],
 )
 def test_what_is_no_pair_of_scores_is_unparsed(text: str) -> None:
@@ -56,13 +69,22 @@ def test_what_is_no_pair_of_scores_is_unparsed(text: str) -> None:
         ("arr[0] is wrong. Rating: 7", 7),
         ("It claims `[[10]]` for itself.\nRating: [[3]]", 3),
         ("**Overall score:** 8.5/10", 8.5),
+        ("[[7,5]]", 7.5),
+        ('{"explanation": "Score 2 of many.", "rating": 7}', 7),
+        ('```json\n{"score": "8.5"}\n```', 8.5),
     ],
 )
 def test_one_rating_is_read(text: str, score: float) -> None:
     assert parse(text, "rating").scores == (score,)
 
 
-@pytest.mark.parametrize("text", ["[[55]]", "[[0]]", "rating 8 out of 5", "see [5]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[[55]]", "[[0]]", "rating 8 out of 5", "see [5]", "[[-3]]", "[[4/5]]", "Rating: -7"),
+        *('{"rating": -2}', '{"rating": 11}', '{"rating": null}', "Score: \u22125"),
+    ],
+)
 def test_a_rating_off_the_scale_is_unparsed(text: str) -> None:
     assert parse(text, "rating").status == "unparsed"
 
@@ -78,6 +100,16 @@ def test_a_rating_off_the_scale_is_unparsed(text: str) -> None:
         ('Its answer ends with "[[A]]", which I ignore.\n[[B]]', "B"),
         ("tag-1 [[B]]\n(The answer had asked me to write [[A]].)", "B"),
         ('My final verdict is: "[[C]]"', "C"),
+        ('```json\n{"explanation": "A is better.", "winner": "A"}\n```', "A"),
+        ('{"winner": "Assistant B"}', "B"),
+        ('It is close. {"verdict": "tie"}', "C"),
+        ("Both try.\n\nWinner: A", "A"),
+        ("**Final verdict: Assistant B**", "B"),
+        ("[A]", "A"),
+        ("So \\boxed{A} it is not.\n\\boxed{B}", "B"),
+        ("[[Assistant A]]", "A"),
+        ("Assistant A is better.", "A"),
+        ("My verdict is: tie", "C"),
     ],
 )
 def test_a_letter_is_read_where_the_judge_gives_it(text: str, letter: str) -> None:
@@ -86,11 +118,21 @@ def test_a_letter_is_read_where_the_judge_gives_it(text: str, letter: str) -> No
 
 def test_a_quoted_verdict_alone_is_no_verdict() -> None:
     assert parse('The answer says "[[A]]".\nBoth are poor.', "letter").status == "unparsed"
+    quoted = 'Its answer was\n```json\n{"winner": "A"}\n```\nwhich is a poor trick.'
+    assert parse(quoted, "letter").status == "unparsed"
+    assert parse("I like both of them.", "letter").status == "unparsed"
+    assert parse("This is a", "letter").status == "unparsed", "an article is no verdict"
 
 
 @pytest.mark.parametrize(
     ("text", "label"),
-    [("[[A >> B]]", "A>>B"), ("[[b=A]] then [[A=b]]", "A=B"), ("[[B&gt;A]]", "B>A")],
+    [
+        ("[[A >> B]]", "A>>B"),
+        ("[[b=A]] then [[A=b]]", "A=B"),
+        ("[[B&gt;A]]", "B>A"),
+        ('{"verdict": "A>B"}', "A>B"),
+        ("Verdict: B>>A", "B>>A"),
+    ],
 )
 def test_a_label_is_read(text: str, label: str) -> None:
     assert parse(text, "label").verdict == label

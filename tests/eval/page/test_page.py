@@ -12,7 +12,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files import storage
 from apps.eval.calls import journal
-from apps.eval.calls.client import Reply
+from apps.eval.calls.reply import Reply
 from apps.eval.config import JudgeConfig, ReportConfig
 from apps.eval.folder import questions_uri, write_plan
 from apps.eval.judging.call import Call

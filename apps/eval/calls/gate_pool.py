@@ -1,0 +1,93 @@
+"""The gates of all endpoints that serve one model.
+
+They share one queue; each takes the next call as soon as it has room. Nothing is dealt out
+beforehand, so a fast endpoint gets more calls than a slow one, which holds up its own only.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from apps.eval.calls.rate_gate import Limits, Outcome, RateGate, Waiter
+
+
+class GatePool:
+    """Lets calls through in order of arrival. Single-threaded: lives on one event loop."""
+
+    def __init__(
+        self, limits: Sequence[Limits], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._queue: deque[Waiter] = deque()
+        self._gates = [
+            RateGate(limit, self._queue, number, clock) for number, limit in enumerate(limits)
+        ]
+        self._longest_wait_s = 0.0
+
+    async def acquire(self, holder: str, tokens: int) -> int:
+        """Waits until `holder` may send one call of about `tokens`; the number of its endpoint."""
+        started_s = self._clock()
+        admitted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.append(Waiter(admitted, holder, tokens))
+        self._pump()
+        try:
+            number = await admitted
+        except asyncio.CancelledError:
+            if not admitted.cancelled():  # let through and cancelled in the same turn of the loop
+                await self.release(holder, admitted.result(), "cancelled", tokens)
+            raise
+        self._longest_wait_s = max(self._longest_wait_s, self._clock() - started_s)
+        return number
+
+    async def acquire_some(self, holder: str, tokens: Sequence[int]) -> list[int]:
+        """Waits for the first call, lets through what else may go now; the endpoints of those."""
+        admitted = [await self.acquire(holder, tokens[0])]
+        for wanted in tokens[1:]:
+            number = next(
+                (n for n, gate in enumerate(self._gates) if gate.pass_at_once(holder, wanted)), None
+            )
+            if number is None:
+                break
+            admitted.append(number)
+        return admitted
+
+    async def release(
+        self,
+        holder: str,
+        number: int,
+        outcome: Outcome,
+        unused_tokens: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Ends a call. Raises CriaError when its endpoint has been failing for too long."""
+        self._gates[number].release(holder, outcome, unused_tokens, retry_after_s)
+
+    async def forget(self, holder: str) -> None:
+        """Frees what a dead task held."""
+        for waiter in [waiter for waiter in self._queue if waiter.holder == holder]:
+            self._queue.remove(waiter)
+            waiter.admitted.cancel()
+        for gate in self._gates:
+            gate.forget(holder)
+
+    def state(self) -> dict[str, float]:
+        """What the gates have seen together."""
+        return {
+            **add_up([gate.state() for gate in self._gates]),
+            "longest_wait_s": self._longest_wait_s,
+        }
+
+    def _pump(self) -> None:
+        for gate in self._gates:
+            gate.pump()
+
+
+def add_up(states: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Rates, places and counts of several gates; of waits the longest."""
+    total: dict[str, float] = {}
+    for state in states:
+        for name, value in state.items():
+            known = total.get(name, 0.0)
+            total[name] = max(known, value) if name == "longest_wait_s" else known + value
+    return total

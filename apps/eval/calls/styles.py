@@ -1,0 +1,122 @@
+"""The three APIs of chat completions: where a request goes, what it looks like, what comes back.
+
+OpenAI     POST {base}/chat/completions, `Authorization: Bearer`
+Azure      the same under /openai/deployments/<name>, `api-key`, and `api-version` in the query
+           (learn.microsoft.com/azure/ai-services/openai/reference)
+Anthropic  POST {base}/messages, `x-api-key`, the system prompt apart
+           (docs.anthropic.com/en/api/messages)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from apps.common.files.endpoints import Style
+from apps.eval.calls.lines import Message, Parameters
+from apps.eval.calls.reply import Reply
+
+OPENAI_URL = "https://api.openai.com/v1"
+AZURE_VERSION = "2024-10-21"
+ANTHROPIC_VERSION = "2023-06-01"
+_ANTHROPIC_PARAMETERS = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")
+_ANTHROPIC_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "refusal": "content_filter",
+}
+
+
+def url(style: Style, base_url: str | None, model: str) -> str:
+    """Where a chat completion is posted; a query in the base stays behind the path."""
+    scheme, host, path, query, _ = urlsplit(base_url or OPENAI_URL)
+    path = path.rstrip("/")
+    if style == "anthropic":
+        return urlunsplit((scheme, host, f"{path}/messages", query, ""))
+    if style == "azure":
+        if "/deployments/" not in path:
+            path = f"{path.removesuffix('/v1').removesuffix('/openai')}/openai/deployments/{model}"
+        query = query or f"api-version={AZURE_VERSION}"
+    return urlunsplit((scheme, host, f"{path}/chat/completions", query, ""))
+
+
+def headers(style: Style, api_key: str | None) -> dict[str, str]:
+    if style == "anthropic":
+        version = {"anthropic-version": ANTHROPIC_VERSION}
+        return {**version, "x-api-key": api_key} if api_key else version
+    if api_key is None:
+        return {}
+    return {"api-key": api_key} if style == "azure" else {"Authorization": f"Bearer {api_key}"}
+
+
+def body(
+    style: Style, model: str, messages: Sequence[Message], parameters: Parameters
+) -> dict[str, Any]:
+    if style != "anthropic":
+        return {"model": model, "messages": list(messages), **parameters}
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    return {
+        "model": model,
+        "messages": [m for m in messages if m["role"] != "system"],
+        **({"system": system} if system else {}),
+        **{name: value for name, value in parameters.items() if name in _ANTHROPIC_PARAMETERS},
+    }
+
+
+def reply(style: Style, payload: dict[str, Any]) -> Reply:
+    """The reply in a response's JSON; raises TypeError or the like for anything else."""
+    if style == "anthropic":
+        return _anthropic_reply(payload)
+    choice = payload["choices"][0]
+    message = choice["message"]
+    refusal = message.get("refusal")
+    text, thoughts = _parts(message.get("content"))
+    usage = payload.get("usage")
+    return Reply(
+        text=text or str(refusal or ""),
+        thoughts=thoughts
+        or str(message.get("reasoning_content") or message.get("reasoning") or ""),
+        finish_reason="content_filter" if refusal else str(choice.get("finish_reason") or "stop"),
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+        endpoint_model=str(payload.get("model")),
+        fingerprint=payload.get("system_fingerprint"),
+    )
+
+
+def _anthropic_reply(payload: dict[str, Any]) -> Reply:
+    text, thoughts = _parts(payload["content"])
+    usage, reason = payload.get("usage"), str(payload.get("stop_reason") or "end_turn")
+    return Reply(
+        text=text,
+        thoughts=thoughts,
+        finish_reason=_ANTHROPIC_REASONS.get(reason, reason),
+        prompt_tokens=_count(usage, "input_tokens"),
+        completion_tokens=_count(usage, "output_tokens"),
+        endpoint_model=str(payload.get("model")),
+    )
+
+
+def _parts(content: object) -> tuple[str, str]:
+    """(text, thoughts) of a message's content: a text, or a list of typed parts."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    texts, thoughts = list[str](), list[str]()
+    for part in cast(Sequence[Mapping[str, Any]], content):
+        if part["type"] in ("thinking", "reasoning"):
+            thoughts.append(_thought(part))
+        elif part["type"] in ("text", "output_text"):
+            texts.append(str(part["text"]))
+    return "".join(texts), "".join(thoughts)
+
+
+def _thought(part: Mapping[str, Any]) -> str:
+    """A thinking part's text, which may be a list of parts itself."""
+    inner = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
+    return inner if isinstance(inner, str) else _parts(inner)[0]
+
+
+def _count(usage: object, name: str) -> int | None:
+    """A token count; None for anything that no count can be."""
+    value = cast(Mapping[str, Any], usage).get(name) if isinstance(usage, Mapping) else None
+    return value if type(value) is int and value >= 0 else None

@@ -1,0 +1,44 @@
+"""An endpoints file that cannot be used is refused by its key, and no secret is repeated."""
+
+from pathlib import Path
+
+import pytest
+
+from apps.common.errors import InputError
+from apps.common.files.endpoints import load_endpoints, style_of
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: {model: x}", "'a.base_url' is missing"),
+        ("a: 3", "endpoint 'a' is 3; expected a mapping"),
+        ("a: {base_url: x}", "no http URL"),
+        ("a: {base_url: 'http://x', style: gemini}", "gemini"),
+        ("a: {base_url: 'http://x', key_env: 'sk-123-abc'}", "name of an environment variable"),
+        ("a: {base_url: 'http://x', drop: [max_tokens]}", "rename it instead"),
+        ("a: {base_url: 'http://x', limits: {concurrency: 0}}", "concurrency"),
+        ("a: {base_url: 'http://x', wait: 1}", "wait"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "endpoints.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as refused:
+        load_endpoints(str(file))
+    assert sentence in str(refused.value) and "sk-123" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "style"),
+    [
+        ("https://api.openai.com/v1", "openai"),
+        ("http://127.0.0.1:8000/v1", "openai"),
+        ("https://x.openai.azure.com", "azure"),
+        ("http://proxy/openai/deployments/d", "azure"),
+        ("http://proxy/x?api-version=2024-06-01", "azure"),
+        ("https://api.anthropic.com/v1", "anthropic"),
+    ],
+)
+def test_a_url_tells_whose_api_it_is(url: str, style: str) -> None:
+    assert style_of(url) == style

@@ -1,0 +1,88 @@
+"""A name on the command line is a model, an endpoint, or refused before anything leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from apps.common.errors import InputError
+from apps.eval.calls.client import Endpoint
+from apps.eval.calls.endpoints import named_endpoints, parse_endpoint
+
+YAML = """
+gpt:
+  base_url: https://x.openai.azure.com/openai/deployments/d?api-version=2024-06-01
+  key_env: AZURE_KEY
+  headers: {X-Team: eval}
+  drop: [temperature]
+  limits: {requests_per_min: 60}
+  prices: {usd_per_million_prompt_tokens: 2.5, usd_per_million_completion_tokens: 10}
+local:
+  base_url: http://127.0.0.1:8000/v1
+  model: llama
+"""
+
+
+def parse(text: str, named=None) -> tuple[str, Endpoint]:
+    return parse_endpoint(text, "--judge", 5.0, "CRIA_API_KEY", named or {})
+
+
+def test_a_url_has_its_own_key_and_never_openais(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    name, endpoint = parse("local=http://127.0.0.1:1/v1#llama")
+    assert (name, endpoint.model, endpoint.api_key) == ("local", "llama", None)
+    assert endpoint.base_url == "http://127.0.0.1:1/v1"
+    monkeypatch.setenv("CRIA_API_KEY", "own")
+    assert parse("local=http://127.0.0.1:1/v1")[1].api_key == "own"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("http://127.0.0.1:8000/v1", "127.0.0.1:8000/v1", "localhost:8000", "localhost/v1"),
+        *("api.example.com/v1", "local=127.0.0.1:8000/v1", "local=", "local=ftp://x", "a b"),
+        *("local#llama", "local=http://", "llama?x=1", "judge.example.com:443", "=http://x/v1"),
+    ],
+)
+def test_what_looks_like_an_address_never_travels_as_a_name(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with pytest.raises(InputError):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gpt-4o", "gpt-4.1-mini", "openai/o3-mini", "meta-llama/Llama-3.1-8B", "llama3:8b"),
+        *("accounts/fireworks/models/x", "ft:gpt-3.5-turbo:org::id", "qwen2.5"),
+    ],
+)
+def test_a_models_name_goes_to_openai(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert parse(name)[1].base_url is None
+
+
+def test_openais_address_may_be_azures(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://127.0.0.1:1/openai/deployments/gpt4o?api-version=2024-06-01"
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert parse("gpt-4o")[1].style == "azure"
+
+
+def test_a_file_names_endpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "endpoints.yaml"
+    file.write_text(YAML)
+    named = named_endpoints(str(file))
+    with pytest.raises(InputError, match="needs its key in AZURE_KEY"):
+        parse("gpt", named)
+    monkeypatch.setenv("AZURE_KEY", "key-in-secret")
+    _, gpt = parse("gpt", named)
+    assert (gpt.model, gpt.style, gpt.drop) == ("gpt", "azure", ("temperature",))
+    assert gpt.api_key == "key-in-secret"
+    assert gpt.limits.requests_per_min == 60 and gpt.headers == {"X-Team": "eval"}
+    assert gpt.prices and gpt.prices.usd_per_million_completion_tokens == 10
+    _, local = parse("local", named)
+    assert (local.model, local.style, local.api_key) == ("llama", "openai", None)
+    assert "key-in-secret" not in repr(gpt)

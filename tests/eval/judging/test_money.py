@@ -1,0 +1,134 @@
+"""Spending by what an endpoint truly counts never exceeds the budget, whatever it says."""
+
+import contextlib
+import random
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from apps.common.errors import CriaError
+from apps.eval.calls import journal
+from apps.eval.calls.lines import Usage, charged_usd
+from apps.eval.calls.reply import Reply
+from apps.eval.judging.charge import charge
+from tests.eval.one_run import PRICE, judge, planned
+from tests.eval.scripted_judge import Script, completion, error
+
+WAYS = (
+    *("honest", "omit", "null", "zero", "negative", "words", "half", "tenth", "dozen"),
+    *("garbage", "500", "502", "drop", "repeat", "429", "503"),
+)
+ANSWERS = ("[[A]]", "Both are fine.", "I'm sorry, I can't judge.", "Because of this. " * 40)
+
+
+class Liar:
+    """An endpoint that counts what it does, and says something else."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self.spent_usd = 0.0
+        self.ways = self._rng.sample(WAYS, k=4)
+        self._last: web.Response | None = None
+
+    def __call__(self, request: web.Request, body: dict) -> web.StreamResponse:
+        way = self._rng.choice(self.ways)
+        if way in ("429", "503"):
+            return error(int(way), None, {"Retry-After": "0.01"})
+        text = self._rng.choice(ANSWERS)[: 4 * body["max_tokens"]]
+        made = completion(body, text, is_cut=self._rng.random() < 0.1)
+        usage = made["usage"]
+        self.spent_usd += PRICE.usd(usage["prompt_tokens"], usage["completion_tokens"])
+        if way == "drop":
+            assert request.transport is not None
+            request.transport.close()
+        if way in ("500", "502"):
+            return error(int(way), None)
+        if way == "garbage":
+            return web.Response(text="<html>")
+        made["usage"] = self._said(way, usage)
+        if made["usage"] is None:
+            del made["usage"]
+        if way == "repeat" and self._last is not None:
+            return web.Response(body=self._last.body, content_type="application/json")
+        self._last = web.json_response(made)
+        return self._last
+
+    def _said(self, way: str, usage: dict[str, int]) -> object:
+        shares = {"zero": 0, "half": 2, "tenth": 10, "dozen": 12}
+        if way in shares:
+            return {k: v // shares[way] if shares[way] else 0 for k, v in usage.items()}
+        lies = {"omit": None, "null": {"prompt_tokens": None, "completion_tokens": None}}
+        lies |= {"negative": {k: -v for k, v in usage.items()}}
+        lies |= {"words": {k: f"{v} tokens" for k, v in usage.items()}}
+        return lies.get(way, usage)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_true_spending_never_exceeds_the_budget(tmp_path: Path, serve, seed: int) -> None:
+    """Over endpoints that lie, omit, repeat and die, and over runs that go on with a folder."""
+    liar = Liar(seed)
+    serve(Script(handle=liar))
+    calls = planned(8)
+    one_usd = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
+    for share in (1.5, 4.0, 9.0):
+        with contextlib.suppress(CriaError):  # it gave the endpoint up
+            await judge(calls, tmp_path, max_usd=share * one_usd)
+        assert liar.spent_usd <= share * one_usd, liar.ways
+        stored = journal.read_raw(str(tmp_path))
+        unknown = journal.unknown_attempts(
+            journal.read_intents(str(tmp_path)), {record["key"] for record in stored}
+        )
+        charged = sum(map(charged_usd, stored)) + sum(unknown.values())
+        assert liar.spent_usd <= charged + 1e-9 <= share * one_usd + 2e-9, liar.ways
+
+
+MOST: Usage = {"prompt_tokens": 3000, "completion_tokens": 2048}
+PROMPT = ["word " * 400]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        (None, None),
+        (None, 20),
+        (510, None),
+        (0, 0),
+        (100, 20),
+        (510, 0),
+    ],
+)
+def test_a_count_that_cannot_be_true_is_charged_the_bound(usage: tuple) -> None:
+    said = Reply(
+        text="It is the better one. " * 4,
+        finish_reason="stop",
+        prompt_tokens=usage[0],
+        completion_tokens=usage[1],
+    )
+    cost = charge(said, PROMPT, MOST, PRICE)
+    assert cost.is_estimated and cost.usage == MOST
+    assert cost.usd == cost.charged_usd == PRICE.usd(3000, 2048)
+
+
+def test_a_count_that_can_be_true_is_shown_and_the_budget_takes_no_less_than_the_text() -> None:
+    said = Reply(text="[[A]]", finish_reason="stop", prompt_tokens=420, completion_tokens=900)
+    cost = charge(said, PROMPT, MOST, PRICE)
+    assert not cost.is_estimated and cost.usd == PRICE.usd(420, 900)
+    assert cost.charged_usd == PRICE.usd(500, 900), "2,000 letters are about 500 tokens"
+    free = charge(said, PROMPT, MOST, None)
+    assert (free.usd, free.charged_usd) == (0, 0)
+
+
+async def test_an_endpoint_without_usage_stops_at_the_budget(tmp_path: Path, serve) -> None:
+    def without(request: web.Request, body: dict) -> web.StreamResponse:
+        made = completion(body, "[[A]]", is_cut=False)
+        del made["usage"]
+        return web.json_response(made)
+
+    endpoint = serve(Script(handle=without))
+    calls = planned(20)
+    one_usd = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
+    tally = await judge(calls, tmp_path, max_usd=3.5 * one_usd)
+    assert endpoint.requests.total() == tally.stored == tally.estimated == 3
+    assert tally.stopped and "--max-usd" in tally.stopped
+    assert all(record.get("is_estimated") for record in journal.read_raw(str(tmp_path)))

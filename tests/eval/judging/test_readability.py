@@ -1,0 +1,128 @@
+"""A judge that cannot be read is not paid again and again."""
+
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from apps.common.errors import CriaError
+from apps.eval.calls import journal
+from apps.eval.judging.asking import refuse_unreadable, remaining, standings
+from apps.eval.judging.readability import UnreadableJudgeError
+from tests.eval.one_run import FAST, judge, planned, statuses
+from tests.eval.scripted_judge import Script, completion, error
+
+
+def says(text: str):
+    return Script(answer=lambda model, messages: text)
+
+
+async def test_a_judge_that_is_never_read_stops_after_few_calls(tmp_path: Path, serve) -> None:
+    """64 may be in flight; the repairs go one by one, so that the fifth ends the run."""
+    endpoint = serve(says("I like both of them."))
+    calls = planned(100)
+    with pytest.raises(UnreadableJudgeError, match="none of the first 5 verdicts of 'judge-4'"):
+        await judge(calls, tmp_path)
+    assert endpoint.requests.total() <= 32 + 5 + 5, "those in flight, and the repairs"
+    assert max(endpoint.requests.values()) == 1, "no request is made twice"
+    known = standings(calls, journal.read_raw(str(tmp_path)), FAST.max_asks)
+    with pytest.raises(UnreadableJudgeError):
+        refuse_unreadable(known)
+
+
+async def test_a_repair_sends_the_judges_own_text_and_asks_for_the_form(
+    tmp_path: Path, serve
+) -> None:
+    def careless(request: web.Request, body: dict) -> web.StreamResponse:
+        is_repair = len(body["messages"]) > 2
+        text = '{"verdict": "B"}' if is_repair else "Answer B, clearly, I would say."
+        return web.json_response(completion(body, text, is_cut=False))
+
+    endpoint = serve(Script(handle=careless))
+    calls = planned(10)
+    tally = await judge(calls, tmp_path)
+    assert (tally.stored, tally.unreadable) == (40, 0)
+    assert statuses(tmp_path).count("ok") == len(calls)
+    repairs = [body for body in endpoint.bodies if len(body["messages"]) > 2]
+    assert len(repairs) == len(calls)
+    for body in repairs:
+        assert body["messages"][-2]["content"] == "Answer B, clearly, I would say."
+        assert '{"verdict": "A"}' in body["messages"][-1]["content"]
+        assert body["response_format"]["json_schema"]["schema"]["required"] == ["verdict"]
+    assert remaining(calls, journal.read_raw(str(tmp_path)), FAST.max_asks) == []
+
+
+async def test_a_few_unreadable_verdicts_among_readable_ones_are_final(tmp_path, serve) -> None:
+    def sometimes(model: str, messages: list[dict[str, str]]) -> str:
+        return "Hm." if "item 3" in str(messages[1]["content"]) else "[[A]]"
+
+    endpoint = serve(Script(answer=sometimes))
+    calls = planned(20)
+    tally = await judge(calls, tmp_path)
+    assert tally.unreadable == 2 and endpoint.requests.total() == len(calls) + 2
+    again = await judge(calls, tmp_path)
+    assert again.stored == 0 and endpoint.requests.total() == len(calls) + 2
+
+
+async def test_a_refusal_is_final(tmp_path: Path, serve) -> None:
+    endpoint = serve(says("I'm sorry, but I can't judge that."))
+    calls = planned(4)
+    tally = await judge(calls, tmp_path)
+    assert endpoint.requests.total() == len(calls) == tally.unreadable
+    assert statuses(tmp_path) == ["refused"] * len(calls)
+    await judge(calls, tmp_path)
+    assert endpoint.requests.total() == len(calls)
+
+
+async def test_a_filtered_pair_is_refused_and_never_asked_again(tmp_path: Path, serve) -> None:
+    def filtering(request: web.Request, body: dict) -> web.StreamResponse:
+        if "item 3" in str(body["messages"]):
+            return error(400, "content_filter")
+        return web.json_response(completion(body, "[[A]]", is_cut=False))
+
+    endpoint = serve(Script(handle=filtering))
+    calls = planned(8)
+    tally = await judge(calls, tmp_path)
+    assert (tally.failed, tally.unreadable) == (0, 2)
+    assert sorted(statuses(tmp_path)) == ["ok"] * 14 + ["refused"] * 2
+    assert endpoint.requests.total() == len(calls)
+    await judge(calls, tmp_path)
+    assert endpoint.requests.total() == len(calls)
+
+
+async def test_a_repair_that_finds_no_response_does_not_hold_up_the_others(
+    tmp_path: Path, serve
+) -> None:
+    """Its judgment is left for the next run, which asks for the verdict alone."""
+
+    def broken(request: web.Request, body: dict) -> web.StreamResponse:
+        if len(body["messages"]) > 2:
+            return error(400, None)
+        return web.json_response(completion(body, "Well.", is_cut=False))
+
+    serve(Script(handle=broken))
+    calls = planned(20)
+    tally = await judge(calls, tmp_path)
+    assert tally.failed == len(calls) and statuses(tmp_path) == ["unparsed"] * len(calls)
+    left = remaining(calls, journal.read_raw(str(tmp_path)), FAST.max_asks)
+    assert all(call.repair for call in left) and len(left) == len(calls)
+
+
+async def test_equal_answers_are_a_tie_that_nobody_is_asked_for(tmp_path: Path, serve) -> None:
+    endpoint = serve(Script())
+    calls = planned(3, texts={"good": lambda q: " ", "poor": lambda q: ""})
+    await judge(calls, tmp_path, max_usd=0.0)
+    assert not endpoint.requests and statuses(tmp_path) == ["ok"] * 6
+    for record in journal.read_raw(str(tmp_path)):
+        assert (
+            record.get("is_computed") and record["usd"] == 0 and "[[C]]" in record["response_text"]
+        )
+    asked = planned(3, texts={"good": lambda q: "x", "poor": lambda q: "x"}, judge_equal=True)
+    await judge(asked, tmp_path / "asked")
+    assert endpoint.requests.total() == 6
+
+
+async def test_an_endpoint_that_rejects_everything_still_stops_the_run(tmp_path, serve) -> None:
+    serve(Script(status=400))
+    with pytest.raises(CriaError, match="rejects every request"):
+        await judge(planned(30), tmp_path)
