@@ -23,7 +23,11 @@ _LINES = ",".join(_LINE_TAGS)
 
 def span(node: LexborNode) -> str:
     """Fenced by more backticks than it holds in a row."""
-    code = text_of(node).replace("\n", " ")
+    return quoted(text_of(node).replace("\n", " "))
+
+
+def quoted(code: str) -> str:
+    """One line of code as a span."""
     if not code:
         return ""
     if "`" not in code:
@@ -37,6 +41,11 @@ def is_block(node: LexborNode) -> bool:
     """Whether a <code> outside of a <pre> is a block; its classes say so."""
     classes = node.attrs.sget("class")
     return bool(classes) and ("hljs" in classes or "whitespace-pre" in classes)
+
+
+def lines_of(block: str) -> list[str]:
+    """A fenced block as one span a line, for a table's cell: that holds no lines."""
+    return [quoted(line) for line in block.split("\n")[1:-1] if line.strip()]
 
 
 def block(code: LexborNode, label: str = "") -> str:

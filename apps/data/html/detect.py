@@ -2,6 +2,8 @@
 
 import re
 
+from apps.data.html import evidence
+
 MAX_BYTES = 8 << 20
 """A longer message is refused: 20 times the longest answer a chat page ever rendered."""
 MAX_DEPTH = 200
@@ -10,8 +12,11 @@ MAX_DEPTH = 200
 _SMALL_TREE = 1000
 """Tags; so few parse fast however deep they nest."""
 
-_HEAD = re.compile(r"\s*(?:\d+ / \d+\s*)?<(?:div|p|ol|ul|pre|h[1-6]|table|blockquote|hr)\b[^<]*>")
-_WRAPPER = re.compile(
+_COUNTER = re.compile(r"\s*(?:\d+ / \d+\s*)?")
+_HEAD = re.compile(r"<(?:div|p|ol|ul|pre|h[1-6]|table|blockquote|hr)(?:[\s/][^<]*)?>")
+_ANSWER_WRAPPER = re.compile(r'<div[^<>]{0,80}\bclass="[^"]*\bmarkdown prose\b')
+_SAID_BEFORE = re.compile(r'[^<>`\n]{1,200}(?=<div[^<>]{0,80}\bclass="[^"]*\bmarkdown prose\b)')
+_USER_WRAPPER = re.compile(
     r'\s*<div[^<>]{0,80}\bclass="[^"]*\b(?:markdown|whitespace-pre-wrap|break-words)\b'
 )
 _OPEN_OR_CLOSE = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)")
@@ -34,14 +39,18 @@ class HtmlRefused(ValueError):
 def is_html(text: str, *, by_assistant: bool) -> bool:
     """Whether a message is page markup, from its own content.
 
-    An answer is when it starts with a block element, as exported ones do. People paste HTML and ask
-    about it, so a user's text is only when the page's own message wrapper encloses all of it.
+    An answer is when the page's wrapper opens it, or when all of it looks rendered. People paste
+    HTML and ask about it, so a user's text is only when the page's own message wrapper encloses all
+    of it.
     """
     if "<" not in text:
         return False
-    if by_assistant:
-        return _HEAD.match(text) is not None
-    return _WRAPPER.match(text) is not None and text.rstrip().endswith("</div>")
+    if not by_assistant:
+        return _USER_WRAPPER.match(text) is not None and text.rstrip().endswith("</div>")
+    start = _COUNTER.match(text).end()  # type: ignore[union-attr]
+    if _HEAD.match(text, start) is None:
+        return _SAID_BEFORE.match(text) is not None and text.rstrip().endswith("</div>")
+    return _ANSWER_WRAPPER.match(text, start) is not None or evidence.is_page(text[start:])
 
 
 def check_size(html: str) -> None:

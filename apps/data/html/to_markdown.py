@@ -17,12 +17,30 @@ from apps.data.html.code import NOT_CONTENT
 _SPACES = re.compile(r"[ \t\r\f]+")
 _LINE_ENDS = re.compile(r" ?\n ?")
 _COUNTER = re.compile(r"\d+ / \d+")
+_FENCED = re.compile(
+    r"^ {0,3}(`{3,}|~{3,})[^`\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
+)
 _WORD_COUNT = re.compile(r"Copy\d+ chars / \d+ words")
 
 
 def to_markdown(html: str) -> str:
-    """Raises HtmlRefused."""
+    """Markdown of page HTML; a part that is fenced code already stays as it is.
+
+    Raises HtmlRefused.
+    """
     detect.check_size(html)
+    if "```" not in html and "~~~" not in html:
+        return _walked(html)
+    parts: list[str] = []
+    end = 0
+    for match in _FENCED.finditer(html):
+        if html.rfind("<pre", 0, match.start()) <= html.rfind("</pre", 0, match.start()):
+            parts += [_walked(html[end : match.start()]), match[0].rstrip("\n")]
+            end = match.end()
+    return "\n\n".join(part for part in (*parts, _walked(html[end:])) if part)
+
+
+def _walked(html: str) -> str:
     root = LexborHTMLParser("<body>" + html, options=1).body
     if root is None:
         return ""
@@ -332,13 +350,20 @@ def _table_row(cells: list[str], width: int, fill: str = "") -> str:
 
 
 def _cell(cell: LexborNode) -> str:
-    if not _holds_block(cell):
-        text = _inline(cell)
-    elif cell.css_first("table,pre") is not None:
-        text = cell.text(separator=" ")
+    """On one line: a table's row has no other, so lines are parted as GitHub's tables part them."""
+    if cell.css_first("table") is not None:
+        lines = [" ".join(cell.text(separator=" ").split())]
+    elif _holds_block(cell):
+        lines = [line for block in _blocks(cell) for line in _cell_lines(block)]
+    elif cell.css_first("br") is not None:
+        lines = _inline(cell).split("\n")
     else:
-        text = " ".join(_blocks(cell))
-    return " ".join(text.split()).replace("|", "\\|")
+        lines = [_inline(cell).replace("\n", " ")]
+    return "<br>".join(line.strip() for line in lines if line.strip()).replace("|", "\\|")
+
+
+def _cell_lines(block: str) -> list[str]:
+    return code.lines_of(block) if block.startswith("```") else block.split("\n")
 
 
 def _rule(cell: LexborNode) -> str:

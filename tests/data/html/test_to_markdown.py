@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.data.html.detect import HtmlRefused, is_html
+from apps.data.html.detect import HtmlRefused
 from apps.data.html.to_markdown import to_markdown
 from tests.data import corpus
 
@@ -74,7 +74,23 @@ CASES = {
     "emphasis around blocks": ("<p>0</p><b><p>a</p><p>b</p></b>", "0\n\n**a**\n\n**b**"),
     "blocks in a cell": (
         "<table><tr><th>a</th></tr><tr><td><p>x</p><p>y<br>z</p></td></tr></table>",
-        "| a |\n| --- |\n| x y z |",
+        "| a |\n| --- |\n| x<br>y<br>z |",
+    ),
+    "lines in a cell": (
+        "<table><tr><td>x<br>y<ul><li>i</li><li>j</li></ul></td><td>a\nb</td></tr></table>",
+        "| x<br>y<br>- i<br>- j | a b |\n| --- | --- |",
+    ),
+    "code in a cell": (
+        "<table><tr><td><pre><code>x\n\n  y|`z`\n</code></pre></td></tr></table>",
+        "| `x`<br>``   y\\|`z` `` |\n| --- |",
+    ),
+    "fenced code between tags": (
+        "<p>a</p>\n```html\n<p>b</p>\n\n<i>c\n```\n<p>d</p>",
+        "a\n\n```html\n<p>b</p>\n\n<i>c\n```\n\nd",
+    ),
+    "a fence in a pre": (
+        "<pre><code>a\n```\n&lt;b&gt;\n```\n</code></pre>",
+        "````\na\n```\n<b>\n```\n````",
     ),
     "table in a table": (
         "<table><tr><td>a<table><tr><td>i</td></tr></table></td><td>b</td></tr></table>",
@@ -121,18 +137,6 @@ def test_the_late_2024_code_block_keeps_its_language() -> None:
         "</code></div></div></pre>"
     )
     assert to_markdown(page) == "```c++\nint x;\n```"
-
-
-def test_html_is_decided_per_message() -> None:
-    pasted = '<div class="container"><p>Why does this not work?</p></div>'
-    assert is_html(pasted, by_assistant=True)
-    assert not is_html(pasted, by_assistant=False)
-    assert not is_html("#include <vector>\nif (a<b) {", by_assistant=False)
-    assert not is_html("Use `<p>` for paragraphs: <p>like this</p>", by_assistant=True)
-    assert is_html("1 / 2<p>An answer</p>", by_assistant=True)
-    wrapped = '<div class="whitespace-pre-wrap break-words">a &lt; b\n  c</div>'
-    assert is_html(wrapped, by_assistant=False)
-    assert to_markdown(wrapped) == "a < b\n  c"
 
 
 @pytest.mark.parametrize(

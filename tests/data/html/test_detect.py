@@ -1,0 +1,90 @@
+"""What a page rendered is told from what people write about HTML, by the whole message."""
+
+import html
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.data.html.detect import is_html
+from apps.data.html.to_markdown import to_markdown
+from tests.data import corpus, source_answers
+
+PAGES = {
+    "wrapper": '<div class="markdown prose w-full dark"><p>a</p></div>',
+    "said before the wrapper": 'Sure!<div class="markdown prose"><p>Use <code>b</code>.</p></div>',
+    "no wrapper": "<p>An answer.</p>\n<ul>\n<li>one</li>\n<li>two</li>\n</ul>",
+    "counter": "1 / 2<p>An answer</p>",
+    "counter in a box": "<div>1 / 2</div><p>a</p>",
+    "cut off": "<p>a</p><p>b is <stro",
+    "cut off in a list": "<p>a</p><ol><li>b</li><li>c",
+    "code": '<p>a</p><pre><code class="language-python">if a:\n    b\n\nc\n</code></pre>',
+    "table": '<table><tr><th align="right">a</th><td style="text-align:left">b</td></tr></table>',
+    "link": '<p>See <a href="https://a.b/c?d=1" target="_new">this</a>.</p>',
+    "formula": '<p>a <span class="katex"><span class="x y">b</span></span></p>',
+    "Tailwind in a page": (
+        '<div class="mb-4 [&>li]:mt-2"><code class="!whitespace-pre hljs">x</code></div>'
+    ),
+}
+SOURCES = {
+    "a card": '<div class="card">\n  <h1>Welcome</h1>\n  <a href="/a">Go</a>\n</div>',
+    "a card on one line": '<div class="card"><h1>Welcome</h1><a href="/a">Go</a></div>',
+    "talk": "<p>Hello</p> is how you write a paragraph in HTML. It closes with </p>.",
+    "talk about one tag": "<p> is a paragraph.",
+    "talk about two tags": "<h1>Big</h1>\n<p> is for text.",
+    "talk on the next line": "<ul> and <ol> make lists.\nBoth hold <li>.",
+    "source, then a fence": "<table>\n<tr><td>1</td></tr>\n</table>\n\n```html\n<b>x</b>\n```",
+    "a heading, then a fence": "<h2>Config</h2>\n\n```xml\n<a>\n  <b>x</b>\n</a>\n```",
+    "a whole page": "<div><!DOCTYPE html><html><body><p>a</p></body></html></div>",
+    "a form": '<div><form action="/x"><input name="a"></form></div>',
+    "GitHub's README": '<div align="center">\n\n# Title\n\n</div>',
+    "a component": "<div>\n  <App items={a < b} />\n</div>",
+    "a script": "<p>a</p><script>if (a < b) {}</script>",
+    "XML": "<p:root><p:a>1</p:a></p:root>",
+    "Tailwind": '<div class="bg-black rounded-md p-4"><p>a</p></div>',
+    "wrong order": "<p><b>a</p></b>",
+    "text in a list": "<ol> is for steps; <ul> for the others.</ol>",
+    "no tag first": "Use `<p>` for paragraphs: <p>like this</p>",
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_known(name: str) -> None:
+    assert is_html(PAGES[name], by_assistant=True)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_source_is_no_page(name: str) -> None:
+    assert not is_html(SOURCES[name], by_assistant=True)
+
+
+def test_what_people_typed_is_a_page_only_in_the_wrapper_of_their_messages() -> None:
+    assert not is_html('<div class="container"><p>Why?</p></div>', by_assistant=False)
+    assert not is_html("#include <vector>\nif (a<b) {", by_assistant=False)
+    wrapped = '<div class="whitespace-pre-wrap break-words">a &lt; b\n  c</div>'
+    assert is_html(wrapped, by_assistant=False)
+    assert to_markdown(wrapped) == "a < b\n  c"
+
+
+def test_every_drawn_page_is_known_whole_or_cut_off() -> None:
+    answers = [m for m in corpus.messages(600, seed=9) if m.role == "assistant"]
+    assert [m.raw for m in answers if not is_html(m.raw, by_assistant=True)] == []
+    assert [m.markdown for m in answers if is_html(m.markdown, by_assistant=True)] == []
+
+
+def test_two_thousand_answers_about_source_are_no_pages() -> None:
+    answers = source_answers.answers(2000, seed=2)
+    assert [text for text in answers if is_html(text, by_assistant=True)] == []
+
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]) | st.just(" "), max_size=80)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PLAIN.map(lambda text: " ".join(text.split(" "))), min_size=1, max_size=5))
+def test_text_that_renders_to_itself_comes_back(lines: list[str]) -> None:
+    paragraphs = [line for line in (" ".join(line.split()) for line in lines) if line]
+    page = "".join(f"<p>{html.escape(line, quote=False)}</p>" for line in paragraphs)
+    text = "\n\n".join(paragraphs)
+    assert to_markdown(page) == text or not paragraphs
+    assert not is_html(f"So: {text}", by_assistant=True)
