@@ -27,7 +27,7 @@ from apps.data.read import json_spans, parquet, records, source
 from apps.data.read.index import Format
 from apps.data.read.json_spans import Separation
 from apps.data.read.records import Broken, Record, Turn, Unreadable
-from apps.data.rules import duplicates
+from apps.data.rules import keys
 from apps.data.rules.profiles import Rules
 from apps.data.rules.rules import RULES
 from apps.data.rules.scores import score
@@ -198,7 +198,7 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> Non
     output.ledger.keep(messages=messages, num_bytes=num_bytes, framing=framing)
     output.kept.append(_row(found))
     sizes = {"messages": messages, "bytes": num_bytes}
-    output.keys.append(duplicates.keys(found, with_signature=output.with_signature) | sizes)
+    output.keys.append(keys.of(found, with_signature=output.with_signature) | sizes)
     _sample(output, "kept", found, "")
 
 
@@ -271,10 +271,10 @@ def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
 
 
 def _write(output: Output, folder: str) -> CleanedRange:
-    keys_schema = duplicates.schema_of(with_signature=output.with_signature)
+    keys_schema = keys.schema_of(with_signature=output.with_signature)
     if output.keys:
-        keys = pa.Table.from_pylist(output.keys, schema=keys_schema)
-        tables.write(storage.join(folder, "keys.parquet"), [keys], keys_schema, level=1)
+        table = pa.Table.from_pylist(output.keys, schema=keys_schema)
+        tables.write(storage.join(folder, "keys.parquet"), [table], keys_schema, level=1)
     _write_rows(output.kept, folder, "kept", schema.CONVERSATIONS)
     samples = {rule: list(map(asdict, found)) for rule, found in output.samples.items()}
     storage.write_json(storage.join(folder, "samples.json"), samples)

@@ -64,15 +64,16 @@ class Rules:
     personal_data: Literal["keep", "mask"] | None = field(default=None, metadata={"off": "keep"})
     """replace e-mail addresses, phone and account numbers, public IPs and secrets by <EMAIL> ..."""
     duplicate_id: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
-    """conversations with the source id of another: the longest stays"""
+    """conversations with the id of another in their file, when all they say stands in it"""
     duplicate: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
-    """conversations with the text of another (blanks and case apart) or of its beginning"""
+    """conversations with the text of another or of its beginning; blanks and case of prose apart"""
     duplicate_opening: Literal["keep", "drop"] | None = field(
         default=None, metadata={"off": "keep"}
     )
-    """conversations whose first round is another's: the longest stays"""
+    """conversations whose first round is another's and has 30 words or more: the longest stays"""
     near_duplicate: float | None = field(default=None, metadata={"off": 0.0})
-    """MinHash similarity (0-1) of 5-word shingles from which a conversation is dropped; 0: off"""
+    """MinHash similarity (0-1) of 5-word shingles from which a conversation is dropped; 0: off. Of
+    scripts without blanks, n-grams of characters are the words"""
 
     def __post_init__(self) -> None:
         for name in ("max_repetition", "near_duplicate"):
@@ -115,8 +116,10 @@ def vicuna() -> Rules:
       looked at the first character and silently lost the rest of the conversation.
     - A numbered list is broken when one list numbers its items 1, 1. The recipe dropped two lists
       that each start at 1 unless a 2 stood anywhere between them.
-    - Of conversations with the same id or first round the longest stays, not the first; ids and
-      texts are not compared with each other.
+    - Of conversations with the same id the longest stays, not the first, and another one goes only
+      when all it says stands there; ids are compared within a file, and never with texts.
+    - Of conversations with the same first round the longest stays, where that round has 30 words or
+      more; people who never met share a greeting and its answer.
     - Language is detected with code taken out.
     - New: repeated and continued conversations, and severe inappropriate content.
     """

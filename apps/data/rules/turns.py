@@ -3,12 +3,15 @@
 import dataclasses
 import itertools
 
+from apps.common.text.words import num_words
 from apps.data.read.records import Record, Turn
 from apps.data.rules.profiles import Rules
 from apps.data.rules.verdict import Drop, Verdict
 
 _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 _ZERO_WIDTH_CHARS = frozenset(map(chr, _ZERO_WIDTH))
+_WORD_CHARS = 5
+"""Of an English word with its blank, about."""
 
 
 def plugins(record: Record, rules: Rules) -> Verdict:
@@ -86,6 +89,14 @@ def _repeats_role(turns: list[Turn]) -> bool:
 
 
 def min_chars(record: Record, rules: Rules) -> Verdict:
+    """Too little to learn from; a word of a script without blanks counts as five characters."""
     limit = rules.min_chars or 0
     total = sum(len(turn.text) for turn in record.turns)
+    if total >= limit:
+        return None
+    total = sum(_length(turn.text) for turn in record.turns)
     return Drop(f"{total} characters") if total < limit else None
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else max(len(text), _WORD_CHARS * num_words(text))

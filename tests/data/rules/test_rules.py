@@ -191,6 +191,12 @@ def test_language_is_that_of_the_prose() -> None:
     assert not drops("language_keep", record("ok?", "ok."), language_keep=("en",))
 
 
+def test_a_short_text_is_measured_in_its_own_script() -> None:
+    assert drops("min_chars", record("你好", "好"), min_chars=16)
+    assert not drops("min_chars", record("什么是名词？", "一种词。"), min_chars=16)
+    assert drops("min_chars", record("Hi there", "Hello"), min_chars=16)
+
+
 def test_prose_is_without_code_and_links() -> None:
     text = "a `code` b https://x.y/z c\n```\nfence\n```\nd\n~~~\nopen"
     assert prose.of(text).split() == ["a", "b", "c", "d"]

@@ -1,0 +1,189 @@
+"""What conversations are compared by: digests of their messages, and MinHash signatures.
+
+A conversation of three messages a, b and c has the prefix digests h(a), h(ab) and h(abc). It is the
+beginning of another one when its last digest is among the other's; that is a search in a sorted
+array, however many conversations there are.
+
+A MinHash signature has one number for each of 128 permutations: the smallest hash of the text's
+shingles. The share of numbers that two signatures have in common estimates the Jaccard similarity
+of their shingles (Broder 1997). To find pairs without comparing all, 4 numbers at a time make a
+band; texts of similarity s share at least one of 32 bands with probability 1 - (1 - s^4)^32:
+
+    s = .3   .23      s = .5   .87      s = .8   1 - 5e-8
+"""
+
+import hashlib
+import re
+import unicodedata
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
+
+from apps.common.files import storage
+from apps.common.text.words import num_words, words
+from apps.data.read.records import Record
+from apps.data.write import tables
+
+MIN_OPENING_WORDS = 30
+"""Words of a first round that can mean something: a greeting and its answer have 10, a plain
+question and its answer 15, and people who never met share both."""
+_OPENING_CHARS = 2000
+"""Of a text, for its words: enough to know that there are 30."""
+SHINGLE_WORDS = 5
+NUM_PERMUTATIONS = 128
+NUM_BANDS = 32
+BANDS_READ = 8
+"""Bands in one column, and so in memory at a time."""
+BANDS = [f"bands_{i:02d}" for i in range(0, NUM_BANDS, BANDS_READ)]
+_SEED = 42
+_CODE = re.compile(r"^(?: {2,}|\t)|[`~{}()\[\]<>=_#/\\|;$]", re.MULTILINE)
+"""In a line, what may make it code: there an `A` is no `a`, and two blanks are not one."""
+_FENCE = re.compile(r"^[ >]*(?:```|~~~)", re.MULTILINE)
+
+
+def schema_of(*, with_signature: bool) -> pa.Schema:
+    fields = [
+        pa.field("id", pa.string()),
+        pa.field("source_key", pa.uint64()),
+        pa.field("prefixes", pa.list_(pa.uint64())),
+        pa.field("digests", pa.list_(pa.uint64())),
+        pa.field("opening", pa.uint64()),
+        pa.field("chars", pa.int64()),
+        pa.field("messages", pa.int64()),
+        pa.field("bytes", pa.int64()),
+    ]
+    if with_signature:
+        fields.append(pa.field("signature", pa.binary(2 * NUM_PERMUTATIONS)))
+        fields += [pa.field(name, pa.binary(8 * BANDS_READ)) for name in BANDS]
+    return pa.schema(fields)
+
+
+def of(record: Record, *, with_signature: bool) -> dict[str, Any]:
+    """A row of `schema_of`, but for the sizes that the ledger knows.
+
+    `prefixes` are digests of the conversation up to each message, `digests` those of each message,
+    `opening` is that of the first round, or 0 where it is too short to mean anything; `source_key`
+    is the source's id in its file, or 0 for none.
+    """
+    running = hashlib.blake2b(digest_size=8)
+    prefixes: list[int] = []
+    digests: list[int] = []
+    opening, num_opening_words = 0, 0
+    for turn in record.turns:
+        said = f"{turn.role}\0{normalized(turn.text)}\0".encode("utf-8", "surrogatepass")
+        running.update(said)
+        prefixes.append(int.from_bytes(running.digest(), "little"))
+        digests.append(int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little"))
+        if opening == 0 and turn.role in ("user", "assistant"):
+            num_opening_words += num_words(turn.text[:_OPENING_CHARS])
+            opening = prefixes[-1] if turn.role == "assistant" else 0
+    file_digest = record.id.rpartition("-")[0]
+    row: dict[str, Any] = {
+        "id": record.id,
+        "source_key": _key(f"{file_digest}\0{record.source_id}") if record.source_id else 0,
+        "prefixes": prefixes,
+        "digests": digests,
+        "opening": opening if num_opening_words >= MIN_OPENING_WORDS else 0,
+        "chars": sum(len(turn.text) for turn in record.turns),
+    }
+    return row | (_minhash(record) if with_signature else {})
+
+
+def normalized(text: str) -> str:
+    """What two texts must have in common to be equal.
+
+    Characters have one form (NFC), lines no blanks at their ends, and prose one case and one kind
+    of blank: "what  is it?" is "What is it?". Code counts to the letter: `x = A` is not `x = a`.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if _CODE.search(text) is None:
+        return " ".join(text.casefold().split())
+    if _FENCE.search(text) is not None:
+        return "\n".join(map(str.rstrip, text.strip("\n").split("\n")))
+    return "\n".join(map(_normalized_line, text.strip("\n").split("\n")))
+
+
+def _normalized_line(line: str) -> str:
+    if _CODE.search(line) is not None:
+        return line.rstrip()
+    return " ".join(line.casefold().split())
+
+
+def _key(text: str) -> int:
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _minhash(record: Record) -> dict[str, Any]:
+    spoken = words("\n".join(turn.text for turn in record.turns))
+    runs = [spoken[i:] for i in range(SHINGLE_WORDS)]
+    shingles = list(map(" ".join, zip(*runs, strict=False))) or [" ".join(spoken)]
+    hashed = RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
+    hashed.update(shingles)
+    signature = np.array(hashed.digest(), dtype=np.uint64)
+    bands = signature.reshape(NUM_BANDS, -1)
+    mixed = np.zeros(NUM_BANDS, dtype=np.uint64)
+    for column in bands.T:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    groups = [group.tobytes() for group in mixed.astype("<u8").reshape(-1, BANDS_READ)]
+    low_bits = (signature & np.uint64(0xFFFF)).astype("<u2").tobytes()
+    return {"signature": low_bits, **dict(zip(BANDS, groups, strict=True))}
+
+
+class KeyTable:
+    """The keys of all ranges, column by column, as one long table in input order."""
+
+    def __init__(self, folders: list[str]) -> None:
+        self._folders = folders
+
+    def numbers(self, name: str) -> np.ndarray:
+        columns = [self._read(folder, name).to_numpy() for folder in self._folders]
+        return np.concatenate(columns) if columns else np.zeros(0, dtype=np.uint64)
+
+    def prefixes(self) -> tuple[np.ndarray, np.ndarray]:
+        """All prefix digests, and how many each row has."""
+        parts = [self._read(folder, "prefixes") for folder in self._folders]
+        if not parts:
+            return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
+        values = np.concatenate([part.flatten().to_numpy() for part in parts])
+        counts = np.concatenate([np.diff(part.offsets.to_numpy()) for part in parts])
+        return values, counts.astype(np.int64)
+
+    def messages(self, rows: np.ndarray, starts: np.ndarray) -> dict[int, frozenset[int]]:
+        """The digests of the messages of some rows only."""
+        chosen: dict[int, frozenset[int]] = {}
+        for i, folder in enumerate(self._folders):
+            own = rows[(rows >= starts[i]) & (rows < starts[i + 1])]
+            if len(own):
+                lists = self._read(folder, "digests").take(pa.array(own - starts[i])).to_pylist()
+                chosen |= dict(zip(own.tolist(), map(frozenset, lists), strict=True))
+        return chosen
+
+    def bands(self, name: str) -> np.ndarray:
+        """[rows, bands] of one column of bands."""
+        raw = b"".join(_bytes(self._read(folder, name)) for folder in self._folders)
+        return np.frombuffer(raw, dtype="<u8").reshape(-1, BANDS_READ)
+
+    def signatures(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """[rows, permutations] of some rows only."""
+        chosen = np.empty((len(rows), NUM_PERMUTATIONS), dtype="<u2")
+        for i, folder in enumerate(self._folders):
+            own = np.flatnonzero((rows >= starts[i]) & (rows < starts[i + 1]))
+            if len(own):
+                column = self._read(folder, "signature").take(pa.array(rows[own] - starts[i]))
+                chosen[own] = np.frombuffer(_bytes(column), dtype="<u2").reshape(len(own), -1)
+        return chosen
+
+    def _read(self, folder: str, name: str) -> pa.Array:
+        table = tables.read(storage.join(folder, "keys.parquet"), [name])
+        return table[name].combine_chunks()
+
+
+def _bytes(column: pa.Array) -> bytes:
+    """All values of a column of fixed size, end to end."""
+    start, width = column.offset, column.type.byte_width
+    return column.buffers()[1][start * width : (start + len(column)) * width].to_pybytes()
