@@ -20,6 +20,7 @@ Texts = list[list[str]]
 FIRST = ["How do I boil an egg?", "Eight minutes in boiling water."]
 SECOND = ["And how do I peel it?", "Under cold water, from the blunt end."]
 WHOLE = FIRST + SECOND
+RECIPE = ["How do I boil an egg so that its shell comes off in one piece?", 3 * FIRST[1]]
 LOOP = "The same long line again and again.\n" * 60
 GERMAN = ["Wie koche ich bitte ein Ei?", "Acht Minuten lang in kochendem Wasser."]
 LONG = [f"Line {i} tells {i * 7919} new things about {i**3}." for i in range(60)]
@@ -103,8 +104,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[Any, Texts]]] = {
         },
     ),
     "duplicate_opening": (
-        given(FIRST, [*FIRST, "Else?", "No."], WHOLE, SECOND),
-        {"keep": [FIRST, [*FIRST, "Else?", "No."], WHOLE, SECOND], "drop": [WHOLE, SECOND]},
+        given(RECIPE, [*RECIPE, "Else?", "No."], RECIPE + SECOND, FIRST, WHOLE),
+        {
+            "keep": [RECIPE, [*RECIPE, "Else?", "No."], RECIPE + SECOND, FIRST, WHOLE],
+            "drop": [RECIPE + SECOND, FIRST, WHOLE],
+        },
     ),
     "near_duplicate": (
         given(["Tell.", " ".join(LONG)], ["Tell.", " ".join([*LONG, "End."])], FIRST),

@@ -91,7 +91,8 @@ def test_the_page_asks_for_nothing_that_a_conversation_names(tmp_path: Path) -> 
 
 def test_every_rule_and_reason_has_a_sample(tmp_path: Path) -> None:
     records = [{"id": "x", "conversations": [{"from": "martian", "value": "?"}]}] * 300
-    first, second = ["What is a noun?", "A word."], ["What is a verb?", "A doing word."]
+    first = ["Please explain to me what a noun is.", "A word for a thing or a being. " * 4]
+    second = ["What is a verb?", "A doing word."]
     records += [{"id": "y"}, conversation("a", *first, *second), conversation("b", *first, "So?")]
     records += [conversation(f"c{i}", *second) for i in range(300)]
     records += [conversation("d", *first, "Why?", "Because.")]

@@ -14,7 +14,7 @@ _SMALL_TREE = 1000
 
 _COUNTER = re.compile(r"\s*(?:\d+ / \d+\s*)?")
 _HEAD = re.compile(r"<(?:div|p|ol|ul|pre|h[1-6]|table|blockquote|hr)(?:[\s/][^<]*)?>")
-_ANSWER_WRAPPER = re.compile(r'<div[^<>]{0,80}\bclass="[^"]*\bmarkdown prose\b')
+_ANSWER_WRAPPER = re.compile(r'<div[^<>]{0,80}\bclass="(?:[^"]* )?markdown[ "]')
 _SAID_BEFORE = re.compile(r'[^<>`\n]{1,200}(?=<div[^<>]{0,80}\bclass="[^"]*\bmarkdown prose\b)')
 _USER_WRAPPER = re.compile(
     r'\s*<div[^<>]{0,80}\bclass="[^"]*\b(?:markdown|whitespace-pre-wrap|break-words)\b'
@@ -50,7 +50,9 @@ def is_html(text: str, *, by_assistant: bool) -> bool:
     start = _COUNTER.match(text).end()  # type: ignore[union-attr]
     if _HEAD.match(text, start) is None:
         return _SAID_BEFORE.match(text) is not None and text.rstrip().endswith("</div>")
-    return _ANSWER_WRAPPER.match(text, start) is not None or evidence.is_page(text[start:])
+    if len(text) > MAX_BYTES or _ANSWER_WRAPPER.match(text, start) is not None:
+        return True
+    return evidence.is_page(text[start:])
 
 
 def check_size(html: str) -> None:

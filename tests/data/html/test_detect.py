@@ -12,6 +12,7 @@ from tests.data import corpus, source_answers
 
 PAGES = {
     "wrapper": '<div class="markdown prose w-full dark"><p>a</p></div>',
+    "old wrapper": '<div class="markdown"><p>It is <b>bold</b>.</p></div>',
     "said before the wrapper": 'Sure!<div class="markdown prose"><p>Use <code>b</code>.</p></div>',
     "no wrapper": "<p>An answer.</p>\n<ul>\n<li>one</li>\n<li>two</li>\n</ul>",
     "counter": "1 / 2<p>An answer</p>",
