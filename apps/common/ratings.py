@@ -26,8 +26,10 @@ Ints = npt.NDArray[np.int64]
 SCALE = 400.0
 CENTER = 1000.0
 ELO_PER_LOG_ODDS = SCALE / float(np.log(10.0))
-# A resample can separate a model that the full data does not; this much of a tie keeps it finite.
-RESAMPLE_PRIOR_TIES = 0.01
+# Half a cluster's worth of wins and of losses a pair: Jeffreys's prior where there are two models.
+PSEUDO_SHAPE = 0.25
+# Keeps a resample finite whose pseudo-wins are all but zero.
+LEAST_PSEUDO_WINS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,17 +167,53 @@ def sandwich_covariance(battles: Battles, beta_M: Floats, prior_ties: float = 0.
     return bread_MM @ (score_QM.T @ score_QM) @ bread_MM
 
 
-def bootstrap(
-    battles: Battles, num_resamples: int = 200, seed: int = 0, prior_ties: float = 0.0
-) -> Floats:
-    """Strengths of `num_resamples` resamples of whole clusters, as beta_BM."""
-    size, clusters = len(battles.models), battles.num_clusters
+def bootstrap(battles: Battles, num_resamples: int = 200, seed: int = 0) -> Floats:
+    """Strengths under `num_resamples` random weightings of whole clusters, as beta_BM.
+
+    The Bayesian bootstrap (Rubin 1981): every cluster weighs a standard exponential. A model that
+    won all it played would then win all in every resample, and one question would leave nothing to
+    vary. So each model also wins and loses a random part of one cluster, against all others alike.
+
+    Two models, one question each way or n of them, k won by the first: pseudo-wins are the sum of
+    two Gamma(1/4), so the first's share is Beta(k + 1/2, n - k + 1/2), Jeffreys's posterior.
+    """
+    size = len(battles.models)
     rng = np.random.default_rng(seed)
+    cell_E, cluster_E, wins_E = _entries(battles)
     wins_BMM = np.empty((num_resamples, size, size))
     for b in range(num_resamples):
-        draws_Q = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
-        wins_BMM[b] = win_matrix(battles, draws_Q[battles.cluster_N].astype(np.float64))
-    return _newton(wins_BMM, max(prior_ties, RESAMPLE_PRIOR_TIES), tolerance=1e-6)
+        weight_Q = rng.standard_exponential(battles.num_clusters)
+        flat = np.bincount(cell_E, wins_E * weight_Q[cluster_E], minlength=size * size)
+        wins_BMM[b] = flat.reshape(size, size)
+    wins_BMM += _pseudo_wins(battles, num_resamples, rng)
+    return _newton(wins_BMM, 0.0, tolerance=1e-6)
+
+
+def _entries(battles: Battles) -> tuple[Ints, Ints, Floats]:
+    """Cell of the win matrix, cluster and wins of everything won; a tie makes two entries."""
+    size = len(battles.models)
+    cells = battles.first_N * size + battles.second_N
+    mirrored = battles.second_N * size + battles.first_N
+    wins_E = np.concatenate([battles.outcome_N, 1.0 - battles.outcome_N])
+    is_won = wins_E > 0
+    cell_E = np.concatenate([cells, mirrored])
+    cluster_E = np.concatenate([battles.cluster_N, battles.cluster_N])
+    return cell_E[is_won], cluster_E[is_won], wins_E[is_won]
+
+
+def _pseudo_wins(battles: Battles, num_resamples: int, rng: np.random.Generator) -> Floats:
+    """What every model wins and loses beside its battles, as wins_BMM."""
+    size = len(battles.models)
+    taken_part = np.unique(
+        np.concatenate([battles.first_N, battles.second_N]) * battles.num_clusters
+        + np.concatenate([battles.cluster_N, battles.cluster_N])
+    )
+    battles_per_cluster = 2.0 * len(battles.outcome_N) / len(taken_part)
+    share = battles_per_cluster / max(1, size - 1)
+    won_BM, lost_BM = share * rng.standard_gamma(PSEUDO_SHAPE, (2, num_resamples, size))
+    wins_BMM = won_BM[:, :, None] + lost_BM[:, None, :] + LEAST_PSEUDO_WINS * share
+    wins_BMM[:, np.arange(size), np.arange(size)] = 0.0
+    return wins_BMM
 
 
 def to_elo(beta: Floats, center: float = CENTER) -> Floats:
@@ -201,17 +239,22 @@ def elo(battles: Battles, k: float = 4.0, initial: float = CENTER) -> Floats:
 
 
 def leaderboard(
-    battles: Battles, num_resamples: int = 200, seed: int = 0, confidence: float = 0.95
+    battles: Battles, num_resamples: int = 500, seed: int = 0, confidence: float = 0.95
 ) -> list[Rating]:
-    """Bradley-Terry ratings with cluster-bootstrap intervals, best first; [] without battles."""
+    """Bradley-Terry ratings with cluster-bootstrap intervals, best first; [] without battles.
+
+    The intervals hold with one question and for a model that never lost: see `bootstrap`.
+    """
     if not battles.outcome_N.size:
         return []
     wins_MM = win_matrix(battles)
     prior_ties = 0.0 if is_connected(wins_MM) else 1.0
     beta_M = bradley_terry(wins_MM, prior_ties)
-    resampled_BM = bootstrap(battles, num_resamples, seed, prior_ties)
+    resampled_BM = bootstrap(battles, num_resamples, seed)
     tail = (1.0 - confidence) / 2
-    low_M, high_M = np.quantile(resampled_BM, [tail, 1.0 - tail], axis=0)
+    # Weibull quantiles: few resamples then cover as often as many.
+    edges = [tail, 1.0 - tail]
+    low_M, high_M = np.quantile(resampled_BM, edges, axis=0, method="weibull")
     low_M, high_M = np.minimum(low_M, beta_M), np.maximum(high_M, beta_M)
     games_M = wins_MM.sum(1) + wins_MM.sum(0)
     rows = [

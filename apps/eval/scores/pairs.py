@@ -22,7 +22,7 @@ from apps.eval.scores.figures import (
     WinTieLoss,
 )
 from apps.eval.scores.judgments import Contest, Judgment
-from apps.eval.scores.statistics import Resampling, mean_interval, ratio_interval
+from apps.eval.scores.statistics import SCALE, Resampling, mean_interval, ratio_interval
 
 
 def pair_table(
@@ -80,7 +80,7 @@ def question_means(held: Iterable[Contest]) -> dict[str, float]:
 
 
 def _win_rate(means: Mapping[str, float], resampling: Resampling) -> WinRate:
-    low, high = mean_interval({q: [value] for q, value in means.items()}, resampling)
+    low, high = mean_interval({q: [value] for q, value in means.items()}, (0.0, 1.0), resampling)
     return WinRate(win_rate=float(np.mean([*means.values()])), low=low, high=high)
 
 
@@ -103,7 +103,7 @@ def _totals(judgments: Sequence[Judgment], resampling: Resampling) -> ScoreTotal
         return None
     means = np.array([np.mean(mine, axis=0) for mine in by_question.values()])
     first, second = (float(total) for total in means.sum(0))
-    low, high = ratio_interval(means[:, 0], means[:, 1], resampling)
+    low, high = ratio_interval(means[:, 0], means[:, 1], SCALE, resampling)
     return ScoreTotals(
         first=first,
         second=second,

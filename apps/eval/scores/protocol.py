@@ -27,7 +27,7 @@ from apps.eval.scores.judgments import Contest, Judgment, contests
 from apps.eval.scores.length_control import controlled
 from apps.eval.scores.pairs import pair_table, preference, rating_table
 from apps.eval.scores.relative import relative_quality
-from apps.eval.scores.statistics import Resampling, mean_interval, wilson_interval
+from apps.eval.scores.statistics import SCALE, Resampling, mean_interval, wilson_interval
 
 Answers = Mapping[str, Mapping[str, Answer]]
 
@@ -158,7 +158,7 @@ def _score_row(
         by_question[item.question_id].append(score)
         by_category[category[item.question_id]].append(score)
         by_turn[item.turn].append(score)
-    low, high = mean_interval(by_question, resampling) if known else (None, None)
+    low, high = mean_interval(by_question, SCALE, resampling) if known else (None, None)
     return ScoreRow(
         n=len(known),
         total=len(rows),

@@ -1,4 +1,4 @@
-"""Intervals and agreement: resampling whole questions, Cohen's kappa, Krippendorff's alpha.
+"""Intervals and agreement: weighting whole questions, Cohen's kappa, Krippendorff's alpha.
 
 Questions are the unit of sampling everywhere: two orders, repeats and judges of one question say
 less than as many questions would.
@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
+SCALE = (1.0, 10.0)
+"""What judges score on."""
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -27,26 +29,62 @@ class Resampling:
 
 
 def mean_interval(
-    values_by_question: Mapping[str, Sequence[float]], resampling: Resampling = Resampling()
+    values_by_question: Mapping[str, Sequence[float]],
+    scale: Interval,
+    resampling: Resampling = Resampling(),
 ) -> Interval:
-    """Bootstrap interval of the mean of all values, resampling questions."""
-    sums = np.array([sum(values) for values in values_by_question.values()])
-    counts = np.array([len(values) for values in values_by_question.values()])
-    return ratio_interval(sums, counts, resampling)
+    """Interval of the mean of all values, which lie on `scale`; questions are the unit.
+
+    The Bayesian bootstrap (Rubin 1981) with half a question more at either end of the scale, so
+    that one question, or ten that agree, do not claim certainty. For shares of wins it is
+    Jeffreys's interval: k of n won gives Beta(k + 1/2, n - k + 1/2).
+    """
+    sums_Q = np.array([sum(values) for values in values_by_question.values()], np.float64)
+    counts_Q = np.array([len(values) for values in values_by_question.values()], np.float64)
+    size = counts_Q.mean()
+    ends = [(scale[0] * size, size), (scale[1] * size, size)]
+    low, high = _resampled_ratio(sums_Q, counts_Q, ends, 0.5, resampling)
+    values = [value for mine in values_by_question.values() for value in mine]
+    # Jeffreys's interval, too, is closed at an end of the scale that all values share.
+    return (
+        scale[0] if max(values) <= scale[0] else low,
+        scale[1] if min(values) >= scale[1] else high,
+    )
 
 
 def ratio_interval(
-    over_Q: Floats, under_Q: Floats, resampling: Resampling = Resampling()
+    over_Q: Floats,
+    under_Q: Floats,
+    scale: Interval,
+    resampling: Resampling = Resampling(),
 ) -> Interval:
-    """Bootstrap interval of sum(over) / sum(under), resampling questions in pairs."""
+    """Interval of sum(over) / sum(under), both scored on `scale` question by question.
+
+    As in `mean_interval`, with an eighth of a question in which one is worst and the other best.
+    """
+    ends = [scale, (scale[1], scale[0])]
+    return _resampled_ratio(over_Q, under_Q, ends, 0.125, resampling)
+
+
+def _resampled_ratio(
+    over_Q: Floats,
+    under_Q: Floats,
+    ends: Sequence[Interval],
+    end_shape: float,
+    resampling: Resampling,
+) -> Interval:
+    """Quantiles of the ratio under random weights of questions and of the two ends."""
     rng = np.random.default_rng(resampling.seed)
-    picks = rng.integers(len(over_Q), size=(resampling.num_resamples, len(over_Q)))
-    under = np.asarray(under_Q, np.float64)[picks].sum(1)
-    ratios = np.asarray(over_Q, np.float64)[picks].sum(1) / np.where(under == 0, np.nan, under)
+    over, under = (np.zeros(resampling.num_resamples) for _ in range(2))
+    for row in range(resampling.num_resamples):
+        weight_Q = rng.standard_exponential(len(over_Q))
+        over[row], under[row] = weight_Q @ over_Q, weight_Q @ under_Q
+    for end_over, end_under in ends:
+        weight_B = rng.standard_gamma(end_shape, resampling.num_resamples)
+        over += weight_B * end_over
+        under += weight_B * end_under
     tail = (1.0 - resampling.confidence) / 2
-    if np.isnan(ratios).all():
-        return (float("nan"), float("nan"))
-    low, high = np.nanquantile(ratios, [tail, 1.0 - tail])
+    low, high = np.quantile(over / under, [tail, 1.0 - tail], method="weibull")
     return (float(low), float(high))
 
 

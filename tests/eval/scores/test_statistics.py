@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from apps.eval.scores.statistics import (
+    SCALE,
     Resampling,
     cohen_kappa,
     krippendorff_alpha,
@@ -40,7 +41,7 @@ def test_kappa_of_the_textbook_table() -> None:
 def test_doubling_the_rows_of_a_question_leaves_its_interval() -> None:
     values = {str(i): [float(v)] for i, v in enumerate(np.random.default_rng(0).random(50))}
     doubled = {key: found * 2 for key, found in values.items()}
-    assert mean_interval(values) == pytest.approx(mean_interval(doubled))
+    assert mean_interval(values, (0, 1)) == pytest.approx(mean_interval(doubled, (0, 1)))
 
 
 def test_the_published_ratio_lies_in_its_paired_interval() -> None:
@@ -49,7 +50,7 @@ def test_the_published_ratio_lies_in_its_paired_interval() -> None:
     rows = [row for row in shipped_reviews("published") if row.baseline == "gpt35"]
     over = np.array([row.vicuna_score for row in rows])
     under = np.array([row.baseline_score for row in rows])
-    low, high = ratio_interval(over, under, Resampling(num_resamples=5000))
+    low, high = ratio_interval(over, under, SCALE, Resampling(num_resamples=5000))
     assert (low, high) == pytest.approx((0.879, 0.958), abs=0.006)
 
 
