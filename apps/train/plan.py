@@ -10,19 +10,19 @@ measured speed from an earlier run's metrics.jsonl. Writes plan.json and config.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from functools import partial
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
 from apps.common.files import storage
-from apps.common.files.config import above_zero, at_least, to_dict, write_resolved
+from apps.common.files.config import to_dict, write_resolved
 from apps.train.batches.order import split
 from apps.train.checkpoint import cadence
 from apps.train.config import RunConfig
-from apps.train.model import hardware, shape
+from apps.train.model import shape
 from apps.train.model.hardware import Accelerator
-from apps.train.planning import memory, prices, speed, text, workload
+from apps.train.planning import memory, prices, sizing, speed, text, workload
 from apps.train.planning.result import (
     Checkpoints,
     Cost,
@@ -31,8 +31,12 @@ from apps.train.planning.result import (
     Machines,
     Plan,
     Preemptions,
+    Remedy,
+    Sizing,
     Training,
 )
+from apps.train.planning.settings import PlanConfig, check, machines
+from apps.train.planning.timing import training
 from apps.train.presets import PRESETS
 
 PLAN_NAME = "plan.json"
@@ -44,46 +48,6 @@ STALL_FIXED_S = 0.05
 BASES = {"vicuna-7b": "llama-7b", "vicuna-13b": "llama-13b", "vicuna-7b-16k": "llama-2-7b"}
 MACHINES = {"debug": "2xCPU-4GB"}
 """Where a preset is not meant for the default machines."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlanConfig(RunConfig):
-    """Every setting of `run`, and what to plan it on."""
-
-    base: str = "llama-7b"
-    """model folder, or a known shape: llama-7b, llama-13b, llama-2-7b, llama-3-8b, debug ..."""
-    data: str = ""
-    """folder written by `python -m apps.data pack`; without it the size is stated below"""
-    out: str = ""
-    """not used by the plan"""
-    gpus: str = "8xA100-80GB"
-    """number and kind of devices, such as 8xA100-80GB, 1xH200 or 2xCPU-4GB"""
-    price: str = "spot"
-    """column of the price table (spot, on-demand, blog-2023), or US dollars per GPU and hour"""
-    prices: str | None = None
-    """price table to use in place of the one in the repository (YAML)"""
-    conversations: int = workload.VICUNA_CONVERSATIONS
-    """conversations in one epoch, when no pack is given"""
-    tokens_per_conversation: int = workload.VICUNA_TOKENS_PER_CONVERSATION
-    """real tokens of a conversation, on average, when no pack is given"""
-    fill: float = workload.PACKED_FILL
-    """real tokens as a share of packed slots, when no pack is given (padding: about .757)"""
-    mfu: float | None = None
-    """model FLOPs utilisation, 0 to 1, as in metrics.jsonl; default: the accelerator's published"""
-    tokens_per_s: float | None = None
-    """token slots a second on one device, in place of an MFU"""
-    measured: str | None = None
-    """an earlier run (its OUT) whose metrics give the speed and the checkpoint's stall"""
-    staging_gb_per_s: float = 5.0
-    """copy of a rank's state to host memory, GB/s; training stands still meanwhile"""
-    storage_gb_per_s: float = 2.0
-    """write of a checkpoint to storage over all ranks, GB/s"""
-    restart_minutes: float = 10.0
-    """from losing the machines to training again: new machines, install, load"""
-    notice_s: float = 30.0
-    """warning before a preemption, seconds (GCP 30, AWS 120)"""
-    save: str | None = None
-    """folder to write plan.json and the settings to (path or URI)"""
 
 
 def run_plan(config: PlanConfig, reporter: Reporter) -> None:
@@ -101,71 +65,58 @@ def run_plan(config: PlanConfig, reporter: Reporter) -> None:
 
 def make_plan(config: PlanConfig) -> Plan:
     """Everything that follows from the settings; ConfigError says what does not."""
-    _check(config)
+    check(config)
     model = shape.load(config.base)
-    num_gpus, accelerator = hardware.parse(config.gpus)
+    num_gpus, accelerator = machines(config)
     price = prices.find(config.price, accelerator.name, config.prices)
     work = _workload(config)
     shape.check_reach(config.base, model.context_tokens, config.rope, work.row_tokens)
     setup = make_setup(config, model, num_gpus, work.row_tokens, on_cpu=accelerator.name == "CPU")
-    training = _training(config, model, setup, accelerator, work)
-    checkpoints = _checkpoints(config, model, setup, price, training.step_s)
-    preemptions = _preemptions(config, training, checkpoints, price)
-    usd_per_hour = num_gpus * price.usd_per_gpu_hour
-    hours = preemptions.hours
+    trained = training(config, model, setup, accelerator, work)
+    checkpoints = _checkpoints(config, model, setup, price, trained.step_s)
+    preemptions = _preemptions(config, trained, checkpoints, price)
+    fit = _fit(config, model, setup, accelerator, work, price)
     return Plan(
         model=config.base,
         parameters=model.num_parameters,
         trained_parameters=setup.adapter_parameters or model.num_parameters,
         machines=Machines(num_gpus=num_gpus, accelerator=accelerator.name, price=price),
-        memory=_fit(config, model, setup, accelerator),
+        memory=fit,
         data=_data(config, work, setup),
-        training=training,
+        training=trained,
+        sizing=_sizing(config, model, setup, accelerator, work),
         checkpoints=checkpoints,
         preemptions=preemptions,
         cost=Cost(
-            training_usd=training.hours * usd_per_hour,
-            expected_usd=None if hours is None else hours * usd_per_hour,
+            training_usd=_usd(price, num_gpus, trained.hours) if fit.fits else None,
+            expected_usd=_usd(price, num_gpus, preemptions.hours) if fit.fits else None,
         ),
     )
 
 
-_POSITIVE = (
-    "conversations",
-    "tokens_per_conversation",
-    "tokens_per_s",
-    "staging_gb_per_s",
-    "storage_gb_per_s",
-)
+def _usd(price: prices.Price | None, num_gpus: int, hours: float | None) -> float | None:
+    return None if price is None or hours is None else num_gpus * price.usd_per_gpu_hour * hours
 
 
-def _check(config: PlanConfig) -> None:
-    above_zero(config, "", *_POSITIVE)
-    at_least(0, config, "", "restart_minutes", "notice_s")
-    if not 0 < config.fill <= 1:
-        raise ConfigError(f"fill is {config.fill}; expected a share above 0 and at most 1.")
-    _check_machines(config)
+def _sizing(
+    config: PlanConfig,
+    model: shape.ModelShape,
+    setup: memory.Setup,
+    accelerator: Accelerator,
+    work: workload.Workload,
+) -> Sizing | None:
+    if accelerator.name == "CPU":
+        return None
 
+    def time(num_gpus: int, batch_rows: int) -> Training | None:
+        spread = replace(config, global_batch_rows=batch_rows, workers=None)
+        there = make_setup(spread, model, num_gpus, work.row_tokens, on_cpu=False)
+        if not memory.fits(model, there, accelerator):
+            return None
+        return training(spread, model, there, accelerator, work)
 
-def _check_machines(config: PlanConfig) -> None:
-    """The run must be able to use what it is planned on."""
-    num_gpus, accelerator = hardware.parse(config.gpus)
-    if config.workers not in (None, num_gpus):
-        raise ConfigError(
-            f"workers is {config.workers} but --gpus {config.gpus} has {num_gpus}; give --workers "
-            f"{num_gpus} or --gpus {config.workers}x{config.gpus.split('x', 1)[-1]}."
-        )
-    if num_gpus > config.global_batch_rows:
-        raise ConfigError(
-            f"--gpus {config.gpus} has {num_gpus} but a step has {config.global_batch_rows} rows; "
-            "take fewer, or a larger --global-batch-rows."
-        )
-    if config.device != "auto" and (config.device == "cpu") != (accelerator.name == "CPU"):
-        other = "--device auto" if config.device == "cpu" else "--device cpu"
-        raise ConfigError(
-            f"device is {config.device} but the plan is for {config.gpus}; give {other}, or "
-            f"--gpus {'2xCPU-4GB' if config.device == 'cpu' else '8xA100-80GB'}."
-        )
+    rows_a_rank = setup.accumulation * setup.micro_batch_rows
+    return sizing.sizing(time, setup.world_size, config.global_batch_rows, rows_a_rank)
 
 
 def _workload(config: PlanConfig) -> workload.Workload:
@@ -223,18 +174,29 @@ def adapter_parameters(config: RunConfig, model: shape.ModelShape) -> int:
 
 
 def _fit(
-    config: PlanConfig, model: shape.ModelShape, setup: memory.Setup, accelerator: Accelerator
+    config: PlanConfig,
+    model: shape.ModelShape,
+    setup: memory.Setup,
+    accelerator: Accelerator,
+    work: workload.Workload,
+    price: prices.Price | None,
 ) -> Fit:
     parts = memory.estimate(model, setup)
     fits = parts.device <= accelerator.memory_bytes
     lora = adapter_parameters(config, model)
-    found = [] if fits else memory.remedies(model, setup, accelerator, lora)
+    fitting = [] if fits else memory.remedies(model, setup, accelerator, lora)
+
+    def remedy(other: memory.Setup) -> Remedy:
+        hours = training(config, model, other, accelerator, work).hours
+        usd = _usd(price, setup.world_size, hours)
+        return Remedy(switches=memory.changes(setup, other), hours=hours, usd=usd)
+
     return Fit(
         parts=parts,
         total_bytes=parts.device,
         available_bytes=accelerator.memory_bytes,
         fits=fits,
-        switches=tuple(memory.changes(setup, other) for other in found),
+        remedies=tuple(remedy(other) for other in fitting),
     )
 
 
@@ -254,48 +216,11 @@ def _data(config: PlanConfig, work: workload.Workload, setup: memory.Setup) -> D
     )
 
 
-def _training(
-    config: PlanConfig,
-    model: shape.ModelShape,
-    setup: memory.Setup,
-    accelerator: Accelerator,
-    work: workload.Workload,
-) -> Training:
-    rate = _speed(config, model, setup, accelerator, work.attended_tokens)
-    seconds = work.slots / (rate.slots_per_s * setup.world_size)
-    return Training(
-        mfu=rate.mfu,
-        tokens_per_s_per_gpu=rate.slots_per_s * work.fill,
-        step_s=seconds / work.steps(config.global_batch_rows),
-        hours=seconds / 3600,
-        gpu_hours=seconds / 3600 * setup.world_size,
-        source=rate.source,
-    )
-
-
-def _speed(
-    config: PlanConfig,
-    model: shape.ModelShape,
-    setup: memory.Setup,
-    accelerator: Accelerator,
-    attended_tokens: float,
-) -> speed.Speed:
-    if config.tokens_per_s is not None:
-        source = "stated with --tokens-per-s"
-        return speed.from_rate(model, setup, accelerator, config.tokens_per_s, source)
-    if config.measured is not None:
-        rate = speed.measured_rate(config.measured)
-        return speed.from_rate(model, setup, accelerator, rate, f"measured in {config.measured}")
-    if config.mfu is not None:
-        return speed.from_mfu(model, setup, accelerator, config.mfu)
-    return speed.published(model, setup, accelerator, attended_tokens)
-
-
 def _checkpoints(
     config: PlanConfig,
     model: shape.ModelShape,
     setup: memory.Setup,
-    price: prices.Price,
+    price: prices.Price | None,
     step_s: float,
 ) -> Checkpoints:
     trained = setup.adapter_parameters or model.num_parameters
@@ -317,20 +242,23 @@ def _checkpoints(
     )
 
 
-def _mtbf_h(config: PlanConfig, price: prices.Price) -> float:
-    return config.checkpoint.mtbf_h if price.preemptible else ON_DEMAND_MTBF_H
+def _mtbf_h(config: PlanConfig, price: prices.Price | None) -> float:
+    """Without a price, as if the machines could be taken away."""
+    taken = price is None or price.preemptible
+    return config.checkpoint.mtbf_h if taken else ON_DEMAND_MTBF_H
 
 
 def _preemptions(
-    config: PlanConfig, training: Training, checkpoints: Checkpoints, price: prices.Price
+    config: PlanConfig, trained: Training, checkpoints: Checkpoints, price: prices.Price | None
 ) -> Preemptions:
     mtbf_h = _mtbf_h(config, price)
-    restart_s = config.restart_minutes * 60
+    read_s = checkpoints.size_bytes / (config.storage_gb_per_s * 1e9)
+    restart_s = config.restart_minutes * 60 + read_s
     lost = cadence.lost_work(
-        checkpoints.interval_s, checkpoints.flush_s, training.step_s, config.notice_s
+        checkpoints.interval_s, checkpoints.flush_s, trained.step_s, config.notice_s
     )
     wall_s = cadence.wall_clock_s(
-        training.hours * 3600,
+        trained.hours * 3600,
         checkpoints.stall_s,
         checkpoints.interval_s,
         mtbf_h * 3600,

@@ -124,9 +124,9 @@ def test_preemptions_faster_than_progress_have_no_end():
 def test_13b_on_eight_a100_40_needs_switches_and_they_are_named():
     plan = make_plan(replace(VICUNA_13B, gpus="8xA100-40GB"))
     assert not plan.memory.fits
-    assert plan.memory.switches
-    for switches in plan.memory.switches:
-        assert make_plan(_apply(VICUNA_13B, switches, "8xA100-40GB")).memory.fits
+    assert plan.memory.remedies
+    for remedy in plan.memory.remedies:
+        assert make_plan(_apply(VICUNA_13B, remedy.switches, "8xA100-40GB")).memory.fits
     assert "DOES NOT FIT" in "\n".join(plan_text.lines(plan))
 
 
@@ -135,6 +135,101 @@ def test_13b_on_one_small_gpu_is_helped_by_a_larger_one_only():
     assert not plan.memory.fits
     text = "\n".join(plan_text.lines(plan))
     assert "offload" in text or "larger GPUs" in text
+
+
+def test_a_run_that_does_not_fit_has_no_price_but_its_remedies_have():
+    """Each remedy costs what the plan of the remedied run says."""
+    recipe = replace(VICUNA_13B, gpus="4xA100-40GB")
+    plan = make_plan(recipe)
+    assert plan.cost.training_usd is None and plan.cost.expected_usd is None
+    text = "\n".join(plan_text.lines(plan))
+    assert "DOES NOT FIT" in text and "MFU" not in text and "\ncost" not in text
+    for remedy in plan.memory.remedies:
+        mended = make_plan(_apply(recipe, remedy.switches, recipe.gpus))
+        assert mended.cost.training_usd == pytest.approx(remedy.usd)
+        assert f"${remedy.usd:,.2f} for training alone" in text
+
+
+def test_slots_without_a_row_take_time():
+    """96 rows on 64 ranks: each takes a micro-batch of two, so 32 of 128 slots are empty."""
+    fast = replace(VICUNA_7B, network="1e6")
+    even, uneven = (make_plan(replace(fast, gpus=f"{n}xA100-80GB")) for n in (48, 64))
+    assert (even.training.empty_rows, uneven.training.empty_rows) == (0, 32)
+    assert uneven.training.hours == pytest.approx(even.training.hours)
+    assert uneven.training.gpu_hours == pytest.approx(even.training.gpu_hours * 64 / 48)
+    assert uneven.training.tokens_per_s_per_gpu < 0.8 * even.training.tokens_per_s_per_gpu
+    assert uneven.sizing.whole_batch_rows == 128
+    filled = make_plan(replace(fast, gpus="64xA100-80GB", global_batch_rows=128))
+    assert filled.training.hours == pytest.approx(uneven.sizing.whole_batch_hours)
+    assert "32 of 128 slots" in "\n".join(plan_text.lines(uneven))
+
+
+def test_machines_that_talk_over_a_slow_network_wait_for_it():
+    """A step on 16 GPUs: 2 machines, 100 Gbit/s each, 9.4 GB/s of them reached."""
+    plan = make_plan(replace(VICUNA_7B, gpus="16xA100-80GB"))
+    micro_batches, weights = plan.data.accumulation, 6_738_415_616
+    moved = micro_batches * (2 * 2 + 4) * weights * 15 / 16
+    assert plan.training.network.num_machines == 2
+    assert plan.training.exchange_s == pytest.approx(moved / (0.75 * 100e9 / 8))
+    assert plan.training.step_s == plan.training.exchange_s
+    assert "longer than computing" in "\n".join(plan_text.lines(plan))
+    quick = make_plan(replace(VICUNA_7B, gpus="16xA100-80GB", network="infiniband"))
+    assert quick.training.exchange_s < quick.training.step_s < 0.3 * plan.training.step_s
+    assert quick.training.hours == pytest.approx(make_plan(VICUNA_7B).training.hours / 2)
+    once = make_plan(replace(VICUNA_7B, gpus="16xA100-80GB", reshard="step")).training
+    assert once.exchange_s == pytest.approx((2 + 4) * weights * 15 / 16 / (0.75 * 100e9 / 8))
+
+
+def test_the_published_speed_of_one_machine_is_not_slowed_by_its_own_links():
+    training = make_plan(VICUNA_13B).training
+    assert 0 < training.exchange_s < training.step_s
+    assert training.mfu == pytest.approx(0.5957)
+
+
+def test_the_plan_names_the_most_gpus_that_earn_their_price():
+    slow, fast = (
+        make_plan(replace(VICUNA_7B, network=network)) for network in ("tcp", "infiniband-ndr")
+    )
+    assert slow.sizing.most_gpus == 8, "a second machine would wait for the network"
+    assert fast.sizing.most_gpus == 96, "a row each"
+    spread = make_plan(replace(VICUNA_7B, gpus="96xA100-80GB", network="infiniband-ndr"))
+    assert spread.training.hours == pytest.approx(fast.sizing.hours)
+    assert spread.training.gpu_hours <= 1.1 * fast.training.gpu_hours
+    wider = make_plan(replace(VICUNA_7B, gpus="9xA100-80GB"))
+    assert wider.training.gpu_hours > 1.1 * slow.training.gpu_hours
+
+
+def test_a_card_that_nobody_priced_is_planned_without_dollars():
+    plan = make_plan(replace(VICUNA_7B, gpus="8xMI300X"))
+    assert plan.machines.price is None and plan.cost.training_usd is None
+    assert plan.training.hours > 0 and "assumed" in plan.training.source
+    assert "no price known" in "\n".join(plan_text.lines(plan))
+    priced = make_plan(replace(VICUNA_7B, gpus="8xMI300X", price="2"))
+    assert priced.cost.training_usd == pytest.approx(16 * plan.training.hours)
+
+
+def test_a_card_is_described_by_its_data_sheet():
+    described = replace(VICUNA_7B, gpus="8xNew", gpu_flops=312e12, gpu_memory_gb=85.0, mfu=0.5957)
+    ours, known = make_plan(described), make_plan(replace(VICUNA_7B, mfu=0.5957))
+    assert ours.training.hours == pytest.approx(known.training.hours)
+    assert ours.memory.available_bytes == 85e9
+    with pytest.raises(ConfigError, match="--gpu-flops and --gpu-memory-gb together"):
+        make_plan(replace(described, gpu_memory_gb=None))
+    with pytest.raises(ConfigError, match=r"unknown accelerator 'New'.*--gpu-flops"):
+        make_plan(replace(described, gpu_flops=None, gpu_memory_gb=None))
+
+
+@pytest.mark.parametrize("network", ["wifi", "0", "-3", "nan"])
+def test_a_network_that_is_none_is_refused(network):
+    with pytest.raises(ConfigError, match="expected one of tcp, efa"):
+        make_plan(replace(VICUNA_7B, gpus="16xH100", network=network))
+
+
+def test_a_restart_reads_the_checkpoint():
+    slow = make_plan(replace(VICUNA_13B, storage_gb_per_s=0.5)).preemptions
+    quick = make_plan(replace(VICUNA_13B, storage_gb_per_s=5.0)).preemptions
+    assert slow.restart_s == pytest.approx(600 + 312.4, abs=0.1)
+    assert quick.restart_s == pytest.approx(600 + 31.2, abs=0.1)
 
 
 def _apply(recipe: PlanConfig, switches: dict[str, str], gpus: str) -> PlanConfig:
@@ -343,9 +438,9 @@ def test_impossible_figures_are_refused(wrong):
 
 def test_deepspeed_is_offered_only_switches_that_it_has():
     plan = make_plan(replace(VICUNA_13B, gpus="8xA100-40GB", strategy="deepspeed"))
-    assert plan.memory.switches
-    for switches in plan.memory.switches:
-        assert not {"optimizer_state", "adapter"} & switches.keys()
+    assert plan.memory.remedies
+    for remedy in plan.memory.remedies:
+        assert not {"optimizer_state", "adapter"} & remedy.switches.keys()
 
 
 def test_the_command_prints_saves_and_exits_by_the_book(tmp_path, capsys):

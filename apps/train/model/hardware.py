@@ -1,7 +1,9 @@
 """Accelerators by name: memory one process can use and dense bf16 peak; and how it is allocated.
 
 Memory is what CUDA reports as total for the card, a little under the name's figure. Peaks are the
-vendor's dense bf16 tensor-core figures (NVIDIA data sheets; sparsity not counted).
+vendor's dense bf16 tensor-core figures with fp32 sums (NVIDIA and AMD data sheets; sparsity not
+counted). Links are the vendor's figure for one direction between cards of a machine: NVLink,
+Infinity Fabric, or the PCIe slot.
 """
 
 import os
@@ -27,6 +29,8 @@ class Accelerator:
     """Bytes one process can allocate on it."""
     peak_flops: float | None
     """Dense bf16 FLOP/s; None where no figure is meaningful (a CPU)."""
+    link_gb_per_s: float | None = None
+    """To the other cards of its machine, one direction, GB/s; None: not known, taken as free."""
     cuda_name: str = ""
     """Part of the name that CUDA reports, to recognise the card."""
     mfu: float | None = None
@@ -41,6 +45,7 @@ def _gpu(
     name: str,
     memory_gib: float,
     peak_tflops: float,
+    link_gb_per_s: float,
     cuda_name: str,
     mfu: tuple[float, str, str] | None = None,
 ) -> Accelerator:
@@ -48,6 +53,7 @@ def _gpu(
         name=name,
         memory_bytes=int(memory_gib * GIB),
         peak_flops=peak_tflops * TERA,
+        link_gb_per_s=link_gb_per_s,
         cuda_name=cuda_name,
         mfu=mfu[0] if mfu else None,
         mfu_source=mfu[1] if mfu else "",
@@ -60,16 +66,22 @@ _A100_40 = (0.4394, "published: llm-foundry, 13B, 2,048 tokens, 8xA100-40GB", "f
 _H100 = (0.3979, "published: llm-foundry, 13B, 2,048 tokens, 8xH100", "none")
 _H200 = (0.53, "measured: benchmarks/LOG.md, 7B, 2,048 tokens, one H200 alone", "elementwise")
 
+PCIE_4, PCIE_5 = 32, 64
+"""GB/s of sixteen lanes, one direction."""
+
 ACCELERATORS = (
-    _gpu("A100-40GB", 39.4, 312, "A100-SXM4-40GB", _A100_40),
-    _gpu("A100-40GB", 39.4, 312, "A100-PCIE-40GB", _A100_40),
-    _gpu("A100-80GB", 79.1, 312, "A100", _A100),
-    _gpu("H200", 139.7, 989, "H200", _H200),
-    _gpu("H100", 79.1, 989, "H100", _H100),
-    _gpu("B200", 178.3, 2250, "B200"),
-    _gpu("L40S", 44.4, 362, "L40S"),
-    _gpu("A10G", 22.1, 70, "A10G"),
-    _gpu("L4", 22.0, 121, "L4"),
+    _gpu("A100-40GB", 39.4, 312, 300, "A100-SXM4-40GB", _A100_40),
+    _gpu("A100-40GB", 39.4, 312, PCIE_4, "A100-PCIE-40GB", _A100_40),
+    _gpu("A100-80GB", 79.1, 312, 300, "A100", _A100),
+    _gpu("H200", 139.7, 989, 450, "H200", _H200),
+    _gpu("H100", 79.1, 989, 450, "H100", _H100),
+    _gpu("B200", 178.3, 2250, 900, "B200"),
+    _gpu("MI300X", 191.5, 1307, 448, "MI300X"),
+    _gpu("L40S", 44.4, 362, PCIE_4, "L40S"),
+    _gpu("A10G", 22.1, 70, PCIE_4, "A10G"),
+    _gpu("L4", 22.0, 121, PCIE_4 / 2, "L4"),
+    _gpu("RTX-4090", 23.5, 165, PCIE_4, "RTX 4090"),
+    _gpu("RTX-5090", 31.3, 210, PCIE_5, "RTX 5090"),
 )
 
 
@@ -81,7 +93,15 @@ def by_name(name: str) -> Accelerator:
         if accelerator.name.lower() == name.lower():
             return accelerator
     known = ", ".join(dict.fromkeys(a.name for a in ACCELERATORS))
-    raise ConfigError(f"unknown accelerator {name!r}; expected one of {known} or CPU-<n>GB")
+    raise ConfigError(
+        f"unknown accelerator {name!r}; expected one of {known} or CPU-<n>GB, or any name with "
+        "--gpu-flops and --gpu-memory-gb"
+    )
+
+
+def described(name: str, peak_flops: float, memory_gb: float) -> Accelerator:
+    """A card that the table does not know, from its data sheet; nothing is known of its links."""
+    return Accelerator(name=name, memory_bytes=int(memory_gb * 1e9), peak_flops=peak_flops)
 
 
 def recognise(cuda_name: str) -> Accelerator | None:
@@ -91,10 +111,16 @@ def recognise(cuda_name: str) -> Accelerator | None:
 
 def parse(gpus: str) -> tuple[int, Accelerator]:
     """Read `8xA100-80GB` (or a bare name, for one)."""
+    count, name = count_and_name(gpus)
+    return count, by_name(name)
+
+
+def count_and_name(gpus: str) -> tuple[int, str]:
+    """`8xA100-80GB` as (8, "A100-80GB")."""
     match = re.fullmatch(r"(?:(\d+)x)?(.+)", gpus)
     if match is None or match[1] == "0":
         raise ConfigError(f"--gpus {gpus!r} is not a count and a name; write it as 8xA100-80GB")
-    return int(match[1] or 1), by_name(match[2])
+    return int(match[1] or 1), match[2]
 
 
 _ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")

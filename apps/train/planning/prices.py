@@ -29,10 +29,11 @@ class Price:
         return self.name not in ("on-demand", "own")
 
 
-def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
+def find(price: str, accelerator: str, table_uri: str | None = None) -> Price | None:
     """The price called `price` of one accelerator; a number is taken as it is.
 
-    ConfigError names the columns the table does have.
+    None: the table has such a column, but not for this accelerator. ConfigError names the columns
+    that the table does have.
     """
     if stated := _number(price):
         return Price(name="stated", usd_per_gpu_hour=stated, source="stated with --price")
@@ -43,9 +44,11 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price:
         source = "a machine of yours; give --price for a rented one"
         return Price(name="own", usd_per_gpu_hour=0.0, source=source)
     if price not in columns:
-        have = ", ".join(columns) or "no price at all"
+        have = sorted({name for row in _rows(table) for name in row})
+        if price in have:
+            return None
         raise ConfigError(
-            f"{table_uri} has no {price!r} price for {accelerator} (it has {have}); "
+            f"{table_uri} has no {price!r} price (it has {', '.join(have) or 'none at all'}); "
             "give --price USD_PER_GPU_HOUR or your own table with --prices FILE"
         )
     entry = _entry(columns[price], f"{price} of {accelerator} in {table_uri}")
@@ -63,6 +66,10 @@ def _columns(table: Mapping[str, Any], table_uri: str, accelerator: str) -> Mapp
             f"-> {{usd, seen, source}} as in {TABLE.name}"
         )
     return columns
+
+
+def _rows(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [row for row in table["usd_per_gpu_hour"].values() if isinstance(row, Mapping)]
 
 
 def _entry(entry: Any, where: str) -> Mapping[str, Any]:

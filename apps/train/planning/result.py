@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from apps.train.checkpoint import cadence
-from apps.train.planning import memory, prices
+from apps.train.planning import memory, network, prices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -12,7 +12,8 @@ class Machines:
 
     num_gpus: int
     accelerator: str
-    price: prices.Price
+    price: prices.Price | None
+    """None: nobody says what it costs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,8 +24,31 @@ class Fit:
     total_bytes: float
     available_bytes: int
     fits: bool
-    switches: tuple[dict[str, str], ...]
+    remedies: tuple["Remedy", ...]
     """Combinations that make it fit, mildest first; empty when it fits, or nothing helps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remedy:
+    """Switches that make a run fit, and what it then takes."""
+
+    switches: dict[str, str]
+    hours: float
+    usd: float | None
+    """Training alone; None without a price."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizing:
+    """How far the recipe spreads."""
+
+    most_gpus: int
+    """Most of these GPUs that cost at most SPREAD_COST times the GPU-hours of the fewest."""
+    hours: float
+    """Training on so many."""
+    whole_batch_rows: int | None
+    """Next batch that leaves no slot empty on the machines asked for; None: none is empty."""
+    whole_batch_hours: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +76,12 @@ class Training:
     tokens_per_s_per_gpu: float
     """Real tokens, padding not counted."""
     step_s: float
+    """The longer of computing and exchanging."""
+    exchange_s: float
+    """What gathers and reductions of a step take."""
+    network: network.Network
+    empty_rows: int
+    """Slots for rows that a step computes without a row in them."""
     hours: float
     gpu_hours: float
     source: str
@@ -82,6 +112,7 @@ class Preemptions:
     """Number over the whole run; null when it would never end."""
     lost_work: cadence.LostWork
     restart_s: float
+    """New machines, and reading the checkpoint."""
     notice_s: float
     hours: float | None
     """Wall clock of the run with them, expected; null when it would never end."""
@@ -89,9 +120,9 @@ class Preemptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """US dollars."""
+    """US dollars; None where the run does not fit, or nobody says a price."""
 
-    training_usd: float
+    training_usd: float | None
     expected_usd: float | None
     """With preemptions and restarts."""
 
@@ -107,6 +138,8 @@ class Plan:
     memory: Fit
     data: Data
     training: Training
+    sizing: Sizing | None
+    """None: on CPUs, or where the recipe fits on no number of these GPUs."""
     checkpoints: Checkpoints
     preemptions: Preemptions
     cost: Cost

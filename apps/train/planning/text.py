@@ -19,9 +19,11 @@ def lines(plan: Plan) -> Iterator[str]:
     yield from _machines(plan)
     yield from _memory(plan)
     yield from _data(plan)
-    yield from _time(plan)
-    yield from _faults(plan)
-    yield from _cost(plan)
+    if plan.memory.fits:
+        yield from _time(plan)
+        yield from _waste(plan)
+        yield from _faults(plan)
+        yield from _cost(plan)
 
 
 def _row(name: str, text: str) -> str:
@@ -34,15 +36,20 @@ def _device(plan: Plan) -> str:
 
 
 def _machines(plan: Plan) -> Iterator[str]:
-    machines = plan.machines
+    machines, joined = plan.machines, plan.training.network
     trained = ""
     if plan.trained_parameters != plan.parameters:
         trained = f", {plan.trained_parameters / 1e6:,.1f} M of them trained"
     yield _row("model", f"{plan.model}: {count(plan.parameters)} parameters{trained}")
+    spread = f" in {joined.num_machines} machines ({joined.name})" if joined.name else ""
+    what = f"{machines.num_gpus} x {machines.accelerator}{spread}"
+    if machines.price is None:
+        yield _row("machines", f"{what}; no price known: give --price USD_PER_GPU_HOUR")
+        return
     yield _row(
         "machines",
-        f"{machines.num_gpus} x {machines.accelerator} at ${machines.price.usd_per_gpu_hour:.2f} "
-        f"per {_device(plan)}-hour, {machines.price.name} ({machines.price.source})",
+        f"{what} at ${machines.price.usd_per_gpu_hour:.2f} per {_device(plan)}-hour, "
+        f"{machines.price.name} ({machines.price.source})",
     )
 
 
@@ -62,11 +69,14 @@ def _memory(plan: Plan) -> Iterator[str]:
             yield _row("", f"{name:<17}{size(num_bytes):>9}")
     if fit.fits:
         return
-    if not fit.switches:
+    if not fit.remedies:
         yield _row("", "no switch makes it fit: take more or larger GPUs")
-    for number, switches in enumerate(fit.switches):
-        words = " ".join(_flag(name, value) for name, value in switches.items())
-        yield _row("", f"{'fits with' if number == 0 else 'or with':<11}{words}")
+    for number, remedy in enumerate(fit.remedies):
+        words = " ".join(_flag(name, value) for name, value in remedy.switches.items())
+        usd = "" if remedy.usd is None else f", ${remedy.usd:,.2f}"
+        least = "at least " if "cpu_offload" in remedy.switches else ""  # its transfers come on top
+        takes = f"{least}{duration(remedy.hours * 3600)}{usd} for training alone"
+        yield _row("", f"{'fits with' if number == 0 else 'or with':<11}{words}: {takes}")
 
 
 def _flag(name: str, value: str) -> str:
@@ -105,6 +115,32 @@ def _time(plan: Plan) -> Iterator[str]:
     )
 
 
+def _waste(plan: Plan) -> Iterator[str]:
+    """What does not go into training, and what to change."""
+    training, sizing = plan.training, plan.sizing
+    if training.exchange_s > 0.1 * training.step_s:
+        waits = training.exchange_s >= training.step_s
+        yield _row(
+            "exchange",
+            f"{training.exchange_s:.1f} s a step for weights and gradients, "
+            f"{'longer than' if waits else 'hidden behind'} computing; --reshard step and a larger "
+            "--micro-batch-rows exchange less",
+        )
+    if training.empty_rows:
+        slots = training.empty_rows + plan.data.global_batch_rows
+        filled = ""
+        if sizing and sizing.whole_batch_rows and sizing.whole_batch_hours is not None:
+            hours = duration(sizing.whole_batch_hours * 3600)
+            filled = f"; --global-batch-rows {sizing.whole_batch_rows} fills them: {hours}"
+        yield _row("empty", f"{training.empty_rows} of {slots} slots for rows a step{filled}")
+    if sizing and sizing.most_gpus != plan.machines.num_gpus:
+        yield _row(
+            "spread",
+            f"up to {sizing.most_gpus} GPUs at about the same GPU-hours: "
+            f"{duration(sizing.hours * 3600)} of training",
+        )
+
+
 def _faults(plan: Plan) -> Iterator[str]:
     saved, faults = plan.checkpoints, plan.preemptions
     yield _row(
@@ -132,5 +168,7 @@ def _faults(plan: Plan) -> Iterator[str]:
 
 def _cost(plan: Plan) -> Iterator[str]:
     cost = plan.cost
+    if cost.training_usd is None:
+        return
     expected = "no end" if cost.expected_usd is None else f"${cost.expected_usd:,.2f} expected"
     yield _row("cost", f"${cost.training_usd:,.2f} for training alone, {expected} with preemptions")

@@ -1,0 +1,59 @@
+"""How long training takes on some machines: computing, exchanging, and slots that stay empty."""
+
+from apps.train.model import shape
+from apps.train.model.hardware import Accelerator
+from apps.train.planning import memory, network, speed
+from apps.train.planning.result import Training
+from apps.train.planning.settings import PlanConfig
+from apps.train.planning.workload import Workload
+
+
+def training(
+    config: PlanConfig,
+    model: shape.ModelShape,
+    setup: memory.Setup,
+    accelerator: Accelerator,
+    work: Workload,
+) -> Training:
+    """Every rank takes accumulation x micro-batch rows a step, those without loss too.
+
+    Worked example: 96 rows on 64 ranks are one micro-batch of 2 rows each, 128 slots for rows, of
+    which 32 stay empty: each GPU computes a third more than its share.
+    """
+    rate = _speed(config, model, setup, accelerator, work.attended_tokens)
+    joined = network.between(setup.world_size, accelerator, config.gpus_per_machine, config.network)
+    rows = config.global_batch_rows
+    rows_a_rank = setup.accumulation * setup.micro_batch_rows
+    compute_s = rows_a_rank * work.row_tokens / rate.slots_per_s
+    exchange_s = network.exchange_s(model, setup, joined)
+    step_s = max(compute_s, exchange_s)
+    seconds = step_s * work.steps(rows)
+    return Training(
+        mfu=None if rate.mfu is None else rate.mfu * compute_s / step_s,
+        tokens_per_s_per_gpu=rows * work.row_tokens * work.fill / step_s / setup.world_size,
+        step_s=step_s,
+        exchange_s=exchange_s,
+        network=joined,
+        empty_rows=rows_a_rank * setup.world_size - rows,
+        hours=seconds / 3600,
+        gpu_hours=seconds / 3600 * setup.world_size,
+        source=rate.source,
+    )
+
+
+def _speed(
+    config: PlanConfig,
+    model: shape.ModelShape,
+    setup: memory.Setup,
+    accelerator: Accelerator,
+    attended_tokens: float,
+) -> speed.Speed:
+    if config.tokens_per_s is not None:
+        source = "stated with --tokens-per-s"
+        return speed.from_rate(model, setup, accelerator, config.tokens_per_s, source)
+    if config.measured is not None:
+        rate = speed.measured_rate(config.measured)
+        return speed.from_rate(model, setup, accelerator, rate, f"measured in {config.measured}")
+    if config.mfu is not None:
+        return speed.from_mfu(model, setup, accelerator, config.mfu)
+    return speed.published(model, setup, accelerator, attended_tokens)
