@@ -114,10 +114,27 @@ def _keep_questions(out: str, questions: Sequence[Question]) -> None:
 def _import(
     out: str, name: str, uri: str, questions: Sequence[Question], reporter: Reporter
 ) -> None:
-    found = read_answers(uri, name, questions)
-    asked = [found[q.question_id] for q in questions if q.question_id in found]
+    answers = read_answers(uri, name, questions)
+    asked = [answers[q.question_id] for q in questions if q.question_id in answers]
+    others = answers.keys() - {q.question_id for q in questions}
+    if answers and not asked:
+        raise InputError(
+            f"{uri} answers none of the questions: it has question_id {min(others)!r} and the "
+            f"questions have {questions[0].question_id!r}"
+        )
     storage.write_atomic(answers_uri(out, name), b"".join(a.to_json() for a in asked))
-    reporter.event("answer.imported", model=name, answers=len(asked), questions=len(questions))
+    reporter.event(
+        "answer.imported",
+        model=name,
+        answers=len(asked),
+        questions=len(questions),
+        **({"to_other_questions": len(others)} if others else {}),
+    )
+    if others:
+        reporter.line(
+            f"{len(others)} answers of {name} are left out: no question has their question_id, "
+            f"such as {min(others)!r}."
+        )
 
 
 @dataclass(slots=True)
@@ -159,7 +176,7 @@ async def _ask_all(
 ) -> str | None:
     """Asks what this model has not answered; a sentence about what stays unanswered, or None."""
     uri = answers_uri(config.out, contestant.name)
-    done = read_answers(uri, contestant.name, questions) if storage.exists(uri) else {}
+    done = read_answers(uri, contestant.name, questions, True) if storage.exists(uri) else {}
     _refuse_other_sampling(config, contestant, questions, done)
     left = [question for question in questions if question.question_id not in done]
     if not left:
@@ -181,7 +198,7 @@ async def _ask_all(
             await run_all(one(question) for question in left)
     for sentence in client.fit.learned:
         reporter.line(f"The endpoint of {contestant.name}: {sentence}.")
-    made = read_answers(uri, contestant.name, questions) if storage.exists(uri) else {}
+    made = read_answers(uri, contestant.name, questions, True) if storage.exists(uri) else {}
     reporter.event(
         "answer.done",
         model=contestant.name,

@@ -100,6 +100,8 @@ class JudgeConfig:
     max_asks: int = 4
     """Times a judgment is asked for that its token limit cuts off, each with twice the room. One
     that cannot be read is asked once more for its verdict alone; a refusal is final."""
+    judge_thoughts: bool = False
+    """Show the judge also what reasoning models thought before they answered."""
     judge_equal: bool = False
     """Ask the judge also where both answers are the same; by default that is a tie."""
     temperature: float | None = None

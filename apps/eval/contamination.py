@@ -7,10 +7,9 @@ Reads a clean folder (what people asked, turn by turn) or a pack (decoded, witho
 on). Two measures per question: the share of its word 8-grams that occur anywhere in the data, as
 GPT-3's authors counted overlap (arXiv:2005.14165, appendix C, with 13 for long documents); and the
 best Jaccard similarity of its words with one training text, among texts that share a 4-gram with
-it.
+it. Words are those of every script, as apps/common/text/words.py splits them.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -24,6 +23,7 @@ from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
 from apps.common.files.schema import PACK_NAME
 from apps.common.packs import SPLITS, Rows, open_pack
+from apps.common.text.words import words
 from apps.eval.config import ContaminationConfig
 from apps.eval.records.question import Question, load_questions
 
@@ -35,13 +35,13 @@ def contamination(config: ContaminationConfig, reporter: Reporter) -> None:
     questions = load_questions(config.questions)
     texts = training_texts(config.data, config.tokenizer)
     with reporter.progress("contamination", unit="texts") as bar:
-        found = measure(questions, _counted(texts, bar), config.max_overlap, config.max_similarity)
-    storage.write_json(config.out, {"data": config.data, **found})
+        result = measure(questions, _counted(texts, bar), config.max_overlap, config.max_similarity)
+    storage.write_json(config.out, {"data": config.data, **result})
     reporter.event(
         "contamination.done",
-        questions=found["questions"],
-        contaminated=len(found["contaminated"]),
-        texts=found["texts"],
+        questions=result["questions"],
+        contaminated=len(result["contaminated"]),
+        texts=result["texts"],
         file=config.out,
     )
 
@@ -59,21 +59,21 @@ def measure(
     max_similarity: float = 0.8,
 ) -> dict[str, Any]:
     """The report: every question's figures, and those above either limit."""
-    words = {q.question_id: _words(" ".join(q.turns)) for q in questions}
-    automaton, grams = _automaton(words)
-    seen: dict[str, set[str]] = {question_id: set() for question_id in words}
-    best: dict[str, tuple[float, str]] = dict.fromkeys(words, (0.0, ""))
+    asked = {q.question_id: words(" ".join(q.turns)) for q in questions}
+    automaton, grams = _automaton(asked)
+    seen: dict[str, set[str]] = {question_id: set() for question_id in asked}
+    best: dict[str, tuple[float, str]] = dict.fromkeys(asked, (0.0, ""))
     num_texts = 0
     for text in texts:
         num_texts += 1
-        spoken = _words(text)
+        spoken = words(text)
         candidates: set[str] = set()
         for _, (gram, owners) in automaton.iter(f" {' '.join(spoken)} "):
             candidates |= owners
             for question_id in owners:
                 seen[question_id].add(gram)
         for question_id in candidates:
-            similarity = _jaccard(words[question_id], spoken)
+            similarity = jaccard(asked[question_id], spoken)
             if similarity > best[question_id][0]:
                 best[question_id] = (similarity, text[:400])
     rows = [
@@ -84,7 +84,7 @@ def measure(
             "similarity": best[question_id][0],
             "example": best[question_id][1],
         }
-        for question_id, mine in grams.items()
+        for question_id in grams
     ]
     contaminated = [
         row for row in rows if row["overlap"] > max_overlap or row["similarity"] > max_similarity
@@ -98,20 +98,16 @@ def measure(
     }
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+def _grams(spoken: Sequence[str], size: int) -> set[str]:
+    size = min(size, len(spoken))
+    return {f" {' '.join(spoken[i : i + size])} " for i in range(len(spoken) - size + 1)}
 
 
-def _grams(words: Sequence[str], size: int) -> set[str]:
-    size = min(size, len(words))
-    return {f" {' '.join(words[i : i + size])} " for i in range(len(words) - size + 1)}
-
-
-def _automaton(words: dict[str, list[str]]) -> tuple[Any, dict[str, set[str]]]:
+def _automaton(asked: dict[str, list[str]]) -> tuple[Any, dict[str, set[str]]]:
     """Finds all grams and anchors of all questions in one pass over a text."""
-    grams = {question_id: _grams(spoken, GRAM) for question_id, spoken in words.items()}
+    grams = {question_id: _grams(spoken, GRAM) for question_id, spoken in asked.items()}
     owners: dict[str, set[str]] = {}
-    for question_id, spoken in words.items():
+    for question_id, spoken in asked.items():
         for gram in grams[question_id] | _grams(spoken, ANCHOR):
             owners.setdefault(gram, set()).add(question_id)
     automaton = ahocorasick.Automaton()
@@ -121,9 +117,10 @@ def _automaton(words: dict[str, list[str]]) -> tuple[Any, dict[str, set[str]]]:
     return automaton, grams
 
 
-def _jaccard(first: Sequence[str], second: Sequence[str]) -> float:
+def jaccard(first: Sequence[str], second: Sequence[str]) -> float:
+    """The share of their different words that two texts have in common; 0 for two empty ones."""
     ours, theirs = set(first), set(second)
-    return len(ours & theirs) / len(ours | theirs)
+    return len(ours & theirs) / max(1, len(ours | theirs))
 
 
 def training_texts(data: str, tokenizer: str | None) -> Iterator[str]:

@@ -23,6 +23,7 @@ from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
+from apps.common.text.words import words
 from apps.eval.calls.client import CallFailure, Client, Endpoint, connect
 from apps.eval.calls.endpoints import parse_endpoint
 from apps.eval.calls.lines import Message
@@ -30,7 +31,7 @@ from apps.eval.calls.reply import Reply
 from apps.eval.calls.retry import insist
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import QuestionsConfig
-from apps.eval.contamination import measure, training_texts
+from apps.eval.contamination import jaccard, measure, training_texts
 from apps.eval.judging.call import digest
 from apps.eval.judging.parsing import parse
 from apps.eval.judging.protocols import single_messages
@@ -184,7 +185,7 @@ async def _category(
             break
         fresh: list[Question] = []
         for text in await _written(models, category, 2 * missing):
-            if any(_similarity(text, other) > SAME for other in texts):
+            if any(jaccard(words(text), words(other)) > SAME for other in texts):
                 same += 1
                 continue
             texts.append(text)
@@ -216,8 +217,3 @@ async def _referenced(models: _Models, question: Question) -> Question:
     """The question with the writer's own solution, which the judge is shown."""
     reply = await models.write(_SOLVE.format(question=question.turns[0]), 0.0)
     return replace(question, reference=(reply.text.strip(),) if reply.text.strip() else ())
-
-
-def _similarity(first: str, second: str) -> float:
-    ours, theirs = (set(re.findall(r"\w+", text.casefold())) for text in (first, second))
-    return len(ours & theirs) / max(1, len(ours | theirs))

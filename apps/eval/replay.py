@@ -20,7 +20,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -28,10 +28,10 @@ from rich.table import Table
 from apps.common.command.events import Reporter
 from apps.common.errors import CorruptError, InputError
 from apps.common.files import storage
-from apps.eval.calls.journal import read_lines
 from apps.eval.config import ReplayConfig
 from apps.eval.imports.vicuna_blog import import_reviews, review_files
 from apps.eval.judging.parsing import parse
+from apps.eval.records.json_records import Record, read_records
 from apps.eval.records.question import load_questions
 
 Mode = Literal["published", "reparsed"]
@@ -101,18 +101,18 @@ def folder_reviews(folder: str, mode: Mode) -> list[Review]:
     return [
         review
         for (baseline, _), uri in review_files(folder).items()
-        for review in _pair(baseline, read_lines(uri), categories, mode, uri)
+        for review in _pair(baseline, read_records(uri), categories, mode, uri)
     ]
 
 
 def _pair(
     baseline: str,
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
     categories: Mapping[str, str],
     mode: Mode,
     uri: str,
 ) -> list[Review]:
-    seen = [str(record["question_id"]) for record in records]
+    seen = [record.identity("question_id") for record in records]
     if sorted(seen) != sorted(categories):
         raise InputError(
             f"{uri} reviews {len(set(seen))} of {len(categories)} questions; totals with missing "
@@ -121,23 +121,29 @@ def _pair(
     return [
         Review(
             baseline=baseline,
-            question_id=str(record["question_id"]),
-            category=categories[str(record["question_id"])],
+            question_id=question_id,
+            category=categories[question_id],
             baseline_score=scores[0],
             vicuna_score=scores[1],
         )
-        for record in records
-        for scores in [_scores(record, mode, uri)]
+        for question_id, record in zip(seen, records, strict=True)
+        for scores in [_scores(record, mode)]
     ]
 
 
-def _scores(record: Mapping[str, Any], mode: Mode, uri: str) -> tuple[float, ...]:
+def _scores(record: Record, mode: Mode) -> tuple[float, ...]:
     if mode == "published":
-        return tuple(float(score) for score in record["score"])
-    parsed = parse(record["text"], "scores")
+        stored = record.fields.get("score")
+        if not isinstance(stored, list) or len(scores := cast(list[object], stored)) != 2:
+            raise record.refused("score", "two numbers")
+        numbers = [s for s in scores if isinstance(s, int | float) and not isinstance(s, bool)]
+        if len(numbers) != 2:
+            raise record.refused("score", "two numbers")
+        return tuple(float(number) for number in numbers)
+    parsed = parse(record.text("text"), "scores")
     if parsed.scores is None:
         raise CorruptError(
-            f"{uri}: the review of question {record['question_id']} is {parsed.status}; a failure "
+            f"{record.where}: this review is {parsed.status}; a failure "
             "is no score: mend the text, or use --mode published"
         )
     return parsed.scores

@@ -41,6 +41,16 @@ def test_a_rephrasing_is_found_by_similarity() -> None:
     assert row["overlap"] < 1.0 and row["similarity"] > 0.8
 
 
+def test_a_chinese_question_is_found_whatever_stands_around_it() -> None:
+    """Chinese has no blanks: the sentence around it must not make one word of all."""
+    asked = "请比较一下烤面包和蒸馒头的做法有什么不同并说明哪一种更适合初学者"
+    texts = [f"你好我想问{asked}谢谢你的帮助"]
+    (row,) = measure([question(asked)], iter(texts))["contaminated"]
+    assert row["overlap"] == 1.0
+    others = ["今天天气很好我们去公园散步吧", "请说明一下怎样才能学好数学这门课程"]
+    assert measure([question(asked)], iter(others))["contaminated"] == []
+
+
 def test_related_texts_are_no_contamination() -> None:
     texts = ["The printing press changed Europe.", "Movable type was older than the press."]
     assert measure([question(ASKED)], iter(texts))["contaminated"] == []

@@ -19,7 +19,6 @@ METRICS_NAME = "metrics.jsonl"
 DROPPED_DIR = "dropped"
 QUARANTINE_DIR = "quarantine"
 CHECKPOINTS_DIR = "checkpoints"
-ANSWERS_DIR = "answers"
 JUDGMENTS_DIR = "judgments"
 
 ROLES = ("system", "user", "assistant")

@@ -11,14 +11,13 @@ are not used: an `$ERROR$` text is a missing score, and a line written twice cou
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from apps.common.errors import InputError, NotFoundError
+from apps.common.errors import NotFoundError
 from apps.common.files import storage
-from apps.eval.calls import journal
 from apps.eval.imports.imported import Imported
 from apps.eval.judging.call import Call, answers_digest
-from apps.eval.records.answer import Answer, read_answers
+from apps.eval.records.answer import Answer, check_model_name, read_answers
+from apps.eval.records.json_records import Record, read_records
 from apps.eval.records.question import Question, load_questions
 
 JUDGMENTS = "model_judgment"
@@ -35,7 +34,7 @@ def read(folder: str) -> Imported:
     questions = load_questions(storage.join(folder, "question.jsonl"))
     names = [n for n in storage.list_dir(storage.join(folder, JUDGMENTS)) if n.endswith(_KINDS)]
     files = {name: storage.join(folder, JUDGMENTS, name) for name in names}
-    records = [(uri, record) for uri in files.values() for record in journal.read_lines(uri)]
+    records = [(uri, record) for uri in files.values() for record in read_records(uri)]
     answers = {
         model: _answers(folder, model, questions)
         for model in sorted({model for uri, record in records for model in _models(uri, record)})
@@ -57,30 +56,25 @@ def read(folder: str) -> Imported:
     )
 
 
-def _models(uri: str, record: Mapping[str, Any]) -> tuple[str, ...]:
+def _models(uri: str, record: Record) -> tuple[str, ...]:
     keys = ("model_1", "model_2") if uri.endswith("_pair.jsonl") else ("model",)
-    try:
-        return tuple(str(record[key]) for key in keys)
-    except KeyError as error:
-        raise InputError(f"{uri} has a line without {error}; expected FastChat's layout") from None
+    return tuple(check_model_name(record.text(key)) for key in keys)
 
 
 def _calls(
-    uri: str, record: Mapping[str, Any], questions: Mapping[str, Question], answers: Answers
+    uri: str, record: Record, questions: Mapping[str, Question], answers: Answers
 ) -> Iterator[tuple[Call, str]]:
     models = _models(uri, record)
-    games = ("g1_", "g2_") if len(models) == 2 else ("",)
-    try:
-        question = questions[str(record["question_id"])]
-        turn, judge = int(record["turn"]) - 1, str(record["judge"][0])
-        asked = [(record[f"{game}user_prompt"], record[f"{game}judgment"]) for game in games]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{uri}: a line on {' and '.join(models)} cannot be read ({error!r}); expected "
-            "question_id of question.jsonl, judge: [name, prompt], turn, user_prompt and judgment"
-        ) from None
-    for order, (prompt, text) in enumerate(asked):
-        yield _call(judge, question, models, order, turn, prompt, answers), text
+    question = questions.get(record.identity("question_id"))
+    if question is None:
+        raise record.refused("question_id", "an id of question.jsonl")
+    turn = record.fields.get("turn")
+    if type(turn) is not int or not 1 <= turn <= len(question.turns):
+        raise record.refused("turn", f"a turn of the question, 1 to {len(question.turns)}")
+    judge = record.texts("judge")[0]
+    for order, game in enumerate(("g1_", "g2_") if len(models) == 2 else ("",)):
+        prompt, text = record.text(f"{game}user_prompt"), record.text(f"{game}judgment")
+        yield _call(judge, question, models, order, turn - 1, prompt, answers), text
 
 
 def _call(

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
-from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig, ReplayConfig
 from apps.eval.imports import mt_bench
 from apps.eval.imports.imported import Imported, refuse_existing, write_imported
 from apps.eval.judging.call import Call
 from apps.eval.judging.plan import make_plan
 from apps.eval.records.answer import Answer, read_answers
+from apps.eval.records.json_records import read_records
 from apps.eval.records.question import Question, load_questions
 
 PROTOCOL = "vicuna-blog"
@@ -85,14 +85,16 @@ def _judgments(
         pair = {name: answers[name] for name in (first, second)}
         plan = make_plan(_judging(config, second), questions, pair)
         by_question = {call.question_id: call for call in plan.calls}
-        for review in journal.read_lines(uri):
-            call = by_question.get(str(review["question_id"]))
+        for review in read_records(uri):
+            question_id = review.identity("question_id")
+            call = by_question.get(question_id)
             if call is None:
                 raise InputError(
-                    f"{uri} reviews question {review['question_id']}, to which {first} or {second} "
+                    f"{review.where} reviews question {question_id}, to which {first} or {second} "
                     "has no answer; complete answer/ first"
                 )
-            responses[call.key] = (review["text"], str(review.get("reviewer_id", call.judge)))
+            reviewer = str(review.fields.get("reviewer_id", call.judge))
+            responses[call.key] = (review.text("text"), reviewer)
         calls += plan.calls
     return calls, responses
 

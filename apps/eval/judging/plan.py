@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import combinations
+from itertools import combinations, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -65,7 +65,8 @@ def make_plan(
                 for model, texts in zip(models, shown, strict=True):
                     if len(texts) < len(question.turns):
                         unanswered.add((model, question.question_id))
-                for call in planner.calls(judge, question, models, shown):
+                thoughts = [_thoughts(config, answers[model], question) for model in models]
+                for call in planner.calls(judge, question, models, shown, thoughts):
                     num_turns = planner.num_turns(question, call.turn)
                     (calls if min(map(len, shown)) >= num_turns else unjudged).append(call)
         if not is_offline(judge):
@@ -107,10 +108,12 @@ class _Planner:
         question: Question,
         models: tuple[str, ...],
         shown: Sequence[Sequence[str]],
+        thoughts: Sequence[Sequence[str]] = ((), ()),
         kind: str = "contest",
     ) -> Iterator[Call]:
         """All turns, orders and repeats of one question."""
         protocol, shown_digest = self.protocol, answers_digest(models, shown)
+        shown = [_with_thoughts(*pair) for pair in zip(shown, thoughts, strict=False)]
         for turn in range(len(question.turns) if protocol.turns == "each" else 1):
             num_turns = self.num_turns(question, turn)
             turns, reference = question.turns[:num_turns], question.reference[:num_turns]
@@ -206,6 +209,21 @@ def _turn_texts(made: Mapping[str, Answer], question: Question) -> Sequence[str]
     """What a model said, turn by turn; fewer than the question's where it did not answer all."""
     answer = made.get(question.question_id)
     return answer.turn_texts if answer else ()
+
+
+def _thoughts(
+    config: "JudgeConfig", made: Mapping[str, Answer], question: Question
+) -> Sequence[str]:
+    """What a model thought before each turn, where the judge shall see it."""
+    answer = made.get(question.question_id)
+    return answer.thoughts if answer and config.judge_thoughts else ()
+
+
+def _with_thoughts(texts: Sequence[str], thoughts: Sequence[str]) -> list[str]:
+    return [
+        f"<think>\n{thought}\n</think>\n\n{text}" if thought else text
+        for text, thought in zip_longest(texts, thoughts[: len(texts)], fillvalue="")
+    ]
 
 
 def _entrants(config: "JudgeConfig", protocol: Protocol, answers: Answers) -> list[tuple[str, ...]]:

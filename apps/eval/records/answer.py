@@ -1,19 +1,23 @@
 """Answers: what each contestant said, whether asked by us or handed in as a file.
 
 Reads our own layout (design: `answers/<model>.jsonl`), FastChat's and the Vicuna blog's
-(`{question_id, text, model_id}`), MT-bench's (`{question_id, model_id, choices: [{turns}]}`) and
-AlpacaEval's (`{instruction, output, generator}`), so that a chatbot without an endpoint competes.
+(`{question_id, text, model_id}`), MT-bench's and Arena-Hard's (`{question_id, model_id, choices:
+[{turns}]}` or `{uid, messages}`), OpenAI's `messages` and AlpacaEval's (`{instruction, output,
+generator}`), so that a chatbot without an endpoint competes.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from apps.common.errors import InputError
 from apps.common.files import storage
+from apps.eval.records.json_records import Record, read_records
 from apps.eval.records.question import Question
+
+ANSWERS_DIR = "answers"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +26,7 @@ class Answer:
     turn_texts: tuple[str, ...]
     model: str
     endpoint_model: str = ""
-    sampling: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict[str, Any])
     usage: dict[str, int] = field(
         default_factory=lambda: {"prompt_tokens": 0, "completion_tokens": 0}
     )
@@ -44,12 +48,12 @@ class Answer:
 
 
 def answers_uri(directory: str, model: str) -> str:
-    return storage.join(directory, "answers", f"{model}.jsonl")
+    return storage.join(directory, ANSWERS_DIR, f"{model}.jsonl")
 
 
 def lineage_uri(directory: str, model: str) -> str:
     """Where the lineage of a contestant is kept."""
-    return storage.join(directory, "answers", f"{model}.lineage.json")
+    return storage.join(directory, ANSWERS_DIR, f"{model}.lineage.json")
 
 
 def check_model_name(name: str) -> str:
@@ -62,71 +66,91 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def read_answers(uri: str, model: str, questions: Sequence[Question]) -> dict[str, Answer]:
-    """Answers by question id; a later line wins; a torn last line is left out."""
+def read_answers(
+    uri: str, model: str, questions: Sequence[Question], is_own: bool = False
+) -> dict[str, Answer]:
+    """Answers by question id, of a file in any known layout.
+
+    A file that answers a question twice is refused. In one that we write (`is_own`) the later line
+    counts, and a line that its writer was killed over is passed over.
+    """
     by_prompt = {question.turns[0]: question.question_id for question in questions}
-    found: dict[str, Answer] = {}
-    for line, record in _lines(storage.read_bytes(uri), uri):
-        answer = _answer(record, model, by_prompt, f"{uri} line {line}")
-        found[answer.question_id] = answer
-    return found
+    num_turns = {question.question_id: len(question.turns) for question in questions}
+    answers: dict[str, Answer] = {}
+    for record in read_records(uri, is_own):
+        answer = _answer(record, model, by_prompt)
+        if answer.question_id in answers and not is_own:
+            raise InputError(f"{record.where} answers question {answer.question_id} a second time")
+        if len(answer.turn_texts) > num_turns.get(answer.question_id, len(answer.turn_texts)):
+            raise InputError(
+                f"{record.where} has {len(answer.turn_texts)} turns and question "
+                f"{answer.question_id} has {num_turns[answer.question_id]}"
+            )
+        answers[answer.question_id] = answer
+    return answers
 
 
 def load_all(directory: str, questions: Sequence[Question]) -> dict[str, dict[str, Answer]]:
     """All contestants of an evaluation folder, {model: {question_id: Answer}}, by name."""
-    folder = storage.join(directory, "answers")
+    folder = storage.join(directory, ANSWERS_DIR)
     names = [name for name in storage.list_dir(folder) if name.endswith(".jsonl")]
     models = {name.removesuffix(".jsonl"): storage.join(folder, name) for name in sorted(names)}
-    return {model: read_answers(uri, model, questions) for model, uri in models.items()}
+    return {model: read_answers(uri, model, questions, True) for model, uri in models.items()}
 
 
-def _lines(data: bytes, uri: str) -> list[tuple[int, Mapping[str, Any]]]:
-    """Numbered records. A torn line of our own making (its writer was killed) is passed over."""
-    if data.lstrip()[:1] == b"[":
-        return list(enumerate(orjson.loads(data), 1))
-    records = []
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            records.append((number, orjson.loads(line)))
-        except orjson.JSONDecodeError as error:
-            if not line.startswith(b'{"question_id":') or line.endswith(b"}"):
-                raise InputError(f"{uri} line {number} is not JSON: {error}") from None
-    return records
-
-
-def _answer(
-    record: Mapping[str, Any], model: str, by_prompt: Mapping[str, str], where: str
-) -> Answer:
-    if "turn_texts" in record:
-        return Answer(
-            **{
-                **record,
-                "question_id": str(record["question_id"]),
-                "turn_texts": tuple(record["turn_texts"]),
-                "finish_reasons": tuple(record.get("finish_reasons", ())),
-                "thoughts": tuple(record.get("thoughts", ())),
-                "model": model,
-            }
-        )
-    if "instruction" in record and "output" in record:
-        question_id = by_prompt.get(record["instruction"])
+def _answer(record: Record, model: str, by_prompt: Mapping[str, str]) -> Answer:
+    fields = record.fields
+    if "turn_texts" in fields:
+        return _own(record, model)
+    if "instruction" in fields and "output" in fields:
+        question_id = by_prompt.get(record.text("instruction"))
         if question_id is None:
-            raise InputError(f"{where}: its instruction is none of the questions")
-        turns: Sequence[str] = [record["output"]]
+            raise record.refused("instruction", "one of the questions")
+        turns: tuple[str, ...] = (record.text("output"),)
+    elif "messages" in fields:
+        question_id, turns = _identity(record), record.said_by("assistant")
+    elif "choices" in fields:
+        question_id, turns = _identity(record), record.choice()
+    elif "text" in fields:
+        question_id, turns = _identity(record), (record.text("text"),)
     else:
-        question_id = str(record.get("question_id", ""))
-        choices = record.get("choices")
-        turns = choices[0]["turns"] if choices else [record["text"]] if "text" in record else []
-    if not question_id or not turns:
         raise InputError(
-            f"{where} holds no answer; expected turn_texts, text, choices[0].turns, or "
-            "instruction with output"
+            f"{record.where} holds no answer; expected turn_texts, text, choices[0].turns, "
+            "messages, or instruction with output"
         )
+    maker = fields.get("model_id", fields.get("generator", ""))
     return Answer(
         question_id=question_id,
-        turn_texts=tuple(turns),
+        turn_texts=turns,
         model=model,
-        endpoint_model=str(record.get("model_id", record.get("generator", ""))),
+        endpoint_model=maker if isinstance(maker, str) else "",
+    )
+
+
+def _identity(record: Record) -> str:
+    return record.identity("uid" if "uid" in record.fields else "question_id")
+
+
+def _own(record: Record, model: str) -> Answer:
+    """A line as `to_json` writes it; fields of others are left out."""
+    fields = record.fields
+    usage = cast(Mapping[str, Any], fields.get("usage") or {})
+    sampling, created = fields.get("sampling") or {}, fields.get("created", 0.0)
+    if not isinstance(sampling, dict):
+        raise record.refused("sampling", "an object of settings")
+    if isinstance(created, bool) or not isinstance(created, int | float):
+        raise record.refused("created", "seconds since 1970")
+    counts = {name: usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")}
+    if not all(type(count) is int for count in counts.values()):
+        raise record.refused("usage", "whole numbers of prompt_tokens and completion_tokens")
+    return Answer(
+        question_id=record.identity("question_id"),
+        turn_texts=record.texts("turn_texts"),
+        model=model,
+        endpoint_model=record.text("endpoint_model") if fields.get("endpoint_model") else "",
+        sampling=cast(dict[str, Any], sampling),
+        usage=counts,
+        finish_reasons=record.texts("finish_reasons") if fields.get("finish_reasons") else (),
+        thoughts=record.texts("thoughts") if fields.get("thoughts") else (),
+        created=float(created),
     )

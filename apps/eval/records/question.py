@@ -10,27 +10,29 @@ Our own layout, one JSON object a line:
     exact      the answer equals the reference, apart from case, outer punctuation and spacing
     contains   the reference occurs in the answer as whole words
     number     the last number of the answer equals the reference's number
+What counts as equal in which script is told in match.py.
 A reference may list alternatives separated by ` || `. Without `match` the reference only guides
 judges and the offline judge.
 
 Also read as they are: FastChat's and the Vicuna blog's `question.jsonl` (`text`), MT-bench
 (`turns`, `reference`, or answers in a reference file), AlpacaEval (a JSON array of `instruction`)
-and Arena-Hard (`prompt` or `turns: [{content}]`, `uid`).
+Arena-Hard (`prompt` or `turns: [{content}]`, `uid`) and OpenAI's `messages`, of which the user's
+are the turns.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, cast
 
 import orjson
 
 from apps.common.errors import InputError
-from apps.common.files import storage
+from apps.eval.records.json_records import Record, parse_records, read_records
+from apps.eval.records.match import Match, agrees
 
-Match = Literal["exact", "contains", "number"]
 BUILT_IN = "built-in"
+_MATCHES = (None, "exact", "contains", "number")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,16 +52,20 @@ def load_questions(uri: str) -> list[Question]:
     """Reads a question file of any known layout; `built-in` is Cria's own set of 80."""
     if uri == BUILT_IN:
         data = files("apps.eval").joinpath("data/questions.jsonl").read_bytes()
+        records = parse_records(data, uri)
     else:
-        data = storage.read_bytes(uri)
-    questions = [_question(record, line, uri) for line, record in _records(data, uri)]
+        records = read_records(uri)
+    questions = [_question(record, number) for number, record in enumerate(records, 1)]
     if not questions:
         raise InputError(f"{uri} holds no questions; expected one JSON object a line")
-    seen: set[str] = set()
-    for question in questions:
+    seen: dict[str, str] = {}
+    for question, record in zip(questions, records, strict=True):
         if question.question_id in seen:
-            raise InputError(f"{uri} has question_id {question.question_id!r} twice; ids are keys")
-        seen.add(question.question_id)
+            raise InputError(
+                f"{record.where} has question_id {question.question_id!r} twice (first: "
+                f"{seen[question.question_id]}); ids are keys"
+            )
+        seen[question.question_id] = record.where
     return questions
 
 
@@ -67,66 +73,63 @@ def dump_questions(questions: Iterable[Question]) -> bytes:
     return b"".join(orjson.dumps(question.to_dict()) + b"\n" for question in questions)
 
 
-def _records(data: bytes, uri: str) -> list[tuple[int, Mapping[str, Any]]]:
-    try:
-        if data.lstrip()[:1] == b"[":
-            return list(enumerate(orjson.loads(data), 1))
-        lines = enumerate(data.splitlines(), 1)
-        return [(number, orjson.loads(line)) for number, line in lines if line.strip()]
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{uri} is not JSON or JSONL: {error}") from None
-
-
-def _question(record: Mapping[str, Any], line: int, uri: str) -> Question:
-    match = record.get("match")
-    if match not in (None, "exact", "contains", "number"):
-        raise InputError(
-            f"{uri} line {line}: match is {match!r}; expected exact, contains or number, or none"
-        )
+def _question(record: Record, number: int) -> Question:
+    match = record.fields.get("match")
+    if match not in _MATCHES:
+        raise record.refused("match", "exact, contains or number, or none")
     turns = _turns(record)
-    if not turns:
-        raise InputError(
-            f"{uri} line {line} has no question; expected one of turns, text, instruction, prompt"
-        )
-    reference = _texts(record.get("reference"))
+    reference = _reference(record, len(turns))
     if match and not reference:
-        raise InputError(f"{uri} line {line}: match {match!r} needs a reference to compare with")
-    identity = record.get("question_id", record.get("uid", line))
-    category = record.get("category") or record.get("dataset") or record.get("cluster") or "generic"
+        raise InputError(f"{record.where}: match {match!r} needs a reference to compare with")
+    name = next((name for name in ("question_id", "uid") if name in record.fields), None)
+    kind = next((name for name in _CATEGORIES if record.fields.get(name)), None)
     return Question(
-        question_id=str(identity),
-        category=str(category),
+        question_id=record.identity(name) if name else str(number),
+        category=record.identity(kind) if kind else "generic",
         turns=turns,
         reference=reference,
-        match=match,
+        match=cast(Match | None, match),
     )
 
 
-def _turns(record: Mapping[str, Any]) -> tuple[str, ...]:
-    for field in ("turns", "text", "instruction", "prompt"):
-        if record.get(field):
-            return _texts(record[field])
-    return ()
+_CATEGORIES = ("category", "dataset", "cluster")
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    if value is None:
+def _turns(record: Record) -> tuple[str, ...]:
+    for field in ("turns", "text", "instruction", "prompt", "question"):
+        if field in record.fields:
+            return _filled(record, field, record.texts(field))
+    if "messages" in record.fields:
+        return _filled(record, "messages", record.said_by("user"))
+    raise InputError(
+        f"{record.where} has no question; expected one of turns, text, instruction, prompt, "
+        "question or messages"
+    )
+
+
+def _filled(record: Record, field: str, turns: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(turn.strip() for turn in turns):
+        raise record.refused(field, "a question in every turn")
+    return turns
+
+
+def _reference(record: Record, num_turns: int) -> tuple[str, ...]:
+    if not record.fields.get("reference"):
         return ()
-    if isinstance(value, str):
-        return (value,)
-    return tuple(item["content"] if isinstance(item, Mapping) else str(item) for item in value)
+    reference = record.texts("reference")
+    if len(reference) > num_turns:
+        raise record.refused("reference", f"one per turn, of which there are {num_turns}")
+    return reference
 
 
 def load_references(uri: str) -> dict[str, tuple[str, ...]]:
     """Reference answers by question id from MT-bench's file of a model's answers."""
-    found: dict[str, tuple[str, ...]] = {}
-    for line, record in _records(storage.read_bytes(uri), uri):
-        choices = record.get("choices") or [{}]
-        turns = record.get("turns") or record.get("turn_texts") or choices[0].get("turns")
-        if not turns:
-            raise InputError(f"{uri} line {line} has no reference; expected choices[0].turns")
-        found[str(record["question_id"])] = _texts(turns)
-    return found
+    references: dict[str, tuple[str, ...]] = {}
+    for record in read_records(uri):
+        field = next((name for name in ("turns", "turn_texts") if name in record.fields), None)
+        turns = record.texts(field) if field else record.choice()
+        references[record.identity("question_id")] = turns
+    return references
 
 
 def is_correct(question: Question, answer: str, turn: int = 0) -> bool | None:
@@ -134,25 +137,4 @@ def is_correct(question: Question, answer: str, turn: int = 0) -> bool | None:
     if question.match is None or turn >= len(question.reference):
         return None
     accepted = question.reference[turn].split(" || ")
-    return any(_agrees(question.match, answer, reference) for reference in accepted)
-
-
-def _agrees(match: Match, answer: str, reference: str) -> bool:
-    if match == "number":
-        return (wanted := _last_number(reference)) is not None and _last_number(answer) == wanted
-    if match == "contains":
-        return f" {_plain(reference)} " in f" {_plain(answer)} "
-    return _normal(answer) == _normal(reference)
-
-
-def _normal(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().strip(".!?,;:\"'`*").strip().casefold()
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"[\w.+#-]*\w[+#]*", text.casefold()))
-
-
-def _last_number(text: str) -> float | None:
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(found[-1].replace(",", "")) if found else None
+    return any(agrees(question.match, answer, reference) for reference in accepted)

@@ -114,4 +114,4 @@ def test_what_cannot_be_imported_is_named(bench: Path, tmp_path: Path, capsys) -
     answers.write_bytes(kept)
     jsonl(bench / "model_judgment" / "gpt-4_pair.jsonl", [{"model_1": "alpha", "model_2": "beta"}])
     assert command("replay", str(bench), "--out", out) == 2
-    assert "gpt-4_pair.jsonl: a line on alpha and beta cannot be read" in capsys.readouterr().err
+    assert "gpt-4_pair.jsonl line 1 has no question_id" in capsys.readouterr().err

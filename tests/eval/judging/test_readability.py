@@ -7,8 +7,12 @@ from aiohttp import web
 
 from apps.common.errors import CriaError
 from apps.eval.calls import journal
+from apps.eval.config import JudgeConfig
 from apps.eval.judging.asking import refuse_unreadable, remaining, standings
+from apps.eval.judging.plan import make_plan
 from apps.eval.judging.readability import UnreadableJudgeError
+from apps.eval.records.answer import Answer
+from apps.eval.records.question import Question
 from tests.eval.one_run import FAST, judge, planned, statuses
 from tests.eval.scripted_judge import Script, completion, error
 
@@ -126,3 +130,18 @@ async def test_an_endpoint_that_rejects_everything_still_stops_the_run(tmp_path,
     serve(Script(status=400))
     with pytest.raises(CriaError, match="rejects every request"):
         await judge(planned(30), tmp_path)
+
+
+def test_thoughts_are_judged_only_when_asked() -> None:
+
+    question = Question(question_id="1", category="generic", turns=("Tell me",))
+    made = Answer(question_id="1", turn_texts=("Four.",), thoughts=("two and two",), model="m")
+    other = Answer(question_id="1", turn_texts=("Five.",), model="n")
+    answers = {"m": {"1": made}, "n": {"1": other}}
+    settings = {"dir": "x", "judge": ("judge-4",), "self_checks": 0, "canaries": False}
+    plain = make_plan(JudgeConfig(**settings), [question], answers).calls
+    asked = make_plan(JudgeConfig(**settings, judge_thoughts=True), [question], answers).calls
+    assert not any("two and two" in str(call.messages) for call in plain)
+    shown = "<think>\ntwo and two\n</think>\n\nFour."
+    assert all(shown in call.messages[1]["content"] for call in asked)
+    assert [call.answers_digest for call in plain] == [call.answers_digest for call in asked]

@@ -1,0 +1,150 @@
+"""Files of questions and answers -> numbered records, and their fields -> text that really is text.
+
+Read are JSON lines and a JSON array, in UTF-8 with or without a byte order mark, with any line
+ends. A field that holds null, a number or an object where a text belongs is refused by line and
+name: written out as "None" it would be judged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+
+from apps.common.errors import InputError
+from apps.common.files import storage
+
+_BOM = b"\xef\xbb\xbf"
+_OTHER_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One JSON object of a file."""
+
+    where: str
+    """file and line, for sentences"""
+    fields: Mapping[str, Any]
+
+    def refused(self, field: str, expected: str) -> InputError:
+        """The error that says what a field holds and what it should."""
+        if field not in self.fields:
+            return InputError(f"{self.where} has no {field}; expected {expected}")
+        said = repr(self.fields[field])
+        said = said if len(said) <= 80 else f"{said[:77]}..."
+        return InputError(f"{self.where}: {field} is {said}; expected {expected}")
+
+    def text(self, field: str) -> str:
+        value = self.fields.get(field)
+        if not isinstance(value, str):
+            raise self.refused(field, "text")
+        return value
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of texts, or of parts with `content`; one text stands for a list of one."""
+        value = self.fields.get(field)
+        if isinstance(value, str):
+            return (value,)
+        if not isinstance(value, list) or not value:
+            raise self.refused(field, "a list of texts")
+        items = [content_of(item) for item in cast(list[object], value)]
+        if any(item is None for item in items):
+            raise self.refused(field, "texts only")
+        return tuple(cast(list[str], items))
+
+    def said_by(self, role: str) -> tuple[str, ...]:
+        """What one role says in OpenAI's `messages`."""
+        messages = self.fields.get("messages")
+        if not isinstance(messages, list):
+            raise self.refused("messages", "a list of {role, content}")
+        mine = [
+            cast(Mapping[str, object], item)
+            for item in cast(list[object], messages)
+            if isinstance(item, Mapping) and cast(Mapping[str, object], item).get("role") == role
+        ]
+        texts = [content_of(item) for item in mine]
+        if not texts or any(text is None for text in texts):
+            raise self.refused("messages", f"the {role}'s content to be text")
+        return tuple(cast(list[str], texts))
+
+    def choice(self) -> tuple[str, ...]:
+        """The turns of MT-bench's only choice."""
+        choices = self.fields.get("choices")
+        if not isinstance(choices, list) or len(cast(list[object], choices)) != 1:
+            raise self.refused("choices", "a list of one choice with turns")
+        (choice,) = cast(list[object], choices)
+        inner = _record(choice, f"{self.where}, choices[0]")
+        return inner.texts("turns")
+
+    def identity(self, field: str) -> str:
+        """An id: a text or a whole number."""
+        value = self.fields.get(field)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # as tables write whole numbers
+        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+            raise self.refused(field, "a text or a whole number")
+        return str(value)
+
+
+def content_of(item: object) -> str | None:
+    """The text of a turn: itself, its `content`, its text parts; None where it holds none."""
+    if isinstance(item, Mapping):
+        fields = cast(Mapping[str, object], item)
+        inner = fields.get("content", fields.get("text"))
+        if isinstance(inner, Mapping):  # Arena-Hard v2
+            inner = cast(Mapping[str, object], inner).get("answer")
+        item = inner
+    if isinstance(item, list):
+        parts = cast(Sequence[object], item)
+        texts = [content_of(part) for part in parts if _is_text_part(part)]
+        return "".join(text or "" for text in texts) if texts else None
+    return item if isinstance(item, str) else None
+
+
+def _is_text_part(part: object) -> bool:
+    return isinstance(part, Mapping) and "text" in cast(Mapping[str, object], part)
+
+
+def read_records(uri: str, is_own: bool = False) -> list[Record]:
+    """Every record of a file.
+
+    `is_own` passes over a line that a killed writer of ours left unfinished: what it said is asked
+    again. In a file of somebody else such a line would be lost in silence.
+    """
+    return parse_records(storage.read_bytes(uri), uri, is_own)
+
+
+def parse_records(data: bytes, uri: str, is_own: bool = False) -> list[Record]:
+    if data.startswith(_OTHER_BOMS):
+        raise InputError(f"{uri} is UTF-16; expected UTF-8: save it again in that encoding")
+    data = data.removeprefix(_BOM)
+    if data.lstrip()[:1] == b"[":
+        values = _array(data, uri)
+        return [_record(value, f"{uri} item {n}") for n, value in enumerate(values, 1)]
+    records: list[Record] = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{uri} line {number}"
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            if is_own and line.startswith(b'{"question_id":') and not line.rstrip().endswith(b"}"):
+                continue
+            raise InputError(f"{where} is not JSON: {error}") from None
+        records.append(_record(value, where))
+    return records
+
+
+def _array(data: bytes, uri: str) -> list[object]:
+    try:
+        return cast(list[object], orjson.loads(data))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{uri} is not a JSON array: {error}") from None
+
+
+def _record(value: object, where: str) -> Record:
+    if not isinstance(value, Mapping):
+        said = repr(value)[:80]
+        raise InputError(f'{where} is {said}; expected an object such as {{"question_id": 1}}')
+    return Record(where, cast(Mapping[str, Any], value))
