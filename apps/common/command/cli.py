@@ -175,12 +175,12 @@ def _wants_help(args: Sequence[str]) -> bool:
     return any(arg in ("-h", "--help") for arg in args)
 
 
-def _is_required(f: Any) -> bool:
+def _is_required(f: dataclasses.Field[object]) -> bool:
     missing = dataclasses.MISSING
     return f.default is missing and f.default_factory is missing
 
 
-def _flags(values: Mapping[str, Any], cls: type[Any], prefix: str = "") -> list[str]:
+def _flags(values: Mapping[str, object], cls: type[object], prefix: str = "") -> list[str]:
     """Settings as command-line flags, so that all sources are checked by one parser."""
     known = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else None
     flags: list[str] = []
@@ -189,13 +189,13 @@ def _flags(values: Mapping[str, Any], cls: type[Any], prefix: str = "") -> list[
             configs.from_dict(cls, {key: value})  # raises, naming the nearest setting
         flag = f"{prefix}{key}".replace("_", "-")
         if isinstance(value, Mapping):
-            flags += _flags(cast(Mapping[str, Any], value), cls, f"{prefix}{key}.")
+            flags += _flags(cast(Mapping[str, object], value), cls, f"{prefix}{key}.")
         elif isinstance(value, bool):
             stem, _, leaf = flag.rpartition(".")
             no = f"{stem}.no-{leaf}" if stem else f"no-{leaf}"
             flags.append(f"--{flag if value else no}")
         elif isinstance(value, list | tuple):
-            flags += [f"--{flag}", *(str(v) for v in cast(Sequence[Any], value))]
+            flags += [f"--{flag}", *(str(v) for v in cast(Sequence[object], value))]
         else:
             flags += [f"--{flag}", str(value)]
     return flags

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Generator, Iterable
-from typing import Any, Literal, Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -33,7 +33,7 @@ _JSON_PROGRESS_INTERVAL_S = 5.0
 class Bar(Protocol):
     """Progress of one stage."""
 
-    def advance(self, amount: float = 1, **fields: Any) -> None:
+    def advance(self, amount: float = 1, **fields: object) -> None:
         """Move forward by `amount` units and show the latest `fields` (loss=1.2, kept=40)."""
         ...
 
@@ -51,7 +51,7 @@ class Reporter:
         self.is_json = log_format == "json" or (log_format == "auto" and not is_terminal)
         self._console = Console(file=self._stream, highlight=False, emoji=False, soft_wrap=True)
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, **fields: object) -> None:
         """One finished fact, such as `("clean.done", kept=40, dropped=2)`."""
         if self.is_json:
             self._write_json(name, fields)
@@ -86,7 +86,7 @@ class Reporter:
         with _TwoLines(*columns, console=self._console) as progress:
             yield _RichBar(progress, progress.add_task(stage, total=total, pairs=""))
 
-    def _write_json(self, name: str, fields: dict[str, Any]) -> None:
+    def _write_json(self, name: str, fields: dict[str, object]) -> None:
         record = {"event": name, "time": round(time.time(), 3), **fields}
         text = json.dumps(to_json(record), ensure_ascii=False, default=str)
         self._stream.write(text + "\n")
@@ -108,7 +108,7 @@ class _RichBar:
         self._progress = progress
         self._task = task
 
-    def advance(self, amount: float = 1, **fields: Any) -> None:
+    def advance(self, amount: float = 1, **fields: object) -> None:
         if fields:
             self._progress.update(self._task, advance=amount, pairs=_pairs(fields))
         else:
@@ -125,10 +125,10 @@ class _JsonBar:
         self._total = total
         self._unit = unit
         self._done = 0.0
-        self._fields: dict[str, Any] = {}
+        self._fields: dict[str, object] = {}
         self._last_s = time.monotonic()
 
-    def advance(self, amount: float = 1, **fields: Any) -> None:
+    def advance(self, amount: float = 1, **fields: object) -> None:
         self._done += amount
         self._fields.update(fields)
         if time.monotonic() - self._last_s >= _JSON_PROGRESS_INTERVAL_S:
@@ -151,11 +151,11 @@ class _JsonBar:
         )
 
 
-def _pairs(fields: dict[str, Any]) -> str:
+def _pairs(fields: dict[str, object]) -> str:
     return "  ".join(f"{k}={_short(v)}" for k, v in fields.items())
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, TypeVar, cast
@@ -27,18 +27,18 @@ T = TypeVar("T")
 RESOLVED_NAME = "config.yaml"
 
 
-def to_dict(config: object) -> dict[str, Any]:
+def to_dict(config: object) -> dict[str, object]:
     """Plain YAML-ready mapping of a dataclass, nested dataclasses included."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise TypeError(f"expected a dataclass instance, got {type(config).__name__}")
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+def from_dict(cls: type[T], values: Mapping[str, object], *, where: str = "") -> T:
     """Inverse of `to_dict`. Raises ConfigError naming the dotted key that is wrong."""
     fields = {f.name: f for f in dataclasses.fields(cast(Any, cls))}
     hints = typing.get_type_hints(cls)
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, object] = {}
     for key, value in values.items():
         name = str(key)
         if name not in fields:
@@ -59,7 +59,7 @@ def load(cls: type[T], uri: str) -> T:
     return from_dict(cls, load_yaml(uri))
 
 
-def load_yaml(uri: str) -> dict[str, Any]:
+def load_yaml(uri: str) -> dict[str, object]:
     """Read a YAML mapping; anything else is a ConfigError."""
     try:
         values = yaml.safe_load(storage.read_bytes(uri))
@@ -71,7 +71,7 @@ def load_yaml(uri: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise ConfigError(f"{uri} holds a YAML {kind}; expected a mapping of settings.")
-    return cast(dict[str, Any], values)
+    return cast(dict[str, object], values)
 
 
 def digest(config: object) -> str:
@@ -114,7 +114,7 @@ def above_zero(config: object, section: str, *names: str) -> None:
             raise ConfigError(f"{section}{name} is {value}; expected more than 0.")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_dict(value)
     if isinstance(value, Enum):
@@ -122,11 +122,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = cast(list[Any], value)
-        ordered = sorted(items) if isinstance(value, set | frozenset) else items
-        return [_plain(v) for v in ordered]
+        return {str(k): _plain(v) for k, v in cast(Mapping[object, object], value).items()}
+    if isinstance(value, set | frozenset):
+        return sorted(cast(set[str], value))
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in cast(Sequence[object], value)]
     return value
 
 
@@ -136,7 +136,7 @@ def _unknown_key(dotted: str, name: str, valid: list[str]) -> str:
     return f"Setting {dotted!r} is unknown; {hint}"
 
 
-def _coerce(hint: Any, value: Any, where: str) -> Any:
+def _coerce(hint: Any, value: object, where: str) -> object:
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
         return _coerce(typing.get_args(hint)[0], value, where)
@@ -149,26 +149,26 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if value not in allowed:
             raise ConfigError(f"Setting {where!r} is {value!r}; expected one of {list(allowed)}.")
         return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
-            return value
-        return from_dict(hint, _expect(Mapping, value, where), where=where + ".")
+            return cast(object, value)
+        return from_dict(hint, _expect_mapping(value, where), where=where + ".")
     if origin is tuple or origin is list or origin in (dict, Mapping):
         return _coerce_container(origin, typing.get_args(hint), value, where)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         return _number(float, value, where)
     if hint is int and isinstance(value, str):
         return _number(int, value, where)
-    if isinstance(hint, type) and issubclass(hint, Enum):
+    if not isinstance(hint, type):
+        raise TypeError(f"unsupported type {hint!r} for setting {where!r}")
+    if issubclass(hint, Enum):
         return hint(value)
-    if isinstance(hint, type) and issubclass(hint, PurePath):
+    if issubclass(hint, PurePath):
         return hint(_expect(str, value, where))
-    if isinstance(hint, type):
-        return _expect(hint, value, where)
-    raise TypeError(f"unsupported type {hint!r} for setting {where!r}")
+    return _expect(cast(type[object], hint), value, where)
 
 
-def _coerce_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+def _coerce_union(options: tuple[object, ...], value: object, where: str) -> object:
     if value is None and type(None) in options:
         return None
     problems: list[ConfigError] = []
@@ -180,11 +180,13 @@ def _coerce_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     raise problems[0]
 
 
-def _coerce_container(origin: Any, args: tuple[Any, ...], value: Any, where: str) -> Any:
-    if origin in (dict, Mapping):
-        mapping = cast(Mapping[Any, Any], _expect(Mapping, value, where))
+def _coerce_container(
+    origin: object, args: tuple[object, ...], value: object, where: str
+) -> object:
+    if origin is dict or origin is Mapping:
+        mapping = _expect_mapping(value, where)
         return {k: _coerce(args[1], v, f"{where}.{k}") for k, v in mapping.items()}
-    items: list[Any] = list(_expect((list, tuple), value, where))
+    items = list(_expect_items(value, where))
     if origin is tuple and args and args[-1] is not Ellipsis:
         if len(items) != len(args):
             raise ConfigError(f"Setting {where!r} has {len(items)} items; expected {len(args)}.")
@@ -195,7 +197,7 @@ def _coerce_container(origin: Any, args: tuple[Any, ...], value: Any, where: str
     return tuple(made) if origin is tuple else made
 
 
-def _number(kind: type, value: Any, where: str) -> Any:
+def _number(kind: type[int] | type[float], value: int | str, where: str) -> float:
     try:
         return kind(value)
     except ValueError:
@@ -204,12 +206,29 @@ def _number(kind: type, value: Any, where: str) -> Any:
         ) from None
 
 
-def _expect(kind: Any, value: Any, where: str) -> Any:
-    is_bool_as_number = isinstance(value, bool) and kind in (int, float)
-    if isinstance(value, kind) and not is_bool_as_number:
+def _expect(kind: type[T], value: object, where: str) -> T:
+    if isinstance(value, kind) and not _is_bool_as_number(kind, value):
         return value
-    kinds = cast(tuple[type, ...], kind if isinstance(kind, tuple) else (kind,))
-    expected = " or ".join(k.__name__ for k in kinds)
-    raise ConfigError(
+    raise _wrong_type(value, kind.__name__, where)
+
+
+def _is_bool_as_number(kind: type, value: object) -> bool:
+    return isinstance(value, bool) and kind in (int, float)
+
+
+def _expect_mapping(value: object, where: str) -> Mapping[str, object]:
+    if isinstance(value, Mapping):
+        return cast(Mapping[str, object], value)
+    raise _wrong_type(value, "Mapping", where)
+
+
+def _expect_items(value: object, where: str) -> Sequence[object]:
+    if isinstance(value, list | tuple):
+        return cast(Sequence[object], value)
+    raise _wrong_type(value, "list or tuple", where)
+
+
+def _wrong_type(value: object, expected: str, where: str) -> ConfigError:
+    return ConfigError(
         f"Setting {where!r} is {value!r} ({type(value).__name__}); expected {expected}."
     )

@@ -12,23 +12,23 @@ from typing import Any, cast
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: object) -> object:
     """A value whose floats all have a place in JSON; inside mappings, lists and tuples too."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
-        return {key: to_json(held) for key, held in cast(Mapping[Any, Any], value).items()}
+        return {key: to_json(held) for key, held in cast(Mapping[str, object], value).items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(held) for held in cast(list[Any], value)]
+        return [to_json(held) for held in cast(list[object], value)]
     return value
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: object) -> Any:
     """What `to_json` was given; a tuple comes back as a list, the three words as floats."""
     if isinstance(value, str):
         return _WORDS.get(value, value)
     if isinstance(value, dict):
-        return {key: from_json(held) for key, held in cast(dict[Any, Any], value).items()}
+        return {key: from_json(held) for key, held in cast(dict[str, object], value).items()}
     if isinstance(value, list):
-        return [from_json(held) for held in cast(list[Any], value)]
+        return [from_json(held) for held in cast(list[object], value)]
     return value

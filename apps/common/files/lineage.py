@@ -17,7 +17,7 @@ from apps.common.files.schema import LINEAGE_NAME
 _PACKAGES = ("ray", "torch", "transformers", "tokenizers", "pyarrow", "openai")
 
 
-def collect(*, inputs: Mapping[str, str], config: object, **extra: Any) -> dict[str, Any]:
+def collect(*, inputs: Mapping[str, str], config: object, **extra: object) -> dict[str, object]:
     """Lineage of an artifact.
 
     Args:
@@ -35,7 +35,7 @@ def collect(*, inputs: Mapping[str, str], config: object, **extra: Any) -> dict[
     }
 
 
-def write(dir_uri: str, record: Mapping[str, Any]) -> None:
+def write(dir_uri: str, record: Mapping[str, object]) -> None:
     storage.write_json(storage.join(dir_uri, LINEAGE_NAME), to_json(record))
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import IO, Any, cast
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
@@ -195,7 +195,7 @@ def write_atomic(uri: str, data: bytes) -> None:
         handle.write(data)
 
 
-def write_json(uri: str, value: Any) -> None:
+def write_json(uri: str, value: object) -> None:
     """Write indented JSON with sorted keys: equal values give equal bytes."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomic(uri, text.encode())
@@ -225,7 +225,7 @@ def remove_tree(uri: str) -> None:
             fs.rm(path, recursive=True)
 
 
-def commit(dir_uri: str, payload: dict[str, Any]) -> None:
+def commit(dir_uri: str, payload: Mapping[str, object]) -> None:
     """Mark a folder as finished. Call it after everything else has been written."""
     write_json(join(dir_uri, COMMIT_NAME), payload)
 
