@@ -1,0 +1,246 @@
+"""What counts as personal: a pattern for each kind, and the check that tells it from a lookalike.
+
+An entity's order is its precedence: a Chinese identity number may also pass as a card's.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Check = Callable[[str, int, int], bool]
+"""check(text, start, end): whether text[start:end] is what it looks like."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entity:
+    name: str
+    pattern: str
+    """for RE2; `\\b` is a boundary of ASCII words"""
+    is_real: Check | None = None
+
+
+_SECRET = (
+    r"\b(?:sk-[A-Za-z0-9_\-]{20,}|[rs]k_live_[A-Za-z0-9]{16,}|AKIA[0-9A-Z]{16}"
+    r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{30,}|hf_[A-Za-z0-9]{20,}"
+    r"|xox[abprs]-[A-Za-z0-9\-]{10,}|AIza[0-9A-Za-z_\-]{35}|glpat-[A-Za-z0-9_\-]{20,}"
+    r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_\-]{32,}|SG\.[A-Za-z0-9_\-]{16,}\.[A-Za-z0-9_\-]{16,}"
+    r"|eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{2,})\b"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[A-Za-z0-9+/=\s]*-----END [A-Z ]*PRIVATE KEY-----"
+)
+_EMAIL = r"\b[A-Za-z0-9][A-Za-z0-9._%+\-]*@[A-Za-z0-9][A-Za-z0-9.\-]*\.[A-Za-z]{2,}\b"
+_IBAN = r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
+_NATIONAL_ID = (
+    r"\b[1-9][0-9]{16}[0-9Xx]\b"  # China
+    r"|\b[XYZ]?[0-9]{7,8}-?[A-HJ-NP-TV-Z]\b"  # Spain: DNI and NIE
+    r"|\b[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}\b"  # Brazil: CPF
+    r"|\b[0-9]{6}-[1-8][0-9]{6}\b"  # Korea
+    r"|\b[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z]\b"  # Italy: codice fiscale
+    r"|\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]\b"  # UK: NINO
+    r"|\b[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}\b"  # France
+    r"|\b[2-9][0-9]{3} [0-9]{4} [0-9]{4}\b"  # India: Aadhaar
+)
+_SSN = r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b"
+_CARD = r"\b[0-9](?:[ \-]?[0-9]){12,18}\b"
+_IP = (
+    r"\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b"
+    r"|\b[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}\b"
+)
+_PHONE = (
+    r"\+[0-9]{1,3}[ .\-]?(?:\([0-9]{1,4}\)|[0-9]{1,4})(?:[ .\-]?[0-9]{2,4}){2,4}\b"
+    r"|\(?\b[2-9][0-9]{2}\)?[ .\-][2-9][0-9]{2}[ .\-][0-9]{4}\b"  # North America
+    r"|\b1[3-9][0-9](?:[0-9]{8}|[ \-][0-9]{4}[ \-][0-9]{4})\b"  # China
+    r"|\b0[0-9]{1,3}-[0-9]{3,4}-[0-9]{4}\b"  # Japan, Korea
+    r"|\b0[1-9](?:[ .][0-9]{2}){4}\b"  # France
+    r"|\b0(?:20|7[0-9]{3}|1[0-9]{2,3}) ?[0-9]{3,4} ?[0-9]{3,4}\b"  # United Kingdom
+    r"|\b01[5-7][0-9][ /\-][0-9]{6,8}\b"  # Germany: mobile
+    r"|\b8 \(?[0-9]{3}\)? [0-9]{3}-[0-9]{2}-[0-9]{2}\b"  # Russia
+    r"|\([1-9][0-9]\) 9?[0-9]{4}-[0-9]{4}\b"  # Brazil
+    r"|\b[6-9][0-9]{4} [0-9]{5}\b"  # India
+    r"|\b[6-9][0-9]{2} [0-9]{3} [0-9]{3}\b"  # Spain
+)
+
+_PHONE_WORD = re.compile(
+    r"(?i)\b(?:tel|phone|mobile|cell|call|fax|whatsapp|wechat|sms|text|handy|móvil|celular|"
+    r"téléphone|portable)|[\u3400-\u9fff\uac00-\ud7a3]|тел|फ़ोन|फोन"
+)
+_BEFORE_CHARS = 24
+_VERSION_BEFORE = re.compile(
+    r"(?i)(?:[=<>~!^]=? ?|\b(?:v|ver|version|release|build|firmware|section|chapter|oid)[.: ]{0,2}"
+    r"|[\w)]-|@|[^/]/|\.|\d:)\Z"
+)
+_VERSION_AFTER = re.compile(r"\.\w|-(?:rc|beta|alpha|dev|\d)|\+\w|[a-z]")
+_DECIMALS_AFTER = re.compile(r"\.\d|[eE]?\+\d")
+_OBJECT_IDENTIFIER = re.compile(r"2\.5\.(?:4|29)\.|1\.3\.6\.1|1\.2\.840\.")
+_E164_DIGITS = 15
+"""A telephone number has no more (ITU-T E.164)."""
+_MORE_DIGITS = re.compile(r" ?\d")
+_REMOTE_AFTER = re.compile(r":[\w~/.-]*/|:[\w.-]+\.git\b")
+_DOCUMENTED_IPV6 = ipaddress.IPv6Network("2001:db8::/32")
+
+
+def _is_email(text: str, start: int, end: int) -> bool:
+    """Not `git@github.com:org/repo.git`, `scp a@host.com:dir/file` or `package@1.2.3.tgz`."""
+    name, _, host = text[start:end].partition("@")
+    if name == "git" or re.match(r"v?\d+\.\d+\.", host) is not None:
+        return False
+    return _REMOTE_AFTER.match(text, end) is None
+
+
+def _is_iban(text: str, start: int, end: int) -> bool:
+    """Modulo 97 of the rearranged number, ISO 13616."""
+    compact = text[start:end].replace(" ", "")
+    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
+
+
+def _is_card(text: str, start: int, end: int) -> bool:
+    """Luhn's check, ISO/IEC 7812-1; 13 to 19 digits in groups, that open as a payment card's do.
+
+    Of numbers at random, times in milliseconds or lists of digits, every tenth has a right sum.
+    `4111 1111 1111 1111`: every second digit from the right doubled, the sum is 30.
+    """
+    number = text[start:end]
+    if number[0] not in "23456" or _is_part_of_a_number(text, start, end):
+        return False
+    if tuple(map(len, re.split("[ -]", number)))[:3] not in _CARD_GROUPS and not number.isdigit():
+        return False
+    digits = [int(c) for c in number if c.isdigit()]
+    doubled = [d * 2 - 9 if d > 4 else d * 2 for d in digits[-2::-2]]
+    return len(set(digits)) > 1 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+_CARD_GROUPS = ((4, 4, 4), (4, 6, 5), (4, 6, 4))
+
+
+def _is_part_of_a_number(text: str, start: int, end: int) -> bool:
+    """`0.4539578717691234` and `1.2E+12345680` have digits that are nobody's."""
+    before = text[start - 1] if start else ""
+    return before == "." or before == "_" or _DECIMALS_AFTER.match(text, end) is not None
+
+
+def _is_ssn(text: str, start: int, end: int) -> bool:
+    """Areas 000, 666 and 900-999, group 00 and serial 0000 were never issued."""
+    area, group, serial = text[start:end].split("-")
+    return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
+
+
+def _is_public_ip(text: str, start: int, end: int) -> bool:
+    """Not a private address, and no version: `foo==1.2.3.4`, `Chrome/96.0.4664.110`."""
+    try:
+        address = ipaddress.ip_address(text[start:end])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.is_global or address in _DOCUMENTED_IPV6
+    before = text[max(0, start - _BEFORE_CHARS) : start]
+    if _OBJECT_IDENTIFIER.match(text, start) is not None:
+        return False
+    if _VERSION_BEFORE.search(before) is not None or _VERSION_AFTER.match(text, end) is not None:
+        return False
+    return address.is_global
+
+
+def _is_phone(text: str, start: int, end: int) -> bool:
+    """Digits without a plus sign or brackets are a phone's when something before says so.
+
+    1,700,000,000 seconds and order 13812345678 look like one.
+    """
+    number = text[start:end]
+    if start and (
+        text[start - 1] in "-/=" or (text[start - 1].isascii() and text[start - 1].isalnum())
+    ):
+        return False
+    if _is_part_of_a_number(text, start, end) or sum(map(str.isdigit, number)) > _E164_DIGITS:
+        return False
+    if re.fullmatch(r"0[1-9](?:[ .][0-9]{2}){4}", number) is not None:
+        steps = {int(number[i + 3 : i + 5]) - int(number[i : i + 2]) for i in range(0, 12, 3)}
+        return len(steps) > 1  # 01 02 03 04 05 counts
+    if number[0] in "+(" or (number[0] == "0" and not number.isdigit()):
+        return True
+    if (
+        re.fullmatch(
+            r"[0-9]{3}[ .\-][0-9]{3}[ .\-][0-9]{4}|[0-9]{3}-[0-9]{4}-[0-9]{4}|8 .*", number
+        )
+        is not None
+    ):
+        return True
+    return _PHONE_WORD.search(text[max(0, start - _BEFORE_CHARS) : start]) is not None
+
+
+def _is_national_id(text: str, start: int, end: int) -> bool:
+    if _is_part_of_a_number(text, start, end):
+        return False
+    number = text[start:end].upper()
+    compact = number.replace(" ", "").replace("-", "").replace(".", "")
+    if len(compact) == 18:
+        return _is_chinese(compact)
+    if number[3:4] == ".":
+        return _is_cpf(compact)
+    if re.fullmatch(r"\d{6}-\d{7}", number) is not None:
+        return _is_month_and_day(number[2:6])
+    if re.fullmatch(r"[XYZ]?\d{7,8}[A-Z]", compact) is not None:
+        return _is_spanish(compact)
+    if re.fullmatch(r"\d{4} \d{4} \d{4}", number) is not None:
+        return _is_aadhaar(compact) and _MORE_DIGITS.match(text, end) is None
+    if compact.isdigit():
+        return len(compact) == 15 and 97 - int(compact[:13]) % 97 == int(compact[13:])
+    return len(compact) != 9 or compact[:2] not in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ")
+
+
+def _is_month_and_day(digits: str) -> bool:
+    return 1 <= int(digits[:2]) <= 12 and 1 <= int(digits[2:]) <= 31
+
+
+def _is_chinese(number: str) -> bool:
+    """GB 11643-1999: a birth date in the middle, ISO 7064 MOD 11-2 at the end."""
+    if number[6:8] not in ("18", "19", "20") or not _is_month_and_day(number[10:14]):
+        return False
+    total = sum(int(digit) * pow(2, 17 - i, 11) for i, digit in enumerate(number[:17]))
+    return number[17] == "10X98765432"[total % 11]
+
+
+def _is_spanish(number: str) -> bool:
+    """The letter is the number modulo 23 (Orden INT/2058/2008); X, Y and Z stand for 0, 1, 2."""
+    digits = number[:-1].translate(str.maketrans("XYZ", "012"))
+    return len(digits) == 8 and number[-1] == "TRWAGMYFPDXBNJZSQVHLCKE"[int(digits) % 23]
+
+
+def _is_cpf(number: str) -> bool:
+    """Two check digits modulo 11 (Receita Federal)."""
+    digits = [int(digit) for digit in number]
+    for size in (9, 10):
+        total = sum(d * (size + 1 - i) for i, d in enumerate(digits[:size]))
+        if total * 10 % 11 % 10 != digits[size]:
+            return False
+    return len(set(digits)) > 1
+
+
+def _is_aadhaar(number: str) -> bool:
+    """Verhoeff's check: products of permuted digits in the dihedral group of order 10 end at 0."""
+    product = 0
+    for place, digit in enumerate(reversed(number)):
+        value = int(digit)
+        for _ in range(place % 8):
+            value = _PERMUTED[value]
+        product = _in_dihedral_group(product, value)
+    return product == 0
+
+
+def _in_dihedral_group(first: int, second: int) -> int:
+    """0-4 are turns of a pentagon and 5-9 turns after a reflection: 2 x 4 is 1, 5 x 1 is 9."""
+    turn = (first + (second if first < 5 else -second)) % 5
+    return turn + 5 * ((first < 5) != (second < 5))
+
+
+_PERMUTED = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+
+ENTITIES = (
+    Entity(name="SECRET", pattern=_SECRET),
+    Entity(name="EMAIL", pattern=_EMAIL, is_real=_is_email),
+    Entity(name="IBAN", pattern=_IBAN, is_real=_is_iban),
+    Entity(name="NATIONAL_ID", pattern=_NATIONAL_ID, is_real=_is_national_id),
+    Entity(name="CARD", pattern=_CARD, is_real=_is_card),
+    Entity(name="SSN", pattern=_SSN, is_real=_is_ssn),
+    Entity(name="IP", pattern=_IP, is_real=_is_public_ip),
+    Entity(name="PHONE", pattern=_PHONE, is_real=_is_phone),
+)
