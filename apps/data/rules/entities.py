@@ -66,12 +66,16 @@ _PHONE_WORD = re.compile(
 )
 _BEFORE_CHARS = 24
 _VERSION_BEFORE = re.compile(
-    r"(?i)(?:[=<>~!^]=? ?|\b(?:v|ver|version|release|build|firmware|section|chapter|oid)[.: ]{0,2}"
+    r"(?i)(?:[=<>~!^]=? ?|version\w*\W{1,5}"
+    r"|\b(?:v|ver|version|release|build|firmware|section|chapter|oid)[.: ]{0,2}"
     r"|[\w)]-|@|[^/]/|\.|\d:)\Z"
 )
 _VERSION_AFTER = re.compile(r"\.\w|-(?:rc|beta|alpha|dev|\d)|\+\w|[a-z]")
+_JOINED = re.compile(r"[A-Za-z0-9/-]")
+_GROUPED_PHONE = re.compile(r"[0-9]{3}(?:[ .-][0-9]{3}[ .-][0-9]{4}|-[0-9]{4}-[0-9]{4})|8 .*")
 _DECIMALS_AFTER = re.compile(r"\.\d|[eE]?\+\d")
-_OBJECT_IDENTIFIER = re.compile(r"2\.5\.(?:4|29)\.|1\.3\.6\.1|1\.2\.840\.")
+_OBJECT_IDENTIFIER = re.compile(r"2\.5\.(?:4|29)\.|1\.3\.|1\.2\.840\.")
+_VERSION_LIKE = re.compile(r"[0-7](?:\.[0-9]){3}|.*\.0")
 _E164_DIGITS = 15
 """A telephone number has no more (ITU-T E.164)."""
 _MORE_DIGITS = re.compile(r" ?\d")
@@ -137,7 +141,7 @@ def _is_public_ip(text: str, start: int, end: int) -> bool:
         return False
     if _VERSION_BEFORE.search(before) is not None or _VERSION_AFTER.match(text, end) is not None:
         return False
-    return address.is_global
+    return address.is_global and _VERSION_LIKE.fullmatch(text, start, end) is None
 
 
 def _is_phone(text: str, start: int, end: int) -> bool:
@@ -146,9 +150,7 @@ def _is_phone(text: str, start: int, end: int) -> bool:
     1,700,000,000 seconds and order 13812345678 look like one.
     """
     number = text[start:end]
-    if start and (
-        text[start - 1] in "-/=" or (text[start - 1].isascii() and text[start - 1].isalnum())
-    ):
+    if start and _JOINED.match(text, start - 1) is not None:
         return False
     if _is_part_of_a_number(text, start, end) or sum(map(str.isdigit, number)) > _E164_DIGITS:
         return False
@@ -157,12 +159,7 @@ def _is_phone(text: str, start: int, end: int) -> bool:
         return len(steps) > 1  # 01 02 03 04 05 counts
     if number[0] in "+(" or (number[0] == "0" and not number.isdigit()):
         return True
-    if (
-        re.fullmatch(
-            r"[0-9]{3}[ .\-][0-9]{3}[ .\-][0-9]{4}|[0-9]{3}-[0-9]{4}-[0-9]{4}|8 .*", number
-        )
-        is not None
-    ):
+    if _GROUPED_PHONE.fullmatch(number) is not None:
         return True
     return _PHONE_WORD.search(text[max(0, start - _BEFORE_CHARS) : start]) is not None
 
