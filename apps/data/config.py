@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from apps.common.errors import ConfigError
-from apps.data.rules.profiles import PROFILES, Rules
+from apps.data.rules.profiles import PROFILES, Rules, with_files_read
 
 MAX_UNIT_BYTES = 64 << 20
 """Raw input in one task's range, but for the last record's length."""
@@ -46,7 +46,8 @@ class CleanConfig:
 
     def resolved(self) -> "CleanConfig":
         """With every rule filled in from the profile."""
-        return dataclasses.replace(self, rules=self.rules.over(PROFILES[self.profile]()))
+        rules = with_files_read(self.rules.over(PROFILES[self.profile]()))
+        return dataclasses.replace(self, rules=rules)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -72,7 +72,8 @@ def code_digest() -> str:
 def digest_of_sources(root: Path) -> str:
     """Of every source of common/ and data/ under `root`, at any depth, with its relative path."""
     digest = hashlib.blake2b(digest_size=16)
-    for source in sorted([*root.glob("common/**/*.py"), *root.glob("data/**/*.py")]):
+    kinds = ("common/**/*.py", "data/**/*.py", "data/**/*.yaml")
+    for source in sorted(path for kind in kinds for path in root.glob(kind)):
         name = source.relative_to(root).as_posix()
         digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -13,7 +13,6 @@ from apps.data.rules.profiles import Action, Rules
 from apps.data.rules.verdict import Drop, Verdict
 
 _BANNER_MAX_CHARS = 400
-_REFUSAL_CHARS = 300
 _ITEM = re.compile(r"^( {0,3})(\d{1,9})[.)] ", re.MULTILINE)
 _DIGIT_RUN = re2.compile("|".join(f"{digit}{{9}}" for digit in range(10)))
 
@@ -23,7 +22,7 @@ def banner(record: Record, rules: Rules) -> Verdict:
         record,
         rules.banner,
         lambda turn: (
-            _found(phrases.BANNER, turn.text[:_BANNER_MAX_CHARS])
+            _match(phrases.BANNER, turn.text[:_BANNER_MAX_CHARS])
             if len(turn.text) < _BANNER_MAX_CHARS
             else ""
         ),
@@ -49,21 +48,24 @@ def _words(words: tuple[str, ...]) -> Any:
 
 
 def refusal(record: Record, rules: Rules) -> Verdict:
+    pattern = phrases.of("refusal", rules.phrases or ())
     return _on_answers(
-        record, rules.refusal, lambda turn: _found(phrases.REFUSAL, turn.text[:_REFUSAL_CHARS])
+        record, rules.refusal, lambda turn: _match(pattern, turn.text[: phrases.REFUSAL_CHARS])
     )
 
 
 def moralizing(record: Record, rules: Rules) -> Verdict:
-    return _on_answers(record, rules.moralizing, lambda turn: _found(phrases.MORALIZING, turn.text))
+    return _on_answers(record, rules.moralizing, lambda turn: _match(phrases.MORALIZING, turn.text))
 
 
 def identity(record: Record, rules: Rules) -> Verdict:
-    return _on_answers(record, rules.identity, lambda turn: _found(phrases.IDENTITY, turn.text))
+    pattern = phrases.of("identity", rules.phrases or ())
+    return _on_answers(record, rules.identity, lambda turn: _match(pattern, turn.text))
 
 
 def cutoff(record: Record, rules: Rules) -> Verdict:
-    return _on_answers(record, rules.cutoff, lambda turn: _found(phrases.CUTOFF, turn.text))
+    pattern = phrases.of("cutoff", rules.phrases or ())
+    return _on_answers(record, rules.cutoff, lambda turn: _match(pattern, turn.text))
 
 
 def restarted_list(record: Record, rules: Rules) -> Verdict:
@@ -95,9 +97,9 @@ def _restarts(text: str) -> str:
 def digit_run(record: Record, rules: Rules) -> Verdict:
     if rules.digit_run == "keep":
         return None
-    if any(turn.role == "user" and _found(_DIGIT_RUN, turn.text) for turn in record.turns):
+    if any(turn.role == "user" and _match(_DIGIT_RUN, turn.text) for turn in record.turns):
         return Drop("a digit nine times in a row")
-    return _on_answers(record, rules.digit_run, lambda turn: _found(_DIGIT_RUN, turn.text))
+    return _on_answers(record, rules.digit_run, lambda turn: _match(_DIGIT_RUN, turn.text))
 
 
 Test = Callable[[Turn], str]
@@ -121,6 +123,6 @@ def _without_rounds(turns: list[Turn], answers: Iterable[int]) -> list[Turn]:
     return [turn for i, turn in enumerate(turns) if i not in gone]
 
 
-def _found(pattern: Any, text: str) -> str:
+def _match(pattern: Any, text: str) -> str:
     match = pattern.search(text)
     return " ".join(match.group(0).split())[:120] if match is not None else ""

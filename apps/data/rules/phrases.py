@@ -1,16 +1,30 @@
-"""What providers' models say about themselves, instead of answering, or when they break."""
+"""What providers' models say about themselves, instead of answering, or when they break.
 
-from typing import Any
+Error texts and lectures are known in English. Refusals, identity and the end of knowledge are known
+in ten more languages (`languages/`, a file each); `--rules.phrases` adds expressions or files.
+"""
+
+import functools
+from importlib.resources import files
+from typing import Any, Literal, get_args
 
 import re2
+import yaml
+
+Kind = Literal["refusal", "identity", "cutoff"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def _any_of(*alternatives: str, prefix: str = "", suffix: str = "") -> Any:
+def _any_of(*alternatives: str, prefix: str = "", suffix: str = "") -> str:
     """With straight apostrophes or the curly ones that newer models write."""
     joined = "|".join(alternatives).replace("'", "['\u2019]")
-    return re2.compile(f"(?i){prefix}(?:{joined}){suffix}")
+    return f"(?i){prefix}(?:{joined}){suffix}"
 
 
+REFUSAL_CHARS = 300
+"""Of an answer: what comes later is part of the answer."""
+_START = r"^[\s\pP\pS]*"
+"""Of an answer: a refusal says so at once."""
 _AN_AI = r"an? (?:ai|artificial intelligence|large language|language)"
 _CANNOT = r"i (?:can'?t|cannot|am unable to|am not able to|won'?t be able to|will not)"
 _TO_SERVE = (
@@ -19,24 +33,26 @@ _TO_SERVE = (
 _BAD = r"(?:unethical|illegal|harmful|offensive|inappropriate|discriminat|stereotyp)"
 _MAKERS = r"(?:trained|developed|created|made|built)"
 
-BANNER = _any_of(
-    r"too many requests in 1 hour\. try again later",
-    r"an error occurred\. (?:if this issue persists|either the engine)",
-    r"something went wrong\. if this issue persists",
-    r"the server had an error while processing your request",
-    r"the server is currently overloaded",
-    r"our servers are experiencing high",
-    r"network error\W*(?:$|due to high traffic|there was an error|please )",
-    r"error in (?:message|body) stream\W*$",
-    r"internal server error\W*$",
-    r"hmm\.{2,3}something seems to have gone wrong",
-    r"only one message at a time\. please allow any other responses",
-    r"conversation (?:not found|key not found)\W*$",
-    r"unable to load (?:conversation|history)",
-    r"your session has expired\W*(?:$|please )",
-    r"this model'?s maximum context length is",
-    r"(?:you'?ve|you have) reached (?:the|your|our) (?:current )?(?:usage|limit)",
-    prefix=r"^[\s!()\[\]]*",
+BANNER = re2.compile(
+    _any_of(
+        r"too many requests in 1 hour\. try again later",
+        r"an error occurred\. (?:if this issue persists|either the engine)",
+        r"something went wrong\. if this issue persists",
+        r"the server had an error while processing your request",
+        r"the server is currently overloaded",
+        r"our servers are experiencing high",
+        r"network error\W*(?:$|due to high traffic|there was an error|please )",
+        r"error in (?:message|body) stream\W*$",
+        r"internal server error\W*$",
+        r"hmm\.{2,3}something seems to have gone wrong",
+        r"only one message at a time\. please allow any other responses",
+        r"conversation (?:not found|key not found)\W*$",
+        r"unable to load (?:conversation|history)",
+        r"your session has expired\W*(?:$|please )",
+        r"this model'?s maximum context length is",
+        r"(?:you'?ve|you have) reached (?:the|your|our) (?:current )?(?:usage|limit)",
+        prefix=r"^[\s!()\[\]]*",
+    )
 )
 """At the start of an answer that is nothing else."""
 
@@ -46,27 +62,29 @@ _DOES_NOT = (
 )
 """What follows in a refusal; after a mistake it is "I made", "I misunderstood"..."""
 
-REFUSAL = _any_of(
+_REFUSAL = _any_of(
     rf"(?:i'?m|i am) (?:very |really |truly )?sorry,? (?:but )?{_DOES_NOT}",
     rf"i apologi[sz]e,? (?:but )?{_DOES_NOT}",
     r"sorry,? (?:but )?i (?:can'?t|cannot|am not|won'?t)\b",
     rf"(?:unfortunately,? )?(?:as {_AN_AI}[^.]{{0,60}},? )?{_CANNOT} {_TO_SERVE}",
     rf"(?:i'?m|i am) (?:unable|not able) to {_TO_SERVE}",
-    prefix=r"^\W*",
-)
-"""At the start of an answer."""
-
-MORALIZING = _any_of(
-    rf"(?:it is|it's) (?:important|crucial|essential) to (?:note|remember) that [^.]{{0,80}}{_BAD}",
-    rf"as {_AN_AI}[^.]{{0,40}}, i (?:do not|don'?t) (?:condone|endorse|promote|have personal)",
-    r"i (?:cannot|can'?t|do not|don'?t) (?:condone|endorse|promote)",
-    r"(?:goes|go) against (?:ethical|my programming|moral)",
-    r"it is (?:not (?:appropriate|ethical|acceptable)|unethical|inappropriate) to",
-    r"promot(?:e|ing) (?:harmful|hateful|violence)",
-    prefix=r"\b",
+    prefix=_START,
 )
 
-IDENTITY = _any_of(
+MORALIZING = re2.compile(
+    _any_of(
+        r"(?:it is|it's) (?:important|crucial|essential) to (?:note|remember) that "
+        rf"[^.]{{0,80}}{_BAD}",
+        rf"as {_AN_AI}[^.]{{0,40}}, i (?:do not|don'?t) (?:condone|endorse|promote|have personal)",
+        r"i (?:cannot|can'?t|do not|don'?t) (?:condone|endorse|promote)",
+        r"(?:goes|go) against (?:ethical|my programming|moral)",
+        r"it is (?:not (?:appropriate|ethical|acceptable)|unethical|inappropriate) to",
+        r"promot(?:e|ing) (?:harmful|hateful|violence)",
+        prefix=r"\b",
+    )
+)
+
+_IDENTITY = _any_of(
     rf"as an? (?:ai )?(?:language model|chatbot|assistant) {_MAKERS} by",
     r"(?:i am|i'm|my name is) (?:called )?(?:chatgpt|gpt-?[345](?:\.5)?|bing|bard|claude)",
     rf"i (?:was|am|have been) {_MAKERS} by",
@@ -76,7 +94,7 @@ IDENTITY = _any_of(
     suffix=r"\b",
 )
 
-CUTOFF = _any_of(
+_CUTOFF = _any_of(
     r"knowledge cut-?off",
     r"(?:as of|up to|until|since) my (?:last |most recent )?(?:knowledge|training|updated?)",
     r"(?:as of|up to|until|since) september,? 2021",
@@ -86,3 +104,29 @@ CUTOFF = _any_of(
     prefix=r"\b",
     suffix=r"\b",
 )
+
+
+_ENGLISH: dict[Kind, str] = {"refusal": _REFUSAL, "identity": _IDENTITY, "cutoff": _CUTOFF}
+
+
+@functools.cache
+def of(kind: Kind, more: tuple[str, ...] = ()) -> Any:
+    """The expression of a kind in every language; `more` has own ones, each `kind=expression`."""
+    own = [text.partition("=")[2] for text in more if text.partition("=")[0] == kind]
+    others = [*(one for phrases in _languages().values() for one in phrases[kind]), *own]
+    start = _START if kind == "refusal" else ""
+    return re2.compile(f"{_ENGLISH[kind]}|{_any_of(*others, prefix=start)}", _options())
+
+
+@functools.cache
+def _languages() -> dict[str, dict[Kind, list[str]]]:
+    """By ISO 639-1 code."""
+    folder = files("apps.data.rules") / "languages"
+    there = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text()) for file in there}
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.max_mem = 256 << 20
+    return options

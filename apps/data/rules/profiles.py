@@ -10,8 +10,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from apps.common.errors import ConfigError
+import re2
 
+from apps.common.errors import ConfigError
+from apps.common.files import config as configs
+from apps.data.rules import phrases
+
+_YAML = (".yaml", ".yml")
 Action = Literal["keep", "drop", "trim"]
 """What a content rule does with a conversation: nothing, drop it, or take the round out of it."""
 
@@ -24,7 +29,7 @@ class Rules:
     """
 
     scores: Literal["all", "used"] | None = field(default=None, metadata={"off": "used"})
-    """score language, repetition and severity of everything, or only what a rule reads"""
+    """score language, repetition, severity and quality of everything, or only what a rule reads"""
     plugins: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
     """conversations with ChatGPT plugins"""
     empty: Literal["keep", "cut"] | None = field(default=None, metadata={"off": "keep"})
@@ -49,6 +54,9 @@ class Rules:
     """an answer in which the model says who made it"""
     cutoff: Action | None = field(default=None, metadata={"off": "keep"})
     """an answer in which the model says when its knowledge ends"""
+    phrases: tuple[str, ...] | None = field(default=None, metadata={"off": ()})
+    """more phrases of refusal, identity and cutoff: each kind=expression (RE2, any case), or a YAML
+    file of lists by kind, as apps/data/rules/languages has one for each language"""
     restarted_list: Action | None = field(default=None, metadata={"off": "keep"})
     """an answer with a numbered list whose every number is 1"""
     digit_run: Action | None = field(default=None, metadata={"off": "keep"})
@@ -61,6 +69,9 @@ class Rules:
     """highest severity (0-3) of the lexicon of inappropriate content that stays; 3: any"""
     max_repetition: float | None = field(default=None, metadata={"off": 1.0})
     """highest share (0-1) of an answer that may repeat, by its lines or by compression; 1: any"""
+    min_quality: float | None = field(default=None, metadata={"off": 0.0})
+    """lowest quality score (0-1) that stays, of readability, length, language, repetition, refusals
+    and balance of the turns; 0: any"""
     personal_data: Literal["keep", "mask"] | None = field(default=None, metadata={"off": "keep"})
     """replace e-mail addresses, phone and account numbers, public IPs and secrets by <EMAIL> ..."""
     duplicate_id: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
@@ -76,7 +87,7 @@ class Rules:
     scripts without blanks, n-grams of characters are the words"""
 
     def __post_init__(self) -> None:
-        for name in ("max_repetition", "near_duplicate"):
+        for name in ("max_repetition", "near_duplicate", "min_quality"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"rules.{name} is {value}; expected a share from 0 to 1.")
@@ -89,10 +100,42 @@ class Rules:
                         f"rules.{name} has {code!r}; expected ISO 639-1 codes such as en or ko."
                     )
 
+        for phrase in self.phrases or ():
+            _check_phrase(phrase)
+
     def over(self, base: "Rules") -> "Rules":
         """These rules where they are set, else those of `base`."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return dataclasses.replace(base, **{k: v for k, v in own.items() if v is not None})
+
+
+def _check_phrase(phrase: str) -> None:
+    kind, is_given, expression = phrase.partition("=")
+    if phrase.endswith(_YAML):
+        return
+    if not is_given or kind not in phrases.KINDS:
+        raise ConfigError(
+            f"rules.phrases has {phrase!r}; expected a YAML file, or kind=expression with one of "
+            f"{', '.join(phrases.KINDS)} as the kind."
+        )
+    try:
+        re2.compile(expression)
+    except re2.error as error:
+        raise ConfigError(
+            f"rules.phrases has {expression!r}, which is no expression of RE2 ({error})."
+        ) from error
+
+
+def with_files_read(rules: Rules) -> Rules:
+    """Phrases of files in place of the files' names. Raises ConfigError."""
+    read: list[str] = []
+    for phrase in rules.phrases or ():
+        if phrase.endswith(_YAML) and "=" not in phrase:
+            kinds = configs.load_yaml(phrase)
+            read += [f"{kind}={one}" for kind, those in kinds.items() for one in those]
+        else:
+            read.append(phrase)
+    return dataclasses.replace(rules, phrases=tuple(read))
 
 
 def none() -> Rules:

@@ -6,7 +6,7 @@ can show what another threshold would do. Rules that compare conversations are i
 """
 
 import dataclasses
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from apps.data.rules import answers, personal, scores, turns
 from apps.data.rules.profiles import Rules
@@ -18,5 +18,5 @@ RULES: dict[str, Rule] = {
     field.name: getattr(module, field.name)
     for field in dataclasses.fields(Rules)
     for module in _MODULES
-    if field.name in vars(module)
+    if isinstance(vars(module).get(field.name), FunctionType)
 }

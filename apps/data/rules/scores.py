@@ -1,4 +1,4 @@
-"""Language, repetition and severity of a conversation, and the rules that read them."""
+"""Language, repetition, severity and quality of a conversation, and the rules that read them."""
 
 import functools
 
@@ -6,7 +6,7 @@ import zstandard
 
 from apps.common.text import lexicon
 from apps.data.read.records import Record
-from apps.data.rules import prose
+from apps.data.rules import language, prose, quality
 from apps.data.rules.profiles import Rules
 from apps.data.rules.verdict import Drop, Verdict
 
@@ -16,20 +16,22 @@ _REPETITION_MIN_CHARS = 600
 
 
 def score(record: Record, rules: Rules) -> None:
-    """Language, repetition and severity, put on the record; thresholds are the rules' business."""
-    every = rules.scores == "all"
-    scores = {}
+    """Put the scores on the record; thresholds are the rules' business."""
+    every = rules.scores == "all" or bool(rules.min_quality)
+    scores: dict[str, float] = {}
     proses: list[str] = []
     if every or rules.language_keep or rules.language_skip or rules.max_severity != 3:
         proses = [prose.of(turn.text) for turn in record.turns if turn.role != "system"]
     if every or rules.language_keep or rules.language_skip:
-        record.language, share = prose.language(proses)
+        record.language, share = language.of(proses)
         scores["language"] = round(share, 4)
     if every or rules.max_repetition != 1:
         answers = [turn.text for turn in record.turns if turn.role == "assistant"]
         scores["repetition"] = round(max(map(repetition, answers), default=0.0), 4)
     if every or rules.max_severity != 3:
         scores["severity"] = float(lexicon.severity("\n".join(proses)))
+    if every:
+        scores |= quality.of(record.turns, scores)
     record.scores = scores
 
 
@@ -75,3 +77,8 @@ def max_repetition(record: Record, rules: Rules) -> Verdict:
     score = record.scores.get("repetition", 0.0)
     limit = 1.0 if rules.max_repetition is None else rules.max_repetition
     return Drop(f"{score:.2f}") if score > limit else None
+
+
+def min_quality(record: Record, rules: Rules) -> Verdict:
+    score, limit = record.scores.get("quality", 1.0), rules.min_quality or 0.0
+    return Drop(f"{score:.2f}") if score < limit else None

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from apps.data.read.records import Record, Turn
-from apps.data.rules import prose, scores
+from apps.data.rules import language, prose, scores
 from apps.data.rules.profiles import PROFILES, Rules, none, strict, vicuna
 from apps.data.rules.rules import RULES
 from apps.data.rules.verdict import Drop
@@ -225,3 +225,47 @@ def test_the_none_profile_changes_nothing() -> None:
     scores.score(given, none())
     assert [rule(given, none()) for rule in RULES.values()] == [None] * len(RULES)
     assert given.scores == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("你好", "zh"),
+        ("パン屋", "ja"),
+        ("日本語です", "ja"),
+        ("안녕", "ko"),
+        ("สวัสดี", "th"),
+        ("γεια", "el"),
+        ("שלום", "he"),
+        ("नमस्ते", "hi"),
+        ("привет", None),
+        ("ok", None),
+        ("é", None),
+        ("42!", None),
+        ("", None),
+    ],
+)
+def test_a_short_turn_is_judged_by_its_script(text: str, code: str | None) -> None:
+    assert language.of([text])[0] == code
+
+
+def test_quality_sees_one_bad_part() -> None:
+    text = "A noun is a word for a thing, a being or an idea. It often has an article. " * 4
+    good = quality("What is a noun?", text)
+    assert good > 0.9
+    assert quality("What is a noun?", "A word.") < 0.75
+    assert quality("What is a noun?", "I'm sorry, but I cannot help with that. " + text) < 0.6
+    assert quality("What is a noun? " * 900, text) < good - 0.1
+    assert quality("Was ist ein Nomen?", "#$%&/()=?" * 40) < 0.6
+    assert quality("什么是名词？", "名词是表示人、事物或者概念的词。" * 20) > 0.75
+
+
+def quality(*texts: str) -> float:
+    given = record(*texts)
+    scores.score(given, strict())
+    return given.scores["quality"]
+
+
+def test_a_limit_of_quality_drops_what_is_below() -> None:
+    assert drops("min_quality", record("What is it?", "No."), min_quality=0.8)
+    assert not drops("min_quality", record("What is it?", "No."), min_quality=0.0)
