@@ -20,6 +20,7 @@ Texts = list[list[str]]
 FIRST = ["How do I boil an egg?", "Eight minutes in boiling water."]
 SECOND = ["And how do I peel it?", "Under cold water, from the blunt end."]
 WHOLE = FIRST + SECOND
+PLAIN = [FIRST[0], "Put it into boiling water and wait for eight minutes. " * 6]
 RECIPE = ["How do I boil an egg so that its shell comes off in one piece?", 3 * FIRST[1]]
 LOOP = "The same long line again and again.\n" * 60
 GERMAN = ["Wie koche ich bitte ein Ei?", "Acht Minuten lang in kochendem Wasser."]
@@ -85,6 +86,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[Any, Texts]]] = {
         given(FIRST, ["A joke, please.", "That was a shit joke."]),
         {3: [FIRST, ["A joke, please.", "That was a shit joke."]], 0: [FIRST]},
     ),
+    "min_quality": (
+        given(["And then?", "#+#+#+#+#+"], PLAIN),
+        {0.0: [["And then?", "#+#+#+#+#+"], PLAIN], 0.6: [PLAIN]},
+    ),
     "personal_data": (
         given(["Who?", "Write to jo@mail.example.com."]),
         {
@@ -135,13 +140,17 @@ def test_a_setting_does_what_it_says_and_no_more(name: str, value: Any, tmp_path
     assert ledger["records"]["dropped"] == ({name: gone} if gone else {})
 
 
+QUALITY_PARTS = ("readability", "length", "balance", "answered")
+
+
 @pytest.mark.parametrize("value", ["used", "all"])
 def test_scores_are_those_that_a_rule_reads_or_all(value: Any, tmp_path: Path) -> None:
     dump = write_dump(tmp_path / "dump.json", given(FIRST))
     rules = Rules(scores=value, language_skip=("ko",))
     run_clean(tmp_path / "out", dump, profile="none", rules=rules)
     names = {name for name, _ in rows_of(tmp_path / "out")[0]["scores"]}
-    assert names == ({"language"} if value == "used" else {"language", "repetition", "severity"})
+    every = {"language", "repetition", "severity", "quality", *QUALITY_PARTS}
+    assert names == ({"language"} if value == "used" else every)
 
 
 @pytest.mark.parametrize("name", ["language_keep", "language_skip"])
@@ -153,7 +162,7 @@ def test_a_language_that_no_text_can_have_is_refused(name: str, code: str) -> No
 
 def test_every_value_of_every_setting_has_a_case() -> None:
     for setting in dataclasses.fields(Rules):
-        if setting.name == "scores":
+        if setting.name in ("scores", "phrases"):
             continue
         kinds = [
             typing.get_args(kind) for kind in typing.get_args(Rules.__annotations__[setting.name])

@@ -24,14 +24,10 @@ _OWN_ATTRIBUTE = re.compile(
     r"<[a-z][^<>]*?\s(?:(?:id|on\w+|name|action|method|for|charset|lang|border|cellpadding"
     r"|cellspacing|bgcolor)\s*=|style=\"(?!text-align))|<(?!t[dhr]\b)[a-z][^<>]*?\salign\s*="
 )
-_TYPED = re.compile(
-    r"\n[ \t]+</?[a-zA-Z]"  # indented
-    r"|\n[ \t]*\n"  # a blank line
-    r"|^ {0,3}(?:```|~~~)"
-    r"|<(?:p|h[1-6]|[ou]l|table|blockquote)> ",  # "<p> is the tag of a paragraph"
-    re.MULTILINE,
-)
-"""What no renderer writes outside of code."""
+_INDENTED = re.compile(r"\n[ \t]+</?[a-zA-Z]")
+_FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
+_TALKED = re.compile(r"<(?:p|h[1-6]|[ou]l|table|blockquote)> ")
+"""As in "<p> is the tag of a paragraph"; a renderer puts no blank there."""
 _PRE = re.compile(r"<pre\b.*?(?:</pre>|\Z)", re.DOTALL)
 _RENDERED_TAGS = """p ol ul li pre code h1 h2 h3 h4 h5 h6 table caption thead tbody tfoot tr th td
 blockquote strong b em i del s strike a span div sup sub math semantics annotation details summary
@@ -40,6 +36,8 @@ _RENDERED = frozenset(_RENDERED_TAGS.split())
 _EMPTY = frozenset(("area", "br", "col", "hr", "img", "input", "link", "meta", "wbr"))
 _EMPTY_RENDERED = frozenset(("br", "hr", "img", "input"))
 _WITHOUT_TEXT = frozenset(("ol", "ul", "table", "thead", "tbody", "tfoot", "tr"))
+_ENOUGH_CHARS = 4096
+"""Of a text with page classes: whoever writes about them says so before."""
 _PART_OF_A_TAG = re.compile(r"</?[a-zA-Z][^<>]*\Z|<\Z")
 
 
@@ -48,13 +46,17 @@ def is_page(text: str) -> bool:
     has_page_class = _PAGE_CLASS.search(text) is not None
     if not has_page_class and _is_source(text):
         return False
-    return _is_in_order(text, any_tag=has_page_class)
+    return _is_in_order(text[:_ENOUGH_CHARS] if has_page_class else text, any_tag=has_page_class)
 
 
 def _is_source(text: str) -> bool:
     """Whether somebody wrote this HTML, or Markdown around it."""
     outside = _PRE.sub("", text) if "<pre" in text else text
-    if _TYPED.search(outside) is not None:
+    if "\n\n" in outside or _TALKED.search(outside) is not None:
+        return True
+    if ("\n " in outside or "\n\t" in outside) and _INDENTED.search(outside) is not None:
+        return True
+    if ("```" in outside or "~~~" in outside) and _FENCE.search(outside) is not None:
         return True
     if " " not in text:
         return False

@@ -29,7 +29,7 @@ from apps.data.write import tables
 MIN_OPENING_WORDS = 30
 """Words of a first round that can mean something: a greeting and its answer have 10, a plain
 question and its answer 15, and people who never met share both."""
-_OPENING_CHARS = 2000
+_OPENING_CHARS = 400
 """Of a text, for its words: enough to know that there are 30."""
 SHINGLE_WORDS = 5
 NUM_PERMUTATIONS = 128
@@ -38,9 +38,10 @@ BANDS_READ = 8
 """Bands in one column, and so in memory at a time."""
 BANDS = [f"bands_{i:02d}" for i in range(0, NUM_BANDS, BANDS_READ)]
 _SEED = 42
-_CODE = re.compile(r"^(?: {2,}|\t)|[`~{}()\[\]<>=_#/\\|;$]", re.MULTILINE)
-"""In a line, what may make it code: there an `A` is no `a`, and two blanks are not one."""
-_FENCE = re.compile(r"^[ >]*(?:```|~~~)", re.MULTILINE)
+_CODE = re.compile(r"[`~{}()\[\]<>=_#/\\|;$\t]|^ {2,}", re.MULTILINE)
+"""What may be code: there an `A` is no `a`, and two blanks are not one."""
+_BLANK_ENDS = (" \n", "\t\n", "\r\n")
+_LINE_ENDS = re.compile(r"[ \t\r]+(?=\n)")
 
 
 def schema_of(*, with_signature: bool) -> pa.Schema:
@@ -94,22 +95,17 @@ def of(record: Record, *, with_signature: bool) -> dict[str, Any]:
 def normalized(text: str) -> str:
     """What two texts must have in common to be equal.
 
-    Characters have one form (NFC), lines no blanks at their ends, and prose one case and one kind
-    of blank: "what  is it?" is "What is it?". Code counts to the letter: `x = A` is not `x = a`.
+    Characters have one form (NFC) and lines no blanks at their ends. Prose has one case and one
+    kind of blank too: "what  is it?" is "What is it?". Where anything looks like code the text
+    counts to the letter: `x = A` is not `x = a`.
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     if _CODE.search(text) is None:
         return " ".join(text.casefold().split())
-    if _FENCE.search(text) is not None:
-        return "\n".join(map(str.rstrip, text.strip("\n").split("\n")))
-    return "\n".join(map(_normalized_line, text.strip("\n").split("\n")))
-
-
-def _normalized_line(line: str) -> str:
-    if _CODE.search(line) is not None:
-        return line.rstrip()
-    return " ".join(line.casefold().split())
+    if any(end in text for end in _BLANK_ENDS):
+        text = _LINE_ENDS.sub("", text)
+    return text.strip()
 
 
 def _key(text: str) -> int:

@@ -13,13 +13,14 @@ and knows nothing of truth: the report shows the lowest, and `--rules.min-qualit
 
 import math
 import re
+import string
 from collections.abc import Sequence
 
 from apps.common.text.words import num_words
 from apps.data.read.records import Turn
 from apps.data.rules import phrases
 
-_READ_CHARS = 1500
+_READ_CHARS = 800
 """Of the answers' beginnings, for their readability."""
 _READ_ANSWERS = 4
 _FULL_CHARS = 200
@@ -32,6 +33,7 @@ _LONG_SENTENCE_CHARS = 80
 _PROSE_LETTERS = 0.9
 """Of what is printed in prose, the share of letters."""
 _FLOOR = 0.01
+_ASCII_LETTERS = string.ascii_letters.encode()
 
 
 def of(turns: Sequence[Turn], scores: dict[str, float]) -> dict[str, float]:
@@ -62,10 +64,16 @@ def readability(text: str) -> float:
     num_printed = len("".join(text.split()))
     if not num_printed:
         return 0.0
-    letters = sum(map(str.isalpha, text)) / num_printed
+    letters = _num_letters(text) / num_printed
     sentences = [part for part in _SENTENCE_END.split(text) if part.strip()]
     long = sum(
         len(part) > _LONG_SENTENCE_CHARS and num_words(part) > _LONG_SENTENCE_WORDS
         for part in sentences
     )
     return min(1.0, letters / _PROSE_LETTERS) * (1 - long / max(1, len(sentences)))
+
+
+def _num_letters(text: str) -> int:
+    if text.isascii():
+        return len(text) - len(text.encode().translate(None, _ASCII_LETTERS))
+    return sum(map(str.isalpha, text))
