@@ -19,7 +19,7 @@ WIRING = {
 }
 FOLDERS = {
     "common": ("files", "text", "page", "command"),
-    "data": ("html", "read", "write", "rules", "packing", "sample"),
+    "data": ("html", "read", "write", "rules", "duplicates", "packing", "sample"),
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
     "serve": ("engine", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),

@@ -2,7 +2,7 @@
 
     index   pieces of files: digest, where ranges of records begin    index.py
     clean   each range: read, convert, apply the rules                cleaning.py
-    decide  once: which conversations repeat others                   duplicates.py
+    decide  once: which conversations repeat others                   duplicates/
     write   each shard: what stays, in input order                    shards.py
 
 Everything until the commit lies in <out>/_work and is found there again after a kill.
@@ -19,11 +19,10 @@ from apps.common.files import lineage, schema, storage
 from apps.data import clean_range
 from apps.data.clean_range import CleanedRange, RangeArgs
 from apps.data.config import CleanConfig
+from apps.data.duplicates.decide import DecideArgs, Decided, Kept, decide
 from apps.data.ledger import Ledger
 from apps.data.read import index, source
 from apps.data.read.index import FileIndex
-from apps.data.rules import duplicates
-from apps.data.rules.duplicates import DecideArgs, Decided
 from apps.data.units import (
     Process,
     RunUnits,
@@ -120,7 +119,7 @@ def finished(config: CleanConfig, files: list[str], reporter: Reporter) -> bool:
 
 _INDEX = Process(index.index, index.IndexedPiece)
 _CLEAN = Process(clean_range.clean_unit, CleanedRange)
-_DECIDE = Process(duplicates.decide, Decided)
+_DECIDE = Process(decide, Decided)
 _WRITE = Process(shards.write, Shard)
 
 
@@ -230,7 +229,7 @@ def _check_readable(ledger: Ledger, indexes: list[FileIndex], cleaned: list[Clea
 
 
 def _decide_unit(cleaned: list[CleanedRange], config: CleanConfig) -> Unit[DecideArgs]:
-    ranges = tuple(duplicates.Kept(part.folder, part.kept) for part in cleaned)
+    ranges = tuple(Kept(part.folder, part.kept) for part in cleaned)
     args = DecideArgs(ranges=ranges, rules=config.rules)
     return Unit(stage="decide", name="duplicates", args=args)
 

@@ -22,12 +22,12 @@ import pyarrow as pa
 from apps.common.errors import CriaError
 from apps.common.files import schema, storage
 from apps.data.config import MAX_UNIT_BYTES
+from apps.data.duplicates import keys
 from apps.data.ledger import Ledger, add_to
 from apps.data.read import json_spans, parquet, records, source
 from apps.data.read.index import Format
 from apps.data.read.json_spans import Separation
 from apps.data.read.records import Broken, Record, Turn, Unreadable
-from apps.data.rules import keys
 from apps.data.rules.profiles import Rules
 from apps.data.rules.rules import RULES
 from apps.data.rules.scores import score

@@ -27,7 +27,7 @@ from apps.data import report_page
 from apps.data.clean import SAMPLES_NAME
 from apps.data.clean_range import SAMPLE_CHARS
 from apps.data.config import ReportConfig
-from apps.data.rules.duplicates import RULES as DUPLICATE_RULES
+from apps.data.duplicates.decide import RULES as DUPLICATE_RULES
 from apps.data.rules.profiles import Rules
 from apps.data.units import Json
 from apps.data.write import tables

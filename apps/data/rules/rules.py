@@ -2,7 +2,7 @@
 
 A rule's name is its setting's name, its function's name, and the name under which the ledger
 counts. Scores are put on the record by `scores.score` and never thresholded there, so that a report
-can show what another threshold would do. Rules that compare conversations are in `duplicates.py`.
+can show what another threshold would do. Rules that compare conversations are in `duplicates/`.
 """
 
 import dataclasses

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from apps.common.files import storage
-from apps.data.rules.keys import KeyTable
-from apps.data.rules.near import near_duplicates
+from apps.data.duplicates.keys import KeyTable
+from apps.data.duplicates.near import near_duplicates
 from apps.data.rules.profiles import Rules
 from apps.data.write import tables
 

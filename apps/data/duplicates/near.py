@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from apps.data.rules.keys import BANDS, BANDS_READ, NUM_BANDS, NUM_PERMUTATIONS, KeyTable
+from apps.data.duplicates.keys import BANDS, BANDS_READ, NUM_BANDS, NUM_PERMUTATIONS, KeyTable
 
 _MAX_COMPARED = 50
 """Of the rows that share a band's value, a row is compared with the 50 best that stay."""

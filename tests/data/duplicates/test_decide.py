@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.data.rules.keys import normalized
+from apps.data.duplicates.keys import normalized
 from apps.data.rules.profiles import Rules
 from tests.data import corpus
 from tests.data.commands import conversation, rows_of, run_clean, write_dump
