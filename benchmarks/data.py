@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +24,25 @@ import orjson
 import psutil
 from markdown_it import MarkdownIt
 
+from apps.common.command.allocator import keep_freed_memory
 from apps.data import clean, clean_range
 from apps.data.config import CleanConfig
 from apps.data.html import detect, to_markdown
 from apps.data.read import index
 from apps.data.rules.profiles import Rules, none, strict, vicuna
-from benchmarks import peers
+from benchmarks import data_converters, peers
 from benchmarks.results import save
-from tests.data import corpus
+from tests.data import corpus, source_answers
 
-HERE = Path(__file__).parent
-FASTCHAT = ["fschat==0.2.36", "markdownify==0.11.6", "beautifulsoup4", "tqdm"]
-CONVERTERS = {
-    "markdownify": "markdownify",
-    "html2text": "html2text",
-    "html_to_markdown": "html-to-markdown",
-    "mdka": "mdka",
-    "markdownify_rs": "markdownify-rs",
-    "htmd": "htmd-py",
-    "trafilatura": "trafilatura",
-}
 COLUMNS = ("code", "language", "list", "table", "paragraph", "tex", "no_leak", "no_escapes")
 BARS = {
-    "html MB/s": 20,
+    "html MB/s": 30,
     "html / FastChat": 8,
-    "clean strict MB/s": 5,
-    "clean FastChat's rules / FastChat": 5,
-    "two workers / one": 1.6,
+    "clean strict MB/s": 9,
+    "clean FastChat's rules / FastChat": 5.5,
+    "two workers / one": 1.65,
     "users unchanged": 1.0,
+    "Markdown answers unchanged": 1.0,
 }
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 _ESCAPE = re.compile(r"\\[_*\[\]#<>.\-+(){}~|]")
@@ -132,6 +123,7 @@ def converters(scratch: Path, count: int) -> dict[str, Any]:
     answers = [m for m in messages if m.role == "assistant"]
     users = [m.raw for m in messages if m.role == "user"]
     size = sum(len(m.raw.encode()) for m in answers) / 1e6
+    keep_freed_memory()  # as a worker does
     best, texts = float("inf"), []
     for _ in range(3):
         start = time.process_time()
@@ -141,31 +133,34 @@ def converters(scratch: Path, count: int) -> dict[str, Any]:
     found["source Markdown"] = quality(answers, [m.markdown for m in answers])
     raw = scratch / "messages.json"
     raw.write_bytes(orjson.dumps([m.raw for m in answers]))
-    for name, texts, seconds in _peers(raw, scratch):
+    for name, texts, seconds in data_converters.converted(raw, scratch):
         found[name] = {"MB/s": size / seconds, **quality(answers, texts)}
     raw.write_bytes(orjson.dumps(users))
-    changed = next(iter(_peers(raw, scratch, only_fastchat=True)))[1]
+    changed = next(iter(data_converters.converted(raw, scratch, only_fastchat=True)))[1]
     same = sum(a == b for a, b in zip(users, changed, strict=True)) / len(users)
     ours = sum(not detect.is_html(text, by_assistant=False) for text in users) / len(users)
     return {"MB": size, "converters": found, "users_unchanged": {"ours": ours, "FastChat": same}}
 
 
-def _peers(
-    raw: Path, scratch: Path, *, only_fastchat: bool = False
-) -> Iterator[tuple[str, list[str], float]]:
-    script, out = HERE / "data_peers.py", scratch / "converted.json"
-    runs = [("fastchat", "FastChat", "fschat-0.2.36", FASTCHAT)]
-    if not only_fastchat:
-        runs += [(n, f"{n} (latest)", f"html-{n}", [p]) for n, p in CONVERTERS.items()]
-    for name, label, environment, requirements in runs:
-        try:
-            python = peers.environment(environment, requirements)
-            peers.run(python, script, "convert", name, str(raw), str(out))
-        except subprocess.CalledProcessError as error:
-            print(f"{label} could not run: {error}", file=sys.stderr)
-            continue
-        found = json.loads(out.read_text())
-        yield label, found["texts"], found["seconds"]
+def already_markdown(scratch: Path, count: int) -> dict[str, float]:
+    """Share of answers about HTML, XML, JSX, TeX and Markdown whose bytes each leaves alone."""
+    texts = list(source_answers.answers(count, seed=3))
+    raw = scratch / "source.json"
+    raw.write_bytes(orjson.dumps(texts))
+    found = {"ours": _share_equal(texts, [_as_cleaned(text) for text in texts])}
+    for name, changed, _ in data_converters.converted(raw, scratch):
+        found[name] = _share_equal(texts, changed)
+    return found
+
+
+def _as_cleaned(text: str) -> str:
+    """As an answer of a ShareGPT dump; other layouts hold no pages at all."""
+    is_html = detect.is_html(text, by_assistant=True)
+    return to_markdown.to_markdown(text) if is_html else text
+
+
+def _share_equal(texts: list[str], changed: list[str]) -> float:
+    return sum(a == b for a, b in zip(texts, changed, strict=True)) / len(texts)
 
 
 def cleaning_speed(scratch: Path, count: int) -> dict[str, Any]:
@@ -175,9 +170,8 @@ def cleaning_speed(scratch: Path, count: int) -> dict[str, Any]:
     rules = {"strict": strict(), "vicuna": vicuna(), "none": none()}
     for name, chosen in {**rules, "FastChat's rules": fastchat_rules()}.items():
         found[name] = size / min(_clean_seconds(dump, chosen, scratch) for _ in range(3))
-    python = peers.environment("fschat-0.2.36", FASTCHAT)
     out = scratch / "cleaned.json"
-    peers.run(python, HERE / "data_peers.py", "clean", str(dump), str(out))
+    peers.run(data_converters.fastchat(), data_converters.SCRIPT, "clean", str(dump), str(out))
     found["FastChat"] = size / json.loads(out.read_text())["seconds"]
     return found
 
@@ -257,6 +251,7 @@ class _Memory:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--messages", type=int, default=2000, help="messages to convert")
+    parser.add_argument("--source-answers", type=int, default=10_000, help="of the second table")
     parser.add_argument("--conversations", type=int, default=2500, help="about 10 kB each")
     parser.add_argument(
         "--scale-mb", type=int, default=0, help="MB of an array for 1 and 2 workers"
@@ -266,6 +261,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         result = converters(scratch, options.messages)
+        result["already_markdown"] = already_markdown(scratch, options.source_answers)
         result["clean"] = cleaning_speed(scratch, options.conversations)
         if options.scale_mb:
             dump = write_dump(scratch / "big.json", options.conversations, options.scale_mb << 20)
@@ -284,6 +280,7 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
         "clean strict MB/s": clean["strict"],
         "clean FastChat's rules / FastChat": clean["FastChat's rules"] / clean["FastChat"],
         "users unchanged": result["users_unchanged"]["ours"],
+        "Markdown answers unchanged": result["already_markdown"]["ours"],
     }
     if workers := result.get("workers"):
         found["two workers / one"] = workers[1]["clean_s"] / workers[2]["clean_s"]
@@ -303,6 +300,9 @@ def table(result: dict[str, Any]) -> None:
     for name, row in result["converters"].items():
         rate = f"{row['MB/s']:7.1f}" if "MB/s" in row else " " * 7
         print(f"{name:<26}{rate}" + "".join(f"{row[column]:11.3f}" for column in COLUMNS))
+    print("answers that were Markdown already, unchanged")
+    for name, share in result["already_markdown"].items():
+        print(f"{name:<26}{share:7.4f}")
 
 
 if __name__ == "__main__":
