@@ -2,7 +2,8 @@
 
     python -m apps.data report clean [--pack pack]
 
-writes report.json and report.html, which needs nothing but itself, into the clean folder.
+writes report.json and report.html into the clean folder; where the samples are long, all of them
+are in samples.html beside it.
 """
 
 # pyarrow carries no types:
@@ -11,8 +12,10 @@ writes report.json and report.html, which needs nothing but itself, into the cle
 # pyright: reportUnknownArgumentType=false
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -35,7 +38,11 @@ from apps.data.write import tables
 _TURN_EDGES = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50]
 """Rounds; the last bin is open."""
 _CHAR_EDGES = [0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000]
-_TOP_LANGUAGES = 12
+_QUALITY_BINS = 10
+_LOWEST = 5
+"""Conversations of the lowest quality that are shown."""
+PERSONAL_QUALITY = files("apps.data.rules") / "personal_quality.json"
+"""Precision and recall of what is masked (benchmarks/data_personal.py)."""
 _RAW_SAMPLE_BYTES = 2000
 
 
@@ -49,7 +56,13 @@ def write_report(config: ReportConfig, reporter: Reporter) -> None:
     found = collect(config.folder, config.pack)
     out = config.out or config.folder
     storage.write_json(storage.join(out, "report.json"), found)
-    storage.write_atomic(storage.join(out, "report.html"), report_page.render(found).encode())
+    samples = report_page.all_samples(found["samples"])
+    shown = report_page.first_samples(samples)
+    page = report_page.render(found, shown, len(samples) - len(shown))
+    storage.write_atomic(storage.join(out, "report.html"), page.encode())
+    if len(shown) < len(samples):
+        others = report_page.render_samples(found, samples)
+        storage.write_atomic(storage.join(out, "samples.html"), others.encode())
     reporter.event("report.done", page=storage.join(out, "report.html"), **found["totals"])
 
 
@@ -58,6 +71,8 @@ def collect(folder: str, pack: str | None = None) -> Json:
     ledger = storage.read_json(storage.join(folder, schema.LEDGER_NAME))
     lineage = storage.read_json(storage.join(folder, schema.LINEAGE_NAME))
     records = ledger["records"]
+    shapes = _shapes(folder)
+    lowest = shapes.pop("lowest")
     found: Json = {
         "folder": folder,
         "inputs": lineage["inputs"],
@@ -71,10 +86,13 @@ def collect(folder: str, pack: str | None = None) -> Json:
         },
         "ledger": ledger,
         "funnel": funnel(records),
-        **_shapes(folder),
-        "samples": _set_aside(folder, records)
+        **shapes,
+        "samples": ({"lowest quality": lowest} if lowest else {})
+        | _set_aside(folder, records)
         | storage.read_json(storage.join(folder, SAMPLES_NAME)),
     }
+    if "personal_data" in ledger["repairs"]:
+        found["personal_data"] = json.loads(PERSONAL_QUALITY.read_text())
     if pack is not None:
         found["pack"] = storage.read_json(storage.join(pack, schema.PACK_NAME))
     return found
@@ -134,24 +152,69 @@ def _shapes(folder: str) -> Json:
     """Histograms of what was kept, from one pass over the shards."""
     rounds = np.zeros(len(_TURN_EDGES), dtype=np.int64)
     chars = np.zeros(len(_CHAR_EDGES), dtype=np.int64)
+    quality = np.zeros(_QUALITY_BINS, dtype=np.int64)
     languages: Counter[str] = Counter()
+    lowest: list[Json] = []
     for table in _shards(folder):
         roles, lengths, owners = _messages(table)
         answers = np.bincount(owners[roles == "assistant"], minlength=len(table))
         rounds += _histogram(np.maximum(answers, 1), _TURN_EDGES)
         chars += _histogram(np.bincount(owners, lengths, minlength=len(table)), _CHAR_EDGES)
+        scores = _quality(table)
+        bins = np.minimum(
+            (scores[~np.isnan(scores)] * _QUALITY_BINS).astype(int), _QUALITY_BINS - 1
+        )
+        quality += np.bincount(bins, minlength=_QUALITY_BINS)
+        lowest = _lowest(lowest, table, scores)
         languages.update(code or "unknown" for code in table["language"].to_pylist())
     return {
         "rounds": _labelled(rounds, _TURN_EDGES),
         "chars": _labelled(chars, _CHAR_EDGES),
-        "languages": [list(item) for item in languages.most_common(_TOP_LANGUAGES)],
+        "quality": [
+            [f"{i / _QUALITY_BINS:.1f}-{(i + 1) / _QUALITY_BINS:.1f}", int(count)]
+            for i, count in enumerate(quality)
+            if quality.any()
+        ],
+        "languages": [list(item) for item in languages.most_common()],
+        "lowest": lowest,
     }
 
 
 def _shards(folder: str) -> Iterator[pa.Table]:
     for name in storage.list_dir(folder):
         if name.endswith(".parquet"):
-            yield from tables.batches(storage.join(folder, name), ["messages", "language"])
+            yield from tables.batches(storage.join(folder, name), _COLUMNS)
+
+
+_COLUMNS = ["id", "messages", "language", "scores"]
+
+
+def _quality(table: pa.Table) -> Any:
+    """The score of each conversation; NaN where it was not scored."""
+    scores = table["scores"].combine_chunks()
+    owners = np.repeat(np.arange(len(table)), np.diff(scores.offsets.to_numpy()))
+    is_quality = scores.keys.to_numpy(zero_copy_only=False) == "quality"
+    found = np.full(len(table), np.nan)
+    found[owners[is_quality]] = scores.items.to_numpy(zero_copy_only=False)[is_quality]
+    return found
+
+
+def _lowest(before: list[Json], table: pa.Table, scores: Any) -> list[Json]:
+    """The samples of the lowest quality so far, in the order of score and id."""
+    rows = [row for row in np.argsort(scores, kind="stable")[:_LOWEST] if not np.isnan(scores[row])]
+    samples = [
+        {
+            "id": row["id"],
+            "detail": f"{scores[place]:.2f}",
+            "raw": "",
+            "messages": [
+                {**one, "content": one["content"][:SAMPLE_CHARS]} for one in row["messages"][:8]
+            ],
+        }
+        for place in rows
+        for row in table.slice(place, 1).to_pylist()
+    ]
+    return sorted([*before, *samples], key=lambda one: (one["detail"], one["id"]))[:_LOWEST]
 
 
 def _messages(table: pa.Table) -> tuple[Any, Any, Any]:

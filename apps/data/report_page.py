@@ -10,11 +10,14 @@ from markupsafe import Markup
 from apps.common.page.render import environment
 from apps.data.ledger import UNITS
 from apps.data.read import records
+from apps.data.report_advice import advice
 from apps.data.units import Json
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 _MARKDOWN.disable("image")  # its address would be asked for by whoever opens the page
 _MAX_TURN_CHARS = 6000
+_MAX_SAMPLE_CHARS = 300_000
+"""Of all samples on the report; a browser lays them out in a tenth of a second."""
 _PACK_COLUMNS = {
     "num_rows": "rows",
     "num_segments": "segments",
@@ -53,11 +56,14 @@ class Sample:
     clean: Sequence[Turn]
 
 
-def render(report: Json) -> str:
+def render(report: Json, samples: Sequence[Sample], more: int) -> str:
+    """The page with some of the samples; `more` are on a page of their own."""
     template = _ENVIRONMENT.get_template("report.html")
     return template.render(
         report=report,
         totals=report["totals"],
+        advice=advice(report),
+        personal=report.get("personal_data"),
         sources=", ".join(uri.rsplit("/", 1)[-1] for uri in report["inputs"]),
         steps=_steps(report),
         units=UNITS,
@@ -65,7 +71,8 @@ def render(report: Json) -> str:
         forms=_forms(report["ledger"]),
         pack=report.get("pack"),
         pack_columns=_PACK_COLUMNS,
-        samples=_samples(report["samples"]),
+        samples=samples,
+        more=more,
     )
 
 
@@ -107,7 +114,29 @@ def _histogram(items: Sequence[tuple[str, int]]) -> list[tuple[str, int, float]]
     return [(label, count, 100 * count / most) for label, count in items[:last]]
 
 
-def _samples(samples: Mapping[str, Sequence[Json]]) -> list[Sample]:
+def render_samples(report: Json, samples: Sequence[Sample]) -> str:
+    """The page of all samples."""
+    return _ENVIRONMENT.get_template("samples.html").render(report=report, samples=samples)
+
+
+def first_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Those that the report itself shows: it opens at once, however much was said in the dump.
+
+    The first of each rule, and as many others as fit.
+    """
+    shown: list[Sample] = []
+    rules: set[str] = set()
+    budget = _MAX_SAMPLE_CHARS
+    for sample in samples:
+        size = len(sample.raw_text) + sum(len(turn.body) for turn in (*sample.raw, *sample.clean))
+        if sample.rule not in rules or size <= budget:
+            shown.append(sample)
+            rules.add(sample.rule)
+            budget -= size
+    return shown
+
+
+def all_samples(samples: Mapping[str, Sequence[Json]]) -> list[Sample]:
     return [
         Sample(
             rule=rule,

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.data import report, view
 from apps.data.config import ReportConfig, ViewConfig
+from apps.data.rules.profiles import Rules
 from tests.data.commands import conversation, run_clean, write_dump
 
 
@@ -193,3 +195,54 @@ def read_until(terminal: int, text: str) -> str:
     while text not in shown:
         shown += os.read(terminal, 4096).decode()
     return shown
+
+
+def test_the_report_says_what_to_look_at_first(tmp_path: Path) -> None:
+    records: list[Any] = [conversation(f"o{i}", "Who are you?", "ChatGPT!") for i in range(3)]
+    records += [3, conversation("a", "What is a noun?", "It is a word for a thing. " * 12)]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    page = _page(tmp_path / "out")
+    assert "20.0 % of the records could not be read, most for the reason not-an-object" in page
+    assert "The rule blocked_words dropped 60.0 % of all conversations" in page
+    run_clean(tmp_path / "good", write_dump(tmp_path / "good.json", records[-1:]))
+    assert "Nothing stands out" in _page(tmp_path / "good")
+
+
+def test_quality_is_shown_with_the_lowest_first(tmp_path: Path) -> None:
+    good = "It is a word for a thing, an idea or a being. " * 12
+    records = [conversation(f"a{i}", f"What is noun {i}?", f"{i}: {good}") for i in range(8)]
+    records.append(conversation("low", "What is a preposition in English?", "#+#+#+"))
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    found = report.collect(str(tmp_path / "out"))
+    assert sum(count for _, count in found["quality"]) == 9
+    lowest = found["samples"]["lowest quality"]
+    assert len(lowest) == 5
+    assert lowest[0]["messages"][1]["content"] == "#+#+#+"
+
+
+def test_a_report_of_long_samples_stays_small_and_links_to_the_rest(tmp_path: Path) -> None:
+    text = "كلمات كثيرة جدا في هذا النص الطويل "
+    records = [conversation(f"a{i}", f"{i} {text * 400}", f"{i} {text * 900}") for i in range(40)]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    page = _page(tmp_path / "out")
+    assert len(page) < 600_000
+    assert '<a href="samples.html">' in page or not (tmp_path / "out" / "samples.html").exists()
+    assert page.count('dir="auto"') >= 2
+
+
+def test_every_language_is_listed(tmp_path: Path) -> None:
+    greetings = ["你好吗", "こんにちは", "안녕하세요", "สวัสดีครับ", "γεια σου", "שלום לך", "नमस्ते जी"]
+    greetings += ["გამარჯობა", "բարև ձեզ", "வணக்கம்", "నమస్కారం", "ಸ್ಕಾರನಮ", "സ്കാരംനമ", "নমস্কার"]
+    records = [conversation(f"a{i}", hello, hello) for i, hello in enumerate(greetings)]
+    run_clean(
+        tmp_path / "out",
+        write_dump(tmp_path / "dump.json", records),
+        profile="none",
+        rules=Rules(scores="all"),
+    )
+    assert len(report.collect(str(tmp_path / "out"))["languages"]) == len(greetings)
+
+
+def _page(folder: Path) -> str:
+    report.write_report(ReportConfig(folder=str(folder)), Reporter("json"))
+    return (folder / "report.html").read_text()
