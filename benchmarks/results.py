@@ -71,14 +71,20 @@ def _kills(result: Result) -> str:
 
 
 BARS = (
-    Bar("HTML to Markdown, MB/s a core", ">= 20", "data", _ratio("ratios", "html MB/s")),
+    Bar("HTML to Markdown, MB/s a core", ">= 30", "data", _ratio("ratios", "html MB/s")),
     Bar("the same over FastChat", ">= 8", "data", _ratio("ratios", "html / FastChat")),
-    Bar("every rule, MB/s a core", ">= 5", "data", _ratio("ratios", "clean strict MB/s")),
+    Bar("every rule, MB/s a core", ">= 9", "data", _ratio("ratios", "clean strict MB/s")),
     Bar(
         "FastChat's rules, over FastChat",
-        ">= 5",
+        ">= 5.5",
         "data",
         _ratio("ratios", "clean FastChat's rules / FastChat"),
+    ),
+    Bar(
+        "answers that are Markdown already, unchanged",
+        "100 %",
+        "data",
+        _percent("already_markdown", "ours"),
     ),
     Bar("two workers over one", ">= 1.65", "data", _ratio("ratios", "two workers / one")),
     Bar(
