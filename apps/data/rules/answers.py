@@ -1,4 +1,9 @@
-"""Rules of what an answer says: a provider's words, lists and digits gone wrong."""
+"""Rules of what an answer says: a provider's words, lists and digits gone wrong.
+
+Each says how it did on 460 answers that people and judges have read: those of five chatbots to the
+Vicuna blog's questions, and GPT-4's to MT-bench's. Shared chats refuse and introduce themselves far
+more often; look at a dump's own drops with `python -m apps.data view DIR --rule NAME`.
+"""
 
 import functools
 import re
@@ -18,6 +23,7 @@ _DIGIT_RUN = re2.compile("|".join(f"{digit}{{9}}" for digit in range(10)))
 
 
 def banner(record: Record, rules: Rules) -> Verdict:
+    """An answer that is nothing but the provider's error text. Of the 460 answers it takes none."""
     return _on_answers(
         record,
         rules.banner,
@@ -30,6 +36,7 @@ def banner(record: Record, rules: Rules) -> Verdict:
 
 
 def blocked_words(record: Record, rules: Rules) -> Verdict:
+    """A word of the list in an answer's prose. Of the 460 answers it takes none."""
     if not rules.blocked_words:
         return None
     pattern = _words(rules.blocked_words)
@@ -48,6 +55,7 @@ def _words(words: tuple[str, ...]) -> Any:
 
 
 def refusal(record: Record, rules: Rules) -> Verdict:
+    """An answer that opens by refusing. Of the 460 answers it takes 2, and both refuse."""
     pattern = phrases.of("refusal", rules.phrases or ())
     return _on_answers(
         record, rules.refusal, lambda turn: _match(pattern, turn.text[: phrases.REFUSAL_CHARS])
@@ -55,20 +63,25 @@ def refusal(record: Record, rules: Rules) -> Verdict:
 
 
 def moralizing(record: Record, rules: Rules) -> Verdict:
+    """An answer that lectures. Of the 460 answers it takes 2; one only says that it is a model."""
     return _on_answers(record, rules.moralizing, lambda turn: _match(phrases.MORALIZING, turn.text))
 
 
 def identity(record: Record, rules: Rules) -> Verdict:
+    """An answer that says who made it. Of the 460 answers it takes 7; 5 are right, and 2 are
+    stories told by a robot, who was "created by a group of scientists"."""
     pattern = phrases.of("identity", rules.phrases or ())
     return _on_answers(record, rules.identity, lambda turn: _match(pattern, turn.text))
 
 
 def cutoff(record: Record, rules: Rules) -> Verdict:
+    """An answer that says when its knowledge ends. Of the 460 answers it takes none."""
     pattern = phrases.of("cutoff", rules.phrases or ())
     return _on_answers(record, rules.cutoff, lambda turn: _match(pattern, turn.text))
 
 
 def restarted_list(record: Record, rules: Rules) -> Verdict:
+    """Two items numbered 1 in a row. Of the 460 answers it takes none."""
     return _on_answers(record, rules.restarted_list, lambda turn: _restarts(turn.text))
 
 
@@ -95,6 +108,7 @@ def _restarts(text: str) -> str:
 
 
 def digit_run(record: Record, rules: Rules) -> Verdict:
+    """A digit nine times in a row. Of the 460 answers it takes none."""
     if rules.digit_run == "keep":
         return None
     if any(turn.role == "user" and _match(_DIGIT_RUN, turn.text) for turn in record.turns):
