@@ -179,9 +179,9 @@ def cleaning_speed(scratch: Path, count: int) -> dict[str, Any]:
 def _clean_seconds(dump: Path, rules: Rules, scratch: Path) -> float:
     """CPU seconds of indexing and cleaning one file, range after range, files written."""
     start = time.process_time()
-    pieces = index.units([str(dump)], 16 << 20)
-    file = index.join([index.index(unit.args, str(scratch / "index")) for unit in pieces])[0]
     config = CleanConfig(inputs=(str(dump),), out="unused", rules=rules)
+    pieces = index.units([str(dump)], 16 << 20, config.reading())
+    file = index.join([index.index(unit.args, str(scratch / "index")) for unit in pieces])[0]
     for unit in clean.range_units([file], config):
         clean_range.clean_unit(unit.args, str(scratch / f"unit-{unit.args.ordinal}"))
     return time.process_time() - start

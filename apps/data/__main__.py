@@ -9,12 +9,18 @@ ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://
 
 import sys
 
-import apps.common.command.interrupt  # noqa: F401
+import apps.common.command.interrupt  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from apps.common.command import cli, runtime
 from apps.common.command.cli import Command
 from apps.common.command.events import Reporter
-from apps.data import clean, pack, report, view
-from apps.data.config import CleanConfig, PackConfig, ReportConfig, ViewConfig
+from apps.data import clean, layouts, pack, report, view
+from apps.data.config import (
+    CleanConfig,
+    LayoutsConfig,
+    PackConfig,
+    ReportConfig,
+    ViewConfig,
+)
 from apps.data.sample.sample import SampleConfig, write_sample
 
 
@@ -58,6 +64,12 @@ COMMANDS = {
         run=run_clean,
         help="clean raw dumps into Parquet conversations",
         example="dump.json --out clean --profile vicuna",
+    ),
+    "layouts": Command(
+        config=LayoutsConfig,
+        run=layouts.show,
+        help="show every layout of conversations that clean reads, with an example",
+        example="",
     ),
     "pack": Command(
         config=PackConfig,

@@ -21,8 +21,10 @@ from apps.data.clean_range import CleanedRange, RangeArgs
 from apps.data.config import CleanConfig
 from apps.data.duplicates.decide import DecideArgs, Decided, Kept, decide
 from apps.data.ledger import Ledger
-from apps.data.read import index, source
+from apps.data.read import index
+from apps.data.read import inputs as read_inputs
 from apps.data.read.index import FileIndex
+from apps.data.read.inputs import Inputs
 from apps.data.units import (
     Process,
     RunUnits,
@@ -41,14 +43,14 @@ _MB = 1 << 20
 Count = Callable[..., None]
 
 
-def prepare(config: CleanConfig) -> tuple[CleanConfig, list[str]]:
+def prepare(config: CleanConfig) -> tuple[CleanConfig, Inputs]:
     """Check everything that can be checked without work; the resolved settings and the files.
 
     Raises InputError (exit code 2) for a missing input, an output folder that cannot be written,
     or one that holds something else.
     """
     config = config.resolved()
-    files = source.find(config.inputs)
+    files = read_inputs.find(config.inputs)
     _check_out(config)
     try:
         configs.write_resolved(config, config.out)
@@ -98,7 +100,7 @@ def _differences(a: CleanConfig, b: CleanConfig) -> list[str]:
     return names
 
 
-def finished(config: CleanConfig, files: list[str], reporter: Reporter) -> bool:
+def finished(config: CleanConfig, files: Inputs, reporter: Reporter) -> bool:
     """Whether the output is committed already; it is reported again.
 
     Raises InputError when the inputs are others or changed since.
@@ -106,7 +108,7 @@ def finished(config: CleanConfig, files: list[str], reporter: Reporter) -> bool:
     committed = storage.read_commit(config.out)
     if committed is None:
         return False
-    if committed["inputs"] != {uri: source.size_and_stamp(uri)[1] for uri in files}:
+    if committed["inputs"] != {uri: read_inputs.size_and_stamp(uri)[1] for uri in files.files}:
         raise InputError(
             f"--out {config.out} was finished with other input files, or they changed since; name "
             "an empty folder, or remove this one."
@@ -125,17 +127,21 @@ _WRITE = Process(shards.write, Shard)
 
 def run(
     config: CleanConfig,
-    files: list[str],
+    files: Inputs,
     reporter: Reporter,
     run_units: RunUnits = run_serially,
     count: Count | None = None,
 ) -> Ledger:
     """Clean `files` into `config.out`; arguments come from `prepare`."""
-    pieces = index.units(files, config.unit_mb * _MB)
+    pieces = index.units(files.files, config.unit_mb * _MB, config.reading())
     work = storage.join(storage.absolute(config.out), WORK_DIR)
-    reporter.event("clean.start", files=len(files), out=config.out)
+    reporter.event("clean.start", files=len(files.files), out=config.out)
     with reporter.progress("index", total=len(pieces), unit="pieces") as bar:
         indexes = index.join(run_units(pieces, _INDEX, work, lambda _: bar.advance()))
+    indexes, skipped = known_files(indexes, config)
+    skipped = {**dict.fromkeys(files.skipped, "by its name no dump"), **skipped}
+    if skipped:
+        reporter.event("clean.skipped", files=skipped)
     units = range_units(indexes, config)
     ledger = damage_of(indexes)
     _count(ledger, count)
@@ -152,7 +158,31 @@ def run(
     _drop_duplicates(ledger, decided, count)
     written = _write(config, decided, cleaned, reporter, run_units, work)
     stamps = {piece.args.uri: piece.args.stamp for piece in pieces}
-    return _commit(config, ledger, indexes, cleaned, written, stamps, work, reporter)
+    return _commit(config, ledger, indexes, cleaned, written, stamps, skipped, work, reporter)
+
+
+def known_files(
+    indexes: list[FileIndex], config: CleanConfig
+) -> tuple[list[FileIndex], dict[str, str]]:
+    """The files with a layout; of folders and archives, why the others are left out.
+
+    Raises InputError for a file of no known layout that was named itself, and when all are such.
+    """
+    named = {storage.absolute(uri) for uri in config.inputs}
+    unknown = [file for file in indexes if file.seen.first is not None]
+    if unknown and (len(unknown) == len(indexes) or any(file.uri in named for file in unknown)):
+        raise InputError(_unknown_layout(unknown[0]))
+    skipped = {file.uri: f"first record: {file.seen.first}" for file in unknown}
+    return [file for file in indexes if file.seen.first is None], skipped
+
+
+def _unknown_layout(file: FileIndex) -> str:
+    nearest = " or ".join(file.seen.nearest)
+    return (
+        f"{file.uri} has no known layout: its first record holds {file.seen.first}; expected "
+        f"fields such as those of {nearest} (`python -m apps.data layouts` shows all): choose one "
+        "with --layout, or say with --map what the fields are, as in --map column:dialog=messages."
+    )
 
 
 def _drop_duplicates(ledger: Ledger, decided: Decided, count: Count | None) -> None:
@@ -186,6 +216,7 @@ def range_units(indexes: list[FileIndex], config: CleanConfig) -> list[Unit[Rang
                 end=part.end,
                 ordinal=part.ordinal,
                 prefix=prefix,
+                reading=config.reading(),
                 rules=config.rules,
             )
             name = f"{file.uri} {kind} {part.start:,}-{part.end:,}"
@@ -218,13 +249,15 @@ def _check_readable(ledger: Ledger, indexes: list[FileIndex], cleaned: list[Clea
             "file changed during the run; run the same command again."
         )
     quarantined = sum(ledger.records.quarantined.values())
+    if not ledger.records.input:
+        names = ", ".join(file.uri for file in indexes)
+        raise InputError(f"{names} holds no record; expected at least one conversation.")
     if ledger.records.input and quarantined == ledger.records.input:
         reasons = ", ".join(ledger.records.quarantined)
         reasons += "".join(f"; {f.uri}: {f.damage}" for f in indexes if f.damage)
         raise InputError(
             f"None of the {quarantined:,} records of the input could be read ({reasons}); expected "
-            '{"id": ..., "conversations": [{"from": "human", "value": ...}, ...]} or '
-            '{"messages": [{"role": "user", "content": ...}, ...]}.'
+            "conversations in one of the layouts that `python -m apps.data layouts` shows."
         )
 
 
@@ -267,6 +300,7 @@ def _commit(
     cleaned: list[CleanedRange],
     written: list[Shard],
     stamps: dict[str, str],
+    skipped: dict[str, str],
     work: str,
     reporter: Reporter,
 ) -> Ledger:
@@ -282,7 +316,11 @@ def _commit(
     storage.write_json(storage.join(out, SAMPLES_NAME), _samples(cleaned))
     inputs = {file.uri: file.digest for file in indexes}
     damage = {file.uri: file.damage for file in indexes if file.damage}
-    lineage.write(out, lineage.collect(inputs=inputs, config=config, damage=damage))
+    layouts = {file.uri: list(file.seen.layouts) for file in indexes}
+    record = lineage.collect(
+        inputs=inputs, config=config, damage=damage, layouts=layouts, skipped=skipped
+    )
+    lineage.write(out, record)
     parts = {name: dataclasses.asdict(file) for name, file in kept.items()}
     storage.commit(out, {"shards": parts, "inputs": stamps})
     storage.remove_tree(work)
@@ -310,6 +348,8 @@ def _report_done(config: CleanConfig, ledger: Ledger, reporter: Reporter) -> Non
         dropped=dict(records.dropped),
         quarantined=dict(records.quarantined),
         trimmed_messages=dict(ledger.messages.trimmed),
+        layouts=dict(ledger.layouts),
+        ignored_fields=dict(ledger.ignored),
     )
 
 

@@ -27,7 +27,9 @@ from apps.data.ledger import Ledger, add_to
 from apps.data.read import json_spans, parquet, records, source
 from apps.data.read.index import Format
 from apps.data.read.json_spans import Separation
-from apps.data.read.records import Broken, Record, Turn, Unreadable
+from apps.data.read.layouts.layout import Turn, Unreadable
+from apps.data.read.reader import Reading
+from apps.data.read.records import Broken, Record
 from apps.data.rules.profiles import Rules
 from apps.data.rules.rules import RULES
 from apps.data.rules.scores import score
@@ -52,6 +54,7 @@ class RangeArgs:
     ordinal: int
     prefix: str
     """of the records' ids"""
+    reading: Reading
     rules: Rules
 
 
@@ -157,12 +160,15 @@ def _place(found: Record | Broken, file_format: str) -> str:
 def _read(args: RangeArgs) -> Iterator[Record | Broken]:
     start, end, prefix = args.start, args.end, args.prefix
     if args.separation is None:
-        yield from parquet.read(args.data, start, end, ordinal=args.ordinal, prefix=prefix)
+        yield from parquet.read(
+            args.data, start, end, args.reading, ordinal=args.ordinal, prefix=prefix
+        )
         return
     read_to = min(end, start + MAX_UNIT_BYTES + json_spans.MAX_RECORD_BYTES)
     yield from records.read_json(
         source.read_range(args.data, start, read_to),
         args.separation,
+        args.reading,
         offset=start,
         ordinal=args.ordinal,
         prefix=prefix,
@@ -185,9 +191,11 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> Non
         return
     for form, amount in forms.items():
         add_to(output.ledger.forms, form, amount)
-    dropped = _apply(found, rules, output.ledger)
+    _count_source(found, output.ledger)
+    dropped = found.refused or _apply(found, rules, output.ledger)
     num_bytes, messages = _size(found.turns)
-    framing = span_bytes - _size(raw_turns)[0]
+    left_out_bytes = sum(left.bytes for left in found.left_out)
+    framing = span_bytes - _size(raw_turns)[0] - left_out_bytes
     if dropped is not None:
         rule, detail = dropped
         output.ledger.drop(rule, messages=messages, num_bytes=num_bytes, framing=framing)
@@ -200,6 +208,15 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> Non
     sizes = {"messages": messages, "bytes": num_bytes}
     output.keys.append(keys.of(found, with_signature=output.with_signature) | sizes)
     _sample(output, "kept", found, "")
+
+
+def _count_source(record: Record, ledger: Ledger) -> None:
+    """What the record was, and what it says that the output does not carry."""
+    add_to(ledger.layouts, record.layout, 1)
+    for name in sorted(set(record.ignored)):
+        add_to(ledger.ignored, name, 1)
+    for left in record.left_out:
+        ledger.trim(left.reason, messages=left.messages, num_bytes=left.bytes)
 
 
 def _apply(record: Record, rules: Rules, ledger: Ledger) -> tuple[str, str] | None:

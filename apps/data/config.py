@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 import tyro
 
 from apps.common.errors import ConfigError
+from apps.data.read.layouts.known import LayoutName
+from apps.data.read.names import as_text, parse_map
+from apps.data.read.reader import Media, Reading, Tools
 from apps.data.rules.profiles import PROFILES, Rules, with_files_read
 
 MAX_UNIT_BYTES = 64 << 20
@@ -23,6 +26,16 @@ class CleanConfig:
     """folder to write; the same command goes on with one that was interrupted"""
     profile: Literal["vicuna", "strict", "none"] = "vicuna"
     """which rules: the published recipe, every rule, or reading only"""
+    layout: LayoutName | None = None
+    """how conversations are written down; default: each record's own. `layouts` shows them all"""
+    map: str = ""
+    """names that no layout knows, role:gpt4=assistant,field:body=content,column:dialog=messages,
+    or a YAML file of them"""
+    tools: Tools = "keep"
+    """turns of tools and calls of them: keep (shown by templates that can, results never in the
+    loss), drop the turns, or refuse the conversation"""
+    media: Media = "refuse"
+    """images, audio and files in a message: refuse the conversation, or drop them from it"""
     rules: Rules = field(default_factory=Rules)
     """single rules over the profile's"""
     workers: int = 0
@@ -45,9 +58,20 @@ class CleanConfig:
                 raise ConfigError(f"{name} is {value}; expected {low} to {high:,}.")
 
     def resolved(self) -> "CleanConfig":
-        """With every rule filled in from the profile."""
+        """With every rule filled in from the profile, and the names of a YAML file."""
         rules = with_files_read(self.rules.over(PROFILES[self.profile]()))
-        return dataclasses.replace(self, rules=rules)
+        return dataclasses.replace(self, rules=rules, map=as_text(parse_map(self.map)))
+
+    def reading(self) -> Reading:
+        """How records are read. Raises ConfigError."""
+        return Reading(
+            layout=self.layout, names=parse_map(self.map), tools=self.tools, media=self.media
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayoutsConfig:
+    """The layouts that `clean` reads, with an example of each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

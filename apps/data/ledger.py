@@ -60,6 +60,10 @@ class Ledger:
     """Messages that a rule changed, by rule."""
     forms: Counts = field(default_factory=Counts)
     """Messages by what they were: assistant_html, user_plain..."""
+    layouts: Counts = field(default_factory=Counts)
+    """Records by layout."""
+    ignored: Counts = field(default_factory=Counts)
+    """Records by the fields in them that say something and that nothing carries."""
 
     def of(self, unit: str) -> Account:
         """One of UNITS."""
@@ -111,6 +115,8 @@ class Ledger:
                 _add_all(mine.of(part), theirs.of(part))
         _add_all(self.repairs, other.repairs)
         _add_all(self.forms, other.forms)
+        _add_all(self.layouts, other.layouts)
+        _add_all(self.ignored, other.ignored)
 
     def check(self) -> None:
         """Raises CorruptError unless every account adds up."""
@@ -127,6 +133,8 @@ class Ledger:
             **{unit: _account_json(self.of(unit)) for unit in UNITS},
             "repairs": _sorted(self.repairs),
             "forms": _sorted(self.forms),
+            "layouts": _sorted(self.layouts),
+            "ignored": _sorted(self.ignored),
         }
 
     @classmethod

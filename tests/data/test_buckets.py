@@ -68,7 +68,7 @@ def test_a_bucket_is_as_good_as_a_disk(bucket: str, tmp_path: Path) -> None:
     storage.write_atomic(f"{bucket}/in/dump.json", dump.read_bytes())
     config = CleanConfig(inputs=(f"{bucket}/in/*.json",), out=f"{bucket}/out", unit_mb=1)
     resolved, files = clean.prepare(config)
-    assert files == [f"{bucket}/in/dump.json"]
+    assert files.files == (f"{bucket}/in/dump.json",)
     clean.run(resolved, files, Reporter("json"))
     run_clean(tmp_path / "out", dump, unit_mb=1)
     assert len(rows_of(tmp_path / "out")) > 100

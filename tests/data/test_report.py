@@ -125,7 +125,7 @@ def test_view_shows_what_was_kept_or_dropped(
     assert [event["source_id"] for event in events] == ["a", "c"]
     view.show(ViewConfig(folder=str(cleaned), rule="banner"), Reporter("text"))
     shown = capsys.readouterr().out
-    assert "raw gpt" in shown and "Too many requests" in shown
+    assert "raw assistant" in shown and "Too many requests" in shown
     view.show(ViewConfig(folder=str(cleaned), rule="quarantine"), Reporter("text"))
     assert "bad-message" in capsys.readouterr().out
     with pytest.raises(InputError, match="expected one of banner, duplicate, quarantine"):
@@ -159,7 +159,7 @@ def test_view_shows_dropped_records_of_every_form(
     run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", [record]))
     view.show(ViewConfig(folder=str(tmp_path / "out"), rule="banner"), Reporter("text"))
     shown = capsys.readouterr().out
-    assert "raw gpt" in shown and "network error" in shown
+    assert "raw assistant" in shown and "network error" in shown
 
 
 def test_on_a_terminal_view_shows_one_conversation_at_a_time(cleaned: Path) -> None:

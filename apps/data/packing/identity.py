@@ -14,7 +14,8 @@ import orjson
 from apps.common.errors import InputError
 from apps.common.files import storage
 from apps.common.text.conversation import Message, Role
-from apps.data.read.records import Unreadable, conversation
+from apps.data.read.layouts.layout import Unreadable, list_of
+from apps.data.read.reader import Reading, read_record
 
 BUILT_IN = "built-in"
 
@@ -120,9 +121,8 @@ def read_identity(source: str, name: str, makers: str) -> list[tuple[Message, ..
         records: object = orjson.loads(data)
     except orjson.JSONDecodeError:
         records = [_json_line(source, number, line) for number, line in _lines(data)]
-    if isinstance(records, dict):
-        records = [records]
-    if not isinstance(records, list) or not records:
+    items: list[object] | None = [records] if isinstance(records, dict) else list_of(records)
+    if not items:
         raise InputError(
             f"{source} holds no conversations; expected a JSON array or JSONL of them."
         )
@@ -145,13 +145,13 @@ def _json_line(source: str, number: int, line: bytes) -> object:
 
 def _read_record(source: str, number: int, record: object) -> tuple[Message, ...]:
     try:
-        turns = conversation(record, "", b"").turns
+        conversation, _ = read_record(record, Reading())
     except Unreadable as error:
         raise InputError(
             f"{source}, record {number} is no conversation ({error.reason}); "
             'expected {"messages": [{"role": "user", "content": "..."}, ...]}.'
         ) from error
-    messages = tuple(Message(cast(Role, turn.role), turn.text) for turn in turns)
+    messages = tuple(Message(cast(Role, turn.role), turn.text) for turn in conversation.turns)
     if not messages or messages[-1].role != "assistant":
         raise InputError(f"{source}, record {number} does not end with an assistant message.")
     return messages

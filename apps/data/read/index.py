@@ -3,7 +3,8 @@
 A file is indexed in pieces that are read at the same time. A piece gives its digest and, for each
 cell (`unit_bytes` of the file), where its first record starts and how many do; joined, they give
 ranges that begin and end at records. What cannot be read from its middle (compressed, UTF-16,
-Parquet, arrays that only brackets divide) is indexed by its first piece alone.
+Parquet, arrays that only brackets divide) is indexed by its first piece alone; of tables, members
+of archives and messages that are to be put together to trees, it leaves JSON lines to be read.
 
     bytes   0    1 MB   2 MB   3 MB       unit_bytes 1 MB: cells 0, 1, 2 of one file
     cells   (0, 1, 3)  (2, 2_400_000, 1)  three records start in cell 0, the first at byte 1;
@@ -11,6 +12,7 @@ Parquet, arrays that only brackets divide) is indexed by its first piece alone.
     ranges  1-2_400_000 records 0-2,  2_400_000-3_000_000 record 3
 """
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
@@ -18,8 +20,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from apps.common.files import storage
-from apps.data.read import json_spans, parquet, source
+from apps.data.read import first_records, inputs, json_spans, parquet, rows, source
+from apps.data.read.first_records import Seen
 from apps.data.read.json_spans import Separation
+from apps.data.read.layouts import oasst
+from apps.data.read.reader import Reading
 from apps.data.units import Unit
 
 PIECE_BYTES = 32 << 20
@@ -36,6 +41,7 @@ class PieceArgs:
     start: int
     end: int
     unit_bytes: int
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ class Piece:
     format: Format
     separation: Separation | None
     bytes: int
+    seen: Seen | None
+    """what the first records are; None behind the first piece"""
     cells: tuple[Cell, ...] = ()
     row_groups: tuple[Range, ...] = ()
     damage: str | None = None
@@ -98,33 +106,45 @@ class FileIndex:
     """before the first record"""
     damage: str | None
     """why the file ends early"""
+    seen: Seen
     ranges: tuple[Range, ...]
 
 
-def units(files: list[str], unit_bytes: int) -> list[Unit[PieceArgs]]:
+def units(files: Iterable[str], unit_bytes: int, reading: Reading) -> list[Unit[PieceArgs]]:
     """The pieces of every file; a file that changes gets others."""
     pieces: list[Unit[PieceArgs]] = []
     for uri in files:
-        size, stamp = source.size_and_stamp(uri)
-        for start in range(0, max(1, size), PIECE_BYTES):
-            end = min(size, start + PIECE_BYTES)
+        size, stamp = inputs.size_and_stamp(uri)
+        last = 1 if inputs.is_member(uri) or rows.is_csv(uri) else size
+        for start in range(0, max(1, last), PIECE_BYTES):
             args = PieceArgs(
-                uri=uri, stamp=stamp, size=size, start=start, end=end, unit_bytes=unit_bytes
+                uri=uri,
+                stamp=stamp,
+                size=size,
+                start=start,
+                end=min(size, start + PIECE_BYTES),
+                unit_bytes=unit_bytes,
+                reading=reading,
             )
+            end = args.end
             pieces.append(Unit(stage="index", name=f"{uri} bytes {start:,}-{end:,}", args=args))
     return pieces
 
 
 def index(args: PieceArgs, folder: str) -> IndexedPiece:
     """Index one piece of a file; see `join` for what comes of them."""
+    if inputs.is_member(args.uri) or rows.is_csv(args.uri):
+        return IndexedPiece(args.uri, _index_whole(args, folder))
     head = source.read_range(args.uri, 0, min(args.size, json_spans.HEAD_BYTES))
-    separation = json_spans.sniff(head) if source.is_plain(head) else None
+    separation = json_spans.sniff(head, args.reading.names) if source.is_plain(head) else None
     if separation is not None and separation.kind != "brackets":
-        return IndexedPiece(args.uri, _index_piece(args, separation))
+        seen = first_records.of_json(head, separation, args.reading)
+        if not seen.is_flat:
+            return IndexedPiece(args.uri, _index_piece(args, separation, seen))
     return IndexedPiece(args.uri, _index_whole(args, folder) if args.start == 0 else None)
 
 
-def _index_piece(args: PieceArgs, separation: Separation) -> Piece:
+def _index_piece(args: PieceArgs, separation: Separation, seen: Seen) -> Piece:
     start, end = args.start, args.end
     first = start - min(start, 1)  # the byte that says whether a line starts with the piece
     data = source.read_range(args.uri, first, end, json_spans.ANCHOR_BYTES)
@@ -137,50 +157,117 @@ def _index_piece(args: PieceArgs, separation: Separation) -> Piece:
         format="json",
         separation=separation,
         bytes=end - start,
+        seen=seen if start == 0 else None,
         cells=_cells((at for at in starts if start <= at < end), args.unit_bytes),
     )
 
 
 def _index_whole(args: PieceArgs, folder: str) -> Piece:
-    uri = args.uri
-    with storage.open_file(uri) as handle:
-        hashed = source.Hashed(handle)
-        magic = handle.read(4)
+    """From the first byte to the last; whatever is not read as it lies is decoded to a spool."""
+    data, damage = args.uri, None
+    if inputs.is_member(args.uri):
+        data = storage.join(folder, "member")
+        damage = inputs.extract(args.uri, data)
+    with storage.open_file(data) as handle:
+        magic = handle.read(6)
         handle.seek(0)
-        if magic == source.PARQUET:
-            return _index_parquet(uri, hashed, args.unit_bytes)
-        decoded = source.decoder(magic, hashed)
-        spool = storage.join(folder, "decoded") if decoded is not None else None
-        spooled = source.Spooled(decoded or source.chunks(hashed), spool)
-        chunks = iter(spooled)
-        head = _head(chunks)
-        separation = json_spans.sniff(head[: json_spans.HEAD_BYTES])
-        starts = json_spans.record_starts(itertools.chain([head], chunks), separation)
-        cells = _cells(starts, args.unit_bytes)
-        return Piece(
-            uri=uri,
-            data=spool or uri,
-            digest=hashed.hexdigest(),
-            format="json",
-            separation=separation,
-            bytes=spooled.num_bytes,
-            cells=cells,
-            damage=spooled.damage,
-        )
+        hashed = source.Hashed(handle)
+        if magic[:4] == source.PARQUET:
+            piece = _index_parquet(args, data, hashed, folder)
+        elif magic[:4] == source.ARROW_STREAM or magic == source.ARROW_FILE:
+            _drain(hashed)
+            handle.seek(0)
+            lines = rows.of_arrow(handle, is_stream=magic[:4] == source.ARROW_STREAM)
+            piece = _index_lines(args, lines, hashed, folder)
+        else:
+            piece = _index_text(args, data, magic[:4], hashed, folder)
+    return dataclasses.replace(piece, damage=piece.damage or damage)
 
 
-def _index_parquet(uri: str, hashed: source.Hashed, unit_bytes: int) -> Piece:
+def _index_text(
+    args: PieceArgs, data: str, magic: bytes, hashed: source.Hashed, folder: str
+) -> Piece:
+    decoded = source.decoder(magic, hashed)
+    if rows.is_csv(args.uri):
+        return _index_lines(args, rows.of_csv(decoded or source.chunks(hashed)), hashed, folder)
+    spool = storage.join(folder, "decoded") if decoded is not None else None
+    spooled = source.Spooled(decoded or source.chunks(hashed), spool)
+    piece = _index_chunks(args, spooled, spool or data, hashed)
+    if piece.seen is None or not piece.seen.is_flat or piece.separation is None:
+        return piece
+    lines = first_records.lines_of(piece.data, piece.separation)
+    return dataclasses.replace(
+        _index_trees(args, lines, hashed, folder), damage=piece.damage, digest=piece.digest
+    )
+
+
+def _index_lines(
+    args: PieceArgs, lines: Iterator[bytes], hashed: source.Hashed, folder: str
+) -> Piece:
+    """Rows of a table, as JSON lines."""
+    spool = storage.join(folder, "rows")
+    piece = _index_chunks(args, source.Spooled(_gathered(lines), spool), spool, hashed)
+    if piece.seen is None or not piece.seen.is_flat or piece.separation is None:
+        return piece
+    again = first_records.lines_of(spool, piece.separation)
+    return dataclasses.replace(_index_trees(args, again, hashed, folder), damage=piece.damage)
+
+
+def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines in chunks; what comes before damage is not lost with it."""
+    return source.in_chunks(iter(lines))
+
+
+def _index_trees(
+    args: PieceArgs, lines: Iterable[bytes], hashed: source.Hashed, folder: str
+) -> Piece:
+    """Flat messages put together to trees; what is no message stays as it is."""
+    spool = storage.join(folder, "trees")
+    trees = source.Spooled(_gathered(oasst.tree_lines(lines)), spool)
+    return _index_chunks(args, trees, spool, hashed)
+
+
+def _index_chunks(
+    args: PieceArgs, spooled: source.Spooled, data: str, hashed: source.Hashed
+) -> Piece:
+    chunks = iter(spooled)
+    head = _head(chunks)
+    separation = json_spans.sniff(head[: json_spans.HEAD_BYTES], args.reading.names)
+    starts = json_spans.record_starts(itertools.chain([head], chunks), separation)
+    cells = _cells(starts, args.unit_bytes)
+    return Piece(
+        uri=args.uri,
+        data=data,
+        digest=hashed.hexdigest(),
+        format="json",
+        separation=separation,
+        bytes=spooled.num_bytes,
+        seen=first_records.of_json(head[: json_spans.HEAD_BYTES], separation, args.reading),
+        cells=cells,
+        damage=spooled.damage,
+    )
+
+
+def _drain(hashed: source.Hashed) -> None:
     while hashed.read(source.CHUNK_BYTES):
         pass
-    groups, damage = parquet.row_groups(uri)
+
+
+def _index_parquet(args: PieceArgs, data: str, hashed: source.Hashed, folder: str) -> Piece:
+    _drain(hashed)
+    seen = first_records.of_values(parquet.head_rows(data, first_records.MOST), args.reading)
+    if seen.is_flat:
+        return _index_trees(args, parquet.all_rows(data), hashed, folder)
+    groups, damage = parquet.row_groups(data)
     return Piece(
-        uri=uri,
-        data=uri,
+        uri=args.uri,
+        data=data,
         digest=hashed.hexdigest(),
         format="parquet",
         separation=None,
         bytes=0,
-        row_groups=_row_group_ranges(groups, unit_bytes),
+        seen=seen,
+        row_groups=_row_group_ranges(groups, args.unit_bytes),
         damage=damage,
     )
 
@@ -229,6 +316,7 @@ def _join_file(pieces: list[Piece]) -> FileIndex:
         bytes=size,
         head_bytes=body,
         damage=first.damage,
+        seen=first.seen or Seen(),
         ranges=first.row_groups if first.format == "parquet" else _ranges(cells, body, size),
     )
 

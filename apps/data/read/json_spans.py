@@ -11,9 +11,12 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import orjson
+
+from apps.data.read.layouts import known, lists, messages
+from apps.data.read.layouts.layout import Names
 
 HEAD_BYTES = 1 << 20
 """How much of a file decides its separation."""
@@ -25,8 +28,8 @@ ANCHOR_BYTES = 512
 Kind = Literal["lines", "anchors", "brackets"]
 _MAX_KEYS = 8
 """First keys that are tried on a dump whose first record breaks off."""
-_MESSAGE_LISTS = (b"conversations", b"messages", b"items", b"conversation")
-_MESSAGE_KEYS = frozenset((b"from", b"role", b"value", b"content", b"author"))
+_MESSAGE_LISTS = frozenset(key.encode() for key in lists.KEYS)
+_MESSAGE_KEYS = frozenset(key.encode() for key in (*messages.WHO, *messages.WHAT))
 _BLANKS = b" \t\r\n"
 _SEPARATORS = b" \t\r\n,"
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]|[^\s,\[\]{}":]++', re.DOTALL)
@@ -50,7 +53,7 @@ class Separation:
         return re.compile(rb'\{\s{0,100}"(?:' + names + rb')"\s{0,100}:')
 
 
-def sniff(head: bytes) -> Separation:
+def sniff(head: bytes, names: Names = known.NO_NAMES) -> Separation:
     """How the records of a file lie apart, from its first HEAD_BYTES.
 
     b'[{"id": 1}, {"id": 2}]'   ->  anchors, keys ("id",), body 1: the byte after the bracket
@@ -61,7 +64,9 @@ def sniff(head: bytes) -> Separation:
     text = head[start:].lstrip(_BLANKS)
     start = len(head) - len(text)
     if text.startswith(b"["):
-        is_record = _opens_with_message(text[1:])  # itself, as are the lists after it
+        is_record = known.is_record(
+            [_first_value(text[1:])], names
+        )  # itself, as are the lists after it
         return _of_array(head, start + (0 if is_record else 1))
     if not text.startswith(b"{"):
         return Separation("lines", body=start)
@@ -70,23 +75,25 @@ def sniff(head: bytes) -> Separation:
     if b"\n" in text.rstrip() and len(spans) == 1 and spans[0][2]:
         return Separation("lines", body=start)
     opening = _record_list(text)
-    if opening and not _is_message_list(opening[0], text[opening[1] :]):
+    if opening and not (
+        known.is_record(_first_value(text), names)
+        or _is_message_list(opening[0], text[opening[1] :])
+    ):
         return _of_array(head, start + opening[1])
     if b"\n" not in text.rstrip():
         return Separation("lines", body=start)
     return _of_array(head, start)
 
 
-def _opens_with_message(inside: bytes) -> bool:
-    """Whether the first value of a list is a message, not a record."""
-    span = next(elements(inside), None)
-    if span is None or not _is_json(inside[: span[1]].strip(_SEPARATORS)):
-        return False
-    value: object = orjson.loads(inside[: span[1]].strip(_SEPARATORS))
-    keys: set[bytes] = set()
-    if isinstance(value, dict):
-        keys = {key.encode() for key in cast(dict[str, object], value)}
-    return bool(keys & _MESSAGE_KEYS) and not keys & set(_MESSAGE_LISTS)
+def _first_value(text: bytes) -> object:
+    """The first value of `text`, parsed; None when it is not whole or no JSON."""
+    span = next(elements(text), None)
+    if span is None or not span[2]:
+        return None
+    try:
+        return orjson.loads(text[span[0] : span[1]].strip(_SEPARATORS))
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _record_list(text: bytes) -> tuple[bytes, int] | None:
@@ -145,12 +152,11 @@ def _of_array(head: bytes, body: int) -> Separation:
 
 def _behind_a_broken_one(data: bytes) -> list[bytes]:
     """Conversations of an array whose first record breaks off, and so hides their brackets."""
-    lists = [b'"' + key + b'"' for key in _MESSAGE_LISTS]
     keys = dict.fromkeys(match[1] for match in _FIRST_KEY.finditer(data))
     for key in itertools.islice(keys, _MAX_KEYS):
         spans = spans_of(data, Separation("anchors", (key.decode("latin-1"),)))
         texts = [data[start:end].strip(_SEPARATORS) for start, end in spans]
-        found = [t for t in texts if any(name in t for name in lists) and _is_json(t)]
+        found = [t for t in texts if known.is_record(_first_value(t)) and _is_json(t)]
         if found:
             return found
     return []

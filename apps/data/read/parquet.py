@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apps.common.files import storage
+from apps.data.read.reader import Reading
 from apps.data.read.records import Broken, Record, cut, to_record
 
 
@@ -38,7 +39,7 @@ def row_groups(uri: str) -> tuple[list[RowGroup], str | None]:
 
 
 def read(
-    uri: str, first_group: int, last_group: int, *, ordinal: int, prefix: str
+    uri: str, first_group: int, last_group: int, reading: Reading, *, ordinal: int, prefix: str
 ) -> Iterator[Record | Broken]:
     """Rows of row groups [first, last). A row's bytes are those of its JSON.
 
@@ -51,8 +52,8 @@ def read(
             left = file.metadata.row_group(group).num_rows
             try:
                 for batch in file.iter_batches(256, row_groups=[group], use_threads=False):
-                    for row in _rows(batch):
-                        yield _record(row, f"{prefix}-{ordinal:08d}")
+                    for row in rows_of(batch):
+                        yield _record(row, reading, f"{prefix}-{ordinal:08d}")
                         ordinal += 1
                         left -= 1
             except (pa.ArrowException, OSError):
@@ -89,7 +90,7 @@ class _Watched(io.RawIOBase):
         return True
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
+def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
     """Each row, or its JSON when a text in it is no UTF-8."""
     try:
         yield from batch.to_pylist()
@@ -104,6 +105,16 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
             yield row.to_pylist()[0]
         except UnicodeDecodeError:
             yield _json_of(row)
+
+
+def check(batch: pa.RecordBatch) -> None:
+    """Raises pa.ArrowInvalid for a batch that points beyond its bytes; bad UTF-8 is no damage."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+        _with_types(batch, _text_as_bytes).validate(full=True)
 
 
 def _json_of(row: pa.RecordBatch) -> bytes:
@@ -146,10 +157,33 @@ def _surrogates(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if is_bytes else str(value)
 
 
-def _record(row: dict[str, Any] | bytes, record_id: str) -> Record | Broken:
+def _record(row: dict[str, Any] | bytes, reading: Reading, record_id: str) -> Record | Broken:
     if isinstance(row, bytes):
         return Broken(0, len(row), "bad-utf-8", cut(row))
-    return to_record(row, orjson.dumps(row, default=_plain), record_id, 0)
+    return to_record(row, as_json(row), reading, record_id, 0)
+
+
+def as_json(row: dict[str, Any]) -> bytes:
+    return orjson.dumps(row, default=_plain)
+
+
+def head_rows(uri: str, most: int) -> list[dict[str, Any]]:
+    """The first rows of a file that can be decoded; none of a damaged one."""
+    try:
+        with storage.open_file(uri) as handle:
+            for batch in pq.ParquetFile(handle).iter_batches(most, use_threads=False):
+                return [row for row in rows_of(batch) if not isinstance(row, bytes)]
+    except (pa.ArrowException, OSError):
+        pass
+    return []
+
+
+def all_rows(uri: str) -> Iterator[bytes]:
+    """The JSON of every row. Raises pa.ArrowException where the file is damaged."""
+    with storage.open_file(uri) as handle:
+        for batch in pq.ParquetFile(handle).iter_batches(256, use_threads=False):
+            for row in rows_of(batch):
+                yield (row if isinstance(row, bytes) else as_json(row)) + b"\n"
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,21 @@
-"""Input files: found, recognised, decoded to a spool where they are packed, and read in ranges."""
+"""Input files: recognised, decoded to a spool where they are packed, and read in ranges."""
+
+# pyarrow carries no types:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
 
 import codecs
+import csv
 import hashlib
 import io
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+import pyarrow as pa
 import zstandard
 
-from apps.common.errors import InputError, NotFoundError
+from apps.common.errors import InputError
 from apps.common.files import storage
 
 CHUNK_BYTES = 8 << 20
@@ -19,48 +25,21 @@ _PACKED_ZSTD_BYTES = 1 << 10
 _UNPACKED_BYTES = 1 << 20
 """Decoded bytes passed on at a time, or more."""
 PARQUET = b"PAR1"
+ARROW_FILE = b"ARROW1"
+ARROW_STREAM = b"\xff\xff\xff\xff"
+"""The mark before the first message of an Arrow stream, which `datasets` writes."""
 _GZIP = b"\x1f\x8b"
 _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60)))
 """A frame, or a frame to skip, with which parallel compressors begin (RFC 8878)."""
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-_DAMAGE = (zlib.error, EOFError, zstandard.ZstdError, UnicodeDecodeError)
-
-
-def find(inputs: tuple[str, ...]) -> list[str]:
-    """The files that paths, folders and globs name, sorted within each. Raises NotFoundError."""
-    files: dict[str, None] = {}
-    for given in inputs:
-        found = _expand(storage.absolute(given))
-        if not found:
-            raise NotFoundError(
-                f"{given} names no file; expected a JSON, JSONL, .gz, .zst or Parquet file, "
-                "a folder of them, or a glob such as 'dumps/*.json'."
-            )
-        files.update(dict.fromkeys(found))
-    return list(files)
-
-
-def _expand(uri: str) -> list[str]:
-    if any(mark in uri for mark in "*?["):
-        return [uri] if storage.exists(uri) else storage.glob(uri)
-    if storage.is_dir(uri):
-        names = [name for name in storage.list_dir(uri) if not name.startswith((".", "_"))]
-        if storage.COMMIT_NAME in names:  # of `clean`: what lies beside the shards is about them
-            names = [name for name in names if name.endswith(".parquet")]
-        children = [storage.join(uri, name) for name in names]
-        return [child for child in children if not storage.is_dir(child)]
-    return [uri] if storage.exists(uri) else []
-
-
-def size_and_stamp(uri: str) -> tuple[int, str]:
-    """Bytes of a file, and what changes when it does. Raises NotFoundError."""
-    fs, path = storage.filesystem(uri)
-    try:
-        info = fs.info(path)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{uri} does not exist; check the path.") from error
-    stamp = f"{info.get('size')}-{info.get('ETag') or info.get('mtime') or info.get('updated')}"
-    return int(info.get("size") or 0), stamp
+DAMAGE = (
+    zlib.error,
+    EOFError,
+    zstandard.ZstdError,
+    UnicodeDecodeError,
+    csv.Error,
+    pa.ArrowException,
+)
 
 
 class Hashed(io.RawIOBase):
@@ -93,18 +72,18 @@ def chunks(handle: io.RawIOBase) -> Iterator[bytes]:
 
 
 def is_plain(head: bytes) -> bool:
-    """Whether a file can be read from its middle: no archive, no UTF-16, no Parquet."""
-    return not head.startswith((PARQUET, _GZIP, *_ZSTD, *_UTF16))
+    """Whether a file can be read from its middle: no archive, no UTF-16, no table."""
+    return not head.startswith((PARQUET, ARROW_FILE, ARROW_STREAM, _GZIP, *_ZSTD, *_UTF16))
 
 
 def decoder(magic: bytes, handle: Hashed) -> Iterator[bytes] | None:
     """The decoded bytes of a compressed or UTF-16 file; None when it can be read as it is."""
     if magic[:2] == _GZIP:
-        return _in_chunks(_unpacked(handle, lambda: zlib.decompressobj(wbits=31), _PACKED_BYTES))
+        return in_chunks(_unpacked(handle, lambda: zlib.decompressobj(wbits=31), _PACKED_BYTES))
     if magic in _ZSTD:
         buffered = io.BufferedReader(handle, _PACKED_BYTES)
         zstd = zstandard.ZstdDecompressor()
-        return _in_chunks(_unpacked(buffered, zstd.decompressobj, _PACKED_ZSTD_BYTES))
+        return in_chunks(_unpacked(buffered, zstd.decompressobj, _PACKED_ZSTD_BYTES))
     if magic[:2] in _UTF16:
         return _transcoded(handle, _UTF16[magic[:2]])
     return None
@@ -113,7 +92,7 @@ def decoder(magic: bytes, handle: Hashed) -> Iterator[bytes] | None:
 def _unpacked(
     handle: io.BufferedIOBase | io.RawIOBase, new_member: Callable[[], Any], packed_bytes: int
 ) -> Iterator[bytes]:
-    """One gzip member or zstd frame after another; raises one of _DAMAGE where they break off."""
+    """One gzip member or zstd frame after another; raises one of DAMAGE where they break off."""
     member = new_member()
     data = b""
     while data or (data := handle.read(packed_bytes)):
@@ -127,7 +106,7 @@ def _unpacked(
         raise EOFError("the file ends inside a compressed member")
 
 
-def _in_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def in_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Few large chunks instead of many small ones; what comes before damage is not lost with it."""
     held: list[bytes] = []
     size = 0
@@ -138,7 +117,7 @@ def _in_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
             if size >= _UNPACKED_BYTES:
                 yield b"".join(held)
                 held, size = [], 0
-    except _DAMAGE:
+    except DAMAGE:
         yield b"".join(held)
         raise
     yield b"".join(held)
@@ -175,8 +154,8 @@ class Spooled:
             for chunk in self._chunks:
                 self.num_bytes += len(chunk)
                 yield chunk
-        except _DAMAGE as error:
-            self.damage = f"{type(error).__name__}: {error}"
+        except DAMAGE as error:
+            self.damage = " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def read_range(uri: str, start: int, end: int, beyond: int = 0) -> bytes:

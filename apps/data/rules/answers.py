@@ -12,7 +12,8 @@ from typing import Any
 
 import re2
 
-from apps.data.read.records import Record, Turn
+from apps.data.read.layouts.layout import Turn
+from apps.data.read.records import Record
 from apps.data.rules import phrases, prose
 from apps.data.rules.profiles import Action, Rules
 from apps.data.rules.verdict import Drop, Verdict

@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 
 from apps.common.text.words import num_words
-from apps.data.read.records import Record, Turn
+from apps.data.read.layouts.layout import Turn
+from apps.data.read.records import Record
 from apps.data.rules.profiles import Rules
 from apps.data.rules.verdict import Drop, Verdict
 
@@ -27,7 +28,7 @@ def empty(record: Record, rules: Rules) -> Verdict:
         return None
     turns = [turn for turn in record.turns if turn.role != "system" or _is_printable(turn.text)]
     for i, turn in enumerate(turns):
-        if not _is_printable(turn.text):
+        if turn.role != "tool" and turn.tool_calls is None and not _is_printable(turn.text):
             return ends(dataclasses.replace(record, turns=turns[:i]), _TRIM) or turns[:i]
     return turns if len(turns) < len(record.turns) else None
 
@@ -68,14 +69,8 @@ def alternation(record: Record, rules: Rules) -> Verdict:
         return Drop("two messages of one role in a row, or a late system message")
     merged: list[Turn] = []
     for turn in turns:
-        if merged and merged[-1].role == turn.role:
-            last = merged[-1]
-            merged[-1] = Turn(
-                turn.role,
-                f"{last.text}\n\n{turn.text}",
-                last.raw_bytes + turn.raw_bytes,
-                last.num_raw + turn.num_raw,
-            )
+        if merged and merged[-1].role == turn.role != "tool":
+            merged[-1] = merged[-1].joined_with(turn)
         else:
             merged.append(turn)
     return merged
@@ -85,7 +80,7 @@ def _repeats_role(turns: list[Turn]) -> bool:
     roles = [turn.role for turn in turns]
     start = 1 if roles[:1] == ["system"] else 0
     body = roles[start:]
-    return "system" in body or any(a == b for a, b in itertools.pairwise(body))
+    return "system" in body or any(a == b != "tool" for a, b in itertools.pairwise(body))
 
 
 def min_chars(record: Record, rules: Rules) -> Verdict:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import orjson
 import zstandard
 
+from apps.common.errors import InputError
 from apps.data import clean, clean_range
 from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
-from apps.data.read import index
+from apps.data.read import index, inputs
 from apps.data.rules.profiles import none
 from tests.data.commands import conversation
 
@@ -26,17 +28,29 @@ TEXTS = [record["conversations"][0]["value"] for record in RECORDS]
 def read(path: Path, *, unit_bytes: int = 1 << 20) -> tuple[list[clean_range.Output], Ledger]:
     """Index a file and read all its ranges, without writing anything."""
     config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
-    pieces = index.units([str(path)], unit_bytes)
-    spool = str(path.parent / "spool")
-    found = index.join([index.index(unit.args, spool) for unit in pieces])[0]
-    total = clean.damage_of([found])
+    return read_all(config, unit_bytes)
+
+
+def read_all(config: CleanConfig, unit_bytes: int) -> tuple[list[clean_range.Output], Ledger]:
+    """The same of all files that settings name; members of an archive are files too."""
+    try:
+        files = inputs.find(config.inputs).files
+    except InputError:
+        return [], Ledger()  # a damaged archive
+    folder = Path(config.inputs[0]).parent / "spool"
+    indexed = [
+        index.index(unit.args, str(folder / str(i)))
+        for i, unit in enumerate(index.units(files, unit_bytes, config.reading()))
+    ]
+    found = index.join(indexed)
+    total = clean.damage_of(found)
     outputs: list[clean_range.Output] = []
-    for unit in clean.range_units([found], config):
+    for unit in clean.range_units(found, config):
         outputs.append(clean_range.clean_range(unit.args))
         total.add(outputs[-1].ledger)
     total.check()
-    if found.format == "json":
-        assert total.bytes.input == found.bytes
+    if all(file.format == "json" for file in found):
+        assert total.bytes.input == sum(file.bytes for file in found)
     return outputs, total
 
 
@@ -100,3 +114,18 @@ def _sometimes_turned(record: dict[str, Any]) -> dict[str, Any]:
     if int(record["id"][1:]) % 3:
         return record
     return {"conversations": record["conversations"], "id": record["id"]}
+
+
+def mutate(data: bytearray, draw: random.Random) -> None:
+    at = draw.randrange(len(data) + 1)
+    kind = draw.randrange(4)
+    if kind == 0:
+        del data[at : at + draw.randint(1, 200)]
+    elif kind == 1:
+        data[at:at] = draw.choice(
+            [b'"', b"{", b"}", b"[", b"]", b",", b"\\", b"\x00", b"\xff", b"\n"]
+        )
+    elif kind == 2:
+        data[at:at] = data[: draw.randint(0, 300)]
+    else:
+        del data[at:]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apps.data.read import parquet
+from apps.data.read.reader import Reading
 from tests.data.read.reading import RECORDS, TEXTS, as_openai, kept_texts, read, reasons
 
 
@@ -103,4 +104,4 @@ def test_a_parquet_that_cannot_be_fetched_is_no_damaged_one(tmp_path: Path) -> N
         opened = contextlib.nullcontext(Unplugged(path.read_bytes()))
         patch.setattr(parquet.storage, "open_file", lambda uri: opened)
         with pytest.raises(OSError, match="the cable is out"):
-            list(parquet.read(str(path), 0, 4, ordinal=0, prefix="p"))
+            list(parquet.read(str(path), 0, 4, Reading(), ordinal=0, prefix="p"))

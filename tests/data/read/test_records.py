@@ -16,10 +16,11 @@ from apps.common.errors import CriaError, InputError
 from apps.data import clean, clean_range
 from apps.data.config import CleanConfig
 from apps.data.read import index, json_spans, records, source
+from apps.data.read.reader import Reading, read_record
 from apps.data.read.records import Record
 from apps.data.rules.profiles import Rules, none
 from tests.data.commands import conversation, run_clean
-from tests.data.read.reading import FORMS, RECORDS, TEXTS, kept_texts, read, reasons
+from tests.data.read.reading import FORMS, RECORDS, TEXTS, kept_texts, mutate, read, reasons
 
 
 @pytest.mark.parametrize(("unit_bytes", "piece_bytes"), [(1, 97), (700, 512), (1 << 20, 1 << 20)])
@@ -42,7 +43,7 @@ BREAKAGES = {
     "bad escape": (lambda t: t.replace(b"Answer 7", rb"Answer \x 7"), "bad-json"),
     "raw newline": (lambda t: t.replace(b"Answer 7", b"Answer \n 7"), "bad-json"),
     "bad utf-8": (lambda t: t.replace(b"Answer 7", b"Answer \xff 7"), "bad-json"),
-    "NaN": (lambda t: t.replace(b'"value":"Answer 7 ]}"', b'"value":NaN'), "bad-json"),
+    "NaN": (lambda t: t.replace(b'"value":"Answer 7 ]}"', b'"value":NaN'), "bad-message"),
     "lone surrogate": (lambda t: t.replace(b"Answer 7", rb"Answer \ud83d 7"), "bad-json"),
     "open string": (lambda t: t.replace(b'Answer 7 ]}"', b"Answer 7 ]}"), "truncated"),
     "inner quotes": (lambda t: t.replace(b"Answer 7", b'An "answer" 7'), "bad-json"),
@@ -53,7 +54,7 @@ BREAKAGES = {
         "bad-message",
     ),
     "unknown role": (
-        lambda t: t.replace(b'"gpt","value":"Answer 7 ', b'"tool","value":"A '),
+        lambda t: t.replace(b'"gpt","value":"Answer 7 ', b'"alien","value":"A '),
         "unknown-role",
     ),
 }
@@ -104,7 +105,7 @@ def test_an_inner_object_that_opens_as_records_do_splits_no_record(
 )
 def test_an_empty_list_of_plugins_is_none(plugins: Any, has: bool) -> None:
     value = {**RECORDS[0], "plugins": plugins}
-    assert records.conversation(value, "x", b"").has_plugins is has
+    assert read_record(value, Reading())[0].has_plugins is has
 
 
 def test_missing_and_doubled_commas_lose_nothing(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_record_of_any_length_is_quarantined_without_being_read(
     path = tmp_path / "dump.json"
     path.write_bytes(FORMS[form](huge))
     config = CleanConfig(inputs=(str(path),), out="unused", rules=none())
-    pieces = index.units([str(path)], 1000)
+    pieces = index.units([str(path)], 1000, config.reading())
     found = index.join([index.index(unit.args, str(tmp_path)) for unit in pieces])[0]
     monkeypatch.setattr(source, "read_range", watched)
     outputs = [clean_range.clean_range(unit.args) for unit in clean.range_units([found], config)]
@@ -248,26 +249,11 @@ def test_mutated_files_never_crash_and_always_add_up(
     for i in range(num_files):
         data = bytearray(whole[draw.choice(list(whole))])
         for _ in range(draw.randint(1, 4)):
-            _mutate(data, draw)
+            mutate(data, draw)
         path = tmp_path / f"dump{i % 10}"
         path.write_bytes(data)
         monkeypatch.setattr(index, "PIECE_BYTES", draw.choice([501, 32 << 20]))
         read(path, unit_bytes=draw.choice([1, 999, 1 << 20]))
-
-
-def _mutate(data: bytearray, draw: random.Random) -> None:
-    at = draw.randrange(len(data) + 1)
-    kind = draw.randrange(4)
-    if kind == 0:
-        del data[at : at + draw.randint(1, 200)]
-    elif kind == 1:
-        data[at:at] = draw.choice(
-            [b'"', b"{", b"}", b"[", b"]", b",", b"\\", b"\x00", b"\xff", b"\n"]
-        )
-    elif kind == 2:
-        data[at:at] = data[: draw.randint(0, 300)]
-    else:
-        del data[at:]
 
 
 @pytest.mark.parametrize("kind", ["json", "parquet"])

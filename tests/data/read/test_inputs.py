@@ -1,4 +1,4 @@
-"""Which files a source names: a path, a folder, a glob, a folder that `clean` wrote."""
+"""Which files inputs name: a path, a folder, a glob, an archive, a folder that `clean` wrote."""
 
 from pathlib import Path
 
@@ -17,7 +17,9 @@ def test_a_wrong_path_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_refused_by_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "notes.json").write_bytes(b'[{"title": "x"}, {"title": "y"}]')
-    with pytest.raises(InputError, match=r'None of the 2 records.*"conversations"'):
+    with pytest.raises(
+        InputError, match=r"first record holds title \(text\); expected fields such"
+    ):
         run_clean(tmp_path / "out", tmp_path / "notes.json")
 
 

@@ -1,0 +1,80 @@
+"""What the first records of a file are: the layouts they have, or what is in them instead."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from apps.common.files import storage
+from apps.data.read import json_spans
+from apps.data.read.json_spans import Separation
+from apps.data.read.layouts import known
+from apps.data.read.layouts.layout import Names, list_of
+from apps.data.read.layouts.lists import message_list
+from apps.data.read.reader import Reading
+from apps.data.read.records import parse
+
+MOST = 20
+_AROUND = b" \t\r\n,"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of the first records of a file."""
+
+    layouts: tuple[str, ...] = ()
+    first: str | None = None
+    """what the first record holds, when no record has a layout"""
+    nearest: tuple[str, ...] = ()
+    is_flat: bool = False
+    """whether they are single messages of trees"""
+
+
+def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
+    """Of a file's first bytes; the last record in them may be cut off."""
+    pieces = itertools.islice(_pieces(head[separation.body :], separation), MOST)
+    values = [parse(piece) for piece in pieces]
+    return of_values([value for value in values if value is not None], reading)
+
+
+def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
+    """The bytes of each record."""
+    if not data:
+        return
+    if separation.kind == "lines":
+        spans = iter(json_spans.spans_of(data, separation))
+    else:
+        spans = ((start, end) for start, end, _ in json_spans.elements(data))
+    for start, end in spans:
+        yield data[start:end].strip(_AROUND)
+
+
+def of_values(values: Iterable[object], reading: Reading) -> Seen:
+    names: dict[str, None] = {}
+    unknown: list[object] = []
+    for given in values:
+        value = _inner(given, reading.names)
+        record = known.as_record(value, reading.names)
+        layout = known.recognised(record) if record is not None else None
+        if layout is not None:
+            names[layout.name] = None
+        elif record is None or message_list(record) is None:
+            unknown.append(value)
+    chosen = [reading.layout] if reading.layout else list(names)
+    is_flat = bool(chosen) and known.BY_NAME[chosen[0]].is_flat
+    if chosen or not unknown:
+        return Seen(layouts=tuple(chosen), is_flat=is_flat)
+    nearest = tuple(layout.name for layout in known.nearest(unknown[0]))
+    return Seen(first=known.seen_in(unknown[0]), nearest=nearest)
+
+
+def _inner(value: object, names: Names) -> object:
+    """The first of several records that a file holds as one list."""
+    items = list_of(value)
+    return items[0] if items and not known.is_record(items, names) else value
+
+
+def lines_of(uri: str, separation: Separation) -> Iterator[bytes]:
+    """Every record of a JSON file as a line; valid JSON has no line break within a text."""
+    data = storage.read_bytes(uri)[separation.body :]
+    for piece in _pieces(data, separation):
+        yield piece.replace(b"\n", b" ")

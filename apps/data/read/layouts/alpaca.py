@@ -1,0 +1,21 @@
+"""Alpaca: instruction, input and output; with history and system where LLaMA-Factory adds them."""
+
+from apps.data.read.layouts.columns import has_text, read_columns
+from apps.data.read.layouts.layout import JsonObject, Layout, Names, RawConversation
+
+
+def _recognises(record: JsonObject) -> bool:
+    return has_text(record, "instruction") and has_text(record, "output")
+
+
+def _read(record: JsonObject, names: Names) -> RawConversation:
+    return read_columns(record, names, asked="instruction", context="input", said="output")
+
+
+LAYOUT = Layout(
+    name="alpaca",
+    what="Alpaca: instruction, input, output, with optional history and system",
+    example='{"instruction": "Translate.", "input": "Hello", "output": "Hallo", "history": []}',
+    recognises=_recognises,
+    read=_read,
+)

@@ -1,0 +1,134 @@
+"""ChatGPT's data export (conversations.json): a `mapping` of nodes; the active branch is taken.
+
+The branch leads from `current_node` to the root. What ChatGPT hides from its own page (its memory,
+its instructions, its thoughts) is no part of the conversation, and is counted.
+"""
+
+from typing import Any
+
+import orjson
+
+from apps.data.read.layouts.content import text_of_content
+from apps.data.read.layouts.layout import (
+    JsonObject,
+    Layout,
+    Names,
+    RawConversation,
+    Turn,
+    Unreadable,
+    object_of,
+    size_of,
+    text_of,
+)
+from apps.data.read.layouts.record import describe, leave_out
+from apps.data.read.layouts.roles import role_of
+
+_HIDDEN_KINDS = frozenset(
+    (
+        *("thoughts", "reasoning_recap", "model_editable_context", "user_editable_context"),
+        *("tether_browsing_display", "system_error"),
+    )
+)
+_OF_THE_TREE = ("mapping", "current_node", "title", "create_time", "update_time")
+_MAX_NODES = 1_000_000
+
+
+def _recognises(record: JsonObject) -> bool:
+    mapping = object_of(record.get("mapping"))
+    if mapping is None:
+        return False
+    first = object_of(next(iter(mapping.values()), None))
+    return first is not None and "message" in first
+
+
+def _read(record: JsonObject, names: Names) -> RawConversation:
+    mapping = object_of(record.get("mapping"))
+    if mapping is None:
+        raise Unreadable("no-messages")
+    branch = _branch(mapping, text_of(record, "current_node"))
+    conversation = RawConversation(model=text_of(record, "default_model_slug") or None)
+    hidden: list[str] = []
+    for key in branch:
+        _take(_message(mapping, key), names, conversation, hidden)
+    leave_out(conversation, "hidden", hidden)
+    on_branch = set(branch)
+    others = [_message(mapping, key) for key in mapping if key not in on_branch]
+    texts = [text for message in others if message and (text := _text(message, []))]
+    leave_out(conversation, "other_branch", texts)
+    describe(record, conversation, (*_OF_THE_TREE, "default_model_slug"))
+    return conversation
+
+
+def _branch(mapping: dict[str, Any], last: str) -> list[str]:
+    """Keys of the nodes from the root to `last`, or to the last leaf when it is not there."""
+    key = last if last in mapping else _last_leaf(mapping)
+    keys: list[str] = []
+    seen: set[str] = set()
+    while key in mapping and key not in seen and len(keys) < _MAX_NODES:
+        seen.add(key)
+        keys.append(key)
+        key = str((object_of(mapping[key]) or {}).get("parent") or "")
+    return keys[::-1]
+
+
+def _last_leaf(mapping: dict[str, Any]) -> str:
+    leaves = [key for key in mapping if not (object_of(mapping[key]) or {}).get("children")]
+    return leaves[-1] if leaves else next(iter(mapping), "")
+
+
+def _message(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return object_of((object_of(mapping[key]) or {}).get("message")) or {}
+
+
+def _text(message: dict[str, Any], media: list[str]) -> str:
+    content = object_of(message.get("content")) or {}
+    return text_of_content(content, media) or ""
+
+
+def _take(
+    message: dict[str, Any], names: Names, conversation: RawConversation, hidden: list[str]
+) -> None:
+    content = object_of(message.get("content")) or {}
+    metadata = object_of(message.get("metadata")) or {}
+    media: list[str] = []
+    text = _text(message, media)
+    if not text and not media:
+        return
+    kind = str(content.get("content_type") or "text")
+    if kind in _HIDDEN_KINDS or metadata.get("is_visually_hidden_from_conversation") is True:
+        hidden.append(text)
+        return
+    conversation.media += media
+    author = object_of(message.get("author")) or {}
+    role = role_of(author.get("role"), dict(names.roles))
+    if role is None:
+        raise Unreadable("unknown-role", 1)
+    conversation.model = text_of(metadata, "model_slug") or conversation.model
+    conversation.turns.append(_turn(role, text, message, author))
+
+
+def _turn(role: str, text: str, message: dict[str, Any], author: dict[str, Any]) -> Turn:
+    """What the assistant sends to a tool (`recipient`) is a call, whatever it is written in."""
+    recipient = text_of(message, "recipient") or "all"
+    weight = message.get("weight")
+    is_learned = weight is None or bool(weight)
+    if role == "assistant" and recipient != "all":
+        function = {"name": recipient, "arguments": {"input": text}}
+        calls = orjson.dumps([{"type": "function", "function": function}]).decode()
+        return Turn(role, "", size_of(text), is_learned=is_learned, tool_calls=calls)
+    name = text_of(author, "name") or None
+    return Turn(
+        role, text, size_of(text), is_learned=is_learned, name=name if role == "tool" else None
+    )
+
+
+LAYOUT = Layout(
+    name="chatgpt-export",
+    what="ChatGPT's data export, as JSON or as the ZIP that comes by mail; the active branch",
+    example='{"title": "Bread", "mapping": {"u": {"message": {"author": {"role": "user"}, '
+    '"content": {"content_type": "text", "parts": ["Hi"]}}, "parent": null, "children": ["a"]}, '
+    '"a": {"message": {"author": {"role": "assistant"}, "content": {"content_type": "text", '
+    '"parts": ["Hello"]}}, "parent": "u", "children": []}}, "current_node": "a"}',
+    recognises=_recognises,
+    read=_read,
+)

@@ -1,0 +1,21 @@
+"""Dolly: instruction, context and response."""
+
+from apps.data.read.layouts.columns import has_text, read_columns
+from apps.data.read.layouts.layout import JsonObject, Layout, Names, RawConversation
+
+
+def _recognises(record: JsonObject) -> bool:
+    return has_text(record, "instruction") and has_text(record, "response")
+
+
+def _read(record: JsonObject, names: Names) -> RawConversation:
+    return read_columns(record, names, asked="instruction", context="context", said="response")
+
+
+LAYOUT = Layout(
+    name="dolly",
+    what="Dolly: instruction, context, response",
+    example='{"instruction": "Which river?", "context": "Vienna.", "response": "The Danube."}',
+    recognises=_recognises,
+    read=_read,
+)

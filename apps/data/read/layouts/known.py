@@ -1,0 +1,153 @@
+"""Every layout by name, and which one a record has."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast, get_args
+
+import orjson
+
+from apps.data.read.layouts import (
+    alpaca,
+    chatgpt_export,
+    claude_export,
+    cria,
+    dolly,
+    lmsys,
+    oasst,
+    openai,
+    pairs,
+    prompt_completion,
+    sharegpt,
+    ultrachat,
+    wildchat,
+)
+from apps.data.read.layouts.layout import JsonObject, Layout, Names, list_of, object_of
+from apps.data.read.layouts.lists import KEYS
+from apps.data.read.layouts.messages import is_message
+
+LayoutName = Literal[
+    "sharegpt",
+    "openai",
+    "wildchat",
+    "lmsys",
+    "ultrachat",
+    "oasst-trees",
+    "oasst-messages",
+    "chatgpt-export",
+    "claude-export",
+    "alpaca",
+    "dolly",
+    "prompt-completion",
+    "pairs",
+    "cria",
+]
+LAYOUTS: tuple[Layout, ...] = (
+    chatgpt_export.LAYOUT,
+    claude_export.LAYOUT,
+    oasst.TREES,
+    oasst.MESSAGES,
+    wildchat.LAYOUT,
+    lmsys.LAYOUT,
+    cria.LAYOUT,
+    ultrachat.LAYOUT,
+    sharegpt.LAYOUT,
+    openai.LAYOUT,
+    pairs.LAYOUT,
+    alpaca.LAYOUT,
+    dolly.LAYOUT,
+    prompt_completion.LAYOUT,
+)
+"""In the order in which they are tried: those with fields of their own first."""
+BY_NAME: Mapping[str, Layout] = {
+    name: layout for name in get_args(LayoutName) for layout in LAYOUTS if layout.name == name
+}
+NO_NAMES = Names()
+_MAX_NAMED = 12
+_MAX_SHOWN_CHARS = 40
+
+
+def recognised(record: JsonObject) -> Layout | None:
+    """The layout of a record."""
+    return next((layout for layout in LAYOUTS if layout.recognises(record)), None)
+
+
+def as_record(value: object, names: Names = NO_NAMES) -> dict[str, Any] | None:
+    """A parsed value as a record: a list of messages or of pairs is one without a name."""
+    items = list_of(value)
+    if items is None:
+        record = object_of(value)
+        has_names = names.columns or names.fields
+        return _renamed(record, names) if record is not None and has_names else record
+    first = _messages([items[0]], names) if items and names.fields else items[:1]
+    if not items or not _opens_a_conversation((list_of(first) or [None])[0]):
+        return None
+    return _renamed({"conversations": items}, names) if names.fields else {"conversations": items}
+
+
+def _opens_a_conversation(first: object) -> bool:
+    """Whether a list that begins so is one conversation: a message or a pair, but no record."""
+    if isinstance(first, list):
+        return pairs.pair_of(cast(list[object], first)) is not None
+    record = object_of(first)
+    return record is not None and is_message(record) and recognised(record) is None
+
+
+def is_record(value: object, names: Names = NO_NAMES) -> bool:
+    """Whether a value is one conversation, not a list or a wrapping of several."""
+    record = as_record(value, names)
+    return record is not None and recognised(record) is not None
+
+
+def _renamed(record: dict[str, Any], names: Names) -> dict[str, Any]:
+    """A record under our names of its columns, and its messages under those of their fields."""
+    if names.columns:
+        record = {names.columns.get(key, key): value for key, value in record.items()}
+    if names.fields:
+        record = {**record, **{key: _messages(record[key], names) for key in KEYS if key in record}}
+    return record
+
+
+def _messages(value: object, names: Names) -> object:
+    fields = names.fields
+    return [
+        {fields.get(key, key): said for key, said in message.items()}
+        if (message := object_of(one)) is not None
+        else one
+        for one in list_of(value) or ()
+    ] or value
+
+
+def seen_in(value: object) -> str:
+    """What a first record holds, for people: `title (text), tags (list)`."""
+    record = object_of(value)
+    if record is None:
+        shown = orjson.dumps(value, default=str).decode()
+        return f"no object, but {shown[:_MAX_SHOWN_CHARS]}"
+    fields = [f"{key} ({_kind(field)})" for key, field in list(record.items())[:_MAX_NAMED]]
+    more = len(record) - _MAX_NAMED
+    return ", ".join(fields) + (f" and {more} more" if more > 0 else "") or "an empty object"
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    kinds = {"bool": "true or false", "str": "text", "list": "list", "dict": "object"}
+    return kinds.get(type(value).__name__, "number")
+
+
+def nearest(value: object) -> list[Layout]:
+    """The two layouts whose fields are most like a value's."""
+    keys = {key.lower() for key in (object_of(value) or {})}
+    scores = [(-_likeness(keys, _fields(layout)), i) for i, layout in enumerate(LAYOUTS)]
+    return [LAYOUTS[i] for _, i in sorted(scores)[:2]]
+
+
+def _fields(layout: Layout) -> Iterable[str]:
+    return orjson.loads(layout.example)
+
+
+def _likeness(keys: set[str], fields: Iterable[str]) -> float:
+    return sum(
+        max((difflib.SequenceMatcher(None, key, field).ratio() for key in keys), default=0.0) ** 3
+        for field in fields
+    )

@@ -1,0 +1,145 @@
+"""What every layout is: recognises a record, and reads it as one conversation.
+
+A layout is a way to write a conversation down as one JSON object. Its file says which fields make
+it one, and reads turns, ids and flags; whatever else the record holds is named, never lost unseen.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+JsonObject = Mapping[str, Any]
+"""A parsed record: what lies in it is anything until a layout has looked."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """A message on its way through the rules."""
+
+    role: str
+    """system, user, assistant or tool"""
+    text: str
+    raw_bytes: int
+    """UTF-8 bytes of the value it came from."""
+    num_raw: int = 1
+    """How many input messages it holds: more than one after a merge."""
+    is_learned: bool = True
+    """Whether an assistant's turn is in the loss."""
+    tool_calls: str | None = None
+    """JSON list of {type, function: {name, arguments}} of an assistant's turn."""
+    tool_call_id: str | None = None
+    """Of a tool's turn: the call it answers."""
+    name: str | None = None
+    """Of a tool's turn: the function."""
+
+    def joined_with(self, other: "Turn") -> "Turn":
+        """One turn of two; it is learned when both are."""
+        calls = self.tool_calls
+        if calls and other.tool_calls:
+            calls = f"{calls[:-1]},{other.tool_calls[1:]}"
+        return Turn(
+            self.role,
+            "\n\n".join(filter(None, (self.text, other.text))),
+            self.raw_bytes + other.raw_bytes,
+            self.num_raw + other.num_raw,
+            is_learned=self.is_learned and other.is_learned,
+            tool_calls=calls or other.tool_calls,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Messages of a record that are no part of the conversation, by the reason."""
+
+    reason: str
+    messages: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class RawConversation:
+    """What a layout reads of one record, HTML still in place."""
+
+    turns: list[Turn] = field(default_factory=list[Turn])
+    source_id: str = ""
+    model: str | None = None
+    has_plugins: bool = False
+    flags: set[str] = field(default_factory=set[str])
+    """Which of toxic, redacted and moderation the record says of itself."""
+    media: list[str] = field(default_factory=list[str])
+    """Kinds of the parts that are no text: image_url, input_audio..."""
+    tools: str | None = None
+    """JSON list of the functions that the model could call."""
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+    ignored: list[str] = field(default_factory=list[str])
+    """Fields with a value that nothing here carries; `messages[].x` for those of a message."""
+
+
+class Unreadable(ValueError):
+    """Why a parsed value is not a conversation."""
+
+    def __init__(self, reason: str, num_messages: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.num_messages = num_messages
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """Names beside the known ones, as `--map` gives them: theirs -> ours."""
+
+    roles: Mapping[str, str] = field(default_factory=dict[str, str])
+    """-> system, user, assistant or tool"""
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    """of a message"""
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    """of a record"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    name: str
+    what: str
+    """For people: where such files come from."""
+    example: str
+    """One record, as one line."""
+    recognises: Callable[[JsonObject], bool]
+    read: Callable[[JsonObject, Names], RawConversation]
+    """Raises Unreadable."""
+    is_flat: bool = False
+    """A record is one message of a tree, so the file is regrouped before it is read."""
+    has_html: bool = False
+    """Answers may be the HTML of a page."""
+
+
+def size_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def is_set(value: object) -> bool:
+    """Whether a field says anything."""
+    return value is not None and value != "" and value != [] and value != {}
+
+
+def text_of(record: JsonObject, *keys: str) -> str:
+    """The first of the fields that holds a text or a number, as text; "" for none."""
+    for key in keys:
+        value = record.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+    return ""
+
+
+def first_of(record: JsonObject, keys: Iterable[str]) -> str | None:
+    """The first of the fields that has a value."""
+    return next((key for key in keys if is_set(record.get(key))), None)
+
+
+def list_of(value: object) -> list[Any] | None:
+    return cast(list[Any], value) if isinstance(value, list) else None
+
+
+def object_of(value: object) -> dict[str, Any] | None:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else None

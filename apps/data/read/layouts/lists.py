@@ -1,0 +1,73 @@
+"""The list of messages of a record, under one of several keys, and what makes a record of it."""
+
+import ast
+from typing import Any
+
+import orjson
+
+from apps.data.read.layouts.layout import (
+    JsonObject,
+    Names,
+    RawConversation,
+    Unreadable,
+    list_of,
+)
+from apps.data.read.layouts.messages import WHO, is_message, read_messages
+from apps.data.read.layouts.record import describe
+
+KEYS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat")
+
+
+_PYTHON_LISTS = ("[{", "[[", "['", "[(")
+_MAX_LITERAL_CHARS = 1 << 20
+
+
+def message_list(record: JsonObject) -> tuple[str, list[Any]] | None:
+    """Key and list: of several the longest, for exporters fill one and leave the others empty."""
+    best: tuple[str, list[Any]] | None = None
+    for key in KEYS:
+        value = record.get(key)
+        if value is None:
+            continue
+        messages = list_of(parsed(value) if isinstance(value, str) else value)
+        if messages is not None and (best is None or len(messages) > len(best[1])):
+            best = key, messages
+    return best
+
+
+def parsed(text: str) -> object:
+    """A list that a table holds as JSON, or as Python prints it; None when it is neither."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    if not text.startswith(_PYTHON_LISTS) or len(text) > _MAX_LITERAL_CHARS:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def holds_messages(record: JsonObject, names_who: tuple[str, ...] = WHO) -> bool:
+    """Whether a record has a list of messages; an empty one is one too."""
+    found = message_list(record)
+    if found is None:
+        return False
+    first = found[1][0] if found[1] else None
+    return first is None or (is_message(first) and any(key in first for key in names_who))
+
+
+def read_list(record: JsonObject, names: Names) -> RawConversation:
+    """The whole record. Raises Unreadable."""
+    found = message_list(record)
+    if found is None:
+        raise Unreadable("no-messages")
+    conversation = RawConversation()
+    read_messages(found[1], names, conversation)
+    describe(record, conversation, (found[0], *_empty_lists(record)))
+    return conversation
+
+
+def _empty_lists(record: JsonObject) -> tuple[str, ...]:
+    return tuple(key for key in KEYS if not record.get(key))

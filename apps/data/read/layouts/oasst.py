@@ -1,0 +1,170 @@
+"""OpenAssistant: trees of messages, ranked by people; the best-ranked path is the conversation.
+
+Two layouts: whole trees, one a record, and flat messages that name their parent, which are put
+together to trees first. https://github.com/LAION-AI/Open-Assistant/tree/main/docs/docs/data
+describes both.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+
+from apps.data.read.layouts.layout import (
+    JsonObject,
+    Layout,
+    Names,
+    RawConversation,
+    Turn,
+    Unreadable,
+    is_set,
+    list_of,
+    object_of,
+    size_of,
+    text_of,
+)
+from apps.data.read.layouts.record import leave_out
+from apps.data.read.layouts.roles import role_of
+from apps.data.read.layouts.tree import Node, best_path, is_live
+
+_OF_TREE = ("prompt", "message_tree_id", "tree_state")
+_OF_MESSAGE = frozenset(
+    (
+        *("message_id", "parent_id", "message_tree_id", "text", "role", "rank", "replies", "lang"),
+        *("deleted", "review_result", "tree_state", "review_count", "synthetic", "model_name"),
+        *("user_id", "created_date"),
+    )
+)
+
+
+def _is_tree(record: JsonObject) -> bool:
+    prompt = object_of(record.get("prompt"))
+    return prompt is not None and "replies" in prompt and isinstance(prompt.get("text"), str)
+
+
+def _is_message(record: JsonObject) -> bool:
+    return "message_id" in record and "parent_id" in record and "text" in record
+
+
+def _read_tree(record: JsonObject, names: Names) -> RawConversation:
+    prompt = object_of(record.get("prompt"))
+    if prompt is None:
+        raise Unreadable("no-messages")
+    root = _tree(prompt)
+    path, others = best_path(root)
+    roles = dict(names.roles)
+    conversation = RawConversation(source_id=text_of(record, "message_tree_id"))
+    if not is_live(root.message):
+        path, others = [], [*path, *others]
+    for node in path:
+        text, role = node.message.get("text"), role_of(node.message.get("role"), roles)
+        if not isinstance(text, str) or role is None:
+            reason = "bad-message" if role else "unknown-role"
+            raise Unreadable(reason, len(path) + len(others))
+        conversation.turns.append(Turn(role, text, size_of(text)))
+    leave_out(conversation, "other_branch", [text_of(node.message, "text") for node in others])
+    fields = {key for node in path for key, value in node.message.items() if is_set(value)}
+    conversation.ignored = [key for key, value in record.items() if key not in _OF_TREE and value]
+    conversation.ignored += sorted(f"messages[].{key}" for key in fields - _OF_MESSAGE)
+    return conversation
+
+
+def _tree(prompt: dict[str, Any]) -> Node:
+    root = Node(prompt)
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        for reply in list_of(node.message.get("replies")) or ():
+            message = object_of(reply)
+            if message is not None:
+                node.replies.append(Node(message))
+        waiting += node.replies
+    return root
+
+
+def trees_of(messages: Iterable[JsonObject]) -> Iterator[dict[str, Any]]:
+    """Flat messages as whole trees, in the order of their roots; no message is lost.
+
+    A message whose parent is not there begins a tree of its own.
+
+        m1 <- m2, m1 <- m3   ->   {"message_tree_id": "m1", "prompt": {m1, "replies": [m2, m3]}}
+    """
+    by_id: dict[str, dict[str, Any]] = {}
+    given: list[dict[str, Any]] = [{**message, "replies": []} for message in messages]
+    for message in given:
+        by_id.setdefault(str(message.get("message_id")), message)
+    roots: list[dict[str, Any]] = []
+    for message in given:
+        parent = by_id.get(str(message.get("parent_id")))
+        if parent is None or parent is message or not is_set(message.get("parent_id")):
+            roots.append(message)
+        else:
+            parent["replies"].append(message)
+    reached = {id(one) for root in roots for one in _below(root)}
+    roots += [message for message in given if id(message) not in reached]  # in a circle
+    for root in roots:
+        tree_id = text_of(root, "message_tree_id", "message_id")
+        yield {"message_tree_id": tree_id, "prompt": root}
+
+
+def tree_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """JSON lines of messages as JSON lines of trees; a line that is no message stays itself."""
+    messages: list[dict[str, Any]] = []
+    for line in lines:
+        message = _parsed(line)
+        if message is None:
+            if line.strip():
+                yield line.rstrip(b"\n") + b"\n"
+        else:
+            messages.append(message)
+    for tree in trees_of(messages):
+        yield from _line_of(tree)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        message = object_of(orjson.loads(line))
+    except orjson.JSONDecodeError:
+        return None
+    return message if message is not None and _is_message(message) else None
+
+
+def _line_of(tree: dict[str, Any]) -> Iterator[bytes]:
+    """One line; the messages one by one, when the tree is deeper than JSON may be."""
+    try:
+        yield orjson.dumps(tree) + b"\n"
+    except TypeError:
+        for message in _below(tree["prompt"]):
+            alone: dict[str, Any] = {**message, "replies": []}
+            yield orjson.dumps({"message_tree_id": "", "prompt": alone}) + b"\n"
+
+
+def _below(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    waiting = [root]
+    while waiting:
+        message = waiting.pop()
+        yield message
+        waiting += message["replies"]
+
+
+def _read_message(record: JsonObject, names: Names) -> RawConversation:
+    return _read_tree({"prompt": record}, names)
+
+
+TREES = Layout(
+    name="oasst-trees",
+    what="OpenAssistant trees: prompt with replies; the best-ranked path is taken",
+    example='{"message_tree_id": "m1", "prompt": {"text": "Hi", "role": "prompter", "replies": '
+    '[{"text": "Hello", "role": "assistant", "rank": 0, "replies": []}]}}',
+    recognises=_is_tree,
+    read=_read_tree,
+)
+MESSAGES = Layout(
+    name="oasst-messages",
+    what="OpenAssistant messages with message_id and parent_id, put together to trees",
+    example='{"message_id": "m2", "parent_id": "m1", "text": "Hello", "role": "assistant", '
+    '"rank": 0}',
+    recognises=_is_message,
+    read=_read_message,
+    is_flat=True,
+)

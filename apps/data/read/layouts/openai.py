@@ -1,0 +1,18 @@
+"""OpenAI's fine-tuning format, and every list of role and content."""
+
+from apps.data.read.layouts.layout import JsonObject, Layout
+from apps.data.read.layouts.lists import holds_messages, read_list
+
+
+def _recognises(record: JsonObject) -> bool:
+    return holds_messages(record)
+
+
+LAYOUT = Layout(
+    name="openai",
+    what="OpenAI chat messages: role and content, parts, tool_calls, weight",
+    example='{"messages": [{"role": "user", "content": "Hi"}, '
+    '{"role": "assistant", "content": "Hello", "weight": 1}]}',
+    recognises=_recognises,
+    read=read_list,
+)

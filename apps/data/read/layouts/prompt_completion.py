@@ -1,0 +1,46 @@
+"""A question and an answer in two columns, under the names that data sets give them."""
+
+from apps.data.read.layouts.columns import has_text, read_columns
+from apps.data.read.layouts.layout import (
+    JsonObject,
+    Layout,
+    Names,
+    RawConversation,
+    Unreadable,
+    list_of,
+)
+
+_ASKED = ("prompt", "query", "question", "input", "problem", "human", "user")
+_SAID = (
+    *("completion", "response", "answer", "output", "solution", "reply", "assistant", "gpt"),
+    "bot",
+)
+
+
+def _columns(record: JsonObject) -> tuple[str, str] | None:
+    for asked in _ASKED:
+        for said in _SAID:
+            if has_text(record, asked) and has_text(record, said):
+                return asked, said
+    is_list = list_of(record.get("prompt")) and list_of(record.get("completion"))
+    return ("prompt", "completion") if is_list else None
+
+
+def _recognises(record: JsonObject) -> bool:
+    return _columns(record) is not None
+
+
+def _read(record: JsonObject, names: Names) -> RawConversation:
+    found = _columns(record)
+    if found is None:
+        raise Unreadable("no-messages")
+    return read_columns(record, names, asked=found[0], context=None, said=found[1])
+
+
+LAYOUT = Layout(
+    name="prompt-completion",
+    what="two columns: prompt and completion, query and response, question and answer",
+    example='{"prompt": "Which river?", "completion": "The Danube."}',
+    recognises=_recognises,
+    read=_read,
+)

@@ -1,0 +1,19 @@
+"""ShareGPT dumps and their kin: `from` and `value`, answers as page HTML or as Markdown."""
+
+from apps.data.read.layouts.layout import JsonObject, Layout
+from apps.data.read.layouts.lists import holds_messages, read_list
+
+
+def _recognises(record: JsonObject) -> bool:
+    return holds_messages(record, ("from", "speaker"))
+
+
+LAYOUT = Layout(
+    name="sharegpt",
+    what="ShareGPT dumps and their kin: messages with from and value",
+    example='{"id": "a", "conversations": [{"from": "human", "value": "Hi"}, '
+    '{"from": "gpt", "value": "<p>Hello</p>"}]}',
+    recognises=_recognises,
+    read=read_list,
+    has_html=True,
+)

@@ -1,0 +1,66 @@
+"""Calls of functions, in the one form that templates know."""
+
+from typing import Any
+
+import orjson
+
+from apps.data.read.layouts.layout import Turn, list_of, object_of, size_of
+
+CALL_FIELDS = ("tool_calls", "function_call")
+
+
+def calls_of(message: dict[str, Any]) -> str | None:
+    """The calls of an assistant's message as JSON; None when it makes none.
+
+    {"function_call": {"name": "f", "arguments": "{\\"x\\": 1}"}}
+    ->  [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+    """
+    given = message.get("tool_calls") or message.get("function_call")
+    return normalized(given) if given else None
+
+
+def normalized(given: object) -> str | None:
+    """None when it is no list of calls with names."""
+    if isinstance(given, str):
+        given = _parsed(given)
+    calls = [_call(one) for one in (list_of(given) or [given])]
+    known = [call for call in calls if call is not None]
+    return orjson.dumps(known).decode() if known and len(known) == len(calls) else None
+
+
+def _call(given: object) -> dict[str, Any] | None:
+    call = object_of(_parsed(given) if isinstance(given, str) else given)
+    if call is None:
+        return None
+    function = object_of(call.get("function")) or call
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        return None
+    arguments = function.get("arguments", function.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = arguments if (value := _parsed(arguments)) is None else value
+    made: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made
+
+
+def _parsed(text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def functions_of(given: object) -> str | None:
+    """The functions a record offers, as JSON; None when there are none that a template can show."""
+    if isinstance(given, str):
+        given = _parsed(given)
+    functions = list_of(given)
+    if not functions or not all(isinstance(one, dict) for one in functions):
+        return None
+    return orjson.dumps(functions).decode()
+
+
+def call_turn(text: str) -> Turn | None:
+    """A turn whose text is nothing but calls, as ShareGPT dumps write them."""
+    calls = normalized(text)
+    return None if calls is None else Turn("assistant", "", size_of(text), tool_calls=calls)

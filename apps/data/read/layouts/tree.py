@@ -1,0 +1,49 @@
+"""Trees of messages: which path is the conversation, and what is left beside it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Node:
+    """A message, and the ones that answer it."""
+
+    message: Mapping[str, Any]
+    replies: list["Node"] = field(default_factory=list["Node"])
+
+
+def best_path(root: Node) -> tuple[list[Node], list[Node]]:
+    """The path of the best-ranked replies, and the other nodes.
+
+    Rank 0 is the best; unranked replies come after ranked ones, in the order of the file. Replies
+    that were deleted or failed review are on no path.
+
+    Iterative, for a tree may be deeper than Python's stack.
+    """
+    path: list[Node] = []
+    node: Node | None = root
+    while node is not None:
+        path.append(node)
+        live = [reply for reply in node.replies if is_live(reply.message)]
+        node = min(live, key=_rank, default=None)
+    on_path = set(map(id, path))
+    others = [node for node in all_nodes(root) if id(node) not in on_path]
+    return path, others
+
+
+def all_nodes(root: Node) -> Iterable[Node]:
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting.extend(reversed(node.replies))
+
+
+def is_live(message: Mapping[str, Any]) -> bool:
+    return message.get("deleted") is not True and message.get("review_result") is not False
+
+
+def _rank(node: Node) -> float:
+    rank = node.message.get("rank")
+    return float(rank) if isinstance(rank, int | float) else float("inf")

@@ -1,0 +1,57 @@
+"""UltraChat: texts in turn, the user first; its 200k selection has messages and a prompt beside."""
+
+from apps.data.read.layouts.layout import (
+    JsonObject,
+    Layout,
+    Names,
+    RawConversation,
+    Turn,
+    Unreadable,
+    list_of,
+    size_of,
+)
+from apps.data.read.layouts.lists import KEYS, holds_messages, read_list
+from apps.data.read.layouts.record import describe
+
+_ROLES = ("user", "assistant")
+
+
+def _recognises(record: JsonObject) -> bool:
+    return _is_selection(record) or _texts(record) is not None
+
+
+def _is_selection(record: JsonObject) -> bool:
+    return "prompt_id" in record and "messages" in record and holds_messages(record)
+
+
+def _texts(record: JsonObject) -> tuple[str, list[str]] | None:
+    for key in ("data", *KEYS):
+        value = list_of(record.get(key))
+        if value and all(isinstance(text, str) for text in value):
+            return key, value
+    return None
+
+
+def _read(record: JsonObject, names: Names) -> RawConversation:
+    texts = _texts(record)
+    if texts is None:
+        conversation = read_list(record, names)
+        first = conversation.turns[0].text if conversation.turns else ""
+        if record.get("prompt") == first:  # the first message, said twice
+            conversation.ignored = [key for key in conversation.ignored if key != "prompt"]
+        return conversation
+    if not texts[1]:
+        raise Unreadable("no-messages")
+    turns = [Turn(_ROLES[i % 2], text, size_of(text)) for i, text in enumerate(texts[1])]
+    conversation = RawConversation(turns=turns)
+    describe(record, conversation, (texts[0],))
+    return conversation
+
+
+LAYOUT = Layout(
+    name="ultrachat",
+    what="UltraChat: a list of texts in turn; UltraChat-200k: messages with prompt_id",
+    example='{"id": "0", "data": ["Hi", "Hello", "How are you?", "Well."]}',
+    recognises=_recognises,
+    read=_read,
+)

@@ -1,0 +1,75 @@
+"""`--map`: names of roles, message fields and columns that no layout knows, as text or YAML.
+
+role:gpt4=assistant,field:body=content,column:dialog=messages
+
+role: {gpt4: assistant}            the same, as a file
+field: {body: content}
+column: {dialog: messages}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from apps.common.errors import ConfigError
+from apps.common.files import config as configs
+from apps.data.read.layouts.layout import Names
+from apps.data.read.layouts.lists import KEYS
+from apps.data.read.layouts.messages import WHAT, WHO
+
+_ROLES = ("system", "user", "assistant", "tool")
+_FIELDS = (*WHO, *WHAT, "weight", "train", "tool_calls", "tool_call_id", "name")
+_COLUMNS = (
+    *("id", "model", "system", "tools", "history", *KEYS),
+    *("instruction", "input", "output", "context", "response", "prompt", "completion"),
+    *("toxic", "redacted", "moderation", "plugins"),
+)
+_KNOWN = {"role": _ROLES, "field": _FIELDS, "column": _COLUMNS}
+_EXAMPLE = "role:gpt4=assistant,field:body=content,column:dialog=messages"
+
+
+def parse_map(text: str) -> Names:
+    """The names that `--map` gives. Raises ConfigError."""
+    given: dict[str, dict[str, str]] = {kind: {} for kind in _KNOWN}
+    for kind, theirs, ours in _entries(text):
+        if ours not in _KNOWN[kind]:
+            known = ", ".join(dict.fromkeys(_KNOWN[kind]))
+            raise ConfigError(
+                f"--map gives {kind} {theirs!r} as {ours!r}; expected one of {known}."
+            )
+        given[kind][theirs] = ours
+    roles = {**given["role"], **{name.strip().lower(): r for name, r in given["role"].items()}}
+    return Names(roles=roles, fields=given["field"], columns=given["column"])
+
+
+def _entries(text: str) -> list[tuple[str, str, str]]:
+    if text.endswith((".yaml", ".yml")):
+        return _of_yaml(text)
+    entries: list[tuple[str, str, str]] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        kind, colon, rest = part.partition(":")
+        theirs, equals, ours = rest.rpartition("=")
+        if kind not in _KNOWN or not (colon and equals and theirs and ours):
+            raise ConfigError(f"--map has {part!r}; expected entries such as {_EXAMPLE}.")
+        entries.append((kind, theirs, ours))
+    return entries
+
+
+def _of_yaml(uri: str) -> list[tuple[str, str, str]]:
+    entries: list[tuple[str, str, str]] = []
+    for kind, names in configs.load_yaml(uri).items():
+        if kind not in _KNOWN or not isinstance(names, Mapping):
+            raise ConfigError(
+                f"{uri} has {kind!r}; expected role, field and column, each with names such as "
+                f"those of {_EXAMPLE}."
+            )
+        values: Mapping[str, Any] = names  # pyright: ignore[reportUnknownVariableType]
+        entries += [(kind, str(theirs), str(ours)) for theirs, ours in values.items()]
+    return entries
+
+
+def as_text(names: Names) -> str:
+    """The inverse of `parse_map`, for the settings that lie beside an output."""
+    kinds = (("role", names.roles), ("field", names.fields), ("column", names.columns))
+    return ",".join(
+        f"{kind}:{theirs}={ours}" for kind, given in kinds for theirs, ours in given.items()
+    )

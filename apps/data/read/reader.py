@@ -1,0 +1,102 @@
+"""One parsed record to one conversation: by its layout, under names and settings of the user."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from apps.data.read.layouts import known, oasst, openai
+from apps.data.read.layouts.layout import (
+    Layout,
+    LeftOut,
+    Names,
+    RawConversation,
+    Turn,
+    Unreadable,
+    size_of,
+)
+from apps.data.read.layouts.lists import message_list
+
+Tools = Literal["keep", "drop", "refuse"]
+Media = Literal["drop", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How records are read."""
+
+    layout: str | None = None
+    """the only layout, by name; None: each record's own"""
+    names: Names = field(default_factory=Names)
+    tools: Tools = "keep"
+    """turns of tools and calls of them: stay, are left out, or drop the conversation"""
+    media: Media = "refuse"
+    """images and the like: are left out, or drop the conversation"""
+
+
+def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layout]:
+    """A parsed value as a conversation, and the layout it had. Raises Unreadable."""
+    record = known.as_record(value, reading.names)
+    if record is None:
+        raise Unreadable("bad-message" if isinstance(value, list) else "not-an-object")
+    layout = _layout(record, reading)
+    conversation = layout.read(record, reading.names)
+    if reading.tools == "drop":
+        _leave_tools_out(conversation)
+    return conversation, layout
+
+
+def _layout(record: dict[str, Any], reading: Reading) -> Layout:
+    """A list of messages that begins with none is one with a fault."""
+    if reading.layout is not None:
+        layout = known.BY_NAME[reading.layout]
+        if layout.is_flat:
+            layout = oasst.TREES  # that is what its messages have been put together to
+        if not layout.recognises(record) and message_list(record) is None:
+            raise Unreadable(f"not-{layout.name}")
+        return layout
+    layout = known.recognised(record)
+    if layout is not None:
+        return layout
+    if message_list(record) is not None:
+        return openai.LAYOUT
+    raise Unreadable("no-messages")
+
+
+def refusal(conversation: RawConversation, reading: Reading) -> tuple[str, str] | None:
+    """The rule by which a conversation is dropped as it was read, and why."""
+    if not conversation.turns:
+        return "no_messages", "no messages in the record"
+    if conversation.media and reading.media == "refuse":
+        return "media", conversation.media[0]
+    if reading.tools == "refuse" and any(is_of_tools(turn) for turn in conversation.turns):
+        return "tools", "turns of tools"
+    return None
+
+
+def is_of_tools(turn: Turn) -> bool:
+    return turn.role == "tool" or turn.tool_calls is not None
+
+
+def _leave_tools_out(conversation: RawConversation) -> None:
+    """What an assistant said before and after a call becomes one answer.
+
+    user, assistant "Let me look." + call, tool, assistant "Sunny."
+    ->  user, assistant "Let me look.\\n\\nSunny."
+    """
+    turns: list[Turn] = []
+    gone: list[str] = []
+    after_tools = False
+    for turn in conversation.turns:
+        if turn.role == "tool" or (turn.tool_calls is not None and not turn.text.strip()):
+            gone.append(turn.text)
+            after_tools = True
+            continue
+        if after_tools and turns and turns[-1].role == turn.role == "assistant":
+            turns[-1] = turns[-1].joined_with(turn)
+        else:
+            turns.append(turn)
+        after_tools = turn.tool_calls is not None
+        turns[-1].tool_calls = None
+    conversation.turns = turns
+    if gone:
+        size = sum(size_of(text) for text in gone)
+        conversation.left_out.append(LeftOut("tools", len(gone), size))

@@ -1,0 +1,262 @@
+"""What records say beside plain turns: parts, tools, weights, system columns, flags, odd names."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from apps.common.errors import ConfigError, InputError
+from apps.data.read.layouts.roles import role_of
+from apps.data.read.names import as_text, parse_map
+from tests.data.commands import rows_of, run_clean
+
+ASKED = {"role": "user", "content": "What is the weather in Linz today?"}
+ANSWER = {"role": "assistant", "content": "Three degrees below zero, and sunny."}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {
+            "id": "c",
+            "type": "function",
+            "function": {"name": "weather", "arguments": '{"at":"Linz"}'},
+        }
+    ],
+}
+RESULT = {"role": "tool", "tool_call_id": "c", "content": '{"c": -3}'}
+
+
+def clean_one(folder: Path, record: Any, **settings: Any) -> dict[str, Any]:
+    """The ledger of one record, cleaned into folder/out."""
+    (folder / "dump.jsonl").write_bytes(orjson.dumps(record) + b"\n")
+    return run_clean(folder / "out", folder / "dump.jsonl", **{"profile": "none", **settings})
+
+
+def said(folder: Path) -> list[tuple[str, str]]:
+    (row,) = rows_of(folder / "out")
+    return [(m["role"], m["content"]) for m in row["messages"]]
+
+
+PLAIN = [("user", ASKED["content"]), ("assistant", ANSWER["content"])]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}], "One.\n\nTwo."),
+        (["One.", "Two."], "One.\n\nTwo."),
+        ([{"type": "input_text", "text": "One."}], "One."),
+        ({"content_type": "text", "parts": ["One."]}, "One."),
+        ([{"text": "One."}], "One."),
+        ([], ""),
+    ],
+)
+def test_the_text_parts_of_a_message_are_joined(content: Any, text: str, tmp_path: Path) -> None:
+    clean_one(tmp_path, {"messages": [{"role": "user", "content": content}, ANSWER]})
+    assert said(tmp_path)[0] == ("user", text)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}},
+        {"type": "input_audio", "input_audio": {"data": "AA=="}},
+        {"type": "image"},
+        {"type": "video", "video": "x.mp4"},
+    ],
+)
+def test_a_part_that_is_no_text_drops_the_conversation_or_itself(
+    part: dict[str, Any], tmp_path: Path
+) -> None:
+    shown = {"role": "user", "content": [part, {"type": "text", "text": ASKED["content"]}]}
+    record = {"messages": [shown, ANSWER]}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with_rest = {"messages": [ASKED, ANSWER]}
+    (tmp_path / "a" / "d.jsonl").write_bytes(orjson.dumps(record) + b"\n" + orjson.dumps(with_rest))
+    ledger = run_clean(tmp_path / "a" / "out", tmp_path / "a" / "d.jsonl", profile="none")
+    assert ledger["records"]["dropped"] == {"media": 1}
+    clean_one(tmp_path / "b", record, media="drop")
+    assert said(tmp_path / "b") == PLAIN
+
+
+def test_tools_are_kept_dropped_or_refused(tmp_path: Path) -> None:
+    record = {"messages": [ASKED, CALL, RESULT, ANSWER], "tools": [{"type": "function"}]}
+    for name in ("keep", "drop", "refuse"):
+        (tmp_path / name).mkdir()
+    clean_one(tmp_path / "keep", record)
+    assert [role for role, _ in said(tmp_path / "keep")] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    ledger = clean_one(tmp_path / "drop", record, tools="drop")
+    assert said(tmp_path / "drop") == PLAIN
+    assert ledger["messages"]["trimmed"] == {"tools": 2}
+    ledger = clean_one(tmp_path / "refuse", record, tools="refuse")
+    assert ledger["records"]["dropped"] == {"tools": 1}
+
+
+def test_what_an_assistant_says_around_a_call_becomes_one_answer(tmp_path: Path) -> None:
+    speaking = {**CALL, "content": "Let me look."}
+    clean_one(tmp_path, {"messages": [ASKED, speaking, RESULT, ANSWER]}, tools="drop")
+    assert said(tmp_path)[1] == ("assistant", "Let me look.\n\n" + ANSWER["content"])
+
+
+@pytest.mark.parametrize("name", ["tool", "function", "ipython", "observation"])
+def test_every_name_of_a_tools_turn_is_known(name: str, tmp_path: Path) -> None:
+    turns = [
+        {"from": "human", "value": "What is the weather in Linz?"},
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"at": "Linz"}}'},
+        {"from": name, "value": "-3"},
+        {"from": "gpt", "value": "Three degrees below zero."},
+    ]
+    clean_one(tmp_path, {"conversations": turns}, tools="drop")
+    assert [role for role, _ in said(tmp_path)] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    "column", ["system", "system_prompt", "system_message", "system_instruction"]
+)
+def test_a_system_column_is_the_system_turn(column: str, tmp_path: Path) -> None:
+    clean_one(tmp_path, {column: "Be brief.", "messages": [ASKED, ANSWER]})
+    assert said(tmp_path) == [("system", "Be brief."), *PLAIN]
+
+
+def test_a_second_system_text_is_counted(tmp_path: Path) -> None:
+    own = {"role": "system", "content": "Be long."}
+    ledger = clean_one(tmp_path, {"system_prompt": "Be brief.", "messages": [own, ASKED, ANSWER]})
+    assert said(tmp_path)[0] == ("system", "Be long.")
+    assert ledger["ignored"] == {"system_prompt": 1}
+
+
+def test_of_several_lists_the_full_one_is_taken(tmp_path: Path) -> None:
+    clean_one(tmp_path, {"conversations": [], "messages": [ASKED, ANSWER], "items": None})
+    assert said(tmp_path) == PLAIN
+
+
+def test_whatever_a_record_says_and_nothing_carries_is_counted(tmp_path: Path) -> None:
+    thinking = {**ANSWER, "reasoning_content": "Cold.", "weight": 0.5}
+    record = {"messages": [ASKED, thinking], "rating": 5, "tags": ["x"], "empty": "", "no": None}
+    ledger = clean_one(tmp_path, record)
+    assert ledger["ignored"] == {
+        "messages[].reasoning_content": 1,
+        "messages[].weight": 1,
+        "rating": 1,
+        "tags": 1,
+    }
+
+
+def test_nan_beside_the_messages_is_read(tmp_path: Path) -> None:
+    text = b'{"score": NaN, "b": -Infinity, "messages": ' + orjson.dumps([ASKED, ANSWER]) + b"}"
+    (tmp_path / "dump.jsonl").write_bytes(text)
+    run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
+    assert said(tmp_path) == PLAIN
+
+
+def test_a_record_without_a_message_says_so(tmp_path: Path) -> None:
+    record = {"id": "a", "conversations": []}
+    ledger = clean_one(tmp_path, record, profile="vicuna")
+    assert ledger["records"]["dropped"] == {"no_messages": 1}
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"\n \n", b"{}", b'{"data": []}'])
+def test_an_input_without_records_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_bytes(data)
+    with pytest.raises(InputError, match=r"dump\.json"):
+        run_clean(tmp_path / "out", tmp_path / "dump.json")
+
+
+ROLES = {
+    "user": ["user", "Human", "prompter", "USER "],
+    "assistant": [
+        *("AI", "bot", "GPT-4", "gpt4", "gpt-3.5-turbo", "ChatGPT 4", "claude", "Claude-2"),
+        *("gemini", "bard", "bing", "chatgpt", "model", "vicuna-13b", "Assistant"),
+    ],
+    "system": ["system", "developer"],
+    "tool": ["tool", "function", "ipython", "observation"],
+}
+
+
+def test_the_names_of_dumps_are_known() -> None:
+    for role, names in ROLES.items():
+        assert {name: role_of(name, {}) for name in names} == dict.fromkeys(names, role)
+    for name in ("alien", "narrator", "", 3, None, "gpttool", "bingo"):
+        assert role_of(name, {}) is None
+
+
+def test_a_map_reads_what_no_layout_knows(tmp_path: Path) -> None:
+    record = {"dialog_lines": [{"by": "Anna", "body": "Hi there."}, {"by": "R2", "body": "Beep."}]}
+    names = (
+        "role:Anna=user,role:R2=assistant,field:by=role,field:body=content,"
+        "column:dialog_lines=messages"
+    )
+    clean_one(tmp_path, record, map=names)
+    assert said(tmp_path) == [("user", "Hi there."), ("assistant", "Beep.")]
+
+
+def test_a_map_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text("column: {ask: prompt, reply_text: completion}\n")
+    record = {"ask": "What floats?", "reply_text": "Cork."}
+    clean_one(tmp_path, record, map=str(tmp_path / "map.yaml"))
+    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("role:x", "expected entries such as role:gpt4=assistant"),
+        ("role:x=alien", "expected one of system, user, assistant, tool"),
+        ("colour:x=y", "expected entries such as"),
+        ("field:x=colour", "--map gives field 'x' as 'colour'"),
+    ],
+)
+def test_a_map_with_a_fault_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse_map(text)
+
+
+def test_a_map_is_kept_as_it_was_given() -> None:
+    text = "role:R2=assistant,role:r2=assistant,field:by=role,column:d=messages"
+    assert as_text(parse_map(text)) == text
+
+
+def test_an_unknown_layout_is_one_sentence_that_says_what_was_seen(tmp_path: Path) -> None:
+    record = {"instructions": "Do it.", "outputs": "Done.", "n": 3, "meta": {}}
+    with pytest.raises(
+        InputError,
+        match=r"instructions \(text\), outputs \(text\), n \(number\), meta \(object\).*alpaca",
+    ):
+        clean_one(tmp_path, record)
+
+
+def test_of_a_folder_the_files_without_conversations_are_left_out_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "data" / "train").mkdir(parents=True)
+    (folder / "README.md").write_text("# A set")
+    (folder / "data" / "train" / "a.jsonl").write_bytes(orjson.dumps({"messages": [ASKED, ANSWER]}))
+    (folder / "data" / "users.json").write_bytes(b'[{"email": "x@example.com"}]')
+    (folder / "dataset_info.json").write_bytes(b'{"features": {}}')
+    run_clean(tmp_path / "out", folder, profile="none")
+    assert said(tmp_path) == PLAIN
+    lineage = orjson.loads((tmp_path / "out" / "lineage.json").read_bytes())
+    assert {uri.rsplit("/", 1)[1] for uri in lineage["skipped"]} == {
+        "README.md",
+        "users.json",
+        "dataset_info.json",
+    }
+
+
+def test_a_downloaded_data_set_is_read_at_its_main_revision(tmp_path: Path) -> None:
+    folder = tmp_path / "datasets--x--y"
+    for revision, text in (("aaa", "Old."), ("bbb", "New.")):
+        (folder / "snapshots" / revision).mkdir(parents=True)
+        record = {"messages": [ASKED, {**ANSWER, "content": text}]}
+        (folder / "snapshots" / revision / "d.jsonl").write_bytes(orjson.dumps(record))
+    (folder / "blobs").mkdir()
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("bbb")
+    run_clean(tmp_path / "out", folder, profile="none")
+    assert said(tmp_path)[-1] == ("assistant", "New.")
