@@ -64,10 +64,11 @@ class KeptRow:
 
     id: str
     source_id: str
-    messages: list[dict[str, str]]
+    messages: list[dict[str, str | float]]
     model: str | None
     language: str | None
     scores: list[tuple[str, float]]
+    tools: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +261,26 @@ def _row(record: Record) -> KeptRow:
     return KeptRow(
         id=record.id,
         source_id=record.source_id,
-        messages=[{"role": turn.role, "content": turn.text} for turn in record.turns],
+        messages=list(map(_message, record.turns)),
         model=record.model,
         language=record.language,
         scores=sorted(record.scores.items()),
+        tools=record.tools,
     )
+
+
+def _message(turn: Turn) -> dict[str, str | float]:
+    """Only what it has: the other columns are null."""
+    message: dict[str, str | float] = {"role": turn.role, "content": turn.text}
+    if turn.role == "assistant" and not turn.is_learned:
+        message["weight"] = 0.0
+    if turn.tool_calls is not None:
+        message["tool_calls"] = turn.tool_calls
+    if turn.tool_call_id is not None:
+        message["tool_call_id"] = turn.tool_call_id
+    if turn.name is not None:
+        message["name"] = turn.name
+    return message
 
 
 def _sample(output: Output, rule: str, record: Record, detail: str) -> None:

@@ -391,6 +391,7 @@ def _account(ledger: TokenLedger) -> dict[str, Any]:
             "truncated": ledger.truncated_rounds,
         },
         "control_tokens_broken": ledger.control_tokens_broken,
+        "tool_turns_not_shown": ledger.tool_turns_not_shown,
     }
 
 

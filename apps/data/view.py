@@ -107,7 +107,7 @@ def _print(console: Console, number: int, row: Row) -> None:
         return
     for message in row.get("messages") or _raw_messages(row["record"]):
         console.print(_shown(message["role"]), style="bold", markup=False)
-        text = _shown(message["content"])
+        text = _shown(message["content"] or message.get("tool_calls") or "")
         if message["role"] == "assistant":
             console.print(Markdown(text))
         else:

@@ -61,8 +61,9 @@ def test_clean_writes_the_conversations_contract_and_pack_reads_it(tmp_path):
     assert written.to_pylist() == stored.to_pylist()
     ledger = json.loads((tmp_path / "clean" / schema.LEDGER_NAME).read_text())
     assert ledger["records"]["input"] == 3
-    for source in (ARTIFACTS / "clean", tmp_path / "clean"):
-        opened = pack_folder(str(source), tmp_path / f"pack-{source.parent.name}")
+    older = ARTIFACTS / "clean-role-and-content"
+    for i, source in enumerate((ARTIFACTS / "clean", older, tmp_path / "clean")):
+        opened = pack_folder(str(source), tmp_path / f"pack-{i}")
         assert opened.info.splits["train"].num_segments == 2
 
 

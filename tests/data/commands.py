@@ -28,9 +28,15 @@ def run_clean(out: Path, *inputs: Path, **settings: Any) -> dict[str, Any]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [
+    """Of all Parquet files in a folder; messages without the fields that they do not have."""
+    rows = [
         row for part in sorted(folder.glob("*.parquet")) for row in pq.read_table(part).to_pylist()
     ]
+    for row in rows:
+        for message in row.get("messages", ()):
+            for name in [name for name, value in message.items() if value is None]:
+                del message[name]
+    return rows
 
 
 def write_dump(path: Path, records: list[Any]) -> Path:

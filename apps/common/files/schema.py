@@ -21,14 +21,20 @@ QUARANTINE_DIR = "quarantine"
 CHECKPOINTS_DIR = "checkpoints"
 JUDGMENTS_DIR = "judgments"
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 MESSAGE = pa.struct(
     [
         pa.field("role", pa.string(), nullable=False),
         pa.field("content", pa.string(), nullable=False),
+        pa.field("weight", pa.float32()),
+        pa.field("tool_calls", pa.string()),
+        pa.field("tool_call_id", pa.string()),
+        pa.field("name", pa.string()),
     ]
 )
+"""`weight` 0 keeps an answer in the context and out of the loss; null is 1. `tool_calls` is the
+JSON of an assistant's calls, `tool_call_id` and `name` are those of a tool's turn."""
 
 CONVERSATIONS = pa.schema(
     [
@@ -38,9 +44,13 @@ CONVERSATIONS = pa.schema(
         pa.field("model", pa.string()),
         pa.field("language", pa.string()),
         pa.field("scores", pa.map_(pa.string(), pa.float32())),
+        pa.field("tools", pa.string()),
     ]
 )
-"""Clean conversations: one row per source conversation. `id` is the source digest and ordinal."""
+"""Clean conversations: one row per source conversation. `id` is the source digest and ordinal.
+
+`tools` is the JSON of the functions that the assistant could call.
+"""
 
 DROPPED = pa.schema(
     [

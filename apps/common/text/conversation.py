@@ -11,7 +11,8 @@ so role words or control-token texts inside a message never move the mask. Ids e
 `AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=True)`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, cast
 
@@ -24,7 +25,7 @@ from apps.common.text import jinja
 from apps.common.text.token_edges import TokenEdges, speller
 from apps.common.text.tokenizer import Tokenizer
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,13 @@ class Message:
 
     role: Role
     content: str
+    is_learned: bool = True
+    """Whether an assistant's turn is in the loss; it is in the context anyway."""
+    tool_calls: str | None = None
+    """JSON of an assistant's calls."""
+    tool_call_id: str | None = None
+    name: str | None = None
+    """Of a tool's turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class Conversation:
 
 
 Messages = Sequence[Message | Mapping[str, Any]]
+ToolSchemas = Sequence[Mapping[str, Any]]
+"""JSON schemas of functions, for templates that show them."""
 
 
 class Rendered(NamedTuple):
@@ -169,25 +179,45 @@ class ChatTemplate:
         return encoded
 
     def encode_batch(
-        self, backend: tokenizers.Tokenizer, conversations: Iterable[Messages]
+        self,
+        backend: tokenizers.Tokenizer,
+        conversations: Sequence[Messages],
+        tools: Sequence[ToolSchemas | None] | None = None,
     ) -> list[Encoded]:
         """Ids and loss mask of many conversations; faults are reported, not raised.
 
-        Raises TemplateError when the template has no generation markers.
+        `tools` has the functions of each conversation. Raises TemplateError when the template has
+        no generation markers.
         """
         if not self.has_generation_markers:
             raise TemplateError(_no_markers(self.name))
-        rendered = [self._try_render(messages) for messages in conversations]
+        offered = tools or [None] * len(conversations)
+        rendered = [
+            self._try_render(messages, own)
+            for messages, own in zip(conversations, offered, strict=True)
+        ]
         texts = [r.text if r is not None else "" for r, _ in rendered]
         encoded = speller(backend).encode_batch(texts)
         return [
-            _REFUSED if r is None else _masked(r, ids, edges, fault)
-            for (r, fault), (ids, edges) in zip(rendered, encoded, strict=True)
+            _REFUSED if r is None else _masked(r, _learned(messages), ids, edges, fault)
+            for messages, (r, fault), (ids, edges) in zip(
+                conversations, rendered, encoded, strict=True
+            )
         ]
 
-    def _try_render(self, messages: Messages) -> tuple[Rendered | None, str | None]:
+    def shows_tools(self) -> bool:
+        """Whether the template shows the calls of an assistant and what the tools answered."""
         try:
-            rendered = self.render(messages)
+            text = self.render(_TOOL_PROBE).text
+        except TemplateError:
+            return False
+        return all(word in text for word in ("look_up", "oranges", "17 crates"))
+
+    def _try_render(
+        self, messages: Messages, tools: ToolSchemas | None
+    ) -> tuple[Rendered | None, str | None]:
+        try:
+            rendered = self.render(messages, tools=tools)
         except TemplateError:
             return None, "template_refuses"
         answers = [m["content"] for m in map(_as_mapping, messages) if m["role"] == "assistant"]
@@ -240,23 +270,54 @@ _FAULTS = {
 _REFUSED = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_), "", "template_refuses")
 
 
+_TOOL_PROBE = (
+    Message("user", "How many are left?"),
+    Message(
+        "assistant",
+        "",
+        tool_calls='[{"id": "call00001", "type": "function", '
+        '"function": {"name": "look_up", "arguments": {"of": "oranges"}}}]',
+    ),
+    Message("tool", "17 crates", tool_call_id="call00001", name="look_up"),
+    Message("assistant", "Seventeen."),
+)
+
+
 def _as_mapping(message: Message | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(message, Message):
-        return {"role": message.role, "content": message.content}
-    return dict(message)
+    if not isinstance(message, Message):
+        return dict(message)
+    mapping: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls is not None:
+        mapping["tool_calls"] = json.loads(message.tool_calls)
+    if message.tool_call_id is not None:
+        mapping["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        mapping["name"] = message.name
+    return mapping
+
+
+def _learned(messages: Messages) -> list[bool]:
+    """Of each assistant message, whether it is in the loss."""
+    return [
+        not isinstance(message, Message) or message.is_learned
+        for message in messages
+        if (message.role if isinstance(message, Message) else message["role"]) == "assistant"
+    ]
 
 
 def _masked(
     rendered: Rendered,
+    learned: Sequence[bool],
     ids: npt.NDArray[np.int32],
     edges: TokenEdges | tokenizers.Encoding,
     fault: str | None,
 ) -> Encoded:
     mask = np.zeros(len(ids), np.bool_)
-    for start, end in rendered.spans:
+    flags = learned if len(learned) == len(rendered.spans) else [True] * len(rendered.spans)
+    for (start, end), is_learned in zip(rendered.spans, flags, strict=True):
         first, seam_before = _token_edge(edges, len(ids), start)
         stop, seam_after = _token_edge(edges, len(ids), end)
-        mask[first:stop] = True
+        mask[first:stop] = is_learned
         if seam_before or seam_after:
             fault = fault or "seam_token"
     return Encoded(ids, mask, rendered.text, fault, edges)

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from apps.common.errors import CorruptError, InputError
 from apps.common.files import storage
 from apps.common.files.config import RESOLVED_NAME
-from apps.common.files.schema import MESSAGE
 
 _UNIT_BYTES = 16 << 20
 
@@ -96,7 +95,7 @@ def _source_file(uri: str) -> SourceFile:
         raise CorruptError(f"{uri} is not a whole Parquet file ({error}).") from error
     found: Any = schema.field("messages").type if "messages" in schema.names else None
     fields = found.value_type if found is not None and hasattr(found, "value_type") else ()
-    if not {field.name for field in MESSAGE} <= {field.name for field in fields}:
+    if not {"role", "content"} <= {field.name for field in fields}:
         raise InputError(
             f"{uri} has no column messages: list<struct<role, content>>, but "
             f"{', '.join(schema.names)}; expected the output of `python -m apps.data clean`."

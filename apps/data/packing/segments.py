@@ -7,14 +7,14 @@ template. Only a round that alone exceeds `max_length` is shortened or dropped, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from apps.common.text.conversation import ChatTemplate, Encoded, Message
+from apps.common.text.conversation import ChatTemplate, Encoded, Message, ToolSchemas
 
 OverLong = Literal["truncate_answer", "drop"]
 _FIRST_CHARS_PER_TOKEN = 4.0
@@ -39,6 +39,8 @@ class Cut:
     segments: list[Segment] = field(default_factory=list[Segment])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
     """rule -> rounds"""
+    num_tool_turns: int = 0
+    """messages of tools, and calls of them, that the template cannot show"""
 
     @property
     def num_truncated(self) -> int:
@@ -62,25 +64,44 @@ class Cutter:
         self._backend = backend
         self._max_length = max_length
         self._over_long = over_long
+        self._shows_tools = template.shows_tools()
         self._chars_per_token = _FIRST_CHARS_PER_TOKEN  # of what came before: speed, not results
 
-    def cut(self, conversations: Sequence[Sequence[Message]]) -> list[Cut]:
-        """One Cut per conversation.
+    def cut(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        tools: Sequence[ToolSchemas | None] | None = None,
+    ) -> list[Cut]:
+        """One Cut per conversation; `tools` are the functions that each could call.
 
         Long conversations go through several waves: each wave encodes, for every unfinished
         conversation, somewhat more rounds than should fit, and keeps those that do.
         """
         guess = self._chars_per_token * _OVERSHOOT
-        tasks = [_Task(messages, guess) for messages in conversations]
+        offered = tools if tools and self._shows_tools else [None] * len(conversations)
+        tasks = [
+            self._task(messages, own, guess)
+            for messages, own in zip(conversations, offered, strict=True)
+        ]
         pending = [task for task in tasks if task.rounds]
         while pending:
             windows = [task.window(self._max_length) for task in pending]
-            encoded = self._template.encode_batch(self._backend, windows)
+            own_tools = [task.tools for task in pending]
+            encoded = self._template.encode_batch(self._backend, windows, own_tools)
             self._learn(encoded)
             for task, found in zip(pending, encoded, strict=True):
                 self._advance(task, found)
             pending = [task for task in pending if task.start < len(task.rounds)]
         return [task.result for task in tasks]
+
+    def _task(
+        self, messages: Sequence[Message], tools: ToolSchemas | None, guess: float
+    ) -> "_Task":
+        """What the template cannot show is left out, and never learned as an empty answer."""
+        shown = messages if self._shows_tools else without_tool_turns(messages)
+        task = _Task(shown, tools, guess)
+        task.result.num_tool_turns = len(messages) - len(shown)
+        return task
 
     def _learn(self, encoded: Sequence[Encoded]) -> None:
         num_tokens = sum(len(one.ids) for one in encoded)
@@ -113,7 +134,9 @@ class Cutter:
             return
         num_tokens = encoded.num_tokens_of(self._text(task, fits))
         if num_tokens is None:
-            encoded = self._template.encode_batch(self._backend, [task.messages(fits)])[0]
+            encoded = self._template.encode_batch(
+                self._backend, [task.messages(fits)], [task.tools]
+            )[0]
             num_tokens = len(encoded.ids)
         if encoded.fault is not None:
             task.give_up(encoded.fault)
@@ -124,12 +147,12 @@ class Cutter:
         """Tokens of the rounds before `stop`, read off the encoding of more rounds if it can be."""
         num_tokens = encoded.num_tokens_of(self._text(task, stop))
         if num_tokens is None:
-            found = self._template.encode_batch(self._backend, [task.messages(stop)])
+            found = self._template.encode_batch(self._backend, [task.messages(stop)], [task.tools])
             num_tokens = len(found[0].ids)
         return num_tokens
 
     def _text(self, task: "_Task", stop: int) -> str:
-        return self._template.render(task.messages(stop)).text
+        return self._template.render(task.messages(stop), tools=task.tools).text
 
     def _shorten_round(self, task: "_Task", encoded: Encoded) -> None:
         """One round alone is too long: keep the beginning of its answer, without a stop token."""
@@ -145,7 +168,10 @@ class Cutter:
 class _Task:
     """A conversation on its way: rounds before `start` are done, up to `stop` are being tried."""
 
-    def __init__(self, messages: Sequence[Message], chars_per_token: float) -> None:
+    def __init__(
+        self, messages: Sequence[Message], tools: ToolSchemas | None, chars_per_token: float
+    ) -> None:
+        self.tools = tools
         self.head, self.rounds, num_unanswered = split_rounds(messages)
         self.result = Cut(len(self.rounds) + (num_unanswered > 0))
         if num_unanswered:
@@ -173,7 +199,10 @@ class _Task:
         mask: npt.NDArray[np.bool_],
         is_truncated: bool = False,
     ) -> None:
-        self.result.segments.append(Segment(ids, mask, self.messages(stop), is_truncated))
+        if mask.any():
+            self.result.segments.append(Segment(ids, mask, self.messages(stop), is_truncated))
+        else:
+            self.result.drop("not_learned", stop - self.start)
         self.start = stop
 
     def skip(self, rule: str) -> None:
@@ -186,6 +215,15 @@ class _Task:
         self.result.segments.clear()
         self.result.drop(rule, num_left)
         self.start = len(self.rounds)
+
+
+def without_tool_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Without what tools said and calls of them; what an assistant says beside a call stays."""
+    return tuple(
+        replace(message, tool_calls=None) if message.tool_calls is not None else message
+        for message in messages
+        if message.role != "tool" and (message.tool_calls is None or message.content.strip())
+    )
 
 
 def split_rounds(

@@ -11,8 +11,9 @@ fractional weight, whether it is taken.
 # pyright: reportUnknownArgumentType=false
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -24,12 +25,13 @@ import tokenizers
 
 from apps.common.files import storage
 from apps.common.packs import SPLITS
-from apps.common.text.conversation import ChatTemplate, Message
+from apps.common.text.conversation import ChatTemplate, Message, ToolSchemas
 from apps.common.text.tokenizer import break_control_tokens
 from apps.data.ledger import Counts, add_to
 from apps.data.packing.segments import Cut, Cutter, OverLong, Segment
 
 _BATCH_CONVERSATIONS = 128
+_COLUMNS = ("id", "source_id", "messages", "tools")
 _SEGMENTS = pa.schema(
     [
         pa.field("ids", pa.list_(pa.int32()), nullable=False),
@@ -71,6 +73,7 @@ class Read:
     id: str
     source_id: str
     messages: tuple[Message, ...]
+    tools: ToolSchemas | None = None
 
 
 @dataclass(slots=True)
@@ -85,6 +88,8 @@ class TokenLedger:
     truncated_rounds: int = 0
     """of the kept ones, those whose answer was cut at max_length"""
     control_tokens_broken: int = 0
+    tool_turns_not_shown: int = 0
+    """messages of tools, and calls of them, that the template cannot show"""
     dropped_conversations: Counts = field(default_factory=Counts)
     dropped_rounds: Counts = field(default_factory=Counts)
 
@@ -94,6 +99,7 @@ class TokenLedger:
         self.rounds += cut.num_rounds
         self.kept_rounds += cut.num_rounds - num_dropped
         self.truncated_rounds += cut.num_truncated
+        self.tool_turns_not_shown += cut.num_tool_turns
         for rule, amount in cut.dropped.items():
             add_to(self.dropped_rounds, rule, amount)
         if cut.segments:
@@ -108,6 +114,7 @@ class TokenLedger:
         self.kept_rounds += other.kept_rounds
         self.truncated_rounds += other.truncated_rounds
         self.control_tokens_broken += other.control_tokens_broken
+        self.tool_turns_not_shown += other.tool_turns_not_shown
         for rule, amount in other.dropped_conversations.items():
             add_to(self.dropped_conversations, rule, amount)
         for rule, amount in other.dropped_rounds.items():
@@ -135,7 +142,8 @@ def tokenize_unit(args: TokenizeArgs, folder: str, *, tokenizer_json: str) -> To
     segments: dict[str, _Segments] = {split: _Segments() for split in SPLITS}
     for batch in _batches(args):
         contents = [_without_control_tokens(read, args.control_tokens, ledger) for read in batch]
-        for read, cut in zip(batch, cutter.cut(contents), strict=True):
+        cuts = cutter.cut(contents, [read.tools for read in batch])
+        for read, cut in zip(batch, cuts, strict=True):
             ledger.count(cut)
             split = "train" if args.inline else split_of(read.source_id, args.val_percent)
             for segment in cut.segments:
@@ -164,7 +172,7 @@ def _batches(args: TokenizeArgs) -> Iterator[list[Read]]:
     first, stop = args.file.first, args.file.stop
     fs, path = storage.filesystem(args.file.uri)
     with pq.ParquetFile(path, filesystem=fs) as file:
-        columns = [c for c in ("id", "source_id", "messages") if c in file.schema_arrow.names]
+        columns = [c for c in _COLUMNS if c in file.schema_arrow.names]
         batches = file.iter_batches(
             _BATCH_CONVERSATIONS, range(first, stop), columns, use_threads=False
         )
@@ -177,8 +185,25 @@ def _batches(args: TokenizeArgs) -> Iterator[list[Read]]:
 
 def _read(row: dict[str, Any], fallback_id: str) -> Read:
     identifier = row.get("id") or row.get("source_id") or fallback_id
-    messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
-    return Read(identifier, row.get("source_id") or identifier, messages)
+    messages = tuple(map(_message, row["messages"]))
+    tools = row.get("tools")
+    functions: ToolSchemas | None = json.loads(tools) if tools else None
+    return Read(identifier, row.get("source_id") or identifier, messages, functions)
+
+
+def _message(saved: dict[str, Any]) -> Message:
+    """Folders of other makers have no more than role and content."""
+    if len(saved) == 2:
+        return Message(saved["role"], saved["content"])
+    weight = saved.get("weight")
+    return Message(
+        saved["role"],
+        saved["content"],
+        is_learned=weight is None or weight > 0,
+        tool_calls=saved.get("tool_calls"),
+        tool_call_id=saved.get("tool_call_id"),
+        name=saved.get("name"),
+    )
 
 
 def _without_control_tokens(
@@ -186,8 +211,15 @@ def _without_control_tokens(
 ) -> tuple[Message, ...]:
     messages: list[Message] = []
     for message in read.messages:
-        content, num_broken = break_control_tokens(message.content, tuple(control_tokens))
-        messages.append(Message(message.role, content) if num_broken else message)
+        tokens = tuple(control_tokens)
+        content, num_broken = break_control_tokens(message.content, tokens)
+        calls = message.tool_calls
+        if calls is not None:
+            calls, num_in_calls = break_control_tokens(calls, tokens)
+            num_broken += num_in_calls
+        if num_broken:
+            message = replace(message, content=content, tool_calls=calls)
+        messages.append(message)
         ledger.control_tokens_broken += num_broken
     return tuple(messages)
 

@@ -205,7 +205,11 @@ _OF_LOSERS = ["id", "source_id", "messages"]
 
 def _dropped(row: dict[str, Any], why: tuple[str, str]) -> dict[str, str]:
     rule, detail = why
-    record = orjson.dumps({"id": row["source_id"], "messages": row["messages"]}).decode()
+    messages = [
+        {name: value for name, value in message.items() if value is not None}
+        for message in row["messages"]
+    ]
+    record = orjson.dumps({"id": row["source_id"], "messages": messages}).decode()
     ids = {"id": row["id"], "source_id": row["source_id"]}
     return {**ids, "rule": rule, "detail": detail, "record": record}
 
