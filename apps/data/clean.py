@@ -9,7 +9,7 @@ Everything until the commit lies in <out>/_work and is found there again after a
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from apps.common.command.events import Reporter
@@ -23,6 +23,7 @@ from apps.data.duplicates.decide import DecideArgs, Decided, Kept, decide
 from apps.data.ledger import Ledger
 from apps.data.read import index
 from apps.data.read import inputs as read_inputs
+from apps.data.read.chains import Chains, Link, RangeLinks, chains_of
 from apps.data.read.index import FileIndex
 from apps.data.read.inputs import Inputs
 from apps.data.units import (
@@ -120,6 +121,7 @@ def finished(config: CleanConfig, files: Inputs, reporter: Reporter) -> bool:
 
 
 _INDEX = Process(index.index, index.IndexedPiece)
+_LINKS = Process(clean_range.find_links, RangeLinks)
 _CLEAN = Process(clean_range.clean_unit, CleanedRange)
 _DECIDE = Process(decide, Decided)
 _WRITE = Process(shards.write, Shard)
@@ -143,6 +145,7 @@ def run(
     if skipped:
         reporter.event("clean.skipped", files=skipped)
     units = range_units(indexes, config)
+    units = _with_chains(units, indexes, run_units, work, reporter)
     ledger = damage_of(indexes)
     _count(ledger, count)
     with reporter.progress("clean", total=len(units), unit="ranges") as bar:
@@ -222,6 +225,47 @@ def range_units(indexes: list[FileIndex], config: CleanConfig) -> list[Unit[Rang
             name = f"{file.uri} {kind} {part.start:,}-{part.end:,}"
             units.append(Unit(stage="clean", name=name, args=args))
     return units
+
+
+def _with_chains(
+    units: list[Unit[RangeArgs]],
+    indexes: list[FileIndex],
+    run_units: RunUnits,
+    work: str,
+    reporter: Reporter,
+) -> list[Unit[RangeArgs]]:
+    """The ranges of split dumps, told which pieces belong together; read once more for that."""
+    split = {file.uri for file in indexes if file.seen.is_split}
+    places = [i for i, unit in enumerate(units) if unit.args.uri in split]
+    if not places:
+        return units
+    searched = [dataclasses.replace(units[i], stage="links") for i in places]
+    with reporter.progress("join", total=len(searched), unit="ranges") as bar:
+        parts = run_units(searched, _LINKS, work, lambda _: bar.advance())
+    links = {uri: list[Link]() for uri in split}
+    for unit, part in zip(searched, parts, strict=True):
+        links[unit.args.uri] += part.links
+    chains = {uri: chains_of(own) for uri, own in links.items()}
+    told = list(units)
+    for i, part in zip(places, parts, strict=True):
+        args = _with_links(units[i].args, part.links, chains[units[i].args.uri])
+        told[i] = dataclasses.replace(units[i], args=args)
+    reporter.event(
+        "clean.joined",
+        joined=sum(len(own.joined) for own in chains.values()),
+        continuations=sum(len(own.continuations) for own in chains.values()),
+    )
+    return told
+
+
+def _with_links(args: RangeArgs, links: Sequence[Link], chains: Chains) -> RangeArgs:
+    ids = {link.id for link in links}
+    return dataclasses.replace(
+        args,
+        joins=tuple(join for join in chains.joins if join.id in ids),
+        joined=tuple(sorted(ids & chains.joined)),
+        continuations=tuple(sorted(ids & chains.continuations)),
+    )
 
 
 def damage_of(indexes: list[FileIndex]) -> Ledger:

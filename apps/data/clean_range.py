@@ -25,6 +25,7 @@ from apps.data.config import MAX_UNIT_BYTES
 from apps.data.duplicates import keys
 from apps.data.ledger import Ledger, add_to
 from apps.data.read import json_spans, parquet, records, source
+from apps.data.read.chains import Join, RangeLinks, Span, links_of
 from apps.data.read.index import Format
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts.layout import Turn, Unreadable
@@ -55,6 +56,12 @@ class RangeArgs:
     prefix: str
     """of the records' ids"""
     reading: Reading
+    joins: tuple[Join, ...] = ()
+    """records that go on in others"""
+    joined: tuple[str, ...] = ()
+    """ids of the records that are parts of others, and are read with them"""
+    continuations: tuple[str, ...] = ()
+    """ids of the records that begin with an answer, and whose predecessor is not there"""
     rules: Rules
 
 
@@ -137,9 +144,17 @@ def clean_range(args: RangeArgs) -> Output:
     """What a range holds, in memory; its ledger adds up."""
     output = Output(with_signature=bool(args.rules.near_duplicate))
     span_bytes = 0
-    for found in _read(args):
+    joins = {join.id: join.pieces for join in args.joins}
+    joined, continuations = frozenset(args.joined), frozenset(args.continuations)
+    for found in read_range(args):
         span_bytes += found.end - found.start
         try:
+            if isinstance(found, Record):
+                if found.id in joined:
+                    continue
+                if found.id in joins:
+                    found = _with_pieces(found, joins[found.id], args)
+                found.is_continuation = found.id in continuations
             _take(found, args.uri, args.rules, output)
         except Exception as error:
             raise CriaError(
@@ -158,7 +173,18 @@ def _place(found: Record | Broken, file_format: str) -> str:
     return f"record at bytes {found.start:,}-{found.end:,}"
 
 
-def _read(args: RangeArgs) -> Iterator[Record | Broken]:
+def _with_pieces(record: Record, pieces: Sequence[Span], args: RangeArgs) -> Record:
+    spans = [source.read_range(args.data, piece.start, piece.end) for piece in pieces]
+    return records.joined(record, spans, args.reading)
+
+
+def find_links(args: RangeArgs, folder: str) -> RangeLinks:
+    """The pieces of conversations in a range, before it is cleaned."""
+    del folder
+    return links_of(read_range(args))
+
+
+def read_range(args: RangeArgs) -> Iterator[Record | Broken]:
     start, end, prefix = args.start, args.end, args.prefix
     if args.separation is None:
         yield from parquet.read(
@@ -178,10 +204,11 @@ def _read(args: RangeArgs) -> Iterator[Record | Broken]:
 
 
 def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> None:
-    span_bytes = found.end - found.start
     if isinstance(found, Broken):
         _quarantine(found, uri, output)
         return
+    span_bytes = found.end - found.start + found.joined_bytes
+    output.ledger.join(found.num_joined)
     raw_turns = list(found.turns)
     try:
         forms = records.convert(found)
@@ -214,6 +241,7 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> Non
 def _count_source(record: Record, ledger: Ledger) -> None:
     """What the record was, and what it says that the output does not carry."""
     add_to(ledger.layouts, record.layout, 1)
+    ledger.continuations += record.is_continuation
     for name in sorted(set(record.ignored)):
         add_to(ledger.ignored, name, 1)
     for left in record.left_out:
@@ -264,9 +292,13 @@ def _row(record: Record) -> KeptRow:
         messages=list(map(_message, record.turns)),
         model=record.model,
         language=record.language,
-        scores=sorted(record.scores.items()),
+        scores=sorted((record.scores | _marks(record)).items()),
         tools=record.tools,
     )
+
+
+def _marks(record: Record) -> dict[str, float]:
+    return {"continuation": 1.0} if record.is_continuation else {}
 
 
 def _message(turn: Turn) -> dict[str, str | float]:

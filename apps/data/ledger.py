@@ -1,12 +1,13 @@
 """What became of every record, message and byte of the raw input. It always adds up.
 
-    records  = kept + dropped(by rule) + quarantined(by reason)
+    records  = kept + joined + dropped(by rule) + quarantined(by reason)
     messages = kept + trimmed(by rule) + dropped + quarantined
     bytes    = kept + trimmed + dropped + quarantined + framing
 
-A message's bytes are the UTF-8 bytes of its value. Framing is the JSON around the values of the
-records that could be read, and whatever lies between records. A quarantined record's bytes are its
-whole span. For compressed files the decoded bytes are counted, for Parquet the JSON of each row.
+Joined are records that became parts of others: pieces of a split dump. A message's bytes are the
+UTF-8 bytes of its value. Framing is the JSON around the values of the records that could be read,
+and whatever lies between records. A quarantined record's bytes are its whole span. For compressed
+files the decoded bytes are counted, for tables the JSON of each row.
 """
 
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ class Account:
     input: int = 0
     kept: int = 0
     framing: int = 0
+    joined: int = 0
     trimmed: Counts = field(default_factory=Counts)
     dropped: Counts = field(default_factory=Counts)
     quarantined: Counts = field(default_factory=Counts)
@@ -44,7 +46,7 @@ class Account:
 
     def balance(self) -> int:
         parts = sum(sum(self.of(part).values()) for part in PARTS)
-        return self.input - self.kept - self.framing - parts
+        return self.input - self.kept - self.framing - self.joined - parts
 
 
 def add_to(counts: Counts, name: str, amount: int) -> None:
@@ -64,6 +66,8 @@ class Ledger:
     """Records by layout."""
     ignored: Counts = field(default_factory=Counts)
     """Records by the fields in them that say something and that nothing carries."""
+    continuations: int = 0
+    """Records that begin with an answer, and whose predecessor is not there."""
 
     def of(self, unit: str) -> Account:
         """One of UNITS."""
@@ -101,6 +105,11 @@ class Ledger:
             account.kept -= amount
             add_to(account.dropped, rule, amount)
 
+    def join(self, num_records: int) -> None:
+        """Records that became parts of another one."""
+        self.records.input += num_records
+        self.records.joined += num_records
+
     def frame(self, num_bytes: int) -> None:
         self.bytes.input += num_bytes
         self.bytes.framing += num_bytes
@@ -111,12 +120,14 @@ class Ledger:
             mine.input += theirs.input
             mine.kept += theirs.kept
             mine.framing += theirs.framing
+            mine.joined += theirs.joined
             for part in PARTS:
                 _add_all(mine.of(part), theirs.of(part))
         _add_all(self.repairs, other.repairs)
         _add_all(self.forms, other.forms)
         _add_all(self.layouts, other.layouts)
         _add_all(self.ignored, other.ignored)
+        self.continuations += other.continuations
 
     def check(self) -> None:
         """Raises CorruptError unless every account adds up."""
@@ -135,6 +146,7 @@ class Ledger:
             "forms": _sorted(self.forms),
             "layouts": _sorted(self.layouts),
             "ignored": _sorted(self.ignored),
+            "continuations": self.continuations,
         }
 
     @classmethod
@@ -149,7 +161,7 @@ def _add_all(counts: Counts, more: Counts) -> None:
 
 def _account_json(account: Account) -> dict[str, int | Counts]:
     amounts: dict[str, int | Counts] = {"input": account.input, "kept": account.kept}
-    amounts |= {"framing": account.framing}
+    amounts |= {"framing": account.framing, "joined": account.joined}
     return amounts | {part: _sorted(account.of(part)) for part in PARTS}
 
 

@@ -48,6 +48,14 @@ def spoken(*turns: tuple[str, str]) -> list[dict[str, Any]]:
 UNEVEN = [("gpt", "Hello!"), ("human", FIRST[0]), ("gpt", FIRST[1]), ("human", "Thanks")]
 DOUBLED = [("human", "Hello!"), ("human", FIRST[0]), ("gpt", FIRST[1])]
 
+RESTARTED = "Steps:\n1. a\n1. b"
+ESCAPED = "Call my\\_own\\_name and 3 \\* 4."
+CONTINUED = [
+    {"from": "gpt", "value": "An answer to what is lost."},
+    {"from": "human", "value": "And then, please?"},
+    {"from": "gpt", "value": "Then it is done."},
+]
+
 CASES: dict[str, tuple[list[dict[str, Any]], dict[Any, Texts]]] = {
     "plugins": (given(FIRST, plugins=["browser"]), {"keep": [FIRST], "drop": []}),
     "alternation": (
@@ -74,7 +82,36 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[Any, Texts]]] = {
     "moralizing": actions("It is important to note that theft is illegal and harmful."),
     "identity": actions("As an AI language model, I like tea."),
     "cutoff": actions("My knowledge cutoff is 2021."),
-    "restarted_list": actions("Steps:\n1. a\n1. b"),
+    "restarted_list": (
+        with_answer(RESTARTED),
+        {
+            **actions(RESTARTED)[1],
+            "repair": [[*FIRST, "And then?", "Steps:\n1. a\n2. b"]],
+        },
+    ),
+    "flagged": (
+        given(FIRST, toxic=True) + given(SECOND, openai_moderation=[{"flagged": True}]),
+        {
+            (): [FIRST, SECOND],
+            ("toxic",): [SECOND],
+            ("moderation",): [FIRST],
+            ("toxic", "redacted", "moderation"): [],
+        },
+    ),
+    "continuation": (
+        [conversation("x_1", *FIRST), {"id": "y_3", "conversations": CONTINUED}],
+        {
+            "keep": [FIRST, [said["value"] for said in CONTINUED]],
+            "drop": [FIRST],
+        },
+    ),
+    "escapes": (
+        with_answer(ESCAPED),
+        {
+            "keep": [[*FIRST, "And then?", ESCAPED]],
+            "undo": [[*FIRST, "And then?", "Call my_own_name and 3 * 4."]],
+        },
+    ),
     "digit_run": actions("It is 2222222222."),
     "max_repetition": (
         given(["Say it.", LOOP], ["Tell.", "\n".join(LONG)]),

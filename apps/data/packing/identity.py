@@ -126,10 +126,7 @@ def read_identity(source: str, name: str, makers: str) -> list[tuple[Message, ..
         raise InputError(
             f"{source} holds no conversations; expected a JSON array or JSONL of them."
         )
-    return [
-        _read_record(source, number, record)
-        for number, record in enumerate(cast(list[object], records))
-    ]
+    return [_read_record(source, number, record) for number, record in enumerate(items)]
 
 
 def _lines(data: bytes) -> list[tuple[int, bytes]]:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from apps.common.files import storage
-from apps.data.read import json_spans
+from apps.data.read import chains, json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
-from apps.data.read.layouts.layout import Names, list_of
+from apps.data.read.layouts.layout import Names, Unreadable, list_of
 from apps.data.read.layouts.lists import message_list
-from apps.data.read.reader import Reading
+from apps.data.read.reader import Reading, read_record
 from apps.data.read.records import parse
 
 MOST = 20
@@ -27,6 +27,8 @@ class Seen:
     nearest: tuple[str, ...] = ()
     is_flat: bool = False
     """whether they are single messages of trees"""
+    is_split: bool = False
+    """whether some are pieces that begin with an answer"""
 
 
 def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
@@ -51,20 +53,33 @@ def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
 def of_values(values: Iterable[object], reading: Reading) -> Seen:
     names: dict[str, None] = {}
     unknown: list[object] = []
+    is_split = False
     for given in values:
         value = _inner(given, reading.names)
         record = known.as_record(value, reading.names)
         layout = known.recognised(record) if record is not None else None
         if layout is not None:
             names[layout.name] = None
+            is_split = is_split or _is_piece(value, reading)
         elif record is None or message_list(record) is None:
             unknown.append(value)
     chosen = [reading.layout] if reading.layout else list(names)
     is_flat = bool(chosen) and known.BY_NAME[chosen[0]].is_flat
     if chosen or not unknown:
-        return Seen(layouts=tuple(chosen), is_flat=is_flat)
+        return Seen(layouts=tuple(chosen), is_flat=is_flat, is_split=is_split)
     nearest = tuple(layout.name for layout in known.nearest(unknown[0]))
     return Seen(first=known.seen_in(unknown[0]), nearest=nearest)
+
+
+def _is_piece(value: object, reading: Reading) -> bool:
+    """Whether a record is by its id a piece, and begins with an answer."""
+    try:
+        conversation, _ = read_record(value, reading)
+    except Unreadable:
+        return False
+    turns = conversation.turns
+    is_piece = chains.piece_of(conversation.source_id) is not None
+    return is_piece and bool(turns) and turns[0].role == "assistant"
 
 
 def _inner(value: object, names: Names) -> object:

@@ -258,6 +258,8 @@ def _index_parquet(args: PieceArgs, data: str, hashed: source.Hashed, folder: st
     seen = first_records.of_values(parquet.head_rows(data, first_records.MOST), args.reading)
     if seen.is_flat:
         return _index_trees(args, parquet.all_rows(data), hashed, folder)
+    if seen.is_split:  # pieces are fetched by their bytes
+        return _index_lines(args, parquet.all_rows(data), hashed, folder)
     groups, damage = parquet.row_groups(data)
     return Piece(
         uri=args.uri,

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from apps.common.errors import CorruptError
 from apps.data.html import detect, to_markdown
 from apps.data.read import json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
 from apps.data.read.layouts.layout import LeftOut, Turn, Unreadable, list_of
+from apps.data.read.layouts.lists import message_list
 from apps.data.read.reader import Reading, read_record, refusal
 
 MAX_QUARANTINED_BYTES = 1 << 20
@@ -51,6 +53,12 @@ class Record:
     """fields with a value that nothing here carries"""
     refused: tuple[str, str] | None = None
     """rule and detail, when it is dropped as it was read"""
+    is_continuation: bool = False
+    """whether it begins with an answer, and what was before is not there"""
+    num_joined: int = 0
+    """other records that are parts of it"""
+    joined_bytes: int = 0
+    """those of their spans"""
 
 
 @dataclass(slots=True)
@@ -204,6 +212,28 @@ def to_record(
     )
 
 
+def joined(record: Record, pieces: list[bytes], reading: Reading) -> Record:
+    """A record with the pieces that go on where it ends; each repeats the last answer before it."""
+    whole = known.as_record(parse(record.raw), reading.names) or {}
+    key, messages = message_list(whole) or ("conversations", [])
+    repeated = 0
+    for piece in pieces:
+        given = known.as_record(parse(piece), reading.names) or {}
+        _, more = message_list(given) or ("", [])
+        one = to_record({key: more[:1]}, b"", reading, "", 0)
+        repeated += sum(turn.raw_bytes for turn in one.turns) if isinstance(one, Record) else 0
+        messages = [*messages, *more[1:]]
+    raw = orjson.dumps({**whole, key: messages})
+    both = to_record(orjson.loads(raw), raw, reading, record.id, record.start)
+    if isinstance(both, Broken):
+        raise CorruptError(f"Pieces of {record.id} do not fit ({both.reason}); please report this.")
+    both.end = record.end
+    both.num_joined = len(pieces)
+    both.joined_bytes = sum(map(len, pieces))
+    both.left_out.append(LeftOut("repeated_answer", len(pieces), repeated))
+    return both
+
+
 def raw_turns(raw: str) -> list[tuple[str, str]]:
     """Role and text of each message as the dump has them; none when `raw` is no conversation."""
     try:
@@ -226,6 +256,7 @@ def convert(record: Record) -> dict[str, int]:
         if is_html:
             try:
                 turn.text = to_markdown.to_markdown(turn.text)
+                turn.is_page = True
             except detect.HtmlRefused as error:
                 raise Unreadable(error.reason, len(record.turns)) from error
         elif len(turn.text) > detect.MAX_BYTES:

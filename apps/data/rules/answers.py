@@ -6,7 +6,6 @@ more often; look at a dump's own drops with `python -m apps.data view DIR --rule
 """
 
 import functools
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,12 +13,11 @@ import re2
 
 from apps.data.read.layouts.layout import Turn
 from apps.data.read.records import Record
-from apps.data.rules import phrases, prose
+from apps.data.rules import numbered_lists, phrases, prose
 from apps.data.rules.profiles import Action, Rules
 from apps.data.rules.verdict import Drop, Verdict
 
 _BANNER_MAX_CHARS = 400
-_ITEM = re.compile(r"^( {0,3})(\d{1,9})[.)] ", re.MULTILINE)
 _DIGIT_RUN = re2.compile("|".join(f"{digit}{{9}}" for digit in range(10)))
 
 
@@ -82,30 +80,19 @@ def cutoff(record: Record, rules: Rules) -> Verdict:
 
 
 def restarted_list(record: Record, rules: Rules) -> Verdict:
-    """Two items numbered 1 in a row. Of the 460 answers it takes none."""
-    return _on_answers(record, rules.restarted_list, lambda turn: _restarts(turn.text))
+    """Two items numbered 1 in a row: a list that was cut, or that code between them restarted.
 
-
-def _restarts(text: str) -> str:
-    """Two items numbered 1 in a row, with nothing but the first one's own lines between."""
-    if "\n1. " not in text and "\n1) " not in text:
-        return ""
-    last: tuple[str, int] | None = None
-    fence = ""
-    for line in text.split("\n"):
-        mark = line.lstrip()[:3]
-        if fence or mark in ("```", "~~~"):
-            fence = ("" if fence else mark) if mark == (fence or mark) else fence
-            continue
-        item = _ITEM.match(line)
-        if item:
-            now = (item[1], int(item[2]))
-            if now == last and now[1] == 1:
-                return line[:80]
-            last = now
-        elif line and not line.startswith(("   ", "\t")):
-            last = None  # a paragraph between: the next list may start at 1 again
-    return ""
+    Of the 460 answers it takes none.
+    """
+    if rules.restarted_list != "repair":
+        return _on_answers(
+            record, rules.restarted_list, lambda turn: numbered_lists.restart(turn.text)
+        )
+    turns = [
+        turn.with_text(numbered_lists.renumbered(turn.text)) if turn.role == "assistant" else turn
+        for turn in record.turns
+    ]
+    return turns if any(a is not b for a, b in zip(turns, record.turns, strict=True)) else None
 
 
 def digit_run(record: Record, rules: Rules) -> Verdict:

@@ -20,6 +20,8 @@ _YAML = (".yaml", ".yml")
 Action = Literal["keep", "drop", "trim"]
 """What a content rule does with a conversation: nothing, drop it, or take the round out of it."""
 
+FLAGS = ("toxic", "redacted", "moderation")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
@@ -32,6 +34,12 @@ class Rules:
     """score language, repetition, severity and quality of everything, or only what a rule reads"""
     plugins: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
     """conversations with ChatGPT plugins"""
+    flagged: tuple[str, ...] | None = field(default=None, metadata={"off": ()})
+    """flags of the source that drop a conversation: toxic, redacted, moderation"""
+    continuation: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
+    """pieces of a split dump that begin with an answer, and whose predecessor is lost"""
+    escapes: Literal["keep", "undo"] | None = field(default=None, metadata={"off": "keep"})
+    """take off the backslashes that a converter put before marks which need none"""
     empty: Literal["keep", "cut"] | None = field(default=None, metadata={"off": "keep"})
     """cut a conversation at its first empty or unprintable turn; leave out such a system message"""
     ends: Literal["keep", "trim"] | None = field(default=None, metadata={"off": "keep"})
@@ -57,8 +65,10 @@ class Rules:
     phrases: tuple[str, ...] | None = field(default=None, metadata={"off": ()})
     """more phrases of refusal, identity and cutoff: each kind=expression (RE2, any case), or a YAML
     file of lists by kind, as apps/data/rules/languages has one for each language"""
-    restarted_list: Action | None = field(default=None, metadata={"off": "keep"})
-    """an answer with a numbered list whose every number is 1"""
+    restarted_list: Literal["keep", "drop", "trim", "repair"] | None = field(
+        default=None, metadata={"off": "keep"}
+    )
+    """an answer with a numbered list that has 1 twice in a row; repair: number it on"""
     digit_run: Action | None = field(default=None, metadata={"off": "keep"})
     """a digit nine times in a row"""
     language_keep: tuple[str, ...] | None = field(default=None, metadata={"off": ()})
@@ -93,6 +103,9 @@ class Rules:
                 raise ConfigError(f"rules.{name} is {value}; expected a share from 0 to 1.")
         if self.max_severity is not None and not 0 <= self.max_severity <= 3:
             raise ConfigError(f"rules.max_severity is {self.max_severity}; expected 0 to 3.")
+        for flag in self.flagged or ():
+            if flag not in FLAGS:
+                raise ConfigError(f"rules.flagged has {flag!r}; expected {', '.join(FLAGS)}.")
         for name in ("language_keep", "language_skip"):
             for code in getattr(self, name) or ():
                 if re.fullmatch("[a-z]{2,3}", code) is None:
@@ -164,12 +177,14 @@ def vicuna() -> Rules:
     - Of conversations with the same first round the longest stays, where that round has 30 words or
       more; people who never met share a greeting and its answer.
     - Language is detected with code taken out.
+    - The backslashes of published dumps before every `_` and `*` are taken off again.
     - New: repeated and continued conversations, and severe inappropriate content.
     """
     return dataclasses.replace(
         none(),
         scores="all",
         plugins="drop",
+        escapes="undo",
         alternation="drop",
         ends="trim",
         empty="cut",
@@ -194,6 +209,9 @@ def strict() -> Rules:
         moralizing="drop",
         identity="drop",
         cutoff="drop",
+        flagged=FLAGS,
+        continuation="drop",
+        restarted_list="repair",
         digit_run="drop",
         max_repetition=0.9,
         max_severity=1,

@@ -8,11 +8,11 @@ can show what another threshold would do. Rules that compare conversations are i
 import dataclasses
 from types import FunctionType, ModuleType
 
-from apps.data.rules import answers, personal, scores, turns
+from apps.data.rules import answers, escapes, given, personal, scores, turns
 from apps.data.rules.profiles import Rules
 from apps.data.rules.verdict import Rule
 
-_MODULES: tuple[ModuleType, ...] = (turns, answers, scores, personal)
+_MODULES: tuple[ModuleType, ...] = (given, escapes, turns, answers, scores, personal)
 
 RULES: dict[str, Rule] = {
     field.name: getattr(module, field.name)

@@ -5,7 +5,7 @@ it one, and reads turns, ids and flags; whatever else the record holds is named,
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 JsonObject = Mapping[str, Any]
@@ -31,6 +31,12 @@ class Turn:
     """Of a tool's turn: the call it answers."""
     name: str | None = None
     """Of a tool's turn: the function."""
+    is_page: bool = False
+    """Whether the text was the HTML of a page."""
+
+    def with_text(self, text: str) -> "Turn":
+        """The same turn with another text; itself when that is equal."""
+        return self if text == self.text else replace(self, text=text)
 
     def joined_with(self, other: "Turn") -> "Turn":
         """One turn of two; it is learned when both are."""

@@ -1,0 +1,131 @@
+"""Split dumps: pieces of one conversation that can be put together again.
+
+Published splits cut long conversations and repeat the last answer of a piece at the head of the
+next one: `abc_0` ends with the answer with which `abc_1` begins. Such pieces become one
+conversation again when their ids share the stem and the answers are equal to the byte. A piece that
+begins with an answer and has no predecessor is marked as a continuation.
+
+    x_0: q1 a1 q2 a2    x_1: a2 q3 a3    x_3: a7 q8 a8
+    ->  x_0: q1 a1 q2 a2 q3 a3    x_3, a continuation
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from apps.data.read.records import Broken, Record
+
+_PIECE_ID = re.compile(r"(.+)_(\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes [start, end) of a file."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """What of a piece must match its neighbours."""
+
+    id: str
+    start: int
+    end: int
+    stem: str
+    number: int
+    opens: str
+    """digest of the answer that it begins with, or nothing"""
+    closes: str
+    """digest of the answer that it ends with, or nothing"""
+
+
+@dataclass(frozen=True, slots=True)
+class RangeLinks:
+    """The manifest of a range's search for pieces."""
+
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A conversation's first piece, by its id, and where the others lie."""
+
+    id: str
+    pieces: tuple[Span, ...]
+
+
+@dataclass(slots=True)
+class Chains:
+    """What is to be put together in one file."""
+
+    joins: list[Join] = field(default_factory=list[Join])
+    joined: set[str] = field(default_factory=set[str])
+    """ids of the pieces that become parts of others"""
+    continuations: set[str] = field(default_factory=set[str])
+    """ids of those that begin with an answer and have no predecessor"""
+
+
+def piece_of(source_id: str) -> tuple[str, int] | None:
+    """Stem and number of a piece's id: `abc_12` is ("abc", 12)."""
+    match = _PIECE_ID.fullmatch(source_id)
+    return (match[1], int(match[2])) if match else None
+
+
+def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
+    """The pieces among the records of a range."""
+    links: list[Link] = []
+    for record in records:
+        piece = piece_of(record.source_id) if isinstance(record, Record) else None
+        if piece is None or isinstance(record, Broken) or not record.turns:
+            continue
+        first, last = record.turns[0], record.turns[-1]
+        links.append(
+            Link(
+                id=record.id,
+                start=record.start,
+                end=record.end,
+                stem=piece[0],
+                number=piece[1],
+                opens=_digest(first.text) if first.role == "assistant" else "",
+                closes=_digest(last.text) if last.role == "assistant" else "",
+            )
+        )
+    return RangeLinks(tuple(links))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def chains_of(links: Sequence[Link]) -> Chains:
+    """Chains of the pieces of one file, whatever the order in which they lie there."""
+    by_stem: dict[str, list[Link]] = {}
+    for link in links:
+        by_stem.setdefault(link.stem, []).append(link)
+    chains = Chains()
+    for pieces in by_stem.values():
+        pieces.sort(key=lambda link: link.number)
+        for chain in _chains(pieces):
+            if chain[0].opens:
+                chains.continuations.add(chain[0].id)
+            if len(chain) > 1:
+                rest = chain[1:]
+                chains.joins.append(
+                    Join(chain[0].id, tuple(Span(one.start, one.end) for one in rest))
+                )
+                chains.joined.update(one.id for one in rest)
+    return chains
+
+
+def _chains(pieces: list[Link]) -> list[list[Link]]:
+    chains: list[list[Link]] = []
+    for link in pieces:
+        last = chains[-1][-1] if chains else None
+        if last and link.opens and last.closes == link.opens and link.number > last.number:
+            chains[-1].append(link)
+        else:
+            chains.append([link])
+    return chains

@@ -1,0 +1,113 @@
+"""Pieces of split dumps become one conversation again, and nothing else does."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from apps.data.ledger import Ledger
+from tests.data.commands import conversation, rows_of, run_clean
+
+TEXTS = [text for i in range(12) for text in (f"What is thing {i}?", f"Thing {i} is a thing.")]
+
+
+def piece(stem: str, number: int, start: int, stop: int) -> dict[str, Any]:
+    """Messages [start, stop) of the whole; those that begin with an answer repeat one."""
+    roles = ("human", "gpt")
+    turns = [{"from": roles[i % 2], "value": f"{TEXTS[i]} ({stem})"} for i in range(start, stop)]
+    return {"id": f"{stem}_{number}", "conversations": turns}
+
+
+def whole(stem: str, start: int, stop: int) -> list[str]:
+    return [f"{text} ({stem})" for text in TEXTS[start:stop]]
+
+
+def split(stem: str) -> list[dict[str, Any]]:
+    return [piece(stem, 0, 0, 8), piece(stem, 1, 7, 14), piece(stem, 10, 13, 24)]
+
+
+def kept(folder: Path) -> dict[str, list[str]]:
+    return {row["source_id"]: [m["content"] for m in row["messages"]] for row in rows_of(folder)}
+
+
+@pytest.mark.parametrize("form", ["array", "lines", "parquet"])
+@pytest.mark.parametrize("unit_bytes", [1, 1 << 20])
+def test_chains_are_joined_wherever_their_pieces_lie(
+    form: str, unit_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apps.data import clean
+
+    monkeypatch.setattr(clean, "_MB", unit_bytes)
+    records = [one for stem in ("a", "b", "c_2") for one in split(stem)]
+    records += [conversation(f"alone_{i}", "What floats?", f"Cork {i}.") for i in range(3)]
+    random.Random(4).shuffle(records)
+    dump = tmp_path / "dump"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), dump, row_group_size=2)
+    else:
+        lines = b"\n".join(map(orjson.dumps, records))
+        dump.write_bytes(orjson.dumps(records) if form == "array" else lines)
+    ledger = run_clean(tmp_path / "out", dump, profile="none")
+    found = kept(tmp_path / "out")
+    assert {name: found[name] for name in ("a_0", "b_0", "c_2_0")} == {
+        f"{stem}_0": whole(stem, 0, 24) for stem in ("a", "b", "c_2")
+    }
+    assert len(found) == 6 and ledger["records"]["joined"] == 6
+    assert ledger["records"]["input"] == len(records)
+    assert ledger["messages"]["trimmed"] == {"repeated_answer": 6}
+    assert ledger["continuations"] == 0
+    Ledger.from_json(ledger).check()
+
+
+def test_a_piece_without_its_predecessor_is_marked_and_may_be_dropped(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps([piece("a", 3, 7, 14), piece("a", 5, 13, 18), *split("b")]))
+    ledger = run_clean(tmp_path / "out", dump, profile="none")
+    assert kept(tmp_path / "out")["a_3"] == whole("a", 7, 18)
+    assert (ledger["continuations"], ledger["records"]["joined"]) == (1, 3)
+    marks = {row["source_id"]: dict(row["scores"]) for row in rows_of(tmp_path / "out")}
+    assert marks == {"a_3": {"continuation": 1.0}, "b_0": {}}
+    ledger = run_clean(tmp_path / "strict", dump, profile="strict")
+    assert ledger["records"]["dropped"] == {"continuation": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda piece: piece["conversations"][0].update(value="Another answer."),
+        lambda piece: piece.update(id="other_1"),
+        lambda piece: piece["conversations"].pop(0),
+    ],
+)
+def test_what_does_not_overlap_exactly_is_not_joined(change: Any, tmp_path: Path) -> None:
+    second = piece("a", 1, 7, 14)
+    change(second)
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps([piece("a", 0, 0, 8), second, piece("z", 9, 1, 4)]))
+    ledger = run_clean(tmp_path / "out", dump, profile="none")
+    assert ledger["records"]["joined"] == 0 and len(rows_of(tmp_path / "out")) == 3
+
+
+def test_ids_that_only_look_like_pieces_stay_apart(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    records = [conversation(f"identity_{i}", "Who are you?", f"A helper, {i}.") for i in range(9)]
+    dump.write_bytes(json.dumps(records).encode())
+    ledger = run_clean(tmp_path / "out", dump, profile="none")
+    assert (ledger["records"]["kept"], ledger["records"]["joined"]) == (9, 0)
+
+
+def test_a_joined_conversation_that_a_rule_drops_is_whole_in_dropped(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    first = split("a")
+    first[2]["conversations"][-1]["value"] = "Too many requests in 1 hour. Try again later."
+    dump.write_bytes(orjson.dumps(first))
+    ledger = run_clean(tmp_path / "out", dump)
+    assert ledger["records"]["dropped"] == {"banner": 1} and ledger["records"]["joined"] == 2
+    (row,) = rows_of(tmp_path / "out" / "dropped")
+    assert len(orjson.loads(row["record"])["conversations"]) == 24
+    Ledger.from_json(ledger).check()
