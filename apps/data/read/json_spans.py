@@ -121,6 +121,9 @@ def _record_list(text: bytes) -> tuple[bytes, int] | None:
 
 def _is_message_list(key: bytes, inside: bytes) -> bool:
     """Whether a file's first list is one record's messages rather than the records."""
+    value = _first_value(inside)
+    if value is not None:
+        return messages.is_message(value) and not known.is_record(value)
     first = _FIRST_KEY.match(inside.lstrip(_BLANKS))
     return key in _MESSAGE_LISTS and first is not None and first[1] in _MESSAGE_KEYS
 

@@ -6,20 +6,10 @@ import pytest
 
 from apps.data.rules.escapes import undone
 
-WORDS = [
-    "file",
-    "name",
-    "value",
-    "index",
-    "table",
-    "river",
-    "bread",
-    "light",
-    "house",
-    "stone",
-    "paper",
-    "cloud",
-]
+WORDS = (
+    *("file", "name", "value", "index", "table", "river"),
+    *("bread", "light", "house", "stone", "paper", "cloud"),
+)
 
 
 def name(draw: random.Random) -> str:

@@ -260,3 +260,9 @@ def test_a_downloaded_data_set_is_read_at_its_main_revision(tmp_path: Path) -> N
     (folder / "refs" / "main").write_text("bbb")
     run_clean(tmp_path / "out", folder, profile="none")
     assert said(tmp_path)[-1] == ("assistant", "New.")
+
+
+def test_preference_pairs_are_no_conversations_and_the_sentence_shows_why(tmp_path: Path) -> None:
+    talk = [ASKED, ANSWER]
+    with pytest.raises(InputError, match=r"holds prompt \(text\), chosen \(list\), rejected"):
+        clean_one(tmp_path, {"prompt": "Hi", "chosen": talk, "rejected": talk})
