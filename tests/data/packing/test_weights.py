@@ -24,7 +24,7 @@ TOOL_TEMPLATE = (
     "{%- generation -%}{{- m['content'] -}}{%- for c in m['tool_calls'] or [] -%}"
     "{{- 'CALL ' + c['function']['name'] + ' ' + (c['function']['arguments'] | tojson) -}}"
     "{%- endfor -%}{{- eos_token -}}{%- endgeneration -%}{%- else -%}{{- m['content'] -}}"
-    "{%- endif -%}{%- endfor -%}"
+    "{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<assistant>' -}}{%- endif -%}"
 )
 
 
@@ -89,6 +89,7 @@ def test_a_conversation_without_an_answer_to_learn_is_counted(
     tmp_path: Path, tokenizer: str
 ) -> None:
     unlearned = {"messages": talk(weight=0)["messages"][:2]}
+    unlearned["messages"][0]["content"] = "Another question about bread?"
     found = packed(tmp_path, tokenizer, [talk(), unlearned])
     assert found["ledger"]["rounds"]["dropped"] == {"not_learned": 1}
     assert found["ledger"]["conversations"]["dropped"] == {"not_learned": 1}
