@@ -99,6 +99,6 @@ def test_an_unanswered_question_at_the_end_is_counted(case):
 
 def test_a_conversation_that_the_template_refuses_is_dropped_whole(case):
     template, tokenizer = case
-    messages = (*conversation([("a", "b")] * 30), Message("tool", "x"), Message("assistant", "y"))
+    messages = (*conversation([("a", "b")] * 30), Message("alien", "x"), Message("assistant", "y"))
     (cut,) = Cutter(template, tokenizer.backend, MAX_LENGTH).cut([messages])
     assert (cut.segments, cut.dropped) == ([], {"template_refuses": 31})

@@ -28,6 +28,8 @@ def verdict(name: str, given: Record, **settings: object) -> object:
 
 
 def drops(name: str, given: Record, **settings: object) -> bool:
+    if name == "restarted_list":  # which strict repairs
+        settings = {"restarted_list": "drop", **settings}
     return isinstance(verdict(name, given, **settings), Drop)
 
 
