@@ -31,6 +31,7 @@ from apps.data.clean import SAMPLES_NAME
 from apps.data.clean_range import SAMPLE_CHARS
 from apps.data.config import ReportConfig
 from apps.data.duplicates.decide import RULES as DUPLICATE_RULES
+from apps.data.read.reader import REFUSALS
 from apps.data.rules.profiles import Rules
 from apps.data.units import Json
 from apps.data.write import tables
@@ -105,7 +106,10 @@ def funnel(records: Json) -> list[Json]:
     if quarantined := sum(records["quarantined"].values()):
         left -= quarantined
         steps.append({"step": "quarantine", "left": left, "gone": quarantined})
-    order = [field.name for field in dataclasses.fields(Rules)]
+    if joined := records.get("joined", 0):
+        left -= joined
+        steps.append({"step": "joined into others", "left": left, "gone": joined})
+    order = [*REFUSALS, *(field.name for field in dataclasses.fields(Rules))]
     for rule in sorted(records["dropped"], key=order.index):
         left -= records["dropped"][rule]
         steps.append({"step": rule, "left": left, "gone": records["dropped"][rule]})

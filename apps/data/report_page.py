@@ -104,7 +104,12 @@ def _accounts(ledger: Json) -> dict[str, list[int]]:
 
 def _forms(ledger: Json) -> dict[str, int]:
     forms = {name.replace("_", ", "): count for name, count in ledger["forms"].items()}
-    return forms | {f"changed by {name}": count for name, count in ledger["repairs"].items()}
+    return {
+        **forms,
+        **{f"changed by {name}": count for name, count in ledger["repairs"].items()},
+        **{f"records: layout {name}": n for name, n in ledger.get("layouts", {}).items()},
+        **{f"records: {name} is not carried": n for name, n in ledger.get("ignored", {}).items()},
+    }
 
 
 def _histogram(items: Sequence[tuple[str, int]]) -> list[tuple[str, int, float]]:

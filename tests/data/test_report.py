@@ -246,3 +246,17 @@ def test_every_language_is_listed(tmp_path: Path) -> None:
 def _page(folder: Path) -> str:
     report.write_report(ReportConfig(folder=str(folder)), Reporter("json"))
     return (folder / "report.html").read_text()
+
+
+def test_the_report_shows_what_reading_left_out_and_which_fields_nothing_carries(
+    tmp_path: Path,
+) -> None:
+    talk = conversation("a", "What is a verb?", "A word that says what is done.") | {"rating": 5}
+    image = {"messages": [{"role": "user", "content": [{"type": "image"}]}]}
+    records = [talk, {"id": "b", "conversations": []}, image]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
+    found = report.collect(str(tmp_path / "out"))
+    assert [step["step"] for step in found["funnel"]] == ["read", "no_messages", "media"]
+    report.write_report(ReportConfig(folder=str(tmp_path / "out")), Reporter("json"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "rating is not carried" in page and "layout sharegpt" in page

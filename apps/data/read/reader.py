@@ -15,6 +15,8 @@ from apps.data.read.layouts.layout import (
 )
 from apps.data.read.layouts.lists import message_list
 
+REFUSALS = ("no_messages", "media", "tools")
+"""The rules by which a conversation is dropped as it was read, before all others."""
 Tools = Literal["keep", "drop", "refuse"]
 Media = Literal["drop", "refuse"]
 
