@@ -201,7 +201,7 @@ def killed_five_times(session: Session, num_calls: int, latency_s: float) -> dic
         final = verdicts(directory)
         expected = {
             call.slot: parse(
-                respond(JUDGE, list(call.messages)), call.fmt, nonce=call.nonce
+                respond(JUDGE, list(call.messages)), call.form, nonce=call.nonce
             ).verdict
             for call in calls
         }

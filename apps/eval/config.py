@@ -8,7 +8,6 @@ import tyro
 from apps.common.errors import ConfigError
 from apps.common.files.config import above_zero
 
-ProtocolName = Literal["vicuna-blog", "pairwise-swap", "single", "mt-bench", "verdict"]
 Folder = Annotated[str, tyro.conf.Positional]
 
 
@@ -62,8 +61,9 @@ class JudgeConfig:
 
     dir: Folder
     """Evaluation folder made by `answer`."""
-    protocol: ProtocolName = "pairwise-swap"
-    """How the judge is asked; see apps/eval/judging/protocols.py."""
+    protocol: str = "pairwise-swap"
+    """How the judge is asked: vicuna-blog, pairwise-swap, single, mt-bench, verdict, or a YAML file
+    of one's own; see apps/eval/judging/protocols.py."""
     judge: tuple[str, ...] = ("offline",)
     """Judges: `offline` (chrF against references, not a GPT), OpenAI model names, NAME=URL[#MODEL]
     or names of the --endpoints file; a NAME given twice has two endpoints."""

@@ -44,7 +44,7 @@ def write_plan(config: JudgeConfig, plan: Plan) -> None:
     kept = [
         record
         for record in read_plan(config.dir)
-        if record["protocol"] != config.protocol or record["judge"] not in config.judge_names
+        if record["protocol"] != plan.protocol or record["judge"] not in config.judge_names
     ]
     made = [_line(call, call.answers_digest) for call in plan.calls]
     made += [_line(call, None) for call in plan.unjudged]

@@ -45,7 +45,7 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
         return
     if not config.allow_missing:
         _refuse_incomplete(plan)
-    configs.write_resolved(config, config.dir, name=f"judge-{config.protocol}.yaml")
+    configs.write_resolved(config, config.dir, name=f"judge-{plan.protocol}.yaml")
     write_plan(config, plan)
     if left:
         refuse_unreadable(known)
@@ -93,7 +93,7 @@ def _tell_plan(
     }
     reporter.event(
         "judge.plan",
-        protocol=config.protocol,
+        protocol=plan.protocol,
         judges=[LABEL if is_offline(name) else name for name in judges],
         calls=estimate.calls,
         already_stored=estimate.stored,

@@ -34,7 +34,8 @@ from apps.eval.config import QuestionsConfig
 from apps.eval.contamination import jaccard, measure, training_texts
 from apps.eval.judging.call import digest
 from apps.eval.judging.parsing import parse
-from apps.eval.judging.protocols import single_messages
+from apps.eval.judging.protocols import load_protocol
+from apps.eval.judging.wording import messages
 from apps.eval.records.question import BUILT_IN, Question, dump_questions, load_questions
 
 CATEGORIES = {
@@ -149,7 +150,8 @@ class _Models:
     async def _rating(self, question: Question, answer: str) -> float:
         """1-10 in the writer's judgment; 0 where it gave none, which keeps the question."""
         nonce = digest(question.turns, answer)[:10]
-        prompt = single_messages(question.turns, (), (answer,), nonce)
+        single = load_protocol("single")
+        prompt = messages(single, question.category, question.turns, (), [[answer]], nonce)
         rated = await self._ask(self._writer, prompt, 0.0, 1024)
         scores = parse(rated.text, "rating", rated.finish_reason, nonce).scores
         return scores[0] if scores else 0.0

@@ -36,6 +36,10 @@ class ResponseLine(TypedDict):
     ask: int
     kind: str
     format: str
+    scale: NotRequired[tuple[float, float]]
+    """of ratings and scores, where it is not 1 to 10"""
+    labels: NotRequired[dict[str, float]]
+    """of a choice: what each is worth"""
     nonce: str
     response_text: str
     finish_reason: str

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import orjson
 
@@ -11,12 +10,13 @@ from apps.common.files import lineage, storage
 from apps.eval.calls import journal
 from apps.eval.calls.lines import ResponseLine
 from apps.eval.calls.reply import Reply
-from apps.eval.config import JudgeConfig, ProtocolName, ReplayConfig
+from apps.eval.config import JudgeConfig, ReplayConfig
 from apps.eval.folder import questions_uri, write_plan
 from apps.eval.judging.call import Call
 from apps.eval.judging.manifest import prompts_digest
 from apps.eval.judging.parsing import PARSER_VERSION, parse_record
 from apps.eval.judging.plan import Plan
+from apps.eval.judging.protocols import BUILT_IN
 from apps.eval.records.answer import Answer, answers_uri
 from apps.eval.records.question import Question, dump_questions
 
@@ -49,10 +49,16 @@ def write_imported(imported: Imported, config: ReplayConfig, out: str) -> None:
     held = [call for call in imported.calls if call.key in imported.responses]
     lines = [orjson.dumps(_line(call, *imported.responses[call.key])) + b"\n" for call in held]
     storage.write_atomic(journal.raw_path(out), b"".join(lines))
-    for protocol in get_args(ProtocolName):
+    for protocol in BUILT_IN:
         if calls := [call for call in imported.calls if call.protocol == protocol]:
             judges = tuple(sorted({call.judge for call in calls}))
-            plan = Plan(calls=tuple(calls), unanswered=(), unjudged=(), without_reference=())
+            plan = Plan(
+                protocol=protocol,
+                calls=tuple(calls),
+                unanswered=(),
+                unjudged=(),
+                without_reference=(),
+            )
             write_plan(JudgeConfig(dir=out, protocol=protocol, judge=judges), plan)
             _write_manifest(imported, config, out, protocol, calls)
     journal.write_parsed(out, parse_record, PARSER_VERSION)

@@ -16,6 +16,7 @@ from apps.common.errors import NotFoundError
 from apps.common.files import storage
 from apps.eval.imports.imported import Imported
 from apps.eval.judging.call import Call, answers_digest
+from apps.eval.judging.form import Form
 from apps.eval.records.answer import Answer, check_model_name, read_answers
 from apps.eval.records.json_records import Record, read_records
 from apps.eval.records.question import Question, load_questions
@@ -98,7 +99,7 @@ def _call(
         judge=judge,
         messages=({"role": "user", "content": prompt},),
         parameters={"turn": turn},
-        fmt="letter" if len(models) == 2 else "rating",
+        form=Form(fmt="letter" if len(models) == 2 else "rating"),
         nonce="",
         answers_digest=answers_digest(models, [a.turn_texts if a else () for a in made]),
     )

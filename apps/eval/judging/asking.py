@@ -34,8 +34,8 @@ def ask_again(call: Call, status: Status, said: str, max_asks: int) -> Call | No
         room = {**call.parameters, "max_tokens": 2 * call.max_tokens}
         return replace(call, ask=call.ask + 1, parameters=room)
     if status == "unparsed" and not call.repair:
-        form = {**call.parameters, "response_format": response_format(call.fmt)}
-        repair = repair_messages(call.fmt, said)
+        form = {**call.parameters, "response_format": response_format(call.form)}
+        repair = repair_messages(call.form, said)
         return replace(call, ask=call.ask + 1, repair=repair, parameters=form)
     return None
 

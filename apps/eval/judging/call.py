@@ -10,8 +10,8 @@ import orjson
 from apps.eval.calls.lines import Message, Parameters, ResponseLine, Usage
 from apps.eval.calls.reply import Reply
 from apps.eval.judging.charge import charge, filtered_charge
+from apps.eval.judging.form import Form
 from apps.eval.judging.offline import ReferenceCheck
-from apps.eval.judging.parsing import Format
 from apps.eval.judging.prices import Price
 
 
@@ -46,7 +46,8 @@ class Call:
     """its own unreadable verdict and a request for a readable one, sent after the messages"""
     parameters: Parameters
     """temperature, max_tokens and what else is sent to the judge"""
-    fmt: Format
+    form: Form
+    """what its verdict is"""
     nonce: str
     answers_digest: str
     ask: int = 0
@@ -126,7 +127,7 @@ class Call:
 
     def free_line(self, reply: Reply, created_s: float) -> ResponseLine:
         """The line of a judgment that was not paid for here."""
-        return {
+        line: ResponseLine = {
             "key": self.key,
             "protocol": self.protocol,
             "question_id": self.question_id,
@@ -139,7 +140,7 @@ class Call:
             "turn": self.turn,
             "ask": self.ask,
             "kind": self.kind,
-            "format": self.fmt,
+            "format": self.form.fmt,
             "nonce": self.nonce,
             "response_text": reply.text,
             "finish_reason": reply.finish_reason,
@@ -149,3 +150,9 @@ class Call:
             "endpoint_model": reply.endpoint_model,
             "fingerprint": reply.fingerprint,
         }
+        # What a parser must know beside the format, where it is not the usual.
+        if (self.form.low, self.form.high) != (1.0, 10.0):
+            line["scale"] = (self.form.low, self.form.high)
+        if self.form.labels:
+            line["labels"] = dict(self.form.labels)
+        return line

@@ -10,10 +10,10 @@ EQUAL = "Both answers are the same, so this is a tie; no judge was asked."
 def local_reply(call: Call) -> Reply | None:
     """The judgment, in the text form of the protocol so that it takes the way of every other."""
     if call.is_equal:
-        tie = "C" if call.fmt == "letter" else "A=B"
+        tie = "C" if call.form.fmt == "letter" else "A=B"
         return _reply(call, f"{EQUAL}\n{call.nonce} [[{tie}]]")
     if call.reference_check is not None:
-        return _reply(call, respond(call.fmt, call.reference_check, call.nonce))
+        return _reply(call, respond(call.form.fmt, call.reference_check, call.nonce))
     return None
 
 

@@ -239,7 +239,7 @@ class Caller:
 
 
 def _status(call: Call, reply: Reply) -> Status:
-    return parse(reply.text, call.fmt, reply.finish_reason, call.nonce).status
+    return parse(reply.text, call.form, reply.finish_reason, call.nonce).status
 
 
 def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:

@@ -17,15 +17,15 @@ def write_manifest(config: JudgeConfig, plan: Plan, prices: Mapping[str, Price |
     record = lineage.collect(
         inputs=digests,
         config=config,
-        protocol=config.protocol,
+        protocol=plan.protocol,
         judges=list(config.judge_names),
-        judge_snapshots=_snapshots(config.dir, config.protocol),
+        judge_snapshots=_snapshots(config.dir, plan.protocol),
         prompts_digest=prompts_digest(plan.calls),
         prompts="Cria's own, hardened" if config.prompt_file is None else config.prompt_file,
         without_reference=list(plan.without_reference),
         prices={name: asdict(price) if price else None for name, price in prices.items()},
     )
-    name = f"manifest-{config.protocol}.json"
+    name = f"manifest-{plan.protocol}.json"
     storage.write_json(storage.join(journal.judgments_dir(config.dir), name), record)
 
 

@@ -3,23 +3,19 @@
 The raw text is never changed; `reparse` applies the current version to all of it. Whatever cannot
 be read stays what it is (`unparsed`, `refused`, `truncated`): a failure never becomes a score.
 
-Three formats cover all protocols:
-    scores    two numbers 0-10 for the answers in displayed order (0 was given to empty answers)
-    rating    one number 1-10
-    verdict   A, B or C (tie); or one of A>>B, A>B, A=B, B>A, B>>A
+What is read is a verdict's form (form.py): numbers on a scale, letters, labels.
 """
 
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from apps.eval.calls.lines import ParsedLine, ResponseLine, Status
+from apps.eval.judging.form import Form, Format
 from apps.eval.judging.json_verdict import rating_in, scores_in, verdict_in
 
 PARSER_VERSION = "3"
-
-Format = Literal["scores", "rating", "letter", "label"]
 
 # A sign makes a number that no scale has: it is read, so that it is not taken for another.
 _NUMBER = r"(?<![\d.-])(-?\d{1,3}(?:\.\d+)?)"
@@ -83,8 +79,15 @@ class Parsed:
     verdict: str | None = None
 
 
-def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None = None) -> Parsed:
-    """Reads a judgment; `nonce` is the tag the judge was asked to put before its verdict."""
+def parse(
+    text: str, form: Form | Format, finish_reason: str = "stop", nonce: str | None = None
+) -> Parsed:
+    """Reads a judgment; `nonce` is the tag the judge was asked to put before its verdict.
+
+    A format alone stands for its form with a scale of 1 to 10.
+    """
+    if isinstance(form, str):
+        form = Form(fmt=form)
     if finish_reason == "content_filter":
         return Parsed("refused")
     was_cut = finish_reason == "length"
@@ -97,8 +100,8 @@ def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None
     if _OPEN_THINK.search(body):
         return Parsed("truncated" if was_cut else "unparsed")
     # Where the verdict comes last, a text cut by the token limit holds at most a provisional one.
-    if not was_cut or (fmt == "scores" and _first_line_is_whole(body)):
-        parsed = _READERS[fmt](body, nonce, was_cut)
+    if not was_cut or (form.fmt == "scores" and _first_line_is_whole(body)):
+        parsed = _READERS[form.fmt](_on_ten(body, form), form, nonce, was_cut)
         if parsed:
             return parsed
     if was_cut:
@@ -108,8 +111,15 @@ def parse(text: str, fmt: Format, finish_reason: str = "stop", nonce: str | None
 
 def parse_record(record: ResponseLine) -> ParsedLine:
     """A line of parsed-<version>.jsonl from a line of raw.jsonl."""
-    fmt = cast(Format, record["format"])
-    parsed = parse(record["response_text"], fmt, record["finish_reason"], record["nonce"])
+    low, high = record.get("scale", (1.0, 10.0))
+    form = Form(
+        fmt=cast(Format, record["format"]),
+        low=low,
+        high=high,
+        labels=tuple(record.get("labels", {}).items()),
+        is_pair=len(record["models"]) == 2,
+    )
+    parsed = parse(record["response_text"], form, record["finish_reason"], record["nonce"])
     line: ParsedLine = {"key": record["key"], "status": parsed.status}
     if parsed.scores is not None:
         line["scores"] = list(parsed.scores)
@@ -122,12 +132,20 @@ def _first_line_is_whole(body: str) -> bool:
     return "\n" in body and bool(_PAIR_LINE.match(body.split("\n", 1)[0].strip()))
 
 
-def _in_range(numbers: tuple[str, ...], low: float) -> tuple[float, ...] | None:
+def _on_ten(body: str, form: Form) -> str:
+    """`4/5` as the readers know it, `4/10`, where the scale ends at 5."""
+    if form.high == 10:
+        return body
+    elsewhere = re.sub(r"/\s*10(?![\d.])", "/ ten", body)
+    return re.sub(rf"/\s*{form.high:g}(?:\.0)?(?![\d.]*\d)", "/10", elsewhere)
+
+
+def _in_range(numbers: tuple[str, ...], form: Form) -> tuple[float, ...] | None:
     values = tuple(float(number.replace(",", ".")) for number in numbers)
-    return values if all(low <= value <= 10 for value in values) else None
+    return values if all(form.lowest_read <= value <= form.high for value in values) else None
 
 
-def _read_scores(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+def _read_scores(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | None:
     """First line `N N`; else the last `Assistant k: N`; else the last `(N, N)` or last line."""
     lines = [line.strip() for line in body.splitlines() if line.strip()]
     candidates = [match.groups() for line in lines[:1] if (match := _PAIR_LINE.match(line))]
@@ -137,7 +155,7 @@ def _read_scores(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
         candidates += [match.groups() for line in lines[-1:] if (match := _PAIR_LINE.match(line))]
         candidates += [scores for scores in [scores_in(body)] if scores]
     # Only the first form found counts: falling through an out-of-scale score would pick up noise.
-    scores = _in_range(candidates[0], 0.0) if candidates else None
+    scores = _in_range(candidates[0], form) if candidates else None
     return Parsed("ok", scores=scores) if scores else None
 
 
@@ -148,13 +166,13 @@ def _labelled_scores(body: str) -> list[tuple[str, ...]]:
     return [(last["1"], last["2"])] if len(last) == 2 else []
 
 
-def _read_rating(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+def _read_rating(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | None:
     rating = _last(_RATING, body, nonce) or rating_in(body) or _last(_RATING_WORD, body, nonce)
-    scores = _in_range((rating,), 1.0) if rating else None
+    scores = _in_range((rating,), form) if rating else None
     return Parsed("ok", scores=scores) if scores else None
 
 
-def _read_letter(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+def _read_letter(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | None:
     said = _last(_LETTER, body, nonce) or _alone(_ALONE_LETTER, body) or verdict_in(body)
     words = re.sub(_SIDE, "", said.lower()) if said else ""
     if words in _TIES:
@@ -162,10 +180,24 @@ def _read_letter(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
     return Parsed("ok", verdict=words.upper()) if words in ("a", "b") else None
 
 
-def _read_label(body: str, nonce: str | None, was_cut: bool) -> Parsed | None:
+def _read_label(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | None:
     said = _last(_LABEL, body, nonce) or _alone(_ALONE_LABEL, body) or verdict_in(body)
     label = re.sub(r"\s", "", said).upper() if said else ""
     return Parsed("ok", verdict=label) if re.fullmatch(_LABELS, label) else None
+
+
+def _read_choice(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | None:
+    """A label of the protocol's own: a score, or of a pair the side that it speaks for."""
+    names = "|".join(re.escape(name) for name, _ in form.labels)
+    bracketed = re.compile(rf"\[\[\s*({names})\s*\]\]", re.IGNORECASE)
+    alone = re.compile(rf"{_ALONE}((?i:{names}))\W*\Z")
+    said = _last(bracketed, body, nonce) or _alone(alone, body) or verdict_in(body)
+    worth = {name.casefold(): value for name, value in form.labels}.get((said or "").casefold())
+    if worth is None:
+        return None
+    if not form.is_pair:
+        return Parsed("ok", scores=(worth,))
+    return Parsed("ok", verdict="A" if worth > 0 else "B" if worth < 0 else "C")
 
 
 def _alone(pattern: re.Pattern[str], body: str) -> str | None:
@@ -194,4 +226,5 @@ _READERS = {
     "rating": _read_rating,
     "letter": _read_letter,
     "label": _read_label,
+    "choice": _read_choice,
 }

@@ -11,10 +11,10 @@ import orjson
 from apps.common.errors import InputError
 from apps.common.files import storage
 from apps.eval.calls.lines import Message, Parameters
-from apps.eval.judging import protocols
+from apps.eval.judging import wording
 from apps.eval.judging.call import Call, answers_digest, digest
 from apps.eval.judging.offline import ReferenceCheck, is_offline
-from apps.eval.judging.protocols import PROTOCOLS, Protocol
+from apps.eval.judging.protocols import BUILT_IN, Protocol, load_protocol, vicuna_kind
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
 
@@ -27,6 +27,8 @@ BETTER, WORSE = "canary-better", "canary-worse"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
+    protocol: str
+    """its name"""
     calls: tuple[Call, ...]
     unanswered: tuple[tuple[str, str], ...]
     """(model, question_id) without an answer to every turn: its judgments are missing, not lost"""
@@ -48,7 +50,7 @@ def make_plan(
     """
     planner = _Planner(
         config=config,
-        protocol=PROTOCOLS[config.protocol],
+        protocol=load_protocol(config.protocol),
         prompts=_prompt_file(config.prompt_file),
         judge_models=judge_models or {},
     )
@@ -78,7 +80,12 @@ def make_plan(
             "every judge needs answers; see `python -m apps.eval answer --help`"
         )
     has_offline = any(is_offline(judge) for judge in config.judge_names)
+    if has_offline and planner.protocol.name not in BUILT_IN:
+        raise InputError(
+            f"the offline judge cannot read the task of {planner.protocol.name}; name a --judge"
+        )
     return Plan(
+        protocol=planner.protocol.name,
         calls=tuple(calls),
         unanswered=tuple(sorted(unanswered)),
         unjudged=tuple(unjudged),
@@ -137,7 +144,7 @@ class _Planner:
                         judge_model=self.judge_models.get(judge, ""),
                         messages=self._messages(question, turns, reference, displayed, nonce),
                         parameters=self._parameters(),
-                        fmt=protocol.fmt,
+                        form=protocol.form,
                         nonce=nonce,
                         answers_digest=shown_digest,
                         kind=kind,
@@ -176,7 +183,7 @@ class _Planner:
 
     def _is_tie(self, shown: Sequence[Sequence[str]]) -> bool:
         """Whether both answers are the same, as empty ones are; only a verdict can say tie."""
-        if self.config.judge_equal or self.protocol.fmt not in ("letter", "label"):
+        if self.config.judge_equal or self.protocol.format not in ("letter", "label"):
             return False
         first, second = ([text.strip() for text in texts] for texts in shown)
         return first == second
@@ -189,13 +196,11 @@ class _Planner:
         displayed: Sequence[Sequence[str]],
         nonce: str,
     ) -> tuple[Message, ...]:
-        if not self.protocol.is_pairwise:
-            return protocols.single_messages(turns, reference, displayed[0], nonce)
         category = question.category
         if self.prompts:
-            prompt = self.prompts[protocols.vicuna_kind(category)]
-            return protocols.file_messages(prompt, turns[0], [texts[0] for texts in displayed])
-        return protocols.pair_messages(self.protocol, category, turns, reference, displayed, nonce)
+            prompt = self.prompts[vicuna_kind(category)]
+            return wording.file_messages(prompt, turns[0], [texts[0] for texts in displayed])
+        return wording.messages(self.protocol, category, turns, reference, displayed, nonce)
 
     def _parameters(self) -> Parameters:
         own = self.config.temperature
@@ -239,7 +244,7 @@ def _entrants(config: "JudgeConfig", protocol: Protocol, answers: Answers) -> li
         return [(name, config.against) for name in names if name != config.against]
     if len(names) < 2:
         raise InputError(
-            f"{config.protocol} compares two models and the folder has answers of "
+            f"{protocol.name} compares two models and the folder has answers of "
             f"{len(names)}; add one, or use --protocol single"
         )
     return [*combinations(names, 2)]

@@ -100,7 +100,10 @@ def _turns(record: Record) -> tuple[str, ...]:
         if field in record.fields:
             return _filled(record, field, record.texts(field))
     if "messages" in record.fields:
-        return _filled(record, "messages", record.said_by("user"))
+        turns = record.said_by("user")
+        if len(turns) < len(record.fields["messages"]):
+            raise record.refused("messages", "turns of the user only: what others say is not asked")
+        return _filled(record, "messages", turns)
     raise InputError(
         f"{record.where} has no question; expected one of turns, text, instruction, prompt, "
         "question or messages"

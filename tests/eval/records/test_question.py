@@ -29,6 +29,12 @@ def test_public_layouts_load(real_data: Path) -> None:
     assert len(read_answers(str(answers), "bard", blog)) == 80
 
 
+def test_openais_messages_load(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "Hello?"}]}\n{"question": "Hi?"}')
+    assert [q.turns for q in load_questions(str(path))] == [("Hello?",), ("Hi?",)]
+
+
 def test_alpaca_eval_and_arena_hard_load(tmp_path: Path) -> None:
     alpaca = tmp_path / "alpaca_eval.json"
     alpaca.write_text(json.dumps([{"instruction": "Say hi", "dataset": "koala", "output": "hi"}]))
@@ -58,6 +64,10 @@ def test_alpaca_eval_and_arena_hard_load(tmp_path: Path) -> None:
         ('{"question_id": 1, "turns": []}', "expected a list of texts"),
         ('{"question_id": 1, "text": null}', "text is None; expected a list of texts"),
         ('{"question_id": 1, "text": " "}', "expected a question in every turn"),
+        (
+            '{"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "?"}]}',
+            "expected turns of the user only",
+        ),
         ('{"question_id": null, "text": "q"}', "question_id is None; expected a text or a whole"),
         ('{"question_id": true, "text": "q"}', "question_id is True"),
         ('{"question_id": 1, "text": "q", "category": {"a": 1}}', "category is"),
