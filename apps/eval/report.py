@@ -27,6 +27,7 @@ from apps.eval.scores.judgments import (
     require_complete,
     require_current,
 )
+from apps.eval.scores.people import read_people
 from apps.eval.scores.protocol import accuracy, protocol_figures
 from apps.eval.scores.statistics import Resampling
 
@@ -117,8 +118,9 @@ def _protocols(
     judgments: Sequence[Judgment],
 ) -> dict[str, ProtocolFigures]:
     earlier = load_judgments(config.previous) if config.previous else []
+    people = read_people(config.human, questions) if config.human else None
     resampling = Resampling(num_resamples=config.num_resamples, seed=config.seed)
-    return {
+    protocols = {
         name: protocol_figures(
             [item for item in judgments if item.protocol == name],
             questions,
@@ -126,11 +128,16 @@ def _protocols(
             resampling,
             previous=[item for item in earlier if item.protocol == name],
             baseline=config.baseline,
-            human=config.human,
+            people=people,
             is_length_controlled=config.length_control,
         )
         for name in dict.fromkeys(item.protocol for item in judgments)
     }
+    if people and not any(result.calibration for result in protocols.values()):
+        raise InputError(
+            f"{config.human} holds no verdict on any contest of this folder; check the names"
+        )
+    return protocols
 
 
 def _model(questions: Sequence[Question], made: Mapping[str, Answer]) -> ModelRow:

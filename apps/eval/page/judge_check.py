@@ -46,6 +46,7 @@ def _agreement_cards(result: ProtocolFigures) -> Iterable[Card]:
         for pair in agreement.pairs:
             told = f"kappa of {' and '.join(pair.judges)} (n={pair.n})"
             yield Card(figure=f"{pair.kappa:.2f}", what=told)
-    if human := result.human_agreement:
+    if result.calibration:
+        human = result.calibration.agreement
         told = f"agreement with people (n={human.n}, kappa {human.kappa:.2f})"
         yield Card(figure=percent(human.agreement), what=told)

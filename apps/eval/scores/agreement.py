@@ -1,16 +1,13 @@
-"""Agreement of judges with each other and with people."""
+"""Agreement of judges with each other."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-import orjson
 
-from apps.common.errors import InputError
-from apps.common.files import storage
-from apps.eval.scores.figures import HumanAgreement, JudgeAgreement, JudgePair
-from apps.eval.scores.judgments import Contest, Judgment
+from apps.eval.scores.figures import JudgeAgreement, JudgePair
+from apps.eval.scores.judgments import Judgment
 from apps.eval.scores.statistics import cohen_kappa, krippendorff_alpha
 
 Place = tuple[str, tuple[str, ...], int, int, int]
@@ -51,48 +48,3 @@ def _couple(
         agreement=sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(shared),
         n=len(shared),
     )
-
-
-def human_agreement(held: Sequence[Contest], uri: str) -> HumanAgreement:
-    """How often the judge's verdicts equal people's, with ties and among decisions only."""
-    human = _human_verdicts(uri)
-    ours: list[int] = []
-    theirs: list[int] = []
-    for contest in held:
-        if contest.outcome is None:
-            continue
-        a, b = contest.models
-        verdict = human.get((contest.question_id, a, b))
-        if verdict is None and (turned := human.get((contest.question_id, b, a))) is not None:
-            verdict = -turned
-        if verdict is not None:
-            ours.append((contest.outcome > 0.5) - (contest.outcome < 0.5))
-            theirs.append(verdict)
-    if not ours:
-        raise InputError(f"{uri} holds no verdict on any contest of this folder; check the names")
-    decided = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
-    return HumanAgreement(
-        n=len(ours),
-        agreement=sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(ours),
-        kappa=cohen_kappa(ours, theirs),
-        decided_n=len(decided),
-        decided_agreement=sum(a == b for a, b in decided) / len(decided) if decided else None,
-    )
-
-
-def _human_verdicts(uri: str) -> dict[tuple[str, str, str], int]:
-    """{(question_id, a, b): 1 a is better, 0 tie, -1 b is better}"""
-    verdicts: dict[tuple[str, str, str], int] = {}
-    for number, line in enumerate(storage.read_bytes(uri).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = orjson.loads(line)
-            first, second = record["models"]
-            verdict = {first: 1, second: -1, "tie": 0}[record["winner"]]
-            verdicts[str(record["question_id"]), first, second] = verdict
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{uri} line {number} is not {{question_id, models: [a, b], winner: a, b or tie}}"
-            ) from None
-    return verdicts

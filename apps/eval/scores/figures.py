@@ -234,6 +234,28 @@ class HumanAgreement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CorrectedPair:
+    """A pair's win rate as people would give it, from their verdicts on some of the questions."""
+
+    models: tuple[str, str]
+    human_n: int
+    judged_n: int
+    judge_weight: float
+    """0: the judge tells nothing of people; 1: as much as it can"""
+    judge_win_rate: float
+    corrected: WinRate
+    people_alone: WinRate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """The judge held against people."""
+
+    agreement: HumanAgreement
+    pairs: tuple[CorrectedPair, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Drift:
     """Canaries that two runs of a judge share."""
 
@@ -297,7 +319,8 @@ class ProtocolFigures:
     canaries: Canaries | None
     by_judge: Mapping[str, JudgeCheck]
     length_control: LengthControl | None = field(metadata=OMITTED)
-    human_agreement: HumanAgreement | None = field(metadata=OMITTED)
+    calibration: Calibration | None = field(metadata=OMITTED)
+    """The judge held against people, where their verdicts are given."""
 
     @property
     def scored(self) -> dict[str, ScoreRow]:

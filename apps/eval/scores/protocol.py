@@ -10,8 +10,9 @@ import numpy as np
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
-from apps.eval.scores.agreement import human_agreement, judge_agreement
+from apps.eval.scores.agreement import judge_agreement
 from apps.eval.scores.bias import bias
+from apps.eval.scores.calibration import calibration
 from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.figures import (
     Accuracy,
@@ -26,6 +27,7 @@ from apps.eval.scores.judge_check import by_judge
 from apps.eval.scores.judgments import Contest, Judgment, contests
 from apps.eval.scores.length_control import controlled
 from apps.eval.scores.pairs import pair_table, preference, rating_table
+from apps.eval.scores.people import People
 from apps.eval.scores.relative import relative_quality
 from apps.eval.scores.statistics import SCALE, Resampling, mean_interval, wilson_interval
 
@@ -70,10 +72,10 @@ def protocol_figures(
     resampling: Resampling,
     previous: Sequence[Judgment] = (),
     baseline: str | None = None,
-    human: str | None = None,
+    people: People | None = None,
     is_length_controlled: bool = False,
 ) -> ProtocolFigures:
-    """`previous` are an earlier run's judgments, `human` is a file of people's verdicts."""
+    """`previous` are an earlier run's judgments."""
     judged = [item for item in judgments if item.kind == "contest"]
     category = {question.question_id: question.category for question in questions}
     judges = tuple(sorted({item.judge for item in judgments}))
@@ -99,7 +101,7 @@ def protocol_figures(
         canaries=canary_check(judgments, previous),
         by_judge=by_judge(judgments, previous, answers),
         length_control=controlled(held, answers) if is_length_controlled else None,
-        human_agreement=human_agreement(held, human) if human and held else None,
+        calibration=calibration(held, people, resampling) if people and held else None,
     )
 
 

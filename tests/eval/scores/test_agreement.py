@@ -46,7 +46,7 @@ def test_agreement_with_people_is_in_the_report_and_on_its_page(
     human = jsonl(tmp_path / "human.jsonl", people)
     assert command("report", str(folder), "--human", human) == 0
     result = json.loads((folder / "report.json").read_text())["protocols"]["pairwise-swap"]
-    found = result["human_agreement"]
+    found = result["calibration"]["agreement"]
     assert (found["n"], found["agreement"], found["decided_n"]) == (4, 0.5, 3)
     assert found["decided_agreement"] == pytest.approx(2 / 3)
     assert found["kappa"] == pytest.approx(0.0), "a judge of one opinion agrees by chance"
@@ -63,7 +63,7 @@ def test_a_wrong_file_of_human_verdicts_is_named(folder, tmp_path, capsys, line:
     human = tmp_path / "human.jsonl"
     human.write_text(line + "\n")
     assert command("report", str(folder), "--human", str(human)) == 2
-    assert f"{human} line 1 is not" in capsys.readouterr().err
+    assert f"{human} line 1 is not a verdict" in capsys.readouterr().err
 
 
 def test_a_judge_is_related_to_all_names_of_its_maker() -> None:

@@ -1,15 +1,12 @@
 """Orders, ties and missing judgments are counted as the protocols say."""
 
-import json
-from pathlib import Path
-
 import pytest
 
-from apps.common.errors import CriaError, InputError
+from apps.common.errors import CriaError
 from apps.eval.judging.plan import BETTER, WORSE
 from apps.eval.records.answer import Answer
 from apps.eval.scores import suspicious
-from apps.eval.scores.agreement import human_agreement, judge_agreement
+from apps.eval.scores.agreement import judge_agreement
 from apps.eval.scores.bias import bias
 from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.judgments import Contest, Judgment, contests, require_complete
@@ -138,24 +135,6 @@ def test_canaries_show_a_judge_that_drifts() -> None:
         moved is not None and moved.drift and moved.drift.flipped == 1 and moved.drift.has_drifted
     )
     assert canary_check([judgment(1)]) is None
-
-
-def test_human_verdicts_are_matched_in_either_order(tmp_path: Path) -> None:
-    held = contests([judgment(1, o, f"q{i}") for i in range(3) for o in (0, 1)])
-    file = tmp_path / "human.jsonl"
-    verdicts = [(["a", "b"], "a"), (["b", "a"], "a"), (["a", "b"], "tie")]
-    file.write_text(
-        "".join(
-            json.dumps({"question_id": f"q{i}", "models": models, "winner": winner}) + "\n"
-            for i, (models, winner) in enumerate(verdicts)
-        )
-    )
-    found = human_agreement(held, str(file))
-    assert (found.n, found.decided_n, found.decided_agreement) == (3, 2, 1.0)
-    assert found.agreement == pytest.approx(2 / 3)
-    file.write_text('{"question_id": "q0", "models": ["a", "b"], "winner": "c"}\n')
-    with pytest.raises(InputError, match="line 1"):
-        human_agreement(held, str(file))
 
 
 def test_answers_that_address_the_judge_are_flagged_and_plain_ones_are_not() -> None:
