@@ -159,8 +159,8 @@ class ReportConfig:
     """Model that counts as 100 % in the relative quality; by default the best one."""
     human: str | None = None
     """People's verdicts, which the judge is held against: JSONL
-    {question_id, models: [a, b], winner: a, b or tie}, arena battles (JSONL, CSV), the page's votes,
-    or the file of MT-bench, PandaLM or FairEval."""
+    {question_id, models: [a, b], winner: a, b or tie}, arena battles (JSONL, CSV), the
+    page's votes, or the file of MT-bench, PandaLM or FairEval."""
     previous: str | None = None
     """Evaluation folder of an earlier run, to compare the judges on the canaries."""
     contamination: str | None = None

@@ -1,9 +1,14 @@
-"""`report`: report.json and one self-contained report.html from an evaluation folder."""
+"""`report`: report.json and report.html from an evaluation folder.
+
+The page needs nothing but itself up to 2 MB of texts; those of a larger run lie beside it.
+"""
 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError
@@ -14,7 +19,8 @@ from apps.eval.folder import load_folder
 from apps.eval.judging.offline import is_offline
 from apps.eval.judging.parsing import PARSER_VERSION
 from apps.eval.page import page
-from apps.eval.page.evidence import evidence
+from apps.eval.page.evidence import Evidence, evidence
+from apps.eval.page.texts import cut
 from apps.eval.records.answer import Answer, answers_uri, lineage_uri
 from apps.eval.records.question import Question
 from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
@@ -32,6 +38,7 @@ from apps.eval.scores.protocol import accuracy, protocol_figures
 from apps.eval.scores.statistics import Resampling
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 Answers = Mapping[str, Mapping[str, Answer]]
 
@@ -54,11 +61,22 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
     figures = build(config, questions, answers, judgments)
     under = evidence(figures.models, questions, answers, judgments)
     record = {**to_json(figures), "evidence": to_json(under)}
-    storage.write_json(storage.join(config.dir, REPORT_JSON), record)
-    html = page.render(figures, under)
-    storage.write_atomic(storage.join(config.dir, REPORT_HTML), html.encode())
+    storage.write_atomic(storage.join(config.dir, REPORT_JSON), orjson.dumps(record, option=_JSON))
+    html = _write_page(config.dir, figures, under)
     _tell(figures, reporter)
     reporter.event("report.done", html=storage.join(config.dir, REPORT_HTML), bytes=len(html))
+
+
+def _write_page(directory: str, figures: Figures, under: Evidence) -> bytes:
+    """The page, and what it loads; the page last, so that it never names what is not there."""
+    texts = cut(under)
+    folder = storage.join(directory, page.TEXTS_DIR)
+    storage.remove_tree(folder)
+    for name, content in texts.files():
+        storage.write_atomic(storage.join(folder, name), content)
+    html = page.render(figures, texts).encode()
+    storage.write_atomic(storage.join(directory, REPORT_HTML), html)
+    return html
 
 
 def _tell(figures: Figures, reporter: Reporter) -> None:

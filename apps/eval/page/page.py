@@ -1,24 +1,26 @@
-"""report.html: one file, no network, readable on a phone, in light and dark.
+"""report.html: no network, readable on a phone, in light and dark.
 
-Figures and charts are drawn here, so that they show without scripts; the questions are data that
-the page's script fills in when one is opened. Answers are untrusted: they are escaped here, and
-enter the page as text, never as HTML, there.
+Figures and charts are drawn here, so that they show without scripts; the texts are data that the
+page's script fills in when a question is opened, in the page or beside it (see `texts`). Answers
+are untrusted: they are escaped here, and enter the page as text, never as HTML, there.
 """
 
 import json
+from collections.abc import Mapping
 
 from markupsafe import Markup
 
 from apps.eval.judging.offline import LABEL
 from apps.eval.page.accuracy import accuracy_table
-from apps.eval.page.evidence import Evidence
 from apps.eval.page.judge_check import judge_cards
 from apps.eval.page.leaderboard import leaderboard
 from apps.eval.page.parts import fill
 from apps.eval.page.summary import summary
 from apps.eval.page.tables import heat_tables
+from apps.eval.page.texts import Texts
 from apps.eval.scores.figures import Coverage, Figures, ProtocolFigures, to_json
 
+TEXTS_DIR = "report-texts"
 _ABOUT = {
     "vicuna-blog": "Both answers in one order, two scores from 1 to 10 (the Vicuna blog's method).",
     "pairwise-swap": "Both answers in both orders; two orders that disagree are a tie.",
@@ -28,8 +30,8 @@ _ABOUT = {
 }
 
 
-def render(figures: Figures, under: Evidence) -> str:
-    """The whole page as text; `under` is what its script shows of every question."""
+def render(figures: Figures, texts: Texts) -> str:
+    """The whole page as text; `texts.files()` belong into `TEXTS_DIR` beside it."""
     results = figures.protocols
     return fill(
         "report.html",
@@ -46,7 +48,18 @@ def render(figures: Figures, under: Evidence) -> str:
         heat_tables={name: heat_tables(result) for name, result in results.items()},
         judge_cards={name: judge_cards(result, figures) for name, result in results.items()},
         manifest=json.dumps(figures.manifest, indent=2, ensure_ascii=False),
-        data=_data(under),
+        data=_script_json(
+            {
+                "models": texts.models,
+                "turns": texts.turns,
+                "questions": texts.glances,
+                "folder": TEXTS_DIR,
+                "digest": texts.digest(),
+                "num_index_files": len(texts.index),
+            }
+        ),
+        texts_dir=TEXTS_DIR,
+        inline_texts=_escaped(texts.parts[0].decode()) if texts.is_inline else None,
     )
 
 
@@ -75,8 +88,11 @@ def _basis(result: ProtocolFigures) -> str:
     )
 
 
-def _data(under: Evidence) -> Markup:
-    text = json.dumps(to_json(under), ensure_ascii=False, separators=(",", ":"))
+def _script_json(record: Mapping[str, object]) -> Markup:
+    return _escaped(json.dumps(to_json(record), ensure_ascii=False, separators=(",", ":")))
+
+
+def _escaped(text: str) -> Markup:
     # Inside a script element only these can end or open anything.
     escaped = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
     return Markup(text.translate(str.maketrans(escaped)))

@@ -18,6 +18,7 @@ from apps.eval.folder import questions_uri, write_plan
 from apps.eval.judging.call import Call
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.prices import Price
+from apps.eval.page import texts
 from apps.eval.page.curve import render_curve
 from apps.eval.records.answer import Answer, answers_uri
 from apps.eval.records.question import Question, dump_questions
@@ -211,6 +212,62 @@ def test_the_pages_fit_a_phone_and_a_dark_room_without_a_network(tmp_path: Path,
         ordered = sorted(boxes, key=lambda box: box["left"])
         assert len(ordered) > 3
         assert all(a["right"] < b["left"] for a, b in pairwise(ordered)), "labels do not collide"
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page whose texts lie beside it; some of them in Arabic and Chinese."""
+    monkeypatch.setattr(texts, "INLINE_BYTES", 1000)
+    monkeypatch.setattr(texts, "PART_BYTES", 4000)
+    models = {"good": "trains ships planes", "arab": "باريس عاصمة فرنسا", "han": "巴黎是法国的首都"}
+    return judged(tmp_path, 40, models, words=20)
+
+
+def test_the_texts_of_a_large_run_lie_beside_the_page_in_parts(large: Path) -> None:
+    folder = large.parent / "report-texts"
+    parts = sorted(folder.glob("part-*.js"))
+    assert len(parts) > 5 and "trains ships planes" not in large.read_text()
+    shown = [
+        one
+        for part in parts
+        for one in json.loads(part.read_text().partition(",")[2].removesuffix(")"))
+    ]
+    assert len({one["question"]["id"] for one in shown}) == 40
+    assert all(len(one["answers"]) == 3 for one in shown)
+    report(ReportConfig(dir=str(large.parent)), Reporter("json"))
+    assert {part.name for part in folder.glob("part-*.js")} == {part.name for part in parts}
+
+
+@pytest.mark.browser
+def test_a_large_page_loads_what_is_opened_and_finds_words_of_every_script(large, browser) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    resize(browser, 1200, 900, "light")
+    browser.get(large.as_uri())
+    loaded = "return [...document.head.querySelectorAll('script')].map(s => s.src.split('/').pop())"
+    assert browser.execute_script(loaded) == []
+    wait = WebDriverWait(browser, 20)
+    browser.execute_script("document.querySelector('#q-q30 summary').click()")
+    wait.until(lambda b: len(b.find_elements("css selector", "#q-q30 .answer")) == 3)
+    assert [name.split("?")[0] for name in browser.execute_script(loaded)] != ["part-0.js"]
+    arab = browser.find_elements("css selector", "#q-q30 .answer .said")[0]
+    assert arab.text.startswith("باريس") and arab.get_attribute("dir") == "auto"
+    assert browser.execute_script("return getComputedStyle(arguments[0]).direction", arab) == "rtl"
+    search, count = browser.find_element("id", "search"), browser.find_element("id", "count")
+    for asked, found in (
+        ("عاصمة", 40),
+        ("法国", 40),
+        ("nowhere-to-be-found", 0),
+        ('"question 7:"', 1),
+        ("", 40),
+    ):
+        search.send_keys("\ue009a\ue009" + (asked or "\ue017"))
+        wait.until(lambda _, n=found: count.text == f"{n} of 40 questions")
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_questions_are_cut_into_parts_by_size() -> None:
+    assert texts._places([400_000, 500_000, 300_000, 900_000]) == [0, 0, 0, 1]
 
 
 def test_the_busiest_minute_is_not_diluted_by_waiting() -> None:

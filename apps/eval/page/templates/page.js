@@ -7,15 +7,56 @@ const make = (tag, cls, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
-const color = (model) => `var(--m${data.models.indexOf(model) % 8})`;
-const byQuestion = new Map(data.questions.map((q) => [q.id, []]));
-for (const j of data.judgments) byQuestion.get(j.q)?.push(j);
+// What people and models wrote stands in the direction of its own script.
+const written = (tag, cls, text) => {
+  const node = make(tag, cls, text);
+  node.dir = "auto";
+  return node;
+};
+const color = (place) => `var(--m${place % 8})`;
+
+// The texts: inline, or parts that a script beside the page calls in with part(k, [...]).
+const textsOf = new Map();
+const loading = new Map();
+const index = new Map();
+function part(number, texts) {
+  for (const one of texts) textsOf.set(one.question.id, one);
+}
+function words(number, some) {
+  for (const [word, gaps] of Object.entries(some)) {
+    let place = 0;
+    index.set(word, gaps.map((gap) => (place += gap)));
+  }
+}
+function load(name) {
+  if (!loading.has(name)) {
+    loading.set(name, new Promise((done, failed) => {
+      const script = make("script");
+      script.src = `${data.folder}/${name}.js?${data.digest}`;
+      script.onload = done;
+      script.onerror = () => failed(new Error(`${data.folder}/${name}.js is missing; keep the folder beside this page`));
+      document.head.append(script);
+    }));
+  }
+  return loading.get(name);
+}
+async function texts(q) {
+  if (!textsOf.has(q.id)) await load(`part-${q.part}`);
+  return textsOf.get(q.id);
+}
+const inline = document.getElementById("texts");
+if (inline) part(0, JSON.parse(inline.textContent));
 
 // A small, safe subset of Markdown: fenced code, inline code, bold. Text is never parsed as HTML.
 function said(text) {
-  const node = make("div", "said");
+  const node = written("div", "said");
   text.split(/```[^\n]*\n?/).forEach((part, i) => {
-    if (i % 2) { node.append(make("pre", "", part.replace(/\n$/, ""))); return; }
+    if (i % 2) {
+      const code = make("pre", "", part.replace(/\n$/, ""));
+      code.dir = "ltr";
+      node.append(code);
+      return;
+    }
     for (const piece of part.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*)/)) {
       if (/^`.+`$/s.test(piece)) node.append(make("code", "", piece.slice(1, -1)));
       else if (/^\*\*.+\*\*$/s.test(piece)) node.append(make("b", "", piece.slice(2, -2)));
@@ -41,109 +82,79 @@ function verdict(j) {
   head.append(make("span", "muted", shown.join(" shown before ")));
   head.append(make("span", "tag", `${j.protocol} · ${j.judge}`));
   if (data.turns > 1 && j.turn) head.append(make("span", "tag", `turn ${j.turn + 1}`));
-  node.append(head, make("div", "why", j.text || "No response is stored."));
+  node.append(head, written("div", "why", j.text || "No response is stored."));
   return node;
 }
 
-function fill(node, q) {
+function answerBox(answer, model, place, turns) {
+  const box = make("div", "answer");
+  box.tabIndex = 0;
+  const head = make("h4");
+  const dot = make("span", "dot");
+  dot.style.background = color(place);
+  head.append(dot, model);
+  if (answer.correct === true) head.append(make("span", "right", "  ✓ correct"));
+  if (answer.correct === false) head.append(make("span", "wrong", "  ✗ wrong"));
+  box.append(head);
+  for (const flag of answer.flags) box.append(make("span", "tag bad", flag));
+  answer.turns.forEach((text, i) => {
+    if (i) box.append(written("div", "turn", turns[i]));
+    box.append(text ? said(text) : make("i", "muted", "empty answer"));
+  });
+  return box;
+}
+
+async function fill(node, q) {
   const inside = make("div", "inside");
-  q.turns.forEach((turn, i) => {
-    if (i) inside.append(make("p", "said", turn));
-    if (q.reference[i]) inside.append(make("p", "note said", `Reference: ${q.reference[i]}`));
+  node.append(inside);
+  let shown;
+  try {
+    shown = await texts(q);
+  } catch (error) {
+    inside.append(make("p", "banner", error.message));
+    return;
+  }
+  const { question } = shown;
+  node.querySelector(".ask").textContent = question.turns[0];
+  question.turns.forEach((turn, i) => {
+    if (i) inside.append(written("p", "said", turn));
+    if (question.reference[i]) inside.append(written("p", "note said", `Reference: ${question.reference[i]}`));
   });
   const answers = make("div", "answers");
-  for (const model of data.models) {
-    const answer = data.answers[model][q.id];
-    if (!answer) continue;
-    const box = make("div", "answer");
-    box.tabIndex = 0;
-    const head = make("h4");
-    const dot = make("span", "dot");
-    dot.style.background = color(model);
-    head.append(dot, model);
-    if (answer.correct === true) head.append(make("span", "right", "  ✓ correct"));
-    if (answer.correct === false) head.append(make("span", "wrong", "  ✗ wrong"));
-    box.append(head);
-    for (const flag of answer.flags) box.append(make("span", "tag bad", flag));
-    answer.turns.forEach((text, i) => {
-      if (i) box.append(make("div", "turn", q.turns[i]));
-      box.append(text ? said(text) : make("i", "muted", "empty answer"));
-    });
-    answers.append(box);
-  }
+  data.models.forEach((model, place) => {
+    const answer = shown.answers[model];
+    if (answer) answers.append(answerBox(answer, model, place, question.turns));
+  });
   const verdicts = make("div", "verdicts");
-  const found = byQuestion.get(q.id);
-  verdicts.append(make("h4", "", `${found.length} judgments`));
-  found.forEach((j) => verdicts.append(verdict(j)));
+  verdicts.append(make("h4", "", `${shown.judgments.length} judgments`));
+  shown.judgments.forEach((j) => verdicts.append(verdict(j)));
   inside.append(answers, verdicts);
-  node.append(inside);
 }
 
 function meter(q) {
   const node = make("span", "meter");
-  const counts = new Map();
-  for (const j of byQuestion.get(q.id)) {
-    if (j.lead === null || j.status !== "ok") continue;
-    const name = j.lead === 0 ? "" : j.models[j.lead > 0 ? 0 : 1];
-    counts.set(name, (counts.get(name) || 0) + 1);
-  }
-  const total = [...counts.values()].reduce((a, b) => a + b, 0);
-  for (const name of [...data.models, ""]) {
-    if (!counts.get(name)) continue;
+  const total = q.won.reduce((a, b) => a + b, 0);
+  q.won.forEach((count, place) => {
+    if (!count) return;
+    const model = data.models[place];
     const part = make("i");
-    part.style.width = `${(100 * counts.get(name)) / total}%`;
-    part.style.background = name ? color(name) : "var(--tie)";
-    part.title = `${name || "tie"}: ${counts.get(name)} of ${total}`;
+    part.style.width = `${(100 * count) / total}%`;
+    part.style.background = model ? color(place) : "var(--tie)";
+    part.title = `${model || "tie"}: ${count} of ${total}`;
     node.append(part);
-  }
+  });
   return node;
 }
 
-const isSplit = (q) => {
-  const seen = new Map();
-  return byQuestion.get(q.id).some((j) => {
-    if (j.lead === null) return false;
-    const key = [j.protocol, j.judge, j.repeat, ...j.models].join();
-    const before = seen.get(key);
-    seen.set(key, Math.sign(j.lead));
-    return before !== undefined && before !== Math.sign(j.lead);
-  });
-};
-const kinds = {
-  "": () => true,
-  split: isSplit,
-  unread: (q) => byQuestion.get(q.id).some((j) => j.status !== "ok"),
-  flagged: (q) => data.models.some((m) => data.answers[m][q.id]?.flags.length),
-  wrong: (q) => data.models.some((m) => data.answers[m][q.id]?.correct === false),
-};
-// The models that won the largest share of what they were judged on; none where all are level.
-function ahead(q) {
-  const won = new Map(), played = new Map();
-  const count = (model, points) => {
-    won.set(model, (won.get(model) || 0) + points);
-    played.set(model, (played.get(model) || 0) + 1);
-  };
-  for (const j of byQuestion.get(q.id)) {
-    if (j.lead !== null) j.models.forEach((m, i) => count(m, (1 + Math.sign(i ? -j.lead : j.lead)) / 2));
-    else if (j.scores) count(j.models[0], j.scores[0]);
-  }
-  const share = (model) => won.get(model) / played.get(model);
-  const best = Math.max(...[...won.keys()].map(share));
-  const leaders = [...won.keys()].filter((model) => share(model) === best);
-  return leaders.length < won.size ? leaders : [];
-}
 const rows = data.questions.map((q) => {
   const node = make("details", "q");
   node.id = `q-${q.id}`;
   const head = make("summary");
-  head.append(make("span", "ask", q.turns[0]), make("span", "tag", q.category), meter(q));
+  head.append(written("span", "ask", q.ask), make("span", "tag", q.category), meter(q));
   node.append(head);
   node.addEventListener("toggle", () => { if (node.open && node.children.length < 2) fill(node, q); });
   head.addEventListener("click", () => history.replaceState(null, "", `#${node.id}`));
-  const answers = data.models.map((m) => data.answers[m][q.id]?.turns.join(" ") || "");
-  const judged = byQuestion.get(q.id).map((j) => j.text);
-  const text = [q.id, ...q.turns, ...answers, ...judged].join(" ").toLowerCase();
-  return { q, node, text, leaders: ahead(q) };
+  return { q, node };
 });
 list.append(...rows.map((row) => row.node));
 
@@ -151,19 +162,74 @@ const search = document.getElementById("search");
 const category = document.getElementById("category");
 const kind = document.getElementById("kind");
 const winner = document.getElementById("winner");
-function filter() {
-  // All words must occur; "several words" in quotation marks must occur as they are.
-  const words = (search.value.toLowerCase().match(/"[^"]+"|[^\s"]+/g) || [])
-    .map((word) => word.replaceAll('"', ""));
-  let count = 0;
-  for (const { q, node, text, leaders } of rows) {
-    const shown = words.every((word) => text.includes(word)) &&
-      (!category.value || q.category === category.value) &&
-      (!winner.value || leaders.includes(winner.value)) && kinds[kind.value](q);
-    node.hidden = !shown;
-    count += shown;
+const count = document.getElementById("count");
+
+// All of a question's texts in lower case, made at its first search.
+const lowered = new Map();
+function haystack(q) {
+  if (!lowered.has(q.id)) {
+    const { question, answers, judgments } = textsOf.get(q.id);
+    const all = [question.id, ...question.turns, ...judgments.map((j) => j.text)];
+    for (const answer of Object.values(answers)) all.push(...answer.turns);
+    lowered.set(q.id, all.join(" ").toLowerCase());
   }
-  document.getElementById("count").textContent = `${count} of ${rows.length} questions`;
+  return lowered.get(q.id);
+}
+// Words as the index has them: scripts without blanks as grams of two or three characters.
+function indexed(text) {
+  const found = [];
+  for (const run of text.normalize("NFC").toLowerCase().match(/[\p{L}\p{N}\p{M}_]+/gu) || []) {
+    const size = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]/u.test(run) ? 2
+      : /[\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]/u.test(run) ? 3 : 0;
+    const letters = [...run];
+    if (!size || letters.length <= size) found.push(run);
+    else for (let i = 0; i + size <= letters.length; i++) found.push(letters.slice(i, i + size).join(""));
+  }
+  return found;
+}
+// The places of the questions in which a word begins or stands inside some word.
+function placesOf(word) {
+  const places = new Set();
+  for (const [known, at] of index) if (known.includes(word)) for (const place of at) places.add(place);
+  return places;
+}
+// All words must occur; "several words" in quotation marks must occur as they are.
+async function matching(asked) {
+  const phrases = (asked.toLowerCase().match(/"[^"]+"|[^\s"]+/g) || []).map((p) => p.replaceAll('"', ""));
+  if (!phrases.length) return null;
+  let places = rows.map((_, place) => place);
+  if (!inline) {
+    await Promise.all(Array.from({ length: data.num_index_files }, (_, k) => load(`words-${k}`)));
+    for (const word of phrases.flatMap(indexed)) {
+      const held = placesOf(word);
+      places = places.filter((place) => held.has(place));
+    }
+    if (!phrases.some((phrase) => /\s/.test(phrase))) return new Set(places);
+    await Promise.all(places.map((place) => texts(rows[place].q)));
+  }
+  return new Set(places.filter((place) => phrases.every((p) => haystack(rows[place].q).includes(p))));
+}
+let asked = 0;
+async function filter() {
+  const mine = ++asked;
+  let found = null;
+  try {
+    if (search.value && !inline) count.textContent = "searching";
+    found = await matching(search.value);
+  } catch (error) {
+    count.textContent = error.message;
+    return;
+  }
+  if (mine !== asked) return;
+  const place = data.models.indexOf(winner.value);
+  let shown = 0;
+  rows.forEach(({ q, node }, at) => {
+    const is = (!found || found.has(at)) && (!category.value || q.category === category.value) &&
+      (!winner.value || q.leaders.includes(place)) && (!kind.value || q.kinds.includes(kind.value));
+    node.hidden = !is;
+    shown += is;
+  });
+  count.textContent = `${shown} of ${rows.length} questions`;
 }
 search.addEventListener("input", filter);
 for (const control of [category, kind, winner]) control.addEventListener("change", filter);
@@ -172,12 +238,13 @@ filter();
 const unfold = document.getElementById("unfold");
 unfold.addEventListener("click", () => {
   const open = unfold.textContent === "Open all";
-  for (const { node } of rows) if (!node.hidden) node.open = open;
+  const chosen = rows.filter(({ node }) => !node.hidden).slice(0, open ? 200 : undefined);
+  for (const { node } of chosen) node.open = open;
   unfold.textContent = open ? "Close all" : "Open all";
 });
 function follow() {
-  const asked = rows.find(({ node }) => `#${node.id}` === decodeURIComponent(location.hash));
-  if (asked) { asked.node.open = true; asked.node.scrollIntoView(); }
+  const wanted = rows.find(({ node }) => `#${node.id}` === decodeURIComponent(location.hash));
+  if (wanted) { wanted.node.open = true; wanted.node.scrollIntoView(); }
 }
 addEventListener("hashchange", follow);
 follow();
