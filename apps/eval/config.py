@@ -162,11 +162,12 @@ class ReportConfig:
     {question_id, models: [a, b], winner: a, b or tie}, arena battles (JSONL, CSV), the
     page's votes, or the file of MT-bench, PandaLM or FairEval."""
     previous: str | None = None
-    """Evaluation folder of an earlier run, to compare the judges on the canaries."""
+    """Evaluation folder of an earlier run, to compare with: models, turned questions, canaries."""
     contamination: str | None = None
     """contamination.json made by `contamination`, shown beside the questions."""
-    length_control: bool = False
-    """Also fit the win rates with answer length held equal; raw figures stay beside."""
+    style_control: bool = False
+    """Also fit the win rates with length, lists, headings and bold text of the answers held equal;
+    raw figures stay beside."""
     reference_set: bool = False
     """Show the published tables of the Vicuna work next to this run: the blog's, which `replay`
     recomputes, and the early draft's, which cannot be recomputed from public data."""

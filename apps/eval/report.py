@@ -1,6 +1,6 @@
 """`report`: report.json and report.html from an evaluation folder.
 
-The page needs nothing but itself up to 2 MB of texts; those of a larger run lie beside it.
+The page needs nothing but itself up to 4 MB of texts; those of a larger run lie beside it.
 """
 
 import time
@@ -147,7 +147,7 @@ def _protocols(
             previous=[item for item in earlier if item.protocol == name],
             baseline=config.baseline,
             people=people,
-            is_length_controlled=config.length_control,
+            is_style_controlled=config.style_control,
         )
         for name in dict.fromkeys(item.protocol for item in judgments)
     }

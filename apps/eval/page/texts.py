@@ -17,7 +17,7 @@ from apps.common.text.words import words
 from apps.eval.page.evidence import Evidence, ShownAnswer, ShownJudgment, ShownQuestion
 from apps.eval.scores.figures import to_json
 
-INLINE_BYTES = 2_000_000
+INLINE_BYTES = 4_000_000
 PART_BYTES = 1_000_000
 NUM_INDEX_FILES = 8
 ASK_CHARS = 160

@@ -286,20 +286,118 @@ class JudgeCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ControlledPair:
-    """A win rate as it is and with the length of the answers held equal."""
+    """A win rate as it is and, with its interval, with the style of the answers held equal."""
 
     models: tuple[str, str]
     raw: float
     controlled: float
+    low: float
+    high: float
     n: int
     is_fragile: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LengthControl:
+class StyleEffect:
+    """Log-odds that the judge gives to an answer with more of a style."""
+
+    style: str
+    log_odds: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StyleControl:
+    effects: tuple[StyleEffect, ...]
     pairs: tuple[ControlledPair, ...]
-    length_effect_log_odds: float
     n: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """Of two models on the questions that both were judged on: share of wins less .5, or score."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+    questions_needed: int | None
+    """for a 95 % interval that leaves 0 four times in five, at this difference"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankStep:
+    """Two neighbours of a ranking, and what would turn their order."""
+
+    above: str
+    below: str
+    between: Difference | None = field(metadata=MERGED)
+    """None where the two never met"""
+    judgments: int
+    """contests, or questions with scores of both, that the order rests on"""
+    dropped: int | None
+    """this many of them left out turn the order; None: none do"""
+    flipped: int | None
+    """this many of them decided the other way turn it"""
+    questions: tuple[str, ...]
+    """the first of those whose leaving out turns it"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeVote:
+    judge: str
+    weight: float
+    """share of the vote that makes the common error smallest"""
+    usd_per_1000: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Votes:
+    """What several judges are worth together."""
+
+    judges: tuple[JudgeVote, ...]
+    contests: int
+    effective: float
+    """independent judges that would err as little as these"""
+    effective_weighted: float
+    usd_per_1000_effective: float
+    is_measured_by_people: bool
+    """errors against people; else only a lower bound"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelChange:
+    """A model's mean in two runs, on the questions of both; the interval is the change's."""
+
+    before: float
+    now: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnedQuestion:
+    question_id: str
+    models: tuple[str, ...]
+    before: float
+    now: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunComparison:
+    """This run beside an earlier one."""
+
+    n: int
+    only_now: int
+    only_before: int
+    judges_now: tuple[str, ...]
+    judges_before: tuple[str, ...]
+    models: Mapping[str, ModelChange]
+    num_turned: int
+    turned: tuple[TurnedQuestion, ...]
+    """the largest changes first"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -318,7 +416,11 @@ class ProtocolFigures:
     agreement: JudgeAgreement | None
     canaries: Canaries | None
     by_judge: Mapping[str, JudgeCheck]
-    length_control: LengthControl | None = field(metadata=OMITTED)
+    style_control: StyleControl | None = field(metadata=OMITTED)
+    steps: tuple[RankStep, ...]
+    """between every two neighbours, best first"""
+    votes: Votes | None = field(metadata=OMITTED)
+    comparison: RunComparison | None = field(metadata=OMITTED)
     calibration: Calibration | None = field(metadata=OMITTED)
     """The judge held against people, where their verdicts are given."""
 

@@ -10,10 +10,10 @@ import numpy as np
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
-from apps.eval.scores.agreement import judge_agreement
 from apps.eval.scores.bias import bias
 from apps.eval.scores.calibration import calibration
 from apps.eval.scores.canaries import canary_check
+from apps.eval.scores.comparison import compare_runs
 from apps.eval.scores.figures import (
     Accuracy,
     CategoryAccuracy,
@@ -21,15 +21,18 @@ from apps.eval.scores.figures import (
     JudgedQuestions,
     PairFigures,
     ProtocolFigures,
+    RankStep,
     ScoreRow,
 )
+from apps.eval.scores.firmness import rating_steps, score_steps
 from apps.eval.scores.judge_check import by_judge
 from apps.eval.scores.judgments import Contest, Judgment, contests
-from apps.eval.scores.length_control import controlled
 from apps.eval.scores.pairs import pair_table, preference, rating_table
 from apps.eval.scores.people import People
 from apps.eval.scores.relative import relative_quality
 from apps.eval.scores.statistics import SCALE, Resampling, mean_interval, wilson_interval
+from apps.eval.scores.style_control import controlled
+from apps.eval.scores.votes import effective_votes, judge_agreement
 
 Answers = Mapping[str, Mapping[str, Answer]]
 
@@ -73,7 +76,7 @@ def protocol_figures(
     previous: Sequence[Judgment] = (),
     baseline: str | None = None,
     people: People | None = None,
-    is_length_controlled: bool = False,
+    is_style_controlled: bool = False,
 ) -> ProtocolFigures:
     """`previous` are an earlier run's judgments."""
     judged = [item for item in judgments if item.kind == "contest"]
@@ -100,9 +103,24 @@ def protocol_figures(
         agreement=judge_agreement(judged),
         canaries=canary_check(judgments, previous),
         by_judge=by_judge(judgments, previous, answers),
-        length_control=controlled(held, answers) if is_length_controlled else None,
+        style_control=controlled(held, answers) if is_style_controlled else None,
+        steps=_steps(judged, held, scores, compared, resampling),
+        votes=effective_votes(held, judgments, people),
+        comparison=compare_runs(judgments, previous, resampling),
         calibration=calibration(held, people, resampling) if people and held else None,
     )
+
+
+def _steps(
+    judged: Sequence[Judgment],
+    held: Sequence[Contest],
+    scores: Mapping[str, ScoreRow] | None,
+    compared: PairFigures | None,
+    resampling: Resampling,
+) -> tuple[RankStep, ...]:
+    if compared is not None:
+        return rating_steps(held, compared.ratings.models, resampling)
+    return score_steps(judged, scores or {}, resampling)
 
 
 def _compared(

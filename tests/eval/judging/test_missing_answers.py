@@ -48,7 +48,7 @@ def test_missing_answers_are_refused_then_counted_then_filled_in(
     assert endpoint.requests.total() == paid, "what has no answer is not sent"
     assert command("report", str(out)) == 1
     assert f"{planned - paid} of {planned} judgments have no score" in capsys.readouterr().err
-    options = [] if protocol != "pairwise-swap" else ["--length-control"]
+    options = [] if protocol != "pairwise-swap" else ["--style-control"]
     assert command("report", str(out), "--allow-missing", *options) == 0
     result = json.loads((out / "report.json").read_text())["protocols"][protocol]
     assert result["judgments"]["ok"] == paid and result["judgments"]["missing"] == planned - paid

@@ -68,7 +68,7 @@ def judged(directory: Path, num_questions: int, models: dict[str, str], words: i
     ]
     storage.write_atomic(journal.raw_path(str(directory)), ("\n".join(lines) + "\n").encode())
     report(
-        ReportConfig(dir=str(directory), reference_set=True, length_control=True), Reporter("json")
+        ReportConfig(dir=str(directory), reference_set=True, style_control=True), Reporter("json")
     )
     return directory / "report.html"
 

@@ -39,7 +39,7 @@ def test_a_judge_that_loves_the_first_place_is_named_and_a_fair_one_is_not() -> 
     )
     page = fill(
         "judge_check.html",
-        result=SimpleNamespace(by_judge=found),
+        result=SimpleNamespace(by_judge=found, votes=None, calibration=None),
         name="pairwise-swap",
         judge_cards={"pairwise-swap": []},
     )

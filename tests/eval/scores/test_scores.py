@@ -6,13 +6,13 @@ from apps.common.errors import CriaError
 from apps.eval.judging.plan import BETTER, WORSE
 from apps.eval.records.answer import Answer
 from apps.eval.scores import suspicious
-from apps.eval.scores.agreement import judge_agreement
 from apps.eval.scores.bias import bias
 from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.judgments import Contest, Judgment, contests, require_complete
-from apps.eval.scores.length_control import controlled
 from apps.eval.scores.pairs import pair_table, preference
 from apps.eval.scores.statistics import Resampling
+from apps.eval.scores.style_control import controlled
+from apps.eval.scores.votes import judge_agreement
 
 
 def judgment(lead: float | None, order: int = 0, question: str = "q", **fields) -> Judgment:
@@ -98,7 +98,7 @@ def test_length_control_takes_back_wins_that_length_explains() -> None:
     found = controlled(held, made)
     assert found is not None and found.pairs[0].raw == pytest.approx(2 / 3)
     assert 0.5 < found.pairs[0].controlled < 0.6
-    assert found.length_effect_log_odds > 1
+    assert found.effects[0].style == "length" and found.effects[0].log_odds > 1
 
 
 def test_preference_names_the_winner_of_two() -> None:
