@@ -39,9 +39,9 @@ from apps.eval.folder import questions_uri  # noqa: E402
 from apps.eval.judge import CALLS_PER_TASK  # noqa: E402
 from apps.eval.judging.call import Call  # noqa: E402
 from apps.eval.judging.loop import Job, Persistence  # noqa: E402
-from apps.eval.judging.parsing import parse, parse_record  # noqa: E402
 from apps.eval.judging.plan import make_plan  # noqa: E402
 from apps.eval.judging.prices import Price  # noqa: E402
+from apps.eval.protocols.parsing import parse, parse_record  # noqa: E402
 from apps.eval.records.answer import Answer, answers_uri  # noqa: E402
 from apps.eval.records.question import Question, dump_questions  # noqa: E402
 from benchmarks.results import save  # noqa: E402

@@ -24,7 +24,7 @@ FOLDERS = {
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
     "serve": ("engine", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
-    "eval": ("records", "calls", "judging", "imports", "scores", "page"),
+    "eval": ("records", "calls", "protocols", "judging", "imports", "scores", "page"),
 }
 """The folders of an app, lowest first: a folder imports itself and those before it. The files at
 an app's root are commands above its folders, or settings and contracts below them."""

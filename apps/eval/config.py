@@ -63,7 +63,7 @@ class JudgeConfig:
     """Evaluation folder made by `answer`."""
     protocol: str = "pairwise-swap"
     """How the judge is asked: vicuna-blog, pairwise-swap, single, mt-bench, verdict, or a YAML file
-    of one's own; see apps/eval/judging/protocols.py."""
+    of one's own; see apps/eval/protocols/load.py."""
     judge: tuple[str, ...] = ("offline",)
     """Judges: `offline` (chrF against references, not a GPT), OpenAI model names, NAME=URL[#MODEL]
     or names of the --endpoints file; a NAME given twice has two endpoints."""

@@ -26,8 +26,8 @@ from apps.eval.judging.judges import Judge, find_judges, prices
 from apps.eval.judging.loop import Job, OnProgress, Persistence, RunResult
 from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
-from apps.eval.judging.parsing import PARSER_VERSION, parse_record
 from apps.eval.judging.plan import Plan, make_plan
+from apps.eval.protocols.parsing import PARSER_VERSION, parse_record
 
 # One event loop holds this many calls in flight with little to do; a process costs 140 MB.
 CALLS_PER_TASK = 64

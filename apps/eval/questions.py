@@ -33,9 +33,9 @@ from apps.eval.calls.run_all import run_all
 from apps.eval.config import QuestionsConfig
 from apps.eval.contamination import jaccard, measure, training_texts
 from apps.eval.judging.call import digest
-from apps.eval.judging.parsing import parse
-from apps.eval.judging.protocols import load_protocol
-from apps.eval.judging.wording import messages
+from apps.eval.protocols.load import load_protocol
+from apps.eval.protocols.parsing import parse
+from apps.eval.protocols.wording import messages
 from apps.eval.records.question import BUILT_IN, Question, dump_questions, load_questions
 
 CATEGORIES = {

@@ -30,7 +30,7 @@ from apps.common.errors import CorruptError, InputError
 from apps.common.files import storage
 from apps.eval.config import ReplayConfig
 from apps.eval.imports.vicuna_blog import import_reviews, review_files
-from apps.eval.judging.parsing import parse
+from apps.eval.protocols.parsing import parse
 from apps.eval.records.json_records import Record, read_records
 from apps.eval.records.question import load_questions
 

@@ -17,10 +17,10 @@ from apps.eval.calls import journal
 from apps.eval.config import ReportConfig
 from apps.eval.folder import load_folder
 from apps.eval.judging.offline import is_offline
-from apps.eval.judging.parsing import PARSER_VERSION
 from apps.eval.page import page
 from apps.eval.page.evidence import Evidence, evidence
 from apps.eval.page.texts import cut
+from apps.eval.protocols.parsing import PARSER_VERSION
 from apps.eval.records.answer import Answer, answers_uri, lineage_uri
 from apps.eval.records.question import Question
 from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate

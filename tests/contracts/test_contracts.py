@@ -155,7 +155,7 @@ def test_questions_and_answers_keep_their_contract(tmp_path):
 
 
 def test_stored_judgments_keep_their_contract(tmp_path):
-    from apps.eval.judging.parsing import parse_record
+    from apps.eval.protocols.parsing import parse_record
     from apps.eval.scores.judgments import contests, load_judgments
 
     raw = lines(EVALUATION / "judgments" / "raw.jsonl")

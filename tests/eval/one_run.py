@@ -13,9 +13,9 @@ from apps.eval.config import JudgeConfig
 from apps.eval.judging.asking import proven, remaining, standings
 from apps.eval.judging.call import Call
 from apps.eval.judging.loop import Caller, Persistence, Tally
-from apps.eval.judging.parsing import parse_record
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.prices import Price
+from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 

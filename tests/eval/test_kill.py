@@ -14,7 +14,7 @@ import pytest
 from apps.common.command.cli import run
 from apps.eval.__main__ import COMMANDS
 from apps.eval.calls import journal
-from apps.eval.judging.parsing import parse_record
+from apps.eval.protocols.parsing import parse_record
 from benchmarks.judge import endpoint, folder, stats, unanswered
 
 CALLS = 60

@@ -7,7 +7,7 @@ import pytest
 
 from apps.common.command.cli import run
 from apps.eval.__main__ import COMMANDS
-from apps.eval.judging.parsing import parse
+from apps.eval.protocols.parsing import parse
 from apps.eval.replay import folder_reviews, shipped_reviews, tabulate
 
 TABLE = {

@@ -14,9 +14,9 @@ from apps.eval.config import JudgeConfig, ReplayConfig
 from apps.eval.folder import questions_uri, write_plan
 from apps.eval.judging.call import Call
 from apps.eval.judging.manifest import prompts_digest
-from apps.eval.judging.parsing import PARSER_VERSION, parse_record
 from apps.eval.judging.plan import Plan
-from apps.eval.judging.protocols import BUILT_IN
+from apps.eval.protocols.load import BUILT_IN
+from apps.eval.protocols.parsing import PARSER_VERSION, parse_record
 from apps.eval.records.answer import Answer, answers_uri
 from apps.eval.records.question import Question, dump_questions
 

@@ -16,7 +16,7 @@ from apps.common.errors import NotFoundError
 from apps.common.files import storage
 from apps.eval.imports.imported import Imported
 from apps.eval.judging.call import Call, answers_digest
-from apps.eval.judging.form import Form
+from apps.eval.protocols.form import Form
 from apps.eval.records.answer import Answer, check_model_name, read_answers
 from apps.eval.records.json_records import Record, read_records
 from apps.eval.records.question import Question, load_questions

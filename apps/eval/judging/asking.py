@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from apps.eval.calls.lines import ResponseLine, Status
 from apps.eval.judging.call import Call
-from apps.eval.judging.parsing import parse_record
 from apps.eval.judging.readability import UNREADABLE_TO_STOP, unreadable_judge
-from apps.eval.judging.repair import repair_messages, response_format
+from apps.eval.protocols.parsing import parse_record
+from apps.eval.protocols.repair import repair_messages, response_format
 
 _UNREADABLE = ("unparsed", "truncated")
 

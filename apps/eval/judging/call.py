@@ -10,9 +10,9 @@ import orjson
 from apps.eval.calls.lines import Message, Parameters, ResponseLine, Usage
 from apps.eval.calls.reply import Reply
 from apps.eval.judging.charge import charge, filtered_charge
-from apps.eval.judging.form import Form
 from apps.eval.judging.offline import ReferenceCheck
 from apps.eval.judging.prices import Price
+from apps.eval.protocols.form import Form
 
 
 def digest(*parts: Any) -> str:

@@ -21,9 +21,9 @@ from apps.eval.calls.run_all import run_all
 from apps.eval.judging.asking import ask_again
 from apps.eval.judging.call import Call
 from apps.eval.judging.local import local_reply
-from apps.eval.judging.parsing import parse
 from apps.eval.judging.prices import Price
 from apps.eval.judging.readability import Readability
+from apps.eval.protocols.parsing import parse
 
 Ask = Callable[[Call, int], Awaitable[Reply]]
 """the response to a call, from the endpoint of that number"""

@@ -9,7 +9,7 @@ chrF is Popovic's (WMT 2015) in sacrebleu's implementation; an answer that satis
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apps.eval.judging.form import Format
+from apps.eval.protocols.form import Format
 
 OFFLINE = "offline"
 LABEL = "offline chrF judge (compares with reference answers; not GPT-4)"

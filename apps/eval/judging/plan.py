@@ -11,10 +11,10 @@ import orjson
 from apps.common.errors import InputError
 from apps.common.files import storage
 from apps.eval.calls.lines import Message, Parameters
-from apps.eval.judging import wording
 from apps.eval.judging.call import Call, answers_digest, digest
 from apps.eval.judging.offline import ReferenceCheck, is_offline
-from apps.eval.judging.protocols import BUILT_IN, Protocol, load_protocol, vicuna_kind
+from apps.eval.protocols import wording
+from apps.eval.protocols.load import BUILT_IN, Protocol, load_protocol, vicuna_kind
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
 

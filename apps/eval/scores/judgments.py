@@ -13,7 +13,7 @@ from apps.common.errors import CriaError, NotFoundError
 from apps.eval.calls import journal
 from apps.eval.folder import plan_uri
 from apps.eval.judging.call import digest
-from apps.eval.judging.parsing import parse_record
+from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 
 # Arena-Hard's labels as the strength of the first displayed answer.

@@ -14,9 +14,9 @@ from apps.eval.judging import batch_api
 from apps.eval.judging.asking import remaining
 from apps.eval.judging.call import Call
 from apps.eval.judging.loop import Job, Persistence, RunResult
-from apps.eval.judging.parsing import parse_record
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.prices import Price
+from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.scripted_judge import Endpoint, Script

@@ -9,8 +9,8 @@ from apps.eval.calls import journal
 from apps.eval.calls.client import EndpointRefusedError
 from apps.eval.config import JudgeConfig
 from apps.eval.judging.asking import remaining
-from apps.eval.judging.parsing import parse_record
 from apps.eval.judging.plan import make_plan
+from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.one_run import FAST, PRICE, judge, planned, statuses

@@ -9,11 +9,11 @@ from aiohttp import web
 from apps.common.errors import ConfigError, InputError
 from apps.eval.config import JudgeConfig
 from apps.eval.judging.call import digest
-from apps.eval.judging.form import Form
 from apps.eval.judging.manifest import prompts_digest
-from apps.eval.judging.parsing import parse
 from apps.eval.judging.plan import make_plan
-from apps.eval.judging.protocols import BUILT_IN, load_protocol
+from apps.eval.protocols.form import Form
+from apps.eval.protocols.load import BUILT_IN, load_protocol
+from apps.eval.protocols.parsing import parse
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.commands import command, jsonl

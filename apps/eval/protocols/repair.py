@@ -7,7 +7,7 @@ offer it refuse once and are then not sent again.
 from typing import Any
 
 from apps.eval.calls.lines import Message
-from apps.eval.judging.form import Form
+from apps.eval.protocols.form import Form
 
 
 def repair_messages(form: Form, said: str) -> tuple[Message, ...]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.eval.judging.parsing import parse
+from apps.eval.protocols.parsing import parse
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from apps.eval.calls.lines import ParsedLine, ResponseLine, Status
-from apps.eval.judging.form import Form, Format
-from apps.eval.judging.json_verdict import rating_in, scores_in, verdict_in
+from apps.eval.protocols.form import Form, Format
+from apps.eval.protocols.json_verdict import rating_in, scores_in, verdict_in
 
 PARSER_VERSION = "3"
 

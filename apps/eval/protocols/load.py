@@ -30,7 +30,7 @@ import yaml
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.eval.judging.form import Form, Format
+from apps.eval.protocols.form import Form, Format
 
 BUILT_IN = ("vicuna-blog", "pairwise-swap", "single", "mt-bench", "verdict")
 _SYSTEM = "You judge the answers of chat assistants carefully, impartially and by their substance."
