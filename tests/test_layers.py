@@ -22,7 +22,7 @@ FOLDERS = {
     "data": ("html", "read", "write", "rules", "duplicates", "packing", "sample"),
     "data/read": ("layouts",),
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
-    "serve": ("engine", "replica", "model", "request", "answer", "gateway", "page"),
+    "serve": ("engine", "admission", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
     "eval": ("records", "calls", "protocols", "judging", "imports", "scores", "page"),
 }

@@ -2,6 +2,7 @@
 
     python -m apps.serve run CONFIG.yaml --port 8000
     ray job submit -- python -m apps.serve run CONFIG.yaml
+    python -m apps.serve keys add NAME --file keys.yaml
     python -m apps.serve build CONFIG.yaml > serve.yaml && serve deploy serve.yaml
 
 Reads one YAML (apps/serve/config.py describes it) and the model folders it names.
@@ -26,6 +27,7 @@ from apps.common.command.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
 from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
+from apps.serve.admission.keys import read_keys
 from apps.serve.applications import serve_config
 from apps.serve.config import ModelConfig, ServeConfig
 from apps.serve.model.served import load_model
@@ -58,7 +60,7 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
     if not os.environ.get("RAY_ADDRESS"):
         _check_port_free(config.gateway.host, config.gateway.port)
     start_s = time.monotonic()
-    wanted_cpus = sum(m.resources.cpus * _most_replicas(m) for m in config.models)
+    wanted_cpus = sum(m.resources.cpus * m.most_replicas for m in config.models)
     cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(wanted_cpus) + 2)
     with ray_session(num_cpus=cpus) as session:
         from apps.serve import deployment
@@ -115,7 +117,10 @@ def load(path: str, port: int | None) -> ServeConfig:
     config = configs.load(ServeConfig, path)
     gateway = config.gateway
     chosen = gateway.port if port is None else port
-    gateway = dataclasses.replace(gateway, port=chosen or free_port())
+    keys_file = _beside(path, gateway.keys_file) if gateway.keys_file else ""
+    if keys_file:
+        read_keys(keys_file)  # refuses a wrong one
+    gateway = dataclasses.replace(gateway, port=chosen or free_port(), keys_file=keys_file)
     models = tuple(_resolved(model) for model in config.models)
     for model in models:
         if model.engine != "remote":
@@ -129,6 +134,13 @@ def _resolved(model: ModelConfig) -> ModelConfig:
     return dataclasses.replace(model, path=storage.absolute(model.path)) if is_folder else model
 
 
+def _beside(config_path: str, path: str) -> str:
+    """A path of the file is meant from the file's folder; the service runs in another one."""
+    is_relative = storage.is_local(path) and not os.path.isabs(storage.local_path(path))
+    folder = os.path.abspath(os.path.dirname(config_path) or ".")
+    return os.path.join(folder, path) if is_relative else path
+
+
 def _votes_url(url: str, config_path: str) -> str:
     """With an absolute path: the page runs in another process with another working directory."""
     prefix = "sqlite:///"
@@ -137,10 +149,6 @@ def _votes_url(url: str, config_path: str) -> str:
     path = url.removeprefix(prefix)
     is_relative = url.startswith(prefix) and path and not path.startswith(("/", ":memory:"))
     return prefix + os.path.abspath(path) if is_relative else url
-
-
-def _most_replicas(model: ModelConfig) -> int:
-    return model.autoscaling.max_replicas if model.autoscaling else model.replicas
 
 
 def _addresses(config: ServeConfig) -> dict[str, Any]:

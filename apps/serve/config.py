@@ -11,6 +11,7 @@ gateway: {port: 8000}
 page: {title: Vicuna}
 """
 
+import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from apps.serve.engine.config import RemoteConfig, TorchConfig, VllmConfig
 EngineConfig = TorchConfig | VllmConfig | RemoteConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
+_KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -160,6 +162,10 @@ class ModelConfig:
             raise ConfigError(f"Model {self.name!r}: {error}") from error
 
     @property
+    def most_replicas(self) -> int:
+        return self.autoscaling.max_replicas if self.autoscaling else self.replicas
+
+    @property
     def application(self) -> str:
         """Name of the model's Serve application."""
         return "model-" + re.sub(r"[^A-Za-z0-9]+", "-", self.name)
@@ -167,12 +173,27 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiKey:
-    """A key that clients may use; only its digest is kept."""
+    """A key that clients may use; only its digest is kept. A limit that is None does not hold."""
 
     name: str
     """who it belongs to; appears in logs and metrics"""
     sha256: str
     """hex digest: printf %s "$KEY" | sha256sum"""
+    models: tuple[str, ...] = ()
+    """names of the models it may use; empty: all"""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """of prompts and answers"""
+    concurrent_streams: int | None = None
+    """answers under way at a time, whole ones too"""
+    usd_per_day: float | None = None
+    """at the models' prices, per day of UTC"""
+    weight: float = 1.0
+    """its share of a model that is asked for more than it can give"""
+    admin: bool = False
+    """may read /metrics"""
+    expires: float | None = None
+    """unix time after which it is refused"""
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256):
@@ -180,6 +201,23 @@ class ApiKey:
                 f"The key of {self.name!r} is not a SHA-256 digest; expected 64 lower-case hex "
                 'digits, as printed by: printf %s "$KEY" | sha256sum'
             )
+        if not _KEY_NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"The key name {self.name!r} is not usable; expected 1-64 letters, digits, '.', "
+                "'_', '@' or '-'."
+            )
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrent_streams"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} of {self.name!r} is {value}; expected >= 1.")
+        if self.usd_per_day is not None and not 0 < self.usd_per_day < math.inf:
+            raise ConfigError(f"usd_per_day of {self.name!r} is {self.usd_per_day}; expected > 0.")
+        if not 0 < self.weight < math.inf:
+            raise ConfigError(f"weight of {self.name!r} is {self.weight}; it must be above 0.")
+
+    @property
+    def has_limits(self) -> bool:
+        limits = (self.requests_per_minute, self.tokens_per_minute, self.concurrent_streams)
+        return self.usd_per_day is not None or any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,9 +230,19 @@ class GatewayConfig:
     """0 takes a free port"""
     replicas: int = 1
     api_keys: tuple[ApiKey, ...] = ()
-    """empty: everybody may call"""
+    """keys beside those of keys_file; with neither, everybody may call"""
+    keys_file: str = ""
+    """file that `python -m apps.serve keys` writes; read again when it changes"""
+    limits_url: str = ""
+    """redis://HOST:PORT keeps what keys have used over restarts; empty: in memory"""
+    cors_origins: tuple[str, ...] = ()
+    """web sites whose pages may call, such as https://example.org; "*" for all"""
+    trusted_proxies: tuple[str, ...] = ()
+    """addresses or networks whose X-Forwarded-For is believed"""
     max_body_bytes: int = 4 << 20
     """largest request body"""
+    body_timeout_s: float = 30.0
+    """a body that has not come whole by then is answered 408"""
     silence_timeout_s: float = 5.0
     """a replica that says nothing for so long, not even that it is busy, is taken for frozen: its
     requests go on elsewhere, and new ones come to it only when there is no other"""
@@ -208,6 +256,13 @@ class GatewayConfig:
             raise ConfigError(
                 f"max_body_bytes is {self.max_body_bytes}; expected 1024 to {64 << 20}."
             )
+        if not self.body_timeout_s > 0:
+            raise ConfigError(f"body_timeout_s is {self.body_timeout_s}; it must be above 0.")
+        for network in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ConfigError(f"trusted_proxies has {network!r}: {error}.") from error
         if not self.silence_timeout_s >= 2:
             raise ConfigError(
                 f"silence_timeout_s is {self.silence_timeout_s}; expected >= 2, because a replica "
@@ -245,10 +300,11 @@ class ServeConfig:
         names = [name for model in self.models for name in (model.name, *model.aliases)]
         _unique("Model name", names)
         _unique("Model name (letters and digits)", [m.application for m in self.models])
-        if self.gateway.api_keys and self.page.enabled and not self.page.api_key_env:
+        asks_for_keys = bool(self.gateway.api_keys or self.gateway.keys_file)
+        if asks_for_keys and self.page.enabled and not self.page.api_key_env:
             raise ConfigError(
-                "gateway.api_keys is set, so the page needs a key too: set page.api_key_env to an "
-                "environment variable that holds one, or page.enabled to false."
+                "The gateway asks for keys, so the page needs a key too: set page.api_key_env to "
+                "an environment variable that holds one, or page.enabled to false."
             )
 
 

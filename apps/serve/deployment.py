@@ -7,10 +7,11 @@ changed; the others keep their replicas and streams. What is live is Serve's own
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -25,13 +26,15 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files.model_folder import model_folder
+from apps.serve.admission.limiter import Limiter, Refusal
 from apps.serve.applications import GATEWAY, serve_config
-from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, ServeConfig
+from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, PageConfig, ServeConfig
 from apps.serve.engine.config import RemoteConfig
 from apps.serve.engine.create import create_engine
 from apps.serve.engine.protocol import EngineDeadError
 from apps.serve.engine.remote import RemoteEngine
 from apps.serve.gateway.api import build_api
+from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 from apps.serve.model.directory import Entry, RemoteEntry
 from apps.serve.model.served import load_model, mask_factory
@@ -47,6 +50,7 @@ _ENGINE_WATCH_S = 0.25
 _BROADCAST_TIMEOUT_S = 2.0
 _STOP_TIMEOUT_S = 30.0
 _TELL_AFTER_S = 30.0
+_LIMITER = "cria-limiter"
 _MANY = 10_000
 
 
@@ -133,14 +137,16 @@ class GatewayDeployment:
         self._exchange = Exchange(self._count_tokens)
         await self._exchange.start(ray.util.get_node_ip_address())
         self._directory = ServeDirectory(self._exchange)
+        self._limits = KeyLimits(ActorLimiter(lambda: self._settings.limits_url))
+        self._leases = asyncio.create_task(self._limits.keep_leases())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._directory, lambda: self._settings, self._metrics)
+        return build_api(self._directory, lambda: self._settings, self._metrics, self._limits)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         models = [configs.from_dict(ModelConfig, m) for m in user_config["models"]]
-        await self._directory.update(models)
         self._settings = configs.from_dict(GatewayConfig, user_config["gateway"])
+        await self._directory.update(models, self._settings.replicas)
         self._exchange.silence_timeout_s = self._settings.silence_timeout_s
 
     def _count_tokens(self, application: str, number: int) -> None:
@@ -149,6 +155,43 @@ class GatewayDeployment:
 
     async def samples(self) -> bytes:
         return self._metrics.samples()
+
+
+class ActorLimiter:
+    """The limiter of all gateways: an actor, which Ray starts again when it dies. What it counted
+    lives on where limits_url names a Redis."""
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._url = url
+        self._actor: Any = None
+
+    async def admit(
+        self, key: ApiKey, prompt_tokens: int, gateway: str, streams: int
+    ) -> Refusal | None:
+        if self._actor is None:
+            self._actor = await asyncio.to_thread(_limiter_actor, self._url())
+        return await self._actor.admit.remote(key, prompt_tokens, gateway, streams)
+
+    def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
+        if self._actor is not None:
+            self._actor.charge.remote(key, tokens, usd)
+
+    def renew(self, name: str, gateway: str, streams: int) -> None:
+        if self._actor is not None:
+            self._actor.renew.remote(name, gateway, streams)
+
+
+def _limiter_actor(url: str) -> Any:
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(Limiter)
+    named = actor.options(
+        name=_LIMITER, namespace=_LIMITER, get_if_exists=True, lifetime="detached"
+    )
+    return named.remote(url)
+
+
+def _end_limiter() -> None:
+    with contextlib.suppress(ValueError):  # there is none
+        ray.kill(ray.get_actor(_LIMITER, namespace=_LIMITER))
 
 
 Entries = Mapping[str, Entry | RemoteEntry]
@@ -173,7 +216,7 @@ class ServeDirectory:
         """The model's name, also of one that is served no more."""
         return self._names.get(application, "")
 
-    async def update(self, models: Sequence[ModelConfig]) -> None:
+    async def update(self, models: Sequence[ModelConfig], num_gateways: int = 1) -> None:
         """Take the new list; a model whose settings did not change keeps its entry."""
         kept = {
             model.name: entry
@@ -190,6 +233,9 @@ class ServeDirectory:
             raise
         self._retire(before, but=entries)
         self._entries = {model.name: entries[model.name] for model in models}
+        for entry in self._entries.values():
+            if isinstance(entry, Entry):
+                _share_places(entry, num_gateways)
         self._names |= {model.application: model.name for model in models}
         self._ready_at_s = float("-inf")
 
@@ -238,6 +284,16 @@ class ServeDirectory:
 
     async def gateway_samples(self) -> Sequence[bytes]:
         return await _broadcast(GATEWAY, "Gateway", "samples")
+
+
+def _share_places(entry: Entry, num_gateways: int) -> None:
+    """A gateway lets in its share of what all replicas run at a time; the rest waits here, where
+    the keys take turns."""
+    engine = entry.config.engine_config(entry.config.path)
+    share = entry.config.most_replicas / num_gateways
+    entry.queue.places = math.ceil(engine.max_running * share)
+    if not isinstance(engine, RemoteConfig):
+        entry.queue.max_waiting = math.ceil(engine.max_waiting * share)
 
 
 def _handle(application: str, deployment: str = "Model") -> Any:
@@ -348,6 +404,7 @@ def stop() -> None:
     retried without end, which Ray tells on our standard output."""
     from ray.serve.context import _get_global_client
 
+    _end_limiter()
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         last = client._controller.graceful_shutdown.options(max_task_retries=0)

@@ -3,6 +3,7 @@
 Source: https://platform.openai.com/docs/guides/error-codes
 """
 
+import math
 from typing import Any
 
 _TYPES = {
@@ -15,6 +16,7 @@ _TYPES = {
     413: "invalid_request_error",
     415: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     503: "service_unavailable_error",
 }
 
@@ -46,7 +48,7 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         if self.retry_after_s is None:
             return {}
-        return {"Retry-After": str(max(1, round(self.retry_after_s)))}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
 
 
 def sentence(message: str) -> str:

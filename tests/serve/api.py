@@ -13,6 +13,7 @@ import uvicorn
 from apps.serve.config import GatewayConfig, ModelConfig
 from apps.serve.engine.protocol import Engine, EngineDeadError, Request, Step, generate
 from apps.serve.gateway.api import build_api
+from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 from apps.serve.model.directory import Entry
 from apps.serve.model.served import ServedModel, load_model
@@ -61,9 +62,9 @@ class Api:
         self.model = model
         self.engine = engine
         self.settings = GatewayConfig()
-        metrics = GatewayMetrics()
+        metrics, self.limits = GatewayMetrics(), KeyLimits()
         self.directory = OneModel(model, engine, metrics)
-        self.app = build_api(self.directory, lambda: self.settings, metrics)
+        self.app = build_api(self.directory, lambda: self.settings, metrics, self.limits)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
 

@@ -9,7 +9,8 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.serve.answer.choices import Usage
-from apps.serve.config import ModelConfig
+from apps.serve.config import ApiKey, ModelConfig
+from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 
 CLIENT_LEFT = 499
@@ -30,18 +31,29 @@ class Account:
     def __init__(self, metrics: GatewayMetrics, endpoint: str) -> None:
         self.endpoint = endpoint
         self.start_s = time.monotonic()
-        self.key = ""
-        """name of the key it came with"""
+        self.owner: ApiKey | None = None
+        """of the key it came with"""
         self.usage = Usage(0)
         self._metrics = metrics
+        self._limits: KeyLimits | None = None
+        self._charged_tokens = 0
         self._model: ModelConfig | None = None
         self._status = CLIENT_LEFT
         self._failure = 0
         self._is_whole = False
 
+    @property
+    def key(self) -> str:
+        return self.owner.name if self.owner is not None else ""
+
     @classmethod
     def of(cls, scope: Scope) -> "Account":
         return scope[_SCOPE_KEY]
+
+    async def admit(self, limits: KeyLimits, prompt_tokens: int) -> None:
+        """Raises ApiError 429 where the key's limits do not allow it."""
+        if await limits.admit(self.owner, prompt_tokens):
+            self._limits, self._charged_tokens = limits, prompt_tokens
 
     def begin(self, model: ModelConfig) -> None:
         """It is a request to this model, and runs."""
@@ -72,8 +84,16 @@ class Account:
             self._metrics.count_usage(model, self.key, self.usage)
             seconds = time.monotonic() - self.start_s
             self._metrics.request_s.labels(model.name).observe(seconds)
+        self._charge()
         name = model.name if model is not None else ""
         self._metrics.requests.labels(name, self.endpoint, str(status), self.key).inc()
+
+    def _charge(self) -> None:
+        if self._limits is None or self.owner is None:
+            return
+        prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
+        usd = self._model.prices.usd(prompt, completion) if self._model is not None else 0.0
+        self._limits.end(self.owner, max(0, prompt + completion - self._charged_tokens), usd)
 
 
 class Accounted:
@@ -84,7 +104,7 @@ class Accounted:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _UNCOUNTED:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         account = Account(self._metrics, _ENDPOINTS.get(scope["path"], "other"))
@@ -100,4 +120,5 @@ class Accounted:
             account.fail(500)
             raise
         finally:
-            account.end()
+            if scope["path"] not in _UNCOUNTED:
+                account.end()

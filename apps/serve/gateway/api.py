@@ -14,16 +14,16 @@ from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.serve.config import GatewayConfig
 from apps.serve.engine.protocol import RequestError
 from apps.serve.errors import ApiError
 from apps.serve.gateway import metrics as prometheus
 from apps.serve.gateway.account import Account, Accounted
-from apps.serve.gateway.auth import authenticate
 from apps.serve.gateway.body import read_body, request_schema
 from apps.serve.gateway.forward import ForwardedAnswer
+from apps.serve.gateway.guard import Cors, Guard, check_model, error_response
+from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
 from apps.serve.gateway.respond import Answer, api_error
@@ -37,7 +37,6 @@ B = TypeVar("B", ChatRequest, CompletionRequest)
 
 VERSION = "0.1.0"
 _LONG_BYTES = 16 << 10
-_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"})
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
     'rx="9" fill="#cf5f38"/><path d="M21 12.5a6 6 0 1 0 0 7" fill="none" stroke="#fff" '
@@ -46,7 +45,10 @@ _ICON = (
 
 
 def build_api(
-    directory: Directory, settings: Callable[[], GatewayConfig], metrics: GatewayMetrics
+    directory: Directory,
+    settings: Callable[[], GatewayConfig],
+    metrics: GatewayMetrics,
+    limits: KeyLimits,
 ) -> FastAPI:
     """`settings` is read at every request, so that a changed file holds at once."""
     api = FastAPI(
@@ -58,10 +60,11 @@ def build_api(
         openapi_url="/openapi.json",
         middleware=[
             Middleware(Accounted, metrics=metrics),
-            Middleware(_Guard, settings=settings),
+            Middleware(Cors, settings=settings),
+            Middleware(Guard, settings=settings),
         ],
     )
-    _add_generation(api, directory, settings)
+    _add_generation(api, directory, settings, limits)
     _add_models(api, directory)
     _add_operations(api, directory, metrics)
     api.add_exception_handler(ApiError, _on_api_error)
@@ -72,17 +75,23 @@ def build_api(
 
 
 def _add_generation(
-    api: FastAPI, directory: Directory, settings: Callable[[], GatewayConfig]
+    api: FastAPI,
+    directory: Directory,
+    settings: Callable[[], GatewayConfig],
+    limits: KeyLimits,
 ) -> None:
     def add(path: str, name: str, schema: type[B], make_plan: Callable[[B, Entry], Plan]) -> None:
         @api.post(path, name=name, openapi_extra=request_schema(schema))
         async def answer(request: Request) -> Response:
             account = Account.of(request.scope)
-            body = await read_body(request, schema, settings().max_body_bytes)
+            body = await read_body(request, schema, settings())
             entry = find(directory, body.model)
+            check_model(account.owner, entry.config.name)
             if isinstance(entry, RemoteEntry):
+                await account.admit(limits, 0)
                 return ForwardedAnswer(account, body, entry)
             plan = await _computed(request, make_plan, body, entry)
+            await account.admit(limits, plan.prompt_tokens)
             return Answer(account, plan, entry)
 
     add("/v1/chat/completions", "chat_completions", ChatRequest, chat_plan)
@@ -90,8 +99,9 @@ def _add_generation(
 
     @api.post("/tokenize", openapi_extra=request_schema(TokenizeRequest))
     async def tokenize_text(request: Request) -> Response:
-        body = await read_body(request, TokenizeRequest, settings().max_body_bytes)
+        body = await read_body(request, TokenizeRequest, settings())
         entry = find(directory, body.model)
+        check_model(Account.of(request.scope).owner, entry.config.name)
         if isinstance(entry, RemoteEntry):
             raise ApiError(400, f"{body.model!r} runs elsewhere; its tokens are not known here.")
         return _json(await _computed(request, tokenize, body, entry.model))
@@ -106,9 +116,10 @@ async def _computed(request: Request, fn: Callable[P, T], *args: P.args, **kwarg
 
 def _add_models(api: FastAPI, directory: Directory) -> None:
     @api.get("/v1/models")
-    async def list_models() -> Response:
-        ready = await directory.ready()
-        live = [e for name, e in directory.entries.items() if ready.get(name)]
+    async def list_models(request: Request) -> Response:
+        ready, owner = await directory.ready(), Account.of(request.scope).owner
+        allowed = owner.models if owner is not None and owner.models else directory.entries
+        live = [e for n, e in directory.entries.items() if ready.get(n) and n in allowed]
         return _json({"object": "list", "data": [_model_body(entry) for entry in live]})
 
     @api.get("/v1/models/{name:path}")
@@ -170,35 +181,12 @@ def _model_body(entry: Entry | RemoteEntry) -> dict[str, Any]:
     }
 
 
-class _Guard:
-    """Asks for a key before anything of a request is read."""
-
-    def __init__(self, app: ASGIApp, settings: Callable[[], GatewayConfig]) -> None:
-        self._app = app
-        self._settings = settings
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
-            headers = dict(scope["headers"])
-            given = headers.get(b"authorization", b"").decode("latin-1")
-            try:
-                authenticate(self._settings().api_keys, given)
-            except ApiError as error:
-                await _error_response(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), status, headers, media_type="application/json")
 
 
-def _error_response(error: ApiError) -> Response:
-    return _json(error.body(), error.status, error.headers())
-
-
 async def _on_api_error(request: Request, error: Exception) -> Response:
-    return _error_response(api_error(error))
+    return error_response(api_error(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -208,10 +196,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         405: f"{request.url.path[:200]} does not take {request.method}.",
     }
     message = messages.get(error.status_code, str(error.detail))
-    response = _error_response(ApiError(error.status_code, message))
+    response = error_response(ApiError(error.status_code, message))
     response.headers.update(dict(error.headers or {}))
     return response
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    return _error_response(ApiError(500, f"The server failed ({type(error).__name__})."))
+    return error_response(ApiError(500, f"The server failed ({type(error).__name__})."))

@@ -1,5 +1,6 @@
 """Reading a request's body: bounded before it is parsed, checked before it is used."""
 
+import asyncio
 import re
 import reprlib
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from apps.serve.config import GatewayConfig
 from apps.serve.errors import ApiError
 
 B = TypeVar("B", bound=BaseModel)
@@ -17,14 +19,21 @@ _SHORT.maxstring = 80
 _TAGGED_LIST = re.compile(r"(^messages|\.content)\[\d+\]$")
 
 
-async def read_body(request: Request, model: type[B], max_bytes: int) -> B:
-    """The parsed body. Raises ApiError 413 (too large), 415 or 400 (not what is expected)."""
+async def read_body(request: Request, model: type[B], limits: GatewayConfig) -> B:
+    """The parsed body. Raises ApiError 408 (too slow), 413 (too large), 415 or 400 (not what is
+    expected)."""
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"The content type is {kind[:64]!r}; expected application/json.")
     if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise ApiError(415, f"The content encoding is {coding[:64]!r}; send the body as it is.")
-    data = await _bounded(request, max_bytes)
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            data = await _bounded(request, limits.max_body_bytes)
+    except TimeoutError:
+        raise ApiError(
+            408, f"The body did not come whole within {limits.body_timeout_s:g} s."
+        ) from None
     try:
         values = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from apps.serve.answer.choices import ChatChoice, Head, TextChoice
 from apps.serve.answer.generation import Job
+from apps.serve.engine.protocol import SamplingParams
 from apps.serve.errors import ApiError
 from apps.serve.model.directory import Entry
 from apps.serve.model.served import ServedModel
@@ -26,6 +26,7 @@ from apps.serve.request.tools import (
 
 MAX_SEQUENCES = 256
 """prompts x n of one request; more of them should be several requests"""
+USUAL_ANSWER_TOKENS = 256
 MAX_PROMPT_LOGPROBS = 200_000
 """of one request; a gateway takes about a microsecond for each, and meanwhile does nothing else"""
 
@@ -42,12 +43,18 @@ class Plan:
     choices: Sequence[ChatChoice | TextChoice]
     """one per job"""
     prompt_tokens: int
+    most_tokens: int
+    """that it may come to: prompts and longest answers, or a guess where these have no limit"""
     per_prompt: int
     """choices of each prompt; they stand together"""
     keep_best: int | None
     """best_of: per prompt, how many of its choices to return"""
     stream: bool
     include_usage: bool
+
+
+def _most_tokens(prompt_tokens: int, params: Sequence[SamplingParams]) -> int:
+    return prompt_tokens + sum(one.max_tokens or USUAL_ANSWER_TOKENS for one in params)
 
 
 def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
@@ -70,6 +77,7 @@ def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
             ChatChoice(model, i, bool(body.logprobs), _parser(body, names)) for i in range(count)
         ],
         prompt_tokens=len(prompt_ids),
+        most_tokens=_most_tokens(len(prompt_ids), params),
         per_prompt=count,
         keep_best=None,
         **_stream_fields(body),
@@ -114,7 +122,8 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
             TextChoice(model, i, num_logprobs(body) is not None, prompt if body.echo else None)
             for i, prompt in enumerate(sequences)
         ],
-        prompt_tokens=sum(len(prompt.ids) for prompt in prompts),
+        prompt_tokens=(prompt_tokens := sum(len(prompt.ids) for prompt in prompts)),
+        most_tokens=_most_tokens(prompt_tokens, params),
         per_prompt=per_prompt,
         keep_best=n if best_of > n else None,
         **_stream_fields(body),
@@ -158,7 +167,7 @@ def _jobs(
     model: ServedModel,
     head: Head,
     prompt_ids: Sequence[tuple[int, ...]],
-    params: Sequence[Any],
+    params: Sequence[SamplingParams],
     strip_space: str,
 ) -> list[Job]:
     return [

@@ -7,6 +7,7 @@ request that cannot be served gets its proper status and not an error inside a 2
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -68,33 +69,59 @@ class Answer(WatchedResponse):
         self._entry = entry
 
     async def _respond(self, send: Send) -> None:
+        queue, owner, plan = self._entry.queue, self._account.owner, self._plan
+        weight = owner.weight if owner is not None else 1.0
+        try:
+            async with self._patience():
+                ticket = await queue.enter(
+                    self._account.key, weight, plan.most_tokens, len(plan.jobs)
+                )
+        except (ApiError, OverloadedError) as error:
+            await self._send_error(send, api_error(error))
+            return
+        try:
+            await self._generate(send)
+        finally:
+            queue.leave(ticket)
+
+    async def _generate(self, send: Send) -> None:
         deltas = follow_all(self._entry.backend, self._plan.jobs)
         async with contextlib.aclosing(deltas):
             try:
-                first = await self._first(deltas)
+                async with self._patience():
+                    first = await anext(deltas)
             except Exception as error:
-                await self._send_error(send, api_error(error))
+                await self._send_error(send, self._told(error))
                 return
+            self._account.first_token()
             self._account.usage = Usage(self._plan.prompt_tokens, self._plan.per_prompt)
             respond = self._stream if self._plan.stream else self._whole
             await respond(send, first, deltas)
 
-    async def _first(self, deltas: AsyncGenerator[Delta, None]) -> Delta:
+    @contextlib.asynccontextmanager
+    async def _patience(self) -> AsyncGenerator[None, None]:
+        """As long as a request may wait for its first token, its turn included."""
         timeout_s = self._entry.model.config.limits.queue_timeout_s
+        waited_s = time.monotonic() - self._account.start_s
         try:
             # Not wait_for: Python 3.11's loses a cancellation that comes with the result.
-            async with asyncio.timeout(timeout_s):
-                first = await anext(deltas)
+            async with asyncio.timeout(timeout_s - waited_s):
+                yield
         except TimeoutError:
             raise ApiError(
                 503,
                 f"No replica of {self._plan.head.model!r} began to answer within {timeout_s:g} s; "
                 "try again later.",
                 code="model_busy",
-                retry_after_s=5,
+                retry_after_s=self._entry.queue.retry_after_s(),
             ) from None
-        self._account.first_token()
-        return first
+
+    def _told(self, error: Exception) -> ApiError:
+        """Of a full engine, that this gateway's queue knows when it will have room."""
+        told = api_error(error)
+        if told.retry_after_s is not None:
+            told.retry_after_s = max(told.retry_after_s, self._entry.queue.retry_after_s())
+        return told
 
     async def _whole(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan

@@ -1,9 +1,10 @@
 """The models that a gateway offers, by name, and whether each is up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from apps.serve.admission.fair_queue import FairQueue
 from apps.serve.config import ModelConfig
 from apps.serve.engine.remote import RemoteEngine
 from apps.serve.errors import ApiError
@@ -17,6 +18,8 @@ class Entry:
 
     model: ServedModel
     backend: Backend
+    queue: FairQueue = field(default_factory=lambda: FairQueue(places=1 << 20, max_waiting=0))
+    """Of this gateway's requests to it."""
 
     @property
     def config(self) -> ModelConfig:

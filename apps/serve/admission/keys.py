@@ -1,0 +1,94 @@
+"""The keys that clients may use: those of the settings and those of a file, which may change.
+
+The file is YAML, `{keys: [{name, sha256, ...}]}`, as `python -m apps.serve keys` writes it, with
+digests only. It is read again within RELOAD_S of a change. While it cannot be read, the keys that
+were read last hold.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import yaml
+
+from apps.common.errors import ConfigError
+from apps.common.files import config as configs
+from apps.common.files import storage
+from apps.serve.config import ApiKey, GatewayConfig
+
+logger = logging.getLogger("ray.serve")
+
+RELOAD_S = 1.0
+
+
+def digest(key: str) -> str:
+    """Of a key as it stands in a header: its bytes, as sent."""
+    return hashlib.sha256(key.strip().encode("latin-1")).hexdigest()
+
+
+def read_keys(uri: str) -> tuple[ApiKey, ...]:
+    """The file's keys; none of a file that does not exist. Raises ConfigError."""
+    if not storage.exists(uri):
+        return ()
+    entries = configs.load_yaml(uri).get("keys") or []
+    if not isinstance(entries, list):
+        raise ConfigError(f"{uri}: keys is not a list; `python -m apps.serve keys` writes one.")
+    return tuple(
+        configs.from_dict(ApiKey, entry, where=f"keys[{i}].") for i, entry in enumerate(entries)
+    )
+
+
+def write_keys(uri: str, keys: Sequence[ApiKey]) -> None:
+    plain = [configs.to_dict(key) for key in keys]
+    text = yaml.safe_dump({"keys": plain}, sort_keys=False, allow_unicode=True)
+    storage.write_atomic(uri, text.encode())
+
+
+class KeyRing:
+    """Finds the owner of a key. Reads its file in a thread, never while a request waits for it,
+    but for the first."""
+
+    def __init__(self, settings: Callable[[], GatewayConfig]) -> None:
+        self._settings = settings
+        self._from_file: tuple[ApiKey, ...] = ()
+        self._uri = ""
+        self._read_at_s = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Everybody may call."""
+        settings = self._settings()
+        return not settings.api_keys and not settings.keys_file
+
+    async def find(self, given: str) -> ApiKey | None:
+        """Every key is compared, so that the time it takes says nothing about which one matched."""
+        await self._refresh()
+        wanted, found, now = digest(given), None, time.time()
+        for key in (*self._settings().api_keys, *self._from_file):
+            is_it = hmac.compare_digest(wanted, key.sha256)
+            if is_it and (key.expires is None or now < key.expires):
+                found = key
+        return found
+
+    async def _refresh(self) -> None:
+        uri = self._settings().keys_file
+        is_new = uri != self._uri
+        if is_new:
+            self._uri, self._from_file = uri, ()
+        if not uri or (not is_new and time.monotonic() - self._read_at_s < RELOAD_S):
+            return
+        if self._reading is None or self._reading.done():
+            self._read_at_s = time.monotonic()
+            self._reading = asyncio.create_task(self._read(uri))
+        if is_new:
+            await asyncio.shield(self._reading)
+
+    async def _read(self, uri: str) -> None:
+        try:
+            self._from_file = await asyncio.to_thread(read_keys, uri)
+        except Exception as error:
+            logger.warning("the keys of %s stay those read last: %s", uri, error)

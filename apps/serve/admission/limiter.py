@@ -1,0 +1,105 @@
+"""What a key may use: requests and tokens a minute, streams at a time, dollars a day.
+
+Counting is the `limits` package's, in memory or in Redis. Requests slide over the last minute.
+Tokens and dollars are known only when they are used, so a window is charged afterwards, and what
+was used above a limit shuts the rest of that minute or day. No waiting here: the same class runs in
+a process of its own for all gateways, or in a gateway while that process is away.
+"""
+
+import time
+from typing import NamedTuple
+
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.storage import storage_from_string
+from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
+
+from apps.serve.config import ApiKey
+
+LEASE_S = 5.0
+"""A gateway that says nothing for so long is gone, and its streams with it."""
+_MICRO_USD = 1_000_000
+
+
+class Refusal(NamedTuple):
+    limit: str
+    """its name in the key's settings"""
+    message: str
+    retry_after_s: float
+
+
+class Limiter:
+    def __init__(self, url: str = "") -> None:
+        storage = storage_from_string(url or "memory://")
+        self._sliding = SlidingWindowCounterRateLimiter(storage)
+        self._fixed = FixedWindowRateLimiter(storage)
+        self._streams: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def admit(self, key: ApiKey, prompt_tokens: int, gateway: str, streams: int) -> Refusal | None:
+        """Charge a request and its prompt, or say why not. `streams` run at that gateway now."""
+        refusal = self._refusal(key, prompt_tokens, gateway, streams)
+        if refusal is None:
+            if key.requests_per_minute is not None:
+                self._sliding.hit(_requests(key), key.name)
+            self.charge(key, prompt_tokens, 0.0)
+            self.renew(key.name, gateway, streams + 1)
+        return refusal
+
+    def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
+        if key.tokens_per_minute is not None and tokens:
+            self._fixed.hit(_tokens(key), key.name, cost=tokens)
+        if key.usd_per_day is not None and usd:
+            self._fixed.hit(_dollars(key), key.name, cost=round(usd * _MICRO_USD))
+
+    def renew(self, name: str, gateway: str, streams: int) -> None:
+        """How many streams of the key run at that gateway."""
+        self._streams[name, gateway] = (streams, time.monotonic() + LEASE_S)
+
+    def _refusal(
+        self, key: ApiKey, prompt_tokens: int, gateway: str, streams: int
+    ) -> Refusal | None:
+        name = key.name
+        most = key.concurrent_streams
+        if most is not None and streams + self._streams_elsewhere(name, gateway) >= most:
+            message = f"The key of {name!r} may have {most} answers under way at a time"
+            return Refusal("concurrent_streams", message, 1.0)
+        if key.usd_per_day is not None and not self._fixed.test(_dollars(key), name):
+            message = f"The key of {name!r} may spend ${key.usd_per_day:g} a day"
+            return self._wait("usd_per_day", message, self._fixed, _dollars(key), name)
+        if key.tokens_per_minute is not None and not self._fixed.test(
+            _tokens(key), name, cost=max(1, min(prompt_tokens, key.tokens_per_minute))
+        ):
+            message = f"The key of {name!r} may use {key.tokens_per_minute:,} tokens a minute"
+            return self._wait("tokens_per_minute", message, self._fixed, _tokens(key), name)
+        if key.requests_per_minute is not None and not self._sliding.test(_requests(key), name):
+            message = f"The key of {name!r} may make {key.requests_per_minute:,} requests a minute"
+            return self._wait("requests_per_minute", message, self._sliding, _requests(key), name)
+        return None
+
+    def _wait(
+        self,
+        limit: str,
+        message: str,
+        strategy: FixedWindowRateLimiter | SlidingWindowCounterRateLimiter,
+        item: RateLimitItem,
+        name: str,
+    ) -> Refusal:
+        ends = strategy.get_window_stats(item, name).reset_time
+        return Refusal(limit, message, max(1.0, ends - time.time()))
+
+    def _streams_elsewhere(self, name: str, gateway: str) -> int:
+        now_s = time.monotonic()
+        self._streams = {k: v for k, v in self._streams.items() if v[1] > now_s}
+        others = (k for k in self._streams if k[0] == name and k[1] != gateway)
+        return sum(self._streams[k][0] for k in others)
+
+
+def _requests(key: ApiKey) -> RateLimitItem:
+    return RateLimitItemPerMinute(key.requests_per_minute or 0, namespace="requests")
+
+
+def _tokens(key: ApiKey) -> RateLimitItem:
+    return RateLimitItemPerMinute(key.tokens_per_minute or 0, namespace="tokens")
+
+
+def _dollars(key: ApiKey) -> RateLimitItem:
+    return RateLimitItemPerDay(round((key.usd_per_day or 0) * _MICRO_USD), namespace="usd")

@@ -1,0 +1,87 @@
+"""A gateway's view of what its clients' keys may use."""
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from typing import Protocol
+
+from apps.serve.admission.limiter import LEASE_S, Limiter, Refusal
+from apps.serve.config import ApiKey
+from apps.serve.errors import ApiError
+
+logger = logging.getLogger("ray.serve")
+
+_ANSWER_TIMEOUT_S = 1.0
+
+
+class SharedLimiter(Protocol):
+    """The limiter of all gateways; it may be away for a while."""
+
+    async def admit(
+        self, key: ApiKey, prompt_tokens: int, gateway: str, streams: int
+    ) -> Refusal | None: ...
+
+    def charge(self, key: ApiKey, tokens: int, usd: float) -> None: ...
+
+    def renew(self, name: str, gateway: str, streams: int) -> None: ...
+
+
+class KeyLimits:
+    """Asks the shared limiter; while it is away, this gateway's own counts decide.
+
+    So its death neither opens the gates nor shuts them: each gateway then holds a key to what it
+    has used here.
+    """
+
+    def __init__(self, shared: SharedLimiter | None = None) -> None:
+        self._shared = shared
+        self._here = Limiter()
+        self._gateway = uuid.uuid4().hex
+        self._streams: Counter[str] = Counter()
+
+    async def admit(self, key: ApiKey | None, prompt_tokens: int) -> bool:
+        """Whether `end` must follow. Raises ApiError 429 that names the limit."""
+        if key is None or not key.has_limits:
+            return False
+        streams = self._streams[key.name]
+        self._streams[key.name] += 1
+        try:
+            refusal = await self._ask(key, prompt_tokens, streams)
+            if refusal is not None:
+                raise ApiError(
+                    429,
+                    f"{refusal.message}; try again in {refusal.retry_after_s:.0f} s.",
+                    code=refusal.limit,
+                    retry_after_s=refusal.retry_after_s,
+                )
+        except BaseException:
+            self._streams[key.name] -= 1
+            raise
+        return True
+
+    def end(self, key: ApiKey, tokens: int, usd: float) -> None:
+        """What an admitted request used beyond its prompt."""
+        self._streams[key.name] -= 1
+        self._here.charge(key, tokens, usd)
+        if self._shared is not None:
+            self._shared.charge(key, tokens, usd)
+            self._shared.renew(key.name, self._gateway, self._streams[key.name])
+
+    async def keep_leases(self) -> None:
+        """Tell the shared limiter again and again what runs here."""
+        while self._shared is not None:
+            await asyncio.sleep(LEASE_S / 3)
+            for name, streams in (+self._streams).items():
+                self._shared.renew(name, self._gateway, streams)
+
+    async def _ask(self, key: ApiKey, prompt_tokens: int, streams: int) -> Refusal | None:
+        here = self._here.admit(key, prompt_tokens, self._gateway, streams)
+        if self._shared is None:
+            return here
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                return await self._shared.admit(key, prompt_tokens, self._gateway, streams)
+        except Exception as error:
+            logger.warning("the limiter is away (%r); this gateway's own counts decide", error)
+            return here

@@ -1,0 +1,108 @@
+"""Keys for the API, in a file that a running service reads again.
+
+    python -m apps.serve keys add ali --file keys.yaml --requests-per-minute 60
+    python -m apps.serve keys list --file keys.yaml
+    python -m apps.serve keys rotate ali --file keys.yaml --grace-hours 24
+    python -m apps.serve keys revoke ali --file keys.yaml
+
+A key is shown once, when it is made; the file holds its digest. Name the file in `serve.yaml`:
+`gateway: {keys_file: keys.yaml}`.
+"""
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+from apps.common.command.events import Reporter
+from apps.common.errors import InputError
+from apps.serve.admission.keys import digest, read_keys, write_keys
+from apps.serve.config import ApiKey
+
+_PREFIX = "sk-cria-"
+_HOUR_S = 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeysConfig:
+    """Add, list, revoke or rotate the keys of a file."""
+
+    action: Positional[Literal["add", "list", "revoke", "rotate"]]
+    """what to do"""
+    name: Positional[str] = ""
+    """whose key"""
+    file: str = "keys.yaml"
+    """file with the keys; `add` makes it"""
+    models: tuple[str, ...] = ()
+    """models that an added key may use (default: all)"""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_streams: int | None = None
+    usd_per_day: float | None = None
+    weight: float = 1.0
+    """share of a busy model, beside other keys"""
+    admin: bool = False
+    """may read /metrics"""
+    grace_hours: float = 0.0
+    """how long the old key still holds after `rotate`"""
+
+
+def run(settings: KeysConfig, reporter: Reporter) -> None:
+    keys = read_keys(settings.file)
+    if settings.action == "list":
+        for key in keys:
+            reporter.event("serve.key", **_shown(key))
+        return
+    if not settings.name:
+        raise InputError(f"`keys {settings.action}` needs a name: keys {settings.action} NAME.")
+    own = [key for key in keys if key.name == settings.name]
+    others = [key for key in keys if key.name != settings.name]
+    if bool(own) == (settings.action == "add"):
+        raise InputError(
+            f"{settings.file} has a key of {settings.name!r} already; use `keys rotate`."
+            if own
+            else f"{settings.file} has no key of {settings.name!r}; `keys list` shows them."
+        )
+    if settings.action == "revoke":
+        write_keys(settings.file, others)
+        reporter.event("serve.key_revoked", owner=settings.name)
+        return
+    secret = _PREFIX + secrets.token_urlsafe(32)
+    own = [_new(settings, secret)] if settings.action == "add" else _rotated(own, secret, settings)
+    write_keys(settings.file, [*others, *own])
+    reporter.event("serve.key_made", owner=settings.name, key=secret)
+
+
+def _new(settings: KeysConfig, secret: str) -> ApiKey:
+    return ApiKey(
+        name=settings.name,
+        sha256=digest(secret),
+        models=settings.models,
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
+        concurrent_streams=settings.concurrent_streams,
+        usd_per_day=settings.usd_per_day,
+        weight=settings.weight,
+        admin=settings.admin,
+    )
+
+
+def _rotated(own: Sequence[ApiKey], secret: str, settings: KeysConfig) -> list[ApiKey]:
+    """The new key has the old one's limits, and both count as one."""
+    until = time.time() + settings.grace_hours * _HOUR_S
+    new = dataclasses.replace(own[-1], sha256=digest(secret), expires=None)
+    if not settings.grace_hours:
+        return [new]
+    return [new, *(dataclasses.replace(key, expires=until) for key in own if key.expires is None)]
+
+
+def _shown(key: ApiKey) -> dict[str, object]:
+    """Its settings that are not the usual ones; of the digest, enough to tell keys apart."""
+    usual = ApiKey(name=key.name, sha256=key.sha256)
+    names = [field.name for field in dataclasses.fields(key)]
+    shown = {n: getattr(key, n) for n in names if getattr(key, n) != getattr(usual, n)}
+    return {"owner": key.name, "sha256": key.sha256[:8], **shown}

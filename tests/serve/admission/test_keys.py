@@ -1,0 +1,137 @@
+"""`python -m apps.serve keys`, and a gateway that reads the file."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from apps.common.command import cli
+from apps.serve import keys
+from apps.serve.admission import keys as key_ring
+from apps.serve.config import GatewayConfig
+from tests.serve.api import Api
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys):
+    def run(*argv: str) -> tuple[int, list[dict], str]:
+        command = cli.Command(config=keys.KeysConfig, run=keys.run, help="keys")
+        code = cli.run_single("keys", command, [*argv, "--file", str(tmp_path / "keys.yaml")])
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return run
+
+
+def made(result: tuple[int, list[dict], str]) -> str:
+    code, (event,), _ = result
+    assert code == 0
+    return event["key"]
+
+
+async def status(api: Api, key: str, path: str = "/v1/models") -> int:
+    return (await api.http.get(path, headers={"authorization": f"Bearer {key}"})).status_code
+
+
+@pytest.fixture
+def api(api_saying, tmp_path: Path, monkeypatch) -> Api:
+    monkeypatch.setattr(key_ring, "RELOAD_S", 0.0)
+    api = api_saying("Hello there")
+    api.settings = GatewayConfig(keys_file=str(tmp_path / "keys.yaml"))
+    return api
+
+
+async def settled(api: Api, key: str, wanted: int) -> None:
+    for _ in range(200):
+        if await status(api, key) == wanted:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"the key is not answered {wanted}")
+
+
+async def test_a_key_opens_the_service_when_it_is_added_and_shuts_it_when_revoked(
+    run, api: Api
+) -> None:
+    assert await status(api, "x") == 401
+    key = made(run("add", "ali"))
+    await settled(api, key, 200)
+    assert await status(api, key, "/metrics") == 403
+    admin = made(run("add", "root", "--admin"))
+    await settled(api, admin, 200)
+    assert await status(api, admin, "/metrics") == 200
+    run("revoke", "ali")
+    await settled(api, key, 401)
+    assert await status(api, admin) == 200
+
+
+async def test_a_rotated_key_holds_for_its_grace_and_no_longer(run, api: Api) -> None:
+    old = made(run("add", "ali", "--requests-per-minute", "9"))
+    new = made(run("rotate", "ali", "--grace-hours", "1"))
+    await settled(api, new, 200)
+    assert await status(api, old) == 200
+    last = made(run("rotate", "ali"))
+    await settled(api, old, 401)
+    await settled(api, new, 401)
+    await settled(api, last, 200)
+    _, listed, _ = run("list")
+    assert [(k["owner"], k["requests_per_minute"]) for k in listed] == [("ali", 9)]
+
+
+def test_the_file_holds_no_key_and_is_refused_when_it_is_wrong(run, tmp_path: Path) -> None:
+    key = made(run("add", "ali"))
+    assert key not in (tmp_path / "keys.yaml").read_text()
+    code, _, err = run("add", "ali")
+    assert code == 2 and "use `keys rotate`" in err
+    code, _, err = run("revoke", "bob")
+    assert code == 2 and "no key of 'bob'" in err
+    (tmp_path / "keys.yaml").write_text("keys: [{name: ali, sha256: short}]")
+    code, _, err = run("list")
+    assert code == 2 and "not a SHA-256 digest" in err
+
+
+async def test_a_file_that_breaks_keeps_the_keys_that_were_read(
+    run, api: Api, tmp_path: Path
+) -> None:
+    key = made(run("add", "ali"))
+    await settled(api, key, 200)
+    (tmp_path / "keys.yaml").write_text("keys: 3")
+    for _ in range(5):
+        assert await status(api, key) == 200
+        await asyncio.sleep(0.01)
+
+
+async def test_limits_and_models_of_a_key_hold_and_the_answer_says_which(run, api: Api) -> None:
+    key = made(run("add", "ali", "--requests-per-minute", "2"))
+    other = made(run("add", "bob", "--models", "another"))
+    await settled(api, key, 200)
+    await settled(api, other, 200)
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "hi"}]}
+    answers = [
+        await api.http.post(
+            "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {k}"}
+        )
+        for k in (key, key, key, other)
+    ]
+    assert [a.status_code for a in answers] == [200, 200, 429, 403]
+    assert answers[2].json()["error"]["code"] == "requests_per_minute"
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+    assert answers[3].json()["error"]["code"] == "model_not_allowed"
+    text = (await api.http.get("/v1/models", headers={"authorization": f"Bearer {other}"})).json()
+    assert text["data"] == []
+
+
+async def test_a_limiter_that_is_away_leaves_each_gateway_its_own_counts(run, api: Api) -> None:
+    class Away:
+        async def admit(self, *_: object) -> None:
+            raise ConnectionError
+
+        def charge(self, *_: object) -> None: ...
+
+        def renew(self, *_: object) -> None: ...
+
+    api.limits._shared = Away()
+    key = made(run("add", "ali", "--requests-per-minute", "1"))
+    await settled(api, key, 200)
+    api.http.headers["authorization"] = f"Bearer {key}"
+    assert [(await api.chat()).status_code for _ in range(2)] == [200, 429]

@@ -1,0 +1,74 @@
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.common.command.runtime import free_port
+from apps.serve.admission import limiter
+from apps.serve.admission.limiter import Limiter
+from apps.serve.config import ApiKey
+
+
+def key(**limits: Any) -> ApiKey:
+    return ApiKey(name="ali", sha256="0" * 64, **limits)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[str]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed; apt-get install redis-server")
+    pytest.importorskip("redis", reason="the redis package is not installed")
+    port = free_port()
+    argv = ["redis-server", "--port", str(port), "--dir", str(tmp_path), "--save", ""]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
+        import redis
+
+        with redis.Redis(port=port) as client:
+            for _ in range(200):
+                with contextlib.suppress(redis.ConnectionError):
+                    client.ping()
+                    break
+                time.sleep(0.05)
+        yield f"redis://127.0.0.1:{port}"
+        server.terminate()
+
+
+def test_requests_tokens_dollars_and_streams_are_limited_each_by_name() -> None:
+    for limits, name in (
+        ({"requests_per_minute": 1}, "requests_per_minute"),
+        ({"tokens_per_minute": 10}, "tokens_per_minute"),
+        ({"concurrent_streams": 1}, "concurrent_streams"),
+    ):
+        one = Limiter()
+        assert one.admit(key(**limits), 10, "g", 0) is None
+        refusal = one.admit(key(**limits), 10, "g", 1)
+        assert refusal is not None and refusal.limit == name
+        assert 1 <= refusal.retry_after_s <= 120
+
+
+def test_what_was_spent_above_the_limit_shuts_the_day() -> None:
+    one, cheap = Limiter(), key(usd_per_day=0.5)
+    assert one.admit(cheap, 10, "g", 0) is None
+    one.charge(cheap, 0, 0.7)
+    refusal = one.admit(cheap, 10, "g", 0)
+    assert refusal is not None and "may spend $0.5 a day" in refusal.message
+
+
+def test_streams_of_other_gateways_count_until_these_are_gone(monkeypatch) -> None:
+    one, two_at_a_time = Limiter(), key(concurrent_streams=2)
+    one.renew("ali", "other", 2)
+    assert one.admit(two_at_a_time, 1, "here", 0) is not None
+    now_s = time.monotonic()
+    monkeypatch.setattr(limiter.time, "monotonic", lambda: now_s + limiter.LEASE_S + 1)
+    assert one.admit(two_at_a_time, 1, "here", 0) is None
+
+
+def test_with_redis_a_limiter_that_starts_again_knows_what_was_used(redis: str) -> None:
+    once = key(requests_per_minute=1, tokens_per_minute=100)
+    assert Limiter(redis).admit(once, 10, "g", 0) is None
+    assert Limiter(redis).admit(once, 10, "g", 0) is not None

@@ -1,0 +1,115 @@
+"""What is asked of a request before its body is read."""
+
+import asyncio
+import hashlib
+
+import pytest
+
+from apps.serve.config import ApiKey, GatewayConfig, Limits, ModelConfig
+from apps.serve.gateway.guard import BAD_KEYS_PER_MINUTE, client_address
+from apps.serve.model.directory import Entry
+from apps.serve.model.served import load_model
+from tests.serve.api import Api
+from tests.serve.scripted import ScriptedEngine
+
+KEYS = tuple(
+    ApiKey(name=name, sha256=hashlib.sha256(name.encode()).hexdigest()) for name in ("ali", "bob")
+)
+
+
+async def test_large_headers_are_refused(api_saying) -> None:
+    response = await api_saying("x").http.get("/v1/models", headers={"x-large": "a" * 70_000})
+    assert response.status_code == 431
+
+
+async def test_a_second_authorization_header_is_refused(api_saying) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(api_keys=KEYS)
+    twice = [("authorization", "Bearer ali"), ("authorization", "Bearer bob")]
+    assert (await api.http.get("/v1/models", headers=twice)).status_code == 400
+
+
+async def test_a_body_that_stalls_is_answered_408(api_saying) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(body_timeout_s=0.05)
+
+    async def stalled():
+        yield b"{"
+        await asyncio.sleep(60)
+
+    headers = {"content-type": "application/json"}
+    response = await api.http.post("/v1/completions", content=stalled(), headers=headers)
+    assert (response.status_code, response.json()["error"]["type"]) == (408, "timeout_error")
+
+
+async def test_an_address_that_guesses_keys_is_told_to_wait_and_a_good_key_is_not(
+    api_saying,
+) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(api_keys=KEYS)
+
+    async def status(key: str) -> int:
+        headers = {"authorization": f"Bearer {key}"}
+        return (await api.http.get("/v1/models", headers=headers)).status_code
+
+    answers = [await status(f"guess{i}") for i in range(BAD_KEYS_PER_MINUTE + 1)]
+    assert answers == [401] * BAD_KEYS_PER_MINUTE + [429]
+    assert await status("ali") == 200
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "trusted", "address"),
+    [
+        ("9.9.9.9", "1.1.1.1", (), "9.9.9.9"),
+        ("10.0.0.2", "1.1.1.1, 2.2.2.2, 10.0.0.1", ("10.0.0.0/8",), "2.2.2.2"),
+        ("10.0.0.2", "", ("10.0.0.0/8",), "10.0.0.2"),
+        ("::1", "made up", ("::1",), "made up"),
+    ],
+)
+def test_a_clients_address_is_believed_of_trusted_proxies_only(
+    client: str, forwarded: str, trusted: tuple[str, ...], address: str
+) -> None:
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    assert client_address({"client": (client, 1), "headers": headers}, trusted) == address
+
+
+async def test_pages_of_the_named_sites_may_call_and_others_not(api_saying) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(api_keys=KEYS, cors_origins=("https://a.example",))
+
+    async def preflight(origin: str) -> str | None:
+        headers = {"origin": origin, "access-control-request-method": "POST"}
+        response = await api.http.options("/v1/chat/completions", headers=headers)
+        return response.headers.get("access-control-allow-origin")
+
+    assert await preflight("https://a.example") == "https://a.example"
+    assert await preflight("https://b.example") is None
+    api.settings = GatewayConfig(api_keys=KEYS)
+    assert await preflight("https://a.example") is None
+
+
+async def test_beside_a_flood_a_light_key_is_served_and_retry_after_is_the_queues(
+    model_folder,
+) -> None:
+    config = ModelConfig(name="scripted", path=str(model_folder), limits=Limits(queue_timeout_s=30))
+    api = Api(load_model(config), ScriptedEngine(lambda request: [70] * 20, step_s=0.001))
+    api.settings = GatewayConfig(api_keys=KEYS)
+    entry = api.directory.entries["scripted"]
+    assert isinstance(entry, Entry)
+    entry.queue.places, entry.queue.max_waiting = 4, 8
+
+    async def ask(key: str):
+        body = {"model": "scripted", "prompt": "x", "max_tokens": 20}
+        headers = {"authorization": f"Bearer {key}"}
+        return await api.http.post("/v1/completions", json=body, headers=headers)
+
+    flood = [asyncio.create_task(ask("ali")) for _ in range(100)]
+    light = []
+    for _ in range(10):
+        await asyncio.sleep(0.005)
+        light.append(await ask("bob"))
+    flooded = await asyncio.gather(*flood)
+    assert {answer.status_code for answer in light} == {200}
+    assert {answer.status_code for answer in flooded} == {200, 429}
+    waits = {answer.headers["retry-after"] for answer in flooded if answer.status_code == 429}
+    assert all(int(wait) >= 1 for wait in waits)
