@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 
 import httpx
 import openai
@@ -9,8 +10,8 @@ import pytest
 
 from apps.common.command.runtime import free_port
 from apps.common.errors import ConfigError
-from apps.serve.config import ModelConfig, ServeConfig
-from tests.serve.service import ON_RAY, Service, replicas_of
+from apps.serve.config import ApiKey, ModelConfig, PageConfig, ServeConfig
+from tests.serve.service import ON_RAY, QUESTION, Service, replicas_of
 
 pytestmark = ON_RAY
 
@@ -68,3 +69,31 @@ def test_a_second_address_in_one_cluster_is_refused_and_the_first_goes_on(runnin
         running.apply(dataclasses.replace(running.config, gateway=moved))
     assert running.config.gateway != moved
     assert httpx.get(f"{running.url}/ready").status_code == 200
+
+
+async def test_a_keys_limit_holds_over_all_gateways_and_outlives_the_limiter(
+    service: Service,
+) -> None:
+    import ray
+
+    before, secret = service.config, "sesame"
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    key = ApiKey(name="ali", sha256=digest, requests_per_minute=4, admin=True)
+    gateway = dataclasses.replace(before.gateway, api_keys=(key,))
+    guarded = dataclasses.replace(before, gateway=gateway, page=PageConfig(enabled=False))
+    service.apply(guarded)
+
+    async def ask() -> int:
+        headers = {"authorization": f"Bearer {secret}"}
+        body = {"model": "one", "messages": QUESTION, "max_tokens": 2}
+        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+            return (await client.post(f"{service.url}/v1/chat/completions", json=body)).status_code
+
+    try:
+        assert sorted([await ask() for _ in range(10)]) == [200] * 4 + [429] * 6
+        limiter = ray.get_actor("cria-limiter", namespace="cria-limiter")
+        ray.kill(limiter, no_restart=False)
+        assert set([await ask() for _ in range(6)]) <= {200, 429}
+        assert httpx.get(f"{service.url}/metrics").status_code == 401
+    finally:
+        service.apply(before)
