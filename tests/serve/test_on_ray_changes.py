@@ -93,7 +93,7 @@ async def test_a_keys_limit_holds_over_all_gateways_and_outlives_the_limiter(
         assert sorted([await ask() for _ in range(10)]) == [200] * 4 + [429] * 6
         limiter = ray.get_actor("cria-limiter", namespace="cria-limiter")
         ray.kill(limiter, no_restart=False)
-        assert set([await ask() for _ in range(6)]) <= {200, 429}
+        assert {await ask() for _ in range(6)} <= {200, 429}
         assert httpx.get(f"{service.url}/metrics").status_code == 401
     finally:
         service.apply(before)
