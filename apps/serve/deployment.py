@@ -6,6 +6,7 @@ changed; the others keep their replicas and streams. What is live is Serve's own
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -100,6 +101,9 @@ class ModelDeployment:
 
     async def generate(self, payload: bytes, address: Sequence[Any]) -> dict[str, Any] | None:
         return await self._replica.generate(payload, GatewayAddress(*address))
+
+    async def kept(self, name: str, digest: str) -> bytes | None:
+        return self._replica.kept(name, digest)
 
     async def metrics(self) -> dict[str, float]:
         capacity = self._engine.capacity()
@@ -258,10 +262,10 @@ class ServeDirectory:
             await remote.start()
             return RemoteEntry(config=config, engine=remote)
         model = await asyncio.to_thread(load_model, config)
-        return Entry(
-            model=model,
-            backend=ReplicaBackend(_handle(config.application), self._exchange, config.application),
-        )
+        application = config.application
+        ask_all = functools.partial(_broadcast, application, "Model")
+        backend = ReplicaBackend(_handle(application), self._exchange, application, ask_all)
+        return Entry(model=model, backend=backend)
 
     async def ready(self) -> Mapping[str, bool]:
         if time.monotonic() - self._ready_at_s > _STATUS_AGE_S:
@@ -300,10 +304,10 @@ def _handle(application: str, deployment: str = "Model") -> Any:
     return serve.get_deployment_handle(deployment, application, _check_exists=False)
 
 
-async def _broadcast(application: str, deployment: str, method: str) -> list[Any]:
+async def _broadcast(application: str, deployment: str, method: str, *arguments: Any) -> list[Any]:
     """Answers of all replicas that answer in time; none of an application that has none."""
     try:
-        response = _handle(application, deployment).broadcast(method)
+        response = _handle(application, deployment).broadcast(method, *arguments)
         # Not results_async, which gives nothing at all when one replica is late.
         async with asyncio.timeout(_BROADCAST_TIMEOUT_S):
             replicas = await response._fetch_replica_results_async()

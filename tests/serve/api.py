@@ -29,6 +29,9 @@ class EngineBackend:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    async def kept(self, request: Request) -> None:
+        return None
+
     async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         try:
             async for step in generate(self._engine, request):
@@ -99,7 +102,7 @@ def spaced_api(folder: Path, says: str) -> Api:
 
 def events(response: httpx.Response) -> list[dict]:
     """The JSON of a stream's events; checks that it ends with [DONE]."""
-    lines = [line for line in response.text.split("\n\n") if line]
+    lines = [line for line in response.text.split("\n") if line.startswith("data: ")]
     assert lines[-1] == "data: [DONE]"
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 

@@ -50,9 +50,8 @@ class FairQueue:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
-    async def enter(self, key: str, weight: float, tokens: int, places: int = 1) -> Ticket:
-        """Wait for a turn. Raises OverloadedError when the queue is full, be it later, when others
-        that have used less come."""
+    def ask(self, key: str, weight: float, tokens: int, places: int = 1) -> Ticket:
+        """A ticket to wait with, see `turn`. Raises OverloadedError when the queue is full."""
         start, cost = max(self._clock, self._ends.get(key, 0.0)), tokens / weight
         turn = asyncio.get_running_loop().create_future()
         ticket = Ticket(key, min(places, self.places), start, cost, turn)
@@ -61,15 +60,19 @@ class FairQueue:
         self._ends[key] = start + cost
         self._waiting.append(ticket)
         self._admit()
+        return ticket
+
+    async def turn(self, ticket: Ticket) -> None:
+        """Wait for it; `leave` must follow. Raises OverloadedError when the ticket had to give way
+        to others that have used less."""
         try:
-            await turn
+            await ticket.turn
         except asyncio.CancelledError:
             if ticket in self._waiting:
                 self._withdraw(ticket)
-            elif not turn.cancelled() and turn.exception() is None:
+            elif not ticket.turn.cancelled() and ticket.turn.exception() is None:
                 self.leave(ticket)
             raise
-        return ticket
 
     def leave(self, ticket: Ticket) -> None:
         """The request has ended, whatever its end."""
@@ -80,8 +83,10 @@ class FairQueue:
         self._last_end_s = now_s
         self._admit()
 
-    def position(self, ticket: Ticket) -> int:
-        """How many are let in before it."""
+    def position(self, ticket: Ticket) -> int | None:
+        """How many are let in before it; None once it is in."""
+        if ticket not in self._waiting:
+            return None
         return sum(other.start < ticket.start for other in self._waiting)
 
     def retry_after_s(self) -> float:

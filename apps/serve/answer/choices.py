@@ -4,10 +4,11 @@ Sources: https://platform.openai.com/docs/api-reference/chat/object, .../chat/st
 .../completions/object.
 """
 
+import secrets
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import zip_longest
 from typing import Any
 
@@ -30,6 +31,7 @@ class Usage:
     cached_tokens: int = 0
 
     def add(self, delta: Delta) -> None:
+        """Take a delta of any choice in."""
         self.completion_tokens += delta.num_generated
         if delta.index % self.per_prompt == 0:
             self.cached_tokens += delta.cached_tokens
@@ -53,7 +55,18 @@ class Head:
 
     @classmethod
     def new(cls, prefix: str, model: str) -> "Head":
-        return cls(f"{prefix}-{uuid.uuid4().hex}", model, int(time.time()))
+        return cls.of(f"{prefix}-{int(time.time()):08x}{secrets.token_hex(12)}", model)
+
+    @classmethod
+    def of(cls, stream: str, model: str) -> "Head":
+        """Of a stream that began earlier, maybe at another gateway: its id tells when."""
+        return cls(stream, model, int(stream.rpartition("-")[2][:8], 16))
+
+    @property
+    def seed(self) -> int:
+        """For a request that names none: the same wherever its stream goes on."""
+        digest = blake2b(self.id.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1
 
     def body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {

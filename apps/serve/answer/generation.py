@@ -24,9 +24,12 @@ from apps.serve.model.grammar import GRAMMAR_REFUSED
 from apps.serve.model.served import ServedModel
 from apps.serve.model.text import TextStream
 from apps.serve.replica.exchange import Backend, ReplicaDeadError, ReplicaLostError
+from apps.serve.replica.kept import Kept
 
-MAX_MOVES = 2
-"""A request that loses its replica more often than this has probably killed them."""
+MAX_FRUITLESS_LOSSES = 2
+"""A request that loses so many replicas without a token in between has probably killed them."""
+_LOSS_PAUSE_S = 0.05
+"""For the router to learn that the replica is gone."""
 MAX_REFUSALS = 50
 REFUSED_PAUSE_S = 0.1
 """Until a replica with a dead engine ends, it refuses at once and so looks idle to the router."""
@@ -47,6 +50,8 @@ class Job:
     cache_salt: str = ""
     is_prompt_only: bool = False
     """Only the prompt's log-probabilities are wanted, no answer."""
+    is_resumed: bool = False
+    """Some of its answer was sent already; a replica may have kept it."""
 
 
 class Token(NamedTuple):
@@ -69,10 +74,16 @@ class Delta(NamedTuple):
     finish_reason: FinishReason | None
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """As Step.prompt_logprobs."""
+    is_replayed: bool = False
+    """Generated for an earlier connection, which counted it."""
 
 
 class GenerationError(Exception):
     """The engine gave up on one request."""
+
+
+class PoisonError(GenerationError):
+    """Replicas end when they get this request."""
 
 
 async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta, None]:
@@ -90,14 +101,14 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
     request = Request(
         id=job.id, prompt_ids=job.prompt_ids, params=job.params, cache_salt=job.cache_salt
     )
-    async with contextlib.aclosing(_moving(backend, request)) as steps:
-        async for step in steps:
+    async with contextlib.aclosing(_from_kept(backend, request, job.is_resumed)) as steps:
+        async for step, is_replayed in steps:
             if step.finish_reason == "error":
                 raise _failure(step.error or "the engine failed")
             if job.is_prompt_only:
                 yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
                 return
-            delta = _delta(step, index, text)
+            delta = _delta(step, index, text)._replace(is_replayed=is_replayed)
             yield delta
             if delta.finish_reason is not None:
                 return
@@ -125,12 +136,44 @@ def _delta(step: Step, index: int, text: TextStream) -> Delta:
     return Delta(index, new, tokens, *counts, finish, step.prompt_logprobs)
 
 
+async def _from_kept(
+    backend: Backend, request: Request, is_resumed: bool
+) -> AsyncGenerator[tuple[Step, bool], None]:
+    """Steps, and whether they are an earlier connection's: what a replica kept, then what is new.
+
+    Where none kept it, as when that replica is lost too, the answer is generated again.
+    """
+    kept = await backend.kept(request) if is_resumed else None
+    if kept is not None and _tells_all(kept, request):
+        for i, token_id in enumerate(kept.token_ids):
+            is_last = i == len(kept.token_ids) - 1
+            logprobs = (kept.logprobs[i],) if kept.logprobs else ()
+            finish = kept.finish_reason if is_last else None
+            yield Step(request.id, (token_id,), logprobs, finish), True
+        if kept.finish_reason is not None:
+            return
+        request = dataclasses.replace(request, generated_ids=tuple(kept.token_ids))
+    async with contextlib.aclosing(_moving(backend, request)) as steps:
+        async for step in steps:
+            yield step, False
+
+
+def _tells_all(kept: Kept, request: Request) -> bool:
+    """A replica that took over in the middle does not know the log-probabilities before that."""
+    return request.params.logprobs is None or len(kept.logprobs) == len(kept.token_ids)
+
+
 async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, None]:
-    """Steps of a request, continued on another replica when its own is lost."""
+    """Steps of a request, continued on another replica when its own is lost.
+
+    It may move as often as it must while it gets on. One whose replicas end without a token in
+    between is poison, and not given another.
+    """
     generated = list(request.generated_ids)
-    losses = refusals = 0
+    attempts = refusals = fruitless = 0
     while True:
-        name = f"{request.id}.{losses + refusals}"
+        name, num_before = f"{request.id}.{attempts}", len(generated)
+        attempts += 1
         attempt = dataclasses.replace(request, id=name, generated_ids=tuple(generated))
         try:
             async with contextlib.aclosing(backend.steps(attempt)) as steps:
@@ -144,11 +187,14 @@ async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, No
             if refusals > MAX_REFUSALS:
                 raise
             await asyncio.sleep(REFUSED_PAUSE_S)
-        except ReplicaLostError:
-            losses += 1
-            if losses > MAX_MOVES:
-                raise
-            await asyncio.sleep(0.025 * 2**losses)  # let the router learn that the replica is gone
+        except ReplicaLostError as error:
+            fruitless = 1 if len(generated) > num_before else fruitless + 1
+            if fruitless >= MAX_FRUITLESS_LOSSES:
+                raise PoisonError(
+                    f"{fruitless} replicas in a row were lost with this request and no token of an "
+                    "answer; it is not tried on another"
+                ) from error
+            await asyncio.sleep(_LOSS_PAUSE_S * 2**fruitless)
 
 
 async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncGenerator[Delta, None]:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
+from apps.serve.answer.position import Position
 from apps.serve.config import GatewayConfig
 from apps.serve.engine.protocol import RequestError
 from apps.serve.errors import ApiError
@@ -80,7 +81,12 @@ def _add_generation(
     settings: Callable[[], GatewayConfig],
     limits: KeyLimits,
 ) -> None:
-    def add(path: str, name: str, schema: type[B], make_plan: Callable[[B, Entry], Plan]) -> None:
+    def add(
+        path: str,
+        name: str,
+        schema: type[B],
+        make_plan: Callable[[B, Entry, Position | None], Plan],
+    ) -> None:
         @api.post(path, name=name, openapi_extra=request_schema(schema))
         async def answer(request: Request) -> Response:
             account = Account.of(request.scope)
@@ -90,7 +96,8 @@ def _add_generation(
             if isinstance(entry, RemoteEntry):
                 await account.admit(limits, 0)
                 return ForwardedAnswer(account, body, entry)
-            plan = await _computed(request, make_plan, body, entry)
+            after = Position.read(request.headers.get("last-event-id"))
+            plan = await _computed(request, make_plan, body, entry, after)
             await account.admit(limits, plan.prompt_tokens)
             return Answer(account, plan, entry)
 

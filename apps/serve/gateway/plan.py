@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from apps.serve.answer.choices import ChatChoice, Head, TextChoice
 from apps.serve.answer.generation import Job
+from apps.serve.answer.position import Position
 from apps.serve.engine.protocol import SamplingParams
 from apps.serve.errors import ApiError
 from apps.serve.model.directory import Entry
@@ -49,6 +50,8 @@ class Plan:
     """choices of each prompt; they stand together"""
     keep_best: int | None
     """best_of: per prompt, how many of its choices to return"""
+    after: Position | None
+    """What the client has of the stream already."""
     stream: bool
     include_usage: bool
 
@@ -57,22 +60,24 @@ def _most_tokens(prompt_tokens: int, params: Sequence[SamplingParams]) -> int:
     return prompt_tokens + sum(one.max_tokens or USUAL_ANSWER_TOKENS for one in params)
 
 
-def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
+def chat_plan(body: ChatRequest, entry: Entry, after: Position | None) -> Plan:
     model = entry.model
     functions = offered_functions(body, model)
     count = num_choices(body.n or 1, model.config)
+    head = _head("chatcmpl", model, after)
     prompt_ids = chat_prompt(body, model, template_tools(functions))
-    params = sampling_params(body, model, count)
+    params = sampling_params(body, model, count, head.seed)
     if is_forced(body):
         grammar = call_grammar(functions, forced_name(body))
         params = [dataclasses.replace(one, grammar=grammar) for one in params]
-    head = Head.new("chatcmpl", model.config.name)
     names = [function.name for function in functions]
     return Plan(
         head=head,
         object="chat.completion",
         chunk_object="chat.completion.chunk",
-        jobs=_jobs(body, model, head, [prompt_ids] * count, params, _space(body, model)),
+        jobs=_jobs(
+            body, model, head, [prompt_ids] * count, params, _space(body, model), after is not None
+        ),
         choices=[
             ChatChoice(model, i, bool(body.logprobs), _parser(body, names)) for i in range(count)
         ],
@@ -80,11 +85,12 @@ def chat_plan(body: ChatRequest, entry: Entry) -> Plan:
         most_tokens=_most_tokens(len(prompt_ids), params),
         per_prompt=count,
         keep_best=None,
+        after=_checked(after, body, count),
         **_stream_fields(body),
     )
 
 
-def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
+def completion_plan(body: CompletionRequest, entry: Entry, after: Position | None) -> Plan:
     model = entry.model
     n = body.n or 1
     best_of = max(body.best_of or n, n)
@@ -100,23 +106,26 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
             param="n",
         )
     sequences = [prompt for prompt in prompts for _ in range(per_prompt)]
-    params = sampling_params(body, model, per_prompt) * len(prompts)
+    head = _head("cmpl", model, after)
+    all_ids = [prompt.ids for prompt in sequences]
+    params = sampling_params(body, model, per_prompt, head.seed) * len(prompts)
     is_prompt_only = bool(body.echo and body.logprobs is not None and body.max_tokens == 0)
     if body.echo and body.logprobs is not None:
-        _check_prompt_logprobs(sum(len(p.ids) for p in sequences) * (body.logprobs + 1))
+        _check_prompt_logprobs(sum(map(len, all_ids)) * (body.logprobs + 1))
         params = [dataclasses.replace(one, prompt_logprobs=True) for one in params]
     if is_prompt_only:  # an engine that generates nothing computes nothing
         params = [dataclasses.replace(one, max_tokens=1) for one in params]
     if best_of > n and body.logprobs is None:
         params = [dataclasses.replace(one, logprobs=0) for one in params]
-    head = Head.new("cmpl", model.config.name)
     return Plan(
         head=head,
         object="text_completion",
         chunk_object="text_completion",
         jobs=[
             dataclasses.replace(job, is_prompt_only=is_prompt_only)
-            for job in _jobs(body, model, head, [p.ids for p in sequences], params, "")
+            for job in _jobs(
+                body, model, head, [p.ids for p in sequences], params, "", after is not None
+            )
         ],
         choices=[
             TextChoice(model, i, num_logprobs(body) is not None, prompt if body.echo else None)
@@ -126,8 +135,22 @@ def completion_plan(body: CompletionRequest, entry: Entry) -> Plan:
         most_tokens=_most_tokens(prompt_tokens, params),
         per_prompt=per_prompt,
         keep_best=n if best_of > n else None,
+        after=_checked(after, body, len(sequences)),
         **_stream_fields(body),
     )
+
+
+def _head(prefix: str, model: ServedModel, after: Position | None) -> Head:
+    name = model.config.name
+    return Head.of(after.stream, name) if after is not None else Head.new(prefix, name)
+
+
+def _checked(after: Position | None, body: Sampling, num_choices: int) -> Position | None:
+    if after is not None and (not body.stream or len(after.places) != num_choices):
+        raise ApiError(
+            400, "The Last-Event-ID is of another request; send the one that it came with again."
+        )
+    return after
 
 
 def _check_prompt_logprobs(number: int) -> None:
@@ -169,6 +192,7 @@ def _jobs(
     prompt_ids: Sequence[tuple[int, ...]],
     params: Sequence[SamplingParams],
     strip_space: str,
+    is_resumed: bool,
 ) -> list[Job]:
     return [
         Job(
@@ -180,6 +204,7 @@ def _jobs(
             include_stop=bool(body.include_stop_str_in_output),
             strip_space=strip_space,
             cache_salt=body.cache_salt or "",
+            is_resumed=is_resumed,
         )
         for i, (ids, one) in enumerate(zip(prompt_ids, params, strict=True))
     ]

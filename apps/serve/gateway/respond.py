@@ -15,8 +15,10 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from apps.serve.admission.fair_queue import Ticket
 from apps.serve.answer.choices import TextChoice, Usage
 from apps.serve.answer.generation import Delta, GenerationError, follow_all
+from apps.serve.answer.position import Cursor
 from apps.serve.config import ModelConfig
 from apps.serve.engine.protocol import OverloadedError, RequestError
 from apps.serve.errors import ApiError, sentence
@@ -31,6 +33,7 @@ SSE_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE_S = 15.0
 
 
 class WatchedResponse(Response):
@@ -67,22 +70,29 @@ class Answer(WatchedResponse):
         super().__init__(account, entry.model.config)
         self._plan = plan
         self._entry = entry
+        self._usage = Usage(plan.prompt_tokens, plan.per_prompt)
+        self._cursor = Cursor(plan.head.id, len(plan.jobs), plan.after)
+        self._ticket: Ticket | None = None
+        self._has_begun = False
+        self._sent_s = time.monotonic()
 
     async def _respond(self, send: Send) -> None:
         queue, owner, plan = self._entry.queue, self._account.owner, self._plan
         weight = owner.weight if owner is not None else 1.0
+        keeping_alive = asyncio.create_task(self._keep_alive(send)) if plan.stream else None
         try:
+            self._ticket = queue.ask(self._account.key, weight, plan.most_tokens, len(plan.jobs))
             async with self._patience():
-                ticket = await queue.enter(
-                    self._account.key, weight, plan.most_tokens, len(plan.jobs)
-                )
+                await queue.turn(self._ticket)
+            try:
+                await self._generate(send)
+            finally:
+                queue.leave(self._ticket)
         except (ApiError, OverloadedError) as error:
-            await self._send_error(send, api_error(error))
-            return
-        try:
-            await self._generate(send)
+            await self._fail(send, error)
         finally:
-            queue.leave(ticket)
+            if keeping_alive is not None:
+                keeping_alive.cancel()
 
     async def _generate(self, send: Send) -> None:
         deltas = follow_all(self._entry.backend, self._plan.jobs)
@@ -91,12 +101,21 @@ class Answer(WatchedResponse):
                 async with self._patience():
                     first = await anext(deltas)
             except Exception as error:
-                await self._send_error(send, self._told(error))
+                await self._fail(send, error)
                 return
             self._account.first_token()
-            self._account.usage = Usage(self._plan.prompt_tokens, self._plan.per_prompt)
+            if self._plan.after is None:
+                self._account.usage.prompt_tokens = self._plan.prompt_tokens
             respond = self._stream if self._plan.stream else self._whole
             await respond(send, first, deltas)
+
+    def _count(self, delta: Delta) -> None:
+        """In the answer's usage; what an earlier connection counted is not counted again."""
+        before = self._usage.cached_tokens
+        self._usage.add(delta)
+        if not delta.is_replayed:
+            self._account.usage.completion_tokens += delta.num_generated
+            self._account.usage.cached_tokens += self._usage.cached_tokens - before
 
     @contextlib.asynccontextmanager
     async def _patience(self) -> AsyncGenerator[None, None]:
@@ -116,51 +135,81 @@ class Answer(WatchedResponse):
                 retry_after_s=self._entry.queue.retry_after_s(),
             ) from None
 
-    def _told(self, error: Exception) -> ApiError:
-        """Of a full engine, that this gateway's queue knows when it will have room."""
+    async def _fail(self, send: Send, error: Exception) -> None:
+        """As an answer of its own, or as the last event of a stream that has begun. A full engine
+        does not know when there will be room, this gateway's queue does."""
         told = api_error(error)
         if told.retry_after_s is not None:
             told.retry_after_s = max(told.retry_after_s, self._entry.queue.retry_after_s())
-        return told
+        if not self._has_begun:
+            self._has_begun = True
+            await self._send_error(send, told)
+            return
+        self._account.fail(told.status)
+        await send_part(send, event(told.body()) + DONE, more=False)
+
+    async def _begin_stream(self, send: Send) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            head = [*SSE_HEADERS, (b"x-request-id", self._plan.head.id.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+
+    async def _send_events(self, send: Send, events: bytes) -> None:
+        self._sent_s = time.monotonic()
+        await send_part(send, events)
+
+    async def _keep_alive(self, send: Send) -> None:
+        """Comments while nothing else comes, so that nothing on the way takes the client or this
+        service for gone."""
+        while True:
+            await asyncio.sleep(self._sent_s + KEEP_ALIVE_S - time.monotonic())
+            if time.monotonic() - self._sent_s >= KEEP_ALIVE_S:
+                before = self._entry.queue.position(self._ticket) if self._ticket else None
+                said = "working" if before is None else f"waiting, {before} requests before this"
+                await self._begin_stream(send)
+                await self._send_events(send, f": {said}\n\n".encode())
 
     async def _whole(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
         try:
             async for delta in _chained(first, deltas):
-                self._account.usage.add(delta)
+                self._count(delta)
                 plan.choices[delta.index].add(delta)
         except Exception as error:
-            await self._send_error(send, api_error(error))
+            await self._fail(send, error)
             return
         # Log-probabilities take microseconds each, and there may be a million of them.
         in_thread = any(choice.wants_logprobs for choice in plan.choices)
         body = await asyncio.to_thread(self._body) if in_thread else self._body()
-        await send_whole(send, 200, orjson.Fragment(body), {})
+        await send_whole(send, 200, orjson.Fragment(body), {"x-request-id": plan.head.id})
 
     def _body(self) -> bytes:
         body = self._plan.head.body(self._plan.object, _choice_bodies(self._plan))
-        return orjson.dumps({**body, "usage": self._account.usage.body()})
+        return orjson.dumps({**body, "usage": self._usage.body()})
 
     async def _stream(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
-        await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
+        await self._begin_stream(send)
         try:
             async for delta in _chained(first, deltas):
-                self._account.usage.add(delta)
+                self._count(delta)
                 chunks = plan.choices[delta.index].add(delta)
-                await send_part(send, b"".join(self._event([chunk]) for chunk in chunks))
-            tail = self._event([], self._account.usage.body()) if plan.include_usage else b""
+                new = self._cursor.new(delta.index, delta.num_generated, len(chunks))
+                await self._send_events(
+                    send, b"".join(self._event(name, [chunks[i]]) for name, i in new)
+                )
         except Exception as error:
-            failure = api_error(error)
-            self._account.fail(failure.status)
-            tail = event(failure.body())
+            await self._fail(send, error)
+            return
+        end = self._cursor.end() if plan.include_usage else None
+        tail = self._event(end, [], self._usage.body()) if end is not None else b""
         await send_part(send, tail + DONE, more=False)
 
-    def _event(self, choices: list[Any], usage: dict[str, Any] | None = None) -> bytes:
+    def _event(self, name: str, choices: list[Any], usage: dict[str, Any] | None = None) -> bytes:
         body = self._plan.head.body(self._plan.chunk_object, choices)
         if self._plan.include_usage:
             body["usage"] = usage
-        return event(body)
+        return event(body, name)
 
 
 def api_error(error: Exception) -> ApiError:
@@ -192,9 +241,10 @@ def _choice_bodies(plan: Plan) -> list[dict[str, Any]]:
     return [{**choice.body(), "index": i} for i, choice in enumerate(best)]
 
 
-def event(value: Any) -> bytes:
-    """One server-sent event."""
-    return b"data: " + orjson.dumps(value) + b"\n\n"
+def event(value: Any, name: str = "") -> bytes:
+    """One server-sent event, and its id where it has one."""
+    numbered = b"\nid: " + name.encode() if name else b""
+    return b"data: " + orjson.dumps(value) + numbered + b"\n\n"
 
 
 async def _chained(first: Delta, rest: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from apps.common.errors import CriaError
@@ -14,8 +14,15 @@ from apps.serve.engine.protocol import (
     RequestError,
     Step,
 )
+from apps.serve.replica.kept import Kept, request_digest
 from apps.serve.replica.replica import refusal_error
-from apps.serve.replica.wire import Connection, GatewayAddress, StepReceiver, encode_request
+from apps.serve.replica.wire import (
+    Connection,
+    GatewayAddress,
+    StepReceiver,
+    decode_kept,
+    encode_request,
+)
 
 logger = logging.getLogger("ray.serve")
 
@@ -39,6 +46,10 @@ class Backend(Protocol):
 
         Raises RequestError, OverloadedError or ReplicaLostError.
         """
+        ...
+
+    async def kept(self, request: Request) -> Kept | None:
+        """What a replica remembers of the answer to it."""
         ...
 
 
@@ -139,13 +150,28 @@ class _Inbox:
         return steps
 
 
+AskAll = Callable[..., Awaitable[Sequence[Any]]]
+"""`ask_all(method, *arguments)`: the answers of all replicas that give one in time."""
+
+
 class ReplicaBackend:
     """A model's replicas, reached through the handle of its Serve application."""
 
-    def __init__(self, handle: Any, exchange: Exchange, application: str) -> None:
+    def __init__(
+        self, handle: Any, exchange: Exchange, application: str, ask_all: AskAll | None = None
+    ) -> None:
         self._handle = handle
         self._exchange = exchange
         self._application = application
+        self._ask_all = ask_all
+
+    async def kept(self, request: Request) -> Kept | None:
+        """Of several replicas, from the one that came farthest."""
+        if self._ask_all is None:
+            return None
+        answers = await self._ask_all("kept", request.id, request_digest(request))
+        found = [decode_kept(answer) for answer in answers if answer is not None]
+        return max(found, key=lambda kept: len(kept.token_ids), default=None)
 
     async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         inbox = self._exchange.open(request.id, self._application)

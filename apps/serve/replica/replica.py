@@ -7,7 +7,14 @@ import asyncio
 from typing import Any
 
 from apps.serve.engine.protocol import Engine, EngineDeadError, OverloadedError, RequestError
-from apps.serve.replica.wire import GatewayAddress, ReplicaName, StepSender, decode_request
+from apps.serve.replica.kept import KeptAnswers
+from apps.serve.replica.wire import (
+    GatewayAddress,
+    ReplicaName,
+    StepSender,
+    decode_request,
+    encode_kept,
+)
 
 
 class ModelReplica:
@@ -17,6 +24,7 @@ class ModelReplica:
         self.engine = engine
         self.name = name
         self._submitting: set[str] = set()
+        self._answers = KeptAnswers()
         self._senders: dict[GatewayAddress, asyncio.Task[StepSender]] = {}
 
     async def generate(self, payload: bytes, address: GatewayAddress) -> dict[str, Any] | None:
@@ -28,6 +36,7 @@ class ModelReplica:
             await asyncio.shield(running)
             return None
         done = sender.open(request.id)
+        self._answers.begin(request)
         self._submitting.add(request.id)
         try:
             await self.engine.submit(request, sender.outbox)
@@ -46,6 +55,11 @@ class ModelReplica:
             self.engine.cancel(request.id)
         return None
 
+    def kept(self, name: str, digest: str) -> bytes | None:
+        """What is remembered of an answer, see kept.py; `decode_kept` reads it."""
+        kept = self._answers.find(name, digest)
+        return encode_kept(kept) if kept is not None else None
+
     def _cancel(self, request_id: str) -> None:
         """Also of a request that the engine is yet to take."""
         self._submitting.discard(request_id)
@@ -59,7 +73,7 @@ class ModelReplica:
         return await asyncio.shield(task)
 
     async def _connect(self, address: GatewayAddress) -> StepSender:
-        sender = StepSender(self.name, self._cancel)
+        sender = StepSender(self.name, self._cancel, self._answers.add)
         await sender.connect(address)
         return sender
 

@@ -33,6 +33,7 @@ from apps.serve.engine.protocol import (
     Step,
     TokenLogprob,
 )
+from apps.serve.replica.kept import Kept
 
 HEARTBEAT_S = 1.0
 _WATCH_S = 0.25
@@ -79,6 +80,18 @@ def encode_steps(steps: list[Step]) -> bytes:
 def decode_steps(rows: list[Any]) -> list[Step]:
     """Inverse of `encode_steps`, from its parsed JSON."""
     return [_step(row) for row in rows]
+
+
+def encode_kept(kept: Kept) -> bytes:
+    return orjson.dumps(
+        [kept.digest, kept.token_ids, kept.logprobs, kept.finish_reason], default=list
+    )
+
+
+def decode_kept(data: bytes) -> Kept:
+    """Inverse of `encode_kept`."""
+    digest, token_ids, logprobs, finish_reason = orjson.loads(data)
+    return Kept(digest, token_ids, list(_logprobs(logprobs)), finish_reason)
 
 
 def _step(row: list[Any]) -> Step:
@@ -201,10 +214,17 @@ class StepReceiver:
 class StepSender:
     """A replica's end of the connection to one gateway."""
 
-    def __init__(self, replica: ReplicaName, on_cancel: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        replica: ReplicaName,
+        on_cancel: Callable[[str], None],
+        on_step: Callable[[Step], None] = lambda _: None,
+    ) -> None:
+        """`on_step` sees what is about to be sent."""
         self.outbox = Outbox()
         self._replica = replica
         self._on_cancel = on_cancel
+        self._on_step = on_step
         self._done: dict[str, asyncio.Future[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -241,6 +261,8 @@ class StepSender:
     async def _write(self, writer: asyncio.StreamWriter) -> None:
         try:
             async for steps in self.outbox:
+                for step in steps:
+                    self._on_step(step)
                 writer.write(_frame(encode_steps(steps)))
                 for step in steps:
                     if step.finish_reason is not None:

@@ -1,7 +1,5 @@
 """From OpenAI's parameters to the engine's."""
 
-import secrets
-
 import orjson
 
 from apps.serve.config import ModelConfig
@@ -20,10 +18,10 @@ _SEED_STEP = 0x9E3779B97F4A7C15  # golden ratio: choices of one request draw unr
 
 
 def sampling_params(
-    body: ChatRequest | CompletionRequest, model: ServedModel, count: int
+    body: ChatRequest | CompletionRequest, model: ServedModel, count: int, drawn_seed: int
 ) -> list[SamplingParams]:
     """Parameters of each choice; they differ in their seeds only."""
-    seed = body.seed if body.seed is not None else secrets.randbits(63)
+    seed = body.seed if body.seed is not None else drawn_seed
     shared = {
         "max_tokens": max_tokens(body, model.config),
         "min_tokens": body.min_tokens or 0,

@@ -1,10 +1,17 @@
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
-from apps.serve.admission.fair_queue import FairQueue
+from apps.serve.admission.fair_queue import FairQueue, Ticket
 from apps.serve.engine.protocol import OverloadedError
+
+
+async def enter(queue: FairQueue, *asked: Any) -> Ticket:
+    ticket = queue.ask(*asked)
+    await queue.turn(ticket)
+    return ticket
 
 
 async def turns() -> None:
@@ -14,11 +21,11 @@ async def turns() -> None:
 
 async def test_the_key_that_used_less_is_next_though_it_came_last() -> None:
     queue = FairQueue(places=1, max_waiting=10)
-    running = await queue.enter("a", 1, 100)
+    running = await enter(queue, "a", 1, 100)
     order: list[str] = []
 
     async def ask(key: str, tokens: int) -> None:
-        ticket = await queue.enter(key, 1, tokens)
+        ticket = await enter(queue, key, 1, tokens)
         order.append(key)
         queue.leave(ticket)
 
@@ -36,7 +43,7 @@ async def test_keys_get_tokens_by_their_weights() -> None:
     is_over = False
 
     async def ask(key: str, weight: float, tokens: int) -> None:
-        ticket = await queue.enter(key, weight, tokens)
+        ticket = await enter(queue, key, weight, tokens)
         if not is_over:
             served[key] += tokens
         await asyncio.sleep(0)
@@ -57,7 +64,7 @@ async def test_a_full_queue_keeps_the_light_key_and_lets_the_flood_wait_outside(
 
     async def ask(key: str) -> None:
         try:
-            ticket = await queue.enter(key, 1, 50)
+            ticket = await enter(queue, key, 1, 50)
         except OverloadedError as error:
             assert error.retry_after_s >= 1
             refused[key] += 1
@@ -77,7 +84,7 @@ async def test_a_request_that_leaves_at_any_moment_leaves_no_place_taken() -> No
     queue = FairQueue(places=3, max_waiting=20)
 
     async def ask() -> None:
-        ticket = await queue.enter(rng.choice("abc"), 1, rng.randint(1, 100), rng.randint(1, 5))
+        ticket = await enter(queue, rng.choice("abc"), 1, rng.randint(1, 100), rng.randint(1, 5))
         try:
             for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
@@ -93,4 +100,4 @@ async def test_a_request_that_leaves_at_any_moment_leaves_no_place_taken() -> No
             rng.choice(asked).cancel()
     await asyncio.gather(*asked, return_exceptions=True)
     assert queue._taken == 0 and queue.num_waiting == 0
-    await asyncio.wait_for(queue.enter("last", 1, 1, places=9), 1)
+    await asyncio.wait_for(enter(queue, "last", 1, 1, 9), 1)
