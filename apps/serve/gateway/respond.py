@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from apps.serve.admission.fair_queue import Ticket
 from apps.serve.answer.choices import TextChoice, Usage
-from apps.serve.answer.generation import Delta, GenerationError, follow_all
+from apps.serve.answer.generation import Delta, GenerationError, PoisonError, follow_all
 from apps.serve.answer.position import Cursor
 from apps.serve.config import ModelConfig
 from apps.serve.engine.protocol import OverloadedError, RequestError
@@ -225,6 +225,8 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(
             503, sentence(f"{error}; the request was tried on other replicas too"), retry_after_s=5
         )
+    if isinstance(error, PoisonError):
+        return ApiError(503, said, code="poison_request")
     if isinstance(error, GenerationError):
         return ApiError(500, said)
     raise error

@@ -1,0 +1,183 @@
+"""Streams that go on when the connection or the gateway they came through is lost.
+
+    async with AsyncClient(["http://a:8000/v1", "http://b:8000/v1"], api_key="sk-...") as client:
+        body = {"model": "vicuna", "messages": [...]}
+        async for chunk in client.stream("chat/completions", body):
+            ...
+
+The chunks are OpenAI's. After a loss the same request is sent again with `Last-Event-ID`, to the
+next address where there are several, and the stream goes on after the last chunk that came: none is
+missing, none comes twice. `Client` is the same without asyncio.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx
+import orjson
+
+MAX_FRUITLESS = 8
+"""Attempts in a row that brought no chunk."""
+_PAUSE_S = 0.25
+_MAX_PAUSE_S = 8.0
+_TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+_TIMEOUT = httpx.Timeout(60.0)  # a gateway says every 15 s that it is there
+
+
+class StreamError(Exception):
+    """The service refused, or could not be reached for too long; `status` is HTTP's, or 0."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Stream:
+    """What is known of one stream; does no input or output itself."""
+
+    def __init__(self, urls: Sequence[str], route: str, body: Mapping[str, Any]) -> None:
+        self._urls, self._route = urls, route
+        self.content = orjson.dumps({**body, "stream": True})
+        self.is_done = False
+        self._last_id = ""
+        self._attempts = self._fruitless = 0
+        self._event: dict[str, str] = {}
+
+    def next_request(self) -> tuple[str, dict[str, str]]:
+        url = self._urls[self._attempts % len(self._urls)].rstrip("/")
+        self._attempts += 1
+        self._event = {}
+        headers = {"content-type": "application/json"}
+        if self._last_id:
+            headers["last-event-id"] = self._last_id
+        return f"{url}/{self._route}", headers
+
+    def read(self, line: str) -> dict[str, Any] | None:
+        """The chunk that this line ends, if it does. Raises StreamError for an error event."""
+        if line:
+            name, _, value = line.partition(":")
+            self._event[name] = value.removeprefix(" ")
+            return None
+        event, self._event = self._event, {}
+        data = event.get("data", "")
+        if data == "[DONE]":
+            self.is_done = True
+        if not data or data == "[DONE]":
+            return None
+        chunk = orjson.loads(data)
+        if "error" in chunk:
+            raise StreamError(chunk["error"]["message"])
+        self._last_id = event.get("id", self._last_id)
+        self._fruitless = 0
+        return chunk
+
+    def check(self, status: int, text: bytes) -> None:
+        """Raises StreamError for an answer that another attempt would only repeat."""
+        if status != 200 and status not in _TRY_AGAIN:
+            raise StreamError(_message(text), status)
+
+    def pause_s(self, reason: str, response: httpx.Response | None) -> float:
+        """Until the next attempt. Raises StreamError when there were too many in vain."""
+        self._fruitless += 1
+        if self._fruitless > MAX_FRUITLESS:
+            raise StreamError(f"The stream did not go on after {MAX_FRUITLESS} attempts: {reason}")
+        asked = response.headers.get("retry-after", "") if response is not None else ""
+        if asked.isdigit():
+            return min(_MAX_PAUSE_S, float(asked))
+        return min(_MAX_PAUSE_S, _PAUSE_S * 2 ** (self._fruitless - 1))
+
+
+def _message(text: bytes) -> str:
+    try:
+        return orjson.loads(text)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return text[:200].decode("utf-8", errors="replace")
+
+
+def _headers(api_key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+class AsyncClient:
+    def __init__(self, urls: Sequence[str], api_key: str = "") -> None:
+        """`urls` end in /v1."""
+        self._urls = urls
+        self._http = httpx.AsyncClient(headers=_headers(api_key), timeout=_TIMEOUT)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def stream(self, route: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Chunks of `chat/completions` or `completions`. Raises StreamError."""
+        stream = _Stream(self._urls, route, body)
+        while True:
+            url, headers = stream.next_request()
+            response, reason = None, "the connection closed before the end"
+            try:
+                async with self._http.stream(
+                    "POST", url, content=stream.content, headers=headers
+                ) as response:
+                    if response.status_code == 200:
+                        async for line in response.aiter_lines():
+                            if (chunk := stream.read(line)) is not None:
+                                yield chunk
+                            if stream.is_done:
+                                return
+                    else:
+                        reason = _message(await response.aread())
+                        stream.check(response.status_code, response.content)
+            except httpx.TransportError as error:
+                reason = repr(error)
+            await asyncio.sleep(stream.pause_s(reason, response))
+
+
+class Client:
+    def __init__(self, urls: Sequence[str], api_key: str = "") -> None:
+        """`urls` end in /v1."""
+        self._urls = urls
+        self._http = httpx.Client(headers=_headers(api_key), timeout=_TIMEOUT)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """As AsyncClient's."""
+        stream = _Stream(self._urls, route, body)
+        while True:
+            url, headers = stream.next_request()
+            response, reason = None, "the connection closed before the end"
+            try:
+                with self._http.stream(
+                    "POST", url, content=stream.content, headers=headers
+                ) as response:
+                    if response.status_code == 200:
+                        for line in response.iter_lines():
+                            if (chunk := stream.read(line)) is not None:
+                                yield chunk
+                            if stream.is_done:
+                                return
+                    else:
+                        reason = _message(response.read())
+                        stream.check(response.status_code, response.content)
+            except httpx.TransportError as error:
+                reason = repr(error)
+            time.sleep(stream.pause_s(reason, response))

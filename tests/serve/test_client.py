@@ -1,0 +1,113 @@
+"""The client that goes on, against two gateways whose connections break."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from apps.serve.client import AsyncClient, Client, StreamError
+from tests.serve.api import Api, LiveServer
+
+TEXT = "a long answer " * 20
+BODY = {
+    "model": "scripted",
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream_options": {"include_usage": True},
+}
+
+
+class Cutter:
+    """A TCP relay that breaks each connection after so many bytes of the answer."""
+
+    def __init__(self, port: int, after_bytes: int) -> None:
+        self._port, self._after_bytes = port, after_bytes
+        self.num_cut = 0
+        self._relays: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def close(self) -> None:
+        self._server.close()
+        for relay in self._relays:
+            relay.cancel()
+        await asyncio.gather(*self._relays, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._relays.append(asyncio.create_task(self._relay(reader, writer)))
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def forward() -> None:
+            while data := await reader.read(65536):
+                back.write(data)
+
+        forwarding = asyncio.ensure_future(forward())
+        left = self._after_bytes
+        try:
+            while left > 0 and (data := await there.read(min(left, 4096))):
+                left -= len(data)
+                writer.write(data)
+                await writer.drain()
+            self.num_cut += left <= 0
+        finally:
+            forwarding.cancel()
+            await asyncio.gather(forwarding, return_exceptions=True)
+            for end in (writer, back):
+                end.close()
+                with contextlib.suppress(ConnectionError):
+                    await end.wait_closed()
+
+
+@pytest.fixture
+async def cutters(api_saying) -> AsyncIterator[list[Cutter]]:
+    apis: list[Api] = [api_saying(TEXT, step_s=0.0005) for _ in range(2)]
+    with LiveServer(apis[0]) as one, LiveServer(apis[1]) as two:
+        made = [Cutter(int(server.url.rsplit(":", 1)[1]), 9000) for server in (one, two)]
+        for cutter in made:
+            await cutter.start()
+        yield made
+        for cutter in made:
+            await cutter.close()
+
+
+def text_of(chunks: list[dict]) -> str:
+    return "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
+
+
+def check(chunks: list[dict], cutters: list[Cutter]) -> None:
+    assert text_of(chunks) == TEXT
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert sum("role" in c["choices"][0]["delta"] for c in chunks if c["choices"]) == 1
+    assert [c["usage"]["completion_tokens"] for c in chunks if c["usage"]] == [len(TEXT) + 1]
+    assert sum(cutter.num_cut for cutter in cutters) >= 4
+
+
+async def test_a_stream_goes_on_over_many_broken_connections(cutters: list[Cutter]) -> None:
+    async with AsyncClient([cutter.url for cutter in cutters]) as client:
+        chunks = [chunk async for chunk in client.stream("chat/completions", BODY)]
+    check(chunks, cutters)
+
+
+async def test_without_asyncio_too(cutters: list[Cutter]) -> None:
+    with Client([cutter.url for cutter in cutters]) as client:
+        chunks = await asyncio.to_thread(list, client.stream("chat/completions", BODY))
+    check(chunks, cutters)
+
+
+async def test_a_refusal_is_told_at_once(api_saying) -> None:
+    with LiveServer(api_saying("x")) as server:
+        async with AsyncClient([f"{server.url}/v1"]) as client:
+            with pytest.raises(StreamError, match="does not exist") as caught:
+                _ = [c async for c in client.stream("chat/completions", {**BODY, "model": "no"})]
+    assert caught.value.status == 404
+
+
+async def test_a_service_that_is_gone_is_given_up(monkeypatch) -> None:
+    monkeypatch.setattr("apps.serve.client._PAUSE_S", 0.001)
+    async with AsyncClient(["http://127.0.0.1:9/v1"]) as client:
+        with pytest.raises(StreamError, match="did not go on after 8 attempts"):
+            _ = [c async for c in client.stream("chat/completions", BODY)]
