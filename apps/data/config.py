@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from apps.common.errors import ConfigError
+from apps.data.html.detect import Html
 from apps.data.read.layouts.known import LayoutName
 from apps.data.read.names import as_text, parse_map
 from apps.data.read.reader import Media, Reading, Tools
@@ -36,6 +37,9 @@ class CleanConfig:
     loss), drop the turns, or refuse the conversation"""
     media: Media = "refuse"
     """images, audio and files in a message: refuse the conversation, or drop them from it"""
+    html: Html = "auto"
+    """answers that are a page's HTML: auto decides by layout and by the whole answer, always reads
+    every answer as HTML, never leaves all text as it is"""
     rules: Rules = field(default_factory=Rules)
     """single rules over the profile's"""
     workers: int = 0
@@ -65,7 +69,11 @@ class CleanConfig:
     def reading(self) -> Reading:
         """How records are read. Raises ConfigError."""
         return Reading(
-            layout=self.layout, names=parse_map(self.map), tools=self.tools, media=self.media
+            layout=self.layout,
+            names=parse_map(self.map),
+            tools=self.tools,
+            media=self.media,
+            html=self.html,
         )
 
 

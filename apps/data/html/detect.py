@@ -1,9 +1,11 @@
 """Whether a message is page markup, and whether it can be parsed without a hang."""
 
 import re
+from typing import Literal
 
 from apps.data.html import evidence
 
+Html = Literal["auto", "always", "never"]
 MAX_BYTES = 8 << 20
 """A longer message is refused: 20 times the longest answer a chat page ever rendered."""
 MAX_DEPTH = 200
@@ -12,6 +14,8 @@ MAX_DEPTH = 200
 _SMALL_TREE = 1000
 """Tags; so few parse fast however deep they nest."""
 
+_MARKUP = re.compile(r"</?[a-zA-Z]|&#?\w+;")
+"""Without any, text reads the same as HTML."""
 _COUNTER = re.compile(r"\s*(?:\d+ / \d+\s*)?")
 _HEAD = re.compile(r"<(?:div|p|ol|ul|pre|h[1-6]|table|blockquote|hr)(?:[\s/][^<]*)?>")
 _ANSWER_WRAPPER = re.compile(r'<div[^<>]{0,80}\bclass="(?:[^"]* )?markdown[ "]')
@@ -34,6 +38,13 @@ class HtmlRefused(ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def decided(text: str, *, by_assistant: bool, html: Html) -> bool:
+    """Whether to read a message as HTML under a setting of the user."""
+    if html == "auto":
+        return is_html(text, by_assistant=by_assistant)
+    return html == "always" and by_assistant and _MARKUP.search(text) is not None
 
 
 def is_html(text: str, *, by_assistant: bool) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from apps.data.html.detect import Html
 from apps.data.read.layouts import known, oasst, openai
 from apps.data.read.layouts.layout import (
     Layout,
@@ -32,6 +33,8 @@ class Reading:
     """turns of tools and calls of them: stay, are left out, or drop the conversation"""
     media: Media = "refuse"
     """images and the like: are left out, or drop the conversation"""
+    html: Html = "auto"
+    """answers that are a page's HTML: by layout and evidence, all, or none"""
 
 
 def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layout]:

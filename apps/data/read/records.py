@@ -41,8 +41,8 @@ class Record:
     scores: dict[str, float] = field(default_factory=dict[str, float])
     layout: str = ""
     """name of the layout it had"""
-    has_html: bool = True
-    """whether its answers may be the HTML of a page"""
+    html: detect.Html = "auto"
+    """whether its answers are the HTML of a page"""
     flags: frozenset[str] = frozenset()
     """which of toxic, redacted and moderation it says of itself"""
     tools: str | None = None
@@ -203,7 +203,7 @@ def to_record(
         model=said.model,
         has_plugins=said.has_plugins,
         layout=layout.name,
-        has_html=layout.has_html,
+        html="never" if reading.html == "auto" and not layout.has_html else reading.html,
         flags=frozenset(said.flags),
         tools=said.tools,
         left_out=said.left_out,
@@ -251,8 +251,9 @@ def convert(record: Record) -> dict[str, int]:
     counts: dict[str, int] = {}
     for turn in record.turns:
         by_assistant = turn.role == "assistant"
-        may_be = record.has_html and turn.role in ("user", "assistant")
-        is_html = may_be and detect.is_html(turn.text, by_assistant=by_assistant)
+        is_html = turn.role in ("user", "assistant") and detect.decided(
+            turn.text, by_assistant=by_assistant, html=record.html
+        )
         if is_html:
             try:
                 turn.text = to_markdown.to_markdown(turn.text)

@@ -1,6 +1,7 @@
 """What a page rendered is told from what people write about HTML, by the whole message."""
 
 import html
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from apps.data.html.detect import is_html
 from apps.data.html.to_markdown import to_markdown
 from tests.data import corpus, source_answers
+from tests.data.commands import conversation, rows_of, run_clean, write_dump
 
 PAGES = {
     "wrapper": '<div class="markdown prose w-full dark"><p>a</p></div>',
@@ -89,3 +91,24 @@ def test_text_that_renders_to_itself_comes_back(lines: list[str]) -> None:
     text = "\n\n".join(paragraphs)
     assert to_markdown(page) == text or not paragraphs
     assert not is_html(f"So: {text}", by_assistant=True)
+
+
+def test_a_user_decides_for_all_answers(tmp_path: Path) -> None:
+    page, source = "<p>a &amp; <b>c</b></p>", "<p>b</p> is a paragraph.\n\n```html\n<i>x</i>\n```"
+    records = [
+        conversation("page", "What is the first one of these?", page),
+        conversation("source", "How do I write a <p>paragraph</p>?", source),
+        conversation("plain", "What is x < y in mathematics?", "x is less than  y."),
+    ]
+    dump = write_dump(tmp_path / "dump.json", records)
+    answers: dict[str, list[str]] = {}
+    for html_setting in ("auto", "always", "never"):
+        run_clean(tmp_path / html_setting, dump, html=html_setting)
+        rows = rows_of(tmp_path / html_setting)
+        assert rows[1]["messages"][0]["content"] == "How do I write a <p>paragraph</p>?"
+        answers[html_setting] = [row["messages"][1]["content"] for row in rows]
+    plain = "x is less than  y."
+    assert answers["auto"] == ["a & **c**", source, plain]
+    assert answers["never"] == [page, source, plain]
+    walked = "b\n\nis a paragraph.\n\n```html\n<i>x</i>\n```"
+    assert answers["always"] == ["a & **c**", walked, plain]
