@@ -45,7 +45,7 @@ def _text_of_part(part: object, media: list[str]) -> str | None:
         text = _first_text(given)
         if text is not None or kind in _TEXT_KINDS:
             return text
-    if is_media(given, kind):
+    if _is_media(given, kind):
         media.append(kind or next(key for key in given if _names_media(key)))
         return None
     return _first_text(given)
@@ -55,7 +55,7 @@ def _first_text(part: dict[str, Any]) -> str | None:
     return next((part[key] for key in _TEXT_KEYS if isinstance(part.get(key), str)), None)
 
 
-def is_media(part: dict[str, Any], kind: str) -> bool:
+def _is_media(part: dict[str, Any], kind: str) -> bool:
     return _names_media(kind) or any(map(_names_media, part))
 
 

@@ -4,7 +4,7 @@ A layout is a way to write a conversation down as one JSON object. Its file says
 it one, and reads turns, ids and flags; whatever else the record holds is named, never lost unseen.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -136,11 +136,6 @@ def text_of(record: JsonObject, *keys: str) -> str:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
     return ""
-
-
-def first_of(record: JsonObject, keys: Iterable[str]) -> str | None:
-    """The first of the fields that has a value."""
-    return next((key for key in keys if is_set(record.get(key))), None)
 
 
 def list_of(value: object) -> list[Any] | None:

@@ -1,0 +1,69 @@
+"""Tables as records: what a cell may hold, and what a damaged row costs."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from apps.data.read import rows
+from tests.data.commands import rows_of, run_clean
+
+TALK = [{"from": "human", "value": "What floats?"}, {"from": "gpt", "value": "Cork, it's said."}]
+
+
+def texts(folder: Path) -> list[list[str]]:
+    return [[m["content"] for m in row["messages"]] for row in rows_of(folder)]
+
+
+def cleaned(folder: Path, name: str, data: bytes) -> dict[str, Any]:
+    (folder / name).write_bytes(data)
+    return run_clean(folder / "out", folder / name, profile="none")
+
+
+def test_a_list_as_python_prints_it_is_read(tmp_path: Path) -> None:
+    cell = str(TALK).replace('"', '""')
+    cleaned(tmp_path, "dump.csv", f'id,conversations\n1,"{cell}"\n'.encode())
+    assert texts(tmp_path / "out") == [["What floats?", "Cork, it's said."]]
+
+
+def test_a_row_that_is_broken_costs_itself_only(tmp_path: Path) -> None:
+    data = b"prompt,completion\nA?,One.\nB?,Two.,three\nC\xff?,Three.\n\nD?,Four.\n"
+    ledger = cleaned(tmp_path, "dump.csv", data)
+    assert texts(tmp_path / "out") == [["A?", "One."], ["D?", "Four."]]
+    assert ledger["records"]["quarantined"] == {"bad-json": 1, "bad-message": 1}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_files_of_spreadsheets_are_read(mark: str, end: str, tmp_path: Path) -> None:
+    lines = ["question;answer", '"Two;\nlines?";Yes.', "Täglich?;Nein."]
+    cleaned(tmp_path, "dump.csv", (mark + end.join(lines)).encode())
+    assert texts(tmp_path / "out") == [["Two;\nlines?", "Yes."], ["Täglich?", "Nein."]]
+
+
+def test_text_that_only_looks_like_a_list_stays_text(tmp_path: Path) -> None:
+    cleaned(tmp_path, "dump.csv", b'prompt,completion\n"[1, 2]","[2, 1]"\n')
+    assert texts(tmp_path / "out") == [["[1, 2]", "[2, 1]"]]
+
+
+def test_a_damaged_arrow_stream_keeps_what_comes_before(tmp_path: Path) -> None:
+    out = pa.BufferOutputStream()
+    table = pa.table({"prompt": ["Why?"] * 600, "completion": ["Because."] * 600})
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=200):
+            writer.write_batch(batch)
+    data = out.getvalue().to_pybytes()
+    ledger = cleaned(tmp_path, "dump.arrow", data[: len(data) * 2 // 3])
+    assert ledger["records"]["kept"] in (200, 400)
+    assert ledger["records"]["quarantined"] == {"damaged-file": 1}
+
+
+def test_csv_is_known_by_its_name() -> None:
+    assert [
+        name for name in ("a.csv", "b.TSV", "c.csv.gz", "d.json", "csv") if rows.is_csv(name)
+    ] == [
+        "a.csv",
+        "b.TSV",
+        "c.csv.gz",
+    ]
