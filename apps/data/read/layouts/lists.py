@@ -44,9 +44,9 @@ def parsed(text: str) -> object:
     if not text.startswith(_PYTHON_LISTS) or len(text) > _MAX_LITERAL_CHARS:
         return None
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+        return orjson.loads(orjson.dumps(ast.literal_eval(text)))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None  # Python prints more than JSON can hold: sets, bytes
 
 
 def holds_messages(record: JsonObject, names_who: tuple[str, ...] = WHO) -> bool:
