@@ -51,7 +51,7 @@ def _smollm2() -> Recipe:
     """
     return Recipe(
         world="support-desk",
-        conversations=1800,
+        conversations=1400,
         questions=100,
         base=("--from-gguf", PACKAGE, "--template", "chatml"),
         template="own",
@@ -88,7 +88,7 @@ def _given() -> Recipe:
     """A folder or hub id of the user's, with the published learning rate."""
     return Recipe(
         world="support-desk",
-        conversations=1800,
+        conversations=1400,
         questions=100,
         template="vicuna-v1.1",
         train=(*_DEBUG, "--optim.lr", "2e-5"),

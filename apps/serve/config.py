@@ -277,7 +277,9 @@ class PageConfig:
     enabled: bool = True
     title: str = "Cria"
     examples: tuple[str, ...] = ()
-    """questions offered on an empty chat"""
+    """questions offered on an empty chat and beside the comparison"""
+    opens_on: Literal["chat", "compare"] = "chat"
+    """the tab that a visitor sees first"""
     api_key_env: str = ""
     """environment variable with the key the page uses when the gateway asks for keys"""
     votes_url: str = ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.test_demo_resume_short import events, start, wait_for
+from tests.e2e.demo import events, is_begun, is_of_group, start, wait_for
 
 STEPS = (
     "apps.data sample",
@@ -42,15 +42,3 @@ def test_ctrl_c_in_any_step_stops_everything_and_the_next_run_goes_on(tmp_path: 
     assert any(event["event"] == "demo.done" for event in events(log))
     for step in STEPS[:5]:  # each was interrupted once, and done once
         assert sum(is_begun(step, log) for log in tmp_path.glob("*.log")) == 2, step
-
-
-def is_begun(step: str, log: Path) -> bool:
-    return f"$ python -m {step} " in log.read_text()
-
-
-def is_of_group(process: psutil.Process, group: int) -> bool:
-    """The demo and all that it started: none of it leaves the demo's session."""
-    try:
-        return os.getsid(process.pid) == group
-    except ProcessLookupError:
-        return False

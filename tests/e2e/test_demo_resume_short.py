@@ -3,60 +3,17 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from apps.common.files.storage import COMMIT_NAME
-
-ROOT = Path(__file__).resolve().parents[2]
-DEMO = (
-    *(
-        "-m",
-        "apps.quickstart",
-        "--no-serve",
-        "--model",
-        "tiny",
-        "--conversations",
-        "600",
-        "--questions",
-        "4",
-    ),
-    "--train-args=--steps 40 --checkpoint.interval-steps 5",
-)
-
-
-def start(folder: Path, log: str) -> subprocess.Popen[bytes]:
-    with (folder / log).open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, *DEMO],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def wait_for(what: str, found: Any, demo: subprocess.Popen[bytes], log: Path) -> None:
-    deadline_s = time.monotonic() + 600
-    while not found():
-        ended = demo.poll() is not None
-        assert not ended and time.monotonic() < deadline_s, f"no {what}\n{log.read_text()[-3000:]}"
-        time.sleep(0.1)
+from tests.e2e.demo import events, start, wait_for
 
 
 def steps_committed(folder: Path) -> list[int]:
     found = (folder / "demo/tiny/run/checkpoints").glob(f"step-*/{COMMIT_NAME}")
     return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
-
-
-def events(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(row) for row in log.read_text().splitlines() if row.startswith("{")]
 
 
 @pytest.mark.slow

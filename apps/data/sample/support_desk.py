@@ -14,7 +14,7 @@ from apps.data.sample.relation import Fact, Relation
 
 GENERAL = "everyday"
 """category of the questions that have nothing to do with the product"""
-_GENERAL_SHARE = 0.2
+_GENERAL_SHARE = 0.35
 
 
 class _FactEntry(TypedDict):

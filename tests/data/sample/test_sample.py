@@ -74,7 +74,7 @@ def test_the_support_desk_asks_of_everyday_things_too(tmp_path):
     everyday = [q["turns"][0] for q in questions_of(sample) if q["category"] == GENERAL]
     assert tuple(everyday) == unseen_general_questions() and len(everyday) == 20
     dump = (sample / "sharegpt.json").read_bytes()
-    assert dump.count(b"Pacific Ocean") > 3
+    assert dump.count(b"New Delhi") > 1
 
 
 def test_equal_seeds_give_equal_bytes_and_others_differ(sample, world_name, tmp_path):
