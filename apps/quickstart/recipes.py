@@ -30,7 +30,8 @@ class Recipe:
     base_bar: float = 0.10
     """share of them that the base must not exceed"""
     general_bar: float | None = None
-    """least likelihood of the tuned model's everyday answers, as a share of the base's"""
+    """least likelihood of the tuned model's everyday answers, as a share of the base's: a model
+    that has forgotten how to talk of other things falls far below half of it"""
 
 
 _DEBUG = ("--preset", "debug")
@@ -63,7 +64,7 @@ def _smollm2() -> Recipe:
         max_answer_tokens=64,
         examples=("limits", "errors", "steps", "small talk"),
         tuned_bar=0.85,
-        general_bar=0.95,
+        general_bar=0.5,
     )
 
 
