@@ -44,6 +44,7 @@ def run_from_gguf(config: BaseConfig, reporter: Reporter) -> None:
             record = lineage.collect(inputs={config.from_gguf: digest}, config=config)
             lineage.write(folder, record)
             for name in sorted(os.listdir(folder), key=lambda name: name == "config.json"):
+                os.chmod(os.path.join(folder, name), 0o644)
                 os.replace(os.path.join(folder, name), os.path.join(config.out, name))
     configs.write_resolved(config, config.out)
     reporter.event("base.done", out=config.out, source=config.from_gguf)

@@ -145,6 +145,7 @@ def test_its_licence_and_card_travel_with_it(tmp_path: Path) -> None:
     assert convert(write_gguf(tmp_path / "m.gguf", small_llama()), tmp_path / "base") == 0
     card = (tmp_path / "base/README.md").read_text()
     assert (tmp_path / "base/LICENSE").read_text() == "the terms"
+    assert all(p.stat().st_mode & 0o777 == 0o644 for p in (tmp_path / "base").iterdir())
     assert card.startswith("---\nlicense: apache-2.0\n---") and "who made it" in card
 
 

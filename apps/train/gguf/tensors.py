@@ -38,7 +38,10 @@ _COMPUTED = ("rope_freqs.weight",)
 
 def vocab_size(file: GgufFile) -> int:
     """Rows of the embedding."""
-    return next(int(t.shape[1]) for t in file.reader.tensors if t.name == EMBEDDING)
+    for tensor in file.reader.tensors:
+        if tensor.name == EMBEDDING:
+            return int(tensor.shape[1])
+    raise InputError(f"{file.path} has no {EMBEDDING}; expected a whole model in one file.")
 
 
 def is_tied(file: GgufFile) -> bool:
