@@ -99,7 +99,6 @@ def _serve_file(demo: DemoConfig, recipe: Recipe) -> str:
     path = f"{root(demo)}/serve.yaml"
     page = {
         "votes_url": f"sqlite:///{storage.absolute(root(demo))}/votes.db",
-        "opens_on": "compare",
         "examples": _examples(places(demo)["sample"], recipe),
     }
     settings = {"models": served_models(demo, recipe), "page": page}

@@ -277,9 +277,7 @@ class PageConfig:
     enabled: bool = True
     title: str = "Cria"
     examples: tuple[str, ...] = ()
-    """questions offered on an empty chat and beside the comparison"""
-    opens_on: Literal["chat", "compare"] = "chat"
-    """the tab that a visitor sees first"""
+    """questions offered on an empty chat"""
     api_key_env: str = ""
     """environment variable with the key the page uses when the gateway asks for keys"""
     votes_url: str = ""

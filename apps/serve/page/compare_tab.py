@@ -64,9 +64,6 @@ class CompareTab:
             elem_id="ask-both",
             submit_btn=True,
         )
-        if page.examples:
-            examples = [[text] for text in page.examples]
-            gr.Examples(examples, self.ask, label="For example", elem_id="ask-examples")
         with gr.Row(elem_classes="bar"):
             self.stop = gr.Button("Stop", min_width=90)
             self.again = gr.Button("Regenerate", min_width=90)

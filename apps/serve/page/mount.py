@@ -46,11 +46,10 @@ def build_blocks(page: PageConfig, client: ChatClient, votes: VoteStore) -> gr.B
             gr.HTML(look.brand(page.title), container=False, padding=False)
             toggle = gr.Button("◐", elem_id="theme", scale=0)
             toggle.click(None, js=look.TOGGLE_THEME)
-        with gr.Tabs(selected=page.opens_on):
-            with gr.Tab("Chat", id="chat"):
-                chat = ChatTab(page, client, kept)
-            with gr.Tab("Compare", id="compare"):
-                compare = CompareTab(page, client, votes)
+        with gr.Tab("Chat"):
+            chat = ChatTab(page, client, kept)
+        with gr.Tab("Compare"):
+            compare = CompareTab(page, client, votes)
         gr.Markdown("Models make mistakes. Check what matters.", elem_classes="note")
 
         async def load(history: History) -> tuple[object, ...]:
