@@ -24,6 +24,7 @@ FOLDERS = {
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
     "serve": ("engine", "admission", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
+    "serve/page": ("store", "render", "answers", "arena", "web"),
     "eval": ("records", "calls", "protocols", "judging", "imports", "scores", "page"),
 }
 """The folders of an app, lowest first: a folder imports itself and those before it. The files at

@@ -98,7 +98,7 @@ def _serve_until_interrupted(server: subprocess.Popen[bytes], reporter: Reporter
 def _serve_file(demo: DemoConfig, recipe: Recipe) -> str:
     path = f"{root(demo)}/serve.yaml"
     page = {
-        "votes_url": f"sqlite:///{storage.absolute(root(demo))}/votes.db",
+        "database_url": f"sqlite:///{storage.absolute(root(demo))}/page.db",
         "examples": _examples(places(demo)["sample"], recipe),
     }
     settings = {"models": served_models(demo, recipe), "page": page}

@@ -29,8 +29,11 @@ from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.serve.admission.keys import read_keys
 from apps.serve.applications import serve_config
+from apps.serve.arena import ArenaConfig, arena
 from apps.serve.config import ModelConfig, ServeConfig
+from apps.serve.conversations import ConversationsConfig, conversations
 from apps.serve.model.served import load_model
+from apps.serve.votes import VotesConfig, votes
 
 _WATCH_S = 1.0
 
@@ -125,7 +128,10 @@ def load(path: str, port: int | None) -> ServeConfig:
     for model in models:
         if model.engine != "remote":
             load_model(model)
-    page = dataclasses.replace(config.page, votes_url=_votes_url(config.page.votes_url, path))
+    database_url = _database_url(config.page.database_url, path)
+    shown = config.page.evaluation
+    evaluation = _beside(path, shown) if shown else ""
+    page = dataclasses.replace(config.page, database_url=database_url, evaluation=evaluation)
     return dataclasses.replace(config, gateway=gateway, models=models, page=page)
 
 
@@ -141,11 +147,11 @@ def _beside(config_path: str, path: str) -> str:
     return os.path.join(folder, path) if is_relative else path
 
 
-def _votes_url(url: str, config_path: str) -> str:
+def _database_url(url: str, config_path: str) -> str:
     """With an absolute path: the page runs in another process with another working directory."""
     prefix = "sqlite:///"
     if not url:
-        return f"{prefix}{os.path.abspath(os.path.dirname(config_path) or '.')}/votes.db"
+        return f"{prefix}{os.path.abspath(os.path.dirname(config_path) or '.')}/page.db"
     path = url.removeprefix(prefix)
     is_relative = url.startswith(prefix) and path and not path.startswith(("/", ":memory:"))
     return prefix + os.path.abspath(path) if is_relative else url
@@ -178,6 +184,24 @@ COMMANDS = {
         run=build,
         help="print the configuration for `serve deploy`",
         example="serve.yaml",
+    ),
+    "votes": cli.Command(
+        config=VotesConfig,
+        run=votes,
+        help="export the page's votes, or rate the models by them",
+        example="export page.db --out votes.jsonl",
+    ),
+    "conversations": cli.Command(
+        config=ConversationsConfig,
+        run=conversations,
+        help="export the page's conversations as a ShareGPT dump, or forget a visitor's",
+        example="export page.db --out conversations.json",
+    ),
+    "arena": cli.Command(
+        config=ArenaConfig,
+        run=arena,
+        help="check that nobody has changed the arena's past",
+        example="verify page.db",
     ),
 }
 

@@ -81,8 +81,16 @@ def _page_entry(config: ServeConfig) -> dict[str, Any]:
         "args": {
             "page": configs.to_dict(config.page),
             "api_url": f"http://127.0.0.1:{config.gateway.port}/v1",
+            "models": [
+                {
+                    "name": model.name,
+                    "path": model.path,
+                    "max_output_tokens": model.limits.max_output_tokens,
+                }
+                for model in config.models
+            ],
         },
-        "deployments": [{"name": "Page", "num_replicas": 1}],
+        "deployments": [{"name": "Page", "num_replicas": config.page.replicas}],
     }
 
 

@@ -22,6 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.config import HTTPOptions
 from ray.serve.request_router import PendingRequest, RunningReplica
+from starlette.types import ASGIApp
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
@@ -334,16 +335,20 @@ def is_up(status: Any, model: ModelConfig) -> bool:
 @serve.deployment(name="Page", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0.1})
 @serve.ingress()
 class PageDeployment:
-    """The web page. One replica: Gradio keeps each visitor's events in the process."""
+    """The web page. Whatever a visitor did is in its database, so any replica serves anyone."""
 
-    def __init__(self, page: Mapping[str, Any], api_url: str) -> None:
+    def __init__(
+        self, page: Mapping[str, Any], api_url: str, models: Sequence[Mapping[str, Any]]
+    ) -> None:
         self._page = configs.from_dict(PageConfig, page)
-        self._api_url = api_url
+        self._api_url, self._models = api_url, models
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        from apps.serve.page.mount import build_page
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        from apps.serve.page.arena.models import PageModel
+        from apps.serve.page.web.app import build_page
 
-        return build_page(self._page, self._api_url)
+        models = [configs.from_dict(PageModel, model) for model in self._models]
+        return build_page(self._page, self._api_url, models)
 
 
 def model_app(args: dict[str, Any]) -> serve.Application:
@@ -356,7 +361,7 @@ def gateway_app(args: dict[str, Any]) -> serve.Application:
 
 
 def page_app(args: dict[str, Any]) -> serve.Application:
-    return PageDeployment.bind(args["page"], args["api_url"])
+    return PageDeployment.bind(args["page"], args["api_url"], args["models"])
 
 
 @contextlib.contextmanager

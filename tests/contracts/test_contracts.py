@@ -182,22 +182,33 @@ def test_judging_writes_the_judgments_contract(tmp_path, ray_session, monkeypatc
 
 
 def test_votes_keep_their_contract(tmp_path):
-    from apps.serve.page.votes import VoteStore, new_battle_id
+    from apps.serve.page.store import conversations
+    from apps.serve.page.store.database import Database
+    from apps.serve.page.store.votes import cast_vote
+    from apps.serve.votes import exported
 
-    battle = {
-        "battle_id": new_battle_id(),
-        "session": "s",
-        "models": ("base", "tuned"),
+    database = Database(f"sqlite:///{tmp_path}/page.db")
+    asker = conversations.Asker(visitor_id="v", address="a")
+    with database.write() as session:
+        conversations.known_visitor(session, "v")
+        pair = ("base", "tuned")
+        battle, sides = conversations.new_battle(session, asker, pair, True, {}, "hi")
+        for side in sides:
+            turn = conversations.add_turn(session, asker, side, side.id, None, "hi", {})
+            turn.status, turn.answer = "done", "hello"
+    cast_vote(database, asker, battle.id, "right")
+    with database.read() as session:
+        (record,) = exported(session)
+    database.close()
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    wanted = {
+        "battle_id": battle.id,
+        "models": ["base", "tuned"],
         "verdict": "right",
         "blind": True,
-        "conversations": ([{"role": "user", "content": "hi"}], []),
-        "settings": {"temperature": 0.7},
+        "counted": True,
+        "left_out_by": "",
+        "conversations": [talk, talk],
     }
-    store = VoteStore(f"sqlite:///{tmp_path}/votes.db")
-    assert (store.add(**battle), store.add(**battle)) == (True, False)
-    (vote,) = store.all()
-    store.close()
-    columns = set(vote.__table__.columns.keys())
-    assert columns >= {"battle_id", "created", "left_model", "right_model", "verdict", "blind"}
-    assert (vote.left_model, vote.verdict) == ("base", "right")
-    assert vote.left == [{"role": "user", "content": "hi"}]
+    assert wanted.items() <= record.items()
+    assert set(record) == wanted.keys() | {"created", "visitor", "category"}

@@ -1,12 +1,12 @@
 """A headless Chromium that types, clicks and waits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -42,10 +42,10 @@ const clicking = setInterval(() => {
 
 
 class Browser:
-    def __init__(self, timeout_s: float = 60) -> None:
+    def __init__(self, timeout_s: float = 60, arguments: Sequence[str] = ()) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
-        for argument in _ARGUMENTS:
+        for argument in (*_ARGUMENTS, *arguments):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
@@ -96,12 +96,19 @@ class Browser:
 
         self._wait.until(acted)
 
-    def set_number(self, label: str, value: float) -> None:
-        """Types a value into the number box of the slider with that label."""
-        selector = f'input[aria-label="number input for {label}"]'
-        self._wait.until(lambda _: (e := self.find(selector)) and e.is_displayed())
-        self.find(selector).send_keys(Keys.CONTROL, "a")
-        self.find(selector).send_keys(f"{value}{Keys.TAB}")
+    def press(self, keys: str) -> None:
+        """To whatever has the focus."""
+        ActionChains(self.driver).send_keys(keys).perform()
+
+    def shape(self, width: int, height: int, scheme: str) -> None:
+        """The window of a desk or of a phone, in a system that is light or dark."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def shows(self, selector: str) -> bool:
+        return any(element.is_displayed() for element in self.all(selector))
 
     def watch(self, selector: str) -> None:
         """Have the page itself note the length of an element's text, every 10 ms from now on."""

@@ -76,7 +76,7 @@ def running(ray_session: object, tmp_path_factory: pytest.TempPathFactory) -> It
     config = ServeConfig(
         models=models,
         gateway=GatewayConfig(port=free_port(), replicas=2),
-        page=PageConfig(votes_url=f"sqlite:///{folder}/votes.db", examples=("What is new?",)),
+        page=PageConfig(database_url=f"sqlite:///{folder}/page.db", examples=("What is new?",)),
     )
     service = Service(config)
     service.apply(config)

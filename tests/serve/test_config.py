@@ -35,7 +35,7 @@ def file_of(folder: Path, model_folder: Path, **changes: object) -> str:
 
 def two(model_folder: Path) -> ServeConfig:
     models = tuple(ModelConfig(name=n, path=str(model_folder)) for n in ("one", "two"))
-    return ServeConfig(models=models, page=PageConfig(votes_url="sqlite:////tmp/v.db"))
+    return ServeConfig(models=models, page=PageConfig(database_url="sqlite:////tmp/v.db"))
 
 
 @pytest.mark.parametrize(

@@ -97,45 +97,53 @@ def requests_of(samples: bytes, model: str) -> float:
 def test_a_person_asks_regenerates_edits_and_stops_on_the_page(running: Service) -> None:
     from tests.serve.browser import Browser
 
-    def answered() -> str:
-        lengths = browser.watched(until=20)
-        assert len(set(lengths)) > 2, "the answer did not grow while it came"
-        return browser.text("#chat .bot.message")
-
     def generated() -> float:
-        return running.metric("cria_engine_generated_tokens_total", "two")
+        return running.metric("cria_engine_generated_tokens_total", "one")
+
+    def answers() -> list[str]:
+        browser.wait_until(lambda: browser.all(".answer[data-status=done]") != [])
+        return [element.text for element in browser.all(".answer-body")]
+
+    def slide(index: int, value: float) -> None:
+        browser.driver.execute_script(
+            "const range = document.querySelectorAll('.fields input')[arguments[0]];"
+            "range.value = arguments[1]; range.dispatchEvent(new Event('input'));",
+            index,
+            value,
+        )
 
     with contextlib.closing(Browser()) as browser:
-        browser.open(f"{running.url}/ui/")
-        browser.wait_until(lambda: browser.value("#model input") == "two")
-        browser.click(".tabitem button.label-wrap")
-        browser.set_number("Temperature", 0)
-        browser.watch("#chat .bot.message")
-        browser.type("#ask textarea", "What is new?\n")
-        assert "What is new?" in browser.text("#chat .user.message")
-        first = answered()
+        browser.open(f"{running.url}/ui/#chat")
+        browser.wait_for(".box textarea")
+        browser.driver.execute_script(
+            "document.querySelector('.model-select select').value = 'one'"
+        )
+        slide(0, 0)
+        slide(2, 120)
+        browser.watch(".answer-body")
+        browser.type(".box textarea", "What is new?\n")
+        assert browser.text(".question") == "What is new?"
+        lengths = browser.watched(until=20)
+        assert len(set(lengths)) > 2, "the answer did not grow while it came"
+        first = answers()
 
+        browser.click("[aria-label='Answer again']")
+        browser.wait_until(lambda: "2 / 2" in browser.text(".branches"))
+        assert answers() == first
+
+        browser.click("[aria-label='Edit the question']")
+        browser.type("textarea.edit", " And old?")
+        browser.click(".editing .primary")
+        browser.wait_until(lambda: browser.text(".question") == "What is new? And old?")
+        assert answers() != first
+        assert len(browser.all(".turn")) == 1
+
+        slide(2, CONTEXT)
         before = generated()
-        browser.watch("#chat .bot.message")
-        browser.click("#chat button[aria-label=Retry]")
-        browser.wait_until(lambda: generated() > before)
-        assert answered() == first
-
-        browser.click("#chat button[aria-label=Edit]")
-        browser.type("#chat .user.message textarea", " And old?")
-        browser.watch("#chat .bot.message")
-        browser.click("#chat button[aria-label=Submit]")
-        browser.wait_until(lambda: "What is new? And old?" in browser.text("#chat .user.message"))
-        assert answered() != first
-        assert len(browser.all("#chat .message-row")) == 2
-
-        browser.set_number("Longest answer", CONTEXT)
-        before = generated()
-        browser.click_during("#ask button.stop-button", text="#chat .bot.message")
-        browser.click("#chat button[aria-label=Retry]")
-        browser.wait_until(lambda: generated() > before)
-        browser.wait_for("#ask button.submit-button")
-        browser.wait_until(lambda: running.metric("cria_engine_running_requests", "two") == 0)
+        browser.click_during(".send.stop", text=".turn:nth-child(2) .answer-body")
+        browser.type(".box textarea", "Go on\n")
+        browser.wait_for(".turn:nth-child(2) .answer[data-status=stopped]")
+        browser.wait_until(lambda: running.metric("cria_engine_running_requests", "one") == 0)
         assert generated() - before < CONTEXT - 200, "the answer came to its end"
-        assert browser.text("#chat .bot.message")
+        assert browser.text(".turn:nth-child(2) .answer-body")
         assert not browser.errors()

@@ -1,0 +1,76 @@
+"""Conversations of the page as a ShareGPT dump, which `python -m apps.data clean` reads.
+
+    python -m apps.serve conversations export page.db --out conversations.json
+    python -m apps.serve conversations forget page.db --visitor ID
+
+Reads the page's database. Blocked questions are left out; an answer's branches are one record each.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from tyro.conf import Positional
+
+from apps.common.command.events import Reporter
+from apps.common.errors import ConfigError
+from apps.serve.page.store.conversations import ANSWERED, branch, turns_of
+from apps.serve.page.store.database import open_existing
+from apps.serve.page.store.retention import forget_visitor
+from apps.serve.page.store.tables import Conversation, Visitor
+from apps.serve.votes import write_lines
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversationsConfig:
+    """What to do with the conversations of a page."""
+
+    action: Positional[Literal["export", "forget"]]
+    """export: ShareGPT records with id, model, consent and flags; forget: delete a visitor's"""
+    database: Positional[str]
+    """the page's database: a SQLite file, or a URL such as postgresql://user@host/name"""
+    out: str = "-"
+    """file to write, one record a line; -: standard output"""
+    visitor: str = ""
+    """id of the visitor whose conversations are forgotten"""
+
+    def __post_init__(self) -> None:
+        if (self.action == "forget") != bool(self.visitor):
+            raise ConfigError("`conversations forget` needs --visitor ID, and nothing else does.")
+
+
+def conversations(settings: ConversationsConfig, reporter: Reporter) -> None:
+    if settings.action == "forget":
+        with open_existing(settings.database) as database:
+            num_deleted = forget_visitor(database, settings.visitor)
+        reporter.event("serve.forgotten", conversations=num_deleted, visitor=settings.visitor)
+        return
+    with open_existing(settings.database) as database, database.read() as session:
+        lines = [orjson.dumps(record) for record in exported(session)]
+    write_lines(lines, settings.out)
+    if settings.out != "-":
+        reporter.event("serve.conversations", rows=len(lines), out=settings.out)
+
+
+def exported(session: Session) -> Iterator[dict[str, Any]]:
+    query = sa.select(Conversation, Visitor).join(Visitor, Visitor.id == Conversation.visitor_id)
+    query = query.where(Conversation.model != "")
+    for talk, visitor in session.execute(query.order_by(Conversation.created_s, Conversation.id)):
+        turns = [t for t in turns_of(session, talk.id) if t.status in ANSWERED and t.answer.strip()]
+        parents = {turn.parent_id for turn in turns}
+        for last in (turn for turn in turns if turn.id not in parents):
+            path = branch(turns, last.id)
+            yield {
+                "id": last.id,
+                "model": talk.model,
+                "consent": visitor.consented_s is not None,
+                "flags": sorted({flag for turn in path for flag in turn.flags}),
+                "conversations": [
+                    {"from": role, "value": value}
+                    for turn in path
+                    for role, value in (("human", turn.question), ("gpt", turn.answer))
+                ],
+            }

@@ -1,0 +1,70 @@
+"""Server-sent events of answers that are on their way: only the blocks that changed.
+
+An event is `{"turn", "keep", "html", "status", ...}`: keep so many blocks of what you have, put
+these behind. A page that connects again gets everything from the first block, from any process.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.serve.page.answers.rows import Snapshot
+from apps.serve.page.answers.runner import Runner
+from apps.serve.page.render.markdown import blocks
+
+_TICK_S = 0.1
+_RENDER_SHARE = 8
+"""Rendering takes at most one part in so many of a stream's time."""
+_SIGN_OF_LIFE_S = 10.0
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What the page has of one answer."""
+
+    text: str | None = None
+    html: list[str] = field(default_factory=list)
+    status: str = ""
+    place: int = -1
+
+
+async def events(runner: Runner, turn_ids: Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
+    """Changes until all answers have ended; an empty event is a sign of life."""
+    shown = {turn_id: _Shown() for turn_id in turn_ids}
+    open_ids, spoke_s = list(turn_ids), time.monotonic()
+    while open_ids:
+        start_s = time.monotonic()
+        seen = await runner.look(open_ids)
+        for turn_id in list(open_ids):
+            snapshot = seen.get(turn_id)
+            if snapshot is None or snapshot.is_final:
+                open_ids.remove(turn_id)
+            if snapshot and (event := await _change(turn_id, snapshot, shown[turn_id])):
+                spoke_s = time.monotonic()
+                yield event
+        if time.monotonic() - spoke_s > _SIGN_OF_LIFE_S:
+            spoke_s = time.monotonic()
+            yield {}
+        worked_s = time.monotonic() - start_s
+        await asyncio.sleep(max(_TICK_S, _RENDER_SHARE * worked_s))
+
+
+async def _change(turn_id: str, now: Snapshot, shown: _Shown) -> dict[str, Any] | None:
+    """The event that brings the page up to date, if it is not."""
+    if (now.text, now.status, now.place) == (shown.text, shown.status, shown.place):
+        return None
+    event = {"turn": turn_id, "status": now.status, "error": now.error, "place": now.place}
+    if now.text != shown.text:
+        html = await asyncio.to_thread(blocks, now.text)
+        keep = _common(shown.html, html)
+        event |= {"keep": keep, "html": html[keep:]}
+        shown.html = html
+    shown.text, shown.status, shown.place = now.text, now.status, now.place
+    return event
+
+
+def _common(before: Sequence[str], after: Sequence[str]) -> int:
+    pairs = zip(before, after, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(after)))

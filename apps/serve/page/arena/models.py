@@ -1,0 +1,90 @@
+"""The models that visitors may ask: which are up, how long their answers may be, their cards."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apps.common.errors import CriaError
+from apps.common.files import lineage
+from apps.serve.page.answers.client import AnswerError, ChatClient
+
+_AGE_S = 2.0
+_DEFAULT_MAX_TOKENS = 512
+_MAX_TOKENS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageModel:
+    """What the configuration says of a model."""
+
+    name: str
+    path: str = ""
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelUp:
+    """A model that can be asked now."""
+
+    name: str
+    max_tokens: int
+    """longest answer that may be asked for"""
+
+
+class Models:
+    """Asks the API which models are up, at most every two seconds."""
+
+    def __init__(self, client: ChatClient, known: Sequence[PageModel]) -> None:
+        self._client = client
+        self._known = {model.name: model for model in known}
+        self._up: list[ModelUp] = []
+        self._asked_s = float("-inf")
+
+    async def up(self) -> list[ModelUp]:
+        """[] while the API cannot be reached."""
+        if time.monotonic() - self._asked_s > _AGE_S:
+            self._asked_s = time.monotonic()
+            try:
+                found = await self._client.models()
+            except AnswerError:
+                self._asked_s, self._up = float("-inf"), []
+            else:
+                self._up = [
+                    ModelUp(name=m.name, max_tokens=self._max_tokens(m.name, m.context_tokens))
+                    for m in found
+                ]
+        return self._up
+
+    def _max_tokens(self, name: str, context_tokens: int | None) -> int:
+        limit = self._known[name].max_output_tokens if name in self._known else None
+        return min(n for n in (_MAX_TOKENS, limit, context_tokens) if n)
+
+    def card(self, name: str) -> dict[str, Any]:
+        """Facts for visitors from the model folder's lineage; the name alone where it has none."""
+        model = self._known.get(name)
+        record: Mapping[str, Any] = {}
+        if model and model.path:
+            try:
+                record = lineage.read(model.path)
+            except (CriaError, OSError, ValueError):
+                record = {}
+        return {"name": name, "facts": _facts(record)}
+
+
+def default_max_tokens(models: Sequence[ModelUp]) -> int:
+    return min([_DEFAULT_MAX_TOKENS, *(model.max_tokens for model in models)])
+
+
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Never a path: a visitor learns the base model's name, not where it lies."""
+    facts: list[tuple[str, str]] = []
+    if base := str(record.get("base_model") or ""):
+        facts.append(("Base", base.rstrip("/").rsplit("/", 1)[-1]))
+    if isinstance(tokens := record.get("tokens"), int):
+        facts.append(("Trained on", f"{tokens:,} tokens"))
+    if isinstance(usd := record.get("usd"), int | float):
+        facts.append(("Cost", f"${usd:,.2f}"))
+    if created := str(record.get("created") or ""):
+        facts.append(("Made", created[:10]))
+    return facts

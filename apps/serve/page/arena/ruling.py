@@ -1,0 +1,56 @@
+"""Applies the rules to the votes in the database; every change stands in the log."""
+
+from collections import defaultdict
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from apps.serve.page.arena import rules
+from apps.serve.page.store import log
+from apps.serve.page.store.database import Database
+from apps.serve.page.store.tables import Battle, Vote
+from apps.serve.page.store.votes import NAMES_A_MODEL, NOT_BLIND, OUTCOMES, votes_with_battles
+
+_FINAL = (NOT_BLIND, NAMES_A_MODEL)
+
+
+def apply_rules(database: Database) -> int:
+    """How many votes changed between counted and left out."""
+    with database.read() as session:
+        votes = _ruled_votes(session)
+        drawn = _drawn(session)
+    reasons = rules.left_out(votes, drawn)
+    changed = 0
+    with database.write() as session:
+        for vote in session.scalars(sa.select(Vote).where(Vote.left_out_by.not_in(_FINAL))):
+            now = reasons.get(vote.battle_id, "")
+            if now != vote.left_out_by:
+                vote.left_out_by = now
+                body = {"battle": vote.battle_id, "left_out_by": now}
+                log.append(database, session, "left_out", body)
+                changed += 1
+    return changed
+
+
+def _ruled_votes(session: Session) -> list[rules.RuledVote]:
+    return [
+        rules.RuledVote(
+            battle_id=vote.battle_id,
+            visitor_id=vote.visitor_id,
+            address=vote.address,
+            created_s=vote.created_s,
+            left=battle.left_model,
+            right=battle.right_model,
+            outcome=OUTCOMES[vote.verdict],
+        )
+        for vote, battle in votes_with_battles(session)
+        if vote.left_out_by not in _FINAL
+    ]
+
+
+def _drawn(session: Session) -> dict[str, list[tuple[str, str]]]:
+    query = sa.select(Battle.visitor_id, Battle.left_model, Battle.right_model).where(Battle.blind)
+    drawn: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for visitor_id, left, right in session.execute(query):
+        drawn[visitor_id].append((left, right))
+    return drawn

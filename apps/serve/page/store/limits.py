@@ -1,0 +1,91 @@
+"""How much one visitor, one block of addresses and all together may ask, counted in the database.
+
+Counting there holds for all processes of the page, and over their restarts.
+"""
+
+import ipaddress
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from apps.serve.config import PageLimits
+from apps.serve.page.store.conversations import OPEN, Asker
+from apps.serve.page.store.database import now_s
+from apps.serve.page.store.refusal import Refusal
+from apps.serve.page.store.tables import Turn, Vote
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
+_LOST_S = 30.0
+"""an answer whose process has not been heard of for so long takes no place any more"""
+
+
+def check_question(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
+    """Raises Refusal when these answers would be too many."""
+    mine, here = Turn.visitor_id == asker.visitor_id, Turn.address == asker.address
+    for limit, window_s, who, whose in (
+        (limits.answers_per_minute, _MINUTE_S, mine, "You have"),
+        (limits.answers_per_hour, _HOUR_S, mine, "You have"),
+        (limits.address_answers_per_hour, _HOUR_S, here, "Your network has"),
+        (limits.all_answers_per_hour, _HOUR_S, sa.true(), "All visitors together have"),
+    ):
+        oldest = _oldest_in_the_way(session, who, window_s, limit - num_answers)
+        if limit and oldest is not None:
+            wait_s = max(1, round(oldest + window_s - now_s()))
+            raise Refusal(
+                f"{whose} asked as much as this page can answer for now. "
+                f"Try again in {_in_words(wait_s)}.",
+                wait_s,
+            )
+    _check_running(session, asker, limits, num_answers)
+    _check_tokens(session, asker, limits)
+
+
+def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
+    since = Vote.created_s > now_s() - _HOUR_S
+    query = sa.select(sa.func.count()).where(Vote.visitor_id == asker.visitor_id, since)
+    if limits.votes_per_hour and (session.scalar(query) or 0) >= limits.votes_per_hour:
+        raise Refusal("You have voted as often as this page takes for now. Try again later.")
+
+
+def _oldest_in_the_way(
+    session: Session, who: sa.ColumnElement[bool], window_s: float, room: int
+) -> float | None:
+    """When the turn was asked that must leave the window before there is room; None: there is."""
+    query = sa.select(Turn.created_s).where(who, Turn.created_s > now_s() - window_s)
+    return session.scalar(query.order_by(Turn.created_s.desc()).offset(max(0, room)).limit(1))
+
+
+def _check_running(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
+    query = sa.select(sa.func.count()).where(
+        Turn.visitor_id == asker.visitor_id,
+        Turn.status.in_(OPEN),
+        Turn.created_s > now_s() - _DAY_S,
+        sa.func.coalesce(sa.func.nullif(Turn.beat_s, 0.0), Turn.created_s) > now_s() - _LOST_S,
+    )
+    running = session.scalar(query) or 0
+    if limits.running_answers and running + num_answers > limits.running_answers:
+        raise Refusal("Wait for your other answers first; too many are on their way.")
+
+
+def _check_tokens(session: Session, asker: Asker, limits: PageLimits) -> None:
+    since = Turn.created_s > now_s() - _DAY_S
+    query = sa.select(sa.func.sum(Turn.completion_tokens))
+    used = session.scalar(query.where(Turn.visitor_id == asker.visitor_id, since)) or 0
+    if limits.tokens_per_day and used >= limits.tokens_per_day:
+        raise Refusal("You have had all the text that this page gives in a day. Come back later.")
+
+
+def _in_words(wait_s: int) -> str:
+    return f"{wait_s} seconds" if wait_s < 100 else f"{round(wait_s / 60)} minutes"
+
+
+def address_block(address: str) -> str:
+    """The block that one household or host commands: /24 of IPv4, /48 of IPv6."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    prefix = 24 if ip.version == 4 else 48
+    return str(ipaddress.ip_network(f"{ip}/{prefix}", strict=False))

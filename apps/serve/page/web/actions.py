@@ -1,0 +1,89 @@
+"""The arena's actions as Gradio's API: one JSON text in, one JSON text out.
+
+Gradio's queue answers a call in two requests that must meet the same process, and what it queued is
+gone with it. So actions are not queued, which makes them one request that any process answers, and
+answers flow through app.py's own events.
+"""
+
+import inspect
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from apps.common.errors import ConfigError
+from apps.common.files import config as configs
+from apps.serve.page.arena.arena import Arena, Question
+from apps.serve.page.store.conversations import Asker
+from apps.serve.page.store.refusal import Refusal
+from apps.serve.page.web.guard import ASKER
+
+logger = logging.getLogger("ray.serve")
+
+Action = Callable[[Asker, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+_BROKEN = "The page failed. Try again in a moment."
+_UNREADABLE = "The page sent something that is not understood here. Reload it."
+
+
+def actions_of(arena: Arena) -> dict[str, Action]:
+    """By the name under which the page calls them."""
+
+    async def ask(asker: Asker, body: Mapping[str, Any]) -> dict[str, Any]:
+        return await arena.ask(asker, _question(body))
+
+    return {
+        "ask": ask,
+        "start": _with(arena.start),
+        "stop": _with(arena.stop, turns=list),
+        "retry": _with(arena.retry, turn=str),
+        "vote": _with(arena.vote, battle=str, verdict=str),
+        "open": _with(arena.open, id=str),
+        "share": _with(arena.share, id=str, turn=str),
+        "delete": _with(arena.delete, id=str),
+    }
+
+
+def add_actions(actions: Mapping[str, Action]) -> None:
+    """Registers them in the Gradio blocks that are being built."""
+    for name, action in actions.items():
+        api(_endpoint(name, action), api_name=name, queue=False)
+
+
+def _endpoint(name: str, action: Action) -> Callable[..., Awaitable[str]]:
+    async def endpoint(body: str, request: gr.Request) -> str:
+        raw: Any = request.request
+        try:
+            given = json.loads(body)
+            if not isinstance(given, dict):
+                raise Refusal(_UNREADABLE)
+            return json.dumps(await action(raw.scope[ASKER], given))
+        except Refusal as refusal:
+            return json.dumps({"error": str(refusal), "retry_after_s": refusal.retry_after_s})
+        except (ValueError, RecursionError):
+            return json.dumps({"error": _UNREADABLE})
+        except Exception:
+            logger.exception("the action %s failed", name)
+            return json.dumps({"error": _BROKEN})
+
+    return endpoint
+
+
+def _with(method: Callable[..., Awaitable[dict[str, Any]]], **kinds: type) -> Action:
+    async def action(asker: Asker, body: Mapping[str, Any]) -> dict[str, Any]:
+        for name, kind in kinds.items():
+            if not isinstance(body.get(name), kind):
+                raise Refusal(_UNREADABLE)
+        return await method(asker, **{name: body[name] for name in kinds})
+
+    assert set(kinds) <= set(inspect.signature(method).parameters)
+    return action
+
+
+def _question(body: Mapping[str, Any]) -> Question:
+    try:
+        return configs.from_dict(Question, body)
+    except ConfigError as error:
+        raise Refusal(_UNREADABLE) from error

@@ -1,0 +1,20 @@
+// What this page is, what it keeps, and how votes are counted.
+
+import { h } from "./dom.js";
+
+export function about(page) {
+  const section = (title, ...lines) => [h("h2", {}, title), ...lines.map((line) => h("p", {}, line))];
+  const element = h("section", { class: "read" }, h("h1", {}, "About"),
+    ...section("What this is",
+      "Here you ask open language models, compare their answers and vote. All answers come from models that this server runs itself.",
+      "The models may be wrong, and they may offend. Do not rely on them for medical, legal or financial decisions."),
+    ...(page.terms ? section("Terms", ...page.terms.split("\n").filter((line) => line.trim())) : []),
+    ...section("What is kept",
+      "Your questions, the answers and your votes are kept on this server, with a random number in a cookie that tells them apart from other visitors'. Your address is kept only as a keyed digest of its network.",
+      "Do not enter personal data. You can delete each of your conversations in the Chat tab; a vote stays, without its texts."),
+    ...section("How votes count",
+      "In a battle the two models and their sides are drawn at random, and you see their names only after your vote. A battle takes one vote. Votes with visible names, votes on answers that name their model, and votes that look bought are kept but left out of the ratings, with the reason."),
+    ...section("Licences",
+      "The models carry the licences of their makers and of their training data; some allow research only. This page's software is Cria, under the Apache License 2.0."));
+  return { element, close() {} };
+}

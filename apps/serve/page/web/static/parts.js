@@ -1,0 +1,69 @@
+// Small pieces that several pages share.
+
+import { copyText, h, toast } from "./dom.js";
+import { act, link } from "./server.js";
+
+export function modelSelect(models, label, value, onchange) {
+  const select = h("select", { "aria-label": label, onchange }, models.map((model) => h("option", { value: model.name }, model.name)));
+  if (value) select.value = value;
+  const element = h("label", { class: "model-select" }, select);
+  element.select = select;
+  return element;
+}
+
+export function modelCard(page, name, badge = "") {
+  const card = page.cards.find((known) => known.name === name) || { facts: [] };
+  return h("div", { class: "card" },
+    h("header", {}, h("h2", {}, name), badge && h("span", { class: "badge" }, badge)),
+    card.facts.length ? h("dl", {}, card.facts.map(([term, fact]) => [h("dt", {}, term), h("dd", {}, fact)])) : null);
+}
+
+// Sends a question; asks for the terms once, where the page has any.
+export async function withTerms(page, question) {
+  if (page.terms && !page.agreed) {
+    if (!(await agreed(page.terms))) throw new Error("Nothing was sent. Your question is still here.");
+    page.agreed = true;
+  }
+  return act("ask", { ...question, agreed: Boolean(page.terms && page.agreed) });
+}
+
+function agreed(terms) {
+  return new Promise((answer) => {
+    const dialog = h("dialog", { class: "terms", "aria-labelledby": "terms-title" },
+      h("h2", { id: "terms-title" }, "Before you ask"),
+      terms.split("\n").filter((line) => line.trim()).map((line) => h("p", {}, line)),
+      h("div", { class: "row" },
+        h("button", { class: "primary", type: "button", onclick: () => dialog.close("yes") }, "I agree"),
+        h("button", { type: "button", onclick: () => dialog.close("") }, "Not now")));
+    dialog.addEventListener("close", () => { dialog.remove(); answer(dialog.returnValue === "yes"); });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+// Shows the link to what ends with `turn`; makes one where there is none, and takes it back on wish.
+export async function shareDialog(talk, conversation, turn) {
+  if (!talk.share_token) talk.share_token = (await act("share", { id: conversation, turn })).token;
+  const address = link(`s/${talk.share_token}`);
+  const takeBack = async () => {
+    try {
+      await act("share", { id: conversation, turn: "" });
+      talk.share_token = "";
+      dialog.close();
+      toast("The link is gone; nobody can open it any more.");
+    } catch (error) {
+      toast(error.message);
+    }
+  };
+  const dialog = h("dialog", { class: "share", "aria-labelledby": "share-title" },
+    h("h2", { id: "share-title" }, "Anybody with this link can read it"),
+    h("p", { class: "aside" }, "It shows the conversation as it is now, and nothing that comes later."),
+    h("input", { readOnly: true, value: address, "aria-label": "The link", onfocus: (event) => event.target.select() }),
+    h("div", { class: "row" },
+      h("button", { class: "primary", type: "button", onclick: () => { dialog.close(); copyText(address); } }, "Copy"),
+      h("button", { type: "button", onclick: takeBack }, "Take it back"),
+      h("button", { type: "button", onclick: () => dialog.close() }, "Close")));
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}

@@ -1,0 +1,24 @@
+// A shared conversation: as it was when its visitor shared it, to read only.
+
+import { Answer } from "./answer.js";
+import { h } from "./dom.js";
+import { getJson } from "./server.js";
+
+export async function showShared(main, token) {
+  let talk;
+  try {
+    talk = await getJson(`s/${token}.json`);
+  } catch (error) {
+    main.replaceChildren(h("p", { class: "notice" }, error.message));
+    return;
+  }
+  document.title = talk.title;
+  const rounds = talk.columns[0].map((turn, index) => h("div", { class: "round" },
+    h("div", { class: "question", dir: "auto" }, turn.question),
+    h("div", { class: `panes columns-${talk.columns.length}`, tabIndex: 0, role: "group", "aria-label": "Answers" },
+      talk.columns.map((column, side) => column[index] && h("article", { class: "pane" },
+        h("header", {}, h("span", { class: "pane-name" }, talk.models[side])), new Answer(column[index]).element)))));
+  main.replaceChildren(h("section", { class: "shared" },
+    h("p", { class: "aside" }, "Shared by a visitor of this page."), ...rounds,
+    h("p", { class: "row center" }, h("a", { class: "button-link", href: document.body.dataset.base }, "Ask something yourself"))));
+}

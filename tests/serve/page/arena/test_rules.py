@@ -1,0 +1,68 @@
+"""Rigging does not move the table, and honest visitors lose nearly nothing."""
+
+import pytest
+
+from apps.common.ratings import Rating
+from apps.serve.page.arena.pairing import draw_pair
+from apps.serve.page.arena.rules import MANY_OF_ONE_ADDRESS, left_out
+from apps.serve.page.store.refusal import Refusal
+from tests.serve.page.arena.visitors import MODELS, World, board
+
+
+def ranks(table: dict[str, Rating]) -> dict[str, int]:
+    order = sorted(table.values(), key=lambda row: -row.rating)
+    return {row.model: place for place, row in enumerate(order, 1)}
+
+
+def interval_of_rank(table: dict[str, Rating], row: Rating) -> tuple[int, int]:
+    """The best and worst rank that the ratings' own intervals leave open."""
+    above = sum(other.low > row.high for other in table.values())
+    below = sum(other.high < row.low for other in table.values())
+    return 1 + above, len(table) - below
+
+
+@pytest.mark.parametrize("picks", [False, True])
+@pytest.mark.parametrize("strength_rank", [0, 3, 7])
+def test_a_thousand_bought_votes_move_no_rank_by_more_than_its_interval(
+    picks: bool, strength_rank: int
+) -> None:
+    world = World(seed=strength_rank)
+    world.honest(1000)
+    honest = list(world.votes)
+    before = board(honest)
+    model = sorted(MODELS, key=world.strength.__getitem__)[strength_rank]
+    world.rigging(model, num_sessions=50, num_votes=1000, picks=picks)
+    out = left_out(world.votes, world.drawn)
+    after = ranks(board([vote for vote in world.votes if vote.battle_id not in out]))
+    for name, row in before.items():
+        best, worst = interval_of_rank(before, row)
+        assert best <= after[name] <= worst, name
+    lost = sum(vote.battle_id in out for vote in honest)
+    assert lost <= 0.01 * len(honest)
+
+
+def test_an_honest_arena_loses_at_most_one_vote_in_a_hundred() -> None:
+    world = World(seed=11)
+    world.honest(1000)
+    assert len(left_out(world.votes, world.drawn)) <= 0.01 * len(world.votes)
+
+
+def test_one_network_counts_for_a_class_room() -> None:
+    world = World(seed=12)
+    for _ in range(400):
+        world._vote("someone", "one-net", *world._pair("someone"), outcome=0.5)
+    reasons = left_out(world.votes, world.drawn)
+    assert set(reasons.values()) == {MANY_OF_ONE_ADDRESS} and len(reasons) == 250
+
+
+def test_pairs_are_drawn_by_weight_and_by_what_they_would_tell() -> None:
+    import random
+
+    draw = random.Random(0)
+    fought = {("a", "b"): 100, ("a", "c"): 0, ("c", "b"): 100}
+    pairs = [draw_pair(["a", "b", "c"], {}, fought, draw) for _ in range(400)]
+    assert sum({*pair} == {"a", "c"} for pair in pairs) > 300
+    assert 100 < sum(pair == ("a", "c") for pair in pairs) < 300, "sides are random"
+    assert all("b" not in draw_pair("abc", {"b": 0}, {}, draw) for _ in range(50))
+    with pytest.raises(Refusal, match="two models"):
+        draw_pair(["a"], {}, {}, draw)

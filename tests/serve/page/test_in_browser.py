@@ -1,0 +1,172 @@
+"""What people see and do, in a real Chromium."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.serve.browser import Browser
+from tests.serve.page.live import Person
+from tests.serve.page.talk import GOOD, HOSTILE, OTHER, OUTSIDE
+
+pytestmark = pytest.mark.browser
+ASK = ".box textarea"
+PAIR = {"vicuna-7b": lambda m: GOOD, "koala-13b": lambda m: OTHER}
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[tuple[int, list[str]]]:
+    """A host that nobody should ask for anything: its port, and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port, asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with contextlib.closing(Browser(20, [f"--host-resolver-rules=MAP {OUTSIDE} 127.0.0.1"])) as it:
+        it.shape(1280, 900, "light")
+        yield it
+
+
+def begin(browser: Browser, url: str) -> None:
+    browser.open("about:blank")
+    browser.open(url)
+    browser.wait_for(ASK)
+
+
+def test_a_hostile_answer_loads_nothing_and_stays_in_its_bubble(
+    open_page, browser, outside
+) -> None:
+    port, asked = outside
+    text = HOSTILE.replace("PORT", str(port))
+    page = open_page({"ash": lambda m: text, "elm": lambda m: text})
+
+    def is_harmless() -> bool:
+        browser.wait_for(".answer[data-status=done]")
+        browser.wait_until(lambda: browser.all(".answer:not([data-status=done])") == [])
+        assert browser.all(f".answer-body :is({FORBIDDEN})") == []
+        assert browser.driver.execute_script(OUTSIDE_THEIR_BUBBLE) == []
+        return browser.all(f".answer-body a[href*='{OUTSIDE}']") != []
+
+    for tab in ("battle", "chat", "side_by_side"):
+        begin(browser, f"{page.url}/#{tab}")
+        browser.type(ASK, "Go\n")
+        assert is_harmless(), tab
+    person = Person(page.url, cookie=False)
+    for cookie in browser.driver.get_cookies():
+        person.http.cookies.set(cookie["name"], cookie["value"])
+    chat = next(talk for talk in person.act("start")["history"] if talk["kind"] == "chat")
+    turn = person.act("open", id=chat["id"])["turns"][0]["id"]
+    browser.open(f"{page.url}/s/{person.act('share', id=chat['id'], turn=turn)['token']}")
+    assert is_harmless(), "a shared link"
+    assert asked == []
+    browser.open(f"http://{OUTSIDE}:{port}/seen")
+    assert asked[:1] == ["/seen"], "the trap itself works"
+
+
+FORBIDDEN = (
+    "img, svg, form, input, iframe, object, video, audio, style, link, script, [style], [id]"
+)
+OUTSIDE_THEIR_BUBBLE = """
+return [...document.querySelectorAll('.answer-body *')].filter((element) => {
+    const style = getComputedStyle(element);
+    return style.position === 'fixed' || style.position === 'sticky';
+}).map((element) => element.outerHTML);
+"""
+
+
+def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
+    page = open_page(PAIR, examples=("Why is the sky blue?",))
+    begin(browser, f"{page.url}/")
+    assert browser.text(".tabs .here") == "Battle"
+    page.upstream.piece_s = 0.05
+    browser.type(ASK, "Why is the sky blue?\n")
+    browser.wait_for(".answer-body .block")
+    browser.type(ASK, "And then?\n")
+    assert browser.value(ASK) == "And then?", "a second Enter keeps its text"
+    browser.driver.refresh()
+    browser.wait_until(lambda: browser.shows(".vote"))
+    source = browser.driver.page_source
+    assert "vicuna" not in source and "koala" not in source
+    browser.driver.execute_script("document.activeElement.blur()")
+    browser.press("1")
+    browser.wait_for(".outcome .card")
+    names = sorted(element.text for element in browser.all(".outcome h2"))
+    assert names == ["koala-13b", "vicuna-7b"] and "Your vote is kept." in browser.text(".outcome")
+    browser.driver.refresh()
+    browser.wait_for(".outcome .card")
+    assert not browser.errors()
+
+
+def test_an_open_page_goes_on_after_its_process_is_gone(open_page, browser) -> None:
+    """The second process listens where the first did, as behind a proxy."""
+    from apps.serve.page.web.app import build_page
+    from tests.serve.page.live import Live
+
+    page = open_page(PAIR)
+    page.upstream.piece_s = 0.3
+    with Live(build_page(page.config, page.api_url, [])) as first:
+        begin(browser, f"{first.url}/")
+        browser.type(ASK, "Why?\n")
+        browser.wait_for(".answer-body .block")
+    page.upstream.piece_s = 0.02
+    with Live(build_page(page.config, page.api_url, []), first.port):
+        browser.wait_until(lambda: browser.shows(".vote"))
+        browser.click("[data-verdict=tie]")
+        browser.wait_for(".outcome .card")
+        browser.driver.get_log("browser")  # the lost connection, which the browser tells
+
+
+def test_the_page_fits_a_phone(open_page, browser) -> None:
+    page = open_page(PAIR, examples=("Why is the sky blue?",))
+    for height in (844, 450):
+        browser.shape(390, height, "dark")
+        begin(browser, f"{page.url}/")
+        browser.type(ASK, "Why?\n")
+        browser.wait_until(lambda: browser.shows(".vote"))
+        assert browser.driver.execute_script(WIDER_THAN_THE_WINDOW) == 0
+        assert browser.driver.execute_script(SMALL_TARGETS) == []
+        box = browser.wait_for(ASK).rect
+        assert box["y"] > 0 and box["y"] + box["height"] <= browser.driver.execute_script(
+            "return scrollY + innerHeight"
+        )
+    browser.shape(1280, 900, "light")
+
+
+WIDER_THAN_THE_WINDOW = "return document.documentElement.scrollWidth - innerWidth"
+SMALL_TARGETS = """
+return [...document.querySelectorAll('button, select, .tabs a')].filter((element) => {
+    const box = element.getBoundingClientRect();
+    return box.width && Math.min(box.width, box.height) < 35.5;
+}).map((element) => element.outerHTML);
+"""
+
+
+def test_the_page_is_light_and_kept(open_page) -> None:
+    person = Person(open_page(PAIR).url)
+    html = person.http.get("/").text
+    files = [part.partition('"')[0] for part in html.split('="static/')[1:]]
+    sizes = []
+    for name in files:
+        response = person.http.get(f"/static/{name}", headers={"Accept-Encoding": "gzip"})
+        assert "immutable" in response.headers["cache-control"]
+        assert response.headers["content-encoding"] == "gzip"
+        sizes.append(int(response.headers["content-length"]))
+    assert files and sum(sizes) < 60_000

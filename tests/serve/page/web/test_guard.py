@@ -1,0 +1,154 @@
+"""What a request meets before the page: hosts, origins, sizes, and Gradio's own routes."""
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from apps.common.errors import ConfigError
+from apps.serve.config import PageConfig
+from apps.serve.page.web.guard import Guard
+from apps.serve.page.web.login import Door
+from apps.serve.page.web.visitors import COOKIE, Visitors
+from tests.serve.page.live import Person
+
+TWO = {"ash": lambda messages: "one", "elm": lambda messages: "two"}
+POLICY = "content-security-policy"
+
+
+def test_every_response_carries_the_policy(open_page) -> None:
+    page = open_page(TWO, frame_ancestors=("https://lab.example",))
+    person = Person(page.url)
+    responses = [
+        person.http.get(path)
+        for path in (
+            "/",
+            "/nothing",
+            "/events?turns=x",
+            "/favicon.ico",
+            "/static/0/x.js",
+            "/robots.txt",
+        )
+    ]
+    responses.append(person.http.post("/gradio_api/run/start", json={"data": ["{}"]}))
+    responses.append(person.http.post("/gradio_api/run/start", json={"data": [1]}))
+    for response in responses:
+        policy = response.headers[POLICY]
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert "frame-ancestors https://lab.example;" in policy
+        assert "http://" not in policy and response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_gradios_own_routes_are_closed(open_page) -> None:
+    person = Person(open_page(TWO).url)
+    for path in (
+        "config", "info", "gradio_api/info", "gradio_api/file=/etc/passwd", "monitoring",
+        "gradio_api/proxy=http://x", "gradio_api/startup-events", "theme.css", "docs",
+        "openapi.json", "gradio_api/queue/data",
+    ):  # fmt: skip
+        assert person.http.get(f"/{path}").status_code == 404, path
+    for path in ("gradio_api/upload", "gradio_api/queue/join", "gradio_api/call/ask"):
+        assert person.http.post(f"/{path}", json={"data": ["{}"]}).status_code == 404, path
+
+
+def test_gradio_never_sees_a_file_that_a_visitor_names(open_page) -> None:
+    person = Person(open_page(TWO).url)
+    file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    assert "one JSON text" in person.raw("ask", file)["error"]
+    assert "not understood" in person.raw("ask", "[]")["error"]
+    assert "not understood" in person.act("vote", battle=file, verdict="left")["error"]
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_read(open_page) -> None:
+    person = Person(open_page(TWO, max_input_chars=100).url)
+    assert "longer" in person.act("ask", text="x" * 200_000)["error"]
+    assert "200 characters" in person.ask("x" * 200)["error"]
+    assert "error" not in person.ask("😀" * 100)
+
+
+def test_another_site_cannot_act_for_a_visitor(open_page) -> None:
+    person = Person(open_page(TWO).url)
+    url, body = "/gradio_api/run/start", {"data": ["{}"]}
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Content-Type": "text/plain"},
+    ):
+        assert person.http.post(url, json=body, headers=headers).status_code == 403, headers
+    own = {"Origin": str(person.http.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    assert person.http.post(url, json=body, headers=own).status_code == 200
+    assert Person(str(person.http.base_url), cookie=False).act("start")["error"]
+
+
+def test_only_the_configured_host_is_answered(open_page) -> None:
+    person = Person(open_page(TWO, origin="https://chat.example").url)
+    assert person.http.get("/").status_code == 421
+    response = person.http.get("/", headers={"Host": "chat.example"})
+    assert response.status_code == 200 and "; Secure" in response.headers["set-cookie"]
+    assert "max-age" in response.headers["strict-transport-security"]
+
+
+async def test_an_error_inside_never_shows_its_text(open_page) -> None:
+    page = PageConfig()
+    app = FastAPI()
+
+    @app.post("/gradio_api/run/start")
+    async def start() -> None:
+        raise RuntimeError("/srv/secret")
+
+    visitors = Visitors(page, "secret")
+    guard = Guard(app, page, visitors, Door(page, "secret"), ["start"])
+    transport = httpx.ASGITransport(guard, raise_app_exceptions=False)
+    cookie = visitors.new_cookie().decode().partition(";")[0].partition("=")[2]
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+        http.cookies.set(COOKIE, cookie)
+        response = await http.post("/gradio_api/run/start", json={"data": [""]})
+    assert response.status_code == 500 and response.json() == {
+        "error": "The page failed. Try again in a moment."
+    }
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("9.9.9.9", "1.1.1.1", "9.9.9.9"),
+        ("10.0.0.1", "1.1.1.1", "1.1.1.1"),
+        ("10.0.0.1", "6.6.6.6, 1.1.1.1", "1.1.1.1"),
+        ("10.0.0.1", "1.1.1.1, 10.0.0.2", "1.1.1.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+    ],
+)
+def test_only_configured_proxies_tell_an_address(peer: str, forwarded: str, address: str) -> None:
+    visitors = Visitors(PageConfig(trusted_proxies=("10.0.0.0/8",)), "secret")
+    assert visitors.address({b"x-forwarded-for": forwarded.encode()}, peer) == address
+
+
+def test_a_cookie_that_we_did_not_sign_is_nobody() -> None:
+    visitors = Visitors(PageConfig(), "secret")
+    cookie = visitors.new_cookie().partition(b";")[0]
+    assert visitors.asker({b"cookie": cookie}, "1.1.1.1") is not None
+    assert visitors.asker({b"cookie": cookie + b"x"}, "1.1.1.1") is None
+    assert Visitors(PageConfig(), "other").asker({b"cookie": cookie}, "1.1.1.1") is None
+
+
+def test_a_password_opens_the_page_and_only_the_right_one(open_page, monkeypatch) -> None:
+    monkeypatch.setenv("PAGE_PASSWORD", "péché")
+    person = Person(open_page(TWO, login_password_env="PAGE_PASSWORD").url)
+    assert person.act("start") == {"error": "Log in first."}
+    assert person.http.get("/leaderboard.json").status_code == 401
+    headers = {"Content-Type": "application/json"}
+    for wrong in ("", "x"):
+        assert person.http.post("/login", content=wrong, headers=headers).status_code == 403
+    assert person.http.post("/login", content="péché", headers=headers).status_code == 200
+    assert "models" in person.act("start")
+
+
+def test_a_proxy_that_has_logged_a_visitor_in_is_believed_and_nobody_else() -> None:
+    page = PageConfig(login_header="X-User", trusted_proxies=("10.0.0.1",))
+    door = Door(page, "secret")
+    assert door.is_open_for({b"x-user": b"ann"}, True)
+    assert not door.is_open_for({b"x-user": b"ann"}, False) and not door.is_open_for({}, True)
+    with pytest.raises(ConfigError, match="trusted_proxies"):
+        PageConfig(login_header="X-User")
+    with pytest.raises(ConfigError, match="is not set"):
+        Door(PageConfig(login_password_env="NOT_SET_ANYWHERE"), "secret")
