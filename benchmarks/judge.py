@@ -2,10 +2,11 @@
 
     python benchmarks/judge.py [--out judge.json] [--num-calls 640] [--latency-s 2]
 
-Four trials: constant latency; a rate limit; 20 % of faults (429, 500, timeout, garbage,
-truncation); five kill -9 of `python -m apps.eval judge`. FastChat's way is that of its llm_judge:
-a thread pool, 16 tries, 10 s of sleep after any error, the first bracketed verdict counts, one
-that cannot be read is dropped. Ends with a table and, beside it, the ratings' bar.
+Five trials: constant latency; a rate limit; 20 % of faults (429, 500, timeout, garbage,
+truncation); one judge served by three endpoints of different speed and limits, beside the ideal
+split of the calls; five kill -9 of `python -m apps.eval judge`. FastChat's way is that of its
+llm_judge: a thread pool, 16 tries, 10 s of sleep after any error, the first bracketed verdict
+counts, one that cannot be read is dropped. Ends with a table and, beside it, the ratings' bar.
 """
 
 import argparse
@@ -18,9 +19,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from apps.common import ratings  # noqa: E402
 from apps.common.command.runtime import Session, ray_session  # noqa: E402
 from apps.common.files import storage  # noqa: E402
 from apps.eval.calls import journal  # noqa: E402
+from apps.eval.calls.client import Endpoint  # noqa: E402
 from apps.eval.calls.endpoints import openai_endpoint  # noqa: E402
 from apps.eval.calls.rate_gate import Limits  # noqa: E402
 from apps.eval.config import JudgeConfig  # noqa: E402
@@ -114,18 +116,20 @@ def limits(rate_per_min: float) -> Limits:
     return Limits(requests_per_min=rate_per_min, tokens_per_min=1e9, concurrency=CONCURRENCY)
 
 
-def cria(calls: list[Call], directory: str, rate_per_min: float) -> dict[str, Any]:
+def cria(
+    calls: list[Call], directory: str, endpoints: Sequence[Endpoint], limited: Sequence[Limits]
+) -> dict[str, Any]:
     """One run over Ray, which is already up."""
     from apps.eval.judging import on_ray
 
     job = Job(
         calls=tuple(calls),
         directory=directory,
-        endpoints={JUDGE: (openai_endpoint(JUDGE, 30.0),)},
-        limits={JUDGE: (limits(rate_per_min),)},
+        endpoints={JUDGE: tuple(endpoints)},
+        limits={JUDGE: tuple(limited)},
         prices={JUDGE: PRICE},
         persistence=Persistence(width=2 * CONCURRENCY),
-        num_tasks=CONCURRENCY // CALLS_PER_TASK,
+        num_tasks=-(-sum(limit.concurrency for limit in limited) // CALLS_PER_TASK),
         max_usd=None,
     )
     started = time.monotonic()
@@ -174,13 +178,65 @@ def side_by_side(
     """Both ways of calling, each on a fresh endpoint of the same script."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as directory, endpoint(**flags) as url:
-        ours = cria(calls, directory, rate_per_min)
+        ours = cria(calls, directory, [openai_endpoint(JUDGE, 30.0)], [limits(rate_per_min)])
         ours["requests"] = stats(url)["requests"]
     with endpoint(**flags) as url:
         theirs = fastchat(calls)
         theirs["requests"] = stats(url)["requests"]
     print(f"  Cria {ours}, FastChat {theirs}", file=sys.stderr, flush=True)
     return {"trial": name, "ideal_s": ideal_s, "cria": ours, "fastchat": theirs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """One of the endpoints that serve a judge."""
+
+    latency_s: float
+    concurrency: int
+    requests_per_min: float = 1e6
+
+    def answered_within(self, wall_s: float) -> int:
+        """The most calls that can be back in this time: full waves, or one after another."""
+        waves = self.concurrency * int(wall_s / self.latency_s + 1e-9)
+        by_rate = max(0.0, wall_s - self.latency_s) * self.requests_per_min / 60.0
+        return min(waves, int(by_rate) + 1) if wall_s >= self.latency_s else 0
+
+
+def ideal_split_s(served: Sequence[Served], num_calls: int) -> float:
+    """The least time in which these endpoints together can answer all calls."""
+    wall_s = 0.0
+    while sum(one.answered_within(wall_s) for one in served) < num_calls:
+        wall_s += 0.01
+    return wall_s
+
+
+def three_endpoints(calls: list[Call], latency_s: float) -> dict[str, Any]:
+    """One judge behind a fast, a rate-limited and a slow endpoint."""
+    print("three endpoints ...", file=sys.stderr, flush=True)
+    served = (
+        Served(latency_s=latency_s / 2, concurrency=32),
+        Served(latency_s=latency_s, concurrency=32, requests_per_min=600.0),
+        Served(latency_s=1.5 * latency_s, concurrency=16),
+    )
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        flags = [
+            {"latency_s": one.latency_s, "requests_per_min": one.requests_per_min} for one in served
+        ]
+        urls = [stack.enter_context(endpoint(**one)) for one in flags]
+        asked = [Endpoint(model=JUDGE, base_url=url, api_key=None, timeout_s=30.0) for url in urls]
+        limited = [
+            Limits(
+                requests_per_min=one.requests_per_min,
+                tokens_per_min=1e9,
+                concurrency=one.concurrency,
+            )
+            for one in served
+        ]
+        ours = cria(calls, directory, asked, limited)
+        ours["split"] = [stats(url)["served"] for url in urls]
+        ours["requests"] = sum(stats(url)["requests"] for url in urls)
+    print(f"  Cria {ours}", file=sys.stderr, flush=True)
+    return {"trial": "three endpoints", "ideal_s": ideal_split_s(served, len(calls)), "cria": ours}
 
 
 def killed_five_times(session: Session, num_calls: int, latency_s: float) -> dict[str, Any]:
@@ -256,7 +312,14 @@ def show(results: list[dict[str, Any]], kills: dict[str, Any] | None, rated_s: f
         f"{'Cria judged':>14}{'FastChat judged':>17}{'requests':>14}"
     )
     for row in results:
-        ours, theirs = row["cria"], row["fastchat"]
+        ours, theirs = row["cria"], row.get("fastchat")
+        if theirs is None:
+            print(
+                f"{row['trial']:<22}{row['ideal_s']:>9.1f}{ours['wall_s']:>9.1f}"
+                f"{ours['wall_s'] / row['ideal_s']:>9.2f}{'':>20}{ours['judged']:>7} of "
+                f"{ours['of']}  split {ours['split']}"
+            )
+            continue
         print(
             f"{row['trial']:<22}{row['ideal_s']:>9.1f}{ours['wall_s']:>9.1f}"
             f"{ours['wall_s'] / row['ideal_s']:>9.2f}{theirs['wall_s']:>12.1f}"
@@ -275,7 +338,9 @@ def show(results: list[dict[str, Any]], kills: dict[str, Any] | None, rated_s: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", help="where the JSON goes; results/judge.json if not given")
-    parser.add_argument("--trials", default="latency,rate,faults,kills", help="comma-separated")
+    parser.add_argument(
+        "--trials", default="latency,rate,faults,pool,kills", help="comma-separated"
+    )
     parser.add_argument("--num-calls", type=int, default=640)
     parser.add_argument("--latency-s", type=float, default=2.0)
     args = parser.parse_args()
@@ -287,7 +352,7 @@ def main() -> None:
     with ray_session() as session:
         warm = [replace(call, repeat=99) for call in plan[:2]]
         with tempfile.TemporaryDirectory() as directory, endpoint():
-            cria(warm, directory, 1e6)
+            cria(warm, directory, [openai_endpoint(JUDGE, 30.0)], [limits(1e6)])
         trials = {
             "latency": ("constant latency", by_latency_s, 1e6, {}),
             "rate": (
@@ -304,6 +369,8 @@ def main() -> None:
             for name, (title, ideal_s, rate, flags) in trials.items()
             if name in asked
         ]
+        if "pool" in asked:
+            results.append(three_endpoints(plan, latency_s))
         kills = killed_five_times(session, calls, latency_s) if "kills" in asked else None
     rated_s = ratings_wall_s()
     show(results, kills, rated_s)

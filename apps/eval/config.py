@@ -75,6 +75,11 @@ class JudgeConfig:
     """Compare every other model with this one only, shown second; by default all pairs."""
     repeats: int = 1
     """Times each judgment is made."""
+    adaptive: bool = False
+    """Judge in rounds, each where the order of two models is most in doubt, and stop when the order
+    is settled; pairwise protocols."""
+    confidence: float = 0.95
+    """Chance, 0-1, that two neighbours stand in their right order, at which --adaptive stops."""
     max_usd: float | None = None
     """Never spend more than this on the folder's judgments, US dollars, all runs together."""
     dry_run: bool = False
@@ -122,6 +127,10 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         above_zero(self, "", "repeats", "concurrency", "requests_per_min", "tokens_per_min")
         above_zero(self, "", "timeout_s", "max_attempts", "max_asks", "num_tasks", "batch_poll_s")
+        if not 0.5 < self.confidence < 1:
+            raise ConfigError(f"confidence is {self.confidence:g}; expected above 0.5 and below 1")
+        if self.adaptive and self.backend == "batch":
+            raise ConfigError("--adaptive judges in rounds, each a batch's day; use --backend live")
         if not self.judge:
             raise ConfigError("judge needs at least one --judge, such as offline or gpt-4o")
         if self.max_usd is not None and self.max_usd < 0:

@@ -18,8 +18,8 @@ from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig, ReparseConfig
-from apps.eval.folder import load_folder, write_plan
-from apps.eval.judging import batch_api
+from apps.eval.folder import load_folder, plan_uri, write_plan
+from apps.eval.judging import batch_api, forecast
 from apps.eval.judging.asking import Standing, proven, refuse_unreadable, standings
 from apps.eval.judging.estimate import Estimate, estimate_calls
 from apps.eval.judging.judges import Judge, find_judges, prices
@@ -27,7 +27,9 @@ from apps.eval.judging.loop import Job, OnProgress, Persistence, RunResult
 from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.judging.plan import Plan, make_plan
+from apps.eval.judging.rounds import Result, Rounds
 from apps.eval.protocols.parsing import PARSER_VERSION, parse_record
+from apps.eval.scores.judgments import contests, load_judgments
 
 # One event loop holds this many calls in flight with little to do; a process costs 140 MB.
 CALLS_PER_TASK = 64
@@ -40,21 +42,66 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
     known = _standings(config, plan)
     left = [one.next_call for one in known if one.next_call is not None]
     estimate = estimate_calls(left, len(known) - len(left), judges)
+    _tell_forecast(config, plan, len(questions), reporter)
     _tell_plan(config, plan, estimate, known, judges, reporter)
     if config.dry_run:
         return
     if not config.allow_missing:
         _refuse_incomplete(plan)
     configs.write_resolved(config, config.dir, name=f"judge-{plan.protocol}.yaml")
-    write_plan(config, plan)
-    if left:
-        refuse_unreadable(known)
-        try:
-            _make_calls(config, known, judges, reporter)
-        finally:
-            journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
+    if config.adaptive:
+        plan = _judge_in_rounds(config, plan, judges, reporter)
+    else:
+        _judge_all(config, plan, judges, reporter)
     write_manifest(config, plan, prices(judges))
     _tell_end(config, plan, reporter)
+
+
+def _judge_all(
+    config: JudgeConfig, plan: Plan, judges: Mapping[str, Judge], reporter: Reporter
+) -> None:
+    """Makes what is missing of a plan."""
+    write_plan(config, plan)
+    known = _standings(config, plan)
+    refuse_unreadable(known)
+    try:
+        if any(one.next_call is not None for one in known):
+            _make_calls(config, known, judges, reporter)
+    finally:
+        journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
+
+
+def _judge_in_rounds(
+    config: JudgeConfig, plan: Plan, judges: Mapping[str, Judge], reporter: Reporter
+) -> Plan:
+    """Round after round until the order is settled; the plan of what was judged.
+
+    What comes next depends on what is stored alone, so a run that was killed goes on.
+    """
+    if any(len(call.models) != 2 for call in plan.calls):
+        raise ConfigError(f"--adaptive compares models in pairs, and {plan.protocol} does not")
+    answered = [one.call.slot for one in _standings(config, plan) if one.status]
+    rounds = Rounds(plan, answered)
+    while True:
+        _judge_all(config, rounds.plan, judges, reporter)
+        results = _results(config, plan.protocol)
+        if not rounds.begin_next(results, config.confidence):
+            break
+    reporter.event(
+        "judge.order", contests=len(results), left_unasked=rounds.num_left, models=rounds.models
+    )
+    return rounds.plan
+
+
+def _results(config: JudgeConfig, protocol: str) -> list[Result]:
+    """The outcome of every contest that has been judged."""
+    judged = load_judgments(config.dir) if storage.exists(plan_uri(config.dir)) else []
+    held = contests(
+        item
+        for item in judged
+        if item.kind == "contest" and item.protocol == protocol and item.judge in config.judge_names
+    )
+    return [(*contest.models, contest.outcome) for contest in held if contest.outcome is not None]
 
 
 def reparse(config: ReparseConfig, reporter: Reporter) -> None:
@@ -114,6 +161,20 @@ def _tell_plan(
             f"The price of {', '.join(unpriced)} is not listed, so no dollars are estimated; give "
             "--usd-per-million-prompt-tokens and --usd-per-million-completion-tokens."
         )
+
+
+def _tell_forecast(config: JudgeConfig, plan: Plan, num_questions: int, reporter: Reporter) -> None:
+    """What so many questions can tell, and what the judgments so far say about it."""
+    if all(len(call.models) != 2 for call in plan.calls):
+        return
+    reporter.line(forecast.sentence(num_questions))
+    met: dict[tuple[str, str], list[float]] = {}
+    for first, second, share in _results(config, plan.protocol):
+        met.setdefault((first, second), []).append(share)
+    if met:
+        closest = min(met, key=lambda pair: abs(sum(met[pair]) / len(met[pair]) - 0.5))
+        shares = met[closest]
+        reporter.line(forecast.pair_sentence(*closest, sum(shares), len(shares)))
 
 
 def _tell_end(config: JudgeConfig, plan: Plan, reporter: Reporter) -> None:
