@@ -18,7 +18,7 @@ from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig, ReparseConfig
-from apps.eval.folder import load_folder, plan_uri, write_plan
+from apps.eval.folder import load_folder, read_plan, write_plan
 from apps.eval.judging import batch_api, forecast
 from apps.eval.judging.asking import Standing, proven, refuse_unreadable, standings
 from apps.eval.judging.estimate import Estimate, estimate_calls
@@ -81,10 +81,11 @@ def _judge_in_rounds(
     if any(len(call.models) != 2 for call in plan.calls):
         raise ConfigError(f"--adaptive compares models in pairs, and {plan.protocol} does not")
     answered = [one.call.slot for one in _standings(config, plan) if one.status]
-    rounds = Rounds(plan, answered)
+    rounds, results = Rounds(plan, answered), list[Result]()
     while True:
-        _judge_all(config, rounds.plan, judges, reporter)
-        results = _results(config, plan.protocol)
+        if rounds.plan.calls:
+            _judge_all(config, rounds.plan, judges, reporter)
+            results = _results(config, plan.protocol)
         if not rounds.begin_next(results, config.confidence):
             break
     reporter.event(
@@ -95,7 +96,7 @@ def _judge_in_rounds(
 
 def _results(config: JudgeConfig, protocol: str) -> list[Result]:
     """The outcome of every contest that has been judged."""
-    judged = load_judgments(config.dir) if storage.exists(plan_uri(config.dir)) else []
+    judged = load_judgments(config.dir) if read_plan(config.dir) else []
     held = contests(
         item
         for item in judged

@@ -80,6 +80,10 @@ def test_what_an_endpoint_refuses_and_does_not_count_is_said(
     told = capsys.readouterr().out
     assert "The endpoint of odd: it refuses temperature, which is left out." in told
     assert "8 responses came without a count of tokens" in told
+    assert command("report", str(out)) == 0
+    assert "(estimated for 8 calls)" in (out / "report.html").read_text()
+    (paid,) = json.loads((out / "report.json").read_text())["costs"]
+    assert paid["estimated_calls"] == paid["calls"] == 8
 
 
 @pytest.mark.ray

@@ -39,8 +39,11 @@ def sentence(num_questions: int) -> str:
 
 
 def pair_sentence(first: str, second: str, wins: float, num_contests: int) -> str:
-    """The same for two models that have met; a tie is half a win."""
-    share = wins / num_contests
+    """The same for two models that have met; a tie is half a win.
+
+    The share is Jeffreys's, half a win more on each side, so that one win is no certainty.
+    """
+    share = (wins + 0.5) / (num_contests + 1)
     leader, other = (first, second) if share >= 0.5 else (second, first)
     needed = questions_to_tell(share)
     if needed == inf:

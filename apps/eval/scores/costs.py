@@ -14,7 +14,8 @@ def costs(records: Iterable[Mapping[str, Any]]) -> list[CostRow]:
     """One row per judge that was called here; repeats and unreadable responses are paid for too."""
     by_judge: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
-        if not is_offline(record["judge"]) and not record.get("is_imported"):
+        is_free = record.get("is_imported") or record.get("is_computed")
+        if not is_offline(record["judge"]) and not is_free:
             by_judge[record["judge"]].append(record)
     return [_row(judge, mine) for judge, mine in sorted(by_judge.items())]
 
@@ -30,6 +31,7 @@ def _row(judge: str, records: Sequence[Mapping[str, Any]]) -> CostRow:
         prompt_tokens=sum(record["usage"]["prompt_tokens"] for record in records),
         completion_tokens=sum(record["usage"]["completion_tokens"] for record in records),
         usd=usd,
+        estimated_calls=sum(bool(record.get("is_estimated")) for record in records),
         usd_per_1000_calls=1000.0 * usd / len(records),
         latency_p50_s=None if p50 is None else round(float(p50), 3),
         latency_p95_s=None if p95 is None else round(float(p95), 3),

@@ -444,6 +444,8 @@ class CostRow:
     prompt_tokens: int
     completion_tokens: int
     usd: float
+    estimated_calls: int
+    """Calls whose endpoint gave no count of tokens that can be true: at the most they can cost."""
     usd_per_1000_calls: float
     latency_p50_s: float | None
     latency_p95_s: float | None

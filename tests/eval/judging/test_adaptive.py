@@ -98,7 +98,7 @@ def test_a_forecast_says_how_wide_the_interval_will_be(num_questions: int, point
 
 def test_a_forecast_says_how_many_questions_tell_two_models_apart() -> None:
     assert forecast.questions_to_tell(0.6) == 93 and forecast.questions_to_tell(0.55) == 381
-    assert "about 381 questions" in forecast.pair_sentence("a", "b", 45, 100)
+    assert "about 389 questions" in forecast.pair_sentence("a", "b", 45, 100)
     assert forecast.pair_sentence("a", "b", 45, 100).startswith("b takes 55 % against a")
     assert "are even" in forecast.pair_sentence("a", "b", 5, 10)
 
