@@ -57,7 +57,7 @@ class Rounds:
         picked = adaptive.next_contests(standings, wins_MM + wins_MM.T, left_MM, self._round_size())
         for first, second in picked:
             names = (self.models[first], self.models[second])
-            pair = names if names in self._left else names[::-1]
+            pair = names if names in self._left else (names[1], names[0])
             self._in_play += self._left[pair].pop(0)
         return bool(picked)
 
