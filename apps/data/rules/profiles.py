@@ -8,7 +8,7 @@ in which the rules are applied and in which a report shows them.
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import re2
 
@@ -144,8 +144,12 @@ def with_files_read(rules: Rules) -> Rules:
     read: list[str] = []
     for phrase in rules.phrases or ():
         if phrase.endswith(_YAML) and "=" not in phrase:
-            kinds = configs.load_yaml(phrase)
-            read += [f"{kind}={one}" for kind, those in kinds.items() for one in those]
+            for kind, those in configs.load_yaml(phrase).items():
+                if not isinstance(those, list):
+                    raise ConfigError(
+                        f"{phrase} has {kind}: {those!r}; expected a list of expressions."
+                    )
+                read += [f"{kind}={one}" for one in cast(list[object], those)]
         else:
             read.append(phrase)
     return dataclasses.replace(rules, phrases=tuple(read))
