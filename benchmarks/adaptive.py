@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from apps.eval.judging import adaptive
+from apps.eval.adaptive import information
 
 MODELS, QUESTIONS, PER_PAIR, ROUNDS = 20, 80, 5, 16
 
@@ -40,12 +40,12 @@ def league(seed: int, spread: float) -> tuple[float, float]:
     got_MM, left_MM = np.zeros((MODELS, MODELS)), np.full((MODELS, MODELS), float(QUESTIONS))
     while (spent := int(got_MM.sum())) < budget:
         size = min(budget // ROUNDS, budget - spent)
-        standings = adaptive.fit(got_MM)
-        for i, j in adaptive.next_contests(standings, got_MM + got_MM.T, left_MM, size):
+        standings = information.fit(got_MM)
+        for i, j in information.next_contests(standings, got_MM + got_MM.T, left_MM, size):
             won = won_QMM[int(QUESTIONS - left_MM[i, j]), i, j]
             got_MM[(i, j) if won else (j, i)] += 1.0
             left_MM[i, j] -= 1.0
-    return tau(true_M, adaptive.fit(wins_MM).beta_M), tau(true_M, adaptive.fit(got_MM).beta_M)
+    return tau(true_M, information.fit(wins_MM).beta_M), tau(true_M, information.fit(got_MM).beta_M)
 
 
 def main() -> None:

@@ -16,10 +16,12 @@ from apps.common.command.runtime import ray_session
 from apps.common.errors import ConfigError, CriaError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import storage
+from apps.eval.adaptive import forecast
+from apps.eval.adaptive.rounds import Result, Rounds
 from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig, ReparseConfig
 from apps.eval.folder import load_folder, read_plan, write_plan
-from apps.eval.judging import batch_api, forecast
+from apps.eval.judging import batch_api
 from apps.eval.judging.asking import Standing, proven, refuse_unreadable, standings
 from apps.eval.judging.estimate import Estimate, estimate_calls
 from apps.eval.judging.judges import Judge, find_judges, prices
@@ -27,7 +29,6 @@ from apps.eval.judging.loop import Job, OnProgress, Persistence, RunResult
 from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.judging.plan import Plan, make_plan
-from apps.eval.judging.rounds import Result, Rounds
 from apps.eval.protocols.parsing import PARSER_VERSION, parse_record
 from apps.eval.scores.judgments import contests, load_judgments
 

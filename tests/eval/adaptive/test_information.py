@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from apps.eval.adaptive import forecast, information
+from apps.eval.adaptive.rounds import Rounds
 from apps.eval.config import JudgeConfig
-from apps.eval.judging import adaptive, forecast
 from apps.eval.judging.plan import Plan, make_plan
-from apps.eval.judging.rounds import Rounds
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.commands import command, jsonl
@@ -26,26 +26,26 @@ FAR = wins([[0, 19, 20], [1, 0, 11], [0, 9, 0]])
 
 
 def test_the_next_contests_are_between_neighbours_whose_order_is_open() -> None:
-    standings = adaptive.fit(FAR)
-    picked = adaptive.next_contests(standings, FAR + FAR.T, LEFT, 10)
+    standings = information.fit(FAR)
+    picked = information.next_contests(standings, FAR + FAR.T, LEFT, 10)
     assert picked.count((1, 2)) >= 8
     assert standings.doubt(0, 1) < 0.01 < 0.2 < standings.doubt(1, 2)
 
 
 def test_without_contests_every_pair_is_asked_alike() -> None:
     nothing = np.zeros((4, 4))
-    picked = adaptive.next_contests(adaptive.fit(nothing), nothing, np.full((4, 4), 9.0), 6)
+    picked = information.next_contests(information.fit(nothing), nothing, np.full((4, 4), 9.0), 6)
     assert len(set(picked)) == 6
 
 
 def test_an_order_is_settled_by_confidence_or_when_nothing_is_left() -> None:
-    standings = adaptive.fit(FAR)
-    assert not adaptive.is_settled(standings, LEFT, 0.95)
-    assert adaptive.is_settled(standings, LEFT, 0.6)
+    standings = information.fit(FAR)
+    assert not information.is_settled(standings, LEFT, 0.95)
+    assert information.is_settled(standings, LEFT, 0.6)
     used_up = LEFT.copy()
     used_up[1, 2] = used_up[2, 1] = 0
-    assert adaptive.is_settled(standings, used_up, 0.95)
-    assert adaptive.next_contests(standings, FAR + FAR.T, np.zeros((3, 3)), 5) == []
+    assert information.is_settled(standings, used_up, 0.95)
+    assert information.next_contests(standings, FAR + FAR.T, np.zeros((3, 3)), 5) == []
 
 
 def plan_of(num_questions: int, models: str) -> Plan:

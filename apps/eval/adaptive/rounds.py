@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from apps.eval.judging import adaptive
+from apps.eval.adaptive import information
 from apps.eval.judging.call import Call, digest
 from apps.eval.judging.plan import Plan
 
@@ -51,10 +51,12 @@ class Rounds:
             left_MM[index[first], index[second]] = left_MM[index[second], index[first]] = len(
                 contests
             )
-        standings = adaptive.fit(wins_MM)
-        if adaptive.is_settled(standings, left_MM, confidence):
+        standings = information.fit(wins_MM)
+        if information.is_settled(standings, left_MM, confidence):
             return False
-        picked = adaptive.next_contests(standings, wins_MM + wins_MM.T, left_MM, self._round_size())
+        picked = information.next_contests(
+            standings, wins_MM + wins_MM.T, left_MM, self._round_size()
+        )
         for first, second in picked:
             names = (self.models[first], self.models[second])
             pair = names if names in self._left else (names[1], names[0])
