@@ -80,7 +80,8 @@ def test_a_dry_run_says_what_it_would_cost_and_sends_nothing(folder: Path, serve
     asked = ("--judge", "judge-4", "--requests-per-min", "10", "--dry-run", *prices)
     capsys.readouterr()
     assert evaluate("judge", str(folder), *asked) == 0
-    (told,) = map(json.loads, capsys.readouterr().out.splitlines())
+    forecast, told = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "questions give a win rate to" in forecast["text"]
     assert told["event"] == "judge.plan" and told["calls"] > 4, "self-checks and canaries too"
     assert 0 < told["usd"] < told["usd_at_most"] and told["minutes"] >= told["calls"] / 10
     assert not endpoint.requests and not (folder / "judgments").exists()
