@@ -28,11 +28,13 @@ CHAT_TOKENS = {
         "<|eot_id|>",
     ],
     "chatml": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    "gemma": ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"],
 }
 NAMED_TOKENS = {
     "llama": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
     "llama-3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
     "chatml": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
 }
 _LLAMA_3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"

@@ -146,6 +146,15 @@ class Split:
             lengths.append(group.lengths[row])
         return Rows(input_ids, loss_mask, lengths)
 
+    def largest_id(self) -> int:
+        """Of all rows, padding included, read off the shards' footers; -1 without rows."""
+        largest = -1
+        for shard in range(len(self.info.shards)):
+            meta = self._open(shard)[0].metadata
+            for group in range(meta.num_row_groups):
+                largest = max(largest, int(meta.row_group(group).column(0).statistics.max))
+        return largest
+
     def _locate(self, index: int) -> tuple[Rows, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} is outside [0, {len(self)})")

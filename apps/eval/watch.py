@@ -11,7 +11,6 @@ last step is on the curve. Run again it goes on.
 import contextlib
 import functools
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from apps.common.command.runtime import free_port, ray_session
 from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import storage
-from apps.common.files.schema import CHECKPOINTS_DIR
+from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_step
 from apps.eval.calls.journal import read_lines
 from apps.eval.config import WatchConfig
 from apps.eval.page.curve import render_curve
@@ -37,7 +36,6 @@ from apps.eval.records.question import load_questions
 
 Environment = Callable[[], dict[str, str]]
 START_S = 300.0
-_STEP = re.compile(r"step-0*(\d+)")
 
 
 def watch(config: WatchConfig, reporter: Reporter) -> None:
@@ -118,10 +116,10 @@ def _commits(run: str) -> dict[int, dict[str, Any]]:
     folder = storage.join(run, CHECKPOINTS_DIR)
     commits: dict[int, dict[str, Any]] = {}
     for name in storage.list_dir(folder):
-        step = _STEP.fullmatch(name)
-        commit = storage.read_commit(storage.join(folder, name)) if step else None
-        if step and commit is not None:
-            commits[int(step[1])] = commit
+        step = checkpoint_step(name)
+        commit = storage.read_commit(storage.join(folder, name)) if step is not None else None
+        if step is not None and commit is not None:
+            commits[step] = commit
     return commits
 
 

@@ -40,24 +40,15 @@ class LoraConfig:
     """scale: an adapter's output is multiplied by alpha / rank"""
     dropout: float = 0.0
     """probability of dropping an adapter's input"""
-    targets: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    """names of the linear layers that get an adapter"""
+    targets: tuple[str, ...] = ()
+    """names of the linear layers that get an adapter; default: all of a decoder layer's. The
+    experts of a mixture are no linear layers: they stay as they are"""
 
     def __post_init__(self) -> None:
         at_least(1, self, "lora.", "rank")
         above_zero(self, "lora.", "alpha")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"lora.dropout is {self.dropout}; expected at least 0 and below 1.")
-        if not self.targets:
-            raise ConfigError("lora.targets is empty; name linear layers such as q_proj.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,8 +184,8 @@ class RunConfig:
     deterministic: bool = False
     """only reproducible kernels: a resumed run is bit-identical to an undisturbed one"""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
-    """compute type; weights, gradient reduction and losses stay fp32. auto: bf16, unless --device
-    is cpu and this machine's computes bf16 in software only"""
+    """type of the matrix products; weights, the sum of gradients and the loss stay fp32. auto is
+    bf16, but fp32 with --device cpu where this machine's CPU has no bf16 instructions"""
     strategy: Literal["fsdp", "deepspeed"] = "fsdp"
     """how weights, gradients and optimizer state are sharded over the ranks"""
     wrap: Literal["layer", "root"] = "layer"
@@ -209,6 +200,9 @@ class RunConfig:
     """torch.compile each decoder layer; auto: on GPUs (on a CPU it costs more than it brings)"""
     cpu_offload: bool = False
     """keep weights, gradients and optimizer state in host memory"""
+    resize_embeddings: bool = False
+    """grow the embedding (and the output head) to the tokenizer's size, for tokens that were added
+    to it; the new rows begin at the mean of the others"""
     adapter: Literal["none", "lora"] = "none"
     """train all weights, or low-rank adapters only"""
     top_layers: int = 0
@@ -231,6 +225,11 @@ class RunConfig:
             raise ConfigError(
                 f"{self.workers} workers share {self.global_batch_rows} rows a step; use at most "
                 f"{self.global_batch_rows} workers or a larger global_batch_rows."
+            )
+        if self.resize_embeddings and self.adapter == "lora":
+            raise ConfigError(
+                "resize_embeddings makes rows that only training fills, and adapter lora trains no "
+                "embedding; leave one of them out."
             )
         if self.strategy == "deepspeed" and self.adapter == "lora":
             raise ConfigError("adapter lora needs strategy fsdp; leave --strategy out.")

@@ -13,30 +13,38 @@ import tempfile
 from collections.abc import Iterator
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PretrainedConfig
 
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import lineage, storage
+from apps.common.files.model_settings import (
+    ADDED_TOKENS,
+    CONFIG,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+)
 from apps.common.files.schema import LINEAGE_NAME
 from apps.common.packs import PackInfo, open_pack
 from apps.common.text.templates import write_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import Checkpoint
-from apps.train.config import ExportConfig, RopeConfig, RunConfig
+from apps.train.config import ExportConfig, RunConfig
 from apps.train.loop.metrics import read_metrics
 from apps.train.model import load, lora
+from apps.train.model.stored import as_stored
 from apps.train.model.weight_files import FILE_BYTES, write_weights
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _TOKENIZER_FILES = (
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
+    TOKENIZER_CONFIG,
+    SPECIAL_TOKENS,
+    ADDED_TOKENS,
     "vocab.json",
     "merges.txt",
 )
@@ -79,7 +87,7 @@ def _check_out(out: str, run: RunConfig) -> None:
         return
     path = storage.local_path(out)
     there = {path} if os.path.isfile(path) else set(storage.list_dir(out))
-    is_export = LINEAGE_NAME in there and there & {"config.json", "adapter_config.json"}
+    is_export = LINEAGE_NAME in there and there & {CONFIG, "adapter_config.json"}
     if there and (not is_export or storage.absolute(out) == run.base):
         raise InputError(
             f"--out {out} holds {min(there)} and is no earlier export; expected a new or an empty "
@@ -106,11 +114,13 @@ def write_folder(
     """Write a whole model folder; yields the number of weights after each file."""
     base = load.fetch_base(run.base)
     pack = open_pack(run.data).info
+    settings = load.run_config(run, base, pack.max_length)
+    dtype = _DTYPES[config.dtype]
     if config.adapter_only:
-        yield lora.write(folder, read_weights(found), run, _DTYPES[config.dtype])
+        yield lora.write(folder, load.build_on_meta(settings), read_weights(found), run, dtype)
     else:
-        yield from _write_weights(folder, found, base, run, _DTYPES[config.dtype])
-        _write_settings(folder, base, run, pack, _DTYPES[config.dtype])
+        yield from _write_weights(folder, found, base, run, settings, dtype)
+        _write_settings(folder, base, settings, pack, dtype)
     _write_tokenizer(folder, base, pack)
     _write_lineage(folder, found, run, pack, config)
 
@@ -125,23 +135,31 @@ def read_weights(found: Checkpoint, names: list[str] | None = None) -> dict[str,
 
 
 def _write_weights(
-    folder: str, found: Checkpoint, base: str, run: RunConfig, dtype: torch.dtype
+    folder: str,
+    found: Checkpoint,
+    base: str,
+    run: RunConfig,
+    settings: PretrainedConfig,
+    dtype: torch.dtype,
 ) -> Iterator[int]:
     """The run's weights, whole again."""
     if run.adapter == "lora":
-        pieces = lora.merged(base, read_weights(found), run.lora)
+        trained = read_weights(found)
+        pieces = lora.merged(load.base_weights(base, settings), trained, run.lora)
     elif run.top_layers:
-        pieces = _over_base(base, read_weights(found))
+        pieces = _over_base(load.base_weights(base, settings), read_weights(found))
     else:
         pieces = _trained(found, dtype)
         if run.strategy == "deepspeed":
-            pieces = _in_shape(pieces, base)
-    yield from write_weights(folder, pieces, dtype)
+            pieces = _in_shape(pieces, settings)
+    yield from write_weights(folder, as_stored(settings, pieces), dtype)
 
 
-def _over_base(base: str, trained: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+def _over_base(
+    base: Iterator[tuple[str, torch.Tensor]], trained: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
     """The base model's weights, but for those that were trained."""
-    for name, weight in load.stored_weights(base):
+    for name, weight in base:
         yield name, trained.get(name, weight)
 
 
@@ -161,20 +179,19 @@ def _trained(found: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch
 
 
 def _in_shape(
-    pieces: Iterator[tuple[str, torch.Tensor]], base: str
+    pieces: Iterator[tuple[str, torch.Tensor]], settings: PretrainedConfig
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """DeepSpeed's weights lie flat in the checkpoint."""
-    empty = load.build_on_meta(load.read_config(base, RopeConfig(), 0))
+    empty = load.build_on_meta(settings)
     shapes = {name: parameter.shape for name, parameter in empty.named_parameters()}
     for name, value in pieces:
         yield name, value.view(shapes[name])
 
 
 def _write_settings(
-    folder: str, base: str, run: RunConfig, pack: PackInfo, dtype: torch.dtype
+    folder: str, base: str, settings: PretrainedConfig, pack: PackInfo, dtype: torch.dtype
 ) -> None:
-    """config.json with the length extension, and generation settings that stop at turn ends."""
-    settings = load.read_config(base, run.rope, pack.max_length)
+    """config.json of what was trained, and generation settings that stop at turn ends."""
     settings.use_cache = True
     settings.dtype = dtype
     settings.save_pretrained(folder)
@@ -234,7 +251,7 @@ def _publish(folder: str, out: str) -> None:
         _replace(folder, storage.local_path(out))
         return
     left = _left_weights(folder, out)
-    for name in sorted(os.listdir(folder), key=lambda n: n == "config.json"):
+    for name in sorted(os.listdir(folder), key=lambda n: n == CONFIG):
         with (
             open(os.path.join(folder, name), "rb") as source,
             storage.atomic_file(storage.join(out, name)) as target,

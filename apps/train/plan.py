@@ -166,10 +166,11 @@ def _may_be_fp32(precision: str, on_cpu: bool) -> bool:
 def adapter_parameters(config: RunConfig, model: shape.ModelShape) -> int:
     """Trainable parameters of the LoRA adapter: rank x (inputs + outputs) of each target."""
     sizes = model.linear_sizes()
-    unknown = [name for name in config.lora.targets if name not in sizes]
+    targets = config.lora.targets or tuple(sizes)
+    unknown = [name for name in targets if name not in sizes]
     if unknown:
-        raise ConfigError(f"lora.targets has {unknown}; a LLaMA layer has {', '.join(sizes)}")
-    per_layer = sum(sum(sizes[name]) for name in config.lora.targets)
+        raise ConfigError(f"lora.targets has {unknown}; a layer of it has {', '.join(sizes)}")
+    per_layer = sum(sum(sizes[name]) for name in targets)
     return config.lora.rank * per_layer * model.num_layers
 
 
@@ -224,7 +225,7 @@ def _checkpoints(
     step_s: float,
 ) -> Checkpoints:
     trained = setup.adapter_parameters or model.num_parameters
-    size = trained * (memory.MASTER_BYTES + memory.STORED_MOMENT_BYTES[setup.optimizer_state])
+    size = memory.checkpoint_bytes(trained, setup.optimizer_state)
     measured = speed.measured_stall_s(config.measured) if config.measured else None
     stall = measured or STALL_FIXED_S + size / setup.world_size / (config.staging_gb_per_s * 1e9)
     flush = size / (config.storage_gb_per_s * 1e9)

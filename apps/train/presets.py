@@ -16,61 +16,43 @@ from apps.train.config import (
 )
 
 _FROM_COMMAND_LINE: dict[str, Any] = {"base": "", "data": "", "out": ""}
-_VICUNA_OPTIM = OptimConfig(lr=2e-5, schedule="cosine", warmup_fraction=0.03, weight_decay=0.0)
+
+
+def _vicuna(max_length: int, global_rows: int, micro_rows: int, **changes: Any) -> RunConfig:
+    """The published recipe for rows of a length; `changes` are what a model needs besides."""
+    return RunConfig(
+        **_FROM_COMMAND_LINE,
+        max_length=max_length,
+        epochs=3.0,
+        global_batch_rows=global_rows,
+        micro_batch_rows=micro_rows,
+        optim=OptimConfig(lr=2e-5, schedule="cosine", warmup_fraction=0.03, weight_decay=0.0),
+        metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
+        **changes,
+    )
 
 
 def vicuna_7b() -> RunConfig:
     """LLaMA-7B, 2,048 tokens; meant for 8 GPUs of 80 GB."""
-    return RunConfig(
-        **_FROM_COMMAND_LINE,
-        max_length=2048,
-        epochs=3.0,
-        global_batch_rows=96,
-        micro_batch_rows=4,
-        optim=_VICUNA_OPTIM,
-        metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
-    )
+    return _vicuna(2048, global_rows=96, micro_rows=4)
 
 
 def vicuna_13b() -> RunConfig:
     """LLaMA-13B, 2,048 tokens; meant for 8 GPUs of 80 GB."""
-    return RunConfig(
-        **_FROM_COMMAND_LINE,
-        max_length=2048,
-        epochs=3.0,
-        global_batch_rows=96,
-        micro_batch_rows=2,
-        optim=_VICUNA_OPTIM,
-        metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
-    )
+    return _vicuna(2048, global_rows=96, micro_rows=2)
 
 
 def vicuna_7b_16k() -> RunConfig:
     """A LLaMA-7B of 4,096 positions extended to 16,384 by linear RoPE scaling; 8 GPUs of 80 GB."""
-    return RunConfig(
-        **_FROM_COMMAND_LINE,
-        max_length=16_384,
-        epochs=3.0,
-        global_batch_rows=16,
-        micro_batch_rows=1,
-        activation_checkpointing="selective",
-        rope=RopeConfig(kind="linear", factor=4.0),
-        optim=_VICUNA_OPTIM,
-        metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
+    rope = RopeConfig(kind="linear", factor=4.0)
+    return _vicuna(
+        16_384, global_rows=16, micro_rows=1, activation_checkpointing="selective", rope=rope
     )
 
 
 def llama_3_8b() -> RunConfig:
     """Llama-3-8B, 4,096 tokens; meant for 8 GPUs of 80 GB."""
-    return RunConfig(
-        **_FROM_COMMAND_LINE,
-        max_length=4096,
-        epochs=3.0,
-        global_batch_rows=48,
-        micro_batch_rows=1,
-        optim=_VICUNA_OPTIM,
-        metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
-    )
+    return _vicuna(4096, global_rows=48, micro_rows=1)
 
 
 def debug() -> RunConfig:

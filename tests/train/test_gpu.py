@@ -58,7 +58,7 @@ def one_step(config: RunConfig, rows: ArrayRows, micro_rows: int) -> tuple[float
         total = 0.0
         for start in range(0, len(rows), micro_rows):
             chosen = np.arange(start, min(start + micro_rows, len(rows)))
-            batch = micro_batch(rows, chosen, device, in_fp32=config.precision == "fp32")
+            batch = micro_batch(rows, chosen, device, with_mask=config.precision == "fp32")
             loss = strategy.loss(batch, scale)
             strategy.backward(loss, is_last=chosen[-1] == len(rows) - 1)
             total += loss.item()

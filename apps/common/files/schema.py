@@ -8,6 +8,7 @@ holds one tiny artifact of each, which every writer and reader passes.
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
 # pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,20 @@ DROPPED_DIR = "dropped"
 QUARANTINE_DIR = "quarantine"
 CHECKPOINTS_DIR = "checkpoints"
 JUDGMENTS_DIR = "judgments"
+
+_CHECKPOINT = re.compile(r"step-(\d{8})")
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint after `step` optimizer steps, so that names sort like numbers."""
+    return f"step-{step:08d}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """Inverse of `checkpoint_name`; None for another name."""
+    match = _CHECKPOINT.fullmatch(name)
+    return int(match[1]) if match else None
+
 
 ROLES = ("system", "user", "assistant", "tool")
 

@@ -6,8 +6,9 @@
     prompt = template.render(messages, add_generation_prompt=True).text    # serving
 
 The text is rendered once and tokenized once; what the assistant said, with its end-of-turn token,
-is known by character spans from the template's generation markers. Nothing is recovered from text,
-so role words or control-token texts inside a message never move the mask. Ids equal
+is known by character spans from the template's generation markers, or from rendering it with and
+without each answer (derived_mask.py). Nothing is searched for in the text, so role words or
+control-token texts inside a message never move the mask. Ids equal
 `AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=True)`.
 """
 
@@ -22,6 +23,7 @@ import tokenizers
 
 from apps.common.errors import TemplateError
 from apps.common.text import jinja
+from apps.common.text.derived_mask import derived_spans
 from apps.common.text.token_edges import TokenEdges, speller
 from apps.common.text.tokenizer import Tokenizer
 
@@ -186,11 +188,8 @@ class ChatTemplate:
     ) -> list[Encoded]:
         """Ids and loss mask of many conversations; faults are reported, not raised.
 
-        `tools` has the functions of each conversation. Raises TemplateError when the template has
-        no generation markers.
+        `tools` has the functions of each conversation.
         """
-        if not self.has_generation_markers:
-            raise TemplateError(_no_markers(self.name))
         offered = tools or [None] * len(conversations)
         rendered = [
             self._try_render(messages, own)
@@ -218,6 +217,8 @@ class ChatTemplate:
     ) -> tuple[Rendered | None, str | None]:
         try:
             rendered = self.render(messages, tools=tools)
+            if not self.has_generation_markers:
+                rendered = self._with_derived_spans(rendered, messages, tools)
         except TemplateError:
             return None, "template_refuses"
         answers = [m["content"] for m in map(_as_mapping, messages) if m["role"] == "assistant"]
@@ -226,6 +227,18 @@ class ChatTemplate:
             answer.strip() in text for answer, text in zip(answers, said, strict=True)
         )
         return rendered, None if whole else "content_changed"
+
+    def _with_derived_spans(
+        self, rendered: Rendered, messages: Messages, tools: ToolSchemas | None
+    ) -> Rendered:
+        """Without any span where the template does more than append."""
+
+        def text(part: Sequence[Mapping[str, Any]], prompt: bool) -> str:
+            return self._render(list(map(_as_mapping, part)), prompt, tools)[0]
+
+        plain = list(map(_as_mapping, messages))
+        spans = derived_spans(text, plain, rendered.text, self.stop_strings)
+        return Rendered(rendered.text, spans or ())
 
     def _render(
         self,
@@ -347,18 +360,17 @@ def _chars(encoding: tokenizers.Encoding, token: int) -> tuple[int, int]:
 def check_template(template: ChatTemplate, tokenizer: Tokenizer) -> None:
     """Refuse a template that cannot make training rows equal to what serving will send.
 
-    Raises TemplateError, one sentence, when the template has no generation markers or supervises
-    nothing; when an assistant turn's last supervised token is no stop token of the tokenizer (the
-    model would never learn to stop); when the ids of n messages are not a prefix of those of n + 1,
-    or the prompt with the generation prompt is not a prefix of the training ids; when a token
-    straddles the edge of an assistant span; when the text depends on the clock.
+    Raises TemplateError, one sentence, when the tokenizer does not give text back; when the
+    template supervises nothing; when an assistant turn's last supervised token is no stop token of
+    the tokenizer (the model would never learn to stop); when the ids of n messages are not a prefix
+    of those of n + 1, or the prompt with the generation prompt is not a prefix of the training ids;
+    when a token straddles the edge of an assistant span; when the text depends on the clock.
     """
-    if not template.has_generation_markers:
-        raise TemplateError(_no_markers(template.name))
+    _check_round_trip(tokenizer)
     if "strftime_now" in template.source:
         raise TemplateError(
             f"Chat template {template.name!r} calls strftime_now, so its text changes by the day; "
-            "write a fixed date into the template."
+            "write a fixed date into the template, or choose one by name (--template llama-3)."
         )
     for probe in _PROBES:
         _check_probe(template, tokenizer, probe)
@@ -374,9 +386,25 @@ _PROBES: tuple[tuple[Message, ...], ...] = tuple(
 )
 
 
+_ROUND_TRIP = "Hello,  what is\n\n\tnaïve code?  你好 🦙\n    x = [1, 2]\n"
+
+
+def _check_round_trip(tokenizer: Tokenizer) -> None:
+    """Text must come back from its tokens, but for the space that some put before every text."""
+    ids = tokenizer.backend.encode(_ROUND_TRIP, add_special_tokens=False).ids
+    back = tokenizer.backend.decode(ids, False)
+    if back.removeprefix(" ") != _ROUND_TRIP:
+        raise TemplateError(
+            f"The tokenizer loses text: {_ROUND_TRIP!r} comes back as {back!r}; expected a "
+            "tokenizer_class that fits tokenizer.json, such as PreTrainedTokenizerFast for a "
+            "byte-level vocabulary (in tokenizer_config.json)."
+        )
+
+
 def _check_probe(template: ChatTemplate, tokenizer: Tokenizer, probe: tuple[Message, ...]) -> None:
     backend, name = tokenizer.backend, template.name
-    template.render(probe)  # its own complaint says more than the fault that encode names
+    rendered = template.render(probe)  # its own complaint says more than encode's fault
+    _check_appends(template, probe, rendered.text)
     encoded = template.encode(backend, probe)
     if not encoded.mask.any():
         raise TemplateError(
@@ -421,9 +449,15 @@ def _check_stop_tokens(template: ChatTemplate, tokenizer: Tokenizer, encoded: En
             )
 
 
-def _no_markers(name: str) -> str:
-    return (
-        f"Chat template {name!r} has no generation markers, so nothing says which tokens to train "
-        "on; put {% generation %} and {% endgeneration %} around each assistant message with its "
-        "end-of-turn token, or choose a template by name (--template vicuna-v1.1)."
-    )
+def _check_appends(template: ChatTemplate, probe: tuple[Message, ...], whole: str) -> None:
+    """Without markers only a template that appends says what the assistant said."""
+    for num_messages in range(1, len(probe)):
+        if template.has_generation_markers:
+            return
+        if not whole.startswith(template.render(probe[:num_messages]).text):
+            raise TemplateError(
+                f"Chat template {template.name!r} has no generation markers and renders a turn "
+                "otherwise once another follows (it drops or adds thinking, for example), so "
+                "nothing says which tokens to train on; choose a template by name (--template "
+                "chatml), or put {% generation %} and {% endgeneration %} around each answer."
+            )

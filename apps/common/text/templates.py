@@ -12,9 +12,11 @@ mask, the prompt at serving time, and the text that transformers, vLLM or SGLang
     llama-2       <s>[INST] <<SYS>>\\nSYSTEM\\n<</SYS>>\\n\\nq [/INST] a </s><s>[INST] q2 [/INST]
     llama-3       <|start_header_id|>user<|end_header_id|>\\n\\nq<|eot_id|>...
     chatml        <|im_start|>user\\nq<|im_end|>\\n<|im_start|>assistant\\na<|im_end|>\\n
+    gemma         <bos><start_of_turn>user\\nq<end_of_turn>\\n<start_of_turn>model\\na...
 
-vicuna-v1.1 is the string that FastChat 0.2.36 calls `vicuna_v1.1`. llama-2, llama-3 and chatml are
-the makers' published formats; they trim the messages, as the makers' do.
+vicuna-v1.1 is the string that FastChat 0.2.36 calls `vicuna_v1.1`. The others are the makers'
+published formats; they trim the messages, as the makers' do (gemma's system message goes before the
+first question: Gemma 3 does so, Gemma 2 has none).
 """
 
 from collections.abc import Mapping
@@ -122,8 +124,32 @@ _CHATML = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}\n"
 )
 
+_GEMMA = (
+    "{{- bos_token -}}\n"
+    "{%- set state = namespace(system='') -%}\n"
+    "{%- for message in messages -%}\n"
+    "  {%- if message['role'] == 'system' -%}\n"
+    "    {%- set state.system = message['content'] | trim + '\\n\\n' -%}\n"
+    "  {%- elif message['role'] == 'user' -%}\n"
+    "    {{- '<start_of_turn>user\\n' + state.system + message['content'] | trim -}}\n"
+    "    {{- '<end_of_turn>\\n' -}}\n"
+    "    {%- set state.system = '' -%}\n"
+    "  {%- elif message['role'] == 'assistant' -%}\n"
+    "    {{- '<start_of_turn>model\\n' -}}\n"
+    "    {%- generation -%}\n"
+    "      {{- message['content'] | trim + '<end_of_turn>' -}}\n"
+    "    {%- endgeneration -%}\n"
+    "    {{- '\\n' -}}\n"
+    "  {%- else -%}\n"
+    "    " + _REFUSE_ROLE + "\n"
+    "  {%- endif -%}\n"
+    "{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}\n"
+)
+
 _LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 _LLAMA_3_TOKENS = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+_GEMMA_TOKENS = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
 _CHATML_TOKENS = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 
 NAMED: Mapping[str, ChatTemplate] = MappingProxyType(
@@ -134,6 +160,7 @@ NAMED: Mapping[str, ChatTemplate] = MappingProxyType(
         "llama-2": ChatTemplate("llama-2", _LLAMA_2, _LLAMA_TOKENS),
         "llama-3": ChatTemplate("llama-3", _LLAMA_3, _LLAMA_3_TOKENS, ("<|eot_id|>",)),
         "chatml": ChatTemplate("chatml", _CHATML, _CHATML_TOKENS, ("<|im_end|>",)),
+        "gemma": ChatTemplate("gemma", _GEMMA, _GEMMA_TOKENS, ("<end_of_turn>",)),
     }
 )
 

@@ -3,6 +3,12 @@
 `tokenizers` spends a quarter of its time on offsets. Most vocabularies spell out the text: the
 bytes of the tokens, laid end to end, are the bytes of the text. Where they are, that gives every
 offset; where they are not (a normalizer rewrote the text), the tokenizer is asked again.
+
+    text    n  é  e              bytes   6e  c3 a9  65
+    tokens  "n<c3>"  "<a9>e"     begin at bytes 0 and 2, in the text: 0 and the middle of é
+    TokenEdges keeps [0, 3]:     2 x the character, and 1 more for "inside of it"
+    at(1) -> (1, True)           the first token from é on is token 1; token 0 straddles é's start
+    at(2) -> (2, True)           behind é comes no new token: token 1 holds its end and the e
 """
 
 import re
@@ -19,9 +25,14 @@ _MIN_TRIES = 16
 
 
 class TokenEdges:
-    """Of one text; positions are doubled characters, odd inside of a character."""
+    """Where each token of one text begins.
+
+    A byte-level token can begin in the middle of a character. So places are counted in half
+    characters: 2 * n is where character n begins, 2 * n + 1 is somewhere inside of it.
+    """
 
     def __init__(self, starts: npt.NDArray[np.int64], num_chars: int) -> None:
+        """`starts` are the tokens' places in half characters, rising."""
         self._starts = starts
         self._num_chars = num_chars
 
@@ -90,7 +101,7 @@ def _kept(
 
 
 def _doubled(starts: npt.NDArray[np.int64], raw: bytes, text: str) -> npt.NDArray[np.int64]:
-    """Byte positions as doubled character positions."""
+    """Places in bytes as places in half characters, see TokenEdges."""
     if len(raw) == len(text):
         return 2 * starts
     begins = (np.frombuffer(raw, np.uint8) & 0xC0) != 0x80
@@ -107,15 +118,18 @@ def _spell(token: str) -> bytes:
 
 def _spell_byte_level(token: str) -> bytes:
     """Of GPT-2's: a printable character for each byte."""
-    table = _byte_level()
+    table = bytes_of_byte_level()
     if all(char in table for char in token):
         return bytes(table[char] for char in token)
     return token.encode()
 
 
 @lru_cache(maxsize=1)
-def _byte_level() -> dict[str, int]:
-    """The inverse of bytes_to_unicode in openai/gpt-2's encoder.py."""
+def bytes_of_byte_level() -> dict[str, int]:
+    """The byte behind each printable stand-in of a byte-level vocabulary, such as `Ġ` for a space.
+
+    The inverse of bytes_to_unicode in openai/gpt-2's encoder.py.
+    """
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in set(shown)]
     return {chr(byte): byte for byte in shown} | {

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import tokenizers
 
+from apps.common.text.token_edges import bytes_of_byte_level
+
 MAX_HELD_TOKENS = 8
 """A character is at most 4 bytes; longer runs that do not decode are garbage and let through."""
 _REPLACEMENT = "\ufffd"
@@ -154,7 +156,7 @@ class TokenBytes:
         if token is None:
             return b""
         if self._is_byte_level:
-            return bytes(_BYTE_OF.get(c, 0x3F) for c in token)
+            return bytes(bytes_of_byte_level().get(c, 0x3F) for c in token)
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
             return bytes([int(token[3:5], 16)])
         return token.replace("\u2581", " ").encode()
@@ -181,13 +183,3 @@ class TokenBytes:
             return raw.decode()
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
-
-
-def _byte_of() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes (https://github.com/openai/gpt-2, encoder.py)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-_BYTE_OF = _byte_of()

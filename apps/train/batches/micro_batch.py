@@ -107,11 +107,11 @@ class MicroBatch:
 
 
 def micro_batch(
-    rows: Rows, indices: np.ndarray, device: torch.device, *, in_fp32: bool = False
+    rows: Rows, indices: np.ndarray, device: torch.device, *, with_mask: bool = False
 ) -> MicroBatch:
     """Assemble the rows of one micro-batch; NO_ROW becomes a row of padding without loss.
 
-    `in_fp32`: the forward pass computes in fp32.
+    `with_mask`: attention needs a mask on a GPU too, see attention.py.
     """
     T = rows.row_tokens
     ids = np.full((len(indices), T), rows.pad_id, dtype=np.int64)
@@ -124,7 +124,7 @@ def micro_batch(
         ids[slot], mask[slot], row_lengths = rows.row(int(index))
         mask[slot, _starts(row_lengths)] = False
         lengths.append(list(row_lengths))
-    edges = boundaries(lengths, T, device, in_fp32=in_fp32)
+    edges = boundaries(lengths, T, device, with_mask=with_mask)
     ids_BT = torch.from_numpy(ids)
     labels_BT = next_token_labels(ids_BT, torch.from_numpy(mask))
     return MicroBatch(

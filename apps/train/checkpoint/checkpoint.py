@@ -11,7 +11,6 @@ marker says, and tells what it skipped and why. `.metadata` is a pickle: resume 
 import contextlib
 import errno
 import os
-import re
 import threading
 import time
 import warnings
@@ -31,9 +30,9 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from apps.common.errors import CorruptError, CriaError, StorageError
 from apps.common.files import storage
+from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_name, checkpoint_step
 from apps.train.config import CheckpointConfig
 
-_NAME = re.compile(r"step-(\d{8})$")
 _CHUNK_BYTES = 8 << 20
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -56,14 +55,14 @@ Candidate = tuple[str, Checkpoint, str | None]
 
 
 def folder(run_uri: str) -> str:
-    return storage.join(run_uri, "checkpoints")
+    return storage.join(run_uri, CHECKPOINTS_DIR)
 
 
 def committed(run_uri: str) -> list[Checkpoint]:
     """Committed checkpoints, newest first, without looking at their shards."""
     found = []
     for name in storage.list_dir(folder(run_uri)):
-        if not _NAME.match(name):
+        if checkpoint_step(name) is None:
             continue
         uri = storage.join(folder(run_uri), name)
         commit = storage.read_commit(uri)
@@ -97,9 +96,9 @@ def first_whole(
 
 def candidates(run_uri: str, step: int | None = None) -> Iterator[Candidate]:
     """Those of a run (of `step` only), newest first."""
-    names = [n for n in storage.list_dir(folder(run_uri)) if _NAME.match(n)]
+    names = [n for n in storage.list_dir(folder(run_uri)) if checkpoint_step(n) is not None]
     for name in sorted(names, reverse=True):
-        if step is not None and _step_of(name) != step:
+        if step is not None and checkpoint_step(name) != step:
             continue
         uri = storage.join(folder(run_uri), name)
         commit = storage.read_commit(uri) or {}
@@ -120,11 +119,6 @@ def damage(uri: str, commit: dict[str, Any], verify: str, share: slice = slice(N
         if verify == "digest" and _digest(path) != expected["xxh3"]:
             return f"the contents of its file {name} are not what was written."
     return None
-
-
-def _step_of(name: str) -> int:
-    match = _NAME.match(name)
-    return int(match[1]) if match else -1
 
 
 def _digest(path: str) -> str:
@@ -211,7 +205,7 @@ class Checkpoints:
         self.flush_s = time.monotonic() - started_s
 
     def _write_and_commit(self, staged: dict[str, Any], commit: dict[str, Any]) -> None:
-        uri = storage.join(folder(self._run_uri), f"step-{commit['step']:08d}")
+        uri = storage.join(folder(self._run_uri), checkpoint_name(commit["step"]))
         rank = dist.get_rank(self._group)
         if rank == 0:
             storage.remove_tree(uri)  # what an attempt that died left under the same name
@@ -278,8 +272,8 @@ def collect_garbage(run_uri: str, config: CheckpointConfig) -> list[str]:
         kept |= {c.uri for c in whole if c.step % config.keep_every_steps == 0}
     removed, errors = list[str](), dict[str, Exception]()
     for name in storage.list_dir(folder(run_uri)):
-        uri = storage.join(folder(run_uri), name)
-        if _NAME.match(name) and uri not in kept and whole and _step_of(name) <= whole[0].step:
+        uri, step = storage.join(folder(run_uri), name), checkpoint_step(name)
+        if step is not None and uri not in kept and whole and step <= whole[0].step:
             try:
                 storage.remove_tree(uri)
                 removed.append(name)
@@ -298,7 +292,7 @@ def drop_after(run_uri: str, step: int) -> None:
     """Delete checkpoints of later steps: they are damaged or unfinished, or they would be newer
     than the run that goes on from `step`."""
     for name in storage.list_dir(folder(run_uri)):
-        if _step_of(name) > step:
+        if (checkpoint_step(name) or 0) > step:
             storage.remove_tree(storage.join(folder(run_uri), name))
 
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +25,28 @@ from apps.train.batches.order import NO_ROW, BatchOrder, split
 from apps.train.checkpoint.checkpoint import Checkpoints
 from apps.train.checkpoint.clock import CheckpointClock
 from apps.train.config import RunConfig
-from apps.train.loop.metrics import Meter, Skipped
+from apps.train.loop.metrics import Meter, Skipped, StepResult
 from apps.train.loop.progress import Progress
 from apps.train.loop.schedule import learning_rate
 from apps.train.parallel.strategy import Strategy
 
+
+class StepSums(NamedTuple):
+    """What the ranks add up after a step, in the order of the tensor that carries it."""
+
+    loss: float
+    """of each rank's own rows, over the supervised tokens of all"""
+    tokens: float
+    squared_tokens: float
+    wants_checkpoint: float
+    """this and the next two: 1 from rank 0 where it wishes so, 0 from all others"""
+    wants_poll: float
+    wants_stop: float
+
+
+_LOSS, _TOKENS, _SQUARED_TOKENS = range(3)
+_WISHES = slice(3, None)
+"""places in that tensor"""
 SPIKE_WINDOW = 50
 STEPS_TO_SETTLE = 2
 """after which what a run needs is imported, compiled and allocated"""
@@ -107,28 +124,39 @@ class Loop:
         torch.manual_seed(hash((self.config.seed, step, self._rank)) & 0x7FFFFFFF)
         sums = self._forward_backward(step, 1.0 / max(supervised, 1))
         if self._rank == 0:
-            sums[3:] = self._wishes(step + 1)
+            sums[_WISHES] = self._wishes(step + 1)
         dist.all_reduce(sums)
-        loss, tokens, squared, wants_checkpoint, wants_poll, wants_stop = sums.tolist()
-        norm, skipped = self._update(step, loss, rate)
+        total = StepSums(*sums.tolist())
+        norm, skipped = self._update(step, total.loss, rate)
         progress = self.progress
         progress.step += 1
-        progress.tokens += int(tokens)
+        progress.tokens += int(total.tokens)
         progress.supervised_tokens += supervised
         ended_s = time.monotonic()
         progress.seconds += ended_s - self._counted_s
         self._counted_s = ended_s
         self._tell_uncleaned()
         val_loss = self._validate() if self._is_validation(progress.step) else None
-        self._record(
-            loss, rate, norm, skipped, ended_s - started_s, tokens, squared, supervised, val_loss
+        result = StepResult(
+            loss=total.loss,
+            lr=rate,
+            grad_norm=norm,
+            skipped=skipped,
+            step_s=ended_s - started_s,
+            tokens=int(total.tokens),
+            squared_tokens=int(total.squared_tokens),
+            supervised_tokens=supervised,
+            val_loss=val_loss,
         )
-        is_preempted = bool(wants_poll) and self.hooks.preempted()
-        if self.checkpoints is not None and (wants_checkpoint or is_preempted):
+        record = self.meter.record(progress, self.order.num_steps, result)
+        if self._rank == 0:
+            self.hooks.on_step(record)
+        is_preempted = bool(total.wants_poll) and self.hooks.preempted()
+        if self.checkpoints is not None and (total.wants_checkpoint or is_preempted):
             self._save()
         if is_preempted:
             self._yield_machine()
-        self._is_stopped = bool(wants_stop) and self.progress.step < self.order.num_steps
+        self._is_stopped = bool(total.wants_stop) and self.progress.step < self.order.num_steps
 
     def _wishes(self, step: int) -> torch.Tensor:
         """[checkpoint, look for a preemption notice, stop] after this step, 0 or 1 each."""
@@ -140,22 +168,21 @@ class Loop:
         return torch.tensor([float(w) for w in wishes])
 
     def _forward_backward(self, step: int, scale: float) -> torch.Tensor:
-        """Gradients of one step; returns this rank's [loss, tokens, squared tokens, 0, 0, 0]."""
+        """Gradients of one step; returns this rank's StepSums as a tensor, without wishes."""
         mine = self.order.rank_rows(step, self._rank, self._world, self.config.micro_batch_rows)
-        sums = torch.zeros(6, dtype=torch.float64, device=self.strategy.device)
+        sums = torch.zeros(len(StepSums._fields), dtype=torch.float64, device=self.strategy.device)
         for index, rows in enumerate(mine):
             with self.meter.data_wait():
                 batch = self._micro_batch(self.train_rows, rows)
             loss = self.strategy.loss(batch, scale)
             self.strategy.backward(loss, is_last=index == len(mine) - 1)
-            sums[0] += loss.detach()
-            sums[1] += batch.num_tokens
-            sums[2] += batch.squared_tokens
+            sums[_LOSS] += loss.detach()
+            sums[_TOKENS] += batch.num_tokens
+            sums[_SQUARED_TOKENS] += batch.squared_tokens
         return sums
 
     def _micro_batch(self, rows: Rows, indices: np.ndarray) -> MicroBatch:
-        in_fp32 = self.config.precision == "fp32"
-        return micro_batch(rows, indices, self.strategy.device, in_fp32=in_fp32)
+        return micro_batch(rows, indices, self.strategy.device, with_mask=self.strategy.needs_mask)
 
     def _update(self, step: int, loss: float, rate: float) -> tuple[float, Skipped | None]:
         """Apply the step unless the fault policy forbids it.
@@ -211,25 +238,6 @@ class Loop:
             total += self.strategy.evaluate(batch, 1.0 / supervised)
         dist.all_reduce(total)
         return float(total)
-
-    def _record(
-        self, loss, rate, norm, skipped, step_s, tokens, squared, supervised, val_loss
-    ) -> None:
-        record = self.meter.record(
-            self.progress,
-            num_steps=self.order.num_steps,
-            loss=loss,
-            lr=rate,
-            grad_norm=norm,
-            skipped=skipped,
-            step_s=step_s,
-            step_tokens=int(tokens),
-            squared_tokens=int(squared),
-            supervised_tokens=supervised,
-            val_loss=val_loss,
-        )
-        if self._rank == 0:
-            self.hooks.on_step(record)
 
     def _save(self) -> None:
         assert self.checkpoints is not None

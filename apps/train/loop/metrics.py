@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 import orjson
@@ -25,6 +26,7 @@ import torch
 from apps.common.errors import StorageError
 from apps.common.files import storage
 from apps.common.files.json_floats import from_json, to_json
+from apps.common.files.schema import METRICS_NAME
 from apps.train.config import MetricsConfig
 from apps.train.loop.progress import Progress
 from apps.train.model import flops
@@ -34,6 +36,27 @@ _REMOTE_FLUSH_S = 30.0
 
 Skipped = Literal["loss", "gradient", "spike"]
 """what a step's update was left out for"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What one optimizer step came to, over all ranks."""
+
+    loss: float
+    """mean over the supervised tokens"""
+    lr: float
+    grad_norm: float
+    """nan where none was computed"""
+    skipped: Skipped | None
+    """what the update was left out for"""
+    step_s: float
+    tokens: int
+    """real tokens, without padding"""
+    squared_tokens: int
+    """sum of the squared conversation lengths"""
+    supervised_tokens: int
+    val_loss: float | None
+    """None where this step was not followed by a validation"""
 
 
 class Meter:
@@ -69,36 +92,23 @@ class Meter:
         """Time that training stood still for a checkpoint; shown in the next record."""
         self._stall_s += stall_s
 
-    def record(
-        self,
-        progress: Progress,
-        *,
-        num_steps: int,
-        loss: float,
-        lr: float,
-        grad_norm: float,
-        step_s: float,
-        step_tokens: int,
-        squared_tokens: int,
-        supervised_tokens: int,
-        val_loss: float | None,
-        skipped: Skipped | None,
-    ) -> dict[str, Any]:
-        tokens_per_s = step_tokens / step_s
+    def record(self, progress: Progress, num_steps: int, step: StepResult) -> dict[str, Any]:
+        """One line of metrics.jsonl."""
+        tokens_per_s = step.tokens / step.step_s
         hours = progress.seconds / 3600
         usd = hours * self._config.usd_per_hour
         record: dict[str, Any] = {
             "step": progress.step,
             "num_steps": num_steps,
             "world_size": self._world_size,
-            "loss": loss,
-            "lr": lr,
-            "grad_norm": grad_norm,
+            "loss": step.loss,
+            "lr": step.lr,
+            "grad_norm": step.grad_norm,
             "tokens": progress.tokens,
             "supervised_tokens": progress.supervised_tokens,
-            "step_s": step_s,
+            "step_s": step.step_s,
             "tokens_per_s": tokens_per_s,
-            "supervised_tokens_per_s": supervised_tokens / step_s,
+            "supervised_tokens_per_s": step.supervised_tokens / step.step_s,
             "data_wait_s": self._wait_s,
             "checkpoint_s": self._stall_s,
             "memory_gb": memory_bytes(self._device) / 1e9,
@@ -110,13 +120,14 @@ class Meter:
         if self._peak:
             shape, adapter = self._shape, self._adapter
             nominal = flops.nominal_flops_per_token(shape, self._row_tokens, adapter)
-            packed = flops.packed_flops_per_token(shape, step_tokens, squared_tokens, adapter)
+            lengths = step.tokens, step.squared_tokens
+            packed = flops.packed_flops_per_token(shape, *lengths, adapter)
             record["mfu"] = flops.mfu(tokens_per_s, nominal, self._peak)
             record["mfu_packed"] = flops.mfu(tokens_per_s, packed, self._peak)
-        if val_loss is not None:
-            record["val_loss"] = val_loss
-        if skipped is not None:
-            record["skipped"] = skipped
+        if step.val_loss is not None:
+            record["val_loss"] = step.val_loss
+        if step.skipped is not None:
+            record["skipped"] = step.skipped
         self._wait_s = self._stall_s = 0.0
         return record
 
@@ -137,7 +148,7 @@ class MetricsLog:
     """
 
     def __init__(self, run_uri: str, *, resumed_step: int, tensorboard: bool) -> None:
-        self._uri = storage.join(run_uri, "metrics.jsonl")
+        self._uri = storage.join(run_uri, METRICS_NAME)
         self._lines = [r for r in read_metrics(run_uri) if r["step"] <= resumed_step]
         self._is_local = storage.is_local(self._uri)
         self._flushed_s = time.monotonic()
@@ -195,7 +206,7 @@ def _line(record: dict[str, Any]) -> bytes:
 
 def read_metrics(run_uri: str) -> list[dict[str, Any]]:
     """Records of a run, one a step; a torn last line is left out."""
-    uri = storage.join(run_uri, "metrics.jsonl")
+    uri = storage.join(run_uri, METRICS_NAME)
     if not storage.exists(uri):
         return []
     records: dict[int, dict[str, Any]] = {}

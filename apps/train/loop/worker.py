@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from transformers import PreTrainedModel
 
 from apps.common.errors import CriaError, InputError
 from apps.train.batches.micro_batch import Rows
@@ -148,15 +149,12 @@ def make_strategy(
 ) -> Strategy:
     """The base model, sharded and filled with its weights."""
     folder = config.base if random_weights else load.fetch_base(config.base)
-    causal_lm = load.build_on_meta(load.read_config(folder, config.rope, row_tokens))
+    causal_lm = load.build_on_meta(load.run_config(config, folder, row_tokens))
     if config.strategy == "deepspeed":
         from apps.train.parallel.deepspeed import DeepSpeedStrategy  # the package is optional
 
         return DeepSpeedStrategy(config, causal_lm, device, folder)
-    if config.adapter == "lora":
-        lora.inject(causal_lm, config.lora, config.top_layers)
-    elif config.top_layers:
-        load.freeze_below(causal_lm, config.top_layers)
+    choose_trained(causal_lm, config)
     strategy = FsdpStrategy(config, causal_lm, device)
     if random_weights:
         load.fill_randomly(causal_lm, config.seed)
@@ -164,6 +162,14 @@ def make_strategy(
         load.load_weights(causal_lm, folder, lora.stored_names(causal_lm))
     lora.fill(causal_lm, config.seed)
     return strategy
+
+
+def choose_trained(causal_lm: PreTrainedModel, config: RunConfig) -> None:
+    """Freeze what the run leaves as it is, and add adapters where it trains those."""
+    if config.adapter == "lora":
+        lora.inject(causal_lm, config.lora, config.top_layers)
+    elif config.top_layers:
+        load.freeze_below(causal_lm, config.top_layers)
 
 
 def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:

@@ -7,7 +7,7 @@ layer as keyword arguments:
     GPU   torch.nn.attention.varlen over the flattened rows. The tail of `cu_seqlens` repeats the
           end, so that it has one of a few lengths: a new one would recompile every layer.
     CPU   scaled_dot_product_attention with one block-diagonal causal mask a micro-batch; on a GPU
-          too in fp32, which flash attention does not compute.
+          too in fp32 and with capped scores, which flash attention does not compute.
 
 Legend: B rows, T tokens a row, H heads, D head size, N = B*T.
 """
@@ -38,14 +38,14 @@ class Boundaries:
 
 
 def boundaries(
-    lengths: list[list[int]], row_tokens: int, device: torch.device, *, in_fp32: bool = False
+    lengths: list[list[int]], row_tokens: int, device: torch.device, *, with_mask: bool = False
 ) -> Boundaries:
     """Boundaries of B rows whose conversations have the given lengths; a row's tail is its own."""
     sizes = _sizes(lengths, row_tokens)
     starts = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
     positions = torch.arange(len(starts)) - starts
     position_ids = positions.view(len(lengths), row_tokens).to(device)
-    if device.type == "cuda" and not in_fp32:
+    if device.type == "cuda" and not with_mask:
         cu_seqlens = cumulative(lengths, row_tokens).to(device)
         return Boundaries(position_ids, {"cu_seqlens": cu_seqlens, "longest": row_tokens})
     owner = starts.view(len(lengths), row_tokens)
@@ -90,20 +90,24 @@ def packed_attention(
     cu_seqlens: torch.Tensor | None = None,
     longest: int = 0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Query (B, H, T, D), key and value (B, Hkv, T, D) -> (B, T, H, D).
 
     `sliding_window`: a token sees itself and so many tokens less one before it.
+    `softcap` c bounds the scores to c tanh(x / c); no fast kernel does that, so it needs a mask.
     """
     grouped = query.shape[1] != key.shape[1]
     window = sliding_window if sliding_window and sliding_window < query.shape[2] else None
-    if cu_seqlens is not None:
+    if cu_seqlens is not None and softcap is None:
         return _varlen(query, key, value, cu_seqlens, longest, scaling, window, grouped), None
     if block_mask is None:
         raise ValueError("packed attention needs block_mask or cu_seqlens from `boundaries`")
     if window is not None:
         block_mask = block_mask & _near(query.shape[2], window, query.device)
+    if softcap is not None:
+        return _capped(query, key, value, block_mask, scaling, softcap), None
     if grouped and query.is_cuda:  # there, no kernel with a mask takes groups but the slowest
         repeats, grouped = query.shape[1] // key.shape[1], False
         key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
@@ -111,6 +115,21 @@ def packed_attention(
         query, key, value, attn_mask=block_mask, scale=scaling, enable_gqa=grouped
     )
     return out.transpose(1, 2), None
+
+
+def _capped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float,
+    softcap: float,
+) -> torch.Tensor:
+    repeats = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
+    scores = torch.tanh(query @ key.mT * scaling / softcap) * softcap
+    scores = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32)
+    return (scores.to(value.dtype) @ value).transpose(1, 2)
 
 
 def _near(row_tokens: int, window: int, device: torch.device) -> torch.Tensor:

@@ -7,7 +7,8 @@ Two counts per token, forward and backward together, without recomputation:
 - `packed`: 6N + 6 L d sum(l^2)/sum(l), what packed causal attention really does: a token attends
   only to earlier tokens of its own conversation, on average (l + 1)/2 of l.
 
-N counts every parameter, d is heads times head width, s the row length, l a conversation's length.
+N counts every parameter, of a mixture only the experts that a token visits; d is heads times head
+width, s the row length, l a conversation's length.
 Under a LoRA adapter of A parameters the frozen weights need no gradient of their own, a third of
 their work (arXiv:2106.09685): 4N + 6A stands for 6N.
 """
@@ -20,8 +21,8 @@ from apps.train.model.shape import ModelShape
 def weight_flops_per_token(shape: ModelShape, adapter_parameters: int = 0) -> float:
     """6N, or 4N + 6A where only an adapter of A parameters is trained."""
     if adapter_parameters:
-        return 4 * shape.num_parameters + 6 * adapter_parameters
-    return 6 * shape.num_parameters
+        return 4 * shape.active_parameters + 6 * adapter_parameters
+    return 6 * shape.active_parameters
 
 
 def nominal_flops_per_token(

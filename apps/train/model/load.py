@@ -8,17 +8,18 @@ import os
 from collections.abc import Iterator
 
 import torch
-from safetensors import safe_open
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from apps.common.errors import CorruptError, InputError, NotFoundError
+from apps.common.errors import InputError, NotFoundError
 from apps.common.files.model_folder import model_folder
-from apps.common.files.model_settings import CONFIG, weight_files
-from apps.train.config import RopeConfig
+from apps.common.files.model_settings import CONFIG, WEIGHTS, weight_files
+from apps.common.text.tokenizer import load_tokenizer
+from apps.train.config import RopeConfig, RunConfig
 from apps.train.model import attention
 from apps.train.model.shape import FAMILY, check_reach
+from apps.train.model.stored import Source, heads_differ, sources
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
 
@@ -31,7 +32,7 @@ def fetch_base(base: str) -> str:
         raise NotFoundError(
             f"{base} has no config.json; expected a Hugging Face model folder or a hub id."
         )
-    if not any(n.endswith(".safetensors") for n in names):
+    if not weight_files(folder):
         pickled = next((n for n in _PICKLES if n in names), None)
         if pickled:
             raise InputError(
@@ -39,8 +40,8 @@ def fetch_base(base: str) -> str:
                 f"convert them on a machine you trust: {_conversion(base)}"
             )
         raise NotFoundError(
-            f"{base} has no *.safetensors file; expected a model's weights. If it has pickled ones "
-            f"only, convert them on a machine you trust: {_conversion(base)}"
+            f"{base} has no {WEIGHTS} and no index of several; expected a model's weights. If it "
+            f"has pickled ones only, convert them on a machine you trust: {_conversion(base)}"
         )
     return folder
 
@@ -53,8 +54,13 @@ def _conversion(base: str) -> str:
     )
 
 
-def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedConfig:
-    """The base model's config, with the length extension, checked against the row length."""
+def read_config(
+    folder: str, rope: RopeConfig, row_tokens: int, *, resized: bool = False
+) -> PretrainedConfig:
+    """The base model's config with the length extension, checked against the row length.
+
+    `resized`: with embeddings for every token of the folder's tokenizer.
+    """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -62,7 +68,10 @@ def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedCon
             f"The config.json of {folder} cannot be used ({' '.join(str(error).split())[:160]}); "
             "expected a model of the LLaMA family, without code of its own."
         ) from error
-    _check_family(config, folder)
+    _check_settings(config, folder)
+    if resized:
+        num_tokens = 1 + max(load_tokenizer(folder).backend.get_vocab().values())
+        config.vocab_size = max(config.vocab_size, num_tokens)
     original = config.max_position_embeddings
     check_reach(folder, original, rope, row_tokens)
     if rope.kind != "none":
@@ -83,12 +92,47 @@ def read_config(folder: str, rope: RopeConfig, row_tokens: int) -> PretrainedCon
     return config
 
 
-def _check_family(config: PretrainedConfig, folder: str) -> None:
+def _check_settings(config: PretrainedConfig, folder: str) -> None:
+    """Refuse what would be trained in another way than the config says; honour the rest."""
     if config.model_type not in FAMILY:
         raise InputError(
             f"{folder} is a {config.model_type} model; expected one of the LLaMA family: "
             f"{', '.join(FAMILY)}."
         )
+    for name, plain in _PLAIN.items():
+        stated = getattr(config, name, plain)
+        if stated not in (plain, None):
+            raise InputError(
+                f"{folder} has {name} {stated} in its config.json, which is not computed here; "
+                f"expected {plain}: set it so to train without it."
+            )
+    _dequantize(config, folder)
+    if config.tie_word_embeddings and heads_differ(folder):
+        config.tie_word_embeddings = False  # as transformers does: the files know better
+
+
+_PLAIN = {
+    "attention_dropout": 0.0,
+    "router_jitter_noise": 0.0,
+    "output_router_logits": False,
+    "use_bidirectional_attention": False,
+}
+"""settings of config.json that training honours at this value only"""
+
+
+def _dequantize(config: PretrainedConfig, folder: str) -> None:
+    """Block-wise fp8 weights are read as the numbers they stand for, others are refused."""
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None:
+        return
+    method = quantization.get("quant_method", "unknown")
+    is_block_wise = bool(quantization.get("weight_block_size"))
+    if method != "fp8" or not is_block_wise or quantization.get("scale_fmt", "float") != "float":
+        raise InputError(
+            f"{folder} is quantized ({method}), and training needs whole weights; download the "
+            "model that it was made from: its card names it as base_model."
+        )
+    del config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
@@ -100,6 +144,18 @@ def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
         )
     model.tie_weights()
     return model
+
+
+def run_config(run: RunConfig, folder: str, row_tokens: int) -> PretrainedConfig:
+    """The config of the model that a run trains, from its base's folder."""
+    return read_config(folder, run.rope, row_tokens, resized=run.resize_embeddings)
+
+
+def base_weights(folder: str, config: PretrainedConfig) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter of the model whole, one at a time, as it was before training."""
+    shapes = {name: p.shape for name, p in build_on_meta(config).named_parameters()}
+    for name, source in sources(folder, config, shapes).items():
+        yield name, source.rows(0, source.shape[0])
 
 
 def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -125,63 +181,45 @@ def materialize(model: torch.nn.Module, device: torch.device) -> None:
 def fill_buffers(model: torch.nn.Module, device: torch.device) -> None:
     """Compute the buffers (rotary tables), which no file holds, on `device`."""
     for module in model.modules():
-        if any(True for _ in module.buffers(recurse=False)) and hasattr(module, "config"):
-            fresh = type(module)(config=module.config)
-            for name, value in fresh.named_buffers(recurse=False):
-                setattr(module, name, value.to(device))
+        if not any(True for _ in module.buffers(recurse=False)):
+            continue
+        if isinstance(scale := getattr(module, "scalar_embed_scale", None), float):
+            module.embed_scale = torch.tensor(scale, device=device)
+            continue
+        fresh = type(module)(config=module.config)
+        for name, value in fresh.named_buffers(recurse=False):
+            setattr(module, name, value.to(device))
 
 
 def load_weights(model: PreTrainedModel, folder: str, names: dict[str, str] | None = None) -> None:
     """Fill the parameters from safetensors files, each rank reading its own slices.
 
-    `names` maps a parameter's name to the name in the files where they differ (adapters).
+    `names` maps a parameter's name to that in the model without adapters, where they differ.
     """
-    files = weight_files(folder)
-    missing = []
+    base = {
+        (names or {}).get(name, name): parameter
+        for name, parameter in model.named_parameters()
+        if "lora_" not in name
+    }
+    chosen = sources(folder, model.config, {name: p.shape for name, p in base.items()})
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            stored = (names or {}).get(name, name)
-            if stored not in files:
-                missing.append(name)
-                continue
-            _read_into(parameter, os.path.join(folder, files[stored]), stored)
-    refuse_missing(folder, [name for name in missing if "lora_" not in name])
+        for name, parameter in base.items():
+            _read_into(parameter, chosen[name])
 
 
-def refuse_missing(folder: str, names: list[str]) -> None:
-    """A model must not train from weights that nothing filled."""
-    if names:
-        raise CorruptError(
-            f"{folder} lacks {len(names)} weights of its own config, first {names[0]}; download "
-            "the model again."
-        )
-
-
-def stored_weights(folder: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a model folder, one at a time, as stored."""
-    for name, file in weight_files(folder).items():
-        with safe_open(os.path.join(folder, file), framework="pt") as tensors:
-            yield name, tensors.get_tensor(name)
-
-
-def _read_into(parameter: torch.Tensor, path: str, name: str) -> None:
-    with safe_open(path, framework="pt") as tensors:
-        stored = tensors.get_slice(name)
-        if list(stored.get_shape()) != list(parameter.shape):
-            raise CorruptError(
-                f"{name} in {path} has shape {list(stored.get_shape())}; the config says "
-                f"{list(parameter.shape)}. Download the model again."
-            )
-        if not isinstance(parameter, DTensor):
-            parameter.copy_(stored[...])
-            return
-        local = parameter.to_local()
-        if local.numel() == 0:
-            return
-        shape, offset = compute_local_shape_and_global_offset(
-            parameter.shape, parameter.device_mesh, parameter.placements
-        )
-        local.copy_(stored[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
+def _read_into(parameter: torch.Tensor, source: Source) -> None:
+    if not isinstance(parameter, DTensor):
+        parameter.copy_(source.rows(0, parameter.shape[0]))
+        return
+    local = parameter.to_local()
+    if local.numel() == 0:
+        return
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    rows = source.rows(offset[0], offset[0] + shape[0])
+    others = zip(offset[1:], shape[1:], strict=True)
+    local.copy_(rows[(slice(None), *(slice(o, o + n) for o, n in others))])
 
 
 def full_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -9,25 +9,43 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
 
 from apps.common.errors import ConfigError
 from apps.train.config import LoraConfig, RunConfig
-from apps.train.model.load import decoder_layers, stored_weights
+from apps.train.model.load import decoder_layers
 
 NAME = "default"
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-def peft_config(config: LoraConfig, layers: list[int] | None = None) -> Any:
+def targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+    """Names of the linear layers that get an adapter; ConfigError for one that no layer has."""
+    names = {
+        name.rpartition(".")[2]
+        for layer in decoder_layers(model)
+        for name, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    unknown = sorted(set(config.targets) - names)
+    if unknown:
+        raise ConfigError(
+            f"lora.targets {', '.join(unknown)} name no linear layer of this model; expected some "
+            f"of {', '.join(sorted(names))}, or leave lora.targets out for all."
+        )
+    return sorted(config.targets or names)
+
+
+def peft_config(config: LoraConfig, names: list[str], layers: list[int] | None = None) -> Any:
     """The same settings in peft's words, as they are saved beside an exported adapter.
 
-    `layers`: the decoder layers that get adapters; None: all.
+    `names`: the linear layers that get adapters, in the decoder layers `layers`; None: in all.
     """
     from peft import LoraConfig as PeftLoraConfig  # imports accelerate, which few runs need
 
@@ -35,26 +53,21 @@ def peft_config(config: LoraConfig, layers: list[int] | None = None) -> Any:
         r=config.rank,
         lora_alpha=cast(int, config.alpha),  # peft divides it by the rank, whatever its type
         lora_dropout=config.dropout,
-        target_modules=list(config.targets),
+        target_modules=names,
         layers_to_transform=layers,
         task_type="CAUSAL_LM",
     )
 
 
-def inject(model: torch.nn.Module, config: LoraConfig, top_layers: int = 0) -> None:
+def inject(model: PreTrainedModel, config: LoraConfig, top_layers: int = 0) -> None:
     """Freeze the model and add adapters to the targets of its last `top_layers`; 0: of all."""
     from peft import inject_adapter_in_model
 
+    layers = adapted_layers(model, top_layers)
+    chosen = peft_config(config, targets(model, config), layers)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    try:
-        settings = peft_config(config, adapted_layers(model, top_layers))
-        inject_adapter_in_model(settings, model, adapter_name=NAME)
-    except ValueError as error:
-        raise ConfigError(
-            f"lora.targets {', '.join(config.targets)} match no layer of this model; expected "
-            "names of linear layers such as q_proj."
-        ) from error
+    inject_adapter_in_model(chosen, model, adapter_name=NAME)
 
 
 def adapted_layers(model: torch.nn.Module, top_layers: int) -> list[int] | None:
@@ -95,11 +108,11 @@ def fill(model: torch.nn.Module, seed: int) -> None:
 
 
 def merged(
-    base: str, trained: dict[str, torch.Tensor], config: LoraConfig
+    base: Iterable[tuple[str, torch.Tensor]], trained: dict[str, torch.Tensor], config: LoraConfig
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The base model's weights with the adapters added: W + B A alpha / rank, fp32."""
     adapters = {n.split(".lora_A.")[0]: n for n in trained if ".lora_A." in n}
-    for name, weight in stored_weights(base):
+    for name, weight in base:
         layer = name.removesuffix(".weight")
         if layer in adapters:
             down = trained[adapters[layer]]
@@ -108,7 +121,13 @@ def merged(
         yield name, weight
 
 
-def write(folder: str, trained: dict[str, torch.Tensor], run: RunConfig, dtype: torch.dtype) -> int:
+def write(
+    folder: str,
+    model: PreTrainedModel,
+    trained: dict[str, torch.Tensor],
+    run: RunConfig,
+    dtype: torch.dtype,
+) -> int:
     """The adapter alone, in peft's layout; returns the number of tensors."""
     named = {
         f"base_model.model.{name.replace(f'.{NAME}', '')}": value.to(dtype)
@@ -116,7 +135,8 @@ def write(folder: str, trained: dict[str, torch.Tensor], run: RunConfig, dtype: 
     }
     save_file(named, os.path.join(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
     numbers = {int(number) for name in trained for number in _LAYER.findall(name)}
-    settings = peft_config(run.lora, sorted(numbers) if run.top_layers else None)
+    layers = sorted(numbers) if run.top_layers else None
+    settings = peft_config(run.lora, targets(model, run.lora), layers)
     settings.base_model_name_or_path = run.base
     settings.inference_mode = True
     settings.save_pretrained(folder)

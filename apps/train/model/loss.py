@@ -16,17 +16,22 @@ CHUNK_POSITIONS = 1024
 
 
 def supervised_loss(
-    hidden: torch.Tensor, weight_VE: torch.Tensor, labels: torch.Tensor, scale: float
+    hidden: torch.Tensor,
+    weight_VE: torch.Tensor,
+    labels: torch.Tensor,
+    scale: float,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """Sum of the cross entropies times `scale`, fp32 scalar.
 
     `hidden` (..., E) and `labels` (...) are aligned: labels holds the next token of each position,
     or IGNORE. `scale` is one over the supervised tokens of the whole global batch.
+    `softcap` c bounds the logits to c tanh(x / c), as Gemma 2 does (arXiv:2408.00118, section 2).
     """
     flat = labels.reshape(-1)
     keep = (flat != IGNORE).nonzero().squeeze(1)
     hidden_NE = hidden.reshape(-1, hidden.shape[-1]).index_select(0, keep)
-    return _ChunkedCrossEntropy.apply(hidden_NE, weight_VE, flat[keep], scale)
+    return _ChunkedCrossEntropy.apply(hidden_NE, weight_VE, flat[keep], scale, softcap)
 
 
 def next_token_labels(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
@@ -41,7 +46,7 @@ def next_token_labels(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tens
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_NE, weight_VE, labels_N, scale):
+    def forward(ctx, hidden_NE, weight_VE, labels_N, scale, softcap):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden_NE.device)
         grad_hidden = torch.empty_like(hidden_NE) if wants_hidden else None
@@ -50,6 +55,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             stop = start + CHUNK_POSITIONS
             hidden_CE, labels_C = hidden_NE[start:stop], labels_N[start:stop]
             logits_CV = functional.linear(hidden_CE, weight_VE).float()
+            slope_CV = None
+            if softcap is not None:
+                logits_CV = torch.tanh(logits_CV / softcap)
+                slope_CV = 1 - logits_CV.square()
+                logits_CV = logits_CV.mul_(softcap)
             log_normalizer_C = logits_CV.logsumexp(-1)
             picked_C = logits_CV.gather(1, labels_C[:, None]).squeeze(1)
             total += (log_normalizer_C - picked_C).sum()
@@ -57,6 +67,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 continue
             grad_CV = logits_CV.sub_(log_normalizer_C[:, None]).exp_()
             grad_CV[torch.arange(len(labels_C), device=grad_CV.device), labels_C] -= 1.0
+            if slope_CV is not None:
+                grad_CV = grad_CV.mul_(slope_CV)
             grad_CV = grad_CV.mul_(scale).to(weight_VE.dtype)
             if grad_hidden is not None:
                 grad_hidden[start:stop] = grad_CV @ weight_VE
@@ -73,4 +85,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None
+        return grad_hidden, grad_weight, None, None, None

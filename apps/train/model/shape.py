@@ -12,9 +12,21 @@ from apps.common.errors import ConfigError
 from apps.common.files.model_settings import ModelSettings, read_settings
 from apps.train.config import RopeConfig
 
-FAMILY = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
-"""model types whose loss is that of transformers here, by test; others cap, scale or window what
-the loop computes plainly, and would be trained wrongly without a word"""
+FAMILY = (
+    "gemma2",
+    "gemma3_text",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "smollm3",
+)
+"""model types whose loss, ids and export are those of transformers, by test; another may scale or
+route what the loop computes plainly, and would be trained wrongly without a word"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +51,12 @@ class ModelShape:
     """Whether the output head is the embedding matrix."""
     context_tokens: int = 2048
     """Longest sequence the base model was trained on, in tokens."""
+    has_fused_maps: bool = False
+    """Whether queries, keys and values are one map, and gate and up another (Phi-3)."""
+    num_experts: int = 1
+    """MLPs of a layer; above 1 a router picks among them for each token."""
+    active_experts: int = 1
+    """MLPs that one token goes through."""
 
     @property
     def attention_width(self) -> int:
@@ -54,14 +72,30 @@ class ModelShape:
         """Inputs and outputs of each linear map of a layer, by the name transformers gives it."""
         d, q, kv = self.hidden_size, self.attention_width, self.kv_width
         f = self.intermediate_size
+        if self.has_fused_maps:
+            attention = {"qkv_proj": (d, q + 2 * kv), "o_proj": (q, d)}
+            return {**attention, "gate_up_proj": (d, 2 * f), "down_proj": (f, d)}
         attention = {"q_proj": (d, q), "k_proj": (d, kv), "v_proj": (d, kv), "o_proj": (q, d)}
+        if self.num_experts > 1:  # stacked in one tensor, which is no linear map
+            return attention
         return {**attention, "gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d)}
 
     @property
     def layer_parameters(self) -> int:
         """Parameters of one decoder layer."""
+        return self._layer(self.num_experts)
+
+    def _layer(self, num_experts: int) -> int:
         matrices = sum(rows * columns for rows, columns in self.linear_sizes().values())
+        if self.num_experts > 1:
+            matrices += num_experts * 3 * self.hidden_size * self.intermediate_size
+            matrices += self.num_experts * self.hidden_size
         return matrices + 2 * self.hidden_size
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that one token is multiplied with: all but the experts it does not visit."""
+        return self.num_layers * self._layer(self.active_experts) + self.outer_parameters
 
     @property
     def embedding_parameters(self) -> int:
@@ -123,10 +157,13 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         num_heads=sizes.num_heads,
         num_kv_heads=sizes.num_kv_heads,
         head_dim=sizes.head_dim,
-        intermediate_size=sizes.intermediate_size,
+        intermediate_size=config.get("moe_intermediate_size") or sizes.intermediate_size,
         vocab_size=sizes.vocab_size,
         tied_embeddings=sizes.is_tied,
         context_tokens=settings.positions or 2048,
+        has_fused_maps=kind == "phi3",
+        num_experts=config.get("num_local_experts") or config.get("num_experts") or 1,
+        active_experts=config.get("num_experts_per_tok") or 1,
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from apps.common.files import storage
+from apps.common.files.model_settings import INDEX, WEIGHTS
 
 FILE_BYTES = 4 << 30
 """largest weights file"""
@@ -29,10 +30,10 @@ def write_weights(
         yield len(part)
     if len(set(files.values())) == 1:
         only = next(iter(files.values()))
-        os.replace(os.path.join(folder, only), os.path.join(folder, "model.safetensors"))
+        os.replace(os.path.join(folder, only), os.path.join(folder, WEIGHTS))
         return
     index = {"metadata": {"total_size": total_bytes}, "weight_map": files}
-    storage.write_json(os.path.join(folder, "model.safetensors.index.json"), index)
+    storage.write_json(os.path.join(folder, INDEX), index)
 
 
 def _in_files(

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from apps.train.config import OptimConfig
 
 BLOCK = 256
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 Quantized = tuple[torch.Tensor, torch.Tensor]
 """int8 codes (blocks, BLOCK), fp32 scales (blocks,)"""
 
@@ -37,7 +37,7 @@ def make_optimizer(
         for parameter in group["params"]:
             optimizer.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device),
-                **{key: torch.zeros_like(parameter) for key in _MOMENTS},
+                **{key: torch.zeros_like(parameter) for key in MOMENTS},
             }
     return optimizer
 
@@ -64,7 +64,7 @@ class LowMemoryAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 zeros = torch.zeros_like(local(parameter))
-                moments = {key: _store(zeros, state) for key in _MOMENTS}
+                moments = {key: _store(zeros, state) for key in MOMENTS}
                 self.state[parameter] = {"step": torch.zeros(()), **moments}
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ def moments(
     found = {}
     for name, parameter in named.items():
         state = optimizer.state[parameter]
-        for key in _MOMENTS:
+        for key in MOMENTS:
             value = state[key]
             if not isinstance(value, DTensor):
                 shape = local(parameter).shape
@@ -157,7 +157,7 @@ def set_moments(
     for name, parameter in named.items():
         state = optimizer.state[parameter]
         state["step"].fill_(updates)
-        for key in _MOMENTS:
+        for key in MOMENTS:
             value = values[f"{name}.{key}"]
             if isinstance(optimizer, LowMemoryAdamW):
                 state[key] = _store(local(value), optimizer.kind)

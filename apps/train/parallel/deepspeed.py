@@ -13,19 +13,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
 
-from apps.common.files.model_settings import weight_files
 from apps.train.batches.micro_batch import MicroBatch
 from apps.train.config import RunConfig
 from apps.train.model import load
+from apps.train.model.stored import Source, sources
 from apps.train.parallel import fsdp
-from apps.train.parallel.strategy import PackedModel
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from apps.train.parallel.adamw import MOMENTS
+from apps.train.parallel.strategy import PackedModel, needs_mask
 
 
 def settings(config: RunConfig, device: torch.device) -> dict[str, Any]:
@@ -66,6 +64,7 @@ class DeepSpeedStrategy:
 
         self.device = device
         self.causal_lm = causal_lm
+        self.needs_mask = needs_mask(config, causal_lm)
         self._world, self._rank = dist.get_world_size(), dist.get_rank()
         self._mesh = init_device_mesh("cpu", (self._world,))
         chosen = settings(config, device)
@@ -132,12 +131,10 @@ class DeepSpeedStrategy:
 
     def _load_weights(self, folder: str) -> None:
         """Each rank reads only the rows that hold its share of a parameter."""
-        files = weight_files(folder)
-        load.refuse_missing(folder, [name for name in self._parameters if name not in files])
-        for name, parameter in self._parameters.items():
-            start, stop = self._range(parameter.ds_numel)
-            path = os.path.join(folder, files[name])
-            self._set_share(name, None, _read_flat(path, name, start, stop))
+        shapes = {name: torch.Size(p.ds_shape) for name, p in self._parameters.items()}
+        for name, source in sources(folder, self.causal_lm.config, shapes).items():
+            start, stop = self._range(self._parameters[name].ds_numel)
+            self._set_share(name, None, _read_flat(source, start, stop))
         self._weights_changed(updates=0)
 
     def _range(self, numel: int) -> tuple[int, int]:
@@ -200,11 +197,9 @@ def _flat(local: torch.Tensor, mesh: DeviceMesh, numel: int) -> DTensor:
     )
 
 
-def _read_flat(path: str, name: str, start: int, stop: int) -> torch.Tensor:
+def _read_flat(source: Source, start: int, stop: int) -> torch.Tensor:
     """Elements start..stop of a stored tensor laid flat, reading whole rows around them."""
-    with safe_open(path, framework="pt") as tensors:
-        stored = tensors.get_slice(name)
-        columns = math.prod(stored.get_shape()[1:])
-        first, last = start // columns, -(-stop // columns)
-        rows = stored[first:last].flatten()
-        return rows[start - first * columns : stop - first * columns]
+    columns = math.prod(source.shape[1:])
+    first, last = start // columns, -(-stop // columns)
+    rows = source.rows(first, last).flatten()
+    return rows[start - first * columns : stop - first * columns]

@@ -34,7 +34,15 @@ class PackedModel(torch.nn.Module):
             **batch.attention,
         )
         head: Any = self.causal_lm.get_output_embeddings()
-        return supervised_loss(output.last_hidden_state, head.weight, batch.labels_BT, scale)
+        softcap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
+        hidden = output.last_hidden_state
+        return supervised_loss(hidden, head.weight, batch.labels_BT, scale, softcap)
+
+
+def needs_mask(config: RunConfig, causal_lm: PreTrainedModel) -> bool:
+    """Whether flash attention cannot compute the run: it knows no fp32 and caps no scores."""
+    has_cap = getattr(causal_lm.config, "attn_logit_softcapping", None) is not None
+    return config.precision == "fp32" or (has_cap and causal_lm.config.model_type == "gemma2")
 
 
 class Strategy(Protocol):
@@ -42,6 +50,8 @@ class Strategy(Protocol):
 
     device: torch.device
     causal_lm: PreTrainedModel
+    needs_mask: bool
+    """attention takes a mask on a GPU too"""
 
     def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
         """Forward pass; a scalar on the device."""
@@ -78,6 +88,7 @@ class FsdpStrategy:
     def __init__(self, config: RunConfig, causal_lm: PreTrainedModel, device: torch.device) -> None:
         self.device = device
         self.causal_lm = causal_lm
+        self.needs_mask = needs_mask(config, causal_lm)
         self._config = config
         self._root = PackedModel(causal_lm)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))

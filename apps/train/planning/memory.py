@@ -24,6 +24,13 @@ OPTIMIZER_BYTES = {"fp32": 8.0, "bf16": 4.0, "int8": 2.0 + 2 * 4 / 256}
 """Two Adam moments per parameter; int8 ones carry one fp32 scale per block of 256."""
 STORED_MOMENT_BYTES = {"fp32": 8, "bf16": 4, "int8": 8}
 """The same in a checkpoint, where 8-bit moments lie as the fp32 they stand for."""
+
+
+def checkpoint_bytes(trained_parameters: float, state: OptimizerState) -> float:
+    """Size of a checkpoint: fp32 weights and both moments of what is trained."""
+    return trained_parameters * (MASTER_BYTES + STORED_MOMENT_BYTES[state])
+
+
 CHECKPOINTING_PRICES = {"none": 0, "elementwise": 1, "selective": 4, "full": 8}
 """Which remedy comes first: roughly the loss of speed, in 3 %, and 1 for a change at all."""
 FROZEN_BYTES = 4
@@ -246,7 +253,7 @@ def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
 def _staged(shape: ModelShape, setup: Setup) -> float:
     """The copy of one rank's state that a checkpoint is written from in the background."""
     trained = setup.adapter_parameters or shape.num_parameters
-    return trained / setup.world_size * (MASTER_BYTES + STORED_MOMENT_BYTES[setup.optimizer_state])
+    return checkpoint_bytes(trained / setup.world_size, setup.optimizer_state)
 
 
 def estimate(shape: ModelShape, setup: Setup) -> Memory:

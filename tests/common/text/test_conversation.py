@@ -1,6 +1,7 @@
 """Chat templates: text, ids and loss mask against transformers, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ CASES = {
     "llama-2/sentencepiece": ("llama-2", lambda d: made.sentencepiece_folder(d)),
     "llama-3/byte-level": ("llama-3", lambda d: made.byte_level_folder(d, "llama-3")),
     "chatml/byte-level": ("chatml", lambda d: made.byte_level_folder(d, "chatml")),
+    "gemma/byte-level": ("gemma", lambda d: made.byte_level_folder(d, "gemma")),
 }
 CONVERSATION = (
     Message("user", "What is 2+2?"),
@@ -186,7 +188,13 @@ def llama_tokenizer(tmp_path_factory) -> Tokenizer:
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "no generation markers"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "never learn to stop"),
+        (
+            "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' and loop.last %}"
+            "<think></think>{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}",
+            r"no generation markers and renders a turn otherwise .*--template chatml",
+        ),
         (
             "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}",
             "changes or leaves out",
@@ -264,3 +272,67 @@ def test_a_batch_reports_faults_beside_good_conversations(llama_tokenizer):
     good, refused = template.encode_batch(llama_tokenizer.backend, [CONVERSATION, bad])
     assert (good.fault, refused.fault) == (None, "template_refuses")
     assert good.mask.any() and len(refused.ids) == 0
+
+
+def unmarked(template: ChatTemplate) -> ChatTemplate:
+    source = template.source.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+    return replace(template, source=source)
+
+
+def test_the_mask_of_an_unmarked_template_is_that_of_the_marked_one(case):
+    """Its markers taken out, a template's answers are found by rendering without them."""
+    _, tokenizer, template = case
+    if template.name == "llama-2":  # which writes the space before an answer with the answer
+        pytest.skip("its generation prompt ends before that space, as the markers say")
+    check_template(unmarked(template), tokenizer)
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(conversations())
+    def check(messages):
+        marked = template.encode_batch(tokenizer.backend, [messages])[0]
+        derived = unmarked(template).encode_batch(tokenizer.backend, [messages])[0]
+        assert derived.ids.tolist() == marked.ids.tolist()
+        assert derived.mask.tolist() == marked.mask.tolist()
+        assert derived.fault == marked.fault
+
+    check()
+
+
+OWN = {
+    "mistral": (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} "
+        "[/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    ),
+    "thinking is dropped from all turns": (
+        "{% for m in messages %}{{ m.role }}:{{ '\\n' }}{{ m.content.split('</think>')[-1] }}"
+        "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant:{{ '\\n' }}{% endif %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", OWN.values(), ids=OWN)
+def test_a_makers_template_without_markers_can_train(llama_tokenizer, source):
+    template = ChatTemplate("own", source, llama_tokenizer.special_tokens)
+    check_template(template, llama_tokenizer)
+    encoded = template.encode(llama_tokenizer.backend, CONVERSATION)
+    said = llama_tokenizer.backend.decode(encoded.ids[encoded.mask].tolist(), False)
+    parts = [part.strip() for part in said.split("</s>")]
+    assert parts == [CONVERSATION[1].content, CONVERSATION[3].content, ""]
+
+
+def test_thinking_that_a_template_drops_leaves_the_conversation_out(llama_tokenizer):
+    source = OWN["thinking is dropped from all turns"]
+    template = ChatTemplate("own", source, llama_tokenizer.special_tokens)
+    thought = (Message("user", "q"), Message("assistant", "<think>hm</think>a"))
+    assert template.encode_batch(llama_tokenizer.backend, [thought])[0].fault == "content_changed"
+
+
+def test_a_tokenizer_that_loses_text_is_refused_and_named(tmp_path):
+    """A byte-level vocabulary under LLaMA's class: AutoTokenizer loses every space of it too."""
+    folder = made.byte_level_folder(tmp_path, "llama-3")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "LlamaTokenizerFast"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_tokenizer(folder)
+    with pytest.raises(TemplateError, match=r"tokenizer loses text: .* PreTrainedTokenizerFast"):
+        check_template(load_template("llama-3", tokenizer), tokenizer)

@@ -1,5 +1,6 @@
 """Offsets read off the vocabulary are those that the tokenizer keeps itself."""
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers
 
 from apps.common.text.conversation import _token_edge
-from apps.common.text.token_edges import Speller, TokenEdges
+from apps.common.text.token_edges import Speller, TokenEdges, _doubled
 from apps.common.text.tokenizer import load_tokenizer
 from tests import made
 
@@ -51,3 +52,9 @@ def test_a_tokenizer_that_rewrites_text_is_asked_for_its_offsets():
         found = speller.encode_batch(["AB"] * 10)
         assert [ids.tolist() for ids, _ in found] == [[0]] * 10
         assert not any(isinstance(edges, TokenEdges) for _, edges in found)
+
+
+def test_the_worked_example_holds():
+    """As the module's docstring draws it: `née` in two tokens that cut the é."""
+    edges = TokenEdges(_doubled(np.array([0, 2]), "née".encode(), "née"), 3)
+    assert [edges.at(char) for char in range(4)] == [(0, False), (1, True), (2, True), (2, False)]

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from apps.common.errors import StorageError
+from apps.common.files.schema import checkpoint_name, checkpoint_step
 from apps.common.packs import open_pack
 from apps.train.batches.micro_batch import PackRows
 from apps.train.checkpoint import checkpoint
@@ -251,3 +252,9 @@ def test_steps_set_the_interval_where_asked_to() -> None:
     config = replace(debug(), checkpoint=CheckpointConfig(interval_steps=3))
     clock = CheckpointClock(config, step=0)
     assert [n for n in range(1, 10) if clock.wants(n, now_s=0.0, is_writing=False)] == [3, 6, 9]
+
+
+def test_names_of_checkpoints_are_steps_and_back():
+    assert checkpoint_name(120) == "step-00000120"
+    assert checkpoint_step(checkpoint_name(120)) == 120
+    assert checkpoint_step("step-120") is checkpoint_step("step-00000120.tmp") is None

@@ -188,5 +188,5 @@ def test_shape_counts_the_parameters_that_transformers_makes():
 def test_shape_of_another_architecture_is_refused():
     with pytest.raises(shape.ConfigError, match="intermediate_size"):
         shape.from_config({"hidden_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1})
-    with pytest.raises(shape.ConfigError, match="model_type is gemma2; expected one of the LLaMA"):
-        shape.from_config({"model_type": "gemma2"})
+    with pytest.raises(shape.ConfigError, match="model_type is gemma; expected one of the LLaMA"):
+        shape.from_config({"model_type": "gemma"})

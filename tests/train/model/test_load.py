@@ -4,18 +4,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from apps.common.errors import CorruptError, InputError, NotFoundError
-from apps.train.batches.micro_batch import ArrayRows, micro_batch
 from apps.train.config import RopeConfig, RunConfig
 from apps.train.loop import worker
 from apps.train.model import load
-from apps.train.model.shape import FAMILY
 from tests.made import byte_level_folder
 from tests.train.allocator import peak_bytes
 from tests.train.conftest import save_model
@@ -104,43 +101,7 @@ def test_a_base_without_its_output_layer_is_refused(small_base, small_run, tmp_p
         worker.make_strategy(config, torch.device("cpu"), 128)
 
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-}
-
-
-def save_family(folder: Path, model_type: str, **changes: object) -> str:
-    """A tiny model of a type."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **SIZES | changes)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.mark.parametrize("model_type", FAMILY)
-def test_every_family_member_s_loss_is_transformers(small_run, tmp_path, model_type) -> None:
-    changes = {"sliding_window": 16} if model_type in ("mistral", "phi3") else {}
-    base = save_family(tmp_path / "base", model_type, **changes)
-    theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    ids = torch.randint(3, 64, (1, 64))
-    expected = theirs(input_ids=ids, labels=ids).loss.detach()
-    rows = ArrayRows(ids.numpy(), np.ones((1, 64), bool), [[64]])
-    with worker.process_group():
-        strategy = worker.make_strategy(replace(small_run, base=base), torch.device("cpu"), 64)
-        batch = micro_batch(rows, np.array([0]), torch.device("cpu"))
-        found = strategy.evaluate(batch, 1 / 63)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("model_type", ["gemma2", "granite", "mixtral", "gpt2"])
+@pytest.mark.parametrize("model_type", ["gemma", "granite", "deepseek_v3", "gpt2"])
 def test_another_family_is_refused_by_name(tmp_path, model_type) -> None:
     AutoConfig.for_model(model_type).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=f"is a {model_type} model; expected one of the LLaMA"):
