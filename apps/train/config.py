@@ -226,10 +226,10 @@ class RunConfig:
                 f"{self.workers} workers share {self.global_batch_rows} rows a step; use at most "
                 f"{self.global_batch_rows} workers or a larger global_batch_rows."
             )
-        if self.resize_embeddings and self.adapter == "lora":
+        if self.resize_embeddings and self.is_partial:
             raise ConfigError(
-                "resize_embeddings makes rows that only training fills, and adapter lora trains no "
-                "embedding; leave one of them out."
+                "resize_embeddings makes rows that only training fills, and neither adapter lora "
+                "nor top_layers trains the embedding; leave one of them out."
             )
         if self.strategy == "deepspeed" and self.adapter == "lora":
             raise ConfigError("adapter lora needs strategy fsdp; leave --strategy out.")
