@@ -99,6 +99,9 @@ class CheckpointConfig:
     """newest complete checkpoints to keep"""
     keep_every_steps: int = 0
     """also write one at every multiple of this, and keep it for good; 0 keeps none"""
+    keep_best: bool = False
+    """also write one after each validation that is the best so far (metrics.val_every_steps), and
+    keep the newest of these: `export --best`"""
     verify: Literal["digest", "size"] = "digest"
     """how a checkpoint is checked before it is read: whole contents, or file sizes only"""
 
@@ -141,6 +144,8 @@ class MetricsConfig:
     """optimizer steps between validation losses; 0 measures only at the end"""
     val_rows: int = 64
     """validation rows used each time; 0 uses none"""
+    patience: int = 0
+    """validations in a row without a better loss after which the run ends; 0: never"""
     tensorboard: bool = False
     """also write TensorBoard event files to OUT/tensorboard"""
     usd_per_hour: float = 0.0
@@ -149,7 +154,7 @@ class MetricsConfig:
     """peak bf16 TFLOP/s of one device, for MFU; default: known for common GPUs"""
 
     def __post_init__(self) -> None:
-        at_least(0, self, "metrics.", "val_every_steps", "val_rows", "usd_per_hour")
+        at_least(0, self, "metrics.", "val_every_steps", "val_rows", "patience", "usd_per_hour")
         above_zero(self, "metrics.", "peak_tflops")
 
 
@@ -225,6 +230,12 @@ class RunConfig:
             raise ConfigError(
                 f"{self.workers} workers share {self.global_batch_rows} rows a step; use at most "
                 f"{self.global_batch_rows} workers or a larger global_batch_rows."
+            )
+        needs_validation = self.checkpoint.keep_best or self.metrics.patience
+        if needs_validation and not (self.metrics.val_every_steps and self.metrics.val_rows):
+            raise ConfigError(
+                "checkpoint.keep_best and metrics.patience judge by the validation loss; give "
+                "--metrics.val-every-steps and leave --metrics.val-rows above 0."
             )
         if self.resize_embeddings and self.is_partial:
             raise ConfigError(
@@ -334,6 +345,8 @@ class ExportConfig:
     """model folder to write (path or URI)"""
     step: int | None = None
     """checkpoint to export; default: the newest complete one"""
+    best: bool = False
+    """export the checkpoint of the best validation loss (a run with --checkpoint.keep-best)"""
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     """type of the exported weights"""
     adapter_only: bool = False

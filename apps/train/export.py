@@ -69,6 +69,8 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
             f"{run.rope.factor:g}), which an adapter's folder cannot say; leave --adapter-only out "
             "for the merged model, whose config does."
         )
+    if config.best and config.step is not None:
+        raise InputError("--best and --step each name a checkpoint; leave one of them out.")
     _check_out(config.out, run)
     found = _choose(run_uri, config, run, reporter)
     with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
@@ -97,15 +99,27 @@ def _check_out(out: str, run: RunConfig) -> None:
 
 
 def _choose(run_uri: str, config: ExportConfig, run: RunConfig, reporter: Reporter) -> Checkpoint:
-    found = checkpoint.newest(run_uri, run.checkpoint.verify, reporter.line, config.step)
+    step = _best_step(run_uri, run) if config.best else config.step
+    found = checkpoint.newest(run_uri, run.checkpoint.verify, reporter.line, step)
     if found is None:
         steps = ", ".join(str(c.step) for c in checkpoint.committed(run_uri)) or "none"
-        wanted = f"of step {config.step} " if config.step is not None else ""
+        wanted = f"of step {step} " if step is not None else ""
         raise NotFoundError(
             f"{config.run} has no whole checkpoint {wanted}(steps with one: {steps}); train on "
             "with the same `python -m apps.train run` command."
         )
     return found
+
+
+def _best_step(run_uri: str, run: RunConfig) -> int:
+    """The step of the best validation loss, by the newest checkpoint's marker."""
+    newest = next(iter(checkpoint.committed(run_uri)), None)
+    if newest is None or not run.checkpoint.keep_best or not newest.commit["best_step"]:
+        raise InputError(
+            f"{run_uri} knows no best checkpoint; train with --checkpoint.keep-best and "
+            "--metrics.val-every-steps, or leave --best out for the newest one."
+        )
+    return newest.commit["best_step"]
 
 
 def write_folder(

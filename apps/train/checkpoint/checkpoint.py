@@ -268,6 +268,8 @@ def collect_garbage(run_uri: str, config: CheckpointConfig) -> list[str]:
     """
     whole = committed(run_uri)
     kept = {c.uri for c in whole[: config.keep_last]}
+    if config.keep_best and whole:
+        kept |= {c.uri for c in whole if c.step == whole[0].commit.get("best_step")}
     if config.keep_every_steps:
         kept |= {c.uri for c in whole if c.step % config.keep_every_steps == 0}
     removed, errors = list[str](), dict[str, Exception]()

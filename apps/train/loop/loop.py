@@ -95,7 +95,7 @@ class Loop:
         self._recent = deque(self.progress.recent_losses, maxlen=SPIKE_WINDOW)
         self._clock = CheckpointClock(self.config, self.progress.step)
         self._counted_s = time.monotonic()
-        self._is_stopped = False
+        self._is_stopped = self._has_lost_patience()
 
     def run(self) -> None:
         """Train from the current step to the last one, or to the one after which it is stopped."""
@@ -112,7 +112,10 @@ class Loop:
                 self._save()
             self.checkpoints.wait()
             self._tell_uncleaned()
-        if self._is_stopped:
+        if self._has_lost_patience():
+            best = self.progress
+            self._tell("stopped.early", best_step=best.best_step, best_val_loss=best.best_val_loss)
+        elif self._is_stopped:
             self._tell("stopped", step=self.progress.step)
 
     def _step(self) -> None:
@@ -137,6 +140,8 @@ class Loop:
         self._counted_s = ended_s
         self._tell_uncleaned()
         val_loss = self._validate() if self._is_validation(progress.step) else None
+        is_best = val_loss is not None and progress.validated(val_loss)
+        keeps_it = is_best and self.config.checkpoint.keep_best
         result = StepResult(
             loss=total.loss,
             lr=rate,
@@ -152,11 +157,16 @@ class Loop:
         if self._rank == 0:
             self.hooks.on_step(record)
         is_preempted = bool(total.wants_poll) and self.hooks.preempted()
-        if self.checkpoints is not None and (total.wants_checkpoint or is_preempted):
+        if self.checkpoints is not None and (total.wants_checkpoint or is_preempted or keeps_it):
             self._save()
         if is_preempted:
             self._yield_machine()
-        self._is_stopped = bool(total.wants_stop) and self.progress.step < self.order.num_steps
+        asked = bool(total.wants_stop) and self.progress.step < self.order.num_steps
+        self._is_stopped = asked or self._has_lost_patience()
+
+    def _has_lost_patience(self) -> bool:
+        patience = self.config.metrics.patience
+        return patience > 0 and self.progress.num_worse >= patience
 
     def _wishes(self, step: int) -> torch.Tensor:
         """[checkpoint, look for a preemption notice, stop] after this step, 0 or 1 each."""

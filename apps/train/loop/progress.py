@@ -1,5 +1,6 @@
 """How far a run is."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -15,3 +16,18 @@ class Progress:
     """of the loop over all attempts: steps (those taken twice too), validation, checkpoints"""
     recent_losses: list[float] = field(default_factory=list)
     """for the spike rule, so that a resumed run judges like an undisturbed one"""
+    best_val_loss: float | None = None
+    """None before the first validation"""
+    best_step: int = 0
+    """the step it belongs to"""
+    num_worse: int = 0
+    """validations since then, none of them better"""
+
+    def validated(self, val_loss: float) -> bool:
+        """Note a validation after `step`; is it the best so far? One that is no number is not."""
+        best = math.inf if self.best_val_loss is None else self.best_val_loss
+        if val_loss < best:
+            self.best_val_loss, self.best_step, self.num_worse = val_loss, self.step, 0
+            return True
+        self.num_worse += 1
+        return False

@@ -304,8 +304,8 @@ OWN = {
         "[/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
     ),
     "thinking is dropped from all turns": (
-        "{% for m in messages %}{{ m.role }}:{{ '\\n' }}{{ m.content.split('</think>')[-1] }}"
-        "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant:{{ '\\n' }}{% endif %}"
+        "{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}{{ eos_token }}"
+        "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     ),
 }
 
