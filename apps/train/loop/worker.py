@@ -207,7 +207,8 @@ def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
         checkpoint.drop_after(config.out, found.step)
         hooks.on_event("resumed", {"step": found.step, "checkpoint": found.uri})
     dist.barrier()
-    return Progress(**{name: found.commit[name] for name in vars(Progress())})
+    said = found.commit
+    return Progress(**{name: said[name] for name in vars(Progress()) if name in said})
 
 
 @contextlib.contextmanager

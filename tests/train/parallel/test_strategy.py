@@ -163,7 +163,7 @@ def step(strategy: FsdpStrategy, rows: ArrayRows, micro_rows: int) -> dict[str, 
 @pytest.mark.parametrize("name", sorted(NAMED))
 def test_loss_falls_on_answers_and_their_end_token_only(name, tmp_path):
     """From chat template to labels, with role words and stop strings inside the messages."""
-    family = name if name in ("llama-3", "chatml") else "llama"
+    family = name if name in made.CHAT_TOKENS else "llama"
     folder = made.byte_level_folder(tmp_path, family)
     tokenizer = load_tokenizer(folder)
     template = load_template(name, tokenizer)
