@@ -106,11 +106,12 @@ def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
     ]
 
 
-def served_models(demo: DemoConfig, recipe: Recipe) -> list[dict[str, str]]:
+def served_models(demo: DemoConfig, recipe: Recipe) -> list[dict[str, object]]:
     """Entries of serve.yaml; the page opens on the last one."""
     at = places(demo)
     base = demo.base or at["base"]
+    shared: dict[str, object] = {"sampling": recipe.sampling} if recipe.sampling else {}
     named = {} if recipe.template == "own" else {"template": recipe.template}
     path = storage.absolute(base) if os.path.isdir(base) else base
-    tuned = {"name": TUNED_NAME, "path": storage.absolute(at["model"])}
-    return [{"name": BASE_NAME, "path": path, **named}, tuned]
+    tuned = {"name": TUNED_NAME, "path": storage.absolute(at["model"]), **shared}
+    return [{"name": BASE_NAME, "path": path, **named, **shared}, tuned]

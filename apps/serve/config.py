@@ -27,6 +27,13 @@ EngineConfig = TorchConfig | VllmConfig | RemoteConfig
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?")
+_SAMPLING_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "top_k": (0, 1_000_000),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.01, 10),
+}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -116,6 +123,28 @@ class Prices:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How a model draws when a request does not say; None: as its generation_config.json does."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _SAMPLING_RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise ConfigError(f"sampling.{name} is {value:g}; expected {least} to {most}.")
+
+    def over(self, stated: Mapping[str, float]) -> dict[str, float]:
+        """What holds where the folder has `stated`."""
+        given = {name: getattr(self, name) for name in _SAMPLING_RANGES}
+        return {**stated, **{name: value for name, value in given.items() if value is not None}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """One model and how it is run."""
 
@@ -135,6 +164,7 @@ class ModelConfig:
     autoscaling: Autoscaling | None = None
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
+    sampling: Sampling = field(default_factory=Sampling)
     prices: Prices = field(default_factory=Prices)
 
     def __post_init__(self) -> None:
@@ -149,6 +179,11 @@ class ModelConfig:
         if (self.engine == "remote") == bool(self.path):
             wants = "no path (options.base_url)" if self.engine == "remote" else "a path"
             raise ConfigError(f"Model {self.name!r} with engine {self.engine!r} needs {wants}.")
+        if self.engine == "remote" and self.sampling != Sampling():
+            raise ConfigError(
+                f"Model {self.name!r}: a remote server has sampling defaults of its own; leave "
+                "`sampling` out."
+            )
         if "path" in self.options:
             raise ConfigError(f"Model {self.name!r}: path stands beside name, not in options.")
         self.engine_config(self.path)

@@ -62,6 +62,9 @@ def two(model_folder: Path) -> ServeConfig:
         ({"resources": {"memory_bytes": -5}}, "memory_bytes -5"),
         ({"resources": {"custom": {"tpu": -1}}}, "tpu -1"),
         ({"prices": {"input_usd_per_million_tokens": -1}}, "prices are -1"),
+        ({"sampling": {"temperature": 3}}, "sampling.temperature is 3; expected 0 to 2"),
+        ({"sampling": {"top_p": -0.1}}, "sampling.top_p is -0.1"),
+        ({"sampling": {"temprature": 1}}, "did you mean 'temperature'"),
         ({"engine": "remote"}, "no path"),
     ],
 )

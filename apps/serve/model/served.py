@@ -32,7 +32,7 @@ class ServedModel:
     answer_space: str
     """White space that the template writes between the prompt and the answer."""
     defaults: Mapping[str, float]
-    """Sampling defaults of the folder's generation_config.json."""
+    """Sampling where a request does not say: serve.yaml's, else generation_config.json's."""
     eos_token_ids: frozenset[int]
     context_tokens: int | None
     longest_token_chars: int
@@ -117,7 +117,7 @@ def load_model(config: ModelConfig) -> ServedModel:
         tokens=TokenBytes(tokenizer.backend),
         template=template,
         answer_space=_answer_space(template),
-        defaults=settings.sampling,
+        defaults=config.sampling.over(settings.sampling),
         eos_token_ids=frozenset(eos_ids),
         context_tokens=_context_tokens(config, settings),
         longest_token_chars=max(map(len, tokenizer.backend.get_vocab())),

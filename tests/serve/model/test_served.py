@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.serve.config import ModelConfig
+from apps.serve.config import ModelConfig, Sampling
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.torch.engine import TorchEngine
 from apps.serve.model.served import load_model, mask_factory
@@ -51,3 +51,11 @@ def test_a_null_end_token_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": None}))
     assert load_model(ModelConfig(name="m", path=str(tmp_path))).eos_token_ids >= {1}
     assert mask_factory(str(tmp_path)) is not None
+
+
+def test_serve_yaml_says_how_a_model_draws_over_its_folder(tmp_path: Path) -> None:
+    write_model(tmp_path, seed=0)
+    stated = {"eos_token_id": 1, "temperature": 0.6, "top_k": 20}
+    (tmp_path / "generation_config.json").write_text(json.dumps(stated))
+    model = ModelConfig(name="m", path=str(tmp_path), sampling=Sampling(temperature=0, top_p=0.9))
+    assert load_model(model).defaults == {"temperature": 0, "top_k": 20, "top_p": 0.9}
