@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 APPS = Path(__file__).resolve().parent.parent / "apps"
-MAX_MODULES, MAX_PARAMETERS = 26, 8
+MAX_MODULES, MAX_PARAMETERS = 17, 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

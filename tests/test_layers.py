@@ -20,7 +20,7 @@ WIRING = {
 FOLDERS = {
     "common": ("files", "text", "page", "command"),
     "data": ("html", "read", "write", "rules", "duplicates", "packing", "sample"),
-    "data/read": ("layouts",),
+    "data/read": ("record", "layouts"),
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
     "serve": ("engine", "admission", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),

@@ -44,6 +44,17 @@ _MB = 1 << 20
 Count = Callable[..., None]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class IndexedInputs:
+    """What is read, and what of the inputs is left out."""
+
+    indexes: list[FileIndex]
+    skipped: dict[str, str]
+    """File -> why it is no dump."""
+    stamps: dict[str, str]
+    """File -> what changes when the file does."""
+
+
 def prepare(config: CleanConfig) -> tuple[CleanConfig, Inputs]:
     """Check everything that can be checked without work; the resolved settings and the files.
 
@@ -135,18 +146,12 @@ def run(
     count: Count | None = None,
 ) -> Ledger:
     """Clean `files` into `config.out`; arguments come from `prepare`."""
-    pieces = index.units(files.files, config.unit_mb * _MB, config.reading())
     work = storage.join(storage.absolute(config.out), WORK_DIR)
     reporter.event("clean.start", files=len(files.files), out=config.out)
-    with reporter.progress("index", total=len(pieces), unit="pieces") as bar:
-        indexes = index.join(run_units(pieces, _INDEX, work, lambda _: bar.advance()))
-    indexes, skipped = known_files(indexes, config)
-    skipped = {**dict.fromkeys(files.skipped, "by its name no dump"), **skipped}
-    if skipped:
-        reporter.event("clean.skipped", files=skipped)
-    units = range_units(indexes, config)
-    units = _with_chains(units, indexes, run_units, work, reporter)
-    ledger = damage_of(indexes)
+    read = _index(config, files, reporter, run_units, work)
+    units = range_units(read.indexes, config)
+    units = _with_chains(units, read.indexes, run_units, work, reporter)
+    ledger = damage_of(read.indexes)
     _count(ledger, count)
     with reporter.progress("clean", total=len(units), unit="ranges") as bar:
 
@@ -156,12 +161,28 @@ def run(
             _count(cleaned.ledger, count)
 
         cleaned = run_units(units, _CLEAN, work, on_done)
-    _check_readable(ledger, indexes, cleaned)
+    _check_readable(ledger, read.indexes, cleaned)
     decided = run_units([_decide_unit(cleaned, config)], _DECIDE, work)[0]
     _drop_duplicates(ledger, decided, count)
     written = _write(config, decided, cleaned, reporter, run_units, work)
+    _commit(config, ledger, read, cleaned, written)
+    storage.remove_tree(work)
+    _report_done(config, ledger, reporter)
+    return ledger
+
+
+def _index(
+    config: CleanConfig, files: Inputs, reporter: Reporter, run_units: RunUnits, work: str
+) -> IndexedInputs:
+    pieces = index.units(files.files, config.unit_mb * _MB, config.reading())
+    with reporter.progress("index", total=len(pieces), unit="pieces") as bar:
+        indexes = index.join(run_units(pieces, _INDEX, work, lambda _: bar.advance()))
+    indexes, unknown = known_files(indexes, config)
+    skipped = {**dict.fromkeys(files.skipped, "by its name no dump"), **unknown}
+    if skipped:
+        reporter.event("clean.skipped", files=skipped)
     stamps = {piece.args.uri: piece.args.stamp for piece in pieces}
-    return _commit(config, ledger, indexes, cleaned, written, stamps, skipped, work, reporter)
+    return IndexedInputs(indexes=indexes, skipped=skipped, stamps=stamps)
 
 
 def known_files(
@@ -340,14 +361,10 @@ def _write(
 def _commit(
     config: CleanConfig,
     ledger: Ledger,
-    indexes: list[FileIndex],
+    read: IndexedInputs,
     cleaned: list[CleanedRange],
     written: list[Shard],
-    stamps: dict[str, str],
-    skipped: dict[str, str],
-    work: str,
-    reporter: Reporter,
-) -> Ledger:
+) -> None:
     ledger.check()
     kept = {shard.name: shard.file for shard in written if shard.kind == "kept"}
     if (rows := sum(file.rows for file in kept.values())) != ledger.records.kept:
@@ -358,18 +375,15 @@ def _commit(
     out = config.out
     storage.write_json(storage.join(out, schema.LEDGER_NAME), ledger.to_json())
     storage.write_json(storage.join(out, SAMPLES_NAME), _samples(cleaned))
-    inputs = {file.uri: file.digest for file in indexes}
-    damage = {file.uri: file.damage for file in indexes if file.damage}
-    layouts = {file.uri: list(file.seen.layouts) for file in indexes}
+    inputs = {file.uri: file.digest for file in read.indexes}
+    damage = {file.uri: file.damage for file in read.indexes if file.damage}
+    layouts = {file.uri: list(file.seen.layouts) for file in read.indexes}
     record = lineage.collect(
-        inputs=inputs, config=config, damage=damage, layouts=layouts, skipped=skipped
+        inputs=inputs, config=config, damage=damage, layouts=layouts, skipped=read.skipped
     )
     lineage.write(out, record)
     parts = {name: dataclasses.asdict(file) for name, file in kept.items()}
-    storage.commit(out, {"shards": parts, "inputs": stamps})
-    storage.remove_tree(work)
-    _report_done(config, ledger, reporter)
-    return ledger
+    storage.commit(out, {"shards": parts, "inputs": read.stamps})
 
 
 def _samples(cleaned: list[CleanedRange]) -> dict[str, list[dict[str, Any]]]:

@@ -28,8 +28,8 @@ from apps.data.read import json_spans, parquet, records, source
 from apps.data.read.chains import Join, RangeLinks, Span, links_of
 from apps.data.read.index import Format
 from apps.data.read.json_spans import Separation
-from apps.data.read.layouts.layout import Turn, Unreadable
 from apps.data.read.reader import Reading
+from apps.data.read.record.layout import Turn, Unreadable
 from apps.data.read.records import Broken, Record
 from apps.data.rules.profiles import Rules
 from apps.data.rules.rules import RULES

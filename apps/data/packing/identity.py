@@ -14,8 +14,8 @@ import orjson
 from apps.common.errors import InputError
 from apps.common.files import storage
 from apps.common.text.conversation import Message, Role
-from apps.data.read.layouts.layout import Unreadable, list_of
 from apps.data.read.reader import Reading, read_record
+from apps.data.read.record.layout import Unreadable, list_of
 
 BUILT_IN = "built-in"
 

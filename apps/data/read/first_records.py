@@ -8,9 +8,9 @@ from apps.common.files import storage
 from apps.data.read import chains, json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
-from apps.data.read.layouts.layout import Names, Unreadable, list_of
-from apps.data.read.layouts.lists import message_list
 from apps.data.read.reader import Reading, read_record
+from apps.data.read.record.layout import Names, Unreadable, list_of
+from apps.data.read.record.lists import message_list
 from apps.data.read.records import parse
 
 MOST = 20

@@ -15,8 +15,9 @@ from typing import Literal
 
 import orjson
 
-from apps.data.read.layouts import known, lists, messages
-from apps.data.read.layouts.layout import Names
+from apps.data.read.layouts import known
+from apps.data.read.record import lists, messages
+from apps.data.read.record.layout import Names
 
 HEAD_BYTES = 1 << 20
 """How much of a file decides its separation."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.data.read.layouts.layout import Names
-from apps.data.read.layouts.lists import KEYS
-from apps.data.read.layouts.messages import WHAT, WHO
+from apps.data.read.record.layout import Names
+from apps.data.read.record.lists import KEYS
+from apps.data.read.record.messages import WHAT, WHO
 
 _ROLES = ("system", "user", "assistant", "tool")
 _FIELDS = (*WHO, *WHAT, "weight", "train", "tool_calls", "tool_call_id", "name")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from apps.data.html.detect import Html
 from apps.data.read.layouts import known, oasst, openai
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.layout import (
     Layout,
     LeftOut,
     Names,
@@ -14,7 +14,7 @@ from apps.data.read.layouts.layout import (
     Unreadable,
     size_of,
 )
-from apps.data.read.layouts.lists import message_list
+from apps.data.read.record.lists import message_list
 
 REFUSALS = ("no_messages", "media", "tools")
 """The rules by which a conversation is dropped as it was read, before all others."""

@@ -11,9 +11,9 @@ from apps.data.html import detect, to_markdown
 from apps.data.read import json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
-from apps.data.read.layouts.layout import LeftOut, Turn, Unreadable, list_of
-from apps.data.read.layouts.lists import message_list
 from apps.data.read.reader import Reading, read_record, refusal
+from apps.data.read.record.layout import LeftOut, Turn, Unreadable, list_of
+from apps.data.read.record.lists import message_list
 
 MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from apps.data.read import parquet
 from apps.data.read.json_spans import MAX_RECORD_BYTES
-from apps.data.read.layouts import lists
+from apps.data.read.record import lists
 
 _LISTS = frozenset((*lists.KEYS, "data", "history", "chat_messages", "mapping", "tools", "flags"))
 _FLAGS = frozenset(("deleted", "review_result", "toxic", "redacted", "consent"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import re2
 
-from apps.data.read.layouts.layout import Turn
+from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
 from apps.data.rules import numbered_lists, phrases, prose
 from apps.data.rules.profiles import Action, Rules

@@ -17,7 +17,7 @@ import string
 from collections.abc import Sequence
 
 from apps.common.text.words import num_words
-from apps.data.read.layouts.layout import Turn
+from apps.data.read.record.layout import Turn
 from apps.data.rules import phrases
 
 _READ_CHARS = 800

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 
 from apps.common.text.words import num_words
-from apps.data.read.layouts.layout import Turn
+from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
 from apps.data.rules.profiles import Rules
 from apps.data.rules.verdict import Drop, Verdict

@@ -6,7 +6,7 @@ rule(record, rules) -> None (nothing to do) | Drop(detail) | list[Turn] (the tur
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from apps.data.read.layouts.layout import Turn
+from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
 from apps.data.rules.profiles import Rules
 

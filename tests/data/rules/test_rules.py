@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from apps.data.read.layouts.layout import Turn
+from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
 from apps.data.rules import language, prose, scores
 from apps.data.rules.profiles import PROFILES, Rules, none, strict, vicuna

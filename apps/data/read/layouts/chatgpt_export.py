@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from apps.data.read.layouts.content import text_of_content
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.content import text_of_content
+from apps.data.read.record.layout import (
     JsonObject,
     Layout,
     Names,
@@ -20,8 +20,8 @@ from apps.data.read.layouts.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.layouts.record import describe, leave_out
-from apps.data.read.layouts.roles import role_of
+from apps.data.read.record.metadata import describe, leave_out
+from apps.data.read.record.roles import role_of
 
 _HIDDEN_KINDS = frozenset(
     (

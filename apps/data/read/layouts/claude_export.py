@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from apps.data.read.layouts.content import text_of_content
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.content import text_of_content
+from apps.data.read.record.layout import (
     JsonObject,
     Layout,
     Names,
@@ -16,8 +16,8 @@ from apps.data.read.layouts.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.layouts.record import describe, leave_out
-from apps.data.read.layouts.roles import role_of
+from apps.data.read.record.metadata import describe, leave_out
+from apps.data.read.record.roles import role_of
 
 _OF_CONVERSATION = ("chat_messages", "name", "summary", "created_at", "updated_at", "account")
 _HIDDEN_PARTS = frozenset(

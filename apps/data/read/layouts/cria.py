@@ -1,7 +1,7 @@
 """What people said on Cria's own page, as `apps.serve conversations export` writes it."""
 
-from apps.data.read.layouts.layout import JsonObject, Layout, Names, RawConversation
-from apps.data.read.layouts.lists import holds_messages, read_list
+from apps.data.read.record.layout import JsonObject, Layout, Names, RawConversation
+from apps.data.read.record.lists import holds_messages, read_list
 
 
 def _recognises(record: JsonObject) -> bool:

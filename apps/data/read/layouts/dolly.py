@@ -1,7 +1,7 @@
 """Dolly: instruction, context and response."""
 
-from apps.data.read.layouts.columns import has_text, read_columns
-from apps.data.read.layouts.layout import JsonObject, Layout, Names, RawConversation
+from apps.data.read.record.columns import has_text, read_columns
+from apps.data.read.record.layout import JsonObject, Layout, Names, RawConversation
 
 
 def _recognises(record: JsonObject) -> bool:

@@ -21,9 +21,10 @@ from apps.data.read.layouts import (
     ultrachat,
     wildchat,
 )
-from apps.data.read.layouts.layout import JsonObject, Layout, Names, list_of, object_of
-from apps.data.read.layouts.lists import KEYS
-from apps.data.read.layouts.messages import is_message
+from apps.data.read.record.layout import JsonObject, Layout, Names, list_of, object_of
+from apps.data.read.record.lists import KEYS
+from apps.data.read.record.messages import is_message
+from apps.data.read.record.rounds import pair_of
 
 LayoutName = Literal[
     "sharegpt",
@@ -87,7 +88,7 @@ def as_record(value: object, names: Names = NO_NAMES) -> dict[str, Any] | None:
 def _opens_a_conversation(first: object) -> bool:
     """Whether a list that begins so is one conversation: a message or a pair, but no record."""
     if isinstance(first, list):
-        return pairs.pair_of(cast(list[object], first)) is not None
+        return pair_of(cast(list[object], first)) is not None
     record = object_of(first)
     return record is not None and is_message(record) and recognised(record) is None
 

@@ -3,8 +3,8 @@
 https://huggingface.co/datasets/lmsys/lmsys-chat-1m names the columns.
 """
 
-from apps.data.read.layouts.layout import JsonObject, Layout
-from apps.data.read.layouts.lists import message_list, read_list
+from apps.data.read.record.layout import JsonObject, Layout
+from apps.data.read.record.lists import message_list, read_list
 
 
 def _recognises(record: JsonObject) -> bool:

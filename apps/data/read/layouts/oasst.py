@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.layout import (
     JsonObject,
     Layout,
     Names,
@@ -23,9 +23,9 @@ from apps.data.read.layouts.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.layouts.record import leave_out
-from apps.data.read.layouts.roles import role_of
-from apps.data.read.layouts.tree import Node, best_path, is_live
+from apps.data.read.record.metadata import leave_out
+from apps.data.read.record.roles import role_of
+from apps.data.read.record.tree import Node, best_path, is_live
 
 _OF_TREE = ("prompt", "message_tree_id", "tree_state")
 _OF_MESSAGE = frozenset(

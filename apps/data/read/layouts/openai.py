@@ -1,7 +1,7 @@
 """OpenAI's fine-tuning format, and every list of role and content."""
 
-from apps.data.read.layouts.layout import JsonObject, Layout
-from apps.data.read.layouts.lists import holds_messages, read_list
+from apps.data.read.record.layout import JsonObject, Layout
+from apps.data.read.record.lists import holds_messages, read_list
 
 
 def _recognises(record: JsonObject) -> bool:

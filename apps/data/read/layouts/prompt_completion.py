@@ -1,7 +1,7 @@
 """A question and an answer in two columns, under the names that data sets give them."""
 
-from apps.data.read.layouts.columns import has_text, read_columns
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.columns import has_text, read_columns
+from apps.data.read.record.layout import (
     JsonObject,
     Layout,
     Names,

@@ -1,6 +1,6 @@
 """UltraChat: texts in turn, the user first; its 200k selection has messages and a prompt beside."""
 
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.layout import (
     JsonObject,
     Layout,
     Names,
@@ -10,8 +10,8 @@ from apps.data.read.layouts.layout import (
     list_of,
     size_of,
 )
-from apps.data.read.layouts.lists import KEYS, holds_messages, read_list
-from apps.data.read.layouts.record import describe
+from apps.data.read.record.lists import KEYS, holds_messages, read_list
+from apps.data.read.record.metadata import describe
 
 _ROLES = ("user", "assistant")
 

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from apps.common.errors import ConfigError, InputError
-from apps.data.read.layouts.roles import role_of
 from apps.data.read.names import as_text, parse_map
+from apps.data.read.record.roles import role_of
 from tests.data.commands import rows_of, run_clean
 
 ASKED = {"role": "user", "content": "What is the weather in Linz today?"}

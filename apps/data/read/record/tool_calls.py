@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from apps.data.read.layouts.layout import Turn, list_of, object_of, size_of
+from apps.data.read.record.layout import Turn, list_of, object_of, size_of
 
 CALL_FIELDS = ("tool_calls", "function_call")
 

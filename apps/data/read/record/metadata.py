@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import orjson
 
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.layout import (
     JsonObject,
     LeftOut,
     RawConversation,
@@ -15,7 +15,7 @@ from apps.data.read.layouts.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.layouts.tool_calls import functions_of
+from apps.data.read.record.tool_calls import functions_of
 
 IDS = ("id", "conversation_id", "conversation_hash", "uuid", "prompt_id", "message_tree_id")
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")

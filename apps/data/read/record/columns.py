@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.layout import (
     JsonObject,
     Names,
     RawConversation,
@@ -12,9 +12,9 @@ from apps.data.read.layouts.layout import (
     list_of,
     size_of,
 )
-from apps.data.read.layouts.messages import is_message, read_messages
-from apps.data.read.layouts.pairs import rounds
-from apps.data.read.layouts.record import describe
+from apps.data.read.record.messages import is_message, read_messages
+from apps.data.read.record.metadata import describe
+from apps.data.read.record.rounds import rounds
 
 
 def has_text(record: Mapping[str, Any], key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apps.data.read.layouts.layout import list_of, object_of
+from apps.data.read.record.layout import list_of, object_of
 
 _TEXT_KEYS = ("text", "content", "value")
 _TEXT_KINDS = frozenset(

@@ -5,8 +5,8 @@
 
 from typing import Any
 
-from apps.data.read.layouts.content import text_of_content
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.content import text_of_content
+from apps.data.read.record.layout import (
     JsonObject,
     Names,
     RawConversation,
@@ -16,8 +16,8 @@ from apps.data.read.layouts.layout import (
     object_of,
     size_of,
 )
-from apps.data.read.layouts.roles import CALLS, role_of
-from apps.data.read.layouts.tool_calls import CALL_FIELDS, call_turn, calls_of
+from apps.data.read.record.roles import CALLS, role_of
+from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of
 
 WHO = ("from", "role", "author", "speaker", "sender")
 WHAT = ("value", "content", "text", "message")

@@ -5,15 +5,15 @@ from typing import Any
 
 import orjson
 
-from apps.data.read.layouts.layout import (
+from apps.data.read.record.layout import (
     JsonObject,
     Names,
     RawConversation,
     Unreadable,
     list_of,
 )
-from apps.data.read.layouts.messages import WHO, is_message, read_messages
-from apps.data.read.layouts.record import describe
+from apps.data.read.record.messages import WHO, is_message, read_messages
+from apps.data.read.record.metadata import describe
 
 KEYS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat")
 
