@@ -32,6 +32,7 @@ from apps.serve.applications import serve_config
 from apps.serve.arena import ArenaConfig, arena
 from apps.serve.config import ModelConfig, ServeConfig
 from apps.serve.conversations import ConversationsConfig, conversations
+from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.votes import VotesConfig, votes
 
@@ -184,6 +185,12 @@ COMMANDS = {
         run=build,
         help="print the configuration for `serve deploy`",
         example="serve.yaml",
+    ),
+    "keys": cli.Command(
+        config=KeysConfig,
+        run=keys,
+        help="add, list, revoke or rotate the API's keys",
+        example="add ali --file keys.yaml --requests-per-minute 60",
     ),
     "votes": cli.Command(
         config=VotesConfig,

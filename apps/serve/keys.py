@@ -51,16 +51,16 @@ class KeysConfig:
     """how long the old key still holds after `rotate`"""
 
 
-def run(settings: KeysConfig, reporter: Reporter) -> None:
-    keys = read_keys(settings.file)
+def keys(settings: KeysConfig, reporter: Reporter) -> None:
+    all_keys = read_keys(settings.file)
     if settings.action == "list":
-        for key in keys:
+        for key in all_keys:
             reporter.event("serve.key", **_shown(key))
         return
     if not settings.name:
         raise InputError(f"`keys {settings.action}` needs a name: keys {settings.action} NAME.")
-    own = [key for key in keys if key.name == settings.name]
-    others = [key for key in keys if key.name != settings.name]
+    own = [key for key in all_keys if key.name == settings.name]
+    others = [key for key in all_keys if key.name != settings.name]
     if bool(own) == (settings.action == "add"):
         raise InputError(
             f"{settings.file} has a key of {settings.name!r} already; use `keys rotate`."

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apps.common.command import cli
-from apps.serve import keys
+from apps.serve.__main__ import COMMANDS
 from apps.serve.admission import keys as key_ring
 from apps.serve.config import GatewayConfig
 from tests.serve.api import Api
@@ -16,8 +16,8 @@ from tests.serve.api import Api
 @pytest.fixture
 def run(tmp_path: Path, capsys):
     def run(*argv: str) -> tuple[int, list[dict], str]:
-        command = cli.Command(config=keys.KeysConfig, run=keys.run, help="keys")
-        code = cli.run_single("keys", command, [*argv, "--file", str(tmp_path / "keys.yaml")])
+        argv = ("keys", *argv, "--file", str(tmp_path / "keys.yaml"))
+        code = cli.run("apps.serve", COMMANDS, argv)
         out, err = capsys.readouterr()
         return code, [json.loads(line) for line in out.splitlines()], err
 
