@@ -115,6 +115,20 @@ def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
     assert not browser.errors()
 
 
+def test_who_waits_sees_dots_seconds_and_the_place_in_line(open_page, browser) -> None:
+    page = open_page({"ash": lambda m: GOOD})
+    page.upstream.piece_s = 5
+    Person(page.url).ask(kind="chat", models=["ash"])
+    begin(browser, f"{page.url}/#chat")
+    browser.type(ASK, "Why?\n")
+    browser.wait_until(lambda: "1 in front of you" in browser.text(".dots em"))
+    assert browser.text(".dots em").partition(" s")[0].isdigit()
+    assert len(browser.all(".dots span")) == 3
+    page.upstream.piece_s = 0
+    browser.wait_for(".answer[data-status=done]")
+    assert browser.all(".dots") == []
+
+
 def test_an_open_page_goes_on_after_its_process_is_gone(open_page, browser) -> None:
     """The second process listens where the first did, as behind a proxy."""
     from apps.serve.page.web.app import build_page
@@ -154,7 +168,7 @@ WIDER_THAN_THE_WINDOW = "return document.documentElement.scrollWidth - innerWidt
 SMALL_TARGETS = """
 return [...document.querySelectorAll('button, select, .tabs a')].filter((element) => {
     const box = element.getBoundingClientRect();
-    return box.width && Math.min(box.width, box.height) < 35.5;
+    return box.width && Math.min(box.width, box.height) < 43.5;
 }).map((element) => element.outerHTML);
 """
 

@@ -79,16 +79,17 @@ class Runner:
 
     async def look(self, turn_ids: Sequence[str]) -> Mapping[str, Snapshot]:
         """The answers as they stand; those that nobody is working on begin anew."""
-        elsewhere = [turn_id for turn_id in turn_ids if turn_id not in self._live]
+        # Taken before any await: an answer that ends meanwhile is in neither place otherwise.
+        ours = {turn_id: live for turn_id in turn_ids if (live := self._live.get(turn_id))}
+        elsewhere = [turn_id for turn_id in turn_ids if turn_id not in ours]
         found = await asyncio.to_thread(self._rows.stored, elsewhere) if elsewhere else {}
         for turn_id, (snapshot, is_silent) in found.items():
             if is_silent and not snapshot.is_final:
                 await self.begin(turn_id, snapshot)
         seen = {turn_id: snapshot for turn_id, (snapshot, _) in found.items()}
-        for turn_id in turn_ids:
-            if live := self._live.get(turn_id):
-                live.watched_s = now_s()
-                seen[turn_id] = live.now
+        for turn_id, live in ours.items():
+            live.watched_s = now_s()
+            seen[turn_id] = live.now
         return seen
 
     async def _run(self, turn_id: str, live: _Live) -> None:

@@ -60,16 +60,18 @@ def _fence(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env
 
 def _fit(state: StateCore) -> None:
     """Headings below the page's own, boxes for tasks, alignment as a class."""
+    item = None
     for token in state.tokens:
+        if token.type == "list_item_open":
+            item = token
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
-        if token.type == "inline" and token.children and token.children[0].type == "text":
-            first = token.children[0]
-            first.content = (
-                _TASK.sub(lambda m: "☐ " if m[1] == " " else "☑ ", first.content, count=1)
-                if _TASK.match(first.content)
-                else first.content
-            )
+        if token.type == "inline":
+            first = token.children[0] if token.children else token
+            if item and (task := _TASK.match(first.content)):
+                first.content = ("☐ " if task[1] == " " else "☑ ") + first.content[task.end() :]
+                item.attrs["class"] = "task"
+            item = None
         if token.type in ("th_open", "td_open"):
             align = _ALIGN.fullmatch(str(token.attrs.pop("style", "")))
             if align:

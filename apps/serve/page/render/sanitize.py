@@ -20,7 +20,7 @@ _MATH = [
     "mtd", "mtext", "mtr", "munder", "munderover", "none", "semantics",
 ]
 # fmt: on
-_CLASS = re.compile(r"(?:hl-[a-z0-9]{1,4}|code-name|code-block|align-(?:left|right|center)) ?")
+_CLASS = re.compile(r"(?:hl-[a-z0-9]{1,4}|code-name|code-block|task|align-(?:left|right|center)) ?")
 _LINK = re.compile(r"(?i)(?:https?://|mailto:)\S+")
 _MATH_VALUES = re.compile(r"[A-Za-z0-9 .#-]{0,40}")
 _OPERATOR = {"accent", "fence", "form", "separator", "stretchy"}

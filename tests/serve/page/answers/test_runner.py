@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from apps.serve.page.answers.rows import TurnRows
 from tests.serve.page.live import Live, Person
 
 LONG = " ".join(str(n) for n in range(400))
@@ -35,6 +36,23 @@ def test_a_page_that_comes_later_gets_the_whole_answer(open_page) -> None:
                 html = [*html[: event["keep"]], *event["html"]]
         assert events[-1]["status"] == "done" and html == [f"<p>{LONG}</p>\n"]
     assert len(page.upstream.requests) == 1
+
+
+def test_answers_that_end_together_are_both_told(open_page, monkeypatch) -> None:
+    """The second ends while the first one's end is read from the database."""
+    stored = TurnRows.stored
+
+    def slowly(self: TurnRows, turn_ids: list[str]) -> object:
+        time.sleep(0.5)
+        return stored(self, turn_ids)
+
+    monkeypatch.setattr(TurnRows, "stored", slowly)
+    page = open_page({"ash": lambda m: "x" * 20, "elm": lambda m: "y" * 25})
+    page.upstream.piece_s = 0.05
+    person = Person(page.url)
+    turns = [side[0]["id"] for side in person.ask()["sides"]]
+    last = {event["turn"]: event["status"] for event in person.events(turns)}
+    assert last == dict.fromkeys(turns, "done")
 
 
 def test_another_process_takes_over_what_one_left_behind(open_page) -> None:

@@ -72,7 +72,8 @@ def test_code_is_coloured_by_class_and_mermaid_is_code() -> None:
 def test_tables_and_tasks_are_drawn() -> None:
     html = to_html(OTHER)
     assert '<td class="align-right">470 nm</td>' in html
-    assert "☑ Look up at noon" in html and "☐ Look up at dusk" in html
+    assert '<li class="task">☑ Look up at noon' in html and "☐ Look up at dusk" in html
+    assert "[x] no task" in to_html("[x] no task") and "task" not in to_html("- **b**\n\n[ ] x")
 
 
 def test_a_growing_answer_changes_its_last_blocks_only() -> None:

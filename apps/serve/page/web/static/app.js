@@ -66,7 +66,7 @@ async function showHistory() {
   const dialog = h("dialog", { class: "history", "aria-labelledby": "history-title" });
   const rows = talks.map((talk) => h("li", {},
     h("a", { href: `${document.body.dataset.base}#${talk.kind}/${talk.id}`, onclick: () => dialog.close() },
-      h("span", {}, talk.title), h("small", {}, `${TABS.find(([name]) => name === talk.kind)[1]} · ${new Date(talk.created_s * 1000).toLocaleString()}`))));
+      h("span", {}, talk.title), h("small", {}, `${TABS.find(([name]) => name === talk.kind)[1]} · ${new Date(talk.created_s * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`))));
   dialog.append(
     h("header", {}, h("h2", { id: "history-title" }, "Your conversations"), iconButton("close", "Close", () => dialog.close())),
     rows.length ? h("ul", {}, rows) : h("p", { class: "aside" }, "Nothing yet."));

@@ -20,7 +20,7 @@ export class Composer {
     sliders?.setAttribute("aria-expanded", "false");
     this.element = h("form", { class: "composer", onsubmit: (event) => { event.preventDefault(); this.submit(); } },
       drawer,
-      h("div", { class: "box" }, this.area,
+      h("div", { class: controls ? "box" : "box plain" }, this.area,
         h("div", { class: "box-row" }, ...leading, sliders, h("span", { class: "spring" }), this.stop, this.send)));
     this.isBusy = false;
   }
@@ -76,7 +76,7 @@ export function controls(models, defaults) {
     const input = h("input", { type: "range", ...attributes, oninput: () => { output.textContent = input.value; } });
     return [input, h("label", { class: "field" }, h("span", {}, label, h("small", {}, hint), output), input)];
   };
-  const [temperature, temperatureField] = field("Temperature", "0 takes the likeliest", { min: 0, max: 2, step: 0.05, value: 0.7 });
+  const [temperature, temperatureField] = field("Temperature", "0: the likeliest", { min: 0, max: 2, step: 0.05, value: 0.7 });
   const [topP, topPField] = field("Top-p", "share of likely tokens", { min: 0.05, max: 1, step: 0.05, value: 1 });
   const [tokens, tokensField] = field("Longest answer", "in tokens", { min: Math.min(16, longest), max: longest, step: 1, value: defaults });
   const system = h("textarea", { rows: 2, maxLength: 4000, placeholder: "The model's own" });

@@ -7,8 +7,8 @@ import { modelCard, modelSelect, shareDialog, withTerms } from "./parts.js";
 import { grew, toBottom } from "./scroll.js";
 import { act, follow } from "./server.js";
 
-const VERDICTS = [["left", "Left is better"], ["right", "Right is better"], ["tie", "Tie"], ["both_bad", "Both are bad"]];
-const SAID = { left: "You preferred the left answer.", right: "You preferred the right answer.", tie: "You called it a tie.", both_bad: "You found both bad." };
+const VERDICTS = [["left", "A is better"], ["right", "B is better"], ["tie", "Tie"], ["both_bad", "Both are bad"]];
+const SAID = { left: "You preferred A.", right: "You preferred B.", tie: "You called it a tie.", both_bad: "You found both bad." };
 
 export function duel(page, kind, id) {
   const view = new Duel(page, kind);
@@ -196,7 +196,7 @@ class Duel {
     this.outcome.hidden = !this.battle.verdict;
     if (!this.battle.verdict) return;
     const winner = { left: 0, right: 1 }[this.battle.verdict];
-    const cards = this.battle.models.map((name, side) => modelCard(this.page, name, side === winner ? "Your choice" : ""));
+    const cards = this.battle.models.map((name, side) => modelCard(this.page, name, { mark: side ? "B" : "A", badge: side === winner ? "Your choice" : "" }));
     this.outcome.replaceChildren(
       h("p", { class: "outcome-line" }, h("strong", {}, "Your vote is kept. "), SAID[this.battle.verdict]),
       h("div", { class: "cards" }, cards),

@@ -52,6 +52,8 @@ class Leaderboard {
   }
 }
 
+const COLUMN_CLASS = { Model: "", "": "", Interval: "number quiet" };
+
 function ratings(rows) {
   const low = Math.min(...rows.map((row) => row.low));
   const span = Math.max(1, Math.max(...rows.map((row) => row.high)) - low);
@@ -60,19 +62,20 @@ function ratings(rows) {
     const ns = "http://www.w3.org/2000/svg";
     const svg = document.createElementNS(ns, "svg");
     svg.setAttribute("viewBox", "0 0 200 16");
+    svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("class", "interval");
     svg.setAttribute("aria-hidden", "true");
-    const line = document.createElementNS(ns, "line");
-    for (const [name, value] of [["x1", at(row.low)], ["x2", at(row.high)], ["y1", 8], ["y2", 8]]) line.setAttribute(name, value);
-    const dot = document.createElementNS(ns, "circle");
-    for (const [name, value] of [["cx", at(row.rating)], ["cy", 8], ["r", 4]]) dot.setAttribute(name, value);
-    svg.append(line, dot);
+    for (const [from, to, name] of [[row.low, row.high, "span"], [row.rating, row.rating, "dot"]]) {
+      const line = document.createElementNS(ns, "line");
+      for (const [key, value] of [["x1", at(from)], ["x2", at(to)], ["y1", 8], ["y2", 8], ["class", name]]) line.setAttribute(key, value);
+      svg.append(line);
+    }
     return svg;
   };
   const counted = rows[0].battles !== undefined;
   const columns = ["Rank", "Model", "Rating", "Interval", "", ...(counted ? ["Battles", "Wins"] : [])];
   return h("div", { class: "table", tabIndex: 0 }, h("table", { class: "ratings" },
-    h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col", class: name === "Model" ? "" : "number" }, name)))),
+    h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col", class: COLUMN_CLASS[name] ?? "number" }, name)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", { class: "number" }, String(row.rank)), h("th", { scope: "row" }, row.model),
       h("td", { class: "number" }, String(row.rating)), h("td", { class: "number quiet" }, `${row.low} to ${row.high}`), h("td", {}, bar(row)),
       counted && h("td", { class: "number" }, row.battles.toLocaleString()), counted && h("td", { class: "number" }, percent(row.win_rate)))))));

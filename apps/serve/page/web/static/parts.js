@@ -11,10 +11,10 @@ export function modelSelect(models, label, value, onchange) {
   return element;
 }
 
-export function modelCard(page, name, badge = "") {
+export function modelCard(page, name, { mark = "", badge = "" } = {}) {
   const card = page.cards.find((known) => known.name === name) || { facts: [] };
   return h("div", { class: "card" },
-    h("header", {}, h("h2", {}, name), badge && h("span", { class: "badge" }, badge)),
+    h("header", {}, mark && h("span", { class: "side-mark" }, mark), h("h2", {}, name), badge && h("span", { class: "badge" }, badge)),
     card.facts.length ? h("dl", {}, card.facts.map(([term, fact]) => [h("dt", {}, term), h("dd", {}, fact)])) : null);
 }
 
