@@ -21,7 +21,7 @@ FOLDERS = {
     "common": ("files", "text", "page", "command"),
     "data": ("html", "read", "write", "rules", "duplicates", "packing", "sample"),
     "data/read": ("record", "layouts"),
-    "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning"),
+    "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning", "spot"),
     "serve": ("engine", "admission", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
     "serve/page": ("store", "render", "answers", "arena", "web"),

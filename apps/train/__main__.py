@@ -1,4 +1,4 @@
-"""`python -m apps.train plan|base|run|export`: from packed rows to a model folder."""
+"""`python -m apps.train plan|simulate|base|run|export`: from packed rows to a model folder."""
 
 import sys
 
@@ -10,6 +10,8 @@ from apps.train.config import BaseConfig, ExportConfig, RunConfig
 from apps.train.plan import PlanConfig, run_plan
 from apps.train.plan import presets as plan_presets
 from apps.train.presets import PRESETS
+from apps.train.simulate import SimulateConfig, run_simulate
+from apps.train.simulate import presets as simulate_presets
 
 
 def base(config: BaseConfig, reporter: Reporter) -> None:
@@ -42,6 +44,13 @@ COMMANDS = {
         help="what a run will need and cost, before anything is started",
         example="--preset vicuna-7b --gpus 8xA100-80GB --price spot",
         presets=plan_presets(),
+    ),
+    "simulate": Command(
+        config=SimulateConfig,
+        run=run_simulate,
+        help="what spot machines that come and go make of a run: hours and dollars",
+        example="--preset vicuna-7b --trace spot-traces --deadline-h 24",
+        presets=simulate_presets(),
     ),
     "base": Command(
         config=BaseConfig,

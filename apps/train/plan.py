@@ -34,10 +34,12 @@ from apps.train.planning.result import (
     Remedy,
     Sizing,
     Training,
+    Waiting,
 )
 from apps.train.planning.settings import PlanConfig, check, machines
 from apps.train.planning.timing import training
 from apps.train.presets import PRESETS
+from apps.train.spot.planned import job_of, waiting
 
 PLAN_NAME = "plan.json"
 ON_DEMAND_MTBF_H = 168.0
@@ -87,6 +89,7 @@ def make_plan(config: PlanConfig) -> Plan:
         sizing=_sizing(config, model, setup, accelerator, work),
         checkpoints=checkpoints,
         preemptions=preemptions,
+        waiting=_waiting(config, trained, checkpoints, preemptions, price),
         cost=Cost(
             training_usd=_usd(price, num_gpus, trained.hours) if fit.fits else None,
             expected_usd=_usd(price, num_gpus, preemptions.hours) if fit.fits else None,
@@ -274,6 +277,20 @@ def _preemptions(
         notice_s=config.notice_s,
         hours=wall_s / 3600 if ends else None,
     )
+
+
+def _waiting(
+    config: PlanConfig,
+    trained: Training,
+    checkpoints: Checkpoints,
+    preemptions: Preemptions,
+    price: prices.Price | None,
+) -> Waiting | None:
+    """For machines that may be taken away, where traces say when there are any."""
+    if not config.trace or (price is not None and not price.preemptible):
+        return None
+    job = job_of(trained, checkpoints, preemptions, deadline_s=None)
+    return waiting(job, config.trace, trained.network.num_machines)
 
 
 def presets() -> dict[str, Callable[[], PlanConfig]]:

@@ -119,6 +119,15 @@ class Preemptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """Hours without spot machines, by availability traces; apart from every other hour."""
+
+    hours_p50: float
+    hours_p90: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
     """US dollars; None where the run does not fit, or nobody says a price."""
 
@@ -142,4 +151,6 @@ class Plan:
     """None: on CPUs, or where the recipe fits on no number of these GPUs."""
     checkpoints: Checkpoints
     preemptions: Preemptions
+    waiting: Waiting | None
+    """None: no trace was given, or none is long enough."""
     cost: Cost

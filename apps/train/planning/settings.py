@@ -55,6 +55,8 @@ class PlanConfig(RunConfig):
     """from losing the machines to training again: new machines, install, load"""
     notice_s: float = 30.0
     """warning before a preemption, seconds (GCP 30, AWS 120)"""
+    trace: tuple[str, ...] = ()
+    """folders of availability traces of spot machines, at any depth: one JSON file a zone"""
     save: str | None = None
     """folder to write plan.json and the settings to (path or URI)"""
 

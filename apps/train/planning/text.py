@@ -164,6 +164,14 @@ def _faults(plan: Plan) -> Iterator[str]:
         f"{faults.expected:.1f} expected, one in {faults.mtbf_h:g} h, each "
         f"{duration(faults.restart_s)} to restart: {duration(faults.hours * 3600)} until the end",
     )
+    if waits := plan.waiting:
+        yield _row(
+            "waiting",
+            f"{waits.hours_p50:.1f} h for spot machines on top (median; p90 {waits.hours_p90:.1f} "
+            f"h; {waits.source}), not paid for",
+        )
+    elif plan.machines.price is None or plan.machines.price.preemptible:
+        yield _row("waiting", "for spot machines is not in these hours: --trace DIR shows it")
 
 
 def _cost(plan: Plan) -> Iterator[str]:
