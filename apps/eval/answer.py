@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
@@ -83,9 +82,9 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
         )
 
 
-def _lineages(config: AnswerConfig, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _lineages(config: AnswerConfig, names: Sequence[str]) -> dict[str, dict[str, object]]:
     """What made the models, for the report's manifest: their folders say it, endpoints do not."""
-    made_by: dict[str, dict[str, Any]] = {}
+    made_by: dict[str, dict[str, object]] = {}
     for text in config.lineage:
         name, uri = parse_named(text, "--lineage")
         if name not in names:
@@ -228,10 +227,10 @@ def _refuse_other_sampling(
             )
 
 
-def sampling(config: AnswerConfig, category: str) -> dict[str, Any]:
+def sampling(config: AnswerConfig, category: str) -> dict[str, object]:
     """What is sent with every question of a category."""
     by_category = TEMPERATURES.get(category, OTHER_TEMPERATURE)
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "temperature": by_category if config.temperature is None else config.temperature,
         "top_p": config.top_p,
         "max_tokens": config.max_tokens,

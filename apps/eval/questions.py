@@ -26,7 +26,7 @@ from apps.common.files import storage
 from apps.common.text.words import words
 from apps.eval.calls.client import CallFailure, Client, Endpoint, connect
 from apps.eval.calls.endpoints import parse_endpoint
-from apps.eval.calls.lines import Message
+from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.reply import Reply
 from apps.eval.calls.retry import insist
 from apps.eval.calls.run_all import run_all
@@ -163,7 +163,7 @@ class _Models:
         temperature: float,
         max_tokens: int,
     ) -> Reply:
-        settings = {"temperature": temperature, "max_tokens": max_tokens}
+        settings: Parameters = {"temperature": temperature, "max_tokens": max_tokens}
         async with self._width:
             try:
                 return await insist(client, messages, settings, self._config.max_attempts, self.bar)

@@ -6,7 +6,6 @@ The page needs nothing but itself up to 4 MB of texts; those of a larger run lie
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -26,7 +25,14 @@ from apps.eval.records.question import Question
 from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
 from apps.eval.scores import suspicious
 from apps.eval.scores.costs import costs
-from apps.eval.scores.figures import Figures, ModelRow, ProtocolFigures, QuestionCounts, to_json
+from apps.eval.scores.figures import (
+    Figures,
+    ModelRow,
+    ProtocolFigures,
+    QuestionCounts,
+    to_json,
+    to_json_object,
+)
 from apps.eval.scores.judgments import (
     Judgment,
     load_judgments,
@@ -60,7 +66,7 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
     require_complete([item for item in judgments if item.kind == "contest"], config.allow_missing)
     figures = build(config, questions, answers, judgments)
     under = evidence(figures.models, questions, answers, judgments)
-    record = {**to_json(figures), "evidence": to_json(under)}
+    record = {**to_json_object(figures), "evidence": to_json(under)}
     storage.write_atomic(storage.join(config.dir, REPORT_JSON), orjson.dumps(record, option=_JSON))
     html = _write_page(config.dir, figures, under)
     _tell(figures, reporter)
@@ -91,7 +97,7 @@ def _tell(figures: Figures, reporter: Reporter) -> None:
 def _tell_protocol(protocol: str, result: ProtocolFigures, reporter: Reporter) -> None:
     said = {"protocol": protocol, "judges": list(result.judge_labels)}
     if result.compared and result.compared.preference:
-        reporter.event("report.preference", **said, **to_json(result.compared.preference))
+        reporter.event("report.preference", **said, **to_json_object(result.compared.preference))
         return
     for row in result.rated:
         shown = {"rating": row.rating, "low": row.low, "high": row.high}
@@ -170,7 +176,7 @@ def _model(questions: Sequence[Question], made: Mapping[str, Answer]) -> ModelRo
     )
 
 
-def _reference_tables() -> tuple[Mapping[str, Any], ...]:
+def _reference_tables() -> tuple[Mapping[str, object], ...]:
     published = tabulate(shipped_reviews("published"))
     pairs = {
         name: {key: pair[key] for key in ("baseline_total", "vicuna_total", "win", "tie", "loss")}
@@ -179,7 +185,7 @@ def _reference_tables() -> tuple[Mapping[str, Any], ...]:
     return ({"name": "published (GPT-4 reviews, 2023-03-30)", "pairs": pairs}, DRAFT_TABLE)
 
 
-def _manifest(config: ReportConfig, answers: Answers) -> dict[str, Any]:
+def _manifest(config: ReportConfig, answers: Answers) -> dict[str, object]:
     """What made these figures: the models, the judging, and the code that scored them."""
     folder = journal.judgments_dir(config.dir)
     names = [name for name in storage.list_dir(folder) if name.startswith("manifest-")]
@@ -201,7 +207,7 @@ def _manifest(config: ReportConfig, answers: Answers) -> dict[str, Any]:
     }
 
 
-def _made_by(directory: str, name: str, made: Mapping[str, Answer]) -> dict[str, Any]:
+def _made_by(directory: str, name: str, made: Mapping[str, Answer]) -> dict[str, object]:
     """Digest and settings of a model's answers, and its lineage where `answer` was given one."""
     kept = lineage_uri(directory, name)
     samplings = [item.sampling for item in made.values()]

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Collection, Generator
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Mapping
+from typing import cast
 
 import orjson
 import yaml
@@ -31,7 +31,7 @@ from apps.common.files import storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_step
 from apps.eval.calls.journal import read_lines
 from apps.eval.config import WatchConfig
-from apps.eval.page.curve import render_curve
+from apps.eval.page.curve import CurveLine, render_curve
 from apps.eval.records.question import load_questions
 
 Environment = Callable[[], dict[str, str]]
@@ -61,7 +61,7 @@ def watch(config: WatchConfig, reporter: Reporter) -> None:
                     lost.add(step)
                 last_s = time.monotonic()
             elif config.once or is_finished(config.run) or _is_idle(config, last_s):
-                reporter.event("watch.done", points=len(read_lines(_curve(config))))
+                reporter.event("watch.done", points=len(_points(config)))
                 return
             else:
                 time.sleep(config.poll_s)
@@ -73,7 +73,7 @@ def _is_idle(config: WatchConfig, last_s: float) -> bool:
 
 def next_step(config: WatchConfig, lost: Collection[int] = ()) -> int | None:
     """The oldest committed step that is not on the curve."""
-    done = {point["step"] for point in read_lines(_curve(config))}.union(lost)
+    done = {point["step"] for point in _points(config)}.union(lost)
     return next((step for step in committed_steps(config.run) if step not in done), None)
 
 
@@ -87,11 +87,15 @@ def _add_point(config: WatchConfig, step: int, env: Environment, reporter: Repor
         reporter.line(f"The run removed step {step} before it could be evaluated; skipped.")
         return False
     storage.append_line(_curve(config), orjson.dumps(point))
-    points = sorted(read_lines(_curve(config)), key=lambda p: p["step"])
+    points = sorted(_points(config), key=lambda p: p["step"])
     html = render_curve(points, config.run)
     storage.write_atomic(storage.join(config.out, "curve.html"), html.encode())
     reporter.event("watch.point", **point)
     return True
+
+
+def _points(config: WatchConfig) -> list[CurveLine]:
+    return cast(list[CurveLine], read_lines(_curve(config)))
 
 
 def _curve(config: WatchConfig) -> str:
@@ -109,12 +113,13 @@ def is_finished(run: str) -> bool:
     if not commits:
         return False
     last = max(commits)
-    return commits[last].get("identity", {}).get("num_steps") == last
+    identity = cast(Mapping[str, object], commits[last].get("identity", {}))
+    return identity.get("num_steps") == last
 
 
-def _commits(run: str) -> dict[int, dict[str, Any]]:
+def _commits(run: str) -> dict[int, dict[str, object]]:
     folder = storage.join(run, CHECKPOINTS_DIR)
-    commits: dict[int, dict[str, Any]] = {}
+    commits: dict[int, dict[str, object]] = {}
     for name in storage.list_dir(folder):
         step = checkpoint_step(name)
         commit = storage.read_commit(storage.join(folder, name)) if step is not None else None
@@ -123,9 +128,7 @@ def _commits(run: str) -> dict[int, dict[str, Any]]:
     return commits
 
 
-def _evaluate(
-    config: WatchConfig, step: int, env: Environment, reporter: Reporter
-) -> dict[str, Any]:
+def _evaluate(config: WatchConfig, step: int, env: Environment, reporter: Reporter) -> CurveLine:
     folder = storage.join(config.out, f"step-{step}")
     model = storage.join(folder, "model")
     reporter.line(f"Evaluating step {step}.")

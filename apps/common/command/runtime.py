@@ -124,7 +124,7 @@ def _local(
 ) -> Generator[Session]:
     for name, value in _START_ENV.items():
         os.environ.setdefault(name, value)
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "num_cpus": num_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
         "include_dashboard": dashboard,
         "dashboard_host": "127.0.0.1",
@@ -173,7 +173,7 @@ def _token_path(folder: str) -> str:
     return os.path.join(folder, "token")
 
 
-def _start(folder: str, options: dict[str, Any]) -> Session:
+def _start(folder: str, options: dict[str, object]) -> Session:
     ray = _ray()
     _reread_settings()
     port = free_port() if options["include_dashboard"] else None
@@ -186,7 +186,7 @@ def _start(folder: str, options: dict[str, Any]) -> Session:
     )
 
 
-def _start_again(folder: str, options: dict[str, Any]) -> Session:
+def _start_again(folder: str, options: dict[str, object]) -> Session:
     _ray().shutdown()
     try:
         return _start(folder, options)

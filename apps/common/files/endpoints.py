@@ -15,7 +15,7 @@ gpt:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal, cast
 from urllib.parse import parse_qs, urlsplit
 
 from apps.common.errors import ConfigError
@@ -99,7 +99,7 @@ def load_endpoints(uri: str) -> dict[str, EndpointSettings]:
                 f"{uri}: endpoint {name!r} is {values!r}; expected a mapping with base_url"
             )
         try:
-            settings = cast(Mapping[str, Any], values)
+            settings = cast(Mapping[str, object], values)
             endpoints[str(name)] = configs.from_dict(EndpointSettings, settings, where=f"{name}.")
         except ConfigError as error:
             raise ConfigError(f"{uri}: endpoint {name!r}: {error.sentence}") from None

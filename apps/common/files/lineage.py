@@ -7,7 +7,6 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from apps.common.files import config as configs
 from apps.common.files import storage
@@ -39,12 +38,12 @@ def write(dir_uri: str, record: Mapping[str, object]) -> None:
     storage.write_json(storage.join(dir_uri, LINEAGE_NAME), to_json(record))
 
 
-def read(dir_uri: str) -> dict[str, Any]:
+def read(dir_uri: str) -> dict[str, object]:
     """Raises NotFoundError when the artifact carries no lineage."""
     return read_from(storage.join(dir_uri, LINEAGE_NAME))
 
 
-def read_from(uri: str) -> dict[str, Any]:
+def read_from(uri: str) -> dict[str, object]:
     """Lineage by its artifact's folder, or by the file itself."""
     return from_json(storage.read_json(uri)) if uri.endswith(".json") else read(uri)
 

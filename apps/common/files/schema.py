@@ -9,7 +9,6 @@ holds one tiny artifact of each, which every writer and reader passes.
 # pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
 
 import re
-from typing import Any
 
 import pyarrow as pa
 
@@ -100,7 +99,9 @@ def packed_schema(max_length: int) -> pa.Schema:
     )
 
 
-def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+def _object(
+    required: dict[str, object], optional: dict[str, object] | None = None
+) -> dict[str, object]:
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},

@@ -230,10 +230,10 @@ def commit(dir_uri: str, payload: Mapping[str, object]) -> None:
     write_json(join(dir_uri, COMMIT_NAME), payload)
 
 
-def read_commit(dir_uri: str) -> dict[str, Any] | None:
+def read_commit(dir_uri: str) -> dict[str, object] | None:
     """The commit payload of a folder, or None when it was never finished."""
     try:
-        return cast(dict[str, Any], read_json(join(dir_uri, COMMIT_NAME)))
+        return cast(dict[str, object], read_json(join(dir_uri, COMMIT_NAME)))
     except (NotFoundError, ValueError):
         return None
 

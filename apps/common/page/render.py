@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.ext import Extension
@@ -25,7 +25,7 @@ class _NoIndent(Extension):
         return "\n".join(line.strip() for line in source.splitlines() if line.strip())
 
 
-def environment(folder: Path, functions: Mapping[str, Callable[..., Any]]) -> Environment:
+def environment(folder: Path, functions: Mapping[str, Callable[..., object]]) -> Environment:
     """Templates of `folder` and the skeleton; `functions` are what they may call."""
     env = Environment(
         loader=FileSystemLoader([folder, HERE]),
@@ -34,7 +34,7 @@ def environment(folder: Path, functions: Mapping[str, Callable[..., Any]]) -> En
         trim_blocks=True,
         extensions=[_NoIndent],
     )
-    names = cast(dict[str, Any], env.globals)  # pyright: ignore[reportUnknownMemberType]
+    names = cast(dict[str, object], env.globals)  # pyright: ignore[reportUnknownMemberType]
     names |= {"amount": amount, "fixed": fixed, "asset": partial(asset, folder), **functions}
     return env
 

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 
 from apps.common.errors import CriaError
 from apps.common.files.endpoints import EndpointLimits, EndpointPrices, Style
+from apps.common.json_value import JsonValue
 from apps.eval.calls import styles
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.parameters import ParameterFit
@@ -103,7 +104,7 @@ class Client:
         assert self._session is not None
         await self._session.close()
 
-    async def post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+    async def post(self, body: dict[str, object]) -> tuple[int, Mapping[str, str], bytes]:
         """(status, headers, body) of the response; raises CallFailure without one."""
         import aiohttp
 
@@ -166,15 +167,14 @@ def _status_failure(
 def told(data: bytes) -> tuple[str, str | None]:
     """The message and the code of an error's body, whatever its form."""
     try:
-        said = orjson.loads(data)
+        said: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError:
         return " ".join(data.decode(errors="replace").split())[:300], None
-    error = cast(dict[str, Any], said).get("error", said) if isinstance(said, dict) else said
+    error = said.get("error", said) if isinstance(said, dict) else said
     if not isinstance(error, dict):
         return " ".join(str(error).split())[:300], None
-    fields = cast(dict[str, Any], error)
-    message = " ".join(str(fields.get("message", fields)).split())[:300]
-    code = fields.get("code") or fields.get("type")
+    message = " ".join(str(error.get("message", error)).split())[:300]
+    code = error.get("code") or error.get("type")
     return message, str(code) if code else None
 
 

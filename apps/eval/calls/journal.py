@@ -18,12 +18,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import orjson
 
 from apps.common.errors import CriaError, InputError
 from apps.common.files import storage
+from apps.common.json_value import JsonObject
 from apps.eval.calls.lines import IntentLine, ParsedLine, ResponseLine, charged_usd
 
 
@@ -57,14 +58,14 @@ def parsed_path(directory: str, version: str) -> str:
     return storage.join(judgments_dir(directory), f"parsed-{version}.jsonl")
 
 
-def read_lines(path: str) -> list[dict[str, Any]]:
+def read_lines(path: str) -> list[JsonObject]:
     """All whole lines; [] without a file.
 
     A torn line, left by a writer that was killed, is passed over: its call counts as not stored.
     """
     if not storage.exists(path):
         return []
-    records: list[dict[str, Any]] = []
+    records: list[JsonObject] = []
     for line in storage.read_bytes(path).splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):
             records.append(orjson.loads(line))
@@ -235,7 +236,7 @@ class Journal:
                 self._charged_usd += usd
                 self._room.notify_all()
 
-    async def _append(self, path: str, record: Mapping[str, Any]) -> None:
+    async def _append(self, path: str, record: Mapping[str, object]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(_Append(path, orjson.dumps(record) + b"\n", done))
         if self._flusher is None or self._flusher.done():

@@ -1,6 +1,6 @@
 """The lines of judgments/*.jsonl, field by field: JSON as it lies on disk, and nothing else."""
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Status = Literal["ok", "unparsed", "refused", "truncated"]
 
@@ -91,5 +91,5 @@ class PlannedLine(TypedDict):
 
 
 Message = dict[str, str]
-Parameters = dict[str, Any]
+Parameters = dict[str, object]
 """temperature, max_tokens and what else stands in a request beside model and messages"""

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from typing import Any, cast
+from typing import cast
 
 from apps.common.errors import CriaError
 
 
-async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_all(coroutines: Iterable[Coroutine[object, object, None]]) -> None:
     """Runs all at once; the first error cancels the rest and is raised as itself."""
     try:
         async with asyncio.TaskGroup() as group:

@@ -7,11 +7,11 @@ Anthropic  POST {base}/messages, `x-api-key`, the system prompt apart
            (docs.anthropic.com/en/api/messages)
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from apps.common.files.endpoints import Style
+from apps.common.json_value import JsonObject, JsonValue
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.reply import Reply
 
@@ -51,7 +51,7 @@ def headers(style: Style, api_key: str | None) -> dict[str, str]:
 
 def body(
     style: Style, model: str, messages: Sequence[Message], parameters: Parameters
-) -> dict[str, Any]:
+) -> dict[str, object]:
     if style != "anthropic":
         return {"model": model, "messages": list(messages), **parameters}
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
@@ -63,12 +63,12 @@ def body(
     }
 
 
-def reply(style: Style, payload: dict[str, Any]) -> Reply:
+def reply(style: Style, payload: JsonObject) -> Reply:
     """The reply in a response's JSON; raises TypeError or the like for anything else."""
     if style == "anthropic":
         return _anthropic_reply(payload)
-    choice = payload["choices"][0]
-    message = choice["message"]
+    choice = _object(_list(payload["choices"])[0])
+    message = _object(choice["message"])
     refusal = message.get("refusal")
     text, thoughts = _parts(message.get("content"))
     usage = payload.get("usage")
@@ -80,11 +80,11 @@ def reply(style: Style, payload: dict[str, Any]) -> Reply:
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         endpoint_model=str(payload.get("model")),
-        fingerprint=payload.get("system_fingerprint"),
+        fingerprint=_text_or_none(payload.get("system_fingerprint")),
     )
 
 
-def _anthropic_reply(payload: dict[str, Any]) -> Reply:
+def _anthropic_reply(payload: JsonObject) -> Reply:
     text, thoughts = _parts(payload["content"])
     usage, reason = payload.get("usage"), str(payload.get("stop_reason") or "end_turn")
     return Reply(
@@ -97,12 +97,12 @@ def _anthropic_reply(payload: dict[str, Any]) -> Reply:
     )
 
 
-def _parts(content: object) -> tuple[str, str]:
+def _parts(content: JsonValue) -> tuple[str, str]:
     """(text, thoughts) of a message's content: a text, or a list of typed parts."""
     if content is None or isinstance(content, str):
         return content or "", ""
     texts, thoughts = list[str](), list[str]()
-    for part in cast(Sequence[Mapping[str, Any]], content):
+    for part in map(_object, _list(content)):
         if part["type"] in ("thinking", "reasoning"):
             thoughts.append(_thought(part))
         elif part["type"] in ("text", "output_text"):
@@ -110,13 +110,29 @@ def _parts(content: object) -> tuple[str, str]:
     return "".join(texts), "".join(thoughts)
 
 
-def _thought(part: Mapping[str, Any]) -> str:
+def _thought(part: JsonObject) -> str:
     """A thinking part's text, which may be a list of parts itself."""
     inner = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
     return inner if isinstance(inner, str) else _parts(inner)[0]
 
 
-def _count(usage: object, name: str) -> int | None:
+def _count(usage: JsonValue, name: str) -> int | None:
     """A token count; None for anything that no count can be."""
-    value = cast(Mapping[str, Any], usage).get(name) if isinstance(usage, Mapping) else None
+    value = usage.get(name) if isinstance(usage, dict) else None
     return value if type(value) is int and value >= 0 else None
+
+
+def _object(value: JsonValue) -> JsonObject:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return value
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value
+
+
+def _text_or_none(value: JsonValue) -> str | None:
+    return value if isinstance(value, str) else None

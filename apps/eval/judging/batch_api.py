@@ -8,12 +8,13 @@ finds it again (by its input file) instead of paying for a second one.
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import orjson
 
 from apps.common.errors import CriaError
 from apps.common.files import storage
+from apps.common.json_value import JsonObject
 from apps.eval.calls import styles
 from apps.eval.calls.client import CallFailure, Endpoint, read_response, told
 from apps.eval.calls.journal import (
@@ -28,6 +29,9 @@ from apps.eval.judging.asking import asks, refuse_unreadable, remaining, standin
 from apps.eval.judging.call import Call
 from apps.eval.judging.local import local_reply
 from apps.eval.judging.loop import Job, OnProgress, RunResult, Tally
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 MAX_REQUESTS = 10_000
 _ENDED = {"completed", "failed", "expired", "cancelled"}
@@ -87,7 +91,7 @@ async def _store_local(calls: Iterable[Call], writer: Journal, tally: Tally) -> 
             tally.stored += 1
 
 
-def _connect(endpoint: Endpoint) -> Any:
+def _connect(endpoint: Endpoint) -> "AsyncOpenAI":
     from openai import AsyncOpenAI
 
     return AsyncOpenAI(
@@ -98,11 +102,21 @@ def _connect(endpoint: Endpoint) -> Any:
     )
 
 
+class _Note(TypedDict):
+    """A line of batches.jsonl; later lines of an input file add to the earlier ones."""
+
+    input_file: str
+    attempts: NotRequired[dict[str, int]]
+    batch: NotRequired[str]
+    ended: NotRequired[str]
+    """the state in which it ended"""
+
+
 class _Batches:
     """One judge's batches."""
 
     def __init__(
-        self, client: Any, endpoint: Endpoint, job: Job, writer: Journal, tally: Tally
+        self, client: "AsyncOpenAI", endpoint: Endpoint, job: Job, writer: Journal, tally: Tally
     ) -> None:
         self._client = client
         self._endpoint = endpoint
@@ -139,9 +153,9 @@ class _Batches:
 
     async def finish_earlier(self, poll_s: float) -> None:
         """Batches that a killed run left behind: their responses are paid for."""
-        notes: dict[str, dict[str, Any]] = {}
-        for record in read_lines(self._path):
-            notes.setdefault(record["input_file"], {}).update(record)
+        notes: dict[str, _Note] = {}
+        for record in cast(list[_Note], read_lines(self._path)):
+            notes.setdefault(record["input_file"], record).update(record)
         open_notes = {k: v for k, v in notes.items() if "ended" not in v}
         if not open_notes:
             return
@@ -150,7 +164,9 @@ class _Batches:
         by_file = {batch.input_file_id: batch.id for batch in listed}
         stored = {record["key"] for record in read_raw(self._job.directory)}
         for input_file, note in open_notes.items():
-            attempts = {k: attempt for k, attempt in note["attempts"].items() if k not in stored}
+            attempts = {
+                k: attempt for k, attempt in note.get("attempts", {}).items() if k not in stored
+            }
             self._writer.adopt(HOLDER, attempts)
             batch_id = note.get("batch") or by_file.get(input_file)
             if batch_id is None:
@@ -180,12 +196,12 @@ class _Batches:
             )
 
     async def _store(
-        self, line: dict[str, Any], sent: dict[str, Call], attempts: dict[str, int]
+        self, line: JsonObject, sent: dict[str, Call], attempts: dict[str, int]
     ) -> None:
-        key, response = line["custom_id"], cast(dict[str, Any], line.get("response") or {})
-        if key not in sent or not response:
+        key, response = str(line["custom_id"]), line.get("response")
+        if key not in sent or not isinstance(response, dict) or not response:
             return
-        call, status = sent[key], int(response["status_code"])
+        call, status = sent[key], cast(int, response["status_code"])
         data = orjson.dumps(response.get("body"))
         if status == 400 and self.fit.learn(*told(data), self.fit.fitted(call.parameters)):
             return
@@ -206,10 +222,10 @@ class _Batches:
         for key, attempt in attempts.items():
             await self._writer.fail_call(key, attempt, may_be_billed=False)
 
-    def _note(self, **record: Any) -> None:
+    def _note(self, **record: object) -> None:
         storage.append_line(self._path, orjson.dumps(record))
 
-    def _request(self, call: Call) -> dict[str, Any]:
+    def _request(self, call: Call) -> dict[str, object]:
         parameters, model = self.fit.fitted(call.parameters), self._endpoint.model
         return {
             "custom_id": call.key,

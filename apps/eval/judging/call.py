@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import orjson
 
@@ -15,7 +15,7 @@ from apps.eval.judging.prices import Price
 from apps.eval.protocols.form import Form
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """blake2b-128 of a canonical JSON form."""
     return hashlib.blake2b(
         orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16
@@ -93,7 +93,7 @@ class Call:
 
     @property
     def max_tokens(self) -> int:
-        return int(self.parameters["max_tokens"])
+        return cast(int, self.parameters["max_tokens"])
 
     def prompt_tokens_estimate(self) -> int:
         """English averages 4.3 bytes a token under GPT's tokenizers."""

@@ -7,7 +7,7 @@ an earlier message is under way therefore goes out as one.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from apps.eval.calls.gate_pool import GatePool, add_up
 from apps.eval.calls.journal import Journal
@@ -120,7 +120,7 @@ class Together(Generic[Item, Result]):
 class RemoteGate:
     """The gate of one judge, for loop.py, at a coordinator in another process."""
 
-    def __init__(self, coordinator: Any, holder: str, judge: str) -> None:
+    def __init__(self, coordinator: "Coordinator", holder: str, judge: str) -> None:
         async def acquire(tokens: list[int]) -> Sequence[int]:
             return await coordinator.acquire(holder, judge, tokens)
 
@@ -147,7 +147,7 @@ class RemoteGate:
 class RemoteLedger:
     """The ledger of loop.py, at a coordinator in another process."""
 
-    def __init__(self, coordinator: Any, holder: str) -> None:
+    def __init__(self, coordinator: "Coordinator", holder: str) -> None:
         async def open_calls(wanted: list[tuple[str, float]]) -> Sequence[int]:
             return await coordinator.open_calls(holder, wanted)
 

@@ -7,17 +7,18 @@ keeps the budget. A task that dies with its node is run again: the journal tells
 """
 
 # Ray's own types are partly unknown:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import asyncio
 import importlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import (
     ActorDiedError,
     NodeDiedError,
@@ -41,19 +42,20 @@ TASK_CPUS = 0.25
 TASK_TRIES = 3
 COORDINATOR_CALLS = 10_000
 """most that wait for a place at once"""
+_Actor: TypeAlias = "ActorHandle[Coordinator]"
 CoordinatorActor: Any = ray.remote(Coordinator)
 
 
 class _Remote:
     """An actor's methods as plain coroutines."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: _Actor) -> None:
         self._actor = actor
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
         method = getattr(self._actor, name)
 
-        async def call(*args: Any) -> Any:
+        async def call(*args: object) -> object:
             try:
                 return await method.remote(*args)
             except RayTaskError as error:
@@ -63,11 +65,13 @@ class _Remote:
 
 
 @ray.remote(num_cpus=TASK_CPUS, max_retries=0)
-def judge_chunk(job: Job, calls: Sequence[Call], coordinator: Any, holder: str) -> Tally:
-    return asyncio.run(_judge_chunk(job, calls, _Remote(coordinator), holder))
+def judge_chunk(job: Job, calls: Sequence[Call], coordinator: _Actor, holder: str) -> Tally:
+    return asyncio.run(_judge_chunk(job, calls, cast(Coordinator, _Remote(coordinator)), holder))
 
 
-async def _judge_chunk(job: Job, calls: Sequence[Call], coordinator: Any, holder: str) -> Tally:
+async def _judge_chunk(
+    job: Job, calls: Sequence[Call], coordinator: Coordinator, holder: str
+) -> Tally:
     async with AsyncExitStack() as stack:
         clients = {
             judge: [await stack.enter_async_context(connect(endpoint)) for endpoint in endpoints]
@@ -128,9 +132,9 @@ def run(job: Job, on_progress: OnProgress) -> RunResult:
         ray.kill(coordinator)
 
 
-def _run_tasks(job: Job, coordinator: Any, on_progress: OnProgress) -> list[Tally]:
+def _run_tasks(job: Job, coordinator: _Actor, on_progress: OnProgress) -> list[Tally]:
     settings = ray.put(replace(job, calls=()))
-    running: dict[Any, tuple[str, Sequence[Call], int]] = {}
+    running: dict[ray.ObjectRef[Tally], tuple[str, Sequence[Call], int]] = {}
 
     def start(holder: str, calls: Sequence[Call], tries: int) -> None:
         task = judge_chunk.remote(settings, calls, coordinator, holder)
@@ -159,7 +163,7 @@ def _run_tasks(job: Job, coordinator: Any, on_progress: OnProgress) -> list[Tall
     return tallies
 
 
-def _get(reference: Any) -> Any:
+def _get(reference: "ray.ObjectRef[Any]") -> Any:
     """`ray.get`, with our own errors as themselves."""
     try:
         return ray.get(reference)

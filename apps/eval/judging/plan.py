@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import combinations, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -101,7 +101,7 @@ class _Planner:
 
     config: "JudgeConfig"
     protocol: Protocol
-    prompts: Mapping[str, Mapping[str, Any]]
+    prompts: Mapping[str, Mapping[str, object]]
     """FastChat's, by category; {} for our own wording"""
     judge_models: Mapping[str, str]
 
@@ -270,7 +270,7 @@ def load_canaries() -> list[dict[str, str]]:
     return [orjson.loads(line) for line in data.splitlines() if line.strip()]
 
 
-def _prompt_file(uri: str | None) -> dict[str, dict[str, Any]]:
+def _prompt_file(uri: str | None) -> dict[str, dict[str, object]]:
     if uri is None:
         return {}
     records = [orjson.loads(line) for line in storage.read_bytes(uri).splitlines() if line.strip()]

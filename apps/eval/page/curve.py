@@ -1,20 +1,48 @@
 """curve.html of `watch`: the score over training steps, with a link to every report."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.page.charts import CurvePoint
 from apps.eval.page.parts import fill
 
 
-def render_curve(points: Sequence[Mapping[str, Any]], run: str) -> str:
+class AccuracyLine(TypedDict):
+    rate: float
+    low: float
+    high: float
+
+
+class CurveLine(TypedDict):
+    """A line of curve.jsonl: how one checkpoint did."""
+
+    step: int
+    score: float
+    low: float
+    high: float
+    n: int
+    accuracy: AccuracyLine | None
+    """of questions with a known answer"""
+    judge: str
+    report: str
+    """from the curve's folder"""
+
+
+def render_curve(points: Sequence[CurveLine], run: str) -> str:
     """The whole page as text; `points` are the lines of curve.jsonl, in order of steps."""
-    scores = [_point(point["step"], point, "score", 1.0) for point in points]
+    scores = [
+        CurvePoint(step=p["step"], value=p["score"], low=p["low"], high=p["high"]) for p in points
+    ]
     accuracies = [
-        _point(point["step"], point["accuracy"], "rate", 100.0)
+        CurvePoint(
+            step=point["step"],
+            value=100 * right["rate"],
+            low=100 * right["low"],
+            high=100 * right["high"],
+        )
         for point in points
-        if point["accuracy"]
+        if (right := point["accuracy"])
     ]
     judge = points[-1]["judge"]
     return fill(
@@ -24,13 +52,4 @@ def render_curve(points: Sequence[Mapping[str, Any]], run: str) -> str:
         scores=scores,
         accuracies=accuracies,
         points=points,
-    )
-
-
-def _point(step: int, figures: Mapping[str, Any], value: str, scale: float) -> CurvePoint:
-    return CurvePoint(
-        step=step,
-        value=scale * figures[value],
-        low=scale * figures["low"],
-        high=scale * figures["high"],
     )

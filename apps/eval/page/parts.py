@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -58,6 +57,6 @@ _ENVIRONMENT = environment(
 )
 
 
-def fill(template: str, **values: Any) -> str:
+def fill(template: str, **values: object) -> str:
     """A template of `templates/` with its values."""
     return _ENVIRONMENT.get_template(template).render(values)

@@ -9,7 +9,7 @@ choice    a label of the protocol's own, with what it is worth
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Format = Literal["scores", "rating", "letter", "label", "choice"]
 LABELS = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
@@ -57,9 +57,9 @@ class Form:
             ", where C is a tie" if self.fmt == "letter" else ""
         )
 
-    def json_schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, object]:
         """Of that JSON."""
-        values: Mapping[str, Any] = {"verdict": {"type": "string", "enum": [*self._names()]}}
+        values: Mapping[str, object] = {"verdict": {"type": "string", "enum": [*self._names()]}}
         if self.fmt == "rating":
             values = {"rating": {"type": "number"}}
         elif self.fmt == "scores":

@@ -7,8 +7,8 @@ JSON that stands elsewhere may be quoted from an answer, and is not read.
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+
+from apps.common.json_value import JsonObject, JsonValue
 
 _VERDICT_KEYS = (
     *("verdict", "finalverdict", "winner", "choice", "preference", "preferred", "decision"),
@@ -37,10 +37,10 @@ def scores_in(body: str) -> tuple[str, str] | None:
     """Two scores: a list, an object by assistant, or two keys."""
     fields = _object_at_end(body)
     scores = _first(fields, ("scores", "ratings"))
-    if isinstance(scores, list) and len(pair := cast(list[Any], scores)) == 2:
-        first, second = pair
+    if isinstance(scores, list) and len(scores) == 2:
+        first, second = scores
     else:
-        inner = _plain_keys(cast(Mapping[str, Any], scores)) if isinstance(scores, dict) else fields
+        inner = _plain_keys(scores) if isinstance(scores, dict) else fields
         keys = next((keys for keys in _PAIR_KEYS if set(keys) <= inner.keys()), None)
         if keys is None:
             return None
@@ -49,7 +49,7 @@ def scores_in(body: str) -> tuple[str, str] | None:
     return (one, two) if one is not None and two is not None else None
 
 
-def _object_at_end(body: str) -> dict[str, Any]:
+def _object_at_end(body: str) -> JsonObject:
     """The outermost JSON object that ends where the body ends, by plain keys; {} without one."""
     text = re.sub(r"\s*```\s*\Z", "", body.rstrip())
     if not text.endswith("}"):
@@ -66,15 +66,15 @@ def _object_at_end(body: str) -> dict[str, Any]:
     return {}
 
 
-def _plain_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_keys(fields: JsonObject) -> JsonObject:
     return {re.sub(r"[^a-z0-9]", "", key.lower()): value for key, value in fields.items()}
 
 
-def _first(fields: Mapping[str, Any], keys: tuple[str, ...]) -> object:
+def _first(fields: JsonObject, keys: tuple[str, ...]) -> JsonValue:
     return next((fields[key] for key in keys if key in fields), None)
 
 
-def _number(value: object) -> str | None:
+def _number(value: JsonValue) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     text = str(value).strip()

@@ -24,7 +24,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import yaml
 
@@ -135,10 +135,10 @@ def load_protocol(name: str) -> Protocol:
 @functools.cache
 def _built_in(name: str) -> Protocol:
     text = files("apps.eval").joinpath(f"data/protocols/{name}.yaml").read_text()
-    return _of(cast(Mapping[str, Any], yaml.safe_load(text)), name)
+    return _of(cast(Mapping[str, object], yaml.safe_load(text)), name)
 
 
-def _of(values: Mapping[str, Any], where: str) -> Protocol:
+def _of(values: Mapping[str, object], where: str) -> Protocol:
     try:
         return configs.from_dict(Protocol, values)
     except ConfigError as error:

@@ -4,8 +4,6 @@ The form is asked for as structured output too (`response_format`), which endpoi
 offer it refuse once and are then not sent again.
 """
 
-from typing import Any
-
 from apps.eval.calls.lines import Message
 from apps.eval.protocols.form import Form
 
@@ -20,7 +18,7 @@ def repair_messages(form: Form, said: str) -> tuple[Message, ...]:
     return ({"role": "assistant", "content": said}, asked) if said.strip() else (asked,)
 
 
-def response_format(form: Form) -> dict[str, Any]:
+def response_format(form: Form) -> dict[str, object]:
     """The form's JSON schema as OpenAI's `response_format`."""
     schema = {"name": "verdict", "strict": True, "schema": form.json_schema()}
     return {"type": "json_schema", "json_schema": schema}

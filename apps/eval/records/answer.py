@@ -8,7 +8,6 @@ generator}`), so that a chatbot without an endpoint competes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
 
 import orjson
 
@@ -26,7 +25,7 @@ class Answer:
     turn_texts: tuple[str, ...]
     model: str
     endpoint_model: str = ""
-    sampling: dict[str, Any] = field(default_factory=dict[str, Any])
+    sampling: dict[str, object] = field(default_factory=dict[str, object])
     usage: dict[str, int] = field(
         default_factory=lambda: {"prompt_tokens": 0, "completion_tokens": 0}
     )
@@ -134,21 +133,26 @@ def _identity(record: Record) -> str:
 def _own(record: Record, model: str) -> Answer:
     """A line as `to_json` writes it; fields of others are left out."""
     fields = record.fields
-    usage = cast(Mapping[str, Any], fields.get("usage") or {})
-    sampling, created = fields.get("sampling") or {}, fields.get("created", 0.0)
+    usage, sampling, created = (
+        fields.get("usage") or {},
+        fields.get("sampling") or {},
+        fields.get("created", 0.0),
+    )
     if not isinstance(sampling, dict):
         raise record.refused("sampling", "an object of settings")
     if isinstance(created, bool) or not isinstance(created, int | float):
         raise record.refused("created", "seconds since 1970")
-    counts = {name: usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")}
-    if not all(type(count) is int for count in counts.values()):
+    counted = usage if isinstance(usage, dict) else {"prompt_tokens": None}
+    names = ("prompt_tokens", "completion_tokens")
+    counts = {n: count for n in names if type(count := counted.get(n, 0)) is int}
+    if len(counts) < len(names):
         raise record.refused("usage", "whole numbers of prompt_tokens and completion_tokens")
     return Answer(
         question_id=record.identity("question_id"),
         turn_texts=record.texts("turn_texts"),
         model=model,
         endpoint_model=record.text("endpoint_model") if fields.get("endpoint_model") else "",
-        sampling=cast(dict[str, Any], sampling),
+        sampling={**sampling},
         usage=counts,
         finish_reasons=record.texts("finish_reasons") if fields.get("finish_reasons") else (),
         thoughts=record.texts("thoughts") if fields.get("thoughts") else (),

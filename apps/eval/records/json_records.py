@@ -5,14 +5,13 @@ ends. A field that holds null, a number or an object where a text belongs is ref
 name: written out as "None" it would be judged.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import orjson
 
 from apps.common.errors import InputError
 from apps.common.files import storage
+from apps.common.json_value import JsonObject, JsonValue
 
 _BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -24,7 +23,7 @@ class Record:
 
     where: str
     """file and line, for sentences"""
-    fields: Mapping[str, Any]
+    fields: JsonObject
 
     def refused(self, field: str, expected: str) -> InputError:
         """The error that says what a field holds and what it should."""
@@ -47,33 +46,28 @@ class Record:
             return (value,)
         if not isinstance(value, list) or not value:
             raise self.refused(field, "a list of texts")
-        items = [content_of(item) for item in cast(list[object], value)]
-        if any(item is None for item in items):
+        texts = [text for item in value if (text := content_of(item)) is not None]
+        if len(texts) < len(value):
             raise self.refused(field, "texts only")
-        return tuple(cast(list[str], items))
+        return tuple(texts)
 
     def said_by(self, role: str) -> tuple[str, ...]:
         """What one role says in OpenAI's `messages`."""
         messages = self.fields.get("messages")
         if not isinstance(messages, list):
             raise self.refused("messages", "a list of {role, content}")
-        mine = [
-            cast(Mapping[str, object], item)
-            for item in cast(list[object], messages)
-            if isinstance(item, Mapping) and cast(Mapping[str, object], item).get("role") == role
-        ]
-        texts = [content_of(item) for item in mine]
-        if not texts or any(text is None for text in texts):
+        mine = [item for item in messages if isinstance(item, dict) and item.get("role") == role]
+        texts = [text for item in mine if (text := content_of(item)) is not None]
+        if not texts or len(texts) < len(mine):
             raise self.refused("messages", f"the {role}'s content to be text")
-        return tuple(cast(list[str], texts))
+        return tuple(texts)
 
     def choice(self) -> tuple[str, ...]:
         """The turns of MT-bench's only choice."""
         choices = self.fields.get("choices")
-        if not isinstance(choices, list) or len(cast(list[object], choices)) != 1:
+        if not isinstance(choices, list) or len(choices) != 1:
             raise self.refused("choices", "a list of one choice with turns")
-        (choice,) = cast(list[object], choices)
-        inner = _record(choice, f"{self.where}, choices[0]")
+        inner = _record(choices[0], f"{self.where}, choices[0]")
         return inner.texts("turns")
 
     def identity(self, field: str) -> str:
@@ -86,23 +80,15 @@ class Record:
         return str(value)
 
 
-def content_of(item: object) -> str | None:
+def content_of(item: JsonValue) -> str | None:
     """The text of a turn: itself, its `content`, its text parts; None where it holds none."""
-    if isinstance(item, Mapping):
-        fields = cast(Mapping[str, object], item)
-        inner = fields.get("content", fields.get("text"))
-        if isinstance(inner, Mapping):  # Arena-Hard v2
-            inner = cast(Mapping[str, object], inner).get("answer")
-        item = inner
+    if isinstance(item, dict):
+        inner = item.get("content", item.get("text"))
+        item = inner.get("answer") if isinstance(inner, dict) else inner  # Arena-Hard v2
     if isinstance(item, list):
-        parts = cast(Sequence[object], item)
-        texts = [content_of(part) for part in parts if _is_text_part(part)]
+        texts = [content_of(part) for part in item if isinstance(part, dict) and "text" in part]
         return "".join(text or "" for text in texts) if texts else None
     return item if isinstance(item, str) else None
-
-
-def _is_text_part(part: object) -> bool:
-    return isinstance(part, Mapping) and "text" in cast(Mapping[str, object], part)
 
 
 def read_records(uri: str, is_own: bool = False) -> list[Record]:
@@ -136,15 +122,15 @@ def parse_records(data: bytes, uri: str, is_own: bool = False) -> list[Record]:
     return records
 
 
-def _array(data: bytes, uri: str) -> list[object]:
+def _array(data: bytes, uri: str) -> list[JsonValue]:
     try:
-        return cast(list[object], orjson.loads(data))
+        return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise InputError(f"{uri} is not a JSON array: {error}") from None
 
 
-def _record(value: object, where: str) -> Record:
-    if not isinstance(value, Mapping):
+def _record(value: JsonValue, where: str) -> Record:
+    if not isinstance(value, dict):
         said = repr(value)[:80]
         raise InputError(f'{where} is {said}; expected an object such as {{"question_id": 1}}')
-    return Record(where, cast(Mapping[str, Any], value))
+    return Record(where, value)

@@ -23,7 +23,7 @@ are the turns.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import Any, cast
+from typing import cast
 
 import orjson
 
@@ -43,7 +43,7 @@ class Question:
     reference: tuple[str, ...] = ()
     match: Match | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         record = asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in record.items() if v}
 
@@ -101,7 +101,8 @@ def _turns(record: Record) -> tuple[str, ...]:
             return _filled(record, field, record.texts(field))
     if "messages" in record.fields:
         turns = record.said_by("user")
-        if len(turns) < len(record.fields["messages"]):
+        messages = record.fields["messages"]
+        if isinstance(messages, list) and len(turns) < len(messages):
             raise record.refused("messages", "turns of the user only: what others say is not asked")
         return _filled(record, "messages", turns)
     raise InputError(

@@ -1,18 +1,18 @@
 """What the judges' calls cost and how fast they came, from the stored responses."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from apps.eval.calls.lines import ResponseLine
 from apps.eval.judging.offline import is_offline
 from apps.eval.scores.figures import CostRow
 
 
-def costs(records: Iterable[Mapping[str, Any]]) -> list[CostRow]:
+def costs(records: Iterable[ResponseLine]) -> list[CostRow]:
     """One row per judge that was called here; repeats and unreadable responses are paid for too."""
-    by_judge: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    by_judge: dict[str, list[ResponseLine]] = defaultdict(list)
     for record in records:
         is_free = record.get("is_imported") or record.get("is_computed")
         if not is_offline(record["judge"]) and not is_free:
@@ -20,9 +20,9 @@ def costs(records: Iterable[Mapping[str, Any]]) -> list[CostRow]:
     return [_row(judge, mine) for judge, mine in sorted(by_judge.items())]
 
 
-def _row(judge: str, records: Sequence[Mapping[str, Any]]) -> CostRow:
+def _row(judge: str, records: Sequence[ResponseLine]) -> CostRow:
     # A batch's responses have no latency of their own.
-    latencies_s = [r["latency_s"] for r in records if r.get("latency_s") is not None]
+    latencies_s = [s for r in records if (s := r.get("latency_s")) is not None]
     p50, p95 = np.quantile(latencies_s, [0.5, 0.95]) if latencies_s else (None, None)
     usd = sum(record["usd"] for record in records)
     return CostRow(

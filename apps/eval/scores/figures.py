@@ -7,7 +7,10 @@ the ends of a 95 % interval.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import isnan
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OMITTED = {"absent": "omit"}
 """Metadata of a field that report.json leaves out where it is None."""
@@ -484,32 +487,33 @@ class Figures:
     questions: QuestionCounts
     models: Mapping[str, ModelRow]
     protocols: Mapping[str, ProtocolFigures]
-    reference_tables: tuple[Mapping[str, Any], ...] | None
-    contamination: Mapping[str, Any] | None
+    reference_tables: tuple[Mapping[str, object], ...] | None
+    contamination: Mapping[str, object] | None
     """contamination.json as it is."""
-    manifest: Mapping[str, Any]
+    manifest: Mapping[str, object]
     """What made these figures, from the records beside the judgments."""
 
 
-def to_json(value: object) -> Any:
-    """Plain JSON of figures: fields by name, tuples as lists, no number as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _record(value)
-    if isinstance(value, Mapping):
-        return {key: to_json(held) for key, held in cast(Mapping[str, object], value).items()}
-    if isinstance(value, (tuple, list)):
-        return [to_json(held) for held in cast(tuple[object, ...], value)]
-    return None if isinstance(value, float) and isnan(value) else value
-
-
-def _record(value: Any) -> dict[str, Any]:
-    record: dict[str, Any] = {}
+def to_json_object(value: "DataclassInstance") -> dict[str, object]:
+    """The same of one record."""
+    record: dict[str, object] = {}
     for part in fields(value):
         held = getattr(value, part.name)
         if held is None and "absent" in part.metadata:
             continue
         if "is_merged" in part.metadata:
-            record |= to_json(held)
+            record |= to_json_object(cast("DataclassInstance", held))
         else:
             record[part.name] = to_json(held)
     return record
+
+
+def to_json(value: object) -> object:
+    """Plain JSON of figures: fields by name, tuples as lists, no number as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_json_object(value)
+    if isinstance(value, Mapping):
+        return {key: to_json(held) for key, held in cast(Mapping[str, object], value).items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(held) for held in cast(tuple[object, ...], value)]
+    return None if isinstance(value, float) and isnan(value) else value

@@ -7,11 +7,11 @@ models under one judge and repeat: both orders together, where a protocol has tw
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from apps.common.errors import CriaError, NotFoundError
 from apps.eval.calls import journal
-from apps.eval.folder import plan_uri
+from apps.eval.calls.lines import ParsedLine, PlannedLine, ResponseLine
+from apps.eval.folder import read_plan
 from apps.eval.judging.call import digest
 from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
@@ -61,28 +61,26 @@ class Contest:
 
 def load_judgments(directory: str) -> list[Judgment]:
     """Every planned judgment of a folder; the last readable response of a slot counts."""
-    planned = journal.read_lines(plan_uri(directory))
+    planned = read_plan(directory)
     if not planned:
         raise NotFoundError(
             f"{directory} has not been judged; run `python -m apps.eval judge {directory}`"
         )
-    best: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    best: dict[str, tuple[ResponseLine, ParsedLine]] = {}
     usd: dict[str, float] = defaultdict(float)
     for record in journal.read_raw(directory):
         parsed = parse_record(record)
         usd[record["slot"]] += record["usd"]
-        if parsed["status"] == "ok" or best.get(record["slot"], ({}, {}))[1].get("status") != "ok":
-            best[record["slot"]] = (dict(record), dict(parsed))
+        known = best.get(record["slot"])
+        if parsed["status"] == "ok" or known is None or known[1]["status"] != "ok":
+            best[record["slot"]] = (record, parsed)
     return [_judgment(item, best.get(item["slot"]), usd[item["slot"]]) for item in planned]
 
 
 def _judgment(
-    item: Mapping[str, Any],
-    found: tuple[dict[str, Any], dict[str, Any]] | None,
-    usd: float,
+    item: PlannedLine, made: tuple[ResponseLine, ParsedLine] | None, usd: float
 ) -> Judgment:
-    record, parsed = found or ({}, {"status": "missing"})
-    scores = tuple(parsed["scores"]) if parsed.get("scores") else None
+    scores = tuple(made[1].get("scores") or ()) or None if made else None
     if scores and item["order"]:
         scores = scores[::-1]
     return Judgment(
@@ -94,26 +92,24 @@ def _judgment(
         turn=item["turn"],
         judge=item["judge"],
         kind=item["kind"],
-        status=parsed["status"],
+        status=made[1]["status"] if made else "missing",
         scores=scores,
-        lead=_lead(len(item["models"]), item["order"], scores, parsed.get("verdict")),
-        text=record.get("response_text", ""),
+        lead=_lead(item, scores, made[1].get("verdict") if made else None),
+        text=made[0]["response_text"] if made else "",
         usd=usd,
         answers_digest=item.get("answers_digest"),
     )
 
 
-def _lead(
-    num_models: int, order: int, scores: tuple[float, ...] | None, verdict: str | None
-) -> float | None:
-    if num_models < 2:
+def _lead(item: PlannedLine, scores: tuple[float, ...] | None, verdict: str | None) -> float | None:
+    if len(item["models"]) < 2:
         return None
     if scores is not None:
         return scores[0] - scores[1]
     if verdict is None:
         return None
     shown = _LETTERS[verdict] if verdict in _LETTERS else _LABELS[verdict]
-    return -shown if order else shown
+    return -shown if item["order"] else shown
 
 
 def contests(judgments: Iterable[Judgment]) -> list[Contest]:
