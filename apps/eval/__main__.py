@@ -14,7 +14,7 @@ answers/, judgments/, report.json and report.html.
 import sys
 from collections.abc import Sequence
 
-import apps.common.command.interrupt  # noqa: F401
+import apps.common.command.interrupt  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from apps.common.command.cli import Command, run
 from apps.eval.answer import answer
 from apps.eval.config import (

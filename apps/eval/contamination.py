@@ -10,15 +10,19 @@ best Jaccard similarity of its words with one training text, among texts that sh
 it. Words are those of every script, as apps/common/text/words.py splits them.
 """
 
+# pyarrow and ahocorasick are partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TypedDict
 
 import ahocorasick
 import numpy as np
 import pyarrow.parquet as pq
 
-from apps.common.command.events import Reporter
+from apps.common.command.events import Bar, Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
 from apps.common.files.schema import PACK_NAME
@@ -29,6 +33,31 @@ from apps.eval.records.question import Question, load_questions
 
 GRAM, ANCHOR = 8, 4
 BATCH_ROWS = 256
+
+
+class QuestionOverlap(TypedDict):
+    """How far one question occurs in the data; both figures lie in 0..1."""
+
+    question_id: str
+    overlap: float
+    """the share of its grams that occur"""
+    similarity: float
+    """with the most alike training text"""
+
+
+class Contaminated(QuestionOverlap):
+    example: str
+    """how that text begins"""
+
+
+class Contamination(TypedDict):
+    """contamination.json."""
+
+    questions: int
+    texts: int
+    gram_words: int
+    contaminated: list[Contaminated]
+    per_question: list[QuestionOverlap]
 
 
 def contamination(config: ContaminationConfig, reporter: Reporter) -> None:
@@ -46,7 +75,7 @@ def contamination(config: ContaminationConfig, reporter: Reporter) -> None:
     )
 
 
-def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
+def _counted(texts: Iterator[str], bar: Bar) -> Iterator[str]:
     for text in texts:
         bar.advance(1)
         yield text
@@ -57,7 +86,7 @@ def measure(
     texts: Iterator[str],
     max_overlap: float = 0.5,
     max_similarity: float = 0.8,
-) -> dict[str, Any]:
+) -> Contamination:
     """The report: every question's figures, and those above either limit."""
     asked = {q.question_id: words(" ".join(q.turns)) for q in questions}
     automaton, grams = _automaton(asked)
@@ -76,7 +105,7 @@ def measure(
             similarity = jaccard(asked[question_id], spoken)
             if similarity > best[question_id][0]:
                 best[question_id] = (similarity, text[:400])
-    rows = [
+    rows: list[Contaminated] = [
         {
             "question_id": question_id,
             "overlap": len(seen[question_id] & grams[question_id])
@@ -86,16 +115,22 @@ def measure(
         }
         for question_id in grams
     ]
-    contaminated = [
-        row for row in rows if row["overlap"] > max_overlap or row["similarity"] > max_similarity
-    ]
-    return {
-        "questions": len(rows),
-        "texts": num_texts,
-        "gram_words": GRAM,
-        "contaminated": contaminated,
-        "per_question": [{k: v for k, v in row.items() if k != "example"} for row in rows],
-    }
+    return Contamination(
+        questions=len(rows),
+        texts=num_texts,
+        gram_words=GRAM,
+        contaminated=[
+            row
+            for row in rows
+            if row["overlap"] > max_overlap or row["similarity"] > max_similarity
+        ],
+        per_question=[
+            QuestionOverlap(
+                question_id=row["question_id"], overlap=row["overlap"], similarity=row["similarity"]
+            )
+            for row in rows
+        ],
+    )
 
 
 def _grams(spoken: Sequence[str], size: int) -> set[str]:
@@ -103,7 +138,9 @@ def _grams(spoken: Sequence[str], size: int) -> set[str]:
     return {f" {' '.join(spoken[i : i + size])} " for i in range(len(spoken) - size + 1)}
 
 
-def _automaton(asked: dict[str, list[str]]) -> tuple[Any, dict[str, set[str]]]:
+def _automaton(
+    asked: dict[str, list[str]],
+) -> tuple[ahocorasick.Automaton, dict[str, set[str]]]:
     """Finds all grams and anchors of all questions in one pass over a text."""
     grams = {question_id: _grams(spoken, GRAM) for question_id, spoken in asked.items()}
     owners: dict[str, set[str]] = {}

@@ -20,7 +20,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +39,7 @@ REFERENCE_BASELINES = ("gpt35", "chatgpt", "gpt-3.5-turbo")
 
 # The early draft's table: a named set to show beside one's own run. No public reviews yield it,
 # so nothing here can recompute it.
-DRAFT_TABLE: dict[str, Any] = {
+DRAFT_TABLE: Mapping[str, object] = {
     "name": "early draft (cannot be recomputed from public data)",
     "pairs": {
         "llama-13b": {"baseline_total": 525.5, "vicuna_total": 678.5},
@@ -50,6 +50,27 @@ DRAFT_TABLE: dict[str, Any] = {
     "better_or_equal_to_chatgpt": 0.575,
     "relative_quality": 0.93,
 }
+
+
+class Pair(TypedDict):
+    """Vicuna against one baseline, over all questions."""
+
+    n: int
+    baseline_total: float
+    vicuna_total: float
+    win: float
+    tie: float
+    loss: float
+    win_rate: float
+    win_or_tie_rate: float
+    per_category: dict[str, dict[str, float]]
+
+
+class BlogTable(TypedDict):
+    pairs: dict[str, Pair]
+    """by baseline"""
+    relative_quality_percent: NotRequired[dict[str, float]]
+    """everyone relative to ChatGPT = 100, through Vicuna; absent without ChatGPT"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,9 +170,9 @@ def _scores(record: Record, mode: Mode) -> tuple[float, ...]:
     return parsed.scores
 
 
-def tabulate(reviews: Sequence[Review]) -> dict[str, Any]:
+def tabulate(reviews: Sequence[Review]) -> BlogTable:
     """Totals, wins of Vicuna, categories and the chained relative quality."""
-    pairs = {}
+    pairs: dict[str, Pair] = {}
     for baseline in dict.fromkeys(review.baseline for review in reviews):
         mine = [review for review in reviews if review.baseline == baseline]
         categories = dict.fromkeys(review.category for review in mine)
@@ -160,7 +181,9 @@ def tabulate(reviews: Sequence[Review]) -> dict[str, Any]:
             "n": len(mine),
             "baseline_total": totals["baseline"],
             "vicuna_total": totals["vicuna"],
-            **{name: totals[name] for name in ("win", "tie", "loss")},
+            "win": totals["win"],
+            "tie": totals["tie"],
+            "loss": totals["loss"],
             "win_rate": totals["win"] / len(mine),
             "win_or_tie_rate": (totals["win"] + totals["tie"]) / len(mine),
             "per_category": {
@@ -168,7 +191,8 @@ def tabulate(reviews: Sequence[Review]) -> dict[str, Any]:
                 for category in categories
             },
         }
-    return {"pairs": pairs, **_relative_quality(pairs)}
+    quality = _relative_quality(pairs)
+    return {"pairs": pairs, "relative_quality_percent": quality} if quality else {"pairs": pairs}
 
 
 def _totals(reviews: Iterable[Review]) -> dict[str, float]:
@@ -182,7 +206,7 @@ def _totals(reviews: Iterable[Review]) -> dict[str, float]:
     }
 
 
-def _relative_quality(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _relative_quality(pairs: Mapping[str, Pair]) -> dict[str, float]:
     """Figure 1: everyone relative to ChatGPT = 100 %, through Vicuna; {} without ChatGPT."""
     anchor = next((name for name in REFERENCE_BASELINES if name in pairs), None)
     if anchor is None:
@@ -192,17 +216,17 @@ def _relative_quality(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         name: 100 * vicuna * pair["baseline_total"] / pair["vicuna_total"]
         for name, pair in pairs.items()
     }
-    return {"relative_quality_percent": {**chain, "vicuna": 100 * vicuna, anchor: 100.0}}
+    return {**chain, "vicuna": 100 * vicuna, anchor: 100.0}
 
 
-def _print(table: Mapping[str, Any], mode: Mode) -> None:
+def _print(table: BlogTable, mode: Mode) -> None:
     rows = Table(title=f"Vicuna blog, GPT-4 reviews, {mode} scores", title_justify="left")
     for name in ("baseline", "baseline total", "Vicuna total", "win", "tie", "loss", "relative"):
         rows.add_column(name, justify="left" if name == "baseline" else "right")
-    quality = table.get("relative_quality_percent", {})
+    quality = table.get("relative_quality_percent") or {}
     for name, pair in table["pairs"].items():
         relative = f"{quality[name]:.2f} %" if name in quality else ""
-        counts = [str(pair[key]) for key in ("win", "tie", "loss")]
+        counts = [str(count) for count in (pair["win"], pair["tie"], pair["loss"])]
         rows.add_row(
             name, f"{pair['baseline_total']:.1f}", f"{pair['vicuna_total']:.1f}", *counts, relative
         )

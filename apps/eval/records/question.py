@@ -23,7 +23,6 @@ are the turns.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import cast
 
 import orjson
 
@@ -44,8 +43,8 @@ class Question:
     match: Match | None = None
 
     def to_dict(self) -> dict[str, object]:
-        record = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in record.items() if v}
+        record: dict[str, object] = asdict(self)
+        return {name: value for name, value in record.items() if value}
 
 
 def load_questions(uri: str) -> list[Question]:
@@ -88,7 +87,7 @@ def _question(record: Record, number: int) -> Question:
         category=record.identity(kind) if kind else "generic",
         turns=turns,
         reference=reference,
-        match=cast(Match | None, match),
+        match=match,
     )
 
 
