@@ -33,13 +33,18 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+OURS = {"apps", "cluster"}
+CHECKERS_OWN = {"_typeshed"}
+"""types that come with every type checker and that nothing imports when it runs"""
+
+
 def imported_distributions() -> dict[str, set[str]]:
     """Third-party distribution to the files of apps/ and cluster/ that import it."""
     providers = metadata.packages_distributions()
     found: dict[str, set[str]] = {}
     for path in [*(ROOT / "apps").rglob("*.py"), *(ROOT / "cluster").rglob("*.py")]:
         for module in top_level_imports(path):
-            if module in sys.stdlib_module_names or module in ("apps", "cluster"):
+            if module in sys.stdlib_module_names or module in OURS | CHECKERS_OWN:
                 continue
             names = {normal(name) for name in providers.get(module, [module])}
             found.setdefault("|".join(sorted(names)), set()).add(str(path.relative_to(ROOT)))
