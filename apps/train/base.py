@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -29,9 +28,11 @@ from apps.train.batches.micro_batch import ArrayRows
 from apps.train.batches.order import order_of
 from apps.train.config import BaseConfig, OptimConfig, RunConfig
 from apps.train.loop.loop import Hooks, Loop
+from apps.train.loop.record import StepRecord
 from apps.train.loop.worker import configure_torch, make_meter, make_strategy, process_group
 from apps.train.model.load import full_weights
 from apps.train.model.precision import resolve
+from apps.train.parallel.strategy import Strategy
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 TEMPLATE = "vicuna-v1.1"
@@ -164,7 +165,7 @@ def save_random_model(config: BaseConfig, vocab_size: int, folder: str) -> None:
     LlamaForCausalLM(shape).save_pretrained(folder)
 
 
-def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter) -> dict[str, Any]:
+def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter) -> StepRecord:
     """Train on all tokens of `rows` and save the weights; returns the last step's record."""
     steps = max(config.tokens // (config.batch_rows * config.row_tokens), 1)
     run = RunConfig(
@@ -185,10 +186,10 @@ def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter
         ),
     )
     configure_torch(run)
-    records: list[dict[str, Any]] = []
+    records: list[StepRecord] = []
     with process_group(), reporter.progress("base", total=steps, unit="steps") as bar:
 
-        def on_step(record: dict[str, Any]) -> None:
+        def on_step(record: StepRecord) -> None:
             records[:] = [record]
             bar.advance(1, loss=record["loss"], tokens_per_s=round(record["tokens_per_s"]))
 
@@ -212,7 +213,7 @@ def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter
     return records[0]
 
 
-def save_model(strategy: Any, config: BaseConfig) -> None:
+def save_model(strategy: Strategy, config: BaseConfig) -> None:
     """Weights as fp32 safetensors, with generation settings that stop at </s>."""
     weights = dict(full_weights(strategy.causal_lm))
     saved = LlamaForCausalLM(strategy.causal_lm.config)

@@ -33,7 +33,7 @@ from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import Checkpoint
 from apps.train.config import ExportConfig, RunConfig
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from apps.train.model import load, lora
 from apps.train.model.stored import as_stored
 from apps.train.model.weight_files import FILE_BYTES, write_weights
@@ -235,7 +235,7 @@ def _write_lineage(
     run_uri = checkpoint.run_of(found)
     records = read_metrics(run_uri)
     record = lineage.collect(
-        inputs={"base": found.commit["identity"]["base"], "data": pack.digest},
+        inputs={"base": str(found.commit.get("identity", {})["base"]), "data": pack.digest},
         config=config,
         base_model=run.base,
         run=configs.to_dict(run),

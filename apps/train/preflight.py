@@ -5,7 +5,7 @@ import importlib.util
 import os
 import shutil
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
@@ -13,6 +13,7 @@ from apps.common.files import storage
 from apps.common.packs import Pack, open_pack
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
+from apps.train.checkpoint.checkpoint import RunMark
 from apps.train.config import RunConfig
 from apps.train.loop.worker import choose_trained, run_order
 from apps.train.model import load
@@ -48,7 +49,7 @@ class Prepared:
     """with absolute locations, the pack's row length and the precision chosen"""
     pack: Pack
     num_steps: int
-    commit: dict[str, Any]
+    commit: RunMark
     """what every checkpoint's marker says about the run"""
     done_step: int
     """step of the newest committed checkpoint; 0 without one"""
@@ -80,7 +81,7 @@ def prepare(config: RunConfig) -> Prepared:
     storage.claim(resolved.out)
     order = run_order(resolved, pack.info.splits["train"].num_rows)
     identity = _identity(resolved, pack, folder, order.num_steps)
-    commit = {"identity": identity, "config_digest": configs.digest(resolved)}
+    commit: RunMark = {"identity": identity, "config_digest": configs.digest(resolved)}
     newest = next(iter(checkpoint.committed(resolved.out)), None)
     if newest is not None and not config.allow_change:
         _check_unchanged(newest.commit, identity, resolved)
@@ -140,7 +141,7 @@ def _check_strategy(config: RunConfig, model_type: str) -> None:
         )
 
 
-def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dict[str, Any]:
+def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dict[str, object]:
     settings = configs.to_dict(config)
     return {
         "base": _base_digest(folder, with_weights=config.is_partial),
@@ -174,7 +175,7 @@ def _end_of(path: str) -> bytes:
         return handle.read()
 
 
-def _check_unchanged(commit: dict[str, Any], identity: dict[str, Any], config: RunConfig) -> None:
+def _check_unchanged(commit: RunMark, identity: dict[str, object], config: RunConfig) -> None:
     """Refuse to go on with other mathematics; names the first setting that differs."""
     before = commit.get("identity", {})
     for name, value in identity.items():
@@ -186,11 +187,12 @@ def _check_unchanged(commit: dict[str, Any], identity: dict[str, Any], config: R
             )
 
 
-def _difference(name: str, before: Any, now: Any) -> tuple[str, str]:
+def _difference(name: str, before: object, now: object) -> tuple[str, str]:
     if isinstance(before, dict) and isinstance(now, dict):
+        was, wanted = cast(dict[str, object], before), cast(dict[str, object], now)
         missing = object()
-        key = next(k for k in now | before if before.get(k, missing) != now.get(k, missing))
-        return f"{name}.{key} {before.get(key, 'not set')}", str(now.get(key, "not set"))
+        key = next(k for k in wanted | was if was.get(k, missing) != wanted.get(k, missing))
+        return f"{name}.{key} {was.get(key, 'not set')}", str(wanted.get(key, "not set"))
     if name == "data":
         return f"other data (digest {before})", str(now)
     if name == "base":

@@ -5,7 +5,7 @@ three epochs, 128 conversations a step) with the batch counted in packed rows: 1
 1,550 tokens on average fill 96 rows of 2,048. They run on any number of GPUs: the batch stays.
 """
 
-from typing import Any
+from dataclasses import replace
 
 from apps.train.config import (
     CheckpointConfig,
@@ -15,20 +15,19 @@ from apps.train.config import (
     RunConfig,
 )
 
-_FROM_COMMAND_LINE: dict[str, Any] = {"base": "", "data": "", "out": ""}
 
-
-def _vicuna(max_length: int, global_rows: int, micro_rows: int, **changes: Any) -> RunConfig:
-    """The published recipe for rows of a length; `changes` are what a model needs besides."""
+def _vicuna(max_length: int, global_rows: int, micro_rows: int) -> RunConfig:
+    """The published recipe for rows of a length."""
     return RunConfig(
-        **_FROM_COMMAND_LINE,
+        base="",
+        data="",
+        out="",
         max_length=max_length,
         epochs=3.0,
         global_batch_rows=global_rows,
         micro_batch_rows=micro_rows,
         optim=OptimConfig(lr=2e-5, schedule="cosine", warmup_fraction=0.03, weight_decay=0.0),
         metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
-        **changes,
     )
 
 
@@ -44,9 +43,10 @@ def vicuna_13b() -> RunConfig:
 
 def vicuna_7b_16k() -> RunConfig:
     """A LLaMA-7B of 4,096 positions extended to 16,384 by linear RoPE scaling; 8 GPUs of 80 GB."""
-    rope = RopeConfig(kind="linear", factor=4.0)
-    return _vicuna(
-        16_384, global_rows=16, micro_rows=1, activation_checkpointing="selective", rope=rope
+    return replace(
+        _vicuna(16_384, global_rows=16, micro_rows=1),
+        activation_checkpointing="selective",
+        rope=RopeConfig(kind="linear", factor=4.0),
     )
 
 
@@ -58,7 +58,9 @@ def llama_3_8b() -> RunConfig:
 def debug() -> RunConfig:
     """A model of a few million parameters on two CPU cores: the demo and the tests."""
     return RunConfig(
-        **_FROM_COMMAND_LINE,
+        base="",
+        data="",
+        out="",
         max_length=256,
         epochs=1.0,
         global_batch_rows=4,

@@ -3,17 +3,13 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError
+from apps.train.loop.record import Ended, Event, Stepped, Told, figures
 
-FAILURE = "failure"
-"""the event that carries what an attempt ended with; None when the next one begins"""
 _INTERVAL_S = 0.25
 _ON_THE_BAR = ("loss", "lr", "tokens_per_s", "mfu", "usd", "usd_to_go")
-
-Event = tuple[str, Any]
 
 
 class Shown:
@@ -29,19 +25,21 @@ class Shown:
         """step after which the run ended because it was asked to"""
 
     def take(self, events: list[Event]) -> None:
-        for name, fields in events:
-            if name == FAILURE:
-                self.failure = fields
-            elif name == "step":
-                self.has_step = True
-                shown = {key: fields[key] for key in _ON_THE_BAR if key in fields}
-                self._advance(fields["step"], shown)
-            else:
-                if name == "stopped":
-                    self.stopped_step = fields["step"]
-                self._reporter.event(f"train.{name}", **fields)
+        for event in events:
+            match event:
+                case Ended(failure):
+                    self.failure = failure
+                case Stepped(record):
+                    self.has_step = True
+                    known = dict(figures(record))
+                    shown = {name: known[name] for name in _ON_THE_BAR if name in known}
+                    self._advance(record["step"], shown)
+                case Told(name, fields):
+                    if name == "stopped":
+                        self.stopped_step = int(str(fields["step"]))
+                    self._reporter.event(f"train.{name}", **fields)
 
-    def _advance(self, step: int, fields: dict[str, Any]) -> None:
+    def _advance(self, step: int, fields: dict[str, float]) -> None:
         self._bar.advance(step - self._step, **fields)
         self._step = step
 

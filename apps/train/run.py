@@ -15,11 +15,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import pyarrow.fs
 import ray
 import ray.train
+from ray.actor import ActorProxy
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.util.metrics import Gauge
@@ -32,11 +33,13 @@ from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.packs import open_pack
 from apps.train.config import RunConfig
+from apps.train.loop.record import Ended, Event, Stepped, StepRecord, Told, figures
 from apps.train.model import hardware
-from apps.train.progress import FAILURE, Event, shown
+from apps.train.progress import shown
 from apps.train.signals import leave, run_until_stopped
 
 if TYPE_CHECKING:
+    from apps.train.checkpoint.checkpoint import RunMark
     from apps.train.preflight import Prepared
 
 _ENV = {
@@ -45,6 +48,16 @@ _ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
 _RELAY_INTERVAL_S = 0.25
+
+
+class Payload(TypedDict):
+    """What each rank is started with."""
+
+    config: dict[str, object]
+    commit: "RunMark"
+    relay: "ActorProxy[_Relay]"
+
+
 _AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
 GAUGES = (
     "step",
@@ -88,7 +101,7 @@ def run(config: RunConfig, reporter: Reporter) -> None:
     reporter.event("train.done", out=prepared.config.out, **summary)
 
 
-def _finished(prepared: "Prepared") -> dict[str, Any] | None:
+def _finished(prepared: "Prepared") -> dict[str, float] | None:
     """What a run that has taken all its steps says again; None when there is work left."""
     from apps.train.checkpoint import checkpoint
 
@@ -101,18 +114,19 @@ def _finished(prepared: "Prepared") -> dict[str, Any] | None:
     return _summary(config.out)
 
 
-def _summary(run_uri: str) -> dict[str, Any]:
+def _summary(run_uri: str) -> dict[str, float]:
     """What is said of a run at its end, whichever command took its steps."""
-    from apps.train.loop.metrics import read_metrics
+    from apps.train.loop.record import read_metrics
 
-    summary: dict[str, Any] = {}
+    summary: dict[str, float] = {}
     for record in read_metrics(run_uri):
         summary.setdefault("first_loss", record["loss"])
-        summary |= {name: record[name] for name in _AT_THE_END if name in record}
+        known = {"step": record["step"], **dict(figures(record))}
+        summary |= {name: known[name] for name in _AT_THE_END if name in known}
     return summary
 
 
-def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, Any]:
+def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     config, num_workers, use_gpu = _with_workers(prepared.config)
@@ -193,23 +207,24 @@ def _ray_run_config(config: RunConfig, *, use_gpu: bool) -> RayRunConfig:
     )
 
 
-def _arrow_filesystem(fs: Any) -> pyarrow.fs.FileSystem:
+def _arrow_filesystem(fs: object) -> pyarrow.fs.FileSystem:
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
 
 
-def _rank_main(payload: dict[str, Any]) -> None:
+def _rank_main(given: dict[str, object]) -> None:
     """What Ray Train runs on each worker."""
     from apps.train.batches.micro_batch import PackRows
     from apps.train.loop.loop import Hooks, TrainingStopped
     from apps.train.loop.worker import work
 
+    payload = cast(Payload, given)
     config = configs.from_dict(RunConfig, payload["config"])
     relay = payload["relay"]
 
     def tell(event: Event) -> None:
         ray.get(relay.put.remote(event))
 
-    tell((FAILURE, None))
+    tell(Ended(None))
     pack = open_pack(config.data)
     context = ray.train.get_context()
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
@@ -222,32 +237,33 @@ def _rank_main(payload: dict[str, Any]) -> None:
             commit=payload["commit"],
             hooks=Hooks(
                 on_step=_step_sender(tell),
-                on_event=lambda name, fields: tell((name, fields)),
+                on_event=lambda name, fields: tell(Told(name, fields)),
                 stopped=_stop_asker(relay),
                 preempted=preemption.is_near,
                 after_preemption=preemption.wait,
             ),
         )
     except TrainingStopped as error:
-        tell((FAILURE, error))  # the same on every rank; a retry would only repeat it
+        tell(Ended(error))  # the same on every rank; a retry would only repeat it
     except CriaError as error:
-        tell((FAILURE, error))
+        tell(Ended(error))
         raise
 
 
-def _step_sender(tell: Callable[[Event], None]) -> Callable[[dict[str, Any]], None]:
+def _step_sender(tell: Callable[[Event], None]) -> Callable[[StepRecord], None]:
     gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in GAUGES}
     sent_s = 0.0
 
-    def on_step(record: dict[str, Any]) -> None:
+    def on_step(record: StepRecord) -> None:
         nonlocal sent_s
-        for name, gauge in gauges.items():
-            if name in record:
-                gauge.set(record[name])
+        gauges["step"].set(record["step"])
+        for name, value in figures(record):
+            if name in gauges:
+                gauges[name].set(value)
         is_last = record["step"] == record["num_steps"]
         if is_last or "val_loss" in record or time.monotonic() - sent_s >= _RELAY_INTERVAL_S:
             sent_s = time.monotonic()
-            tell(("step", record))
+            tell(Stepped(record))
 
     return on_step
 
@@ -300,14 +316,14 @@ class _Relay:
         return self._is_stopping
 
 
-def _start_relay() -> Any:
+def _start_relay() -> "ActorProxy[_Relay]":
     """On the machine of the command."""
     here = ray.get_runtime_context().get_node_id()
     strategy = NodeAffinitySchedulingStrategy(here, soft=False)
     return ray.remote(_Relay).options(num_cpus=0, scheduling_strategy=strategy).remote()
 
 
-def _stop_asker(relay: Any) -> Callable[[], bool]:
+def _stop_asker(relay: "ActorProxy[_Relay]") -> Callable[[], bool]:
     asked_s = 0.0
 
     def is_stopping() -> bool:

@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 
 def run_until_stopped(
-    fit: Callable[[], Any], ask: Callable[[], None], has_step: Callable[[], bool]
+    fit: Callable[[], object], ask: Callable[[], None], has_step: Callable[[], bool]
 ) -> int | None:
     """Run `fit` to its end; the signal after which `ask` was called once to bring that about.
 
@@ -55,7 +56,7 @@ def leave(number: int, step: int, num_steps: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _on_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread only
         return

@@ -19,7 +19,7 @@ from apps.train.checkpoint import checkpoint
 from apps.train.config import RunConfig
 from apps.train.export import read_weights
 from apps.train.loop.loop import Hooks
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import process_group, work
 
 ARTIFACTS = Path(__file__).parent / "artifacts"

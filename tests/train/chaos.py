@@ -24,7 +24,7 @@ from apps.common.files.storage import COMMIT_NAME
 from apps.train.checkpoint import checkpoint
 from apps.train.config import CheckpointConfig, RunConfig
 from apps.train.export import read_weights
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from tests.train.conftest import small_config
 
 ROOT = Path(__file__).resolve().parents[2]

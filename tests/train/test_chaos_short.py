@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from apps.train.config import RunConfig
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from apps.train.run import GAUGES
 from tests.train.chaos import (
     STEPS,

@@ -65,7 +65,7 @@ def trained_logits(config: RunConfig, row: int = 0) -> torch.Tensor:
     length = rows_of(config).row(row)[2][0]
     with torch.no_grad():
         return causal_lm(
-            input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, **batch.attention
+            input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, packing=batch.packing
         ).logits[0, :length]
 
 

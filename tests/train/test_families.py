@@ -23,7 +23,7 @@ from apps.train.config import (
 )
 from apps.train.export import run_export
 from apps.train.loop.loop import Hooks
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import process_group, work
 from apps.train.model import load
 from apps.train.model.attention import boundaries
@@ -94,7 +94,9 @@ def greedy(folder: str, ids: list[int]) -> list[int]:
         edges = boundaries([[len(ids)]], len(ids), torch.device("cpu"))
         with torch.no_grad():
             logits = model(
-                input_ids=torch.tensor([ids]), position_ids=edges.position_ids_BT, **edges.kwargs
+                input_ids=torch.tensor([ids]),
+                position_ids=edges.position_ids_BT,
+                packing=edges.packing,
             ).logits
         ids = [*ids, int(logits[0, -1].argmax())]
     return ids

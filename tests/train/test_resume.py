@@ -15,7 +15,7 @@ from apps.train.batches.micro_batch import NO_ROW
 from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RunConfig
 from apps.train.export import read_weights
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import run_order
 from apps.train.presets import debug
 from tests.train.ranks import board, on_ranks, train

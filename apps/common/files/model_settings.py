@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import storage
@@ -51,34 +51,36 @@ class Sizes:
 class ModelSettings:
     """config.json and generation_config.json of one model."""
 
-    config: Mapping[str, Any]
-    generation: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    config: Mapping[str, object]
+    generation: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def model_type(self) -> str:
-        return self.config.get("model_type", "")
+        return str(self.config.get("model_type", ""))
 
     @property
     def architecture(self) -> str:
         """Name of the class in transformers; `none` where the folder does not say."""
-        return (self.config.get("architectures") or ["none"])[0]
+        return (cast(list[str] | None, self.config.get("architectures")) or ["none"])[0]
 
     @property
     def vocab_size(self) -> int:
         """Rows of the embedding; 0 where the folder does not say."""
-        return int(self.config.get("vocab_size", 0))
+        return self.integer("vocab_size") or 0
 
     @property
     def positions(self) -> int | None:
         """Longest sequence that the model has positions for, in tokens."""
-        return self.config.get("max_position_embeddings")
+        return self.integer("max_position_embeddings")
 
     @property
     def window_tokens(self) -> int | None:
         """How far back some or all layers see; None where every layer sees everything."""
         is_used = self.config.get("use_sliding_window", self.model_type in _ALWAYS_SLIDING)
         default = _DEFAULT_WINDOW.get(self.model_type)
-        return (self.config.get("sliding_window", default) or None) if is_used else None
+        stated = "sliding_window" in self.config
+        window = self.integer("sliding_window") if stated else default
+        return (window or None) if is_used else None
 
     @property
     def context_without_window(self) -> int:
@@ -93,25 +95,24 @@ class ModelSettings:
             eos = said.get("eos_token_id")
             if isinstance(eos, int):
                 return (eos,)
-            if eos is not None:
-                return tuple(eos)
+            if isinstance(eos, list):
+                return tuple(cast(list[int], eos))
         return ()
 
     @property
     def sampling(self) -> dict[str, float]:
         """Sampling defaults that the folder states."""
         stated = {name: self.generation.get(name) for name in _SAMPLING}
-        return {name: value for name, value in stated.items() if value is not None}
+        return {name: value for name, value in stated.items() if isinstance(value, int | float)}
 
     @property
-    def rope(self) -> dict[str, Any]:
+    def rope(self) -> dict[str, object]:
         """rope_type, rope_theta, original_max_position_embeddings and what that type needs.
 
         transformers 5 keeps all of it in rope_parameters, older versions in two places.
         """
-        rope: dict[str, Any] = (
-            self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
-        )
+        stated = self.config.get("rope_parameters") or self.config.get("rope_scaling")
+        rope = cast(dict[str, object], stated or {})
         return {
             **rope,
             "rope_type": rope.get("rope_type") or rope.get("type") or "default",
@@ -120,23 +121,38 @@ class ModelSettings:
             or self.positions,
         }
 
+    def integer(self, key: str) -> int | None:
+        """A whole number of config.json; None where it says none, or null."""
+        value = self.config.get(key)
+        if value is None or isinstance(value, int):
+            return value
+        raise ConfigError(f"config.json says {key} {value!r}; expected a whole number")
+
     def sizes(self) -> Sizes:
         """Raises ConfigError that names the keys which config.json lacks."""
         config = self.config
-        missing = [key for key in _SIZE_KEYS if key not in config]
+        missing = [key for key in _SIZE_KEYS if config.get(key) is None]
         if missing:
             raise ConfigError(
                 f"config.json lacks {', '.join(missing)}; expected a LLaMA-family model: "
                 "give the folder of one, or a shape by name such as llama-7b"
             )
-        heads = config["num_attention_heads"]
+        layers, hidden, heads, inner = (
+            self.integer(key) or 0
+            for key in (
+                "num_hidden_layers",
+                "hidden_size",
+                "num_attention_heads",
+                "intermediate_size",
+            )
+        )
         return Sizes(
-            num_layers=config["num_hidden_layers"],
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["intermediate_size"],
+            num_layers=layers,
+            hidden_size=hidden,
+            intermediate_size=inner,
             num_heads=heads,
-            num_kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            num_kv_heads=self.integer("num_key_value_heads") or heads,
+            head_dim=self.integer("head_dim") or hidden // heads,
             vocab_size=self.vocab_size,
             is_tied=bool(config.get("tie_word_embeddings", False)),
         )
@@ -156,7 +172,7 @@ def read_settings(folder: str | Path) -> ModelSettings:
     return ModelSettings(read_json(folder, CONFIG), read_json(folder, GENERATION))
 
 
-def read_json(folder: str | Path, name: str) -> dict[str, Any]:
+def read_json(folder: str | Path, name: str) -> dict[str, object]:
     """One JSON file of a model folder (path or URI); empty where the folder has none."""
     uri = storage.join(str(folder), name)
     try:

@@ -15,7 +15,7 @@ control-token texts inside a message never move the mask. Ids equal
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +53,10 @@ class Conversation:
     messages: tuple[Message, ...]
 
 
-Messages = Sequence[Message | Mapping[str, Any]]
-ToolSchemas = Sequence[Mapping[str, Any]]
+Fields = Mapping[str, object]
+"""A message as the template sees it: role, content and what else was sent."""
+Messages = Sequence[Message | Fields]
+ToolSchemas = Sequence[Mapping[str, object]]
 """JSON schemas of functions, for templates that show them."""
 
 
@@ -132,7 +134,7 @@ class ChatTemplate:
     def with_special_tokens(self, special_tokens: Mapping[str, str]) -> "ChatTemplate":
         return replace(self, special_tokens=dict(special_tokens))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As pack.json and lineage.json keep it; `from_dict` is the inverse."""
         return {
             "name": self.name,
@@ -143,17 +145,21 @@ class ChatTemplate:
         }
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> "ChatTemplate":
-        fields = dict(saved)
-        fields["extra_stop_tokens"] = tuple(saved["extra_stop_tokens"])
-        return cls(**fields)
+    def from_dict(cls, saved: Mapping[str, object]) -> "ChatTemplate":
+        return cls(
+            name=cast(str, saved["name"]),
+            source=cast(str, saved["source"]),
+            special_tokens=cast(dict[str, str], saved["special_tokens"]),
+            extra_stop_tokens=tuple(cast(list[str], saved["extra_stop_tokens"])),
+            default_system=cast(str | None, saved["default_system"]),
+        )
 
     def render(
         self,
         messages: Messages,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: ToolSchemas | None = None,
     ) -> Rendered:
         """Text and assistant spans.
 
@@ -221,7 +227,7 @@ class ChatTemplate:
                 rendered = self._with_derived_spans(rendered, messages, tools)
         except TemplateError:
             return None, "template_refuses"
-        answers = [m["content"] for m in map(_as_mapping, messages) if m["role"] == "assistant"]
+        answers = [_content(m) for m in map(_as_mapping, messages) if m["role"] == "assistant"]
         said = [rendered.text[start:end] for start, end in rendered.spans]
         whole = len(answers) == len(said) and all(
             answer.strip() in text for answer, text in zip(answers, said, strict=True)
@@ -233,7 +239,7 @@ class ChatTemplate:
     ) -> Rendered:
         """Without any span where the template does more than append."""
 
-        def text(part: Sequence[Mapping[str, Any]], prompt: bool) -> str:
+        def text(part: Sequence[Fields], prompt: bool) -> str:
             return self._render(list(map(_as_mapping, part)), prompt, tools)[0]
 
         plain = list(map(_as_mapping, messages))
@@ -242,9 +248,9 @@ class ChatTemplate:
 
     def _render(
         self,
-        messages: list[dict[str, Any]],
+        messages: list[dict[str, object]],
         add_generation_prompt: bool,
-        tools: Sequence[Mapping[str, Any]] | None,
+        tools: ToolSchemas | None,
     ) -> tuple[str, tuple[tuple[int, int], ...]]:
         return jinja.render(
             self.source,
@@ -257,11 +263,9 @@ class ChatTemplate:
             },
         )
 
-    def _render_open(
-        self, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] | None
-    ) -> str:
+    def _render_open(self, messages: list[dict[str, object]], tools: ToolSchemas | None) -> str:
         """The text up to the end of the last message's content, as transformers cuts it."""
-        last = messages[-1]["content"]
+        last = _content(messages[-1])
         messages[-1]["content"] = last + _OPEN_END
         text, _ = self._render(messages, False, tools)
         at = text.rfind(_OPEN_END.strip())
@@ -296,10 +300,16 @@ _TOOL_PROBE = (
 )
 
 
-def _as_mapping(message: Message | Mapping[str, Any]) -> dict[str, Any]:
+def _content(message: Fields) -> str:
+    """The text of a message; none where it holds calls only, or parts that are no text."""
+    content = message["content"]
+    return content if isinstance(content, str) else ""
+
+
+def _as_mapping(message: Message | Fields) -> dict[str, object]:
     if not isinstance(message, Message):
         return dict(message)
-    mapping: dict[str, Any] = {"role": message.role, "content": message.content}
+    mapping: dict[str, object] = {"role": message.role, "content": message.content}
     if message.tool_calls is not None:
         mapping["tool_calls"] = json.loads(message.tool_calls)
     if message.tool_call_id is not None:

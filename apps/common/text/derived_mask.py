@@ -10,14 +10,13 @@ behind the token that ends a turn belongs to the template, as in `<|im_end|>\\n`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-Render = Callable[[Sequence[Mapping[str, Any]], bool], str]
+Render = Callable[[Sequence[Mapping[str, object]], bool], str]
 """Messages, and whether to end with what precedes an answer -> text"""
 
 
 def derived_spans(
-    render: Render, messages: Sequence[Mapping[str, Any]], whole: str, stops: Sequence[str]
+    render: Render, messages: Sequence[Mapping[str, object]], whole: str, stops: Sequence[str]
 ) -> tuple[tuple[int, int], ...] | None:
     """Character ranges of the answers in `whole`; None where the template does more than append."""
     spans: list[tuple[int, int]] = []

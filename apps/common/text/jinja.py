@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 import jinja2
 import jinja2.ext
@@ -67,7 +67,7 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _tojson(
-    value: Any,
+    value: object,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
@@ -93,9 +93,10 @@ def _environment() -> ImmutableSandboxedEnvironment:
         lstrip_blocks=True,
         extensions=[_GenerationTag, jinja2.ext.loopcontrols],
     )
-    jinja_env = cast(Any, environment)
-    jinja_env.filters["tojson"] = _tojson
-    jinja_env.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+    filters = cast(dict[str, object], environment.filters)  # pyright: ignore[reportUnknownMemberType]
+    names = cast(dict[str, object], environment.globals)  # pyright: ignore[reportUnknownMemberType]
+    filters["tojson"] = _tojson
+    names |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     return environment
 
 
@@ -110,7 +111,7 @@ def _compile(source: str) -> jinja2.Template:
         ) from error
 
 
-def render(source: str, variables: dict[str, Any]) -> tuple[str, tuple[tuple[int, int], ...]]:
+def render(source: str, variables: dict[str, object]) -> tuple[str, tuple[tuple[int, int], ...]]:
     """The text of a template and the character spans of its generation blocks.
 
     Raises TemplateError when the template refuses the messages or marks text that it then changes.

@@ -7,11 +7,27 @@ that the source can be read and searched without meeting them.
 
 import codecs
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, cast
 
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
 MAX_SEVERITY = 3
+
+
+class Match(Protocol):
+    """The part of re2's untyped match that is used here."""
+
+    def group(self, number: int, /) -> str: ...
+
+
+class Pattern(Protocol):
+    """The part of re2's untyped pattern that is used here."""
+
+    def search(self, text: str, /) -> Match | None: ...
+
+    def finditer(self, text: str, /) -> Iterator[Match]: ...
+
 
 _TERMS: dict[tuple[str, int], str] = {
     ("profanity", 1): (
@@ -85,9 +101,10 @@ def _by_term() -> dict[str, Hit]:
 
 
 @functools.cache
-def _pattern() -> Any:
+def _pattern() -> Pattern:
     terms = sorted(_by_term(), key=lambda term: (-len(term), term))
     joined = "|".join(term.replace(" ", r"\s+") for term in terms)
-    return re2.compile(  # pyright: ignore[reportUnknownMemberType]
+    compiled = re2.compile(  # pyright: ignore[reportUnknownMemberType]
         rf"(?i)\b(?:{joined})\b"
     )
+    return cast(Pattern, compiled)

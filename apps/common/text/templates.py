@@ -22,6 +22,7 @@ first question: Gemma 3 does so, Gemma 2 has none).
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 from apps.common.errors import TemplateError
 from apps.common.files import storage
@@ -33,6 +34,7 @@ from apps.common.files.model_settings import (
 )
 from apps.common.text.conversation import ChatTemplate
 from apps.common.text.tokenizer import Tokenizer, read_special_tokens
+from apps.common.text.tokenizer_class import Json, text_of
 
 TEMPLATE_FILE = "chat_template.jinja"
 
@@ -202,17 +204,17 @@ def _folder_source(folder: Path) -> str | None:
     if (folder / TEMPLATE_FILE).is_file():
         return (folder / TEMPLATE_FILE).read_text("utf-8")
     config = read_json(folder, TOKENIZER_CONFIG)
-    found: str | list[dict[str, str]] | None = config.get("chat_template")
-    if isinstance(found, list):
-        return {entry["name"]: entry["template"] for entry in found}.get("default")
-    return found
+    stated = cast(str | list[dict[str, str]] | None, config.get("chat_template"))
+    if isinstance(stated, list):
+        return {entry["name"]: entry["template"] for entry in stated}.get("default")
+    return stated
 
 
 def _folder_stop_tokens(folder: Path) -> tuple[str, ...]:
     """Strings of the folder's eos_token_id, which may name several tokens."""
     wanted = read_settings(folder).eos_token_ids
-    added = read_json(folder, TOKENIZER).get("added_tokens", [])
-    return tuple(token["content"] for token in added if token["id"] in wanted)
+    added = cast(list[Json], read_json(folder, TOKENIZER).get("added_tokens", []))
+    return tuple(text_of(token) for token in added if token["id"] in wanted)
 
 
 def write_template(folder: str, template: ChatTemplate) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import tokenizers
 
@@ -27,7 +27,7 @@ from apps.common.files.model_settings import (
     TOKENIZER_CONFIG,
     read_json,
 )
-from apps.common.text.tokenizer_class import REBUILT, class_of, rebuilt, text_of
+from apps.common.text.tokenizer_class import REBUILT, Json, class_of, rebuilt, text_of
 
 SPECIAL_TOKEN_NAMES = (
     "bos_token",
@@ -91,7 +91,7 @@ def read_special_tokens(folder: str | Path) -> dict[str, str]:
     """Named special tokens of a folder, as transformers hands them to the chat template."""
     config = read_json(folder, TOKENIZER_CONFIG)
     chosen = class_of(config, read_json(folder, CONFIG))
-    named: dict[str, Any] = dict(REBUILT[chosen].special_tokens) if chosen in REBUILT else {}
+    named: dict[str, object] = dict(REBUILT[chosen].special_tokens) if chosen in REBUILT else {}
     named.update(config)
     if "added_tokens_decoder" not in config:  # a folder of an older layout
         named.update(read_json(folder, SPECIAL_TOKENS))
@@ -134,41 +134,40 @@ def _missing_tokenizer_json(path: Path) -> str:
     return f"{path} holds no tokenizer.json; expected a Hugging Face model or tokenizer folder."
 
 
-def _added_tokens(
-    path: Path, config: Mapping[str, Any], description: Mapping[str, Any]
-) -> list[tokenizers.AddedToken]:
+def _added_tokens(path: Path, config: Json, description: Json) -> list[tokenizers.AddedToken]:
     """In the order of their ids: tokenizer_config.json's, or in older layouts everybody else's."""
-    listed: dict[int, Mapping[str, Any]] = {}
+    listed: dict[int, Json] = {}
     if "added_tokens_decoder" in config:
-        listed = {int(i): token for i, token in config["added_tokens_decoder"].items()}
+        stated = cast(dict[str, Json], config["added_tokens_decoder"])
+        listed = {int(i): token for i, token in stated.items()}
     else:
         special = set(read_special_tokens(path).values()) | set(_more_special_tokens(config))
-        for text, i in read_json(path, ADDED_TOKENS).items():
+        for text, i in cast(dict[str, int], read_json(path, ADDED_TOKENS)).items():
             is_special = text in special
             listed[i] = {"content": text, "special": is_special, "normalized": not is_special}
-        listed |= {token["id"]: token for token in description.get("added_tokens", [])}
+        tokens = cast(list[Json], description.get("added_tokens", []))
+        listed |= {cast(int, token["id"]): token for token in tokens}
     return [_added_token(token) for _, token in sorted(listed.items())]
 
 
-def _added_token(token: Mapping[str, Any]) -> tokenizers.AddedToken:
-    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    return tokenizers.AddedToken(
-        token["content"], **{name: token[name] for name in flags if name in token}
-    )
+def _added_token(token: Json) -> tokenizers.AddedToken:
+    names = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    flags = {name: bool(token[name]) for name in names if name in token}
+    return tokenizers.AddedToken(text_of(token), **flags)
 
 
-def _more_special_tokens(config: Mapping[str, Any]) -> list[str]:
+def _more_special_tokens(config: Json) -> list[str]:
     """Special tokens without a role, such as <|im_start|>."""
-    more: Any = config.get("extra_special_tokens", config.get("additional_special_tokens")) or []
-    values = cast(dict[str, Any], more).values() if isinstance(more, dict) else more
-    return [text_of(token) for token in values]
+    key = "extra_special_tokens"
+    more = cast(Json | list[object], config.get(key, config.get("additional_special_tokens")) or [])
+    return [text_of(token) for token in (more.values() if isinstance(more, Mapping) else more)]
 
 
 def _add_tokens(
     backend: tokenizers.Tokenizer,
     added: list[tokenizers.AddedToken],
     special_tokens: Mapping[str, str],
-    config: Mapping[str, Any],
+    config: Json,
 ) -> None:
     """What the backend lacks or knows otherwise, then special tokens that nobody listed."""
     there = {repr(token) for token in backend.get_added_tokens_decoder().values()}

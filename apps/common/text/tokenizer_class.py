@@ -9,7 +9,7 @@ version; a test compares both tables with the installed one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict, cast
 
 from apps.common.errors import InputError
 
@@ -36,33 +36,49 @@ STATED_CLASS_IS_WRONG = ("qwen2",)
 """model types whose folders often name a wrong class: transformers takes the one above"""
 
 
+Json = Mapping[str, object]
+"""an object of tokenizer.json or tokenizer_config.json"""
+Component = dict[str, object]
+"""a part of a tokenizer, in the words of the `tokenizers` package"""
+
+
+class Parts(TypedDict):
+    """What a class builds anew."""
+
+    model: Component
+    """settings of the BPE model, without vocabulary and merges"""
+    normalizer: Component | None
+    pre_tokenizer: Component
+    decoder: Component
+
+
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What a class makes of a vocabulary."""
 
-    parts: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    """model settings, normalizer, pre_tokenizer and decoder, from tokenizer_config.json"""
+    parts: Callable[[Json], Parts]
+    """from tokenizer_config.json"""
     special_tokens: Mapping[str, str] = field(default_factory=dict[str, str])
     """named tokens where tokenizer_config.json does not name them"""
 
 
-def text_of(token: str | Mapping[str, Any]) -> str:
+def text_of(token: object) -> str:
     """A token's text, in the short or the long way of writing it."""
-    return token if isinstance(token, str) else token["content"]
+    return token if isinstance(token, str) else cast(dict[str, str], token)["content"]
 
 
-_BYTE_FALLBACK: list[dict[str, Any]] = [
+_BYTE_FALLBACK: list[Component] = [
     {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
     {"type": "ByteFallback"},
     {"type": "Fuse"},
 ]
-_BYTE_LEVEL_DECODER = {
+_BYTE_LEVEL_DECODER: Component = {
     "type": "ByteLevel",
     "add_prefix_space": True,
     "trim_offsets": True,
     "use_regex": True,
 }
-_BPE = {
+_BPE: Component = {
     "dropout": None,
     "unk_token": None,
     "continuing_subword_prefix": None,
@@ -79,7 +95,7 @@ _QWEN_SPLIT = (
 """of transformers/models/qwen2/tokenization_qwen2.py"""
 
 
-def _llama(config: Mapping[str, Any]) -> dict[str, Any]:
+def _llama(config: Json) -> Parts:
     has_space = config.get("add_prefix_space") is not False
     scheme = "always" if config.get("legacy", False) else "first"
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if has_space else []
@@ -96,7 +112,7 @@ def _llama(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _gemma(config: Mapping[str, Any]) -> dict[str, Any]:
+def _gemma(config: Json) -> Parts:
     unknown = text_of(config.get("unk_token", "<unk>"))
     return {
         "model": {**_BPE, "fuse_unk": True, "byte_fallback": True, "unk_token": unknown},
@@ -111,7 +127,7 @@ def _gemma(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _byte_level(config: Mapping[str, Any], *, use_regex: bool) -> dict[str, Any]:
+def _byte_level(config: Json, *, use_regex: bool) -> Component:
     return {
         "type": "ByteLevel",
         "add_prefix_space": bool(config.get("add_prefix_space", False)),
@@ -120,8 +136,8 @@ def _byte_level(config: Mapping[str, Any], *, use_regex: bool) -> dict[str, Any]
     }
 
 
-def _qwen2(config: Mapping[str, Any]) -> dict[str, Any]:
-    split = {
+def _qwen2(config: Json) -> Parts:
+    split: Component = {
         "type": "Split",
         "pattern": {"Regex": _QWEN_SPLIT},
         "behavior": "Isolated",
@@ -136,7 +152,7 @@ def _qwen2(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
+def _gpt2(config: Json) -> Parts:
     return {
         "model": {**_BPE, **_AFFIXES},
         "normalizer": None,
@@ -145,7 +161,7 @@ def _gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _gpt_neox(config: Mapping[str, Any]) -> dict[str, Any]:
+def _gpt_neox(config: Json) -> Parts:
     return {**_gpt2(config), "normalizer": {"type": "NFC"}}
 
 
@@ -170,15 +186,13 @@ UNKNOWN = ("CodeLlamaTokenizer", "CohereTokenizer", "Qwen3_5Tokenizer")
 """classes that rebuild in a way that is not known here"""
 
 
-def class_of(tokenizer_config: Mapping[str, Any], model_config: Mapping[str, Any]) -> str:
+def class_of(tokenizer_config: Json, model_config: Json) -> str:
     """Name of the class that AutoTokenizer chooses; AS_IT_IS for all that keep tokenizer.json."""
-    model_type = model_config.get("model_type", "")
+    model_type = str(model_config.get("model_type", ""))
     own = CLASS_OF_TYPE.get(model_type)
-    stated: str | None = tokenizer_config.get("tokenizer_class") or model_config.get(
-        "tokenizer_class"
-    )
-    stated = stated and stated.removesuffix("Fast")
-    chosen = stated or own or AS_IT_IS
+    key = "tokenizer_class"
+    stated = cast(str | None, tokenizer_config.get(key) or model_config.get(key))
+    chosen = (stated or "").removesuffix("Fast") or own or AS_IT_IS
     if own is not None and (own == AS_IT_IS or model_type in STATED_CLASS_IS_WRONG):
         chosen = own
     if chosen in UNKNOWN:
@@ -190,15 +204,14 @@ def class_of(tokenizer_config: Mapping[str, Any], model_config: Mapping[str, Any
     return chosen if chosen in REBUILT else AS_IT_IS
 
 
-def rebuilt(
-    description: Mapping[str, Any], chosen: str, tokenizer_config: Mapping[str, Any]
-) -> dict[str, Any]:
+def rebuilt(description: Json, chosen: str, tokenizer_config: Json) -> Component:
     """tokenizer.json as the class makes it, its added tokens left out for the caller to add."""
     parts = REBUILT[chosen].parts(tokenizer_config)
-    if description["model"].get("type") != "BPE":
+    model = cast(Component, description["model"])
+    if model.get("type") != "BPE":
         raise InputError(
             f"tokenizer_class {chosen} needs a BPE vocabulary, and tokenizer.json holds a "
-            f"{description['model'].get('type')} one; expected PreTrainedTokenizerFast there."
+            f"{model.get('type')} one; expected PreTrainedTokenizerFast there."
         )
-    kept = {name: description["model"][name] for name in ("type", "vocab", "merges")}
+    kept = {name: model[name] for name in ("type", "vocab", "merges")}
     return {**description, **parts, "model": {**kept, **parts["model"]}, "added_tokens": []}

@@ -99,7 +99,7 @@ def mask_factory(folder: str) -> GrammarCompiler | None:
     eos = settings.eos_token_ids
     if not eos:
         return None
-    return GrammarCompiler(load_tokenizer(folder).backend, settings.config["vocab_size"], eos)
+    return GrammarCompiler(load_tokenizer(folder).backend, settings.vocab_size, eos)
 
 
 def load_model(config: ModelConfig) -> ServedModel:

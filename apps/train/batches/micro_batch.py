@@ -11,7 +11,7 @@ import torch
 
 from apps.common.packs import Split
 from apps.train.batches.order import NO_ROW
-from apps.train.model.attention import boundaries
+from apps.train.model.attention import Packing, boundaries
 from apps.train.model.loss import next_token_labels
 
 
@@ -99,7 +99,7 @@ class MicroBatch:
     ids_BT: torch.Tensor
     labels_BT: torch.Tensor
     position_ids_BT: torch.Tensor
-    attention: dict[str, torch.Tensor | int]
+    packing: Packing
     num_tokens: int
     """real tokens: the tails and the rows without loss are not counted"""
     squared_tokens: int
@@ -131,7 +131,7 @@ def micro_batch(
         ids_BT=ids_BT.to(device, non_blocking=True),
         labels_BT=labels_BT.to(device, non_blocking=True),
         position_ids_BT=edges.position_ids_BT,
-        attention=edges.kwargs,
+        packing=edges.packing,
         num_tokens=sum(map(sum, lengths)),
         squared_tokens=sum(n * n for row in lengths for n in row),
     )

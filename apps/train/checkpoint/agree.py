@@ -6,12 +6,11 @@ state of a 13B model is 156 GB: so the files are divided, and all ranks meet eve
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from apps.train.checkpoint.checkpoint import Checkpoint, candidates, damage, first_whole
+from apps.train.checkpoint.checkpoint import Candidate, Checkpoint, candidates, damage, first_whole
 
 MEETING_S = 1.0
 """seconds between two signs of life while files are read"""
@@ -19,10 +18,12 @@ MEETING_S = 1.0
 
 def newest(run_uri: str, verify: str, tell: Callable[[str], None]) -> Checkpoint | None:
     """As checkpoint.newest, by all ranks together; only rank 0 lists the storage and tells."""
-    listed: list[Any] = [list(candidates(run_uri)) if dist.get_rank() == 0 else None]
+    listed: list[list[Candidate] | None] = [
+        list(candidates(run_uri)) if dist.get_rank() == 0 else None
+    ]
     dist.broadcast_object_list(listed, src=0)
     say = tell if dist.get_rank() == 0 else lambda sentence: None
-    return first_whole(listed[0], lambda found: _damage(found, verify), say)
+    return first_whole(listed[0] or [], lambda found: _damage(found, verify), say)
 
 
 def _damage(found: Checkpoint, verify: str) -> str | None:
@@ -43,7 +44,7 @@ def _damage(found: Checkpoint, verify: str) -> str | None:
         reader.join(MEETING_S)
         num_reading.fill_(reader.is_alive())
         dist.all_reduce(num_reading)
-    outcomes: list[Any] = [None] * dist.get_world_size()
+    outcomes: list[str | Exception | None] = [None] * dist.get_world_size()
     dist.all_gather_object(outcomes, outcome[0])
     first = next((found for found in outcomes if found is not None), None)
     if isinstance(first, Exception):

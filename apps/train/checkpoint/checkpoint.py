@@ -10,6 +10,7 @@ marker says, and tells what it skipped and why. `.metadata` is a pickle: resume 
 
 import contextlib
 import errno
+import io
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import IO, NotRequired, TypedDict, cast
 
 import torch
 import torch.distributed as dist
@@ -32,9 +33,42 @@ from apps.common.errors import CorruptError, CriaError, StorageError
 from apps.common.files import storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_name, checkpoint_step
 from apps.train.config import CheckpointConfig
+from apps.train.parallel.strategy import State
 
 _CHUNK_BYTES = 8 << 20
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+class FileEntry(TypedDict):
+    """One file of a checkpoint."""
+
+    bytes: int
+    xxh3: str
+
+
+class RunMark(TypedDict, total=False):
+    """What every marker of a run says."""
+
+    identity: dict[str, object]
+    """data, base and the settings that change what is computed"""
+    config_digest: str
+
+
+class Commit(RunMark):
+    """A marker: of the run, of its progress, of the files."""
+
+    step: int
+    updates: int
+    tokens: int
+    supervised_tokens: int
+    seconds: float
+    recent_losses: list[float]
+    best_val_loss: float | None
+    best_step: int
+    num_worse: int
+    world_size: int
+    files: NotRequired[dict[str, FileEntry]]
+    """added when all of them are written"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +76,7 @@ class Checkpoint:
     """A committed checkpoint."""
 
     uri: str
-    commit: dict[str, Any]
+    commit: Commit
 
     @property
     def step(self) -> int:
@@ -65,7 +99,7 @@ def committed(run_uri: str) -> list[Checkpoint]:
         if checkpoint_step(name) is None:
             continue
         uri = storage.join(folder(run_uri), name)
-        commit = storage.read_commit(uri)
+        commit = cast(Commit | None, storage.read_commit(uri))
         if commit is not None and "step" in commit:
             found.append(Checkpoint(uri, commit))
     return sorted(found, key=lambda c: c.step, reverse=True)
@@ -101,15 +135,15 @@ def candidates(run_uri: str, step: int | None = None) -> Iterator[Candidate]:
         if step is not None and checkpoint_step(name) != step:
             continue
         uri = storage.join(folder(run_uri), name)
-        commit = storage.read_commit(uri) or {}
+        commit = cast(Commit, storage.read_commit(uri) or {})
         fault = None if "files" in commit else "it was never finished (no commit marker)."
         yield name, Checkpoint(uri, commit), fault
 
 
-def damage(uri: str, commit: dict[str, Any], verify: str, share: slice = slice(None)) -> str | None:
+def damage(uri: str, commit: Commit, verify: str, share: slice = slice(None)) -> str | None:
     """What is wrong with a committed checkpoint's files (or a share of them), or None."""
     present = set(storage.list_dir(uri))
-    for name, expected in sorted(commit["files"].items())[share]:
+    for name, expected in sorted(commit.get("files", {}).items())[share]:
         path = storage.join(uri, name)
         if name not in present:
             return f"its file {name} is missing."
@@ -165,7 +199,7 @@ class Checkpoints:
         """Did the last write fail? `wait` and `save` raise with what."""
         return self._error is not None
 
-    def save(self, state: dict[str, Any], commit: dict[str, Any]) -> float:
+    def save(self, state: State, commit: Commit) -> float:
         """Copy the state and write it in the background; returns the seconds of the stall."""
         started_s = time.monotonic()
         self.wait()
@@ -196,7 +230,7 @@ class Checkpoints:
         self.wait()
         self._stager.close()
 
-    def _write(self, staged: dict[str, Any], commit: dict[str, Any]) -> None:
+    def _write(self, staged: State, commit: Commit) -> None:
         started_s = time.monotonic()
         try:
             self._write_and_commit(staged, commit)
@@ -204,7 +238,7 @@ class Checkpoints:
             self._error = _as_sentence(error, self._run_uri)
         self.flush_s = time.monotonic() - started_s
 
-    def _write_and_commit(self, staged: dict[str, Any], commit: dict[str, Any]) -> None:
+    def _write_and_commit(self, staged: State, commit: Commit) -> None:
         uri = storage.join(folder(self._run_uri), checkpoint_name(commit["step"]))
         rank = dist.get_rank(self._group)
         if rank == 0:
@@ -212,7 +246,7 @@ class Checkpoints:
         dist.barrier(self._group)
         writer = _Writer(uri)
         state_dict_saver.save(staged, storage_writer=writer, process_group=self._group)
-        gathered: list[dict[str, Any]] | None = (
+        gathered: list[dict[str, FileEntry]] | None = (
             [{} for _ in range(dist.get_world_size(self._group))] if rank == 0 else None
         )
         dist.gather_object(writer.written, gathered, dst=0, group=self._group)
@@ -229,7 +263,7 @@ class Checkpoints:
             self._uncleaned = _first_line(error)
 
 
-def load(checkpoint: Checkpoint, state: dict[str, Any], *, alone: bool = False) -> None:
+def load(checkpoint: Checkpoint, state: State, *, alone: bool = False) -> None:
     """Fill the tensors of `state` in place; any number of ranks reads any checkpoint.
 
     `alone` reads in this process without a process group.
@@ -301,12 +335,14 @@ def drop_after(run_uri: str, step: int) -> None:
 class _HashingFileSystem(FileSystem):
     """Notes size and digest of every file while it is written."""
 
-    def __init__(self, written: dict[str, Any]) -> None:
+    def __init__(self, written: dict[str, FileEntry]) -> None:
         super().__init__()
         self._written = written
 
     @contextlib.contextmanager
-    def create_stream(self, path: Any, mode: str) -> Iterator[Any]:
+    def create_stream(
+        self, path: str | os.PathLike[str], mode: str
+    ) -> Iterator["io.IOBase | _HashingStream"]:
         with super().create_stream(path, mode) as stream:
             if "w" not in mode:
                 yield stream
@@ -321,17 +357,17 @@ class _HashingFileSystem(FileSystem):
 
 
 class _HashingStream:
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: io.IOBase) -> None:
         self._raw = raw
         self.hasher = xxhash.xxh3_128()
         self.num_bytes = 0
         self.error: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.hasher.update(data)
         self.num_bytes += memoryview(data).nbytes
         try:
-            return self._raw.write(data)
+            return cast(IO[bytes], self._raw).write(data)
         except OSError as error:
             self.error = error
             raise
@@ -342,14 +378,14 @@ class _HashingStream:
     def close(self) -> None:
         """The owner of the raw stream closes it."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._raw, name)
 
 
 class _Writer(FsspecWriter):
     def __init__(self, uri: str) -> None:
         super().__init__(_fsspec_uri(uri), sync_files=storage.is_local(uri))
-        self.written: dict[str, Any] = {}
+        self.written: dict[str, FileEntry] = {}
         self.fs = _HashingFileSystem(self.written)
         self.path = self.fs.init_path(_fsspec_uri(uri))
 

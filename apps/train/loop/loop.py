@@ -11,9 +11,9 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,11 +22,12 @@ import torch.distributed as dist
 from apps.common.errors import CriaError
 from apps.train.batches.micro_batch import MicroBatch, Rows, micro_batch
 from apps.train.batches.order import NO_ROW, BatchOrder, split
-from apps.train.checkpoint.checkpoint import Checkpoints
+from apps.train.checkpoint.checkpoint import Checkpoints, Commit, RunMark
 from apps.train.checkpoint.clock import CheckpointClock
 from apps.train.config import RunConfig
 from apps.train.loop.metrics import Meter, Skipped, StepResult
 from apps.train.loop.progress import Progress
+from apps.train.loop.record import StepRecord
 from apps.train.loop.schedule import learning_rate
 from apps.train.parallel.strategy import Strategy
 
@@ -60,9 +61,9 @@ class TrainingStopped(CriaError):
 class Hooks:
     """How the loop talks to whoever runs it. The defaults suit a plain script."""
 
-    on_step: Callable[[dict[str, Any]], None] = lambda record: None
+    on_step: Callable[[StepRecord], None] = lambda record: None
     """called on rank 0 with each step's record"""
-    on_event: Callable[[str, dict[str, Any]], None] = lambda name, fields: None
+    on_event: Callable[[str, Mapping[str, object]], None] = lambda name, fields: None
     """called on rank 0 with things worth a line"""
     before_checkpoint: Callable[[], None] = lambda: None
     """called on rank 0 before a checkpoint may become visible"""
@@ -85,7 +86,7 @@ class Loop:
     strategy: Strategy
     meter: Meter
     checkpoints: Checkpoints | None = None
-    commit: dict[str, Any] = field(default_factory=dict)
+    commit: RunMark = field(default_factory=RunMark)
     """goes into every checkpoint's marker, beside the progress"""
     hooks: Hooks = field(default_factory=Hooks)
     progress: Progress = field(default_factory=Progress)
@@ -255,7 +256,7 @@ class Loop:
         if self._rank == 0:
             self.hooks.before_checkpoint()
         marker = {**self.commit, **vars(self.progress), "world_size": self._world}
-        stall_s = self.checkpoints.save(self.strategy.state(), marker)
+        stall_s = self.checkpoints.save(self.strategy.state(), cast(Commit, marker))
         self.meter.checkpoint_stall(stall_s)
         self._clock.saved(self.progress.step, stall_s, self.checkpoints.flush_s)
         self._tell("checkpoint.started", step=self.progress.step, stall_s=round(stall_s, 4))
@@ -271,7 +272,7 @@ class Loop:
         if self.checkpoints is not None and (reason := self.checkpoints.uncleaned()):
             self._tell("checkpoint.not_cleaned", reason=reason)
 
-    def _tell(self, name: str, **fields: Any) -> None:
+    def _tell(self, name: str, **fields: object) -> None:
         if self._rank == 0:
             self.hooks.on_event(name, fields)
 

@@ -13,24 +13,27 @@ tokens_per_s counts real tokens (no padding), over all ranks; `mfu` uses the pub
 """
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import orjson
 import torch
 
 from apps.common.errors import StorageError
 from apps.common.files import storage
-from apps.common.files.json_floats import from_json, to_json
+from apps.common.files.json_floats import to_json
 from apps.common.files.schema import METRICS_NAME
 from apps.train.config import MetricsConfig
 from apps.train.loop.progress import Progress
+from apps.train.loop.record import StepRecord, figures, read_metrics
 from apps.train.model import flops
 from apps.train.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _REMOTE_FLUSH_S = 30.0
 
@@ -92,12 +95,12 @@ class Meter:
         """Time that training stood still for a checkpoint; shown in the next record."""
         self._stall_s += stall_s
 
-    def record(self, progress: Progress, num_steps: int, step: StepResult) -> dict[str, Any]:
+    def record(self, progress: Progress, num_steps: int, step: StepResult) -> StepRecord:
         """One line of metrics.jsonl."""
         tokens_per_s = step.tokens / step.step_s
         hours = progress.seconds / 3600
         usd = hours * self._config.usd_per_hour
-        record: dict[str, Any] = {
+        record: StepRecord = {
             "step": progress.step,
             "num_steps": num_steps,
             "world_size": self._world_size,
@@ -155,7 +158,7 @@ class MetricsLog:
         self._file: IO[bytes] | None = None
         self._board = _tensorboard(run_uri, resumed_step) if tensorboard else None
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: StepRecord) -> None:
         if self._is_local:
             if self._file is None:
                 self._rewrite()
@@ -166,11 +169,10 @@ class MetricsLog:
             if time.monotonic() - self._flushed_s >= _REMOTE_FLUSH_S:
                 self._rewrite()
         if self._board is not None:
-            for name, value in record.items():
-                if name not in ("step", "skipped"):
-                    self._board.add_scalar(name, value, record["step"])
+            for name, value in figures(record):
+                self._board.add_scalar(name, value, record["step"])
 
-    def _append(self, file: IO[bytes], record: dict[str, Any]) -> None:
+    def _append(self, file: IO[bytes], record: StepRecord) -> None:
         try:
             file.write(_line(record))
             file.flush()
@@ -200,29 +202,11 @@ class MetricsLog:
         self._flushed_s = time.monotonic()
 
 
-def _line(record: dict[str, Any]) -> bytes:
+def _line(record: StepRecord) -> bytes:
     return orjson.dumps(to_json(record)) + b"\n"
 
 
-def read_metrics(run_uri: str) -> list[dict[str, Any]]:
-    """Records of a run, one a step; a torn last line is left out."""
-    uri = storage.join(run_uri, METRICS_NAME)
-    if not storage.exists(uri):
-        return []
-    records: dict[int, dict[str, Any]] = {}
-    for line in storage.read_bytes(uri).splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            record = from_json(json.loads(line))
-            records[record["step"]] = record
-    return [records[step] for step in sorted(records)]
-
-
-def spent_s(run_uri: str) -> float:
-    """Seconds that a run has taken so far, those of steps after its newest checkpoint too."""
-    return max((record["seconds"] for record in read_metrics(run_uri)), default=0.0)
-
-
-def _tensorboard(run_uri: str, resumed_step: int) -> Any:
+def _tensorboard(run_uri: str, resumed_step: int) -> "SummaryWriter":
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(

@@ -1,6 +1,7 @@
 """How far a run is."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -22,6 +23,14 @@ class Progress:
     """the step it belongs to"""
     num_worse: int = 0
     """validations since then, none of them better"""
+
+    @classmethod
+    def of(cls, marker: Mapping[str, object]) -> "Progress":
+        """What a checkpoint's marker says; an older one may not say everything."""
+        progress = cls()
+        for name in vars(progress).keys() & marker.keys():
+            setattr(progress, name, marker[name])
+        return progress
 
     def validated(self, val_loss: float) -> bool:
         """Note a validation after `step`; is it the best so far? One that is no number is not."""

@@ -9,7 +9,6 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,10 +18,12 @@ from apps.common.errors import CriaError, InputError
 from apps.train.batches.micro_batch import Rows
 from apps.train.batches.order import BatchOrder, order_of
 from apps.train.checkpoint import agree, checkpoint
+from apps.train.checkpoint.checkpoint import RunMark
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks, Loop, TrainingStopped
-from apps.train.loop.metrics import Meter, MetricsLog, spent_s
+from apps.train.loop.metrics import Meter, MetricsLog
 from apps.train.loop.progress import Progress
+from apps.train.loop.record import StepRecord, spent_s
 from apps.train.model import hardware, load, lora
 from apps.train.model.precision import cpu_has_bf16, resolve
 from apps.train.model.shape import from_config
@@ -45,7 +46,7 @@ def work(
     train_rows: Rows,
     val_rows: Rows | None = None,
     *,
-    commit: dict[str, Any] | None = None,
+    commit: RunMark | None = None,
     hooks: Hooks | None = None,
     random_weights: bool = False,
 ) -> Progress:
@@ -75,7 +76,7 @@ def work(
             strategy=strategy,
             meter=make_meter(config, strategy, train_rows.row_tokens),
             checkpoints=checkpoints,
-            commit=commit or {},
+            commit=commit or RunMark(),
             hooks=logged,
             progress=progress,
         )
@@ -131,8 +132,7 @@ def configure_torch(config: RunConfig) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        deterministic: Any = torch.utils.deterministic
-        deterministic.fill_uninitialized_memory = False
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped)
 
 
 def warn_of_slow_precision(config: RunConfig, device: torch.device, hooks: Hooks) -> None:
@@ -207,8 +207,7 @@ def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
         checkpoint.drop_after(config.out, found.step)
         hooks.on_event("resumed", {"step": found.step, "checkpoint": found.uri})
     dist.barrier()
-    said = found.commit
-    return Progress(**{name: said[name] for name in vars(Progress()) if name in said})
+    return Progress.of(found.commit)
 
 
 @contextlib.contextmanager
@@ -222,7 +221,7 @@ def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Iterator[Hook
         return
     log = MetricsLog(config.out, resumed_step=resumed_step, tensorboard=config.metrics.tensorboard)
 
-    def on_step(record: dict[str, Any]) -> None:
+    def on_step(record: StepRecord) -> None:
         log.write(record)
         hooks.on_step(record)
 

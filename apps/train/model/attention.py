@@ -14,7 +14,8 @@ Legend: B rows, T tokens a row, H heads, D head size, N = B*T.
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Required, TypedDict, Unpack, cast
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
@@ -24,8 +25,23 @@ from transformers import AttentionInterface
 NAME = "packed"
 MIN_CONVERSATIONS = 4
 """offsets a row for which there is always room; ShareGPT has 1.3 conversations in 2,048 tokens"""
-_GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_takes_grouped = "enable_gqa" in inspect.signature(varlen_attn).parameters
+_grouped_varlen = partial(varlen_attn, enable_gqa=True) if _takes_grouped else varlen_attn
 """torch 2.11 takes fewer key than query heads unasked, 2.12 wants to be told"""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Which tokens see each other in one micro-batch, as each attention layer receives it.
+
+    One of the two is there: offsets of the conversations in the flattened rows for flash attention,
+    or a mask (B, 1, T, T).
+    """
+
+    cu_seqlens: torch.Tensor | None = None
+    block_mask: torch.Tensor | None = None
+    longest: int = 0
+    """most tokens of a conversation, beside `cu_seqlens`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +49,17 @@ class Boundaries:
     """Where conversations begin and end in one micro-batch."""
 
     position_ids_BT: torch.Tensor
-    kwargs: dict[str, torch.Tensor | int]
-    """what each attention layer receives"""
+    packing: Packing
+
+
+class Scores(TypedDict, total=False):
+    """What a layer says about its attention scores, under transformers' names."""
+
+    scaling: Required[float]
+    sliding_window: int | None
+    """a token sees itself and so many tokens less one before it"""
+    softcap: float | None
+    """c bounds the scores to c tanh(x / c); no fast kernel does that, so it needs a mask"""
 
 
 def boundaries(
@@ -47,11 +72,12 @@ def boundaries(
     position_ids = positions.view(len(lengths), row_tokens).to(device)
     if device.type == "cuda" and not with_mask:
         cu_seqlens = cumulative(lengths, row_tokens).to(device)
-        return Boundaries(position_ids, {"cu_seqlens": cu_seqlens, "longest": row_tokens})
+        return Boundaries(position_ids, Packing(cu_seqlens=cu_seqlens, longest=row_tokens))
     owner = starts.view(len(lengths), row_tokens)
     same = owner[:, :, None] == owner[:, None, :]
     causal = torch.ones(row_tokens, row_tokens, dtype=torch.bool).tril()
-    return Boundaries(position_ids, {"block_mask": (same & causal)[:, None].to(device)})
+    block_mask = (same & causal)[:, None].to(device)
+    return Boundaries(position_ids, Packing(block_mask=block_mask))
 
 
 def cumulative(lengths: list[list[int]], row_tokens: int) -> torch.Tensor:
@@ -83,27 +109,22 @@ def packed_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    *,
-    block_mask: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
-    longest: int = 0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **_: object,
+    packing: Packing | None = None,
+    **scores: Unpack[Scores],
 ) -> tuple[torch.Tensor, None]:
-    """Query (B, H, T, D), key and value (B, Hkv, T, D) -> (B, T, H, D).
-
-    `sliding_window`: a token sees itself and so many tokens less one before it.
-    `softcap` c bounds the scores to c tanh(x / c); no fast kernel does that, so it needs a mask.
-    """
-    grouped = query.shape[1] != key.shape[1]
-    window = sliding_window if sliding_window and sliding_window < query.shape[2] else None
-    if cu_seqlens is not None and softcap is None:
-        return _varlen(query, key, value, cu_seqlens, longest, scaling, window, grouped), None
+    """Query (B, H, T, D), key and value (B, Hkv, T, D) -> (B, T, H, D)."""
+    scaling, softcap = scores["scaling"], scores.get("softcap")
+    window = scores.get("sliding_window") or None
+    if window is not None and window >= query.shape[2]:
+        window = None
+    if packing is None or (packing.cu_seqlens is None and packing.block_mask is None):
+        raise ValueError("packed attention needs the `packing` of `boundaries`")
+    if packing.cu_seqlens is not None and softcap is None:
+        return _varlen(query, key, value, packing, scaling, window), None
+    block_mask = packing.block_mask
     if block_mask is None:
-        raise ValueError("packed attention needs block_mask or cu_seqlens from `boundaries`")
+        raise ValueError("attention with capped scores needs a `packing` with a mask")
+    grouped = query.shape[1] != key.shape[1]
     if window is not None:
         block_mask = block_mask & _near(query.shape[2], window, query.device)
     if softcap is not None:
@@ -144,16 +165,15 @@ def _varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    longest: int,
+    packing: Packing,
     scaling: float,
     window: int | None,
-    grouped: bool,
 ) -> torch.Tensor:
     B, _, T, _ = query.shape
     q_NHD, k_NHD, v_NHD = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-    options: dict[str, Any] = _GROUPED if grouped else {}
-    out_NHD = varlen_attn(
+    attend = varlen_attn if query.shape[1] == key.shape[1] else _grouped_varlen
+    cu_seqlens, longest = cast(torch.Tensor, packing.cu_seqlens), packing.longest
+    out_NHD = attend(
         q_NHD,
         k_NHD,
         v_NHD,
@@ -163,7 +183,6 @@ def _varlen(
         longest,
         scale=scaling,
         window_size=(-1 if window is None else window - 1, 0),
-        **options,
     )
     assert isinstance(out_NHD, torch.Tensor)  # a pair only with return_aux
     return out_NHD.unflatten(0, (B, T))

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +20,9 @@ from transformers import PreTrainedModel
 from apps.common.errors import ConfigError
 from apps.train.config import LoraConfig, RunConfig
 from apps.train.model.load import decoder_layers
+
+if TYPE_CHECKING:
+    from peft import LoraConfig as PeftLoraConfig
 
 NAME = "default"
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -42,7 +45,9 @@ def targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
     return sorted(config.targets or names)
 
 
-def peft_config(config: LoraConfig, names: list[str], layers: list[int] | None = None) -> Any:
+def peft_config(
+    config: LoraConfig, names: list[str], layers: list[int] | None = None
+) -> "PeftLoraConfig":
     """The same settings in peft's words, as they are saved beside an exported adapter.
 
     `names`: the linear layers that get adapters, in the decoder layers `layers`; None: in all.

@@ -5,8 +5,7 @@ model by name.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from apps.common.errors import ConfigError
 from apps.common.files.model_settings import ModelSettings, read_settings
@@ -114,36 +113,43 @@ class ModelShape:
         return self.num_layers * self.layer_parameters + self.outer_parameters
 
 
-def _llama(hidden: int, layers: int, heads: int, mlp: int, **changes: Any) -> ModelShape:
-    """A first-generation LLaMA shape; `changes` names what a later one has different."""
-    sizes = {
-        "hidden_size": hidden,
-        "num_layers": layers,
-        "num_heads": heads,
-        "num_kv_heads": heads,
-        "head_dim": hidden // heads,
-        "intermediate_size": mlp,
-        "vocab_size": 32000,
-    }
-    return ModelShape(**{**sizes, **changes})
+def _llama(
+    hidden: int, layers: int, heads: int, mlp: int, context_tokens: int = 2048
+) -> ModelShape:
+    """A first-generation LLaMA shape."""
+    return ModelShape(
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=hidden // heads,
+        intermediate_size=mlp,
+        vocab_size=32000,
+        context_tokens=context_tokens,
+    )
 
 
-LLAMA_3 = {"vocab_size": 128256, "num_kv_heads": 8, "context_tokens": 8192}
+def _llama_3(hidden: int, layers: int, heads: int, mlp: int) -> ModelShape:
+    """Eight heads of keys and values, and a larger vocabulary."""
+    shape = _llama(hidden, layers, heads, mlp, 8192)
+    return replace(shape, vocab_size=128256, num_kv_heads=8)
+
+
 KNOWN = {
-    "debug": _llama(320, 2, 5, 1024, vocab_size=2100, tied_embeddings=True),
+    "debug": replace(_llama(320, 2, 5, 1024), vocab_size=2100, tied_embeddings=True),
     "llama-7b": _llama(4096, 32, 32, 11008),
     "llama-13b": _llama(5120, 40, 40, 13824),
     "llama-30b": _llama(6656, 60, 52, 17920),
     "llama-65b": _llama(8192, 80, 64, 22016),
-    "llama-2-7b": _llama(4096, 32, 32, 11008, context_tokens=4096),
-    "llama-2-13b": _llama(5120, 40, 40, 13824, context_tokens=4096),
-    "llama-2-70b": _llama(8192, 80, 64, 28672, num_kv_heads=8, context_tokens=4096),
-    "llama-3-8b": _llama(4096, 32, 32, 14336, **LLAMA_3),
-    "llama-3-70b": _llama(8192, 80, 64, 28672, **LLAMA_3),
+    "llama-2-7b": _llama(4096, 32, 32, 11008, 4096),
+    "llama-2-13b": _llama(5120, 40, 40, 13824, 4096),
+    "llama-2-70b": replace(_llama(8192, 80, 64, 28672, 4096), num_kv_heads=8),
+    "llama-3-8b": _llama_3(4096, 32, 32, 14336),
+    "llama-3-70b": _llama_3(8192, 80, 64, 28672),
 }
 
 
-def from_config(config: Mapping[str, Any]) -> ModelShape:
+def from_config(config: Mapping[str, object]) -> ModelShape:
     """Read a Hugging Face `config.json` mapping; ConfigError names the key that is missing."""
     if (kind := config.get("model_type", FAMILY[0])) not in FAMILY:
         raise ConfigError(
@@ -157,13 +163,13 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         num_heads=sizes.num_heads,
         num_kv_heads=sizes.num_kv_heads,
         head_dim=sizes.head_dim,
-        intermediate_size=config.get("moe_intermediate_size") or sizes.intermediate_size,
+        intermediate_size=settings.integer("moe_intermediate_size") or sizes.intermediate_size,
         vocab_size=sizes.vocab_size,
         tied_embeddings=sizes.is_tied,
         context_tokens=settings.positions or 2048,
         has_fused_maps=kind == "phi3",
-        num_experts=config.get("num_local_experts") or config.get("num_experts") or 1,
-        active_experts=config.get("num_experts_per_tok") or 1,
+        num_experts=settings.integer("num_local_experts") or settings.integer("num_experts") or 1,
+        active_experts=settings.integer("num_experts_per_tok") or 1,
     )
 
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from safetensors import safe_open
@@ -139,7 +139,8 @@ class _Files:
         self.folder = folder
         settings = read_settings(folder)
         self.vocab_size = settings.vocab_size
-        block = settings.config.get("quantization_config", {}).get("weight_block_size")
+        quantized = cast(dict[str, list[int]], settings.config.get("quantization_config", {}))
+        block = quantized.get("weight_block_size")
         self._fp8_block = (block[0], block[1]) if block else None
         self.files = weight_files(folder)
         self.left = {name for name in self.files if not _NO_PARAMETER.search(name)}

@@ -22,13 +22,13 @@ from apps.train.config import RunConfig
 from apps.train.model import load
 from apps.train.model.stored import Source, sources
 from apps.train.parallel import fsdp
-from apps.train.parallel.adamw import MOMENTS
-from apps.train.parallel.strategy import PackedModel, needs_mask
+from apps.train.parallel.adamw import MOMENTS, local
+from apps.train.parallel.strategy import PackedModel, State, needs_mask
 
 
-def settings(config: RunConfig, device: torch.device) -> dict[str, Any]:
+def settings(config: RunConfig, device: torch.device) -> dict[str, object]:
     """DeepSpeed's own configuration of a run; the loop counts micro-batches itself."""
-    zero: dict[str, Any] = {
+    zero: dict[str, object] = {
         "stage": 3,
         "overlap_comm": device.type == "cuda",
         "contiguous_gradients": True,
@@ -70,7 +70,7 @@ class DeepSpeedStrategy:
         chosen = settings(config, device)
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-        _partition(causal_lm, device, chosen)
+        _partition(causal_lm, device, chosen, is_bf16=config.precision == "bf16")
         fsdp.recompute(load.decoder_layers(causal_lm), config)
         root = PackedModel(causal_lm)
         # Any: DeepSpeed types neither its ZeRO-3 optimizer nor what it adds to a parameter.
@@ -110,16 +110,18 @@ class DeepSpeedStrategy:
         self._zero.zero_grad(set_to_none=True)
         self._zero.averaged_gradients = {}
 
-    def state(self) -> dict[str, Any]:
-        weights = {name: self._share(name, None) for name in self._parameters}
-        moments = {f"{n}.{key}": self._share(n, key) for n in self._parameters for key in MOMENTS}
+    def state(self) -> State:
+        weights: dict[str, torch.Tensor] = {n: self._share(n, None) for n in self._parameters}
+        moments: dict[str, torch.Tensor] = {
+            f"{n}.{key}": self._share(n, key) for n in self._parameters for key in MOMENTS
+        }
         return {"model": weights, "moments": moments}
 
-    def load_state(self, state: dict[str, Any], updates: int) -> None:
+    def load_state(self, state: State, updates: int) -> None:
         for name in self._parameters:
-            self._set_share(name, None, state["model"][name].to_local())
+            self._set_share(name, None, local(state["model"][name]))
             for key in MOMENTS:
-                self._set_share(name, key, state["moments"][f"{name}.{key}"].to_local())
+                self._set_share(name, key, local(state["moments"][f"{name}.{key}"]))
         self._weights_changed(updates)
 
     def _make_moments(self) -> None:
@@ -178,11 +180,13 @@ def _adamw(root: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     )
 
 
-def _partition(causal_lm: PreTrainedModel, device: torch.device, chosen: dict[str, Any]) -> None:
+def _partition(
+    causal_lm: PreTrainedModel, device: torch.device, chosen: dict[str, object], *, is_bf16: bool
+) -> None:
     """Give the meta model storage one module at a time, and cut it up before the next."""
     import deepspeed
 
-    dtype = torch.bfloat16 if chosen["bf16"]["enabled"] else torch.float32
+    dtype = torch.bfloat16 if is_bf16 else torch.float32
     for module in causal_lm.modules():
         if any(True for _ in module.parameters(recurse=False)):
             module.to_empty(device=device, recurse=False)

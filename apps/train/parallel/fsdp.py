@@ -9,6 +9,8 @@ step, where `before_backward` tells the units which backward pass is the step's 
 """
 
 import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,11 +27,14 @@ from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
+    noop_context_fn,
 )
 
 from apps.train.config import RunConfig
 
 _PREFETCH_LAYERS = 2
+Contexts = Callable[[], tuple[AbstractContextManager[object], AbstractContextManager[object]]]
+"""of a layer's forward pass, and of its repetition"""
 
 
 def parallelize(
@@ -46,20 +51,21 @@ def parallelize(
         cast_forward_inputs=False,
     )
     offload = CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu")
-    options: dict[str, Any] = {
-        "mesh": mesh,
-        "mp_policy": policy,
-        "offload_policy": offload if config.cpu_offload else OffloadPolicy(),
-    }
+    shard = functools.partial(
+        fully_shard,
+        mesh=mesh,
+        mp_policy=policy,
+        offload_policy=offload if config.cpu_offload else OffloadPolicy(),
+    )
     units: list[FSDPModule] = []
     if config.wrap == "layer":
         num_dropped = len(layers) - 1 if config.reshard == "layer" else 0
         units = [
-            fully_shard(layer, reshard_after_forward=index < num_dropped, **options)
+            shard(layer, reshard_after_forward=index < num_dropped)
             for index, layer in enumerate(layers)
         ]
         _prefetch(units)
-    units.append(fully_shard(root, reshard_after_forward=False, **options))
+    units.append(shard(root, reshard_after_forward=False))
     for unit in units:
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
@@ -88,7 +94,7 @@ def recompute(layers: list[torch.nn.Module], config: RunConfig) -> None:
             _recompute(layer, _CONTEXTS[config.activation_checkpointing])
 
 
-def _recompute(layer: torch.nn.Module, options: dict[str, Any]) -> None:
+def _recompute(layer: torch.nn.Module, contexts: Contexts) -> None:
     """Replace the layer's forward in place: names of parameters stay as they are.
 
     By a function, because torch.compile gives up on a functools.partial without a word.
@@ -96,8 +102,8 @@ def _recompute(layer: torch.nn.Module, options: dict[str, Any]) -> None:
     once = layer.forward
 
     @functools.wraps(once)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(once, *args, use_reentrant=False, **options, **kwargs)
+    def forward(*args: torch.Tensor, **kwargs: Any) -> object:
+        return checkpoint(once, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     layer.forward = forward
 
@@ -115,10 +121,10 @@ def _keep_half_of_the_products():
     return _contexts(every=2)
 
 
-_CONTEXTS: dict[str, dict[str, Any]] = {
-    "elementwise": {"context_fn": _keep_products},
-    "selective": {"context_fn": _keep_half_of_the_products},
-    "full": {},
+_CONTEXTS: dict[str, Contexts] = {
+    "elementwise": _keep_products,
+    "selective": _keep_half_of_the_products,
+    "full": noop_context_fn,
 }
 
 

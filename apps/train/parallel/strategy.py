@@ -4,7 +4,7 @@ The loop only sees `Strategy`; DeepSpeed's is in deepspeed_strategy.py.
 """
 
 import math
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,9 @@ from apps.train.config import RunConfig
 from apps.train.model import load
 from apps.train.model.loss import supervised_loss
 from apps.train.parallel import adamw, fsdp
+
+State = dict[str, dict[str, torch.Tensor]]
+"""what a checkpoint holds: `model` and `moments`, each by parameter"""
 
 
 class PackedModel(torch.nn.Module):
@@ -31,12 +34,12 @@ class PackedModel(torch.nn.Module):
             input_ids=batch.ids_BT,
             position_ids=batch.position_ids_BT,
             use_cache=False,
-            **batch.attention,
+            packing=batch.packing,
         )
-        head: Any = self.causal_lm.get_output_embeddings()
+        weight = cast(torch.nn.Linear, self.causal_lm.get_output_embeddings()).weight
         softcap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
         hidden = output.last_hidden_state
-        return supervised_loss(hidden, head.weight, batch.labels_BT, scale, softcap)
+        return supervised_loss(hidden, weight, batch.labels_BT, scale, softcap)
 
 
 def needs_mask(config: RunConfig, causal_lm: PreTrainedModel) -> bool:
@@ -73,11 +76,11 @@ class Strategy(Protocol):
         """Drop the gradients of this step."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Tensors to checkpoint, or to fill from one before `load_state`."""
         ...
 
-    def load_state(self, state: dict[str, Any], updates: int) -> None:
+    def load_state(self, state: State, updates: int) -> None:
         """Take over a filled `state` after that many updates."""
         ...
 
@@ -135,12 +138,12 @@ class FsdpStrategy:
     def discard(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         model_state = {n: p.detach() for n, p in self._trainable.items()}
         moments = adamw.moments(self._optimizer, self._trainable)
         return {"model": model_state, "moments": moments}
 
-    def load_state(self, state: dict[str, Any], updates: int) -> None:
+    def load_state(self, state: State, updates: int) -> None:
         adamw.set_moments(self._optimizer, self._trainable, state["moments"], updates)
 
     def _gradients(self) -> list[torch.Tensor]:

@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 
 TABLE = Path(__file__).with_name("prices.yaml")
+Table = Mapping[str, object]
+"""a YAML mapping that is not checked yet"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,16 +53,17 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price | 
             f"{table_uri} has no {price!r} price (it has {', '.join(have) or 'none at all'}); "
             "give --price USD_PER_GPU_HOUR or your own table with --prices FILE"
         )
-    entry = _entry(columns[price], f"{price} of {accelerator} in {table_uri}")
+    usd = _usd(columns[price], f"{price} of {accelerator} in {table_uri}")
+    entry = _mapping(columns[price]) or {}
     source, seen = entry.get("source", table_uri), entry.get("seen", table.get("updated"))
-    source += f", seen {seen}" if seen else ""
-    return Price(name=price, usd_per_gpu_hour=float(entry["usd"]), source=source)
+    where = f"{source}, seen {seen}" if seen else str(source)
+    return Price(name=price, usd_per_gpu_hour=usd, source=where)
 
 
-def _columns(table: Mapping[str, Any], table_uri: str, accelerator: str) -> Mapping[str, Any]:
-    rows = table.get("usd_per_gpu_hour")
-    columns = rows.get(accelerator, {}) if isinstance(rows, Mapping) else None
-    if not isinstance(columns, Mapping):
+def _columns(table: Table, table_uri: str, accelerator: str) -> Table:
+    rows = _mapping(table.get("usd_per_gpu_hour"))
+    columns = None if rows is None else _mapping(rows.get(accelerator, {}))
+    if columns is None:
         raise ConfigError(
             f"{table_uri} has no mapping usd_per_gpu_hour; expected accelerator -> price name "
             f"-> {{usd, seen, source}} as in {TABLE.name}"
@@ -68,19 +71,24 @@ def _columns(table: Mapping[str, Any], table_uri: str, accelerator: str) -> Mapp
     return columns
 
 
-def _rows(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [row for row in table["usd_per_gpu_hour"].values() if isinstance(row, Mapping)]
+def _rows(table: Table) -> list[Table]:
+    rows = (_mapping(row) for row in (_mapping(table["usd_per_gpu_hour"]) or {}).values())
+    return [row for row in rows if row is not None]
 
 
-def _entry(entry: Any, where: str) -> Mapping[str, Any]:
-    """One price of a table, which says how many dollars."""
-    usd = entry.get("usd") if isinstance(entry, Mapping) else None
+def _mapping(value: object) -> Table | None:
+    return cast(Table, value) if isinstance(value, Mapping) else None
+
+
+def _usd(entry: object, where: str) -> float:
+    """US dollars of one price of a table."""
+    usd = (_mapping(entry) or {}).get("usd")
     if not isinstance(usd, int | float) or not 0 <= usd < math.inf:
         raise ConfigError(
             f"The price {where} is {entry!r}; expected {{usd: 1.10}}, US dollars per GPU and hour, "
             f"as in {TABLE.name}"
         )
-    return entry
+    return float(usd)
 
 
 def _number(text: str) -> float | None:

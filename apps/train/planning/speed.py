@@ -2,12 +2,12 @@
 
 import statistics
 from dataclasses import dataclass
-from typing import Any
 
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.train.config import RunConfig
+from apps.train.loop.record import read_metrics
 from apps.train.model import flops, hardware
 from apps.train.model.hardware import Accelerator
 from apps.train.model.shape import ModelShape
@@ -106,7 +106,7 @@ def from_rate(
 
 def measured_rate(run_uri: str) -> float:
     """Token slots a second on one device in an earlier run: median of its second half."""
-    records = _records(run_uri)
+    records = read_metrics(run_uri)
     settings_uri = storage.join(run_uri, configs.RESOLVED_NAME)
     if not records or not storage.exists(settings_uri):
         raise InputError(
@@ -122,11 +122,5 @@ def measured_rate(run_uri: str) -> float:
 
 def measured_stall_s(run_uri: str) -> float | None:
     """Seconds that an earlier run stood still for a checkpoint, on average; None had it none."""
-    stalls_s = [r["checkpoint_s"] for r in _records(run_uri) if r.get("checkpoint_s")]
+    stalls_s = [r["checkpoint_s"] for r in read_metrics(run_uri) if r.get("checkpoint_s")]
     return statistics.mean(stalls_s) if stalls_s else None
-
-
-def _records(run_uri: str) -> list[dict[str, Any]]:
-    from apps.train.loop.metrics import read_metrics  # imports torch, which a plan can do without
-
-    return read_metrics(run_uri)

@@ -15,8 +15,8 @@ from apps.train.checkpoint import checkpoint
 from apps.train.config import CheckpointConfig, ExportConfig, MetricsConfig, RunConfig
 from apps.train.export import run_export
 from apps.train.loop.loop import Hooks
-from apps.train.loop.metrics import read_metrics
 from apps.train.loop.progress import Progress
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import process_group, work
 from apps.train.preflight import prepare
 

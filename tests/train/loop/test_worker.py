@@ -11,7 +11,7 @@ from apps.train.batches.micro_batch import PackRows
 from apps.train.checkpoint import checkpoint
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks, TrainingStopped
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import process_group, rank_device, warn_of_slow_precision, work
 
 

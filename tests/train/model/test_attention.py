@@ -55,7 +55,9 @@ def test_packed_logits_equal_those_of_each_conversation_alone(model, plain, rows
     batch = micro_batch(rows, np.array(chosen), CPU)
     with torch.no_grad():
         packed = model(
-            input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, **batch.attention
+            input_ids=batch.ids_BT,
+            position_ids=batch.position_ids_BT,
+            packing=batch.packing,
         ).logits
         for slot, start, ids, _ in segments(rows, chosen):
             alone = plain(input_ids=ids[None]).logits[0]
@@ -102,7 +104,9 @@ def test_changing_one_conversation_leaves_the_others_bit_identical(model, rows) 
         with torch.no_grad():
             logits.append(
                 model(
-                    input_ids=batch.ids_BT, position_ids=batch.position_ids_BT, **batch.attention
+                    input_ids=batch.ids_BT,
+                    position_ids=batch.position_ids_BT,
+                    packing=batch.packing,
                 ).logits[0]
             )
     assert not torch.equal(logits[0][: lengths[0]], logits[1][: lengths[0]])
@@ -124,7 +128,14 @@ def test_a_sliding_window_is_kept_within_each_conversation(rows, window) -> None
     T = batch.ids_BT.shape[1]
     query, key, value = torch.randn(3, 2, 2, T, 8).unbind()
     found, _ = attention.packed_attention(
-        torch.nn.Identity(), query, key, value, None, 0.3, sliding_window=window, **batch.attention
+        torch.nn.Identity(),
+        query,
+        key,
+        value,
+        None,
+        0.3,
+        sliding_window=window,
+        packing=batch.packing,
     )
     for slot, start, ids, _ in segments(rows, [0, 3]):
         place = slice(start, start + len(ids))

@@ -17,6 +17,7 @@ from torch.nn.attention import varlen
 from apps.train.batches.micro_batch import ArrayRows, MicroBatch, micro_batch
 from apps.train.loop import worker
 from apps.train.model import attention
+from apps.train.model.attention import Packing
 from tests.train.parallel.test_strategy import CPU, ROW_TOKENS, VOCAB, base, gradients, settings
 
 __all__ = ["base"]  # a fixture
@@ -74,7 +75,7 @@ NUM_OFFSETS = {ROW_TOKENS: 17, 9: 17, 2: 65, 1: 129}
 
 def on_a_gpu(batch: MicroBatch, rows: ArrayRows) -> MicroBatch:
     offsets = attention.cumulative(rows.lengths, ROW_TOKENS)
-    return replace(batch, attention={"cu_seqlens": offsets, "longest": ROW_TOKENS})
+    return replace(batch, packing=Packing(cu_seqlens=offsets, longest=ROW_TOKENS))
 
 
 def train(base: str, *, gpu: bool, **changes) -> tuple[list[float], dict[str, torch.Tensor]]:

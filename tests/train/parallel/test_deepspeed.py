@@ -16,7 +16,7 @@ from apps.train.batches.micro_batch import PackRows, micro_batch
 from apps.train.checkpoint import checkpoint
 from apps.train.config import ExportConfig
 from apps.train.export import read_weights, run_export
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import make_strategy
 from tests.train.conftest import save_model
 from tests.train.ranks import on_ranks, train

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from apps.common.errors import ConfigError, NotFoundError
 from apps.common.files.model_settings import read_settings
@@ -49,7 +49,7 @@ def read_shape(folder: str | Path) -> Shape:
         num_kv_heads=sizes.num_kv_heads,
         head_dim=sizes.head_dim,
         vocab_size=sizes.vocab_size,
-        norm_eps=settings.config.get("rms_norm_eps", 1e-6),
+        norm_eps=cast(float, settings.config.get("rms_norm_eps", 1e-6)),
         context_tokens=settings.context_without_window,
         is_tied=sizes.is_tied,
         rope=settings.rope,

@@ -1,0 +1,92 @@
+"""What a run says of itself: a record of each step, and what the ranks tell while they train.
+
+A record is one line of metrics.jsonl; metrics.py says what its figures mean. Imports no torch: the
+command reads these in a process that never computes.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict, cast
+
+from apps.common.errors import CriaError
+from apps.common.files import storage
+from apps.common.files.json_floats import from_json
+from apps.common.files.schema import METRICS_NAME
+
+
+class StepRecord(TypedDict):
+    """One optimizer step. The figures below `seconds` are there where they are known."""
+
+    step: int
+    num_steps: int
+    world_size: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    supervised_tokens: int
+    step_s: float
+    tokens_per_s: float
+    supervised_tokens_per_s: float
+    data_wait_s: float
+    checkpoint_s: float
+    memory_gb: float
+    seconds: float
+    usd: NotRequired[float]
+    usd_to_go: NotRequired[float]
+    mfu: NotRequired[float]
+    mfu_packed: NotRequired[float]
+    val_loss: NotRequired[float]
+    skipped: NotRequired[str]
+
+
+def figures(record: StepRecord) -> Iterator[tuple[str, float]]:
+    """Names and values of what can be drawn over the steps."""
+    for name, value in record.items():
+        if isinstance(value, int | float) and name != "step":
+            yield name, value
+
+
+def read_metrics(run_uri: str) -> list[StepRecord]:
+    """Records of a run, one a step; a torn last line is left out."""
+    uri = storage.join(run_uri, METRICS_NAME)
+    if not storage.exists(uri):
+        return []
+    records: dict[int, StepRecord] = {}
+    for line in storage.read_bytes(uri).splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            record = cast(StepRecord, from_json(json.loads(line)))
+            records[record["step"]] = record
+    return [records[step] for step in sorted(records)]
+
+
+def spent_s(run_uri: str) -> float:
+    """Seconds that a run has taken so far, those of steps after its newest checkpoint too."""
+    return max((record["seconds"] for record in read_metrics(run_uri)), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A step was taken."""
+
+    record: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something worth a line, `checkpoint.started` for example."""
+
+    name: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What an attempt ended with; None when the next one begins."""
+
+    failure: CriaError | None
+
+
+Event = Stepped | Told | Ended
