@@ -10,7 +10,8 @@ from apps.common.packs import open_pack
 from apps.train.batches.micro_batch import PackRows
 from apps.train.config import FaultConfig
 from apps.train.loop.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
-from apps.train.loop.metrics import MetricsLog, read_metrics
+from apps.train.loop.metrics import MetricsLog
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import (
     configure_torch,
     make_meter,

@@ -27,7 +27,6 @@ from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
-    noop_context_fn,
 )
 
 from apps.train.config import RunConfig
@@ -94,7 +93,7 @@ def recompute(layers: list[torch.nn.Module], config: RunConfig) -> None:
             _recompute(layer, _CONTEXTS[config.activation_checkpointing])
 
 
-def _recompute(layer: torch.nn.Module, contexts: Contexts) -> None:
+def _recompute(layer: torch.nn.Module, contexts: Contexts | None) -> None:
     """Replace the layer's forward in place: names of parameters stay as they are.
 
     By a function, because torch.compile gives up on a functools.partial without a word.
@@ -103,6 +102,8 @@ def _recompute(layer: torch.nn.Module, contexts: Contexts) -> None:
 
     @functools.wraps(once)
     def forward(*args: torch.Tensor, **kwargs: Any) -> object:
+        if contexts is None:  # torch.compile refuses checkpoint's own context_fn when it is named
+            return checkpoint(once, *args, use_reentrant=False, **kwargs)
         return checkpoint(once, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     layer.forward = forward
@@ -121,10 +122,10 @@ def _keep_half_of_the_products():
     return _contexts(every=2)
 
 
-_CONTEXTS: dict[str, Contexts] = {
+_CONTEXTS: dict[str, Contexts | None] = {
     "elementwise": _keep_products,
     "selective": _keep_half_of_the_products,
-    "full": noop_context_fn,
+    "full": None,
 }
 
 

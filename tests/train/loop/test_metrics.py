@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from apps.common.files import storage
-from apps.train.loop.metrics import MetricsLog, read_metrics, spent_s
+from apps.train.loop.metrics import MetricsLog
+from apps.train.loop.record import read_metrics, spent_s
 
 
 @pytest.fixture(params=["disk", "bucket"])

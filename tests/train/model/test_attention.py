@@ -133,7 +133,7 @@ def test_a_sliding_window_is_kept_within_each_conversation(rows, window) -> None
         key,
         value,
         None,
-        0.3,
+        scaling=0.3,
         sliding_window=window,
         packing=batch.packing,
     )
