@@ -40,7 +40,7 @@ from apps.eval.config import JudgeConfig  # noqa: E402
 from apps.eval.folder import questions_uri  # noqa: E402
 from apps.eval.judge import CALLS_PER_TASK  # noqa: E402
 from apps.eval.judging.call import Call  # noqa: E402
-from apps.eval.judging.loop import Job, Persistence  # noqa: E402
+from apps.eval.judging.job import Job, Persistence  # noqa: E402
 from apps.eval.judging.plan import make_plan  # noqa: E402
 from apps.eval.judging.prices import Price  # noqa: E402
 from apps.eval.protocols.parsing import parse, parse_record  # noqa: E402

@@ -24,8 +24,8 @@ from apps.eval.folder import load_folder, read_plan, write_plan
 from apps.eval.judging import batch_api
 from apps.eval.judging.asking import Standing, proven, refuse_unreadable, standings
 from apps.eval.judging.estimate import Estimate, estimate_calls
+from apps.eval.judging.job import Job, OnProgress, Persistence, RunResult
 from apps.eval.judging.judges import Judge, find_judges, prices
-from apps.eval.judging.loop import Job, OnProgress, Persistence, RunResult
 from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.judging.plan import Plan, make_plan

@@ -12,7 +12,8 @@ from apps.eval.calls.reply import Reply
 from apps.eval.config import JudgeConfig
 from apps.eval.judging.asking import proven, remaining, standings
 from apps.eval.judging.call import Call
-from apps.eval.judging.loop import Caller, Persistence, Tally
+from apps.eval.judging.job import Persistence, Tally
+from apps.eval.judging.loop import Caller
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.prices import Price
 from apps.eval.protocols.parsing import parse_record

@@ -27,8 +27,8 @@ from apps.eval.calls.journal import (
 from apps.eval.calls.parameters import ParameterFit
 from apps.eval.judging.asking import asks, refuse_unreadable, remaining, standings
 from apps.eval.judging.call import Call
+from apps.eval.judging.job import Job, OnProgress, RunResult, Tally
 from apps.eval.judging.local import local_reply
-from apps.eval.judging.loop import Job, OnProgress, RunResult, Tally
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -7,19 +7,19 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from apps.common.errors import CriaError
 from apps.eval.calls import rate_gate
-from apps.eval.calls.client import CallFailure, Endpoint, EndpointRefusedError
+from apps.eval.calls.client import CallFailure, EndpointRefusedError
 from apps.eval.calls.journal import BudgetExhaustedError
 from apps.eval.calls.lines import ResponseLine, Status
-from apps.eval.calls.rate_gate import Limits
 from apps.eval.calls.reply import Reply
 from apps.eval.calls.run_all import run_all
 from apps.eval.judging.asking import ask_again
 from apps.eval.judging.call import Call
+from apps.eval.judging.job import Persistence, Tally
 from apps.eval.judging.local import local_reply
 from apps.eval.judging.prices import Price
 from apps.eval.judging.readability import Readability
@@ -49,69 +49,6 @@ class Ledger(Protocol):
     async def open_call(self, holder: str, key: str, usd: float) -> int: ...
     async def store(self, record: ResponseLine, attempt: int) -> None: ...
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Persistence:
-    """How hard a chunk tries."""
-
-    max_attempts: int = 10
-    max_asks: int = 4
-    width: int = 32
-    """Calls of this chunk and of one judge that may wait, be in flight or on their way to disk."""
-    first_backoff_s: float = 1.0
-    max_backoff_s: float = 30.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """All calls of a run and the limits they share."""
-
-    calls: tuple[Call, ...]
-    directory: str
-    endpoints: Mapping[str, tuple[Endpoint, ...]]
-    """{judge: the endpoints that serve it}"""
-    limits: Mapping[str, tuple[Limits, ...]]
-    """{judge: those of its endpoints}"""
-    prices: Mapping[str, Price | None]
-    persistence: Persistence
-    num_tasks: int
-    max_usd: float | None
-    proven: frozenset[str] = frozenset()
-    """judges of whom a verdict has been read"""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of a chunk."""
-
-    stored: int = 0
-    unreadable: int = 0
-    """judgments that stay without a verdict"""
-    estimated: int = 0
-    """responses without a count of tokens that can be true"""
-    failed: int = 0
-    """calls left for the next run"""
-    rejected: int = 0
-    stopped: str | None = None
-    """why the chunk ended early: the budget"""
-    last_error: str | None = None
-    learned: set[str] = field(default_factory=set[str])
-    """what endpoints taught about their parameters, in sentences"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunResult:
-    """A run's end."""
-
-    tally: Tally
-    spent_usd: float
-    """US dollars of all runs of the folder"""
-    gate: dict[str, float]
-
-
-OnProgress = Callable[[int, float, dict[str, float]], None]
-"""(responses stored in this run, US dollars spent in all runs, the gate's state)"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

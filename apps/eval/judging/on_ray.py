@@ -35,7 +35,8 @@ from apps.eval.calls.reply import Reply
 from apps.eval.judging.asking import remaining
 from apps.eval.judging.call import Call
 from apps.eval.judging.coordinator import Coordinator, RemoteGate, RemoteLedger
-from apps.eval.judging.loop import Caller, Job, OnProgress, RunResult, Tally
+from apps.eval.judging.job import Job, OnProgress, RunResult, Tally
+from apps.eval.judging.loop import Caller
 
 POLL_S = 0.25
 TASK_CPUS = 0.25

@@ -13,7 +13,7 @@ from apps.eval.config import JudgeConfig
 from apps.eval.judging import batch_api
 from apps.eval.judging.asking import remaining
 from apps.eval.judging.call import Call
-from apps.eval.judging.loop import Job, Persistence, RunResult
+from apps.eval.judging.job import Job, Persistence, RunResult
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.prices import Price
 from apps.eval.protocols.parsing import parse_record

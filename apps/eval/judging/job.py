@@ -1,0 +1,72 @@
+"""A run of judge calls as values: what is to be done, under which limits, and what came of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from apps.eval.calls.client import Endpoint
+from apps.eval.calls.rate_gate import Limits
+from apps.eval.judging.call import Call
+from apps.eval.judging.prices import Price
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Persistence:
+    """How hard a chunk tries."""
+
+    max_attempts: int = 10
+    max_asks: int = 4
+    width: int = 32
+    """Calls of this chunk and of one judge that may wait, be in flight or on their way to disk."""
+    first_backoff_s: float = 1.0
+    max_backoff_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """All calls of a run and the limits they share."""
+
+    calls: tuple[Call, ...]
+    directory: str
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    """{judge: the endpoints that serve it}"""
+    limits: Mapping[str, tuple[Limits, ...]]
+    """{judge: those of its endpoints}"""
+    prices: Mapping[str, Price | None]
+    persistence: Persistence
+    num_tasks: int
+    max_usd: float | None
+    proven: frozenset[str] = frozenset()
+    """judges of whom a verdict has been read"""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a chunk."""
+
+    stored: int = 0
+    unreadable: int = 0
+    """judgments that stay without a verdict"""
+    estimated: int = 0
+    """responses without a count of tokens that can be true"""
+    failed: int = 0
+    """calls left for the next run"""
+    rejected: int = 0
+    stopped: str | None = None
+    """why the chunk ended early: the budget"""
+    last_error: str | None = None
+    learned: set[str] = field(default_factory=set[str])
+    """what endpoints taught about their parameters, in sentences"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """A run's end."""
+
+    tally: Tally
+    spent_usd: float
+    """US dollars of all runs of the folder"""
+    gate: dict[str, float]
+
+
+OnProgress = Callable[[int, float, dict[str, float]], None]
+"""(responses stored in this run, US dollars spent in all runs, the gate's state)"""
