@@ -14,10 +14,10 @@ from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import lineage, storage
-from apps.eval.calls.client import CallFailure, Client, Endpoint, connect
+from apps.eval.calls.client import CallFailure, Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
 from apps.eval.calls.reply import part_thoughts
-from apps.eval.calls.retry import insist
+from apps.eval.calls.retry import Asker
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import AnswerConfig
 from apps.eval.folder import questions_uri
@@ -181,18 +181,17 @@ async def _ask_all(
     if not left:
         reporter.event("answer.done", model=contestant.name, answered=len(done), asked=0)
         return None
-    width = asyncio.Semaphore(contestant.endpoint.limits.concurrency or config.concurrency)
     lost = Unanswered()
     started = time.monotonic()
     async with connect(contestant.endpoint) as client:
         with reporter.progress(
             f"answer {contestant.name}", total=len(left), unit="questions"
         ) as bar:
+            asker = Asker(client, config.concurrency, config.max_attempts, bar)
 
             async def one(question: Question) -> None:
-                async with width:
-                    if lost.refused is None:
-                        await _ask_one(client, config, contestant, question, uri, lost, bar)
+                if lost.refused is None:
+                    await _ask_one(asker, config, contestant, question, uri, lost, bar)
 
             await run_all(one(question) for question in left)
     for sentence in client.fit.learned:
@@ -239,7 +238,7 @@ def sampling(config: AnswerConfig, category: str) -> dict[str, object]:
 
 
 async def _ask_one(
-    client: Client,
+    asker: Asker,
     config: AnswerConfig,
     contestant: Contestant,
     question: Question,
@@ -248,7 +247,7 @@ async def _ask_one(
     bar: Bar,
 ) -> None:
     try:
-        made = await _converse(client, config, contestant, question, bar)
+        made = await _converse(asker, config, contestant, question)
     except CallFailure as failure:
         if failure.kind == "fatal":
             lost.refused = failure.sentence
@@ -267,7 +266,7 @@ def _is_without_text(text: str, finish_reason: str) -> bool:
 
 
 async def _converse(
-    client: Client, config: AnswerConfig, contestant: Contestant, question: Question, bar: Bar
+    asker: Asker, config: AnswerConfig, contestant: Contestant, question: Question
 ) -> Answer:
     """All turns of a question; each sees the model's own earlier replies, without its thoughts."""
     settings, endpoint_model = sampling(config, question.category), ""
@@ -276,7 +275,7 @@ async def _converse(
     usage = {"prompt_tokens": 0, "completion_tokens": 0}
     for turn in question.turns:
         messages.append({"role": "user", "content": turn})
-        reply = await insist(client, messages, settings, config.max_attempts, bar)
+        reply = await asker.ask(messages, settings)
         thought, text = part_thoughts("" if reply.was_filtered else reply.text)
         messages.append({"role": "assistant", "content": text})
         texts.append(text)

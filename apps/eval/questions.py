@@ -28,7 +28,7 @@ from apps.eval.calls.client import CallFailure, Client, Endpoint, connect
 from apps.eval.calls.endpoints import parse_endpoint
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.reply import Reply
-from apps.eval.calls.retry import insist
+from apps.eval.calls.retry import Asker
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import QuestionsConfig
 from apps.eval.contamination import jaccard, measure, training_texts
@@ -129,10 +129,11 @@ class _Models:
         bar: Bar,
     ) -> None:
         self._config = config
-        self._writer = writer
-        self._baselines = baselines
+        self._writer, *self._baselines = (
+            Asker(client, config.concurrency, config.max_attempts, bar)
+            for client in (writer, *baselines)
+        )
         self.bar = bar
-        self._width = asyncio.Semaphore(config.concurrency)
 
     async def write(self, prompt: str, temperature: float) -> Reply:
         asked = [{"role": "user", "content": prompt}]
@@ -140,9 +141,9 @@ class _Models:
 
     async def is_hard(self, question: Question) -> bool:
         """Whether every baseline's answer is rated at most `--max-baseline-score`."""
-        for client in self._baselines:
+        for baseline in self._baselines:
             asked = [{"role": "user", "content": question.turns[0]}]
-            answer = await self._ask(client, asked, 0.7, 1024)
+            answer = await self._ask(baseline, asked, 0.7, 1024)
             if (await self._rating(question, answer.text)) > self._config.max_baseline_score:
                 return False
         return True
@@ -158,20 +159,19 @@ class _Models:
 
     async def _ask(
         self,
-        client: Client,
+        asker: Asker,
         messages: Sequence[Message],
         temperature: float,
         max_tokens: int,
     ) -> Reply:
         settings: Parameters = {"temperature": temperature, "max_tokens": max_tokens}
-        async with self._width:
-            try:
-                return await insist(client, messages, settings, self._config.max_attempts, self.bar)
-            except CallFailure as failure:
-                raise CriaError(
-                    f"{client.endpoint.model} could not be asked ({failure.sentence}); mend what "
-                    "it names and run again"
-                ) from None
+        try:
+            return await asker.ask(messages, settings)
+        except CallFailure as failure:
+            raise CriaError(
+                f"{asker.client.endpoint.model} could not be asked ({failure.sentence}); mend what "
+                "it names and run again"
+            ) from None
 
 
 async def _category(

@@ -168,3 +168,23 @@ def test_thoughts_are_kept_apart_and_not_sent_back(tmp_path: Path, serve) -> Non
     (line,) = map(json.loads, (out / "answers" / "m.jsonl").read_text().splitlines())
     assert line["turn_texts"] == ["Answer 1", "Answer 3"] and line["thoughts"] == ["long", "long"]
     assert "<think>" not in json.dumps(server.bodies[-1])
+
+
+def test_answers_are_asked_for_within_what_the_account_allows(tmp_path: Path, serve) -> None:
+    server: Endpoint = serve(Script(requests_per_min=120))
+    file = tmp_path / "endpoints.yaml"
+    limits = "{requests_per_min: 120, concurrency: 2}"
+    file.write_text(f"mine: {{base_url: '{server.url}', model: chatty, limits: {limits}}}")
+    asked = ["--questions", jsonl(tmp_path / "q.jsonl", QUESTIONS), "--out", str(tmp_path / "out")]
+    assert command("answer", *asked, "--endpoints", str(file), "--model", "mine") == 0
+    assert server.requests.total() == len(QUESTIONS), "none was refused for its rate"
+    assert server.most_in_flight <= 2
+
+
+def test_an_endpoint_that_refuses_everybody_is_not_asked_by_all(tmp_path: Path, serve) -> None:
+    server: Endpoint = serve(Script(status=401))
+    many = [{"question_id": i, "category": "x", "turns": [f"Tell {i}"]} for i in range(40)]
+    asked = ["--questions", jsonl(tmp_path / "q.jsonl", many), "--out", str(tmp_path / "out")]
+    model = f"mine={server.url}#chatty"
+    assert command("answer", *asked, "--model", model, "--concurrency", "4") == 1
+    assert server.requests.total() <= 4

@@ -6,33 +6,77 @@ Judge calls take judging/loop.py's way instead, where every try is written down 
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import cast
 
 from apps.common.command.events import Bar
+from apps.common.errors import CriaError
 from apps.eval.calls.client import CallFailure, Client, complete
+from apps.eval.calls.gate_pool import GatePool
 from apps.eval.calls.lines import Message, Parameters
+from apps.eval.calls.rate_gate import Limits, Outcome
 from apps.eval.calls.reply import Reply
 
 MAX_WAIT_S = 30.0
+UNLIMITED_PER_MIN = 1e12
+_HOLDER = "questions"
 
 
-async def insist(
-    client: Client,
-    messages: Sequence[Message],
-    settings: Parameters,
-    max_attempts: int,
-    bar: Bar,
-) -> Reply:
-    """The reply; raises the last CallFailure, and at once one that no repetition can mend.
+class Asker:
+    """Asks one endpoint, many at a time, within what its account allows."""
 
-    Every failure that is waited out shows on `bar` as its `last_failure`.
-    """
-    for attempt in range(1, max_attempts + 1):
+    def __init__(self, client: Client, concurrency: int, max_attempts: int, bar: Bar) -> None:
+        """`concurrency` holds where the endpoint states none; failures show on `bar`."""
+        self.client = client
+        self._max_attempts = max_attempts
+        self._bar = bar
+        own = client.endpoint.limits
+        limits = Limits(
+            requests_per_min=own.requests_per_min or UNLIMITED_PER_MIN,
+            tokens_per_min=own.tokens_per_min or UNLIMITED_PER_MIN,
+            concurrency=own.concurrency or concurrency,
+        )
+        self._gate = GatePool([limits])
+        self._refusal: CallFailure | None = None
+
+    async def ask(self, messages: Sequence[Message], settings: Parameters) -> Reply:
+        """The reply; raises the last CallFailure, and at once one that no repetition can mend."""
+        for attempt in range(1, self._max_attempts + 1):
+            try:
+                return await self._attempt(messages, settings)
+            except CallFailure as failure:
+                if failure.kind == "fatal":
+                    self._refusal = failure
+                if failure.kind in ("fatal", "rejected") or attempt == self._max_attempts:
+                    raise
+                self._bar.advance(0, last_failure=failure.sentence)
+                wait_s = failure.retry_after_s or min(MAX_WAIT_S, 0.5 * 2**attempt)
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, messages: Sequence[Message], settings: Parameters) -> Reply:
+        """One request through the gate; an outage that lasts is fatal."""
+        prompt_bytes = sum(len(message["content"].encode()) for message in messages)
+        tokens = prompt_bytes // 4 + cast(int, settings["max_tokens"])
+        number = await self._gate.acquire(_HOLDER, tokens)
+        outcome: Outcome = "cancelled"
+        unused_tokens, wait_s = tokens, None
         try:
-            return await complete(client, messages, settings)
+            if self._refusal is not None:  # every request would be refused as that one was
+                raise self._refusal
+            reply = await complete(self.client, messages, settings)
+            outcome, unused_tokens = "ok", tokens - reply.used_tokens(tokens)
+            return reply
         except CallFailure as failure:
-            if failure.kind in ("fatal", "rejected") or attempt == max_attempts:
-                raise
-            bar.advance(0, last_failure=failure.sentence)
-            wait_s = failure.retry_after_s or min(MAX_WAIT_S, 0.5 * 2**attempt)
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")
+            outcome = "rate_limited" if failure.kind == "rate_limited" else "error"
+            wait_s = failure.retry_after_s
+            raise
+        finally:
+            await self._release(number, outcome, unused_tokens, wait_s)
+
+    async def _release(
+        self, number: int, outcome: Outcome, unused_tokens: int, wait_s: float | None
+    ) -> None:
+        try:
+            await self._gate.release(_HOLDER, number, outcome, unused_tokens, wait_s)
+        except CriaError as outage:
+            raise CallFailure("fatal", outage.sentence) from None
