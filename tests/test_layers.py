@@ -14,6 +14,7 @@ WIRING = {
     "apps/data/pipeline.py",
     "apps/train/run.py",
     "apps/serve/deployment.py",
+    "apps/serve/directory.py",
     "apps/eval/judging/on_ray.py",
     *(f"apps/{app}/__main__.py" for app in APPS),
 }

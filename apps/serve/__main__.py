@@ -3,6 +3,7 @@
     python -m apps.serve run CONFIG.yaml --port 8000
     ray job submit -- python -m apps.serve run CONFIG.yaml
     python -m apps.serve keys add NAME --file keys.yaml
+    python -m apps.serve join https://gateway --name POOL --url http://this-machine:8000/v1
     python -m apps.serve build CONFIG.yaml > serve.yaml && serve deploy serve.yaml
 
 Reads one YAML (apps/serve/config.py describes it) and the model folders it names.
@@ -32,6 +33,7 @@ from apps.serve.applications import serve_config
 from apps.serve.arena import ArenaConfig, arena
 from apps.serve.config import ModelConfig, ServeConfig
 from apps.serve.conversations import ConversationsConfig, conversations
+from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.votes import VotesConfig, votes
@@ -127,7 +129,7 @@ def load(path: str, port: int | None) -> ServeConfig:
     gateway = dataclasses.replace(gateway, port=chosen or free_port(), keys_file=keys_file)
     models = tuple(_resolved(model) for model in config.models)
     for model in models:
-        if model.engine != "remote":
+        if model.is_local:
             load_model(model)
     database_url = _database_url(config.page.database_url, path)
     shown = config.page.evaluation
@@ -191,6 +193,12 @@ COMMANDS = {
         run=keys,
         help="add, list, revoke or rotate the API's keys",
         example="add ali --file keys.yaml --requests-per-minute 60",
+    ),
+    "join": cli.Command(
+        config=JoinConfig,
+        run=join,
+        help="bring a server on this machine into a gateway's pool",
+        example="https://chat.example.org --name vicuna --url http://10.0.0.7:8000/v1",
     ),
     "votes": cli.Command(
         config=VotesConfig,

@@ -18,7 +18,7 @@ GATEWAY, PAGE = "gateway", "page"
 def serve_config(config: ServeConfig) -> dict[str, Any]:
     """What `serve deploy` takes."""
     gateway = config.gateway
-    local = [model for model in config.models if model.engine != "remote"]
+    local = [model for model in config.models if model.is_local]
     applications = [_gateway_entry(config), *map(_model_entry, local)]
     if config.page.enabled:
         applications.append(_page_entry(config))

@@ -20,9 +20,10 @@ from typing import Any, Literal
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.serve.engine.config import RemoteConfig, TorchConfig, VllmConfig
+from apps.serve.engine.config import PoolConfig, RemoteConfig, TorchConfig, VllmConfig
 
-EngineConfig = TorchConfig | VllmConfig | RemoteConfig
+EngineConfig = TorchConfig | VllmConfig | RemoteConfig | PoolConfig
+_KINDS = {"torch": TorchConfig, "vllm": VllmConfig, "remote": RemoteConfig, "pool": PoolConfig}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -151,8 +152,8 @@ class ModelConfig:
     name: str
     """what clients put into `model`"""
     path: str = ""
-    """model folder: local, s3://, gs:// or a hub id; empty for a remote engine"""
-    engine: Literal["torch", "vllm", "remote"] = "torch"
+    """model folder: local, s3://, gs:// or a hub id; empty for a remote engine and a pool"""
+    engine: Literal["torch", "vllm", "remote", "pool"] = "torch"
     options: dict[str, Any] = field(default_factory=dict)
     """settings of the engine, see apps/serve/engine/config.py"""
     aliases: tuple[str, ...] = ()
@@ -176,8 +177,9 @@ class ModelConfig:
                 )
         if self.replicas < 1:
             raise ConfigError(f"Model {self.name!r} has {self.replicas} replicas; expected >= 1.")
-        if (self.engine == "remote") == bool(self.path):
-            wants = "no path (options.base_url)" if self.engine == "remote" else "a path"
+        if self.is_local != bool(self.path):
+            instead = "options.base_url" if self.engine == "remote" else "options.members"
+            wants = "a path" if self.is_local else f"no path ({instead})"
             raise ConfigError(f"Model {self.name!r} with engine {self.engine!r} needs {wants}.")
         if self.engine == "remote" and self.sampling != Sampling():
             raise ConfigError(
@@ -190,12 +192,16 @@ class ModelConfig:
 
     def engine_config(self, folder: str) -> EngineConfig:
         """Settings of the engine for a model that lies in `folder`."""
-        kind = {"torch": TorchConfig, "vllm": VllmConfig, "remote": RemoteConfig}[self.engine]
-        place: Mapping[str, Any] = {} if self.engine == "remote" else {"path": folder}
+        settings = {"path": folder, **self.options} if self.is_local else self.options
         try:
-            return configs.from_dict(kind, {**place, **self.options}, where="options.")
+            return configs.from_dict(_KINDS[self.engine], settings, where="options.")
         except ConfigError as error:
             raise ConfigError(f"Model {self.name!r}: {error}") from error
+
+    @property
+    def is_local(self) -> bool:
+        """It has replicas here."""
+        return self.engine in ("torch", "vllm")
 
     @property
     def most_replicas(self) -> int:
@@ -228,6 +234,8 @@ class ApiKey:
     """its share of a model that is asked for more than it can give"""
     admin: bool = False
     """may read /metrics"""
+    may_join: tuple[str, ...] = ()
+    """pools that its holder's workers may join"""
     expires: float | None = None
     """unix time after which it is refused"""
 
@@ -416,11 +424,27 @@ class ServeConfig:
         names = [name for model in self.models for name in (model.name, *model.aliases)]
         _unique("Model name", names)
         _unique("Model name (letters and digits)", [m.application for m in self.models])
+        for model in self.models:
+            _check_pool(model, {other.name: other for other in self.models})
         asks_for_keys = bool(self.gateway.api_keys or self.gateway.keys_file)
         if asks_for_keys and self.page.enabled and not self.page.api_key_env:
             raise ConfigError(
                 "The gateway asks for keys, so the page needs a key too: set page.api_key_env to "
                 "an environment variable that holds one, or page.enabled to false."
+            )
+
+
+def _check_pool(pool: ModelConfig, models: Mapping[str, ModelConfig]) -> None:
+    config = pool.engine_config("")
+    if not isinstance(config, PoolConfig):
+        return
+    if pool.prices != Prices():
+        raise ConfigError(f"The pool {pool.name!r} has prices; give them to its members.")
+    for member in config.members:
+        if member.model not in models or models[member.model].engine == "pool":
+            able = ", ".join(name for name, other in models.items() if other.engine != "pool")
+            raise ConfigError(
+                f"The pool {pool.name!r} has the member {member.model!r}; expected one of {able}."
             )
 
 

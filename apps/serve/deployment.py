@@ -6,9 +6,7 @@ changed; the others keep their replicas and streams. What is live is Serve's own
 
 import asyncio
 import contextlib
-import functools
 import logging
-import math
 import os
 import random
 import time
@@ -29,19 +27,19 @@ from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files.model_folder import model_folder
 from apps.serve.admission.limiter import Limiter, Refusal
-from apps.serve.applications import GATEWAY, serve_config
+from apps.serve.applications import serve_config
 from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, PageConfig, ServeConfig
-from apps.serve.engine.config import RemoteConfig
+from apps.serve.directory import ServeDirectory
+from apps.serve.engine.config import TorchConfig, VllmConfig
 from apps.serve.engine.create import create_engine
 from apps.serve.engine.protocol import EngineDeadError
-from apps.serve.engine.remote import RemoteEngine
 from apps.serve.gateway.api import build_api
 from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
-from apps.serve.model.directory import Entry, RemoteEntry
-from apps.serve.model.served import load_model, mask_factory
+from apps.serve.model.served import mask_factory
+from apps.serve.model.workers import Announcement
 from apps.serve.replica import exchange
-from apps.serve.replica.exchange import Exchange, ReplicaBackend
+from apps.serve.replica.exchange import Exchange
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import GatewayAddress, ReplicaName
 
@@ -92,7 +90,7 @@ class ModelDeployment:
         config = configs.from_dict(ModelConfig, model)
         folder = await asyncio.to_thread(model_folder, config.path)
         engine = config.engine_config(folder)
-        assert not isinstance(engine, RemoteConfig)  # remote models have no replicas
+        assert isinstance(engine, TorchConfig | VllmConfig)  # others have no replicas
         self._engine = create_engine(engine, mask_factory(folder))
         await self._engine.start()
         context = serve.get_replica_context()
@@ -143,7 +141,10 @@ class GatewayDeployment:
         await self._exchange.start(ray.util.get_node_ip_address())
         self._directory = ServeDirectory(self._exchange)
         self._limits = KeyLimits(ActorLimiter(lambda: self._settings.limits_url))
-        self._leases = asyncio.create_task(self._limits.keep_leases())
+        self._tasks = [
+            asyncio.create_task(self._limits.keep_leases()),
+            asyncio.create_task(self._directory.watch()),
+        ]
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(self._directory, lambda: self._settings, self._metrics, self._limits)
@@ -160,6 +161,9 @@ class GatewayDeployment:
 
     async def samples(self) -> bytes:
         return self._metrics.samples()
+
+    async def heard(self, said: Announcement) -> int:
+        return await self._directory.workers.heard(said)
 
 
 class ActorLimiter:
@@ -197,139 +201,6 @@ def _limiter_actor(url: str) -> Any:
 def _end_limiter() -> None:
     with contextlib.suppress(ValueError):  # there is none
         ray.kill(ray.get_actor(_LIMITER, namespace=_LIMITER))
-
-
-Entries = Mapping[str, Entry | RemoteEntry]
-
-
-class ServeDirectory:
-    """The models of the configuration, and their state in Ray Serve."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._entries: Entries = {}
-        self._names: dict[str, str] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._ready: dict[str, bool] = {}
-        self._ready_at_s = float("-inf")
-
-    @property
-    def entries(self) -> Entries:
-        return self._entries
-
-    def model_of(self, application: str) -> str:
-        """The model's name, also of one that is served no more."""
-        return self._names.get(application, "")
-
-    async def update(self, models: Sequence[ModelConfig], num_gateways: int = 1) -> None:
-        """Take the new list; a model whose settings did not change keeps its entry."""
-        kept = {
-            model.name: entry
-            for model in models
-            if (entry := self._entries.get(model.name)) and entry.config == model
-        }
-        before, entries = self._entries, dict(kept)
-        try:
-            for model in models:
-                if model.name not in kept:
-                    entries[model.name] = await self._new_entry(model)
-        except BaseException:
-            self._retire(entries, but=before)
-            raise
-        self._retire(before, but=entries)
-        self._entries = {model.name: entries[model.name] for model in models}
-        for entry in self._entries.values():
-            if isinstance(entry, Entry):
-                _share_places(entry, num_gateways)
-        self._names |= {model.application: model.name for model in models}
-        self._ready_at_s = float("-inf")
-
-    def _retire(self, entries: Entries, but: Entries) -> None:
-        """Close the remote engines that only `entries` use, once their answers have ended."""
-        kept = {id(entry.engine) for entry in but.values() if isinstance(entry, RemoteEntry)}
-        for entry in entries.values():
-            if isinstance(entry, RemoteEntry) and id(entry.engine) not in kept:
-                closing = asyncio.create_task(entry.engine.close_when_idle())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-
-    async def _new_entry(self, config: ModelConfig) -> Entry | RemoteEntry:
-        engine = config.engine_config(config.path)
-        if isinstance(engine, RemoteConfig):
-            before = self._entries.get(config.name)
-            if isinstance(before, RemoteEntry) and before.engine.config == engine:
-                return RemoteEntry(config=config, engine=before.engine)
-            remote = RemoteEngine(engine)
-            await remote.start()
-            return RemoteEntry(config=config, engine=remote)
-        model = await asyncio.to_thread(load_model, config)
-        application = config.application
-        ask_all = functools.partial(_broadcast, application, "Model")
-        backend = ReplicaBackend(_handle(application), self._exchange, application, ask_all)
-        return Entry(model=model, backend=backend)
-
-    async def ready(self) -> Mapping[str, bool]:
-        if time.monotonic() - self._ready_at_s > _STATUS_AGE_S:
-            try:
-                status = await asyncio.to_thread(serve.status)
-            except Exception:  # Serve's controller is being replaced: what was true still holds
-                logger.warning("the state of the models is that of a moment ago", exc_info=True)
-                return self._ready
-            self._ready = {
-                name: isinstance(entry, RemoteEntry) or is_up(status, entry.config)
-                for name, entry in self._entries.items()
-            }
-            self._ready_at_s = time.monotonic()
-        return self._ready
-
-    async def engine_metrics(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
-        local = {n: e.config.application for n, e in self._entries.items() if isinstance(e, Entry)}
-        answers = await asyncio.gather(*(_broadcast(a, "Model", "metrics") for a in local.values()))
-        return dict(zip(local, answers, strict=True))
-
-    async def gateway_samples(self) -> Sequence[bytes]:
-        return await _broadcast(GATEWAY, "Gateway", "samples")
-
-
-def _share_places(entry: Entry, num_gateways: int) -> None:
-    """A gateway lets in its share of what all replicas run at a time; the rest waits here, where
-    the keys take turns."""
-    engine = entry.config.engine_config(entry.config.path)
-    share = entry.config.most_replicas / num_gateways
-    entry.queue.places = math.ceil(engine.max_running * share)
-    if not isinstance(engine, RemoteConfig):
-        entry.queue.max_waiting = math.ceil(engine.max_waiting * share)
-
-
-def _handle(application: str, deployment: str = "Model") -> Any:
-    return serve.get_deployment_handle(deployment, application, _check_exists=False)
-
-
-async def _broadcast(application: str, deployment: str, method: str, *arguments: Any) -> list[Any]:
-    """Answers of all replicas that answer in time; none of an application that has none."""
-    try:
-        response = _handle(application, deployment).broadcast(method, *arguments)
-        # Not results_async, which gives nothing at all when one replica is late.
-        async with asyncio.timeout(_BROADCAST_TIMEOUT_S):
-            replicas = await response._fetch_replica_results_async()
-    except Exception as error:  # whatever it is, it costs these numbers only
-        logger.debug("no %s of %s: %r", method, application, error)
-        return []
-    calls = [asyncio.ensure_future(replica.get_async()) for replica in replicas]
-    done, late = await asyncio.wait(calls, timeout=_BROADCAST_TIMEOUT_S) if calls else ((), ())
-    for call in late:
-        call.cancel()
-    return [call.result() for call in done if call.exception() is None]
-
-
-def is_up(status: Any, model: ModelConfig) -> bool:
-    """Whether it has a replica, or sleeps and will have one when it is asked."""
-    app = status.applications.get(model.application)
-    if app is None:
-        return False
-    sleeps = model.autoscaling is not None and model.autoscaling.min_replicas == 0
-    running = sum(d.replica_states.get("RUNNING", 0) for d in app.deployments.values())
-    return running > 0 or (sleeps and app.status == "RUNNING")
 
 
 @serve.deployment(name="Page", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0.1})
@@ -463,7 +334,7 @@ def check_fits(config: ServeConfig) -> None:
     """Raises ConfigError when the cluster can never hold what the configuration asks for."""
     have = ray.cluster_resources()
     for key, name in (("cpus", "CPU"), ("gpus", "GPU")):
-        local = [m for m in config.models if m.engine != "remote"]
+        local = [m for m in config.models if m.is_local]
         wanted = sum(getattr(m.resources, key) * _fewest_replicas(m) for m in local)
         if wanted > have.get(name, 0):
             raise ConfigError(

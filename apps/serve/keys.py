@@ -47,6 +47,8 @@ class KeysConfig:
     """share of a busy model, beside other keys"""
     admin: bool = False
     """may read /metrics"""
+    may_join: tuple[str, ...] = ()
+    """pools that workers with this key may join"""
     grace_hours: float = 0.0
     """how long the old key still holds after `rotate`"""
 
@@ -88,6 +90,7 @@ def _new(settings: KeysConfig, secret: str) -> ApiKey:
         usd_per_day=settings.usd_per_day,
         weight=settings.weight,
         admin=settings.admin,
+        may_join=settings.may_join,
     )
 
 

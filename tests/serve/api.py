@@ -15,8 +15,11 @@ from apps.serve.engine.protocol import Engine, EngineDeadError, Request, Step, g
 from apps.serve.gateway.api import build_api
 from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
-from apps.serve.model.directory import Entry
+from apps.serve.model.directory import AnyEntry
+from apps.serve.model.entry import Entry
+from apps.serve.model.pool import PoolEntry
 from apps.serve.model.served import ServedModel, load_model
+from apps.serve.model.workers import Announcement, Workers
 from apps.serve.replica.exchange import ReplicaLostError
 from tests.serve.models import write_text_files
 from tests.serve.scripted import ScriptedEngine
@@ -44,9 +47,17 @@ class OneModel:
     """A directory of one model."""
 
     def __init__(self, model: ServedModel, engine: Engine, metrics: GatewayMetrics) -> None:
-        self.entries = {model.config.name: Entry(model=model, backend=EngineBackend(engine))}
+        self.entries: dict[str, AnyEntry] = {
+            model.config.name: Entry(model=model, backend=EngineBackend(engine))
+        }
         self._engine = engine
         self._metrics = metrics
+        self.workers = Workers(
+            lambda: {n: e for n, e in self.entries.items() if isinstance(e, PoolEntry)}
+        )
+
+    async def announce(self, said: Announcement) -> int:
+        return await self.workers.heard(said)
 
     async def ready(self) -> dict[str, bool]:
         return dict.fromkeys(self.entries, True)

@@ -14,6 +14,7 @@ from apps.serve.engine.protocol import (
     Step,
     TokenLogprob,
 )
+from apps.serve.model.served import ServedModel
 
 Script = Callable[[Request], list[int]]
 
@@ -96,3 +97,16 @@ class ScriptedEngine:
         return {"steps_total": 1.0}
 
     async def close(self) -> None: ...
+
+
+def going_on(served: ServedModel, says: str, step_s: float) -> ScriptedEngine:
+    """Says the text, from where the prompt's answer has come to."""
+    backend = served.tokenizer.backend
+
+    def script(request: Request) -> list[int]:
+        asked = backend.decode(list(request.prompt_ids), skip_special_tokens=False)
+        begun = asked.rpartition("<|im_start|>assistant\n")[2]
+        assert says.startswith(begun), f"{begun!r} is nothing that {says!r} goes on with"
+        return backend.encode(says[len(begun) :]).ids
+
+    return ScriptedEngine(script, step_s)

@@ -20,6 +20,7 @@ from apps.serve.config import (
     Limits,
     ModelConfig,
     PageConfig,
+    Prices,
     ServeConfig,
 )
 
@@ -135,7 +136,7 @@ def test_a_file_that_vanishes_changes_no_model_and_ends_nothing(model_folder: Pa
 
 
 async def test_a_remote_model_keeps_its_engine_until_that_changes() -> None:
-    from apps.serve.deployment import ServeDirectory
+    from apps.serve.directory import ServeDirectory
 
     def remote(model: str, **fields: object) -> ModelConfig:
         options = {"base_url": "http://127.0.0.1:9/v1", "model": model, "max_running": 2}
@@ -156,6 +157,54 @@ async def test_a_remote_model_keeps_its_engine_until_that_changes() -> None:
     await directory.update([])
     async with asyncio.timeout(5):
         await asyncio.gather(*directory._closing)
+
+
+async def test_a_pools_members_stay_as_they_are_until_their_model_changes() -> None:
+    from apps.serve.directory import ServeDirectory
+
+    def models(theirs: str, weight: float) -> list[ModelConfig]:
+        options = {"base_url": "http://127.0.0.1:9/v1", "model": theirs}
+        members = [{"model": "far", "weight": weight, "last_resort": True}]
+        return [
+            ModelConfig(name="all", engine="pool", options={"members": members}),
+            ModelConfig(name="far", engine="remote", options=options),
+        ]
+
+    directory = ServeDirectory(exchange=None)
+    await directory.update(models("a", 1.0))
+    assert list(directory.entries) == ["all", "far"]
+    member = directory.pools["all"].members["far"]
+    member.failed()
+    await directory.update(models("a", 2.0))
+    assert directory.pools["all"].members["far"] is member
+    assert (member.weight, member.is_last_resort, member.is_up) == (2.0, True, False)
+    await directory.update(models("b", 2.0))
+    assert directory.pools["all"].members["far"].is_up
+    await directory.update([])
+    await asyncio.gather(*directory._closing)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "said"),
+    [
+        ({}, {}, "set joinable to true"),
+        ({"members": [{"model": "none"}]}, {}, "expected one of far"),
+        ({"members": [{"model": "all"}]}, {}, "expected one of far"),
+        ({"members": [{"model": "far"}, {"model": "far"}]}, {}, "may stand there once"),
+        ({"members": [{"model": "far", "weight": 0}]}, {}, "must be above 0"),
+        ({"joinable": True}, {"path": "x"}, "no path"),
+        ({"joinable": True}, {"prices": Prices(input_usd_per_million_tokens=1)}, "its members"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused(options: dict, fields: dict, said: str) -> None:
+    remote = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    with pytest.raises(ConfigError, match=said):
+        ServeConfig(
+            models=(
+                ModelConfig(name="all", engine="pool", options=options, **fields),
+                ModelConfig(name="far", engine="remote", options=remote),
+            )
+        )
 
 
 def test_build_prints_what_serve_deploy_takes(tmp_path: Path, model_folder: Path) -> None:
@@ -186,7 +235,7 @@ def test_a_model_that_sleeps_at_zero_replicas_is_up(
 ) -> None:
     from ray.serve.schema import ApplicationStatus
 
-    from apps.serve.deployment import is_up
+    from apps.serve.directory import is_up
 
     scaling = Autoscaling(min_replicas=fewest)
     model = ModelConfig(name="one", path=str(model_folder), autoscaling=scaling)

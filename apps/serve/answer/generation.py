@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from apps.serve.answer.merge import merged
 from apps.serve.engine.protocol import (
     FinishReason,
     Request,
@@ -204,28 +205,8 @@ async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncGenerator[De
             async for delta in deltas:
                 yield delta
         return
-    queue: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
-    tasks = [asyncio.create_task(_pump(backend, job, i, queue)) for i, job in enumerate(jobs)]
-    open_choices = len(jobs)
-    try:
-        while open_choices:
-            item = await queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            open_choices -= item.finish_reason is not None
-            yield item
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pump(
-    backend: Backend, job: Job, index: int, queue: asyncio.Queue[Delta | BaseException]
-) -> None:
-    try:
-        async with contextlib.aclosing(follow(backend, job, index)) as deltas:
-            async for delta in deltas:
-                queue.put_nowait(delta)
-    except Exception as error:
-        queue.put_nowait(error)
+    async with contextlib.aclosing(
+        merged([follow(backend, job, i) for i, job in enumerate(jobs)])
+    ) as deltas:
+        async for delta in deltas:
+            yield delta

@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from apps.common.errors import ConfigError
 
@@ -87,16 +87,56 @@ class RemoteConfig:
     """Environment variable that holds the key."""
     api_key_file: str = ""
     """File that holds the key."""
+    health_url: str = ""
+    """Answers 200 while the server is well; a pool asks it four times a second. Empty: nothing is
+    asked, and a server that fails is left alone for a while."""
+    continues: bool = False
+    """It goes on with an answer that has begun: it takes `continue_final_message`, as vLLM, SGLang
+    and this gateway do."""
     timeout_s: float = 600.0
     max_running: int = 256
 
     def __post_init__(self) -> None:
         _check_url(self.base_url)
+        if self.health_url:
+            _check_url(self.health_url, "health_url")
         _check_between(self, 1, 1 << 20, "max_running")
         _check_between(self, 0.001, math.inf, "timeout_s")
 
 
-def _check_between(settings: Any, least: float, most: float, *names: str) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolMember:
+    """A back end of a pool."""
+
+    model: str
+    """Another model of the file; its own prices and limits hold."""
+    weight: float = 1.0
+    """Its share of the requests, beside the others' weights."""
+    last_resort: bool = False
+    """Asked only when no other member can be."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ConfigError(f"weight of {self.model!r} is {self.weight}; it must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """One name over several back ends."""
+
+    members: tuple[PoolMember, ...] = ()
+    joinable: bool = False
+    """Workers elsewhere may join it, with a key that has the pool's name in `may_join`."""
+
+    def __post_init__(self) -> None:
+        names = [member.model for member in self.members]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"members are {', '.join(names)}; each model may stand there once")
+        if not self.members and not self.joinable:
+            raise ConfigError("members is empty; list models, or set joinable to true")
+
+
+def _check_between(settings: object, least: float, most: float, *names: str) -> None:
     """None stands for a default and is not checked."""
     for name in names:
         value = getattr(settings, name)
@@ -105,6 +145,6 @@ def _check_between(settings: Any, least: float, most: float, *names: str) -> Non
             raise ConfigError(f"{name} is {value}; it must be {span}")
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, name: str = "base_url") -> None:
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"base_url is {url!r}; it must begin with http:// or https://")
+        raise ConfigError(f"{name} is {url!r}; it must begin with http:// or https://")

@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import orjson
@@ -20,6 +20,10 @@ from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.sse import read_events
 
 ROUTES = ("chat/completions", "completions")
+HEALTH_TIMEOUT_S = 2.0
+
+Health = Literal["well", "silent", "dead"]
+"""dead: nobody listens there any more"""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 
@@ -41,9 +45,10 @@ class RemoteAnswer:
 
 
 class RemoteEngine:
-    def __init__(self, config: RemoteConfig) -> None:
+    def __init__(self, config: RemoteConfig, key: str = "") -> None:
+        """`key` beside the one that the config may name."""
         self.config = config
-        self._key = read_key(config)
+        self._key = key or read_key(config)
         self._slots = asyncio.Semaphore(config.max_running)
 
     async def start(self) -> None:
@@ -75,6 +80,21 @@ class RemoteEngine:
         body = {**body, "model": self.config.model}
         # A redirect would carry the key to another address.
         return self._http.post(route, json=body, allow_redirects=False)
+
+    async def health(self) -> Health:
+        """As its `health_url` says; well where it has none."""
+        if not self.config.health_url:
+            return "well"
+        try:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+            async with self._http.get(
+                self.config.health_url, timeout=timeout, allow_redirects=False
+            ) as response:
+                return "well" if response.status == 200 else "silent"
+        except TimeoutError:
+            return "silent"
+        except (aiohttp.ClientError, RuntimeError):  # it was closed meanwhile
+            return "dead"
 
     async def close_when_idle(self) -> None:
         """Refuse requests from now on; close when those under way have ended."""

@@ -9,7 +9,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.serve.answer.choices import Usage
-from apps.serve.config import ApiKey, ModelConfig
+from apps.serve.config import ApiKey, ModelConfig, Prices
 from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 
@@ -34,6 +34,7 @@ class Account:
         self.owner: ApiKey | None = None
         """of the key it came with"""
         self.usage = Usage(0)
+        self._usd_elsewhere = 0.0
         self._metrics = metrics
         self._limits: KeyLimits | None = None
         self._charged_tokens = 0
@@ -65,6 +66,13 @@ class Account:
         waited_s = time.monotonic() - self.start_s
         self._metrics.first_token_s.labels(self._model.name).observe(waited_s)
 
+    def spend(self, usage: Usage, prices: Prices) -> None:
+        """Used at a back end that has prices of its own."""
+        self.usage.prompt_tokens += usage.prompt_tokens
+        self.usage.completion_tokens += usage.completion_tokens
+        self.usage.cached_tokens += usage.cached_tokens
+        self._usd_elsewhere += prices.usd(usage.prompt_tokens, usage.completion_tokens)
+
     def fail(self, status: int) -> None:
         """Though a status line may have been sent that said otherwise."""
         self._failure = status
@@ -81,7 +89,7 @@ class Account:
         model = self._model
         if model is not None:
             self._metrics.in_flight.labels(model.name, self.key).dec()
-            self._metrics.count_usage(model, self.key, self.usage)
+            self._metrics.count_usage(model.name, self.key, self.usage, self._usd(model))
             seconds = time.monotonic() - self.start_s
             self._metrics.request_s.labels(model.name).observe(seconds)
         self._charge()
@@ -91,9 +99,13 @@ class Account:
     def _charge(self) -> None:
         if self._limits is None or self.owner is None:
             return
-        prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
-        usd = self._model.prices.usd(prompt, completion) if self._model is not None else 0.0
-        self._limits.end(self.owner, max(0, prompt + completion - self._charged_tokens), usd)
+        used = self.usage.prompt_tokens + self.usage.completion_tokens
+        usd = self._usd(self._model) if self._model is not None else 0.0
+        self._limits.end(self.owner, max(0, used - self._charged_tokens), usd)
+
+    def _usd(self, model: ModelConfig) -> float:
+        used = self.usage
+        return self._usd_elsewhere + model.prices.usd(used.prompt_tokens, used.completion_tokens)
 
 
 class Accounted:

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
@@ -24,11 +23,15 @@ from apps.serve.gateway.account import Account, Accounted
 from apps.serve.gateway.body import read_body, request_schema
 from apps.serve.gateway.forward import ForwardedAnswer
 from apps.serve.gateway.guard import Cors, Guard, check_model, error_response
+from apps.serve.gateway.joining import add_joining
 from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
-from apps.serve.gateway.respond import Answer, api_error
-from apps.serve.model.directory import Directory, Entry, RemoteEntry, find
+from apps.serve.gateway.pooled import PooledAnswer
+from apps.serve.gateway.respond import Answer, api_error, json_response
+from apps.serve.model.directory import AnyEntry, Directory, find
+from apps.serve.model.entry import Entry, RemoteEntry
+from apps.serve.model.pool import PoolEntry
 from apps.serve.request.prompts import tokenize
 from apps.serve.request.schemas import ChatRequest, CompletionRequest, TokenizeRequest
 
@@ -66,6 +69,7 @@ def build_api(
         ],
     )
     _add_generation(api, directory, settings, limits)
+    add_joining(api, directory, settings)
     _add_models(api, directory)
     _add_operations(api, directory, metrics)
     api.add_exception_handler(ApiError, _on_api_error)
@@ -96,6 +100,9 @@ def _add_generation(
             if isinstance(entry, RemoteEntry):
                 await account.admit(limits, 0)
                 return ForwardedAnswer(account, body, entry)
+            if isinstance(entry, PoolEntry):
+                await account.admit(limits, 0)
+                return PooledAnswer(account, body, entry)
             after = Position.read(request.headers.get("last-event-id"))
             plan = await _computed(request, make_plan, body, entry, after)
             await account.admit(limits, plan.prompt_tokens)
@@ -109,9 +116,9 @@ def _add_generation(
         body = await read_body(request, TokenizeRequest, settings())
         entry = find(directory, body.model)
         check_model(Account.of(request.scope).owner, entry.config.name)
-        if isinstance(entry, RemoteEntry):
+        if not isinstance(entry, Entry):
             raise ApiError(400, f"{body.model!r} runs elsewhere; its tokens are not known here.")
-        return _json(await _computed(request, tokenize, body, entry.model))
+        return json_response(await _computed(request, tokenize, body, entry.model))
 
 
 async def _computed(request: Request, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -127,11 +134,11 @@ def _add_models(api: FastAPI, directory: Directory) -> None:
         ready, owner = await directory.ready(), Account.of(request.scope).owner
         allowed = owner.models if owner is not None and owner.models else directory.entries
         live = [e for n, e in directory.entries.items() if ready.get(n) and n in allowed]
-        return _json({"object": "list", "data": [_model_body(entry) for entry in live]})
+        return json_response({"object": "list", "data": [_model_body(entry) for entry in live]})
 
     @api.get("/v1/models/{name:path}")
     async def retrieve_model(name: str) -> Response:
-        return _json(_model_body(find(directory, name)))
+        return json_response(_model_body(find(directory, name)))
 
 
 def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics) -> None:
@@ -145,21 +152,21 @@ def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics)
 
     @api.get("/manifest.json", include_in_schema=False)
     async def manifest() -> Response:
-        return _json({"name": "Cria", "start_url": "/ui/", "display": "standalone"})
+        return json_response({"name": "Cria", "start_url": "/ui/", "display": "standalone"})
 
     @api.get("/health")
     async def health() -> Response:
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @api.get("/ready")
     async def ready() -> Response:
         models = dict(await directory.ready())
         up = bool(models) and all(models.values())
-        return _json({"ready": up, "models": models}, 200 if up else 503)
+        return json_response({"ready": up, "models": models}, 200 if up else 503)
 
     @api.get("/version")
     async def version() -> Response:
-        return _json({"version": VERSION})
+        return json_response({"version": VERSION})
 
     @api.get("/metrics")
     async def scrape() -> Response:
@@ -170,14 +177,14 @@ def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics)
         return Response(text, media_type=prometheus.CONTENT_TYPE)
 
 
-def _model_body(entry: Entry | RemoteEntry) -> dict[str, Any]:
+def _model_body(entry: AnyEntry) -> dict[str, Any]:
     model = entry.model if isinstance(entry, Entry) else None
     prices = entry.config.prices
     return {
         "id": entry.config.name,
         "object": "model",
         "created": model.created if model else 0,
-        "owned_by": "cria" if model else "remote",
+        "owned_by": "remote" if isinstance(entry, RemoteEntry) else "cria",
         "aliases": list(entry.config.aliases),
         "context_tokens": model.context_tokens if model else None,
         "supports_tools": model.shows_tools if model else None,
@@ -186,10 +193,6 @@ def _model_body(entry: Entry | RemoteEntry) -> dict[str, Any]:
             "output_usd_per_million_tokens": prices.output_usd_per_million_tokens,
         },
     }
-
-
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, media_type="application/json")
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

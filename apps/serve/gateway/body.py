@@ -3,6 +3,7 @@
 import asyncio
 import re
 import reprlib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -13,6 +14,8 @@ from apps.serve.config import GatewayConfig
 from apps.serve.errors import ApiError
 
 B = TypeVar("B", bound=BaseModel)
+Settings = Callable[[], GatewayConfig]
+"""read at every request, so that a changed file holds at once"""
 
 _SHORT = reprlib.Repr()  # of values of any size
 _SHORT.maxstring = 80

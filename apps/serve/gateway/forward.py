@@ -6,7 +6,6 @@ back under the name that the model has here.
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
 
 import aiohttp
 from starlette.types import Send
@@ -25,12 +24,9 @@ from apps.serve.gateway.respond import (
     send_part,
     send_whole,
 )
-from apps.serve.model.directory import RemoteEntry
+from apps.serve.model.entry import RemoteEntry
 from apps.serve.request.sampling import max_tokens, num_choices
 from apps.serve.request.schemas import ChatRequest, CompletionRequest
-
-_OUR_FAULT = (401, 403, 407)
-"""The key sent there is this service's; its clients' own was checked before."""
 
 
 class ForwardedAnswer(WatchedResponse):
@@ -39,7 +35,7 @@ class ForwardedAnswer(WatchedResponse):
     def __init__(
         self, account: Account, body: ChatRequest | CompletionRequest, entry: RemoteEntry
     ) -> None:
-        self._body = _limited(body, entry.config)
+        self._body = limited_body(body, entry.config)
         super().__init__(account, entry.config)
         self._config = entry.config
         self._engine = entry.engine
@@ -50,10 +46,10 @@ class ForwardedAnswer(WatchedResponse):
             try:
                 answer = await stack.enter_async_context(self._engine.send(self._route, self._body))
             except (OverloadedError, aiohttp.ClientError, TimeoutError) as error:
-                await self._send_error(send, _unreachable(self._config, error))
+                await self._send_error(send, unreachable(self._config, error))
                 return
-            if answer.status in _OUR_FAULT or 300 <= answer.status < 400:
-                await self._send_error(send, _refused(self._config, answer.status))
+            if is_our_fault(answer.status):
+                await self._send_error(send, refused(self._config, answer.status))
             elif answer.body is not None:
                 await send_whole(send, answer.status, self._renamed(answer.body), answer.headers)
             else:
@@ -66,22 +62,22 @@ class ForwardedAnswer(WatchedResponse):
             async for chunk in answer.events():
                 await send_part(send, event(self._renamed(chunk)))
         except (ValueError, aiohttp.ClientError, TimeoutError) as error:
-            failure = _unreachable(self._config, error)
+            failure = unreachable(self._config, error)
             self._account.fail(failure.status)
             tail = event(failure.body())
         await send_part(send, tail + DONE, more=False)
 
-    def _renamed(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _renamed(self, value: dict[str, object]) -> dict[str, object]:
         self._count_usage(value.get("usage"))
         return {**value, "model": self._config.name} if "model" in value else value
 
-    def _count_usage(self, usage: Any) -> None:
+    def _count_usage(self, usage: object) -> None:
         if isinstance(usage, Mapping):
-            self._account.usage.prompt_tokens = _count(usage.get("prompt_tokens"))
-            self._account.usage.completion_tokens = _count(usage.get("completion_tokens"))
+            self._account.usage.prompt_tokens = token_count(usage.get("prompt_tokens"))
+            self._account.usage.completion_tokens = token_count(usage.get("completion_tokens"))
 
 
-def _limited(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, Any]:
+def limited_body(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, object]:
     """The body as the client wrote it, with the model's limit of tokens where it names none.
 
     Raises ApiError 400 where it asks for more than the limits allow.
@@ -96,18 +92,23 @@ def _limited(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[
     return values
 
 
-def _count(value: Any) -> int:
+def token_count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _refused(model: ModelConfig, status: int) -> ApiError:
+def is_our_fault(status: int) -> bool:
+    """The key sent there is this service's; its clients' own was checked before."""
+    return status in (401, 403, 407) or 300 <= status < 400
+
+
+def refused(model: ModelConfig, status: int) -> ApiError:
     """Nothing of what it said: it may show parts of this service's own key."""
     return ApiError(
         502, f"The server of {model.name!r} answered {status}; check base_url and its key here."
     )
 
 
-def _unreachable(model: ModelConfig, error: Exception) -> ApiError:
+def unreachable(model: ModelConfig, error: Exception) -> ApiError:
     if isinstance(error, OverloadedError):
         return api_error(error)
     return ApiError(

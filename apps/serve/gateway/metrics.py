@@ -12,7 +12,6 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from apps.serve.answer.choices import Usage
-from apps.serve.config import ModelConfig
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -58,16 +57,16 @@ class GatewayMetrics:
             **one,
         )
 
-    def count_usage(self, model: ModelConfig, key: str, usage: Usage) -> None:
+    def count_usage(self, model: str, key: str, usage: Usage, usd: float) -> None:
         """Of one request that has ended."""
         amounts = (
             (self.prompt_tokens, usage.prompt_tokens),
             (self.cached_tokens, usage.cached_tokens),
             (self.completion_tokens, usage.completion_tokens),
-            (self.cost_usd, model.prices.usd(usage.prompt_tokens, usage.completion_tokens)),
+            (self.cost_usd, usd),
         )
         for counter, amount in amounts:
-            counter.labels(model.name, key).inc(amount)
+            counter.labels(model, key).inc(amount)
 
     def samples(self) -> bytes:
         """All values, for `merge`."""

@@ -9,7 +9,7 @@ from apps.serve.answer.generation import Job
 from apps.serve.answer.position import Position
 from apps.serve.engine.protocol import SamplingParams
 from apps.serve.errors import ApiError
-from apps.serve.model.directory import Entry
+from apps.serve.model.entry import Entry
 from apps.serve.model.served import ServedModel
 from apps.serve.request.forced_call import ForcedCall
 from apps.serve.request.prompts import chat_prompt, text_prompts

@@ -24,7 +24,7 @@ from apps.serve.engine.protocol import OverloadedError, RequestError
 from apps.serve.errors import ApiError, sentence
 from apps.serve.gateway.account import Account
 from apps.serve.gateway.plan import Plan
-from apps.serve.model.directory import Entry
+from apps.serve.model.entry import Entry
 from apps.serve.replica.exchange import ReplicaLostError
 
 SSE_HEADERS = [
@@ -63,18 +63,61 @@ class WatchedResponse(Response):
         await send_whole(send, error.status, error.body(), error.headers())
 
 
-class Answer(WatchedResponse):
+class LivingResponse(WatchedResponse):
+    """May be a stream, in which something comes every now and then."""
+
+    def __init__(self, account: Account, model: ModelConfig, id: str) -> None:
+        super().__init__(account, model)
+        self._id = id
+        self._has_begun = False
+        self._sent_s = time.monotonic()
+
+    def _waits_for(self) -> str:
+        return "working"
+
+    async def _begin_stream(self, send: Send) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            head = [*SSE_HEADERS, (b"x-request-id", self._id.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+
+    async def _send_events(self, send: Send, events: bytes) -> None:
+        self._sent_s = time.monotonic()
+        await send_part(send, events)
+
+    async def _keep_alive(self, send: Send) -> None:
+        """Comments while nothing else comes, so that nothing on the way takes the client or this
+        service for gone."""
+        while True:
+            await asyncio.sleep(self._sent_s + KEEP_ALIVE_S - time.monotonic())
+            if time.monotonic() - self._sent_s >= KEEP_ALIVE_S:
+                await self._begin_stream(send)
+                await self._send_events(send, f": {self._waits_for()}\n\n".encode())
+
+    async def _tell(self, send: Send, error: ApiError) -> None:
+        """As an answer of its own, or as the last event of a stream that has begun."""
+        if not self._has_begun:
+            self._has_begun = True
+            await self._send_error(send, error)
+            return
+        self._account.fail(error.status)
+        await send_part(send, event(error.body()) + DONE, more=False)
+
+
+class Answer(LivingResponse):
     """Runs a plan's generation."""
 
     def __init__(self, account: Account, plan: Plan, entry: Entry) -> None:
-        super().__init__(account, entry.model.config)
+        super().__init__(account, entry.model.config, plan.head.id)
         self._plan = plan
         self._entry = entry
         self._usage = Usage(plan.prompt_tokens, plan.per_prompt)
         self._cursor = Cursor(plan.head.id, len(plan.jobs), plan.after)
         self._ticket: Ticket | None = None
-        self._has_begun = False
-        self._sent_s = time.monotonic()
+
+    def _waits_for(self) -> str:
+        before = self._entry.queue.position(self._ticket) if self._ticket else None
+        return "working" if before is None else f"waiting, {before} requests before this"
 
     async def _respond(self, send: Send) -> None:
         queue, owner, plan = self._entry.queue, self._account.owner, self._plan
@@ -136,38 +179,11 @@ class Answer(WatchedResponse):
             ) from None
 
     async def _fail(self, send: Send, error: Exception) -> None:
-        """As an answer of its own, or as the last event of a stream that has begun. A full engine
-        does not know when there will be room, this gateway's queue does."""
+        """A full engine does not know when there will be room, this gateway's queue does."""
         told = api_error(error)
         if told.retry_after_s is not None:
             told.retry_after_s = max(told.retry_after_s, self._entry.queue.retry_after_s())
-        if not self._has_begun:
-            self._has_begun = True
-            await self._send_error(send, told)
-            return
-        self._account.fail(told.status)
-        await send_part(send, event(told.body()) + DONE, more=False)
-
-    async def _begin_stream(self, send: Send) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            head = [*SSE_HEADERS, (b"x-request-id", self._plan.head.id.encode())]
-            await send({"type": "http.response.start", "status": 200, "headers": head})
-
-    async def _send_events(self, send: Send, events: bytes) -> None:
-        self._sent_s = time.monotonic()
-        await send_part(send, events)
-
-    async def _keep_alive(self, send: Send) -> None:
-        """Comments while nothing else comes, so that nothing on the way takes the client or this
-        service for gone."""
-        while True:
-            await asyncio.sleep(self._sent_s + KEEP_ALIVE_S - time.monotonic())
-            if time.monotonic() - self._sent_s >= KEEP_ALIVE_S:
-                before = self._entry.queue.position(self._ticket) if self._ticket else None
-                said = "working" if before is None else f"waiting, {before} requests before this"
-                await self._begin_stream(send)
-                await self._send_events(send, f": {said}\n\n".encode())
+        await self._tell(send, told)
 
     async def _whole(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
@@ -184,8 +200,7 @@ class Answer(WatchedResponse):
         await send_whole(send, 200, orjson.Fragment(body), {"x-request-id": plan.head.id})
 
     def _body(self) -> bytes:
-        body = self._plan.head.body(self._plan.object, _choice_bodies(self._plan))
-        return orjson.dumps({**body, "usage": self._usage.body()})
+        return orjson.dumps(whole_body(self._plan, self._usage))
 
     async def _stream(self, send: Send, first: Delta, deltas: AsyncGenerator[Delta, None]) -> None:
         plan = self._plan
@@ -232,6 +247,11 @@ def api_error(error: Exception) -> ApiError:
     raise error
 
 
+def whole_body(plan: Plan, usage: Usage) -> dict[str, Any]:
+    """The answer as one object, once all choices have come to their end."""
+    return {**plan.head.body(plan.object, _choice_bodies(plan)), "usage": usage.body()}
+
+
 def _choice_bodies(plan: Plan) -> list[dict[str, Any]]:
     choices = list(plan.choices)
     if plan.keep_best is None:
@@ -274,3 +294,7 @@ async def send_whole(send: Send, status: int, value: Any, headers: dict[str, str
     ]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send_part(send, body, more=False)
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")

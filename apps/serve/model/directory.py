@@ -1,45 +1,31 @@
 """The models that a gateway offers, by name, and whether each is up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from apps.serve.admission.fair_queue import FairQueue
-from apps.serve.config import ModelConfig
-from apps.serve.engine.remote import RemoteEngine
 from apps.serve.errors import ApiError
-from apps.serve.model.served import ServedModel
-from apps.serve.replica.exchange import Backend
+from apps.serve.model.entry import Entry, RemoteEntry
+from apps.serve.model.pool import PoolEntry
+from apps.serve.model.workers import Announcement, Workers
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A model and the way to its replicas."""
-
-    model: ServedModel
-    backend: Backend
-    queue: FairQueue = field(default_factory=lambda: FairQueue(places=1 << 20, max_waiting=0))
-    """Of this gateway's requests to it."""
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.model.config
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RemoteEntry:
-    """A model on somebody else's server, which does everything about text itself."""
-
-    config: ModelConfig
-    engine: RemoteEngine
+AnyEntry = Entry | RemoteEntry | PoolEntry
 
 
 class Directory(Protocol):
     """What is served now. Reads never block."""
 
     @property
-    def entries(self) -> Mapping[str, Entry | RemoteEntry]:
+    def entries(self) -> Mapping[str, AnyEntry]:
         """By the model's name, in the order of the file."""
+        ...
+
+    @property
+    def workers(self) -> Workers:
+        """Of other machines, that have joined pools."""
+        ...
+
+    async def announce(self, said: Announcement) -> int:
+        """Tell all gateways, this one included; how many requests are with that worker."""
         ...
 
     async def ready(self) -> Mapping[str, bool]:
@@ -55,7 +41,7 @@ class Directory(Protocol):
         ...
 
 
-def find(directory: Directory, name: str) -> Entry | RemoteEntry:
+def find(directory: Directory, name: str) -> AnyEntry:
     """The entry of a model's name or alias; ApiError 404 when there is none."""
     entries = directory.entries
     if name in entries:

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from apps.serve.config import Limits, ModelConfig
 from apps.serve.engine.remote import RemoteEngine
-from apps.serve.model.directory import RemoteEntry
+from apps.serve.model.entry import RemoteEntry
 from tests.serve.api import Api, LiveServer, events
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from apps.serve.config import ApiKey, GatewayConfig, Limits, ModelConfig
 from apps.serve.gateway.guard import BAD_KEYS_PER_MINUTE, client_address
-from apps.serve.model.directory import Entry
+from apps.serve.model.entry import Entry
 from apps.serve.model.served import load_model
 from tests.serve.api import Api
 from tests.serve.scripted import ScriptedEngine

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from apps.serve.answer.position import Cursor, Position
-from apps.serve.model.directory import Entry
+from apps.serve.model.entry import Entry
 from apps.serve.replica.exchange import Exchange, ReplicaBackend
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName

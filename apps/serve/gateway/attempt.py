@@ -1,0 +1,209 @@
+"""One attempt at a request of a pool, by one of its members.
+
+Whatever kind of back end it is, the answer comes as OpenAI's objects, and its failures as one of
+two errors: the member was lost in the middle, or it does not take the request.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import NamedTuple
+
+import aiohttp
+
+from apps.serve.answer.choices import Usage
+from apps.serve.answer.generation import Delta, GenerationError, PoisonError, follow_all
+from apps.serve.config import ApiKey
+from apps.serve.engine.protocol import OverloadedError
+from apps.serve.engine.remote import RemoteAnswer
+from apps.serve.errors import ApiError
+from apps.serve.gateway.forward import is_our_fault, refused, token_count, unreachable
+from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
+from apps.serve.gateway.respond import api_error, whole_body
+from apps.serve.model.entry import Entry, RemoteEntry
+from apps.serve.model.pool import Member
+from apps.serve.replica.exchange import ReplicaLostError
+from apps.serve.request.schemas import ChatRequest, CompletionRequest
+
+RequestKind = type[ChatRequest] | type[CompletionRequest]
+Json = dict[str, object]
+
+
+class Chunk(NamedTuple):
+    """What a member added to its answer."""
+
+    choices: Sequence[Json]
+    num_tokens: int
+    """at least so many; a server elsewhere tells how many only at the end"""
+    usage: Usage | None = None
+
+
+class Whole(NamedTuple):
+    body: Json
+    usage: Usage
+
+
+class MemberLostError(Exception):
+    """It was answering and does not go on."""
+
+
+class MemberRefusedError(Exception):
+    """It does not take this request; another member may."""
+
+    def __init__(self, told: ApiError, is_broken: bool) -> None:
+        """Not broken: it has as much to do as it can."""
+        super().__init__(told.message)
+        self.told = told
+        self.is_broken = is_broken
+
+
+class Attempt:
+    def __init__(self, member: Member, kind: RequestKind, body: Json, owner: ApiKey | None) -> None:
+        """`body` is the request's, as a client would send it to this member."""
+        self._member = member
+        self._kind: RequestKind = kind
+        self._body = body
+        self._owner = owner
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """A stream's. Raises ApiError 400 to 499, MemberRefusedError or MemberLostError."""
+        back_end = self._member.back_end
+        source = self._remote(back_end) if isinstance(back_end, RemoteEntry) else None
+        if isinstance(back_end, Entry):
+            source = self._local(back_end)
+        assert source is not None
+        async with contextlib.aclosing(source):
+            async for chunk in source:
+                yield chunk
+
+    async def whole(self) -> Whole:
+        """Raises as `chunks`."""
+        back_end = self._member.back_end
+        if isinstance(back_end, RemoteEntry):
+            async with self._answer(back_end) as answer:
+                return Whole(_good(answer.body), usage_of(answer.body or {}))
+        plan = self._plan(back_end)
+        usage = Usage(plan.prompt_tokens, plan.per_prompt)
+        async with contextlib.aclosing(self._deltas(back_end, plan)) as deltas:
+            async for delta in deltas:
+                usage.add(delta)
+                plan.choices[delta.index].add(delta)
+        return Whole(await asyncio.to_thread(whole_body, plan, usage), usage)
+
+    async def _local(self, entry: Entry) -> AsyncGenerator[Chunk, None]:
+        plan = self._plan(entry)
+        usage = Usage(plan.prompt_tokens, plan.per_prompt)
+        async with contextlib.aclosing(self._deltas(entry, plan)) as deltas:
+            async for delta in deltas:
+                usage.add(delta)
+                yield Chunk(plan.choices[delta.index].add(delta), delta.num_generated)
+        yield Chunk((), 0, usage)
+
+    def _plan(self, entry: Entry) -> Plan:
+        body = self._kind.model_validate(self._body)
+        if isinstance(body, ChatRequest):
+            return chat_plan(body, entry, None)
+        return completion_plan(body, entry, None)
+
+    async def _deltas(self, entry: Entry, plan: Plan) -> AsyncGenerator[Delta, None]:
+        """With its turn among the other requests to these replicas."""
+        name, weight = (self._owner.name, self._owner.weight) if self._owner else ("", 1.0)
+        try:
+            ticket = entry.queue.ask(name, weight, plan.most_tokens, len(plan.jobs))
+            await entry.queue.turn(ticket)
+            try:
+                async with contextlib.aclosing(follow_all(entry.backend, plan.jobs)) as deltas:
+                    async for delta in deltas:
+                        yield delta
+            finally:
+                entry.queue.leave(ticket)
+        except OverloadedError as error:
+            raise MemberRefusedError(api_error(error), is_broken=False) from error
+        except PoisonError as error:  # what ends replicas here would end others
+            raise api_error(error) from error
+        except (ReplicaLostError, GenerationError) as error:
+            raise MemberLostError(str(error)) from error
+
+    async def _remote(self, entry: RemoteEntry) -> AsyncGenerator[Chunk, None]:
+        body = {**self._body, "stream_options": {"include_usage": True}}
+        async with self._answer(entry, body) as answer:
+            if answer.body is not None:
+                raise MemberRefusedError(refused(entry.config, answer.status), is_broken=True)
+            async for chunk in answer.events():
+                if "error" in chunk:
+                    raise MemberLostError(f"{entry.config.name} told of an error")
+                found = chunk.get("choices")
+                choices: list[Json] = found if isinstance(found, list) else []
+                usage = usage_of(chunk) if chunk.get("usage") else None
+                yield Chunk(choices, sum(map(_has_content, choices)), usage)
+
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, entry: RemoteEntry, body: Json | None = None
+    ) -> AsyncGenerator[RemoteAnswer, None]:
+        """One that is a success."""
+        route = "chat/completions" if self._kind is ChatRequest else "completions"
+        has_begun = False
+        try:
+            async with entry.engine.send(route, body or self._body) as answer:
+                _check(entry, answer)
+                has_begun = True
+                yield answer
+        except OverloadedError as error:
+            raise MemberRefusedError(api_error(error), is_broken=False) from error
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            if has_begun:
+                raise MemberLostError(repr(error)) from error
+            told = unreachable(entry.config, error)
+            raise MemberRefusedError(told, is_broken=True) from error
+
+
+def _check(entry: RemoteEntry, answer: RemoteAnswer) -> None:
+    """A request that this member finds wrong is wrong for others too, unless it says that it is
+    the member's own matter."""
+    status = answer.status
+    if is_our_fault(status) or status >= 500:
+        raise MemberRefusedError(refused(entry.config, status), is_broken=True)
+    if status == 429:
+        after = answer.headers.get("Retry-After", "")
+        told = ApiError(
+            429,
+            f"The server of {entry.config.name!r} has too much to do.",
+            code="overloaded",
+            retry_after_s=float(after) if after.isdigit() else 1.0,
+        )
+        raise MemberRefusedError(told, is_broken=False)
+    if status != 200:
+        raise _refusal(status, answer.body or {})
+
+
+def _refusal(status: int, body: Mapping[str, object]) -> ApiError:
+    """In the server's own words."""
+    error = body.get("error")
+    said: Mapping[str, object] = error if isinstance(error, dict) else {}
+    param, code = said.get("param"), said.get("code")
+    return ApiError(
+        status,
+        str(said.get("message", "The server refused the request.")),
+        param=param if isinstance(param, str) else None,
+        code=code if isinstance(code, str) else None,
+    )
+
+
+def _good(body: Json | None) -> Json:
+    if body is None or not isinstance(body.get("choices"), list):
+        raise MemberLostError("an answer without choices")
+    return body
+
+
+def usage_of(body: Mapping[str, object]) -> Usage:
+    found = body.get("usage")
+    counts: Mapping[str, object] = found if isinstance(found, dict) else {}
+    usage = Usage(token_count(counts.get("prompt_tokens")))
+    usage.completion_tokens = token_count(counts.get("completion_tokens"))
+    return usage
+
+
+def _has_content(choice: Json) -> bool:
+    delta = choice.get("delta")
+    return bool(choice.get("text") or (isinstance(delta, dict) and delta.get("content")))

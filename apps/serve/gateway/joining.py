@@ -1,0 +1,107 @@
+"""Where workers elsewhere announce themselves: PUT and DELETE /pools/NAME/workers/ID."""
+
+import re
+from typing import Annotated
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from apps.common.errors import ConfigError
+from apps.serve.config import ApiKey, Prices
+from apps.serve.engine.config import PoolConfig
+from apps.serve.errors import ApiError, sentence
+from apps.serve.gateway.account import Account
+from apps.serve.gateway.body import Settings, read_body, request_schema
+from apps.serve.gateway.respond import json_response
+from apps.serve.model.directory import Directory, find
+from apps.serve.model.pool import PoolEntry
+from apps.serve.model.workers import LEASE_S, Announcement
+
+_WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}")
+Url = Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s]+$")]
+
+
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class WorkerPrices(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    input_usd_per_million_tokens: Usd = 0.0
+    output_usd_per_million_tokens: Usd = 0.0
+
+
+class WorkerBody(BaseModel):
+    """What a worker says of itself, once a second."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    base_url: Url
+    model: str = Field(min_length=1, max_length=256)
+    health_url: Url | None = None
+    api_key: Annotated[str, Field(max_length=512)] = ""
+    weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    continues: bool = False
+    prices: WorkerPrices = WorkerPrices()
+    leaves: bool = False
+
+
+def add_joining(api: FastAPI, directory: Directory, settings: Settings) -> None:
+    path = "/pools/{pool}/workers/{worker}"
+
+    @api.put(path, openapi_extra=request_schema(WorkerBody))
+    async def announce(request: Request, pool: str, worker: str) -> Response:
+        owner = _owner(request, directory, pool, worker)
+        body = await read_body(request, WorkerBody, settings())
+        said = Announcement(
+            pool=pool,
+            worker=worker,
+            owner=owner.name,
+            base_url=body.base_url,
+            model=body.model,
+            health_url=body.health_url or "",
+            api_key=body.api_key,
+            weight=body.weight,
+            continues=body.continues,
+            prices=Prices(**body.prices.model_dump()),
+            leaves=body.leaves,
+        )
+        try:
+            said.config()
+        except ConfigError as error:
+            raise ApiError(400, sentence(str(error))) from error
+        running = await directory.announce(said)
+        return json_response({"pool": pool, "lease_s": LEASE_S, "running": running})
+
+    @api.delete(path)
+    async def leave(request: Request, pool: str, worker: str) -> Response:
+        owner = _owner(request, directory, pool, worker)
+        gone = Announcement(
+            pool=pool, worker=worker, owner=owner.name, base_url="", model="", is_gone=True
+        )
+        await directory.announce(gone)
+        return json_response({"pool": pool})
+
+
+def _owner(request: Request, directory: Directory, pool: str, worker: str) -> ApiKey:
+    """Of a key that may join this pool. Raises ApiError 400, 403 or 404."""
+    owner = Account.of(request.scope).owner
+    if owner is None or pool not in owner.may_join:
+        raise ApiError(
+            403,
+            f"Joining {pool[:96]!r} takes a key that may; make one with `python -m apps.serve keys "
+            "add NAME --may-join POOL`, and name its file in gateway.keys_file.",
+            code="may_not_join",
+        )
+    entry = find(directory, pool)
+    config = entry.config.engine_config("")
+    if not isinstance(entry, PoolEntry) or not isinstance(config, PoolConfig):
+        raise ApiError(404, f"The model {pool[:96]!r} is no pool.")
+    if not config.joinable:
+        raise ApiError(403, f"The pool {pool!r} is closed; set its options.joinable to true.")
+    if not _WORKER.fullmatch(worker):
+        raise ApiError(400, f"The worker's id {worker[:96]!r} is not usable.")
+    if directory.workers.owner_of(pool, worker) not in (None, owner.name) or worker in {
+        member.model for member in config.members
+    }:
+        raise ApiError(403, f"There is a back end {worker!r} already; take another id.")
+    return owner
