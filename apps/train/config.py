@@ -146,8 +146,16 @@ class MetricsConfig:
     """validation rows used each time; 0 uses none"""
     patience: int = 0
     """validations in a row without a better loss after which the run ends; 0: never"""
-    tensorboard: bool = False
-    """also write TensorBoard event files to OUT/tensorboard"""
+    sample_every_steps: int = 0
+    """optimizer steps between answers to sample_prompts, which are logged; 0 asks none"""
+    sample_prompts: tuple[str, ...] = (
+        "What is the capital of France?",
+        "Write a Python function that reverses a string.",
+        "Give me three tips for staying healthy.",
+    )
+    """questions that are asked again and again; greedy answers"""
+    sample_tokens: int = 64
+    """most tokens of such an answer; each costs a forward pass over one row of all prompts"""
     usd_per_hour: float = 0.0
     """price of all machines of the run, for the dollars shown"""
     peak_tflops: float | None = None
@@ -155,6 +163,13 @@ class MetricsConfig:
 
     def __post_init__(self) -> None:
         at_least(0, self, "metrics.", "val_every_steps", "val_rows", "patience", "usd_per_hour")
+        at_least(0, self, "metrics.", "sample_every_steps")
+        at_least(1, self, "metrics.", "sample_tokens")
+        if self.sample_every_steps and not self.sample_prompts:
+            raise ConfigError(
+                "metrics.sample_every_steps asks metrics.sample_prompts and there are none; give "
+                "some, or leave both out."
+            )
         above_zero(self, "metrics.", "peak_tflops")
 
 
@@ -219,12 +234,16 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     faults: FaultConfig = field(default_factory=FaultConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """where each step's record goes beside metrics.jsonl (trackers.py says under which settings)"""
+    profile: int = 0
+    """steps of rank 0 that torch's profiler records into OUT/profile, after the first two"""
     allow_change: bool = False
     """resume although the data or a setting that changes the mathematics is another one"""
 
     def __post_init__(self) -> None:
         at_least(1, self, "", "global_batch_rows", "micro_batch_rows", "workers", "steps")
-        at_least(0, self, "", "seed", "top_layers", "threads")
+        at_least(0, self, "", "seed", "top_layers", "threads", "profile")
         above_zero(self, "", "epochs")
         if self.workers is not None and self.workers > self.global_batch_rows:
             raise ConfigError(

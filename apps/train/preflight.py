@@ -15,6 +15,7 @@ from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import RunMark
 from apps.train.config import RunConfig
+from apps.train.loop.samples import Sampler
 from apps.train.loop.worker import choose_trained, run_order
 from apps.train.model import load
 from apps.train.model.precision import resolve
@@ -74,6 +75,9 @@ def prepare(config: RunConfig) -> Prepared:
     model = load.build_on_meta(load.run_config(config, folder, pack.info.max_length))
     _check_vocabulary(pack, folder, config, model.config.vocab_size)
     _check_strategy(config, model.config.model_type)
+    if config.metrics.sample_every_steps:
+        Sampler(config.metrics, pack.info, load_tokenizer(folder))
+    _check_trackers(resolved)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     sources(folder, model.config, shapes)
     choose_trained(model, config)
@@ -138,6 +142,31 @@ def _check_strategy(config: RunConfig, model_type: str) -> None:
         raise InputError(
             "--strategy deepspeed needs the deepspeed package; `pip install deepspeed`, or leave "
             "--strategy out for FSDP2."
+        )
+
+
+def _check_trackers(config: RunConfig) -> None:
+    for name in config.log:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"--log {name} needs the {name} package; install it with requirements.txt, or "
+                "leave it out."
+            )
+    if "wandb" in config.log and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+        import wandb
+
+        key = wandb.api.api_key
+        if key is None:
+            raise InputError(
+                "--log wandb finds no key of yours; `wandb login`, set WANDB_API_KEY, or keep its "
+                "files beside the run with WANDB_MODE=offline."
+            )
+        os.environ.setdefault("WANDB_API_KEY", key)  # goes to the workers, unlike ~/.netrc
+    needs_server = "mlflow" in config.log and not storage.is_local(config.out)
+    if needs_server and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise InputError(
+            f"--log mlflow keeps no database in {config.out}; set MLFLOW_TRACKING_URI to a server, "
+            "or give a local --out."
         )
 
 

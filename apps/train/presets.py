@@ -27,7 +27,8 @@ def _vicuna(max_length: int, global_rows: int, micro_rows: int) -> RunConfig:
         global_batch_rows=global_rows,
         micro_batch_rows=micro_rows,
         optim=OptimConfig(lr=2e-5, schedule="cosine", warmup_fraction=0.03, weight_decay=0.0),
-        metrics=MetricsConfig(val_every_steps=100, tensorboard=True),
+        metrics=MetricsConfig(val_every_steps=100),
+        log=("tensorboard",),
     )
 
 

@@ -56,6 +56,8 @@ class Payload(TypedDict):
     config: dict[str, object]
     commit: "RunMark"
     relay: "ActorProxy[_Relay]"
+    environment: dict[str, str]
+    """for the trackers, whose keys the user's machine knows and the workers' may not"""
 
 
 _AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
@@ -137,6 +139,7 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
             "config": configs.to_dict(config),
             "commit": prepared.commit,
             "relay": relay,
+            "environment": _environment_of(config),
         },
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo",
@@ -219,6 +222,7 @@ def _rank_main(given: dict[str, object]) -> None:
 
     payload = cast(Payload, given)
     config = configs.from_dict(RunConfig, payload["config"])
+    os.environ |= payload["environment"]
     relay = payload["relay"]
 
     def tell(event: Event) -> None:
@@ -248,6 +252,11 @@ def _rank_main(given: dict[str, object]) -> None:
     except CriaError as error:
         tell(Ended(error))
         raise
+
+
+def _environment_of(config: RunConfig) -> dict[str, str]:
+    prefixes = tuple(f"{name.upper()}_" for name in config.log)
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
 def _step_sender(tell: Callable[[Event], None]) -> Callable[[StepRecord], None]:

@@ -12,6 +12,7 @@ from apps.train.config import FaultConfig
 from apps.train.loop.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
 from apps.train.loop.metrics import MetricsLog
 from apps.train.loop.record import read_metrics
+from apps.train.loop.trackers import Trackers
 from apps.train.loop.worker import (
     configure_torch,
     make_meter,
@@ -93,6 +94,10 @@ def test_a_gradient_that_overflows_leaves_the_weights_alone(config) -> None:
     assert all(math.isfinite(r["loss"]) for r in records[3:])
 
 
+def fail(name: str, fields: object) -> None:
+    pytest.fail(f"{name}: {fields}")
+
+
 @pytest.mark.parametrize(
     ("factor", "reason", "written"),
     [(math.nan, "loss", "NaN"), (-math.inf, "loss", "-Infinity"), (3e37, "gradient", None)],
@@ -102,10 +107,13 @@ def test_a_step_that_was_left_out_is_in_the_metrics_with_its_reason(
 ) -> None:
     tolerant = replace(config, faults=FaultConfig(on_nan="skip"))
     records, _, _ = run_with(tolerant, 3, factor)
-    log = MetricsLog(config.out, resumed_step=0, tensorboard=True)
+    log = MetricsLog(config.out, resumed_step=0)
+    shown = Trackers(replace(config, log=("tensorboard",)), 0, fail)
     for record in records:
         log.write(record)
+        shown.write(record)
     log.close()
+    shown.close()
     assert [r.get("skipped") for r in read_metrics(config.out)] == [None, None, reason, None, None]
     lines = Path(config.out, "metrics.jsonl").read_text().splitlines()
     third = json.loads(lines[2], parse_constant=pytest.fail)
@@ -154,7 +162,7 @@ def test_mfu_counts_no_gradients_of_frozen_weights(config) -> None:
 
 def test_metrics_say_what_a_step_did(config) -> None:
     priced = replace(config.metrics, usd_per_hour=36.0, peak_tflops=1.0, val_every_steps=2)
-    measured = replace(config, metrics=replace(priced, tensorboard=True))
+    measured = replace(config, metrics=priced, log=("tensorboard",))
     pack = open_pack(config.data)
     with process_group():
         work(measured, PackRows(pack.split("train"), 0), PackRows(pack.split("val"), 0))

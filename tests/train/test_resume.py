@@ -89,8 +89,7 @@ def test_a_stopped_run_has_saved_its_last_step_and_goes_on(
     undisturbed, tmp_path, stop_after
 ) -> None:
     """Where a checkpoint was due anyway, and between two."""
-    metrics = replace(undisturbed.metrics, tensorboard=True)
-    config = replace(undisturbed, out=str(tmp_path / "run"), metrics=metrics)
+    config = replace(undisturbed, out=str(tmp_path / "run"), log=("tensorboard",))
     first = on_ranks(2, train, config, None, None, stop_after)[0]
     assert first[-1]["step"] == stop_after == checkpoint.committed(config.out)[0].step
     assert board(f"{config.out}/tensorboard")["loss"].keys() == set(range(1, stop_after + 1))

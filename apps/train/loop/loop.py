@@ -26,8 +26,10 @@ from apps.train.checkpoint.checkpoint import Checkpoints, Commit, RunMark
 from apps.train.checkpoint.clock import CheckpointClock
 from apps.train.config import RunConfig
 from apps.train.loop.metrics import Meter, Skipped, StepResult
+from apps.train.loop.profile import StepProfile
 from apps.train.loop.progress import Progress
-from apps.train.loop.record import StepRecord
+from apps.train.loop.record import Sample, StepRecord
+from apps.train.loop.samples import Sampler
 from apps.train.loop.schedule import learning_rate
 from apps.train.parallel.strategy import Strategy
 
@@ -90,6 +92,8 @@ class Loop:
     """goes into every checkpoint's marker, beside the progress"""
     hooks: Hooks = field(default_factory=Hooks)
     progress: Progress = field(default_factory=Progress)
+    sampler: Sampler | None = None
+    """answers fixed prompts every metrics.sample_every_steps"""
 
     def __post_init__(self) -> None:
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
@@ -101,13 +105,18 @@ class Loop:
     def run(self) -> None:
         """Train from the current step to the last one, or to the one after which it is stopped."""
         settled_step = self.progress.step + STEPS_TO_SETTLE
+        num_traced = self.config.profile if self._rank == 0 else 0
+        profile = StepProfile(self.config.out, num_traced, STEPS_TO_SETTLE)
         try:
             while self.progress.step < self.order.num_steps and not self._is_stopped:
                 self._step()
+                if trace := profile.after_step(self.progress.step):
+                    self._tell("profile.written", trace=trace)
                 if self.progress.step == settled_step:
                     _keep_what_is_there()
         finally:
             gc.unfreeze()
+            profile.close()
         if self.checkpoints is not None:
             if self._clock.saved_step != self.progress.step:
                 self._save()
@@ -143,6 +152,8 @@ class Loop:
         val_loss = self._validate() if self._is_validation(progress.step) else None
         is_best = val_loss is not None and progress.validated(val_loss)
         keeps_it = is_best and self.config.checkpoint.keep_best
+        sampled_s = time.monotonic()
+        samples = self._samples(progress.step)
         result = StepResult(
             loss=total.loss,
             lr=rate,
@@ -153,6 +164,8 @@ class Loop:
             squared_tokens=int(total.squared_tokens),
             supervised_tokens=supervised,
             val_loss=val_loss,
+            samples=samples,
+            sample_s=time.monotonic() - sampled_s,
         )
         record = self.meter.record(progress, self.order.num_steps, result)
         if self._rank == 0:
@@ -249,6 +262,17 @@ class Loop:
             total += self.strategy.evaluate(batch, 1.0 / supervised)
         dist.all_reduce(total)
         return float(total)
+
+    def _samples(self, step: int) -> list[Sample]:
+        """Answers to the fixed prompts where they are due."""
+        every = self.config.metrics.sample_every_steps
+        is_due = every > 0 and (step % every == 0 or step == self.order.num_steps)
+        if self.sampler is None or not is_due:
+            return []
+        samples = self.sampler.answers(self.strategy)
+        for sample in samples:
+            self._tell("sample", step=step, **sample)
+        return samples
 
     def _save(self) -> None:
         assert self.checkpoints is not None

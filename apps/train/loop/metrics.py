@@ -1,8 +1,8 @@
 """What each step is measured by, and the files it goes to.
 
     OUT/metrics.jsonl     one record a step; steps done again after a resume replace the old
-    OUT/tensorboard/      the same as TensorBoard events, if asked for
 
+Trackers that show them are in trackers.py.
 `seconds` and the dollars count validation, checkpoints and steps that a lost machine had taken; not
 the time from one start to its first step.
 A step whose update was left out says so in `skipped`: `loss` or `gradient` (not finite) or `spike`
@@ -16,8 +16,8 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import IO, Literal
 
 import orjson
 import torch
@@ -28,12 +28,9 @@ from apps.common.files.json_floats import to_json
 from apps.common.files.schema import METRICS_NAME
 from apps.train.config import MetricsConfig
 from apps.train.loop.progress import Progress
-from apps.train.loop.record import StepRecord, figures, read_metrics
+from apps.train.loop.record import Sample, StepRecord, read_metrics
 from apps.train.model import flops
 from apps.train.model.shape import ModelShape
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 _REMOTE_FLUSH_S = 30.0
 
@@ -60,6 +57,9 @@ class StepResult:
     supervised_tokens: int
     val_loss: float | None
     """None where this step was not followed by a validation"""
+    samples: list[Sample] = field(default_factory=list[Sample])
+    """answers after this step, where they were asked for"""
+    sample_s: float = 0.0
 
 
 class Meter:
@@ -129,6 +129,8 @@ class Meter:
             record["mfu_packed"] = flops.mfu(tokens_per_s, packed, self._peak)
         if step.val_loss is not None:
             record["val_loss"] = step.val_loss
+        if step.samples:
+            record["samples"], record["sample_s"] = step.samples, step.sample_s
         if step.skipped is not None:
             record["skipped"] = step.skipped
         self._wait_s = self._stall_s = 0.0
@@ -144,19 +146,18 @@ def memory_bytes(device: torch.device) -> int:
 
 
 class MetricsLog:
-    """Writes metrics.jsonl (and TensorBoard events) of a run; rank 0 only.
+    """Writes metrics.jsonl of a run; rank 0 only.
 
     Steps that will be taken again leave the file with the first step that is: an attempt that dies
     before it must not take the seconds they cost out of the count.
     """
 
-    def __init__(self, run_uri: str, *, resumed_step: int, tensorboard: bool) -> None:
+    def __init__(self, run_uri: str, *, resumed_step: int) -> None:
         self._uri = storage.join(run_uri, METRICS_NAME)
         self._lines = [r for r in read_metrics(run_uri) if r["step"] <= resumed_step]
         self._is_local = storage.is_local(self._uri)
         self._flushed_s = time.monotonic()
         self._file: IO[bytes] | None = None
-        self._board = _tensorboard(run_uri, resumed_step) if tensorboard else None
 
     def write(self, record: StepRecord) -> None:
         if self._is_local:
@@ -168,9 +169,6 @@ class MetricsLog:
             self._lines.append(record)
             if time.monotonic() - self._flushed_s >= _REMOTE_FLUSH_S:
                 self._rewrite()
-        if self._board is not None:
-            for name, value in figures(record):
-                self._board.add_scalar(name, value, record["step"])
 
     def _append(self, file: IO[bytes], record: StepRecord) -> None:
         try:
@@ -186,16 +184,12 @@ class MetricsLog:
         """Everything written so far survives the end of this process."""
         if not self._is_local:
             self._rewrite()
-        if self._board is not None:
-            self._board.flush()
 
     def close(self) -> None:
         self.flush()
         if self._file is not None:
             with contextlib.suppress(OSError):  # a line left in the buffer was told by `write`
                 self._file.close()
-        if self._board is not None:
-            self._board.close()
 
     def _rewrite(self) -> None:
         storage.write_atomic(self._uri, b"".join(_line(record) for record in self._lines))
@@ -204,11 +198,3 @@ class MetricsLog:
 
 def _line(record: StepRecord) -> bytes:
     return orjson.dumps(to_json(record)) + b"\n"
-
-
-def _tensorboard(run_uri: str, resumed_step: int) -> "SummaryWriter":
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(
-        storage.join(run_uri, "tensorboard"), purge_step=resumed_step + 1, flush_secs=30
-    )

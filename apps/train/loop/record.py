@@ -16,6 +16,13 @@ from apps.common.files.json_floats import from_json
 from apps.common.files.schema import METRICS_NAME
 
 
+class Sample(TypedDict):
+    """What the model answers to a fixed prompt."""
+
+    prompt: str
+    answer: str
+
+
 class StepRecord(TypedDict):
     """One optimizer step. The figures below `seconds` are there where they are known."""
 
@@ -40,6 +47,8 @@ class StepRecord(TypedDict):
     mfu_packed: NotRequired[float]
     val_loss: NotRequired[float]
     skipped: NotRequired[str]
+    samples: NotRequired[list[Sample]]
+    sample_s: NotRequired[float]
 
 
 def figures(record: StepRecord) -> Iterator[tuple[str, float]]:

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from apps.common.errors import CriaError, InputError
+from apps.common.packs import open_pack
+from apps.common.text.tokenizer import load_tokenizer
 from apps.train.batches.micro_batch import Rows
 from apps.train.batches.order import BatchOrder, order_of
 from apps.train.checkpoint import agree, checkpoint
@@ -24,6 +26,8 @@ from apps.train.loop.loop import Hooks, Loop, TrainingStopped
 from apps.train.loop.metrics import Meter, MetricsLog
 from apps.train.loop.progress import Progress
 from apps.train.loop.record import StepRecord, spent_s
+from apps.train.loop.samples import Sampler
+from apps.train.loop.trackers import Trackers
 from apps.train.model import hardware, load, lora
 from apps.train.model.precision import cpu_has_bf16, resolve
 from apps.train.model.shape import from_config
@@ -79,6 +83,7 @@ def work(
             commit=commit or RunMark(),
             hooks=logged,
             progress=progress,
+            sampler=make_sampler(config),
         )
         try:
             loop.run()
@@ -191,6 +196,14 @@ def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:
     )
 
 
+def make_sampler(config: RunConfig) -> Sampler | None:
+    """What asks the fixed prompts, in the words of the pack's template."""
+    if not config.metrics.sample_every_steps:
+        return None
+    tokenizer = load_tokenizer(load.fetch_base(config.base))
+    return Sampler(config.metrics, open_pack(config.data).info, tokenizer)
+
+
 def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
     """Load the newest whole checkpoint of the run, if there is one; a collective."""
 
@@ -219,13 +232,20 @@ def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Iterator[Hook
     if dist.get_rank() != 0:
         yield hooks
         return
-    log = MetricsLog(config.out, resumed_step=resumed_step, tensorboard=config.metrics.tensorboard)
+    log = MetricsLog(config.out, resumed_step=resumed_step)
+    trackers = Trackers(config, resumed_step, hooks.on_event)
 
     def on_step(record: StepRecord) -> None:
         log.write(record)
+        trackers.write(record)
         hooks.on_step(record)
 
+    def flush() -> None:
+        log.flush()
+        trackers.flush()
+
     try:
-        yield replace(hooks, on_step=on_step, before_checkpoint=log.flush)
+        yield replace(hooks, on_step=on_step, before_checkpoint=flush)
     finally:
         log.close()
+        trackers.close()

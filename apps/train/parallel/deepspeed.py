@@ -86,12 +86,20 @@ class DeepSpeedStrategy:
     def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
         return self._engine(batch, scale)
 
-    @torch.no_grad()
     def evaluate(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        return self._without_gradients(batch, scale)
+
+    def next_tokens(self, batch: MicroBatch, places: torch.Tensor) -> torch.Tensor:
+        return self._without_gradients(batch, 1.0, places)
+
+    @torch.no_grad()
+    def _without_gradients(
+        self, batch: MicroBatch, scale: float, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
         self._engine.eval()
-        loss = self._engine(batch, scale)
+        found = self._engine(batch, scale, places)
         self._engine.train()
-        return loss
+        return found
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         """DeepSpeed averages over ranks, the loop wants sums: the loss is scaled up before."""

@@ -28,8 +28,13 @@ class PackedModel(torch.nn.Module):
         super().__init__()
         self.causal_lm = causal_lm
 
-    def forward(self, batch: MicroBatch, scale: float) -> torch.Tensor:
-        """Cross entropy summed over the supervised tokens, times `scale`; fp32 scalar."""
+    def forward(
+        self, batch: MicroBatch, scale: float, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Cross entropy summed over the supervised tokens, times `scale`; fp32 scalar.
+
+        With `places` (P,) in the first row: the likeliest next token at each, (P,).
+        """
         output = self.causal_lm.base_model(
             input_ids=batch.ids_BT,
             position_ids=batch.position_ids_BT,
@@ -39,6 +44,8 @@ class PackedModel(torch.nn.Module):
         weight = cast(torch.nn.Linear, self.causal_lm.get_output_embeddings()).weight
         softcap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
         hidden = output.last_hidden_state
+        if places is not None:
+            return (hidden[0, places] @ weight.mT.to(hidden.dtype)).argmax(-1)
         return supervised_loss(hidden, weight, batch.labels_BT, scale, softcap)
 
 
@@ -62,6 +69,10 @@ class Strategy(Protocol):
 
     def evaluate(self, batch: MicroBatch, scale: float) -> torch.Tensor:
         """Forward pass without gradients."""
+        ...
+
+    def next_tokens(self, batch: MicroBatch, places: torch.Tensor) -> torch.Tensor:
+        """Likeliest token after each of these places of the only row, (P,), without gradients."""
         ...
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
@@ -108,14 +119,22 @@ class FsdpStrategy:
     def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
         return self._root(batch, scale)
 
-    @torch.no_grad()
     def evaluate(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        return self._without_gradients(batch, scale)
+
+    def next_tokens(self, batch: MicroBatch, places: torch.Tensor) -> torch.Tensor:
+        return self._without_gradients(batch, 1.0, places)
+
+    @torch.no_grad()
+    def _without_gradients(
+        self, batch: MicroBatch, scale: float, places: torch.Tensor | None = None
+    ) -> torch.Tensor:
         self._root.eval()
-        loss = self._root(batch, scale)
+        found = self._root(batch, scale, places)
         self._root.train()
         for unit in self._units:
             unit.reshard()  # the next forward pass must gather again
-        return loss
+        return found
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         fsdp.before_backward(self._units[-1], self._config, is_last=is_last)

@@ -26,7 +26,7 @@ def steps(run: str) -> list[int]:
 
 
 def test_steps_taken_again_replace_the_old(run) -> None:
-    log = MetricsLog(run, resumed_step=4, tensorboard=False)
+    log = MetricsLog(run, resumed_step=4)
     for step in (5, 6):
         log.write({"step": step, "seconds": 70.0 + step})
     log.close()
@@ -35,13 +35,13 @@ def test_steps_taken_again_replace_the_old(run) -> None:
 
 
 def test_an_attempt_that_dies_before_its_first_step_loses_no_seconds(run) -> None:
-    MetricsLog(run, resumed_step=4, tensorboard=False)
+    MetricsLog(run, resumed_step=4)
     assert spent_s(run) == 70.0
 
 
 def test_a_loss_that_is_no_number_is_kept_by_a_restart(run) -> None:
     for step, loss in ((8, math.nan), (9, -math.inf), (10, 0.5)):
-        log = MetricsLog(run, resumed_step=step - 1, tensorboard=False)
+        log = MetricsLog(run, resumed_step=step - 1)
         log.write({"step": step, "seconds": 80.0, "loss": loss, "skipped": "loss"})
         log.close()
     assert [str(record["loss"]) for record in read_metrics(run)[7:]] == ["nan", "-inf", "0.5"]
@@ -50,7 +50,7 @@ def test_a_loss_that_is_no_number_is_kept_by_a_restart(run) -> None:
 
 
 def test_a_disk_s_records_are_there_at_once(tmp_path: Path) -> None:
-    log = MetricsLog(str(tmp_path), resumed_step=0, tensorboard=False)
+    log = MetricsLog(str(tmp_path), resumed_step=0)
     log.write({"step": 1, "seconds": 1.0})
     assert steps(str(tmp_path)) == [1]
     log.close()

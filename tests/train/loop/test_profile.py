@@ -1,0 +1,41 @@
+"""`--profile N`: a trace of N steps that says what they did."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from apps.common.packs import open_pack
+from apps.train.batches.micro_batch import PackRows
+from apps.train.config import RunConfig
+from apps.train.loop.loop import Hooks
+from apps.train.loop.record import read_metrics
+from apps.train.loop.worker import process_group, work
+
+
+def train(config: RunConfig) -> list[str]:
+    """Where traces were written."""
+    told: list[tuple[str, object]] = []
+    hooks = Hooks(on_event=lambda name, fields: told.append((name, fields.get("trace"))))
+    with process_group():
+        work(config, PackRows(open_pack(config.data).split("train"), 0), hooks=hooks)
+    return [str(trace) for name, trace in told if name == "profile.written"]
+
+
+def test_a_trace_has_the_steps_after_the_first_two(small_run: RunConfig) -> None:
+    config = replace(small_run, steps=6, workers=1)
+    (trace,) = train(replace(config, profile=2))
+    assert trace == f"{config.out}/profile/steps-3-to-4.json.gz"
+    events = json.loads(gzip.decompress(Path(trace).read_bytes()))["traceEvents"]
+    names = [event.get("name", "") for event in events]
+    updates = [name for name in names if name.startswith("Optimizer.step")]
+    assert len(updates) == 2
+    assert "aten::mm" in names
+    plain = replace(config, out=config.out + "-plain")
+    assert train(plain) == []
+    losses = [[r["loss"] for r in read_metrics(out)] for out in (config.out, plain.out)]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_that_ends_before_the_trace_does_writes_none(small_run: RunConfig) -> None:
+    assert train(replace(small_run, steps=3, workers=1, profile=5)) == []
