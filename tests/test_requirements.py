@@ -36,6 +36,8 @@ def normal(name: str) -> str:
 OURS = {"apps", "cluster"}
 CHECKERS_OWN = {"_typeshed"}
 """types that come with every type checker and that nothing imports when it runs"""
+LAUNCHERS_OWN = {"sky"}
+"""SkyPilot stays on the machine that launches (cluster/README.md): no run needs its 98 packages"""
 
 
 def imported_distributions() -> dict[str, set[str]]:
@@ -44,7 +46,7 @@ def imported_distributions() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in [*(ROOT / "apps").rglob("*.py"), *(ROOT / "cluster").rglob("*.py")]:
         for module in top_level_imports(path):
-            if module in sys.stdlib_module_names or module in OURS | CHECKERS_OWN:
+            if module in sys.stdlib_module_names or module in OURS | CHECKERS_OWN | LAUNCHERS_OWN:
                 continue
             names = {normal(name) for name in providers.get(module, [module])}
             found.setdefault("|".join(sorted(names)), set()).add(str(path.relative_to(ROOT)))

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PretrainedConfig
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import config as configs
-from apps.common.files import lineage, storage
+from apps.common.files import costs, lineage, storage
 from apps.common.files.model_settings import (
     ADDED_TOKENS,
     CONFIG,
@@ -234,6 +234,8 @@ def _write_lineage(
 ) -> None:
     run_uri = checkpoint.run_of(found)
     records = read_metrics(run_uri)
+    cost = costs.facts(run_uri)
+    training_usd = found.commit["seconds"] / 3600 * run.metrics.usd_per_hour
     record = lineage.collect(
         inputs={"base": str(found.commit.get("identity", {})["base"]), "data": pack.digest},
         config=config,
@@ -244,7 +246,8 @@ def _write_lineage(
         tokens=found.commit["tokens"],
         training_seconds=found.commit["seconds"],
         loss=records[-1]["loss"] if records else None,
-        usd=found.commit["seconds"] / 3600 * run.metrics.usd_per_hour,
+        usd=cost["usd"] if cost else training_usd,
+        cost=cost,
     )
     lineage.write(folder, record)
 

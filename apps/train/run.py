@@ -81,6 +81,7 @@ GAUGES = (
 
 def run(config: RunConfig, reporter: Reporter) -> None:
     """Train to the end, resuming what lies at config.out."""
+    from apps.train.own_cost import write_own_cost
     from apps.train.preflight import prepare
 
     prepared = prepare(config)
@@ -100,6 +101,7 @@ def run(config: RunConfig, reporter: Reporter) -> None:
         os.environ.setdefault(name, value)
     with ray_session():
         summary = _fit(prepared, reporter)
+    write_own_cost(prepared.config)
     reporter.event("train.done", out=prepared.config.out, **summary)
 
 

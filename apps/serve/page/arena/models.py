@@ -85,6 +85,17 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("Trained on", f"{tokens:,} tokens"))
     if isinstance(usd := record.get("usd"), int | float):
         facts.append(("Cost", f"${usd:,.2f}"))
+    facts += _savings(record.get("cost"))
     if created := str(record.get("created") or ""):
         facts.append(("Made", created[:10]))
     return facts
+
+
+def _savings(cost: object) -> list[tuple[str, str]]:
+    """What spot machines saved, and what their preemptions took back."""
+    match cost:
+        case {"usd_on_demand": int() | float() as dear, "lost_work_usd": int() | float() as lost}:
+            facts = [("On demand", f"${dear:,.2f}")] if dear else []
+            return facts + ([("Work lost", f"${lost:,.2f}")] if lost else [])
+        case _:
+            return []

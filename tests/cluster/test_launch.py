@@ -1,0 +1,191 @@
+"""The controller on a cloud that plays traces: the simulator's decisions, and money to a cent."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from apps.common.command.events import Reporter
+from apps.common.files import costs, storage
+from apps.common.files.costs import MachineHours, run_cost
+from apps.common.files.schema import checkpoint_name
+from apps.train.spot.generator import GeneratorConfig, generate
+from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
+from apps.train.spot.policy import Policy
+from apps.train.spot.replay import replay
+from apps.train.spot.trace import Market
+from cluster.launch import TASK, Controller, SkyCloud, follow, policy_of, task_config
+
+PRICES = Prices(spot_usd=6.88, on_demand_usd=12.0)
+JOB = Job(work_s=8 * 3600, restart_s=660, checkpoint_s=337, flush_s=45, deadline_s=13 * 3600)
+
+
+@dataclass
+class FakeCloud:
+    """Rents what a trace has, and trains on it: machines are taken at the next look."""
+
+    market: Market
+    job: Job
+    now_s: float = 0.0
+    at: str = IDLE
+    since_s: float = 0.0
+    saved_left_s: float = field(init=False)
+    gone_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.saved_left_s = self.job.work_s
+
+    def up(self) -> tuple[str, ...]:
+        return self.market.places[int(self.now_s / self.market.tick_s + 1e-9)]
+
+    def _session_s(self) -> float:
+        trained = self.now_s - self.since_s - self.job.restart_s
+        return 0.0 if self.at == IDLE else min(max(trained, 0.0), self.saved_left_s)
+
+    def place(self) -> str:
+        if self.at not in (IDLE, ON_DEMAND, *self.up()):
+            session_s = self._session_s()
+            self.saved_left_s -= session_s - self.job.lost_s(session_s)
+            self.gone_s += self.job.lost_s(session_s)
+            self.at = IDLE
+        return self.at
+
+    def left_s(self) -> float:
+        left_s = self.saved_left_s - self._session_s()
+        return left_s if left_s > 1e-6 else 0.0
+
+    def lost_s(self) -> float:
+        return self.gone_s
+
+    def move(self, place: str) -> None:
+        self.saved_left_s -= self._session_s()
+        self.at, self.since_s = place, self.now_s
+
+
+def noting(policy: Policy, places: list[str]) -> Policy:
+    def decide(job: Job, view: View) -> str:
+        places.append(policy(job, view))
+        return places[-1]
+
+    return decide
+
+
+def controlled(market: Market, policy: Policy) -> tuple[Controller, list[str]]:
+    """A run to its end; each look of the controller is a tick of the trace."""
+    cloud, places = FakeCloud(market, JOB), list[str]()
+    controller = Controller(
+        job=JOB, policy=noting(policy, places), cloud=cloud, home=market.zones[0],
+        tick_s=market.tick_s,
+    )  # fmt: skip
+
+    def sleep(seconds: float) -> None:
+        """A job that ends in between ends then, and its machines with it."""
+        begins_s = cloud.since_s + JOB.restart_s
+        ends_s = max(begins_s, cloud.now_s) + cloud.left_s()
+        in_between = cloud.at != IDLE and ends_s < cloud.now_s + seconds
+        cloud.now_s = ends_s if in_between else cloud.now_s + seconds
+
+    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
+    return controller, places
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", ["any-zone", "greedy", "uniform-progress-2024", "least-cost"])
+def test_it_decides_as_the_simulator_does(name: str, seed: int, capsys) -> None:
+    market = generate(GeneratorConfig(zones=2, up_h=2, down_h=2, hours=120, seed=seed))
+    policy, simulated = policy_of(name, JOB, PRICES, market.tick_s), list[str]()
+    outcome = replay(JOB, market, noting(policy, simulated))
+    controller, places = controlled(market, policy)
+    assert places == simulated and len(places) > 40
+    assert controller.cloud.lost_s() == pytest.approx(outcome.lost_s)
+    paid_usd = controller.cost("8xA100-80GB", PRICES, "").usd
+    assert paid_usd == pytest.approx(outcome.usd(PRICES), abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_numbers_add_up_to_a_cent(seed: int, tmp_path: Path, capsys) -> None:
+    market = generate(GeneratorConfig(zones=3, up_h=1.5, down_h=2, hours=120, seed=seed))
+    controller, _ = controlled(market, policy_of("uniform-progress-2024", JOB, PRICES, 600))
+    cost = controller.cost("8xA100-80GB", PRICES, "seen 2026-01")
+    costs.write(str(tmp_path), cost)
+    again = costs.read(str(tmp_path))
+    assert again == cost
+    cents = [round(row.usd * 100) for row in cost.machines]
+    assert [row.usd for row in cost.machines] == [number / 100 for number in cents]
+    assert cost.usd == sum(cents) / 100
+    for row in cost.machines:
+        hourly = 12.0 if row.market == "on-demand" else 6.88
+        assert row.usd == pytest.approx(row.hours * hourly, abs=0.006)
+    hours = sum(row.hours for row in cost.machines)
+    assert cost.usd_on_demand == pytest.approx((hours - cost.lost_work_hours) * 12, abs=0.006)
+    assert (costs.facts(str(tmp_path)) or {})["usd"] == cost.usd
+
+
+def test_a_worked_example_of_a_cost() -> None:
+    row = MachineHours(kind="8xA100-80GB", region="z", market="spot", hours=10, usd=68.8)
+    cost = run_cost([row], lost_work_hours=1, on_demand_usd_per_hour=12, prices_dated="")
+    assert (cost.usd, cost.lost_work_usd, cost.usd_on_demand) == (68.8, 6.88, 108)
+    assert run_cost([], lost_work_hours=0, on_demand_usd_per_hour=12, prices_dated="").usd == 0
+
+
+def test_a_task_is_bound_to_one_zone_and_market() -> None:
+    there = task_config(TASK, "gcp/us-central1/us-central1-a", "vicuna", {"BUCKET": "s3://b"})
+    dear = task_config(TASK, ON_DEMAND, "vicuna", {})
+    assert there["resources"] == {
+        "infra": "gcp/us-central1/us-central1-a", "use_spot": True, "disk_size": 512,
+        "accelerators": {"A100-80GB": 8, "H100": 8}, "max_hourly_cost": 60,
+    }  # fmt: skip
+    assert isinstance(there["envs"], dict) and there["envs"]["RUN"] == "vicuna"
+    assert isinstance(dear["resources"], dict) and dear["resources"]["use_spot"] is False
+
+
+@pytest.mark.sky
+def test_sky_takes_the_bound_task() -> None:
+    sky = pytest.importorskip("sky")
+    for place in ("gcp/us-central1/us-central1-a", ON_DEMAND):
+        envs = {"BUCKET": "s3://b", "BASE": "hub/id"}
+        assert sky.Task.from_yaml_config(task_config(TASK, place, "vicuna", envs))
+
+
+class FakeSky(ModuleType):
+    """The four calls that are made of SkyPilot; every request is answered at once."""
+
+    def __init__(self) -> None:
+        super().__init__("sky")
+        self.status, self.calls = "RUNNING", list[tuple[str, object]]()
+        self.Task = SimpleNamespace(from_yaml_config=lambda config: config["resources"])
+        self.jobs = SimpleNamespace(
+            launch=lambda task, name: self._note("launch", task, ([7], None)),
+            cancel=lambda job_ids, graceful: self._note("cancel", job_ids, None),
+            queue=lambda refresh, job_ids: [{"status": self.status}],
+        )
+
+    def _note(self, name: str, what: object, answer: object) -> object:
+        self.calls.append((name, what))
+        return answer
+
+    def get(self, answer: object) -> object:
+        return answer
+
+
+def test_a_job_that_skypilot_recovers_was_taken(tmp_path: Path, monkeypatch) -> None:
+    """Of 100 steps 40 were taken and 30 are saved: a tenth of the work is lost."""
+    sky = FakeSky()
+    monkeypatch.setitem(sys.modules, "sky", sky)
+    cloud = SkyCloud(
+        task=TASK, name="run", out=str(tmp_path), work_s=1000.0, zones=("aws/a", "gcp/b"),
+        envs={}, retry_s=900.0,
+    )  # fmt: skip
+    assert (cloud.place(), cloud.left_s(), cloud.up()) == (IDLE, 1000.0, ("aws/a", "gcp/b"))
+    cloud.move("aws/a")
+    record = {"step": 40, "num_steps": 100, "seconds": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    storage.commit(str(tmp_path / "checkpoints" / checkpoint_name(30)), {"step": 30})
+    assert (cloud.place(), cloud.left_s()) == ("aws/a", pytest.approx(600))
+    sky.status = "RECOVERING"
+    assert (cloud.place(), cloud.left_s()) == (IDLE, pytest.approx(700))
+    assert (cloud.up(), cloud.lost_s()) == (("gcp/b",), pytest.approx(100))
+    assert [name for name, _ in sky.calls] == ["launch", "cancel"]
