@@ -15,7 +15,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
@@ -23,6 +22,7 @@ from apps.common.errors import CriaError
 from apps.common.files import schema, storage
 from apps.data.config import MAX_UNIT_BYTES
 from apps.data.duplicates import keys
+from apps.data.duplicates.keys import Keys
 from apps.data.ledger import Ledger, add_to
 from apps.data.read import json_spans, parquet, records, source
 from apps.data.read.chains import Join, RangeLinks, Span, links_of
@@ -113,9 +113,8 @@ class Sample:
 
 @dataclass(slots=True)
 class Output:
-    with_signature: bool
     kept: list[KeptRow] = field(default_factory=list[KeptRow])
-    keys: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    keys: list[Keys] = field(default_factory=list[Keys])
     dropped: list[DroppedRow] = field(default_factory=list[DroppedRow])
     quarantined: list[QuarantinedRow] = field(default_factory=list[QuarantinedRow])
     samples: dict[str, list[Sample]] = field(default_factory=dict[str, list[Sample]])
@@ -137,12 +136,12 @@ class CleanedRange:
 
 def clean_unit(args: RangeArgs, folder: str) -> CleanedRange:
     """Clean one range."""
-    return _write(clean_range(args), folder)
+    return _write(clean_range(args), args.rules, folder)
 
 
 def clean_range(args: RangeArgs) -> Output:
     """What a range holds, in memory; its ledger adds up."""
-    output = Output(with_signature=bool(args.rules.near_duplicate))
+    output = Output()
     span_bytes = 0
     joins = {join.id: join.pieces for join in args.joins}
     joined, continuations = frozenset(args.joined), frozenset(args.continuations)
@@ -233,8 +232,7 @@ def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> Non
         return
     output.ledger.keep(messages=messages, num_bytes=num_bytes, framing=framing)
     output.kept.append(_row(found))
-    sizes = {"messages": messages, "bytes": num_bytes}
-    output.keys.append(keys.of(found, with_signature=output.with_signature) | sizes)
+    output.keys.append(keys.of(found, rules, messages=messages, num_bytes=num_bytes))
     _sample(output, "kept", found, "")
 
 
@@ -335,11 +333,10 @@ def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
     del kept[SAMPLES_PER_RULE:]
 
 
-def _write(output: Output, folder: str) -> CleanedRange:
-    keys_schema = keys.schema_of(with_signature=output.with_signature)
+def _write(output: Output, rules: Rules, folder: str) -> CleanedRange:
     if output.keys:
-        table = pa.Table.from_pylist(output.keys, schema=keys_schema)
-        tables.write(storage.join(folder, "keys.parquet"), [table], keys_schema, level=1)
+        table = keys.table_of(output.keys, rules)
+        tables.write(storage.join(folder, "keys.parquet"), [table], table.schema, level=1)
     _write_rows(output.kept, folder, "kept", schema.CONVERSATIONS)
     samples = {rule: list(map(asdict, found)) for rule, found in output.samples.items()}
     storage.write_json(storage.join(folder, "samples.json"), samples)

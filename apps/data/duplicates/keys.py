@@ -15,7 +15,8 @@ band; texts of similarity s share at least one of 32 bands with probability 1 - 
 import hashlib
 import re
 import unicodedata
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 from apps.common.files import storage
 from apps.common.text.words import num_words, words
 from apps.data.read.records import Record
+from apps.data.rules.profiles import Rules
 from apps.data.write import tables
 
 MIN_OPENING_WORDS = 30
@@ -38,13 +40,31 @@ BANDS_READ = 8
 """Bands in one column, and so in memory at a time."""
 BANDS = [f"bands_{i:02d}" for i in range(0, NUM_BANDS, BANDS_READ)]
 _SEED = 42
-_CODE = re.compile(r"[`~{}()\[\]<>=_#/\\|;$\t]|^ {2,}", re.MULTILINE)
+_CODE_MARKS = b"`~{}()[]<>=_#/\\|;$\t"
 """What may be code: there an `A` is no `a`, and two blanks are not one."""
-_BLANK_ENDS = (" \n", "\t\n", "\r\n")
 _LINE_ENDS = re.compile(r"[ \t\r]+(?=\n)")
 
 
-def schema_of(*, with_signature: bool) -> pa.Schema:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keys:
+    """What the rules need of a conversation; the rest is empty."""
+
+    id: str
+    source_key: int
+    """the source's id in its file; 0 for none"""
+    prefixes: list[int]
+    """digests of the conversation up to each message"""
+    digests: list[int]
+    """those of each message"""
+    opening: int
+    """that of the first round; 0 where it is too short to mean anything"""
+    chars: int
+    messages: int
+    bytes: int
+    signature: list[int]
+
+
+def schema_of(rules: Rules) -> pa.Schema:
     fields = [
         pa.field("id", pa.string()),
         pa.field("source_key", pa.uint64()),
@@ -55,41 +75,79 @@ def schema_of(*, with_signature: bool) -> pa.Schema:
         pa.field("messages", pa.int64()),
         pa.field("bytes", pa.int64()),
     ]
-    if with_signature:
+    if rules.near_duplicate:
         fields.append(pa.field("signature", pa.binary(2 * NUM_PERMUTATIONS)))
         fields += [pa.field(name, pa.binary(8 * BANDS_READ)) for name in BANDS]
     return pa.schema(fields)
 
 
-def of(record: Record, *, with_signature: bool) -> dict[str, Any]:
-    """A row of `schema_of`, but for the sizes that the ledger knows.
+def table_of(rows: Sequence[Keys], rules: Rules) -> pa.Table:
+    schema = schema_of(rules)
+    names = (name for name in schema.names if name not in ("signature", *BANDS))
+    columns: dict[str, list[object] | pa.Array] = {
+        name: [getattr(row, name) for row in rows] for name in names
+    }
+    if rules.near_duplicate:
+        columns |= _signature_columns(np.array([row.signature for row in rows], dtype=np.uint64))
+    return pa.table(columns, schema=schema)
 
-    `prefixes` are digests of the conversation up to each message, `digests` those of each message,
-    `opening` is that of the first round, or 0 where it is too short to mean anything; `source_key`
-    is the source's id in its file, or 0 for none.
-    """
+
+def _signature_columns(signatures: np.ndarray) -> dict[str, pa.Array]:
+    """Of [rows, permutations]: the low bits, and a mixed value of each band."""
+    bands = signatures.reshape(len(signatures), NUM_BANDS, -1)
+    mixed = np.zeros(bands.shape[:2], dtype=np.uint64)
+    for i in range(bands.shape[2]):
+        mixed = (mixed ^ bands[:, :, i]) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    groups = np.split(mixed.astype("<u8"), len(BANDS), axis=1)
+    low_bits = (signatures & np.uint64(0xFFFF)).astype("<u2")
+    named = {"signature": low_bits, **dict(zip(BANDS, groups, strict=True))}
+    return {name: _fixed_binary(values) for name, values in named.items()}
+
+
+def _fixed_binary(values: np.ndarray) -> pa.Array:
+    """A row's bytes as one value."""
+    kind = pa.binary(values.shape[1] * values.itemsize)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values.tobytes())])
+
+
+def of(record: Record, rules: Rules, *, messages: int, num_bytes: int) -> Keys:
+    """`messages` and `num_bytes` are the sizes that the ledger knows."""
+    needs_all = rules.duplicate == "drop"
+    needs_digests = rules.duplicate_id == "drop" and bool(record.source_id)
+    needs_opening = rules.duplicate_opening == "drop"
     running = hashlib.blake2b(digest_size=8)
     prefixes: list[int] = []
     digests: list[int] = []
     opening, num_opening_words = 0, 0
     for turn in record.turns:
+        if not (needs_all or needs_digests or needs_opening):
+            break
         said = f"{turn.role}\0{normalized(turn.text)}\0".encode("utf-8", "surrogatepass")
-        running.update(said)
-        prefixes.append(int.from_bytes(running.digest(), "little"))
-        digests.append(int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little"))
-        if opening == 0 and turn.role in ("user", "assistant"):
+        if needs_all or needs_opening:
+            running.update(said)
+        if needs_all:
+            prefixes.append(int.from_bytes(running.digest(), "little"))
+        if needs_digests:
+            digests.append(_number(said))
+        if needs_opening and turn.role in ("user", "assistant"):
             num_opening_words += num_words(turn.text[:_OPENING_CHARS])
-            opening = prefixes[-1] if turn.role == "assistant" else 0
+            if turn.role == "assistant":
+                needs_opening = False
+                if num_opening_words >= MIN_OPENING_WORDS:
+                    opening = int.from_bytes(running.digest(), "little")
     file_digest = record.id.rpartition("-")[0]
-    row: dict[str, Any] = {
-        "id": record.id,
-        "source_key": _key(f"{file_digest}\0{record.source_id}") if record.source_id else 0,
-        "prefixes": prefixes,
-        "digests": digests,
-        "opening": opening if num_opening_words >= MIN_OPENING_WORDS else 0,
-        "chars": sum(len(turn.text) for turn in record.turns),
-    }
-    return row | (_minhash(record) if with_signature else {})
+    return Keys(
+        id=record.id,
+        source_key=_key(f"{file_digest}\0{record.source_id}") if needs_digests else 0,
+        prefixes=prefixes,
+        digests=digests,
+        opening=opening,
+        chars=sum(len(turn.text) for turn in record.turns),
+        messages=messages,
+        bytes=num_bytes,
+        signature=_signature(record) if rules.near_duplicate else [],
+    )
 
 
 def normalized(text: str) -> str:
@@ -101,33 +159,36 @@ def normalized(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    if _CODE.search(text) is None:
+    if not _looks_like_code(text):
         return " ".join(text.casefold().split())
-    if any(end in text for end in _BLANK_ENDS):
+    if " \n" in text or "\t\n" in text or "\r\n" in text:
         text = _LINE_ENDS.sub("", text)
     return text.strip()
 
 
+def _looks_like_code(text: str) -> bool:
+    """Whether it has a mark of code, or two blanks at the beginning of a line."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return (
+        len(raw.translate(None, _CODE_MARKS)) < len(raw) or "\n  " in text or text.startswith("  ")
+    )
+
+
 def _key(text: str) -> int:
-    data = text.encode("utf-8", "surrogatepass")
+    return _number(text.encode("utf-8", "surrogatepass"))
+
+
+def _number(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _minhash(record: Record) -> dict[str, Any]:
+def _signature(record: Record) -> list[int]:
     spoken = words("\n".join(turn.text for turn in record.turns))
     runs = [spoken[i:] for i in range(SHINGLE_WORDS)]
     shingles = list(map(" ".join, zip(*runs, strict=False))) or [" ".join(spoken)]
     hashed = RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
     hashed.update(shingles)
-    signature = np.array(hashed.digest(), dtype=np.uint64)
-    bands = signature.reshape(NUM_BANDS, -1)
-    mixed = np.zeros(NUM_BANDS, dtype=np.uint64)
-    for column in bands.T:
-        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    groups = [group.tobytes() for group in mixed.astype("<u8").reshape(-1, BANDS_READ)]
-    low_bits = (signature & np.uint64(0xFFFF)).astype("<u2").tobytes()
-    return {"signature": low_bits, **dict(zip(BANDS, groups, strict=True))}
+    return hashed.digest()
 
 
 class KeyTable:

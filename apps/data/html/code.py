@@ -61,6 +61,9 @@ def _fenced(code: str, language: str) -> str:
 
 def text_of(node: LexborNode) -> str:
     """All the text; a <br>, or an element a line, is a line end, which `text()` would lose."""
+    first = node.first_child
+    if first is not None and first.next is None and first.tag == "-text":
+        return first.text_content or ""
     if node.css_first(_LINES) is None:
         return node.text()
     text = ""
@@ -92,6 +95,9 @@ def _language_of(*nodes: LexborNode) -> str:
 
 def _is_code_around(node: LexborNode, code: LexborNode) -> bool:
     """Whether a <pre> without a bar has text beside its first <code>, which is then code too."""
+    only = node.first_child
+    if only is not None and only.next is None and only.mem_id == code.mem_id:
+        return False
     if node.css_first("div,button") is not None:
         return False
     whole, own = node.text().strip(), code.text().strip()
@@ -105,7 +111,7 @@ def bar_label(container: LexborNode, code: LexborNode) -> str:
     """The language the bar above the code shows, without its buttons."""
     words: list[str] = []
     for part in container.traverse(include_text=True):
-        if part == code:
+        if part.mem_id == code.mem_id:  # nodes themselves are compared by all their HTML
             break
         if part.tag == "-text" and not _inside_button(part, container):
             words.append(part.text_content or "")
@@ -115,7 +121,7 @@ def bar_label(container: LexborNode, code: LexborNode) -> str:
 
 def _inside_button(node: LexborNode, container: LexborNode) -> bool:
     parent = node.parent
-    while parent is not None and parent != container:
+    while parent is not None and parent.mem_id != container.mem_id:
         if parent.tag in NOT_CONTENT:
             return True
         parent = parent.parent

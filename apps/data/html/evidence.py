@@ -11,7 +11,10 @@ beside it. Where a page's own classes stand ("katex", "hljs"), order alone is as
 
 import re
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9:.-]*)((?:[^<>\"']|\"[^\"]*\"|'[^']*')*)>")
+_TAG = re.compile(
+    r"<(/?)([a-zA-Z][a-zA-Z0-9:.-]*+)((?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+)>([^<]*+)"
+)
+"""Closing slash, name, attributes, and the text until the next `<`."""
 _PAGE_CLASS = re.compile(
     r"class=\"(?:[^\"<>]*[ ])?(?:markdown prose|hljs|katex(?:-display)?|!whitespace-pre|"
     r"whitespace-pre!|contains-task-list|math math-\w+|math-(?:inline|block)|MathJax\w*)[ \"]"
@@ -21,14 +24,15 @@ _OWN_CLASS = re.compile(
     r"<[a-z][^<>]*?\sclass=\"(?!language-|whitespace-pre-wrap|break-words)[^\"]+\""
 )
 _OWN_ATTRIBUTE = re.compile(
-    r"<[a-z][^<>]*?\s(?:(?:id|on\w+|name|action|method|for|charset|lang|border|cellpadding"
-    r"|cellspacing|bgcolor)\s*=|style=\"(?!text-align))|<(?!t[dhr]\b)[a-z][^<>]*?\salign\s*="
+    r"<[a-z][^<>\s]*+(?:\s[^<>\s]*+)*?\s(?:(?:id|on\w+|name|action|method|for|charset|lang|border"
+    r"|cellpadding|cellspacing|bgcolor)\s*=|style=\"(?!text-align))"
 )
+_OWN_ALIGN = re.compile(r"<(?!t[dhr]\b)[a-z][^<>\s]*+(?:\s[^<>\s]*+)*?\salign\s*=")
 _INDENTED = re.compile(r"\n[ \t]+</?[a-zA-Z]")
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 _TALKED = re.compile(r"<(?:p|h[1-6]|[ou]l|table|blockquote)> ")
 """As in "<p> is the tag of a paragraph"; a renderer puts no blank there."""
-_PRE = re.compile(r"<pre\b.*?(?:</pre>|\Z)", re.DOTALL)
+_PRE = re.compile(r"<pre\b[^<]*+(?:<(?!/pre>)[^<]*+)*+(?:</pre>)?")
 _RENDERED_TAGS = """p ol ul li pre code h1 h2 h3 h4 h5 h6 table caption thead tbody tfoot tr th td
 blockquote strong b em i del s strike a span div sup sub math semantics annotation details summary
 dl dt dd button svg mrow mi mo mn msup msub mfrac mtext msqrt mtable mtr mtd"""
@@ -60,8 +64,12 @@ def _is_source(text: str) -> bool:
         return True
     if " " not in text:
         return False
-    return ("class=" in text and _OWN_CLASS.search(text) is not None) or (
-        "=" in text and _OWN_ATTRIBUTE.search(text) is not None
+    if "=" not in text:
+        return False
+    return (
+        ("class=" in text and _OWN_CLASS.search(text) is not None)
+        or _OWN_ATTRIBUTE.search(text) is not None
+        or ("align" in text and _OWN_ALIGN.search(text) is not None)
     )
 
 
@@ -70,17 +78,15 @@ def _is_in_order(text: str, *, any_tag: bool) -> bool:
 
     `<p>a</p><p>b` is, where one block has closed; `<p>a` and `<p>a</p>b` are not.
     """
+    tags = _tags(text)
     stack: list[str] = []
-    at, num_closed = 0, 0
-    for match in _TAG.finditer(text):
-        if (not stack or stack[-1] in _WITHOUT_TEXT) and not _is_blank(text, at, match.start()):
-            return False
-        at = match.end()
-        tag = match[2].lower()
-        if tag in _EMPTY or match[3].endswith("/"):
+    num_closed, last = 0, len(tags) - 1
+    for i, (closing, name, attributes, said) in enumerate(tags):
+        tag = name if name in _RENDERED else name.lower()
+        if tag in _EMPTY or attributes.endswith("/"):
             if not (any_tag or tag in _EMPTY_RENDERED):
                 return False
-        elif not match[1]:
+        elif not closing:
             if not (any_tag or tag in _RENDERED):
                 return False
             stack.append(tag)
@@ -88,10 +94,24 @@ def _is_in_order(text: str, *, any_tag: bool) -> bool:
             return False
         elif not stack:
             num_closed += 1
-    if (not stack or stack[-1] in _WITHOUT_TEXT) and not _is_blank(text, at, len(text)):
-        return num_closed > 0 and _PART_OF_A_TAG.match(text, at) is not None
-    return num_closed > 0 or any_tag
+        if said and (not stack or stack[-1] in _WITHOUT_TEXT) and not said.isspace():
+            return i == last and num_closed > 0 and _PART_OF_A_TAG.match(said) is not None
+    return num_closed > 0 or (any_tag and bool(tags))
 
 
-def _is_blank(text: str, start: int, stop: int) -> bool:
-    return start == stop or text[start:stop].isspace()
+def _tags(text: str) -> list[tuple[str, str, str, str]]:
+    """The groups of every tag; none where something stands before the first.
+
+    A `<` that opens no tag is text: "a < b".
+    """
+    tags: list[tuple[str, str, str, str]] = _TAG.findall(text)
+    if text[:1] == "<" and len(tags) == text.count("<"):
+        return tags
+    matches = list(_TAG.finditer(text))
+    if not matches or text[: matches[0].start()].strip():
+        return []
+    ends = [*(match.start() for match in matches[1:]), len(text)]
+    return [
+        (match[1], match[2], match[3], text[match.start(4) : end])
+        for match, end in zip(matches, ends, strict=True)
+    ]

@@ -55,7 +55,7 @@ def _without_page_noise(blocks: list[str]) -> list[str]:
     """Drop a leading regenerate counter ("1 / 2") and word counts that stand alone."""
     if len(blocks) > 1 and _COUNTER.fullmatch(blocks[0]):
         blocks = blocks[1:]
-    return [block for block in blocks if not _WORD_COUNT.fullmatch(block)]
+    return [b for b in blocks if not (b.startswith("Copy") and _WORD_COUNT.fullmatch(b))]
 
 
 def _children(node: LexborNode) -> Iterator[tuple[LexborNode, str]]:
@@ -69,11 +69,24 @@ def _text(text: str) -> str:
     """Runs of blanks become one; a line end stays, as the Markdown had it there."""
     if "  " in text or "\t" in text or "\r" in text:
         text = _SPACES.sub(" ", text)
-    return _LINE_ENDS.sub("\n", text) if "\n" in text else text
+    return _LINE_ENDS.sub("\n", text) if " \n" in text or "\n " in text else text
+
+
+def _only_text(node: LexborNode) -> str | None:
+    """The text of an element that holds nothing else, as most do; None of the others.
+
+    Every node that is asked for makes an object, so the common case is seen in three.
+    """
+    first = node.first_child
+    if first is None or first.next is not None or first.tag != "-text":
+        return None
+    return _text(first.text_content or "")
 
 
 def _blocks(node: LexborNode) -> list[str]:
     """The Markdown blocks of an element's children, to be joined by blank lines."""
+    if (only := _only_text(node)) is not None:
+        return [text] if (text := only.strip(" \n")) else []
     blocks: list[str] = []
     run: list[str] = []
     child = node.first_child
@@ -82,7 +95,8 @@ def _blocks(node: LexborNode) -> list[str]:
         if tag == "-text":
             run.append(_text(child.text_content or ""))
         elif (block := _BLOCK.get(tag)) is not None:
-            _end_paragraph(run, blocks)
+            if run:
+                _end_paragraph(run, blocks)
             blocks += block(child)
         elif tag not in NOT_CONTENT:
             if tag not in _INLINE and _holds_block(child):
@@ -109,10 +123,9 @@ def _marked_blocks(node: LexborNode, tag: str) -> list[str]:
 
 
 def _end_paragraph(run: list[str], blocks: list[str]) -> None:
-    if run:
-        if text := "".join(run).strip(" \n"):
-            blocks.append(text)
-        run.clear()
+    if text := "".join(run).strip(" \n"):
+        blocks.append(text)
+    run.clear()
 
 
 def _holds_block(node: LexborNode) -> bool:
@@ -127,11 +140,8 @@ def _holds_block(node: LexborNode) -> bool:
 
 def _inline(node: LexborNode) -> str:
     """The Markdown of an element's children, on one line but for line breaks."""
-    first = node.first_child
-    if first is None:
-        return ""
-    if first.next is None and first.tag == "-text":
-        return _text(first.text_content or "")
+    if (only := _only_text(node)) is not None:
+        return only
     parts: list[str] = []
     for child, tag in _children(node):
         if tag == "-text":
@@ -195,7 +205,7 @@ def _marked(text: str, mark: str) -> str:
 
 
 def _link(node: LexborNode) -> str:
-    text, href = _inline(node), node.attributes.get("href") or ""
+    text, href = _inline(node), node.attrs.sget("href")
     label = text.strip()
     if not href or href == label or href == f"mailto:{label}":
         return text
@@ -306,10 +316,17 @@ def _stray(node: LexborNode, tag: str) -> str:
 
 
 def _own_paragraph(item: LexborNode) -> bool:
-    return any(tag == "p" for _, tag in _children(item))
+    child = item.first_child
+    while child is not None:
+        if child.tag == "p":
+            return True
+        child = child.next
+    return False
 
 
 def _indented(marker: str, body: str) -> str:
+    if "\n" not in body:
+        return (marker + body).rstrip()
     pad = " " * len(marker)
     lines = body.split("\n")
     return "\n".join(
@@ -324,8 +341,9 @@ def _integer(text: str, default: int) -> int:
 
 def _table(node: LexborNode) -> list[str]:
     own = node.css("tr")
-    if node.css_first("table table") is not None:
-        own = [row for row in own if _table_around(row) == node]
+    has_tables = node.css_first("table table") is not None
+    if has_tables:
+        own = [row for row in own if _table_around(row) == node.mem_id]
     rows = [[cell for cell, tag in _children(row) if tag in ("td", "th")] for row in own]
     rows = [row for row in rows if row]
     caption = node.css_first("caption")
@@ -333,25 +351,28 @@ def _table(node: LexborNode) -> list[str]:
     if not rows:
         return blocks
     width = max(map(len, rows))
-    lines = [_table_row([_cell(cell) for cell in row], width) for row in rows]
+    lines = [_table_row([_cell(cell, has_tables) for cell in row], width) for row in rows]
     rule = _table_row([_rule(cell) for cell in rows[0]], width, fill="---")
     return [*blocks, "\n".join([lines[0], rule, *lines[1:]])]
 
 
-def _table_around(row: LexborNode) -> LexborNode | None:
+def _table_around(row: LexborNode) -> int:
+    """Its place in memory; nodes themselves are compared by all their HTML."""
     parent = row.parent
     while parent is not None and parent.tag != "table":
         parent = parent.parent
-    return parent
+    return parent.mem_id if parent is not None else 0
 
 
 def _table_row(cells: list[str], width: int, fill: str = "") -> str:
     return "| " + " | ".join(cells + [fill] * (width - len(cells))) + " |"
 
 
-def _cell(cell: LexborNode) -> str:
+def _cell(cell: LexborNode, has_tables: bool) -> str:
     """On one line: a table's row has no other, so lines are parted as GitHub's tables part them."""
-    if cell.css_first("table") is not None:
+    if (only := _only_text(cell)) is not None:
+        lines = [only.replace("\n", " ")]
+    elif has_tables and cell.css_first("table") is not None:
         lines = [" ".join(cell.text(separator=" ").split())]
     elif _holds_block(cell):
         lines = [line for block in _blocks(cell) for line in _cell_lines(block)]
