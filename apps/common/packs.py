@@ -206,10 +206,10 @@ class Pack:
         """Read every shard and compare its digest; raises CorruptError naming the first bad one."""
         for split in self.info.splits.values():
             for shard in split.shards:
-                found = storage.digest_file(storage.join(self.uri, shard.name))
-                if found != shard.blake2b:
+                digest = storage.digest_file(storage.join(self.uri, shard.name))
+                if digest != shard.blake2b:
                     raise CorruptError(
-                        f"{self.uri}/{shard.name} has digest {found}, but {PACK_NAME} says "
+                        f"{self.uri}/{shard.name} has digest {digest}, but {PACK_NAME} says "
                         f"{shard.blake2b}; run `python -m apps.data pack` again."
                     )
 
@@ -234,10 +234,10 @@ def open_pack(uri: str) -> Pack:
         )
     for split in info.splits.values():
         for shard in split.shards:
-            found = storage.size_bytes(storage.join(uri, shard.name))
-            if found != shard.num_bytes:
+            num_bytes = storage.size_bytes(storage.join(uri, shard.name))
+            if num_bytes != shard.num_bytes:
                 raise CorruptError(
-                    f"{uri}/{shard.name} has {found} bytes, but {PACK_NAME} says "
+                    f"{uri}/{shard.name} has {num_bytes} bytes, but {PACK_NAME} says "
                     f"{shard.num_bytes}; run `python -m apps.data pack` again."
                 )
     return Pack(uri, info)

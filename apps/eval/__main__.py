@@ -96,7 +96,7 @@ def gather(argv: Sequence[str]) -> list[str]:
         else:
             target = rest if token.startswith("--") else target
             target.append(token)
-    return rest + [token for flag, found in values.items() for token in (flag, *found)]
+    return rest + [token for flag, given in values.items() for token in (flag, *given)]
 
 
 if __name__ == "__main__":

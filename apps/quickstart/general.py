@@ -93,5 +93,5 @@ def _log_likelihood(prompt: list[int], answer: list[int], url: str) -> float:
     )
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
         reply: Any = json.load(response)
-    found = reply["choices"][0]["logprobs"]["token_logprobs"][len(prompt) :]
-    return sum(found) / len(found)
+    log_probs = reply["choices"][0]["logprobs"]["token_logprobs"][len(prompt) :]
+    return sum(log_probs) / len(log_probs)

@@ -53,8 +53,8 @@ def _cpu_s(pid: int) -> float:
     """CPU seconds of the server's command and of Ray's workers, which load the models."""
     total = 0.0
     for process in psutil.process_iter(["pid", "name", "cmdline", "cpu_times"]):
-        found = process.info
-        called = (found["cmdline"] or [found["name"] or ""])[0] if found["cmdline"] else ""
-        if found["cpu_times"] and (found["pid"] == pid or called.startswith(_WORKER_PREFIX)):
-            total += found["cpu_times"].user + found["cpu_times"].system
+        info = process.info
+        called = (info["cmdline"] or [info["name"] or ""])[0] if info["cmdline"] else ""
+        if info["cpu_times"] and (info["pid"] == pid or called.startswith(_WORKER_PREFIX)):
+            total += info["cpu_times"].user + info["cpu_times"].system
     return total

@@ -51,13 +51,13 @@ def read_from(uri: str) -> dict[str, object]:
 @functools.cache
 def versions() -> dict[str, str]:
     """Python and the packages that decide what an artifact holds."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            by_package[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 @functools.cache

@@ -50,14 +50,14 @@ def _local(path: str, names: tuple[str, ...] | None) -> str:
 
 def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
     """Download from a bucket into the cache; a file that is there in the same version is kept."""
-    found = storage.list_dir(uri)
-    if "config.json" not in found:
+    present = storage.list_dir(uri)
+    if "config.json" not in present:
         raise NotFoundError(f"{uri} holds no config.json; expected a Hugging Face model folder.")
     folder = _cache_root() / hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".lock"):
         kept = _versions(folder)
-        for name in found:
+        for name in present:
             if names is not None and name not in names:
                 continue
             source, target = storage.join(uri, name), folder / name

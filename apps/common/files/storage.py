@@ -77,8 +77,8 @@ def list_dir(uri: str) -> list[str]:
         fs.invalidate_cache()
         if not fs.isdir(path):
             return []
-        found = cast(list[str], fs.ls(path, detail=False))
-    names = {p.rstrip("/").rsplit("/", 1)[-1] for p in found if p.rstrip("/") != path.rstrip("/")}
+        paths = cast(list[str], fs.ls(path, detail=False))
+    names = {p.rstrip("/").rsplit("/", 1)[-1] for p in paths if p.rstrip("/") != path.rstrip("/")}
     return sorted(names)
 
 
@@ -89,10 +89,10 @@ def glob(pattern: str) -> list[str]:
     with _sentences(pattern):
         fs.invalidate_cache()
         try:
-            found = cast(list[str], fs.glob(path))
+            matches = cast(list[str], fs.glob(path))
         except FileNotFoundError:
             return []
-        return [scheme + match for match in sorted(found) if fs.isfile(match)]
+        return [scheme + match for match in sorted(matches) if fs.isfile(match)]
 
 
 def size_bytes(uri: str) -> int:

@@ -119,8 +119,8 @@ class ChatTemplate:
         only sees text cuts at these strings.
         """
         eos = self.special_tokens.get("eos_token")
-        found = self.extra_stop_tokens if eos is None else (*self.extra_stop_tokens, eos)
-        return tuple(dict.fromkeys(found))
+        texts = self.extra_stop_tokens if eos is None else (*self.extra_stop_tokens, eos)
+        return tuple(dict.fromkeys(texts))
 
     @property
     def has_generation_markers(self) -> bool:

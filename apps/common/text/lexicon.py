@@ -82,8 +82,8 @@ def find(text: str) -> list[Hit]:
     if pattern.search(text) is None:
         return []
     known = _by_term()
-    found = (" ".join(match.group(0).lower().split()) for match in pattern.finditer(text))
-    return [known[term] for term in found]
+    terms = (" ".join(match.group(0).lower().split()) for match in pattern.finditer(text))
+    return [known[term] for term in terms]
 
 
 def severity(text: str) -> int:

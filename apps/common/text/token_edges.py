@@ -66,14 +66,14 @@ class Speller:
         if self._tried >= _MIN_TRIES and 2 * self._missed > self._tried:
             return [_kept(one) for one in self._asked(texts)]
         fast = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        found = [
+        spelled = [
             self._spelled(encoding.ids, text) for encoding, text in zip(fast, texts, strict=True)
         ]
-        missed = [i for i, one in enumerate(found) if one is None]
-        self._tried += len(found)
+        missed = [i for i, one in enumerate(spelled) if one is None]
+        self._tried += len(spelled)
         self._missed += len(missed)
         asked = iter(self._asked([texts[i] for i in missed]))
-        return [one if one is not None else _kept(next(asked)) for one in found]
+        return [one if one is not None else _kept(next(asked)) for one in spelled]
 
     def _asked(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         return self._backend.encode_batch(list(texts), add_special_tokens=False)

@@ -56,9 +56,9 @@ class Tokenizer:
     def pad_id(self) -> int:
         """Id for the unused tail of a row: pad, else unk, else eos, else 0."""
         for name in ("pad_token", "unk_token", "eos_token"):
-            found = self.backend.token_to_id(self.special_tokens.get(name, ""))
-            if found is not None:
-                return found
+            token_id = self.backend.token_to_id(self.special_tokens.get(name, ""))
+            if token_id is not None:
+                return token_id
         return 0
 
 
@@ -111,10 +111,10 @@ def break_control_tokens(text: str, control_tokens: tuple[str, ...]) -> tuple[st
         return text, 0
     num_broken = 0
     while True:
-        text, found = pattern.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-        if not found:
+        text, num_replaced = pattern.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        if not num_replaced:
             return text, num_broken
-        num_broken += found
+        num_broken += num_replaced
 
 
 @lru_cache(maxsize=16)

@@ -18,16 +18,18 @@ class AccuracyTable:
 
 def accuracy_table(figures: Figures) -> AccuracyTable | None:
     """None without questions that have a reference to check."""
-    found = {name: row.accuracy for name, row in figures.models.items() if row.accuracy}
-    if not found:
+    accuracies = {name: row.accuracy for name, row in figures.models.items() if row.accuracy}
+    if not accuracies:
         return None
-    categories = dict.fromkeys(c for row in found.values() for c in row.per_category)
+    categories = dict.fromkeys(c for row in accuracies.values() for c in row.per_category)
     return AccuracyTable(
-        models=tuple(found),
-        percents={name: 100 * row.rate for name, row in found.items()},
-        intervals={name: (100 * row.low, 100 * row.high) for name, row in found.items()},
+        models=tuple(accuracies),
+        percents={name: 100 * row.rate for name, row in accuracies.items()},
+        intervals={name: (100 * row.low, 100 * row.high) for name, row in accuracies.items()},
         rows={
-            "all": tuple(found.values()),
-            **{c: tuple(row.per_category.get(c) for row in found.values()) for c in categories},
+            "all": tuple(accuracies.values()),
+            **{
+                c: tuple(row.per_category.get(c) for row in accuracies.values()) for c in categories
+            },
         },
     )

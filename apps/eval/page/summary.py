@@ -23,10 +23,10 @@ def summary(figures: Figures) -> list[Card]:
 
 def _leader(protocol: str, result: ProtocolFigures) -> Card | None:
     """Whom one protocol prefers."""
-    if result.compared and (found := result.compared.preference):
-        told = f"preferred over {found.over}: {found.win} wins, {found.tie} ties, "
-        told += f"{found.loss} losses ({found.n} of {found.total})"
-        return Card(figure=found.preferred, what=told)
+    if result.compared and (preference := result.compared.preference):
+        told = f"preferred over {preference.over}: {preference.win} wins, {preference.tie} ties, "
+        told += f"{preference.loss} losses ({preference.n} of {preference.total})"
+        return Card(figure=preference.preferred, what=told)
     if result.rated:
         best = result.rated[0]
         interval = f"[{fixed(best.low)}, {fixed(best.high)}]"

@@ -125,12 +125,12 @@ def _places(sizes: Sequence[int]) -> list[int]:
 
 def _index(shown: Sequence[ShownTexts]) -> tuple[bytes, ...]:
     """Places as gaps, so that they stay short: a word in questions 3, 4 and 9 has [3, 1, 5]."""
-    found: dict[str, list[int]] = defaultdict(list)
+    places_of_word: dict[str, list[int]] = defaultdict(list)
     for place, texts in enumerate(shown):
         for word in set(words(" ".join(_all_texts(texts)))):
-            found[word].append(place)
+            places_of_word[word].append(place)
     files: list[dict[str, list[int]]] = [{} for _ in range(NUM_INDEX_FILES)]
-    for number, (word, places) in enumerate(sorted(found.items())):
+    for number, (word, places) in enumerate(sorted(places_of_word.items())):
         gaps = [b - a for a, b in zip([0, *places], places, strict=False)]
         files[number % NUM_INDEX_FILES][word] = gaps
     return tuple(map(orjson.dumps, files))

@@ -25,8 +25,8 @@ _MAX_OBJECTS = 64
 
 def verdict_in(body: str) -> str | None:
     """The word under a key such as `winner`."""
-    found = _first(_object_at_end(body), _VERDICT_KEYS)
-    return found.strip() if isinstance(found, str) else None
+    verdict = _first(_object_at_end(body), _VERDICT_KEYS)
+    return verdict.strip() if isinstance(verdict, str) else None
 
 
 def rating_in(body: str) -> str | None:

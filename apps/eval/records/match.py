@@ -73,8 +73,10 @@ def last_number(text: str) -> tuple[float, ...]:
     """What the last number of a text may mean, the likeliest first; () without one."""
     raised = _SUPERSCRIPT_RUN.sub(lambda run: f"^{run[0].translate(_SUPERSCRIPTS)}", text)
     joined = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d)", "'", raised)
-    found = [match for match in _NUMBER.finditer(plain(joined)) if match["whole"] or match["rest"]]
-    return _values(found[-1]) if found else ()
+    numbers = [
+        match for match in _NUMBER.finditer(plain(joined)) if match["whole"] or match["rest"]
+    ]
+    return _values(numbers[-1]) if numbers else ()
 
 
 def _values(match: re.Match[str]) -> tuple[float, ...]:
