@@ -26,7 +26,17 @@ FOLDERS = {
     "serve": ("engine", "admission", "replica", "model", "request", "answer", "gateway", "page"),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
     "serve/page": ("store", "render", "answers", "arena", "web"),
-    "eval": ("records", "calls", "protocols", "judging", "adaptive", "imports", "scores", "page"),
+    "eval": (
+        "records",
+        "calls",
+        "protocols",
+        "judging",
+        "adaptive",
+        "imports",
+        "figures",
+        "scores",
+        "page",
+    ),
 }
 """The folders of an app, lowest first: a folder imports itself and those before it. The files at
 an app's root are commands above its folders, or settings and contracts below them."""

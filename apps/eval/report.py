@@ -14,6 +14,9 @@ from apps.common.errors import InputError
 from apps.common.files import lineage, storage
 from apps.eval.calls import journal
 from apps.eval.config import ReportConfig
+from apps.eval.figures.answers import ModelRow
+from apps.eval.figures.as_json import to_json, to_json_object
+from apps.eval.figures.report import Figures, ProtocolFigures, QuestionCounts
 from apps.eval.folder import load_folder
 from apps.eval.judging.offline import is_offline
 from apps.eval.page import page
@@ -25,14 +28,6 @@ from apps.eval.records.question import Question
 from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
 from apps.eval.scores import suspicious
 from apps.eval.scores.costs import costs
-from apps.eval.scores.figures import (
-    Figures,
-    ModelRow,
-    ProtocolFigures,
-    QuestionCounts,
-    to_json,
-    to_json_object,
-)
 from apps.eval.scores.judgments import (
     Judgment,
     load_judgments,

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from apps.eval.scores.figures import Accuracy, CategoryAccuracy, Figures
+from apps.eval.figures.answers import Accuracy, CategoryAccuracy
+from apps.eval.figures.report import Figures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from apps.eval.scores.figures import RatingRow, WinTieLoss
+from apps.eval.figures.models import RatingRow, WinTieLoss
 
 # About the width of a phone's panel, where the text is then of its own size.
 WIDTH = 400

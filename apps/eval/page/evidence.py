@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from apps.eval.figures.answers import ModelRow
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
-from apps.eval.scores.figures import ModelRow
 from apps.eval.scores.judgments import Judgment
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
+from apps.eval.figures.judges import Bias
+from apps.eval.figures.report import Figures, ProtocolFigures
 from apps.eval.page.parts import Card, bracket, percent
-from apps.eval.scores.figures import Bias, Figures, ProtocolFigures
 
 
 def judge_cards(result: ProtocolFigures, figures: Figures) -> list[Card]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from apps.common.page.render import amount, fixed
-from apps.eval.scores.figures import Figures, ProtocolFigures
+from apps.eval.figures.report import Figures, ProtocolFigures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

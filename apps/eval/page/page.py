@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
+from apps.eval.figures.as_json import to_json
+from apps.eval.figures.report import Coverage, Figures, ProtocolFigures
 from apps.eval.judging.offline import LABEL
 from apps.eval.page.accuracy import accuracy_table
 from apps.eval.page.judge_check import judge_cards
@@ -18,7 +20,6 @@ from apps.eval.page.parts import fill
 from apps.eval.page.summary import summary
 from apps.eval.page.tables import heat_tables
 from apps.eval.page.texts import Texts
-from apps.eval.scores.figures import Coverage, Figures, ProtocolFigures, to_json
 
 TEXTS_DIR = "report-texts"
 _ABOUT = {

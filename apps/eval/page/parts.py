@@ -6,8 +6,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from apps.common.page.render import environment, fixed
+from apps.eval.figures.judges import Share
 from apps.eval.page import charts
-from apps.eval.scores.figures import Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,8 @@
 """The first cards of report.html: the few numbers that one wants first."""
 
 from apps.common.page.render import fixed
+from apps.eval.figures.report import Figures, ProtocolFigures
 from apps.eval.page.parts import Card, percent
-from apps.eval.scores.figures import Figures, ProtocolFigures
 
 
 def summary(figures: Figures) -> list[Card]:

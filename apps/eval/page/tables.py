@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from apps.eval.scores.figures import ProtocolFigures
+from apps.eval.figures.report import ProtocolFigures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

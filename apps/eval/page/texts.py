@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import orjson
 
 from apps.common.text.words import words
+from apps.eval.figures.as_json import to_json
 from apps.eval.page.evidence import Evidence, ShownAnswer, ShownJudgment, ShownQuestion
-from apps.eval.scores.figures import to_json
 
 INLINE_BYTES = 4_000_000
 PART_BYTES = 1_000_000

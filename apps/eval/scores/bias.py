@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from apps.eval.figures.judges import Bias, SelfCheck, Share
 from apps.eval.records.answer import Answer
-from apps.eval.scores.figures import Bias, SelfCheck, Share
 from apps.eval.scores.judgments import Contest, Judgment
 from apps.eval.scores.statistics import wilson_interval
 

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from apps.eval.scores.figures import Calibration, CorrectedPair, HumanAgreement, WinRate
+from apps.eval.figures.judges import Calibration, CorrectedPair, HumanAgreement
+from apps.eval.figures.models import WinRate
 from apps.eval.scores.judgments import Contest
 from apps.eval.scores.pairs import question_means
 from apps.eval.scores.people import People

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from apps.eval.figures.judges import Canaries, Drift
 from apps.eval.judging.plan import BETTER, load_canaries
-from apps.eval.scores.figures import Canaries, Drift
 from apps.eval.scores.judgments import Judgment, contests
 
 # Scores of one judge on the same canary move by about .2 between runs at temperature 0.

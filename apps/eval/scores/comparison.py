@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from apps.eval.scores.figures import ModelChange, RunComparison, TurnedQuestion
+from apps.eval.figures.comparison import ModelChange, RunComparison, TurnedQuestion
 from apps.eval.scores.judgments import Contest, Judgment, contests
 from apps.eval.scores.statistics import Resampling, mean_interval
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from apps.eval.calls.lines import ResponseLine
+from apps.eval.figures.judges import CostRow
 from apps.eval.judging.offline import is_offline
-from apps.eval.scores.figures import CostRow
 
 
 def costs(records: Iterable[ResponseLine]) -> list[CostRow]:

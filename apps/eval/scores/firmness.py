@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from apps.common import ratings
-from apps.eval.scores.figures import Difference, RankStep, RatingRow, ScoreRow
+from apps.eval.figures.models import Difference, RankStep, RatingRow, ScoreRow
 from apps.eval.scores.judgments import Contest, Judgment
 from apps.eval.scores.pairs import question_means
 from apps.eval.scores.statistics import (

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from apps.eval.figures.judges import Bias, Canaries, JudgeCheck, SelfCheck
 from apps.eval.records.answer import Answer
 from apps.eval.scores.bias import bias
 from apps.eval.scores.canaries import canary_check
-from apps.eval.scores.figures import Bias, Canaries, JudgeCheck, SelfCheck
 from apps.eval.scores.judgments import Judgment, contests
 
 # GPT-4's verdicts hold in both orders for about 65 % of MT-bench's pairs (arXiv:2306.05685).

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import numpy as np
 
 from apps.common import ratings
-from apps.eval.scores.figures import (
+from apps.eval.figures.models import (
     Consistency,
     PairRow,
     Preference,

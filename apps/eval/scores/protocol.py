@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from apps.eval.figures.answers import Accuracy, CategoryAccuracy
+from apps.eval.figures.models import RankStep, ScoreRow
+from apps.eval.figures.report import Coverage, JudgedQuestions, PairFigures, ProtocolFigures
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
@@ -14,16 +17,6 @@ from apps.eval.scores.bias import bias
 from apps.eval.scores.calibration import calibration
 from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.comparison import compare_runs
-from apps.eval.scores.figures import (
-    Accuracy,
-    CategoryAccuracy,
-    Coverage,
-    JudgedQuestions,
-    PairFigures,
-    ProtocolFigures,
-    RankStep,
-    ScoreRow,
-)
 from apps.eval.scores.firmness import rating_steps, score_steps
 from apps.eval.scores.judge_check import by_judge
 from apps.eval.scores.judgments import Contest, Judgment, contests

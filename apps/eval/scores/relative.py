@@ -7,7 +7,7 @@ their pair x vicuna / chatgpt in theirs. Scores given to answers alone are compa
 
 from collections.abc import Mapping, Sequence
 
-from apps.eval.scores.figures import PairRow, RelativeQuality
+from apps.eval.figures.models import PairRow, RelativeQuality
 
 Totals = Mapping[tuple[str, str], float]
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from apps.eval.figures.judges import ControlledPair, StyleControl, StyleEffect
 from apps.eval.records.answer import Answer
-from apps.eval.scores.figures import ControlledPair, StyleControl, StyleEffect
 from apps.eval.scores.judgments import Contest
 from apps.eval.scores.statistics import Floats
 

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from apps.eval.scores.figures import JudgeAgreement, JudgePair, JudgeVote, Votes
+from apps.eval.figures.judges import JudgeAgreement, JudgePair, JudgeVote, Votes
 from apps.eval.scores.judgments import Contest, Judgment
 from apps.eval.scores.people import People
 from apps.eval.scores.statistics import Floats, cohen_kappa, krippendorff_alpha

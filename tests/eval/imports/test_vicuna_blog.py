@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from apps.eval.calls import journal
+from apps.eval.figures.models import PairRow, ScoreTotals, WinTieLoss
 from apps.eval.replay import shipped_reviews
-from apps.eval.scores.figures import PairRow, ScoreTotals, WinTieLoss
 from apps.eval.scores.relative import relative_quality
 from tests.eval.commands import command, jsonl
 
