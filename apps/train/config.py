@@ -370,5 +370,7 @@ class ExportConfig:
     """type of the exported weights"""
     adapter_only: bool = False
     """of a LoRA run, export the adapter instead of the merged model"""
+    gguf: Literal["none", "f32", "f16", "bf16", "q8_0"] = "none"
+    """also write model-TYPE.gguf into the folder, for llama.cpp and Ollama"""
     push: str | None = None
     """hub id to upload the folder to (uses the token of `hf auth login`)"""

@@ -1,6 +1,6 @@
 """A run's checkpoint as a model folder that any Hugging Face tool, vLLM or SGLang loads.
 
-    python -m apps.train export RUN --out MODEL [--step N] [--dtype bf16] [--push org/name]
+    python -m apps.train export RUN --out MODEL [--step N] [--dtype bf16] [--gguf q8_0]
 
 Reads OUT/checkpoints shard by shard (never the whole model at once) and writes safetensors, the
 base's tokenizer, the chat template that the data was packed with, generation settings that stop
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 
 import torch
-from transformers import GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
@@ -33,6 +33,7 @@ from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import Checkpoint
 from apps.train.config import ExportConfig, RunConfig
+from apps.train.gguf.write import check_can_be_written, write_gguf
 from apps.train.loop.record import read_metrics
 from apps.train.model import load, lora
 from apps.train.model.stored import as_stored
@@ -63,6 +64,8 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
     run = configs.load(RunConfig, storage.join(run_uri, configs.RESOLVED_NAME))
     if config.adapter_only and run.adapter != "lora":
         raise InputError(f"{config.run} trained all weights; leave --adapter-only out.")
+    if config.adapter_only and config.gguf != "none":
+        raise InputError("--gguf holds a whole model; leave --adapter-only or --gguf out.")
     if config.adapter_only and run.rope.kind != "none":
         raise InputError(
             f"{config.run} extended the positions (rope.kind {run.rope.kind}, factor "
@@ -71,6 +74,8 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
         )
     if config.best and config.step is not None:
         raise InputError("--best and --step each name a checkpoint; leave one of them out.")
+    if config.gguf != "none":
+        check_can_be_written(AutoConfig.from_pretrained(load.fetch_base(run.base)))
     _check_out(config.out, run)
     found = _choose(run_uri, config, run, reporter)
     with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
@@ -136,6 +141,8 @@ def write_folder(
         yield from _write_weights(folder, found, base, run, settings, dtype)
         _write_settings(folder, base, settings, pack, dtype)
     _write_tokenizer(folder, base, pack)
+    if config.gguf != "none":
+        write_gguf(folder, os.path.join(folder, f"model-{config.gguf}.gguf"), config.gguf)
     _write_lineage(folder, found, run, pack, config)
 
 
@@ -283,7 +290,7 @@ def _left_weights(folder: str, out: str) -> list[str]:
     there = storage.list_dir(out)
     if LINEAGE_NAME not in there:
         return []
-    kinds = (".safetensors", ".safetensors.index.json")
+    kinds = (".safetensors", ".safetensors.index.json", ".gguf")
     return [name for name in set(there) - set(os.listdir(folder)) if name.endswith(kinds)]
 
 

@@ -21,6 +21,8 @@ from apps.train.__main__ import COMMANDS
 from apps.train.batches.micro_batch import PackRows, micro_batch
 from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RopeConfig, RunConfig
+from apps.train.gguf.metadata import open_gguf
+from apps.train.gguf.tensors import tensors
 from apps.train.loop.worker import process_group, work
 from apps.train.model import load, lora, weight_files
 from tests.train.conftest import save_model
@@ -343,3 +345,19 @@ def test_a_licence_of_the_base_travels_on(full_run, tmp_path) -> None:
         assert (exported(full_run, tmp_path / "model") / "LICENSE").read_text() == "its terms"
     finally:
         licence.unlink()
+
+
+def test_a_gguf_file_lies_beside_the_weights_and_holds_the_same_model(full_run, tmp_path) -> None:
+    out = exported(full_run, tmp_path / "model", "--dtype", "fp32", "--gguf", "f32")
+    assert (out / "model-f32.gguf").stat().st_mode & 0o777 == 0o644
+    file = open_gguf(str(out / "model-f32.gguf"))
+    shape = AutoModelForCausalLM.from_pretrained(out).config
+    read = dict(tensors(file, shape.num_attention_heads, shape.num_key_value_heads))
+    stored = load_file(out / "model.safetensors")
+    assert read.keys() == stored.keys()
+    assert all(torch.equal(read[name], stored[name]) for name in stored)
+
+
+def test_an_adapter_alone_is_no_gguf_file(lora_run, tmp_path, capsys) -> None:
+    argv = ["export", lora_run.out, "--out", str(tmp_path / "m"), "--adapter-only"]
+    assert "leave --adapter-only" in refused([*argv, "--gguf", "f16"], capsys)

@@ -20,7 +20,7 @@ _CONFIGS: dict[str, type[PretrainedConfig]] = {
     "qwen3": Qwen3Config,
 }
 """By GGUF architecture; Mistral's models are written as `llama` too"""
-_ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,10 @@ def config_of(file: GgufFile, *, is_tied: bool, vocab_size: int) -> PretrainedCo
         "tie_word_embeddings": is_tied,
         "dtype": "bfloat16",
     }
+    if file.architecture == "llama":
+        names = {tensor.name for tensor in file.reader.tensors}
+        settings["attention_bias"] = "blk.0.attn_q.bias" in names
+        settings["mlp_bias"] = "blk.0.ffn_up.bias" in names
     config = _CONFIGS[file.architecture](**settings)
     config.rope_parameters = _rope(file, config)
     config.architectures = [f"{type(config).__name__.removesuffix('Config')}ForCausalLM"]
@@ -121,7 +125,7 @@ def _rope(file: GgufFile, config: PretrainedConfig) -> dict[str, Any]:
         raise InputError(
             f"{file.path} scales its positions by {kind!r}; expected none or linear scaling."
         )
-    stored = [t for t in file.reader.tensors if t.name == _ROPE_FACTORS]
+    stored = [t for t in file.reader.tensors if t.name == ROPE_FACTORS]
     return _llama3_rope(file, plain, np.array(stored[0].data), config) if stored else plain
 
 
@@ -149,6 +153,6 @@ def _llama3_rope(
     if not np.allclose((frequencies / made).numpy(), factors, rtol=1e-3):
         raise InputError(
             f"{file.path} scales its positions in a way that is not Llama 3.1's; expected "
-            f"{_ROPE_FACTORS} as llama.cpp writes it, or none."
+            f"{ROPE_FACTORS} as llama.cpp writes it, or none."
         )
     return scaled

@@ -32,6 +32,8 @@ _INNER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_OUTER_NAMES = {stored: name for name, stored in _OUTER.items()}
+_INNER_NAMES = {stored: name for name, stored in _INNER.items()}
 _COMPUTED = ("rope_freqs.weight",)
 """Read with the settings"""
 
@@ -78,6 +80,22 @@ def halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
     rows, *rest = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, *rest)
     return pairs.swapaxes(1, 2).reshape(weight.shape)
+
+
+def pairs_from_halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """The inverse of `halves_from_pairs`: a head a0 a1 b0 b1 becomes a0 b0 a1 b1."""
+    halves = weight.unflatten(0, (heads, 2, weight.shape[0] // heads // 2))
+    return halves.transpose(1, 2).reshape(weight.shape)
+
+
+def file_name(name: str) -> str:
+    """A tensor's name in a file, the inverse of what is read; transformers' name given."""
+    if name in _OUTER_NAMES:
+        return _OUTER_NAMES[name]
+    layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
+    if layer is None or layer[2] not in _INNER_NAMES:
+        raise InputError(f"GGUF has no name for the tensor {name}; leave --gguf out.")
+    return f"blk.{layer[1]}.{_INNER_NAMES[layer[2]]}.{layer[3]}"
 
 
 def _stored_name(file: GgufFile, name: str) -> str:

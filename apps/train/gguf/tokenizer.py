@@ -4,6 +4,7 @@ Two kinds are known: byte-level BPE (`gpt2`), whose way of splitting text has a 
 `tokenizer.ggml.pre`, and SentencePiece's (`llama`), which keeps a score for each token.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tokenizers
@@ -44,9 +45,13 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
     types: list[int] = file.value("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
     kind = file.required("tokenizer.ggml.model")
     if kind == "gpt2":
-        backend = _byte_level(file, tokens)
+        merges = [tuple(merge.split(" ", 1)) for merge in file.required("tokenizer.ggml.merges")]
+        backend = byte_level(_way_of_splitting(file), tokens, merges)
     elif kind == "llama":
-        backend = _sentencepiece(file, tokens)
+        unknown = tokens[file.value("tokenizer.ggml.unknown_token_id", 0)]
+        scores: list[float] = file.required("tokenizer.ggml.scores")
+        prepends = file.value("tokenizer.ggml.add_space_prefix", True)
+        backend = sentencepiece(tokens, scores, unknown, prepends=prepends)
     else:
         raise InputError(f"{file.path} has a {kind!r} tokenizer; expected gpt2 or llama.")
     for token, token_type in zip(tokens, types, strict=True):
@@ -67,39 +72,51 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
     )
 
 
-def _byte_level(file: GgufFile, tokens: list[str]) -> tokenizers.Tokenizer:
-    merges = [tuple(merge.split(" ", 1)) for merge in file.required("tokenizer.ggml.merges")]
+def _way_of_splitting(file: GgufFile) -> str:
+    """llama.cpp's name for it."""
+    name = file.value("tokenizer.ggml.pre", "default")
+    if name == "default":
+        return "gpt-2"
+    if name not in PRE_TOKENIZERS:
+        raise InputError(
+            f"{file.path} splits text in the way {name!r}; expected default, "
+            f"{', '.join(PRE_TOKENIZERS)}."
+        )
+    return name
+
+
+def byte_level(
+    pre: str, tokens: Sequence[str], merges: Sequence[tuple[str, str]]
+) -> tokenizers.Tokenizer:
+    """`pre` is llama.cpp's name for how text is split before merging."""
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    ignores = file.value("tokenizer.ggml.pre", "default") == "llama-bpe"
-    backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=ignores))
-    backend.pre_tokenizer = _pre_tokenizer(file)
+    model = models.BPE(vocabulary, list(merges), ignore_merges=pre == "llama-bpe")
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = _pre_tokenizer(pre)
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
-def _pre_tokenizer(file: GgufFile) -> pre_tokenizers.PreTokenizer:
-    """How text is split before merging, by the name that llama.cpp gives it."""
-    name = file.value("tokenizer.ggml.pre", "default")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if name in ("default", "gpt-2"):
-        return byte_level
+PRE_TOKENIZERS = ("gpt-2", "smollm", "llama-bpe", "qwen2")
+"""llama.cpp's names for ways of splitting"""
+
+
+def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if name == "gpt-2":
+        return whole
     if name == "smollm":
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        return pre_tokenizers.Sequence([digits, byte_level])
-    if name in ("llama-bpe", "qwen2"):
-        pattern = Regex(_LLAMA_3 if name == "llama-bpe" else _QWEN_2)
-        split = pre_tokenizers.Split(pattern, "isolated")
-        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        return pre_tokenizers.Sequence([split, bytes_only])
-    raise InputError(
-        f"{file.path} splits text in the way {name!r}; expected default, gpt-2, smollm, llama-bpe "
-        "or qwen2."
-    )
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), whole])
+    pattern = Regex(_LLAMA_3 if name == "llama-bpe" else _QWEN_2)
+    split = pre_tokenizers.Split(pattern, "isolated")
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([split, bytes_only])
 
 
-def _sentencepiece(file: GgufFile, tokens: list[str]) -> tokenizers.Tokenizer:
+def sentencepiece(
+    tokens: Sequence[str], scores: Sequence[float], unknown: str, *, prepends: bool
+) -> tokenizers.Tokenizer:
     """As transformers builds LLaMA's tokenizer: merges in the order of the joined token's score."""
-    scores: list[float] = file.required("tokenizer.ggml.scores")
     vocabulary = {token: index for index, token in enumerate(tokens)}
     found: list[tuple[float, int, str, str]] = []
     for token, index in vocabulary.items():
@@ -108,10 +125,8 @@ def _sentencepiece(file: GgufFile, tokens: list[str]) -> tokenizers.Tokenizer:
             if left in vocabulary and right in vocabulary:
                 found.append((-scores[index], vocabulary[left], left, right))
     merges = [(left, right) for _, _, left, right in sorted(found)]
-    unknown = tokens[file.value("tokenizer.ggml.unknown_token_id", 0)]
     model = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(model)
-    prepends = file.value("tokenizer.ggml.add_space_prefix", True)
     blanks = [normalizers.Replace(" ", "▁")]
     before = [normalizers.Prepend("▁")] if prepends else []
     backend.normalizer = normalizers.Sequence([*before, *blanks])

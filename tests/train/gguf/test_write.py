@@ -1,0 +1,186 @@
+"""A GGUF file that was written says what the folder says: read back, and run by llama.cpp."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from apps.common.command.cli import run
+from apps.common.errors import InputError
+from apps.common.text.templates import load_template, write_template
+from apps.common.text.tokenizer import load_tokenizer
+from apps.train.__main__ import COMMANDS
+from apps.train.gguf.write import KINDS, check_can_be_written, write_gguf
+from tests.made import byte_level_folder, sentencepiece_folder
+from tests.train.gguf.files import exact
+
+LLAMA_3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+FAMILIES = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "llama, tied": (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True}),
+    "llama, biases": (LlamaConfig, LlamaForCausalLM, {"attention_bias": True}),
+    "llama 3.1": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": LLAMA_3_ROPE}),
+    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+}
+TOKENIZERS = {
+    "byte-level": (byte_level_folder, "llama-2"),
+    "sentencepiece": (sentencepiece_folder, "vicuna-v1.1"),
+}
+
+
+def save(folder: Path, family: str = "llama", tokenizer: str = "byte-level") -> PreTrainedModel:
+    config, kind, changes = FAMILIES[family]
+    folder.mkdir(exist_ok=True)
+    make, template = TOKENIZERS[tokenizer]
+    make(folder)
+    loaded = load_tokenizer(str(folder))
+    named = load_template(template, loaded)
+    write_template(str(folder), named)
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": loaded.backend.get_vocab_size() + 3,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+    }
+    model = exact(kind(config(**sizes | changes)))
+    stops = list(named.stop_token_ids(loaded.backend))
+    model.generation_config = GenerationConfig(eos_token_id=stops)
+    model.save_pretrained(folder)
+    return model
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(3, 33).view(1, 30)).logits
+
+
+def read_back(file: Path, out: Path) -> Path:
+    argv = ["base", "--from-gguf", str(file), "--out", str(out), "--template", "llama-2"]
+    assert run("apps.train", COMMANDS, argv) == 0
+    return out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_read_back_computes_and_splits_text_as_the_folder(
+    tmp_path: Path, family: str
+) -> None:
+    model = save(tmp_path / "model", family)
+    write_gguf(str(tmp_path / "model"), str(tmp_path / "m.gguf"), "f32")
+    out = read_back(tmp_path / "m.gguf", tmp_path / "back")
+    back = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    torch.testing.assert_close(logits(back), logits(model), atol=1e-4, rtol=1e-4)
+    text = "It's 12,345 Grüße\n\n  x = 1"
+    ids = [load_tokenizer(str(f)).backend.encode(text).ids for f in (tmp_path / "model", out)]
+    assert ids[0] == ids[1]
+
+
+def greedy(model: PreTrainedModel, ids: list[int], num_new: int) -> list[int]:
+    """Tokens that end an answer are left out, as llama.cpp does under ignore_eos."""
+    for _ in range(num_new):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        logits[model.generation_config.eos_token_id] = -torch.inf
+        ids = [*ids, int(logits.argmax())]
+    return ids[-num_new:]
+
+
+@contextlib.contextmanager
+def llama_cpp(file: Path) -> Iterator[httpx.Client]:
+    """llama.cpp's own server in this process, through its Python binding."""
+    xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp's binding is not installed")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(file)
+    params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 256, 1, False, 0
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    server = xllamacpp.Server(params)
+    with httpx.Client(base_url=server.listening_address, timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llama, biases"])
+def test_llama_cpp_answers_and_splits_text_as_the_folder(
+    tmp_path: Path, family: str, tokenizer: str
+) -> None:
+    folder = str(tmp_path / "model")
+    model = save(tmp_path / "model", family, tokenizer)
+    write_gguf(folder, str(tmp_path / "m.gguf"), "f32")
+    loaded = load_tokenizer(folder)
+    text = "The capital of France is 2+2, naïve\n\n  don't"
+    ids = loaded.backend.encode(text, add_special_tokens=False).ids
+    asked = {"prompt": ids, "n_predict": 16, "temperature": 0.0, "top_k": 1}
+    question = {"role": "user", "content": "Is it?"}
+    prompt = load_template(folder, loaded).render([question], add_generation_prompt=True).text
+    with llama_cpp(tmp_path / "m.gguf") as client:
+        told = client.post("/completion", json=asked | {"ignore_eos": True, "return_tokens": True})
+        assert told.json()["tokens"] == greedy(model, ids, 16)
+        split = client.post("/tokenize", json={"content": text, "add_special": False})
+        assert split.json()["tokens"] == ids
+        shown = client.post("/apply-template", json={"messages": [question]})
+        assert shown.json()["prompt"] == prompt
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_type_of_weights_is_near_the_folders(tmp_path: Path, kind: str) -> None:
+    model = save(tmp_path / "model")
+    write_gguf(str(tmp_path / "model"), str(tmp_path / "m.gguf"), kind)
+    out = read_back(tmp_path / "m.gguf", tmp_path / "back")
+    back = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    found, wanted = logits(back), logits(model)
+    if kind == "q8_0":
+        assert torch.cosine_similarity(found, wanted, dim=-1).min() > 0.98
+    else:  # bf16 holds these weights exactly, and so do the wider types
+        torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_what_gguf_cannot_say_is_refused() -> None:
+    with pytest.raises(InputError, match="knows no gemma2 models"):
+        check_can_be_written(PretrainedConfig.from_dict({"model_type": "gemma2"}))
+    scaled = LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
+    with pytest.raises(InputError, match="dynamic"):
+        check_can_be_written(scaled)
+
+
+def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer.json"
+    saved = json.loads(path.read_text())
+    saved["pre_tokenizer"] = {"type": "Whitespace"}
+    path.write_text(json.dumps(saved))
+    with pytest.raises(InputError, match="no name for the way"):
+        write_gguf(str(tmp_path / "model"), str(tmp_path / "m.gguf"), "f32")
