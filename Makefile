@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
-PART ?= *
+PART ?= data pack train serve judge
 export OMP_NUM_THREADS ?= 1
 
 demo: .venv/.runtime
@@ -20,7 +20,7 @@ lint: .venv/.dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright --pythonpath $(PY)
 
 bench: .venv/.dev
-	for script in benchmarks/$(PART).py; do PYTHONPATH=. $(PY) $$script $(ARGS) || exit 1; done
+	for part in $(PART); do PYTHONPATH=. $(PY) benchmarks/$$part.py $(ARGS) || exit 1; done
 
 .venv/.runtime: requirements.txt
 	$(call install,requirements.txt)
