@@ -13,6 +13,7 @@ import orjson
 
 from apps.common.errors import InputError
 from apps.common.files import storage
+from apps.common.json_value import JsonValue
 from apps.common.text.conversation import Message, Role
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.layout import Unreadable, list_of
@@ -118,10 +119,10 @@ def read_identity(source: str, name: str, makers: str) -> list[tuple[Message, ..
         return built_in(name, makers)
     data = storage.read_bytes(source).removeprefix(b"\xef\xbb\xbf")
     try:
-        records: object = orjson.loads(data)
+        records: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError:
         records = [_json_line(source, number, line) for number, line in _lines(data)]
-    items: list[object] | None = [records] if isinstance(records, dict) else list_of(records)
+    items = [records] if isinstance(records, dict) else list_of(records)
     if not items:
         raise InputError(
             f"{source} holds no conversations; expected a JSON array or JSONL of them."
@@ -133,7 +134,7 @@ def _lines(data: bytes) -> list[tuple[int, bytes]]:
     return [(n, line) for n, line in enumerate(data.splitlines(), 1) if line.strip()]
 
 
-def _json_line(source: str, number: int, line: bytes) -> object:
+def _json_line(source: str, number: int, line: bytes) -> JsonValue:
     try:
         return json.loads(line)
     except ValueError as error:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apps.common.files import storage
+from apps.common.json_value import JsonObject
 from apps.data.read.reader import Reading
 from apps.data.read.records import Broken, Record, cut, to_record
 
@@ -90,7 +91,7 @@ class _Watched(io.RawIOBase):
         return True
 
 
-def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | bytes]:
+def rows_of(batch: pa.RecordBatch) -> Iterator[JsonObject | bytes]:
     """Each row, or its JSON when a text in it is no UTF-8."""
     try:
         yield from batch.to_pylist()
@@ -157,17 +158,17 @@ def _surrogates(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if is_bytes else str(value)
 
 
-def _record(row: dict[str, Any] | bytes, reading: Reading, record_id: str) -> Record | Broken:
+def _record(row: JsonObject | bytes, reading: Reading, record_id: str) -> Record | Broken:
     if isinstance(row, bytes):
         return Broken(0, len(row), "bad-utf-8", cut(row))
     return to_record(row, as_json(row), reading, record_id, 0)
 
 
-def as_json(row: dict[str, Any]) -> bytes:
+def as_json(row: JsonObject) -> bytes:
     return orjson.dumps(row, default=_plain)
 
 
-def head_rows(uri: str, most: int) -> list[dict[str, Any]]:
+def head_rows(uri: str, most: int) -> list[JsonObject]:
     """The first rows of a file that can be decoded; none of a damaged one."""
     try:
         with storage.open_file(uri) as handle:

@@ -1,8 +1,9 @@
 """One parsed record to one conversation: by its layout, under names and settings of the user."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from apps.common.json_value import JsonObject
 from apps.data.html.detect import Html
 from apps.data.read.layouts import known, oasst, openai
 from apps.data.read.record.layout import (
@@ -49,7 +50,7 @@ def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layou
     return conversation, layout
 
 
-def _layout(record: dict[str, Any], reading: Reading) -> Layout:
+def _layout(record: JsonObject, reading: Reading) -> Layout:
     """A list of messages that begins with none is one with a fault."""
     if reading.layout is not None:
         layout = known.BY_NAME[reading.layout]

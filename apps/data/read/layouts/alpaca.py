@@ -1,7 +1,8 @@
 """Alpaca: instruction, input and output; with history and system where LLaMA-Factory adds them."""
 
+from apps.common.json_value import JsonObject
 from apps.data.read.record.columns import has_text, read_columns
-from apps.data.read.record.layout import JsonObject, Layout, Names, RawConversation
+from apps.data.read.record.layout import Layout, Names, RawConversation
 
 
 def _recognises(record: JsonObject) -> bool:

@@ -4,13 +4,11 @@ The branch leads from `current_node` to the root. What ChatGPT hides from its ow
 its instructions, its thoughts) is no part of the conversation, and is counted.
 """
 
-from typing import Any
-
 import orjson
 
+from apps.common.json_value import JsonObject
 from apps.data.read.record.content import text_of_content
 from apps.data.read.record.layout import (
-    JsonObject,
     Layout,
     Names,
     RawConversation,
@@ -59,7 +57,7 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     return conversation
 
 
-def _branch(mapping: dict[str, Any], last: str) -> list[str]:
+def _branch(mapping: JsonObject, last: str) -> list[str]:
     """Keys of the nodes from the root to `last`, or to the last leaf when it is not there."""
     key = last if last in mapping else _last_leaf(mapping)
     keys: list[str] = []
@@ -71,22 +69,22 @@ def _branch(mapping: dict[str, Any], last: str) -> list[str]:
     return keys[::-1]
 
 
-def _last_leaf(mapping: dict[str, Any]) -> str:
+def _last_leaf(mapping: JsonObject) -> str:
     leaves = [key for key in mapping if not (object_of(mapping[key]) or {}).get("children")]
     return leaves[-1] if leaves else next(iter(mapping), "")
 
 
-def _message(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+def _message(mapping: JsonObject, key: str) -> JsonObject:
     return object_of((object_of(mapping[key]) or {}).get("message")) or {}
 
 
-def _text(message: dict[str, Any], media: list[str]) -> str:
+def _text(message: JsonObject, media: list[str]) -> str:
     content = object_of(message.get("content")) or {}
     return text_of_content(content, media) or ""
 
 
 def _take(
-    message: dict[str, Any], names: Names, conversation: RawConversation, hidden: list[str]
+    message: JsonObject, names: Names, conversation: RawConversation, hidden: list[str]
 ) -> None:
     content = object_of(message.get("content")) or {}
     metadata = object_of(message.get("metadata")) or {}
@@ -107,7 +105,7 @@ def _take(
     conversation.turns.append(_turn(role, text, message, author))
 
 
-def _turn(role: str, text: str, message: dict[str, Any], author: dict[str, Any]) -> Turn:
+def _turn(role: str, text: str, message: JsonObject, author: JsonObject) -> Turn:
     """What the assistant sends to a tool (`recipient`) is a call, whatever it is written in."""
     recipient = text_of(message, "recipient") or "all"
     weight = message.get("weight")

@@ -1,10 +1,8 @@
 """Claude's data export (conversations.json): `chat_messages` with sender, text and parts."""
 
-from typing import Any
-
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.content import text_of_content
 from apps.data.read.record.layout import (
-    JsonObject,
     Layout,
     Names,
     RawConversation,
@@ -49,7 +47,7 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     return conversation
 
 
-def _text(message: dict[str, Any], conversation: RawConversation, hidden: list[str]) -> str:
+def _text(message: JsonObject, conversation: RawConversation, hidden: list[str]) -> str:
     """The parts say more exactly than `text` what is prose; files count as media."""
     for key in ("attachments", "files"):
         if is_set(message.get(key)):
@@ -57,7 +55,7 @@ def _text(message: dict[str, Any], conversation: RawConversation, hidden: list[s
     parts = list_of(message.get("content"))
     if not parts:
         return text_of(message, "text")
-    shown: list[Any] = []
+    shown: list[JsonValue] = []
     for part in parts:
         given = object_of(part)
         if given is not None and given.get("type") in _HIDDEN_PARTS:

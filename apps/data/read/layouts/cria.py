@@ -1,6 +1,7 @@
 """What people said on Cria's own page, as `apps.serve conversations export` writes it."""
 
-from apps.data.read.record.layout import JsonObject, Layout, Names, RawConversation
+from apps.common.json_value import JsonObject
+from apps.data.read.record.layout import Layout, Names, RawConversation
 from apps.data.read.record.lists import holds_messages, read_list
 
 

@@ -2,10 +2,11 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import orjson
 
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.layouts import (
     alpaca,
     chatgpt_export,
@@ -21,7 +22,7 @@ from apps.data.read.layouts import (
     ultrachat,
     wildchat,
 )
-from apps.data.read.record.layout import JsonObject, Layout, Names, list_of, object_of
+from apps.data.read.record.layout import Layout, Names, list_of, object_of
 from apps.data.read.record.lists import KEYS
 from apps.data.read.record.messages import is_message
 from apps.data.read.record.rounds import pair_of
@@ -72,7 +73,7 @@ def recognised(record: JsonObject) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.recognises(record)), None)
 
 
-def as_record(value: object, names: Names = NO_NAMES) -> dict[str, Any] | None:
+def as_record(value: object, names: Names = NO_NAMES) -> JsonObject | None:
     """A parsed value as a record: a list of messages or of pairs is one without a name."""
     items = list_of(value)
     if items is None:
@@ -99,7 +100,7 @@ def is_record(value: object, names: Names = NO_NAMES) -> bool:
     return record is not None and recognised(record) is not None
 
 
-def _renamed(record: dict[str, Any], names: Names) -> dict[str, Any]:
+def _renamed(record: JsonObject, names: Names) -> JsonObject:
     """A record under our names of its columns, and its messages under those of their fields."""
     if names.columns:
         record = {names.columns.get(key, key): value for key, value in record.items()}
@@ -108,7 +109,7 @@ def _renamed(record: dict[str, Any], names: Names) -> dict[str, Any]:
     return record
 
 
-def _messages(value: object, names: Names) -> object:
+def _messages(value: JsonValue, names: Names) -> JsonValue:
     fields = names.fields
     return [
         {fields.get(key, key): said for key, said in message.items()}

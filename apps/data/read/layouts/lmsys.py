@@ -3,7 +3,8 @@
 https://huggingface.co/datasets/lmsys/lmsys-chat-1m names the columns.
 """
 
-from apps.data.read.record.layout import JsonObject, Layout
+from apps.common.json_value import JsonObject
+from apps.data.read.record.layout import Layout
 from apps.data.read.record.lists import message_list, read_list
 
 

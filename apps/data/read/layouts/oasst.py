@@ -6,12 +6,11 @@ describes both.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import orjson
 
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
-    JsonObject,
     Layout,
     Names,
     RawConversation,
@@ -69,7 +68,7 @@ def _read_tree(record: JsonObject, names: Names) -> RawConversation:
     return conversation
 
 
-def _tree(prompt: dict[str, Any]) -> Node:
+def _tree(prompt: JsonObject) -> Node:
     root = Node(prompt)
     waiting = [root]
     while waiting:
@@ -82,24 +81,24 @@ def _tree(prompt: dict[str, Any]) -> Node:
     return root
 
 
-def trees_of(messages: Iterable[JsonObject]) -> Iterator[dict[str, Any]]:
+def trees_of(messages: Iterable[JsonObject]) -> Iterator[JsonObject]:
     """Flat messages as whole trees, in the order of their roots; no message is lost.
 
     A message whose parent is not there begins a tree of its own.
 
         m1 <- m2, m1 <- m3   ->   {"message_tree_id": "m1", "prompt": {m1, "replies": [m2, m3]}}
     """
-    by_id: dict[str, dict[str, Any]] = {}
-    given: list[dict[str, Any]] = [{**message, "replies": []} for message in messages]
+    by_id: dict[str, JsonObject] = {}
+    given: list[JsonObject] = [{**message, "replies": []} for message in messages]
     for message in given:
         by_id.setdefault(str(message.get("message_id")), message)
-    roots: list[dict[str, Any]] = []
+    roots: list[JsonObject] = []
     for message in given:
         parent = by_id.get(str(message.get("parent_id")))
         if parent is None or parent is message or not is_set(message.get("parent_id")):
             roots.append(message)
         else:
-            parent["replies"].append(message)
+            _replies(parent).append(message)
     reached = {id(one) for root in roots for one in _below(root)}
     roots += [message for message in given if id(message) not in reached]  # in a circle
     for root in roots:
@@ -109,7 +108,7 @@ def trees_of(messages: Iterable[JsonObject]) -> Iterator[dict[str, Any]]:
 
 def tree_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
     """JSON lines of messages as JSON lines of trees; a line that is no message stays itself."""
-    messages: list[dict[str, Any]] = []
+    messages: list[JsonObject] = []
     for line in lines:
         message = _parsed(line)
         if message is None:
@@ -121,7 +120,7 @@ def tree_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield from _line_of(tree)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> JsonObject | None:
     try:
         message = object_of(orjson.loads(line))
     except orjson.JSONDecodeError:
@@ -129,22 +128,29 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return message if message is not None and _is_message(message) else None
 
 
-def _line_of(tree: dict[str, Any]) -> Iterator[bytes]:
+def _line_of(tree: JsonObject) -> Iterator[bytes]:
     """One line; the messages one by one, when the tree is deeper than JSON may be."""
     try:
         yield orjson.dumps(tree) + b"\n"
     except TypeError:
-        for message in _below(tree["prompt"]):
-            alone: dict[str, Any] = {**message, "replies": []}
+        for message in _below(object_of(tree["prompt"]) or {}):
+            alone: JsonObject = {**message, "replies": []}
             yield orjson.dumps({"message_tree_id": "", "prompt": alone}) + b"\n"
 
 
-def _below(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _below(root: JsonObject) -> Iterator[JsonObject]:
     waiting = [root]
     while waiting:
         message = waiting.pop()
         yield message
-        waiting += message["replies"]
+        waiting += [reply for reply in _replies(message) if isinstance(reply, dict)]
+
+
+def _replies(message: JsonObject) -> list[JsonValue]:
+    """The list that `trees_of` has put there."""
+    replies = message["replies"]
+    assert isinstance(replies, list)
+    return replies
 
 
 def _read_message(record: JsonObject, names: Names) -> RawConversation:

@@ -1,6 +1,7 @@
 """OpenAI's fine-tuning format, and every list of role and content."""
 
-from apps.data.read.record.layout import JsonObject, Layout
+from apps.common.json_value import JsonObject
+from apps.data.read.record.layout import Layout
 from apps.data.read.record.lists import holds_messages, read_list
 
 

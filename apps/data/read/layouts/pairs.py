@@ -1,9 +1,7 @@
 """Lists of question and answer, as texts or under names such as human and assistant."""
 
-from typing import Any
-
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
-    JsonObject,
     Layout,
     Names,
     RawConversation,
@@ -21,7 +19,7 @@ def _recognises(record: JsonObject) -> bool:
     return _pairs(record) is not None
 
 
-def _pairs(record: JsonObject) -> tuple[str, list[Any]] | None:
+def _pairs(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
     for key in _LISTS:
         value = list_of(record.get(key))
         if value and pair_of(value[0]) is not None:

@@ -1,8 +1,8 @@
 """A question and an answer in two columns, under the names that data sets give them."""
 
+from apps.common.json_value import JsonObject
 from apps.data.read.record.columns import has_text, read_columns
 from apps.data.read.record.layout import (
-    JsonObject,
     Layout,
     Names,
     RawConversation,

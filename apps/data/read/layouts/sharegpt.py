@@ -1,6 +1,7 @@
 """ShareGPT dumps and their kin: `from` and `value`, answers as page HTML or as Markdown."""
 
-from apps.data.read.record.layout import JsonObject, Layout
+from apps.common.json_value import JsonObject
+from apps.data.read.record.layout import Layout
 from apps.data.read.record.lists import holds_messages, read_list
 
 

@@ -1,7 +1,7 @@
 """UltraChat: texts in turn, the user first; its 200k selection has messages and a prompt beside."""
 
+from apps.common.json_value import JsonObject
 from apps.data.read.record.layout import (
-    JsonObject,
     Layout,
     Names,
     RawConversation,
@@ -26,9 +26,10 @@ def _is_selection(record: JsonObject) -> bool:
 
 def _texts(record: JsonObject) -> tuple[str, list[str]] | None:
     for key in ("data", *KEYS):
-        value = list_of(record.get(key))
-        if value and all(isinstance(text, str) for text in value):
-            return key, value
+        value = list_of(record.get(key)) or []
+        texts = [text for text in value if isinstance(text, str)]
+        if texts and len(texts) == len(value):
+            return key, texts
     return None
 
 

@@ -1,10 +1,7 @@
 """One round in columns: a question, an answer, and what may stand beside them."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from apps.common.json_value import JsonObject
 from apps.data.read.record.layout import (
-    JsonObject,
     Names,
     RawConversation,
     Turn,
@@ -17,7 +14,7 @@ from apps.data.read.record.metadata import describe
 from apps.data.read.record.rounds import rounds
 
 
-def has_text(record: Mapping[str, Any], key: str) -> bool:
+def has_text(record: JsonObject, key: str) -> bool:
     return isinstance(record.get(key), str)
 
 

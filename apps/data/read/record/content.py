@@ -1,7 +1,6 @@
 """What a message says: a text, or a list of parts of which some are no text."""
 
-from typing import Any
-
+from apps.common.json_value import JsonObject
 from apps.data.read.record.layout import list_of, object_of
 
 _TEXT_KEYS = ("text", "content", "value")
@@ -51,11 +50,11 @@ def _text_of_part(part: object, media: list[str]) -> str | None:
     return _first_text(given)
 
 
-def _first_text(part: dict[str, Any]) -> str | None:
-    return next((part[key] for key in _TEXT_KEYS if isinstance(part.get(key), str)), None)
+def _first_text(part: JsonObject) -> str | None:
+    return next((said for key in _TEXT_KEYS if isinstance(said := part.get(key), str)), None)
 
 
-def _is_media(part: dict[str, Any], kind: str) -> bool:
+def _is_media(part: JsonObject, kind: str) -> bool:
     return _names_media(kind) or any(map(_names_media, part))
 
 

@@ -6,9 +6,10 @@ it one, and reads turns, ids and flags; whatever else the record holds is named,
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
-JsonObject = Mapping[str, Any]
+from apps.common.json_value import JsonObject, JsonValue
+
 """A parsed record: what lies in it is anything until a layout has looked."""
 
 
@@ -138,9 +139,9 @@ def text_of(record: JsonObject, *keys: str) -> str:
     return ""
 
 
-def list_of(value: object) -> list[Any] | None:
-    return cast(list[Any], value) if isinstance(value, list) else None
+def list_of(value: object) -> list[JsonValue] | None:
+    return cast(list[JsonValue], value) if isinstance(value, list) else None
 
 
-def object_of(value: object) -> dict[str, Any] | None:
-    return cast(dict[str, Any], value) if isinstance(value, dict) else None
+def object_of(value: object) -> JsonObject | None:
+    return cast(JsonObject, value) if isinstance(value, dict) else None

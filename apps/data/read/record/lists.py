@@ -1,12 +1,11 @@
 """The list of messages of a record, under one of several keys, and what makes a record of it."""
 
 import ast
-from typing import Any
 
 import orjson
 
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
-    JsonObject,
     Names,
     RawConversation,
     Unreadable,
@@ -22,9 +21,9 @@ _PYTHON_LISTS = ("[{", "[[", "['", "[(")
 _MAX_LITERAL_CHARS = 1 << 20
 
 
-def message_list(record: JsonObject) -> tuple[str, list[Any]] | None:
+def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
     """Key and list: of several the longest, for exporters fill one and leave the others empty."""
-    best: tuple[str, list[Any]] | None = None
+    best: tuple[str, list[JsonValue]] | None = None
     for key in KEYS:
         value = record.get(key)
         if value is None:
@@ -51,21 +50,24 @@ def parsed(text: str) -> object:
 
 def holds_messages(record: JsonObject, names_who: tuple[str, ...] = WHO) -> bool:
     """Whether a record has a list of messages; an empty one is one too."""
-    found = message_list(record)
-    if found is None:
+    listed = message_list(record)
+    if listed is None:
         return False
-    first = found[1][0] if found[1] else None
-    return first is None or (is_message(first) and any(key in first for key in names_who))
+    first = listed[1][0] if listed[1] else None
+    if first is None:
+        return True
+    named = isinstance(first, dict) and any(key in first for key in names_who)
+    return named and is_message(first)
 
 
 def read_list(record: JsonObject, names: Names) -> RawConversation:
     """The whole record. Raises Unreadable."""
-    found = message_list(record)
-    if found is None:
+    listed = message_list(record)
+    if listed is None:
         raise Unreadable("no-messages")
     conversation = RawConversation()
-    read_messages(found[1], names, conversation)
-    describe(record, conversation, (found[0], *_empty_lists(record)))
+    read_messages(listed[1], names, conversation)
+    describe(record, conversation, (listed[0], *_empty_lists(record)))
     return conversation
 
 

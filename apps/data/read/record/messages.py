@@ -3,11 +3,9 @@
 {"from": "human", "value": "Hi"}    {"role": "user", "content": "Hi"}    {"author": ...}
 """
 
-from typing import Any
-
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.content import text_of_content
 from apps.data.read.record.layout import (
-    JsonObject,
     Names,
     RawConversation,
     Turn,
@@ -36,7 +34,7 @@ def is_message(value: object) -> bool:
     )
 
 
-def read_messages(messages: list[Any], names: Names, conversation: RawConversation) -> None:
+def read_messages(messages: list[JsonValue], names: Names, conversation: RawConversation) -> None:
     """Add the turns of a list. Raises Unreadable."""
     roles = dict(names.roles)
     for value in messages:
@@ -47,7 +45,7 @@ def read_messages(messages: list[Any], names: Names, conversation: RawConversati
 
 
 def _turn(
-    message: dict[str, Any], roles: dict[str, str], conversation: RawConversation, num_messages: int
+    message: JsonObject, roles: dict[str, str], conversation: RawConversation, num_messages: int
 ) -> Turn:
     name, said = who_and_what(message)
     if len(message) > 2:
@@ -80,7 +78,7 @@ def _turn(
     )
 
 
-def who_and_what(message: JsonObject) -> tuple[Any, Any]:
+def who_and_what(message: JsonObject) -> tuple[JsonValue, JsonValue]:
     """A Parquet of mixed dumps has every name of both, most of them null."""
     name = message.get("from")
     said = message.get("value")
@@ -102,7 +100,7 @@ def _text(message: JsonObject, key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _count_ignored(message: dict[str, Any], conversation: RawConversation) -> None:
+def _count_ignored(message: JsonObject, conversation: RawConversation) -> None:
     for key, value in message.items():
         if key in _FLAGS and value is True:
             conversation.flags.add(key)

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import orjson
 
+from apps.common.json_value import JsonObject
 from apps.data.read.record.layout import (
-    JsonObject,
     LeftOut,
     RawConversation,
     Turn,

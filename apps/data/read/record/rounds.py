@@ -1,7 +1,6 @@
 """Pairs of a question and its answer, as texts or under names such as human and assistant."""
 
-from typing import Any
-
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import Turn, Unreadable, list_of, object_of, size_of
 
 _ASKED = ("human", "user", "question", "prompt", "instruction", "query", "input")
@@ -12,17 +11,20 @@ def pair_of(value: object) -> tuple[str, str] | None:
     """Question and answer, or None."""
     texts = list_of(value)
     if texts is not None:
-        is_pair = len(texts) == 2 and all(isinstance(text, str) for text in texts)
-        return (texts[0], texts[1]) if is_pair else None
+        spoken = [text for text in texts if isinstance(text, str)]
+        return (spoken[0], spoken[1]) if len(spoken) == len(texts) == 2 else None
     fields = object_of(value)
     if fields is None:
         return None
-    asked = next((fields[key] for key in _ASKED if isinstance(fields.get(key), str)), None)
-    said = next((fields[key] for key in _SAID if isinstance(fields.get(key), str)), None)
+    asked, said = _first_text(fields, _ASKED), _first_text(fields, _SAID)
     return None if asked is None or said is None else (asked, said)
 
 
-def rounds(pairs: list[Any]) -> list[Turn]:
+def _first_text(fields: JsonObject, names: tuple[str, ...]) -> str | None:
+    return next((text for name in names if isinstance(text := fields.get(name), str)), None)
+
+
+def rounds(pairs: list[JsonValue]) -> list[Turn]:
     """Raises Unreadable."""
     turns: list[Turn] = []
     for value in pairs:

@@ -1,15 +1,14 @@
 """Calls of functions, in the one form that templates know."""
 
-from typing import Any
-
 import orjson
 
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import Turn, list_of, object_of, size_of
 
 CALL_FIELDS = ("tool_calls", "function_call")
 
 
-def calls_of(message: dict[str, Any]) -> str | None:
+def calls_of(message: JsonObject) -> str | None:
     """The calls of an assistant's message as JSON; None when it makes none.
 
     {"function_call": {"name": "f", "arguments": "{\\"x\\": 1}"}}
@@ -28,7 +27,7 @@ def normalized(given: object) -> str | None:
     return orjson.dumps(known).decode() if known and len(known) == len(calls) else None
 
 
-def _call(given: object) -> dict[str, Any] | None:
+def _call(given: object) -> JsonObject | None:
     call = object_of(_parsed(given) if isinstance(given, str) else given)
     if call is None:
         return None
@@ -39,11 +38,11 @@ def _call(given: object) -> dict[str, Any] | None:
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
         arguments = arguments if (value := _parsed(arguments)) is None else value
-    made: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    made: JsonObject = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made
 
 
-def _parsed(text: str) -> object:
+def _parsed(text: str) -> JsonValue:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

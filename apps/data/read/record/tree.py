@@ -1,15 +1,16 @@
 """Trees of messages: which path is the conversation, and what is left beside it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+
+from apps.common.json_value import JsonObject
 
 
 @dataclass(slots=True)
 class Node:
     """A message, and the ones that answer it."""
 
-    message: Mapping[str, Any]
+    message: JsonObject
     replies: list["Node"] = field(default_factory=list["Node"])
 
 
@@ -40,7 +41,7 @@ def all_nodes(root: Node) -> Iterable[Node]:
         waiting.extend(reversed(node.replies))
 
 
-def is_live(message: Mapping[str, Any]) -> bool:
+def is_live(message: JsonObject) -> bool:
     return message.get("deleted") is not True and message.get("review_result") is not False
 
 
