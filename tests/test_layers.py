@@ -23,7 +23,9 @@ FOLDERS = {
     "data": ("html", "read", "write", "rules", "duplicates", "packing", "sample"),
     "data/read": ("record", "layouts"),
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning", "spot"),
-    "serve": ("engine", "admission", "replica", "model", "request", "answer", "gateway", "page"),
+    "serve": (
+        "engine", "admission", "replica", "model", "request", "answer", "gateway", "page", "place",
+    ),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
     "serve/page": ("store", "render", "answers", "arena", "web"),
     "eval": (

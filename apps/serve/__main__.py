@@ -2,6 +2,7 @@
 
     python -m apps.serve run CONFIG.yaml --port 8000
     ray job submit -- python -m apps.serve run CONFIG.yaml
+    python -m apps.serve place MODELS.yaml --gpus 16xA100-80GB --trace requests.csv > serve.yaml
     python -m apps.serve keys add NAME --file keys.yaml
     python -m apps.serve join https://gateway --name POOL --url http://this-machine:8000/v1
     python -m apps.serve build CONFIG.yaml > serve.yaml && serve deploy serve.yaml
@@ -36,6 +37,7 @@ from apps.serve.conversations import ConversationsConfig, conversations
 from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
+from apps.serve.placing import PlaceConfig, place
 from apps.serve.votes import VotesConfig, votes
 
 _WATCH_S = 1.0
@@ -187,6 +189,12 @@ COMMANDS = {
         run=build,
         help="print the configuration for `serve deploy`",
         example="serve.yaml",
+    ),
+    "place": cli.Command(
+        config=PlaceConfig,
+        run=place,
+        help="choose which model runs on which GPUs, and print that as YAML",
+        example="models.yaml --gpus 16xA100-80GB --slo ttft=2s,tpot=80ms",
     ),
     "keys": cli.Command(
         config=KeysConfig,

@@ -435,7 +435,7 @@ class ServeConfig:
 
 
 def _check_pool(pool: ModelConfig, models: Mapping[str, ModelConfig]) -> None:
-    config = pool.engine_config("")
+    config = pool.engine_config(pool.path)
     if not isinstance(config, PoolConfig):
         return
     if pool.prices != Prices():

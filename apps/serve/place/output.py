@@ -1,0 +1,104 @@
+"""A placement as the YAML that `apps.serve run` takes, and in sentences."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from apps.serve.place.placement import Group, Model, Placement
+from apps.serve.place.search import Problem, Score
+
+GPU_MEMORY_SHARE = 0.9
+
+
+def service(groups: Placement, models: Sequence[Model]) -> dict[str, object]:
+    """`{"models": [...]}`; a model that stands in no group is left out.
+
+    A replica alone on its GPUs reserves them. Replicas that share GPUs reserve a share of one, or,
+    where each is spread over several, a custom resource that nodes with such a group must offer.
+    """
+    held = [index for index in range(len(models)) if any(index in g.models for g in groups)]
+    return {"models": [_entry(models[index], _of(groups, index)) for index in held]}
+
+
+def _of(groups: Placement, index: int) -> list[Group]:
+    return [group for group in groups if index in group.models]
+
+
+def _entry(model: Model, groups: Sequence[Group]) -> dict[str, object]:
+    group, sharing = groups[0], max(len(group.models) for group in groups)
+    arguments: list[str] = []
+    if group.pipeline > 1:
+        arguments += ["--pipeline-parallel-size", str(group.pipeline)]
+    if sharing > 1:
+        arguments += ["--gpu-memory-utilization", f"{GPU_MEMORY_SHARE / sharing:.3f}"]
+    options: dict[str, object] = {"tensor_parallel_size": group.tensor}
+    if arguments:
+        options["server_args"] = arguments
+    return {
+        "name": model.name,
+        "path": model.path,
+        "engine": "vllm",
+        "options": options,
+        "replicas": len(groups),
+        "resources": _resources(group, sharing),
+    }
+
+
+def _resources(group: Group, sharing: int) -> dict[str, object]:
+    if sharing == 1:
+        return {"gpus": float(group.num_gpus)}
+    if group.num_gpus == 1:
+        return {"gpus": round(1 / sharing, 4)}
+    return {"gpus": 0.0, "custom": {shared_name(group): round(1 / sharing, 4)}}
+
+
+def shared_name(group: Group) -> str:
+    """Of the custom resource that a node offers once for each such group."""
+    return f"shared_{group.tensor}x{group.pipeline}"
+
+
+def markets(groups: Placement) -> list[str]:
+    """`stable` for a group that is the first to hold some model, else `spot`: what may be taken
+    away is never the only place of a model."""
+    seen: set[int] = set()
+    made: list[str] = []
+    for group in groups:
+        made.append("spot" if set(group.models) <= seen else "stable")
+        seen |= set(group.models)
+    return made
+
+
+def explanation(
+    problem: Problem, contenders: Mapping[str, Placement], best: Placement, *, is_optimal: bool
+) -> Iterator[str]:
+    """Why this one: every group, every model, and what the others would have given."""
+    total = problem.arrivals.num_requests
+    how = "every placement was tried" if is_optimal else "local search"
+    yield f"{total:,} requests, {problem.arrivals.seconds / 60:.1f} min; {how}"
+    for name, groups in {**contenders, "proposed": best}.items():
+        yield _line(name, problem.score(groups), total, sum(group.num_gpus for group in groups))
+    for number, (group, market) in enumerate(zip(best, markets(best), strict=True)):
+        names = ", ".join(problem.models[index].name for index in group.models)
+        way = f"tensor {group.tensor}"
+        if group.pipeline > 1:
+            way += f", pipeline {group.pipeline}"
+        yield f"group {number}: {group.num_gpus} GPUs ({way}), {market}: {names}"
+        if group.num_gpus > 1 and len(group.models) > 1:
+            yield f"  shared over several GPUs: its node offers {shared_name(group)} once"
+    yield from _models(problem, best)
+
+
+def _line(name: str, score: Score, total: int, num_gpus: int) -> str:
+    share = score.attained / total
+    return (
+        f"{name}: {share:.1%} within the SLO, {-score.minus_latency_s:.1f} s mean, {num_gpus} GPUs"
+    )
+
+
+def _models(problem: Problem, best: Placement) -> Iterator[str]:
+    asked, unserved = problem.requests(), problem.score(best).unserved
+    for index, model in enumerate(problem.models):
+        replicas = len(_of(best, index))
+        late = unserved[index] / asked[index] if asked[index] else 0.0
+        yield (
+            f"{model.name}: {asked[index] / problem.arrivals.num_requests:.0%} of the requests, "
+            f"{replicas} replicas, {late:.1%} late"
+        )

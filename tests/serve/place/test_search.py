@@ -1,0 +1,135 @@
+"""Placements against all there are, against even replicas, and against AlpaServe's greedy."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.serve.place.arrivals import bursty, gamma, power_law, read_azure, split
+from apps.serve.place.output import markets
+from apps.serve.place.placement import Cluster, Group, Model, fits, is_servable, placement
+from apps.serve.place.search import (
+    Problem,
+    alpaserve,
+    even,
+    every_placement,
+    improved,
+    neighbours,
+    search,
+)
+from apps.serve.place.simulator import Slo
+from apps.serve.place.speed import shape
+
+AZURE = Path(os.environ.get("CRIA_TEST_DATA", "/nowhere")) / "azure-llm-2023"
+TRACE = AZURE / "AzureLLMInferenceTrace_conv.csv"
+SLO = Slo(ttft_s=2.0, tpot_s=0.08)
+
+needs_azure = pytest.mark.skipif(
+    not TRACE.exists(), reason="Azure's trace is under CRIA_TEST_DATA only"
+)
+
+
+def models(count: int, every: int = 3) -> list[Model]:
+    """Each `every`-th is a 13B, the others are 7B."""
+    names = ["llama-13b" if number % every == 0 else "llama-7b" for number in range(count)]
+    return [
+        Model(name=f"m{number}", path="p", shape=shape(name, "A100-80GB"))
+        for number, name in enumerate(names)
+    ]
+
+
+def small(seed: int, num_models: int, num_gpus: int) -> Problem:
+    rng = np.random.default_rng(seed)
+    traffic = gamma(float(rng.uniform(4, 14)) * num_gpus, 15, seed, cv=3)
+    return Problem(
+        models=models(num_models),
+        cluster=Cluster(num_gpus=num_gpus, memory_bytes=float(rng.choice([40e9, 80e9]))),
+        arrivals=split(traffic, power_law(num_models, 1.5)),
+        slo=SLO,
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_instances_are_solved_to_the_optimum(seed: int) -> None:
+    problem = small(seed, 2, 2)
+    found = search(problem, problem, seconds=5)
+    whole = every_placement(problem, 10_000)
+    assert whole and found.is_optimal
+    assert problem.score(found.best).attained == max(problem.score(g).attained for g in whole)
+
+
+def test_every_placement_is_counted_once() -> None:
+    """One model, two GPUs, degrees 1 and 2: on one GPU, on both apart, by tensor, by pipeline."""
+    problem = small(0, 1, 2)
+    assert every_placement(problem, 100) == [
+        (Group(tensor=1, pipeline=1, models=(0,)),),
+        (Group(tensor=1, pipeline=1, models=(0,)),) * 2,
+        (Group(tensor=1, pipeline=2, models=(0,)),),
+        (Group(tensor=2, pipeline=1, models=(0,)),),
+    ]
+    assert every_placement(small(0, 3, 4), 100) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_neighbours_fit_and_local_search_only_climbs(seed: int) -> None:
+    problem = small(seed, 3, 4)
+    start, stop_s = even(problem), time.monotonic() + 3
+    for groups in neighbours(problem, start):
+        assert is_servable(groups) and sum(group.num_gpus for group in groups) <= 4
+        assert all(fits(group, problem.models, problem.cluster) for group in groups)
+    better = improved(problem, start, lambda: time.monotonic() > stop_s)
+    assert not problem.score(start) > problem.score(better)
+
+
+def test_even_replicas_are_even() -> None:
+    problem = small(1, 2, 4)
+    assert even(problem) == placement(
+        Group(tensor=1, pipeline=1, models=(index,)) for index in (0, 0, 1, 1)
+    )
+    crowded = even(small(1, 4, 2))
+    assert sorted(index for group in crowded for index in group.models) == [0, 1, 2, 3]
+
+
+def test_what_may_be_taken_away_is_never_the_only_place_of_a_model() -> None:
+    groups = placement(
+        Group(tensor=1, pipeline=1, models=held) for held in ((0,), (0,), (0, 1), (1,))
+    )
+    assert markets(groups) == ["stable", "spot", "stable", "spot"]
+
+
+@needs_azure
+@pytest.mark.parametrize(("count", "gpus", "times"), [(8, 16, 4.0)])
+def test_on_azures_trace_half_as_many_again_are_within_the_slo(count, gpus, times) -> None:
+    requests = split(read_azure(str(TRACE)), power_law(count)).faster(times)
+    whole, sample = (
+        Problem(
+            models=models(count, 2),
+            cluster=Cluster(num_gpus=gpus, memory_bytes=80e9),
+            arrivals=some,
+            slo=SLO,
+        )
+        for some in (requests, requests.sample(14, 6))
+    )
+    found = search(sample, whole, seconds=5)
+    best, greedy, replicas = (
+        whole.score(groups).attained for groups in (found.best, found.greedy, found.even)
+    )
+    assert best >= greedy and best >= 1.5 * replicas
+
+
+def test_made_up_traffic_has_its_rate_and_its_bursts() -> None:
+    calm, wild = gamma(10, 600, 0, cv=1), bursty(10, 6000, 0)
+    assert calm.num_requests == pytest.approx(6000, rel=0.1)
+    assert wild.num_requests == pytest.approx(60_000, rel=0.4)
+    minutes = np.bincount((wild.at_s // 60).astype(int))
+    assert minutes.std() > 0.7 * minutes.mean()
+    shared = split(calm, power_law(4))
+    shares = np.bincount(shared.model) / shared.num_requests
+    assert shares == pytest.approx(np.array([12, 6, 4, 3]) / 25, abs=0.03)
+
+
+def test_the_greedy_fills_groups_that_are_all_alike() -> None:
+    groups = alpaserve(small(2, 3, 4))
+    assert len({(group.tensor, group.pipeline) for group in groups}) == 1
