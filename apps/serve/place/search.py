@@ -83,12 +83,14 @@ def even(problem: Problem) -> Placement:
     cluster, count = problem.cluster, len(problem.models)
     degree = max(_least_degree(problem, index) for index in range(count))
     places: list[list[int]] = [[] for _ in range(cluster.num_gpus // degree)]
+    if not places:
+        return ()
     replicas = max(len(places) // count, 1)
     wanted = [index for _ in range(replicas) for index in range(count)]
     for number, index in enumerate(wanted):
         places[number % len(places)].append(index)
     groups = [Group(tensor=degree, pipeline=1, models=tuple(sorted(set(held)))) for held in places]
-    return placement(group for group in groups if problem.may(group))
+    return placement([group for group in groups if problem.may(group)])
 
 
 def _least_degree(problem: Problem, index: int) -> int:

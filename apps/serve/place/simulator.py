@@ -66,6 +66,7 @@ class _Lane:
         )  # fmt: skip
         self.now_s = 0.0
         self.rounds = 0
+        self.holding = 0
         self.waiting: deque[tuple[int, int, int, int]] = deque()
         """(request, model, prompt, output)"""
         self.prompt_left = 0
@@ -84,11 +85,12 @@ class _Lane:
             return
         _, model, prompt, output = self.waiting[0]
         held = int((prompt + output) * self.kv_per_token[model])
-        if held > self.kv_free and self.ends:
+        if held > self.kv_free and self.holding:
             return
         self.taking = self.waiting.popleft()
         self.prompt_left = prompt
         self.kv_free -= held
+        self.holding += 1
 
     def advance(
         self, until_s: float, first_s: NDArray[np.float64], last_s: NDArray[np.float64]
@@ -126,7 +128,7 @@ class _Lane:
             held = int((prompt + output) * self.kv_per_token[its_model])
             if output == 1:
                 last_s[request] = self.now_s
-                self.kv_free += held
+                self._release(held)
                 continue
             heapq.heappush(
                 self.ends, (self.rounds + output - 1, request, its_model, prompt + output, held)
@@ -163,13 +165,17 @@ class _Lane:
             self.context[model] += rounds * count
         self.rounds += rounds
 
+    def _release(self, held: int) -> None:
+        self.kv_free += held
+        self.holding -= 1
+
     def _finish(self, last_s: NDArray[np.float64]) -> None:
         while self.ends and self.ends[0][0] <= self.rounds:
             _, request, model, tokens, held = heapq.heappop(self.ends)
             last_s[request] = self.now_s
             self.running[model] -= 1
             self.context[model] -= tokens
-            self.kv_free += held
+            self._release(held)
 
 
 def simulate(

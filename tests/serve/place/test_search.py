@@ -86,7 +86,7 @@ def test_neighbours_fit_and_local_search_only_climbs(seed: int) -> None:
 def test_even_replicas_are_even() -> None:
     problem = small(1, 2, 4)
     assert even(problem) == placement(
-        Group(tensor=1, pipeline=1, models=(index,)) for index in (0, 0, 1, 1)
+        [Group(tensor=1, pipeline=1, models=(index,)) for index in (0, 0, 1, 1)]
     )
     crowded = even(small(1, 4, 2))
     assert sorted(index for group in crowded for index in group.models) == [0, 1, 2, 3]
@@ -94,7 +94,7 @@ def test_even_replicas_are_even() -> None:
 
 def test_what_may_be_taken_away_is_never_the_only_place_of_a_model() -> None:
     groups = placement(
-        Group(tensor=1, pipeline=1, models=held) for held in ((0,), (0,), (0, 1), (1,))
+        [Group(tensor=1, pipeline=1, models=held) for held in ((0,), (0,), (0, 1), (1,))]
     )
     assert markets(groups) == ["stable", "spot", "stable", "spot"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apps.serve.place.arrivals import Arrivals, gamma, power_law, split
+from apps.serve.place.arrivals import Arrivals, gamma
 from apps.serve.place.placement import Cluster, Group, Model
 from apps.serve.place.simulator import EngineLimits, Served, Slo, simulate
 from apps.serve.place.speed import Shape, Speed
@@ -96,12 +96,12 @@ def test_memory_for_conversations_bounds_how_many_run() -> None:
     assert served.first_s[1] < 0.1 and served.first_s[2] > served.last_s[0] - 0.1
 
 
-def test_a_pipeline_serves_as_many_lanes_and_one_queue() -> None:
-    arrivals = split(gamma(20, 20, 0, cv=4, prompt=300, output=60), power_law(2))
-    piped = simulate((Group(tensor=1, pipeline=2, models=(0, 1)),), MODELS, CLUSTER, arrivals)
+def test_a_burst_for_one_model_uses_every_stage_of_a_pipeline() -> None:
+    burst = requests(*[(0.0, 300, 60, 0)] * 40)
+    piped = simulate((Group(tensor=1, pipeline=2, models=(0, 1)),), MODELS, CLUSTER, burst)
     apart = (Group(tensor=1, pipeline=1, models=(0,)), Group(tensor=1, pipeline=1, models=(1,)))
-    alone = simulate(apart, MODELS, CLUSTER, arrivals)
-    assert np.percentile(piped.first_s, 90) < np.percentile(alone.first_s, 90)
+    alone = simulate(apart, MODELS, CLUSTER, burst)
+    assert piped.last_s.max() < 0.7 * alone.last_s.max()
 
 
 def test_models_that_share_gpus_take_turns() -> None:
