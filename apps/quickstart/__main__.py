@@ -100,6 +100,7 @@ def _serve_file(demo: DemoConfig, recipe: Recipe) -> str:
     page = {
         "database_url": f"sqlite:///{storage.absolute(root(demo))}/page.db",
         "examples": _examples(places(demo)["sample"], recipe),
+        "evaluation": storage.absolute(places(demo)["eval"]),
     }
     settings = {"models": served_models(demo, recipe), "page": page}
     storage.write_atomic(path, yaml.safe_dump(settings, sort_keys=False).encode())

@@ -211,7 +211,7 @@ COMMANDS = {
     "votes": cli.Command(
         config=VotesConfig,
         run=votes,
-        help="export the page's votes, or rate the models by them",
+        help="export the page's votes or preference pairs, or rate the models by them",
         example="export page.db --out votes.jsonl",
     ),
     "conversations": cli.Command(

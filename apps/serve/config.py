@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
+from apps.common.files.endpoints import EndpointSettings
 from apps.serve.engine.config import PoolConfig, RemoteConfig, TorchConfig, VllmConfig
 
 EngineConfig = TorchConfig | VllmConfig | RemoteConfig | PoolConfig
@@ -370,8 +371,10 @@ class PageConfig:
     """how often a model is drawn for battles, beside 1 for the others; 0: never"""
     evaluation: str = ""
     """folder of `python -m apps.eval` that visitors may read; empty: none"""
-    moderation: Literal["none", "lexicon"] = "none"
+    moderation: Literal["none", "lexicon", "endpoint"] = "none"
     """what reads questions and answers; lexicon: the word list of apps/common"""
+    moderation_endpoint: EndpointSettings | None = None
+    """OpenAI's moderation API, such as {base_url: http://127.0.0.1:9000/v1, model: guard}"""
     retention_days: int = 0
     """conversations older than this are deleted; 0: none are"""
     max_input_chars: int = 12_000
@@ -395,6 +398,11 @@ class PageConfig:
                     f"page.frame_ancestors has {origin!r}; expected origins such as "
                     "https://lab.example.org."
                 )
+        if (self.moderation == "endpoint") != (self.moderation_endpoint is not None):
+            raise ConfigError(
+                "page.moderation: endpoint and page.moderation_endpoint need each other; give "
+                "the endpoint's base_url, or neither."
+            )
         if self.login_header and not self.trusted_proxies:
             raise ConfigError(
                 "page.login_header is believed from page.trusted_proxies only; name the proxy "

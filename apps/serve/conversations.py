@@ -17,10 +17,11 @@ from tyro.conf import Positional
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
+from apps.serve.page.arena.leaderboard import category_of
 from apps.serve.page.store.conversations import ANSWERED, branch, turns_of
 from apps.serve.page.store.database import open_existing
 from apps.serve.page.store.retention import forget_visitor
-from apps.serve.page.store.tables import Conversation, Visitor
+from apps.serve.page.store.tables import Conversation, Turn, Visitor
 from apps.serve.votes import write_lines
 
 
@@ -55,6 +56,12 @@ def conversations(settings: ConversationsConfig, reporter: Reporter) -> None:
         reporter.event("serve.conversations", rows=len(lines), out=settings.out)
 
 
+def _flags(turn: Turn) -> list[str]:
+    """Beside what moderation and the arena found: whether the answer has no end of its own."""
+    is_cut = turn.status == "stopped" or turn.finish_reason == "length"
+    return [*turn.flags, *(["cut_off"] if is_cut else [])]
+
+
 def exported(session: Session) -> Iterator[dict[str, Any]]:
     query = sa.select(Conversation, Visitor).join(Visitor, Visitor.id == Conversation.visitor_id)
     query = query.where(Conversation.model != "")
@@ -63,12 +70,15 @@ def exported(session: Session) -> Iterator[dict[str, Any]]:
         parents = {turn.parent_id for turn in turns}
         for last in (turn for turn in turns if turn.id not in parents):
             path = branch(turns, last.id)
+            system = str(talk.settings.get("system") or "")
             yield {
                 "id": last.id,
                 "model": talk.model,
                 "consent": visitor.consented_s is not None,
-                "flags": sorted({flag for turn in path for flag in turn.flags}),
-                "conversations": [
+                "flags": sorted({flag for turn in path for flag in _flags(turn)}),
+                "category": category_of(path[0].question),
+                "conversations": ([{"from": "system", "value": system}] if system else [])
+                + [
                     {"from": role, "value": value}
                     for turn in path
                     for role, value in (("human", turn.question), ("gpt", turn.answer))

@@ -1,9 +1,11 @@
 """Votes of the page, for whoever computes with them.
 
     python -m apps.serve votes export page.db --out votes.jsonl
+    python -m apps.serve votes pairs page.db --out pairs.jsonl
     python -m apps.serve votes ratings page.db
 
-Reads the page's database; writes JSONL of design "Visitors, battles, votes", or a table.
+Reads the page's database; writes JSONL of the design's contracts "Visitors, battles, votes" and
+"Preferences", or the ratings.
 """
 
 import hashlib
@@ -20,9 +22,9 @@ from tyro.conf import Positional
 from apps.common.command.events import Reporter
 from apps.common.files import storage
 from apps.serve.page.arena.leaderboard import category_of, counted_votes, rated
-from apps.serve.page.store.conversations import sides, turns_of
+from apps.serve.page.store.conversations import messages_before, sides, turns_of
 from apps.serve.page.store.database import open_existing
-from apps.serve.page.store.tables import Battle, Vote
+from apps.serve.page.store.tables import Battle, Visitor, Vote
 from apps.serve.page.store.votes import votes_with_battles
 
 
@@ -30,8 +32,9 @@ from apps.serve.page.store.votes import votes_with_battles
 class VotesConfig:
     """What to do with the votes of a page."""
 
-    action: Positional[Literal["export", "ratings"]]
-    """export: one JSON line a vote; ratings: Bradley-Terry with 95 % intervals"""
+    action: Positional[Literal["export", "pairs", "ratings"]]
+    """export: one JSON line a vote; pairs: chosen and rejected answers to train on;
+    ratings: Bradley-Terry with 95 % intervals"""
     database: Positional[str]
     """the page's database: a SQLite file, or a URL such as postgresql://user@host/name"""
     out: str = "-"
@@ -42,6 +45,8 @@ def votes(settings: VotesConfig, reporter: Reporter) -> None:
     with open_existing(settings.database) as database, database.read() as session:
         if settings.action == "export":
             lines = [orjson.dumps(record) for record in exported(session)]
+        elif settings.action == "pairs":
+            lines = [orjson.dumps(pair) for pair in preference_pairs(session)]
         else:
             lines = [orjson.dumps(row) for row in _ratings(session)]
     write_lines(lines, settings.out)
@@ -61,7 +66,7 @@ def _record(session: Session, vote: Vote, battle: Battle) -> dict[str, Any]:
     return {
         "battle_id": battle.id,
         "created": datetime.fromtimestamp(vote.created_s, UTC).isoformat(timespec="seconds"),
-        "visitor": hashlib.sha256(vote.visitor_id.encode()).hexdigest()[:16],
+        "visitor": _hashed(vote.visitor_id),
         "models": [battle.left_model, battle.right_model],
         "verdict": vote.verdict,
         "blind": battle.blind,
@@ -70,6 +75,54 @@ def _record(session: Session, vote: Vote, battle: Battle) -> dict[str, Any]:
         "left_out_by": vote.left_out_by,
         "conversations": talks,
     }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferencePair:
+    """A counted vote as a line of the design's contract "Preferences", with the consent."""
+
+    id: str
+    messages: list[dict[str, str]]
+    """the context, which ends with the user's question"""
+    chosen: str
+    rejected: str
+    source: Literal["vote"] = "vote"
+    weight: float = 1.0
+    models: tuple[str, str]
+    """chosen's, rejected's"""
+    visitor: str
+    consent: bool
+    """whether the visitor agreed to the page's terms"""
+
+
+def preference_pairs(session: Session) -> Iterator[PreferencePair]:
+    """Votes that count and prefer a side, where both models were asked in the same context.
+
+    From the second question on each model has its own answers before it: no pair.
+    """
+    for vote, battle in votes_with_battles(session):
+        if vote.left_out_by or vote.verdict not in ("left", "right"):
+            continue
+        both = sides(session, battle.id)
+        turns = [turns_of(session, side.id) for side in both]
+        if [len(side) for side in turns] != [1, 1]:
+            continue
+        won = 0 if vote.verdict == "left" else 1
+        names = (battle.left_model, battle.right_model)
+        visitor = session.get_one(Visitor, vote.visitor_id)
+        yield PreferencePair(
+            id=battle.id,
+            messages=messages_before(session, turns[won][0]),
+            chosen=turns[won][0].answer,
+            rejected=turns[1 - won][0].answer,
+            models=(names[won], names[1 - won]),
+            visitor=_hashed(vote.visitor_id),
+            consent=visitor.consented_s is not None,
+        )
+
+
+def _hashed(visitor_id: str) -> str:
+    return hashlib.sha256(visitor_id.encode()).hexdigest()[:16]
 
 
 def _messages(session: Session, conversation_id: str) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import httpx
@@ -123,9 +123,12 @@ class Person:
             time.sleep(0.02)
 
     def events(self, turns: list[str]) -> list[dict[str, Any]]:
-        found = []
-        with self.http.stream("GET", "/events", params={"turns": ",".join(turns)}) as response:
+        return list(self.follow(turns))
+
+    def follow(self, turns: list[str]) -> Iterator[dict[str, Any]]:
+        """Changes as they come, until all answers have ended or the connection has."""
+        with self.http.stream("GET", "events", params={"turns": ",".join(turns)}) as response:
             for line in response.iter_lines():
-                if line.startswith("data: {"):
-                    found.append(json.loads(line[6:]))
-        return [event for event in found if event]
+                event = json.loads(line[6:]) if line.startswith("data: {") else {}
+                if event:
+                    yield event

@@ -44,11 +44,23 @@ def test_votes_are_exported_and_rated(used: Path, tmp_path: Path) -> None:
     assert {row["model"] for row in rows} == {"ash", "elm"}
 
 
+def test_votes_that_prefer_a_side_are_pairs_to_train_on(used: Path, tmp_path: Path) -> None:
+    (pair,) = lines("votes", "pairs", str(used), out=tmp_path / "pairs.jsonl")
+    (vote, _) = lines("votes", "export", str(used), out=tmp_path / "votes.jsonl")
+    texts = {"ash": "one", "elm": "two"}
+    assert pair["models"] == vote["models"] and pair["id"] == vote["battle_id"]
+    assert [pair["chosen"], pair["rejected"]] == [texts[name] for name in pair["models"]]
+    assert pair["messages"] == [{"role": "user", "content": "Why is the sky blue?"}]
+    assert (pair["source"], pair["weight"], pair["visitor"]) == ("vote", 1.0, vote["visitor"])
+    assert pair["consent"] is True
+
+
 def test_conversations_are_a_dump_that_data_reads(used: Path, tmp_path: Path) -> None:
     records = lines("conversations", "export", str(used), out=tmp_path / "dump.jsonl")
     assert len(records) == 2 * 2 + 2 and all(record["consent"] for record in records)
     chats = [r["conversations"] for r in records if r["conversations"][0]["value"] != "Warum?"]
     assert [{"from": "human", "value": "Edited"}, {"from": "gpt", "value": "one"}] in chats
+    assert {record["category"] for record in records} == {"english", "other languages"}
 
 
 def test_a_visitor_is_forgotten_and_the_votes_stay(used: Path, tmp_path: Path) -> None:

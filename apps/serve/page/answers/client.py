@@ -24,6 +24,8 @@ _SENTENCES = {
     429: _BUSY,
     503: _BUSY,
 }
+_PASSING = (404, 408, 429, 500, 502, 503, 504)
+"""what a stream that has begun meets while gateways or models come back; 400 is for ever"""
 _FAILED = "The model could not answer. Try again."
 _TOO_LONG = "context_length_exceeded"
 _CONNECT_S, _SILENCE_S = 10.0, 180.0
@@ -34,7 +36,7 @@ class AnswerError(CriaError):
 
 
 class StreamLost(AnswerError):
-    """The connection ended before the answer did; the API may still have the rest."""
+    """The way to the answer ended before the answer did; the API may still have the rest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +96,7 @@ class ChatClient:
     ) -> AsyncGenerator[Piece, None]:
         """The answer piece by piece, behind `last_event`; leaving early stops the generation.
 
-        Raises AnswerError, StreamLost where the connection ended.
+        Raises AnswerError, StreamLost where asking again may bring the rest.
         """
         body = {
             **settings,
@@ -109,7 +111,8 @@ class ChatClient:
                 "POST", "chat/completions", json=body, headers=headers
             ) as response:
                 if response.status_code != 200:
-                    raise AnswerError(_sentence(response.status_code, await response.aread()))
+                    kind = StreamLost if response.status_code in _PASSING else AnswerError
+                    raise kind(_sentence(response.status_code, await response.aread()))
                 async for piece in _pieces(response):
                     yield piece
         except httpx.HTTPError as error:

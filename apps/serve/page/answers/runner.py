@@ -9,13 +9,19 @@ neither a reload nor the loss of a process leaves a page waiting.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from apps.serve.page.answers.client import AnswerError, ChatClient, Piece, StreamLost
 from apps.serve.page.answers.giveaway import gives_away
-from apps.serve.page.answers.moderation import ANSWER_BLOCKED, Moderator
+from apps.serve.page.answers.moderation import (
+    ANSWER_BLOCKED,
+    ANSWER_UNREAD,
+    Moderator,
+    UnreadError,
+)
 from apps.serve.page.answers.rows import Beat, End, Order, Snapshot, TurnRows
 from apps.serve.page.store.database import Database, now_s
 from apps.serve.page.store.votes import NAMES_A_MODEL
@@ -25,8 +31,9 @@ logger = logging.getLogger("ray.serve")
 _BEAT_S = 1.0
 _UNWATCHED_S = 30.0
 _MODERATE_EVERY_CHARS = 200
-_RECONNECTS = 3
-_RECONNECT_S = 0.5
+_RECONNECT_S, _LONGEST_PAUSE_S = 0.5, 4.0
+_RECONNECT_FOR_S = 60.0
+"""a gateway that has lost its process is up again long before"""
 _EMPTY = "The model gave an empty answer. Try again."
 _BROKEN = "This page failed while it asked the model. Try again."
 
@@ -97,6 +104,8 @@ class Runner:
             end = await self._answer(turn_id, live)
         except AnswerError as error:
             end = Snapshot(live.now.text, "failed", str(error))
+        except UnreadError:
+            end = Snapshot("", "failed", ANSWER_UNREAD)
         except Exception:
             logger.exception("an answer failed")
             end = Snapshot(live.now.text, "failed", _BROKEN)
@@ -142,8 +151,10 @@ class Runner:
         return Snapshot(text, "done")
 
     async def _pieces(self, live: _Live, order: Order) -> AsyncGenerator[Piece, None]:
-        """Connects again behind the last event when a gateway is lost; begins anew without one."""
-        for attempt in range(_RECONNECTS + 1):
+        """Connects again behind the last event when a gateway is lost, until one is there again;
+        begins anew where the API does not know the stream any more."""
+        give_up_s, pause_s = 0.0, _RECONNECT_S
+        while True:
             after = live.last_event
             try:
                 stream = self._client.stream(order.model, order.messages, order.settings, after)
@@ -151,15 +162,18 @@ class Runner:
                     async for piece in stream:
                         if not piece.event_id and after:
                             after, live.now = "", Snapshot("", "running")
+                        give_up_s, pause_s = 0.0, _RECONNECT_S
                         yield piece
                 return
             except AnswerError as error:
-                is_last = attempt == _RECONNECTS
-                if is_last or not (live.last_event and (after or isinstance(error, StreamLost))):
+                is_lost = isinstance(error, StreamLost)
+                give_up_s = give_up_s or time.monotonic() + _RECONNECT_FOR_S
+                if not live.last_event or not (after or is_lost) or time.monotonic() > give_up_s:
                     raise
-                if not isinstance(error, StreamLost):  # the API does not know this stream any more
+                if not is_lost:
                     live.last_event, live.now = "", Snapshot("", "running")
-            await asyncio.sleep(_RECONNECT_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
 
     def _blocked(self, live: _Live, text: str, reason: str) -> Snapshot:
         """What was said is kept with its reason, and not shown."""

@@ -16,7 +16,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from apps.serve.config import PageConfig
-from apps.serve.page.answers.moderation import QUESTION_BLOCKED, Moderator
+from apps.serve.page.answers.moderation import (
+    QUESTION_BLOCKED,
+    QUESTION_UNREAD,
+    Moderator,
+    UnreadError,
+)
 from apps.serve.page.answers.runner import Runner
 from apps.serve.page.arena import views
 from apps.serve.page.arena.models import Models, ModelUp, default_max_tokens
@@ -89,7 +94,7 @@ class Arena:
 
     async def ask(self, asker: Asker, question: Question) -> dict[str, Any]:
         text = self._checked(question)
-        if reason := await self._moderator.reason(text):
+        if reason := await self._reason(f"{question.system}\n{text}".strip()):
             await asyncio.to_thread(self._keep_blocked, asker, question, reason)
             raise Refusal(QUESTION_BLOCKED)
         up = {model.name: model for model in await self._models.up()}
@@ -97,6 +102,12 @@ class Arena:
         for turn_id in turn_ids:
             await self._runner.begin(turn_id)
         return view
+
+    async def _reason(self, text: str) -> str:
+        try:
+            return await self._moderator.reason(text)
+        except UnreadError as error:
+            raise Refusal(QUESTION_UNREAD) from error
 
     async def stop(self, asker: Asker, turns: Sequence[str]) -> dict[str, Any]:
         for turn_id in await asyncio.to_thread(self.own_turns, asker, turns):
@@ -274,7 +285,9 @@ class Arena:
             if session.get(Turn, question.id) is not None:
                 return
             talks.known_visitor(session, asker.visitor_id)
-            conversation = talks.new_conversation(session, asker, "chat", "", {}, "Blocked")
+            conversation = talks.new_conversation(
+                session, asker, "chat", "", {"system": question.system}, "Blocked"
+            )
             turn = talks.add_turn(
                 session, asker, conversation, question.id, None, question.text.strip(),
                 {"blocked": reason},

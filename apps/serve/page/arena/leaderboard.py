@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from apps.common import ratings
 from apps.serve.page.arena.ruling import apply_rules
+from apps.serve.page.arena.style import StyledVote, StyleTable, controlled
 from apps.serve.page.store import log
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Battle, Conversation, LogEntry, Turn, Vote
@@ -90,6 +91,34 @@ def counted_votes(session: Session) -> list[CountedVote]:
     ]
 
 
+def styled_votes(session: Session) -> list[StyledVote]:
+    """The votes that count, with the last answers, whose texts are still kept."""
+    query = (
+        sa.select(Vote, Battle, Conversation.side, Turn.answer)
+        .join(Battle, Battle.id == Vote.battle_id)
+        .join(Conversation, Conversation.battle_id == Battle.id)
+        .join(Turn, Turn.conversation_id == Conversation.id)
+        .where(Vote.left_out_by == "")
+        .order_by(Vote.created_s, Vote.battle_id, Turn.created_s)
+    )
+    rows: dict[str, tuple[Vote, Battle]] = {}
+    texts: dict[tuple[str, str | None], str] = {}
+    for vote, battle, side, answer in session.execute(query):
+        rows[battle.id] = (vote, battle)
+        texts[battle.id, side] = answer
+    return [
+        StyledVote(
+            visitor_id=vote.visitor_id,
+            left=battle.left_model,
+            right=battle.right_model,
+            outcome=OUTCOMES[vote.verdict],
+            left_text=texts[battle_id, "left"],
+            right_text=texts[battle_id, "right"],
+        )
+        for battle_id, (vote, battle) in rows.items()
+    ]
+
+
 def rated(votes: Sequence[CountedVote], num_resamples: int = 200) -> list[ratings.Rating]:
     records = [(v.left, v.right, OUTCOMES[v.verdict], v.visitor_id) for v in votes]
     return ratings.leaderboard(ratings.Battles.of(records), num_resamples)
@@ -104,6 +133,8 @@ class Leaderboard:
         self._made_s = float("-inf")
         self._tables: dict[str, Any] = {}
         self._state: object = None
+        self._styled: StyleTable | None = None
+        self._styled_votes = 0
 
     async def tables(self) -> dict[str, Any]:
         async with self._lock:
@@ -111,6 +142,19 @@ class Leaderboard:
                 self._tables = await asyncio.to_thread(self._newest)
                 self._made_s = time.monotonic()
         return self._tables
+
+    async def style_controlled(self) -> StyleTable:
+        """Computed when somebody asks for it, from the votes that count by now."""
+        votes = (await self.tables())["num_votes"]
+        async with self._lock:
+            if self._styled is None or self._styled_votes != votes:
+                self._styled = await asyncio.to_thread(self._control_style)
+                self._styled_votes = votes
+        return self._styled
+
+    def _control_style(self) -> StyleTable:
+        with self._database.read() as session:
+            return controlled(styled_votes(session))
 
     def _newest(self) -> dict[str, Any]:
         """Computed anew when there is another vote than last time."""

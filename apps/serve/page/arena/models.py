@@ -1,5 +1,6 @@
 """The models that visitors may ask: which are up, how long their answers may be, their cards."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 from apps.common.errors import CriaError
 from apps.common.files import lineage
-from apps.serve.page.answers.client import AnswerError, ChatClient
+from apps.serve.page.answers.client import AnswerError, ChatClient, ModelInfo
 
 _AGE_S = 2.0
 _DEFAULT_MAX_TOKENS = 512
@@ -40,21 +41,21 @@ class Models:
         self._known = {model.name: model for model in known}
         self._up: list[ModelUp] = []
         self._asked_s = float("-inf")
+        self._lock = asyncio.Lock()
 
     async def up(self) -> list[ModelUp]:
-        """[] while the API cannot be reached."""
-        if time.monotonic() - self._asked_s > _AGE_S:
-            self._asked_s = time.monotonic()
-            try:
-                found = await self._client.models()
-            except AnswerError:
-                self._asked_s, self._up = float("-inf"), []
-            else:
-                self._up = [
-                    ModelUp(name=m.name, max_tokens=self._max_tokens(m.name, m.context_tokens))
-                    for m in found
-                ]
-        return self._up
+        """[] while the API cannot be reached; whoever comes meanwhile waits for the same answer."""
+        async with self._lock:
+            if time.monotonic() - self._asked_s > _AGE_S:
+                try:
+                    self._up = [self._model_up(info) for info in await self._client.models()]
+                    self._asked_s = time.monotonic()
+                except AnswerError:
+                    self._up = []
+            return self._up
+
+    def _model_up(self, info: ModelInfo) -> ModelUp:
+        return ModelUp(name=info.name, max_tokens=self._max_tokens(info.name, info.context_tokens))
 
     def _max_tokens(self, name: str, context_tokens: int | None) -> int:
         limit = self._known[name].max_output_tokens if name in self._known else None

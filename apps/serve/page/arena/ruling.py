@@ -9,9 +9,7 @@ from apps.serve.page.arena import rules
 from apps.serve.page.store import log
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Battle, Vote
-from apps.serve.page.store.votes import NAMES_A_MODEL, NOT_BLIND, OUTCOMES, votes_with_battles
-
-_FINAL = (NOT_BLIND, NAMES_A_MODEL)
+from apps.serve.page.store.votes import OUTCOMES, SAID_AT_ONCE, votes_with_battles
 
 
 def apply_rules(database: Database) -> int:
@@ -22,7 +20,7 @@ def apply_rules(database: Database) -> int:
     reasons = rules.left_out(votes, drawn)
     changed = 0
     with database.write() as session:
-        for vote in session.scalars(sa.select(Vote).where(Vote.left_out_by.not_in(_FINAL))):
+        for vote in session.scalars(sa.select(Vote).where(Vote.left_out_by.not_in(SAID_AT_ONCE))):
             now = reasons.get(vote.battle_id, "")
             if now != vote.left_out_by:
                 vote.left_out_by = now
@@ -44,7 +42,7 @@ def _ruled_votes(session: Session) -> list[rules.RuledVote]:
             outcome=OUTCOMES[vote.verdict],
         )
         for vote, battle in votes_with_battles(session)
-        if vote.left_out_by not in _FINAL
+        if vote.left_out_by not in SAID_AT_ONCE
     ]
 
 

@@ -1,14 +1,17 @@
 """Battles and conversations as the page shows them; a blind battle has no names until its vote."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from apps.serve.page.arena.change import rating_changes
 from apps.serve.page.render.markdown import blocks
 from apps.serve.page.store.conversations import sides, turns_of
 from apps.serve.page.store.tables import Battle, Conversation, Turn, Vote
+from apps.serve.page.store.votes import SAID_AT_ONCE
 
 _MAX_HISTORY = 60
 
@@ -43,6 +46,9 @@ def of_battle(session: Session, battle: Battle) -> dict[str, Any]:
     }
     if vote or not battle.blind:
         view["models"] = [battle.left_model, battle.right_model]
+    if vote:
+        view["changes"] = [asdict(change) for change in rating_changes(session, battle, vote)]
+        view["left_out_by"] = vote.left_out_by if vote.left_out_by in SAID_AT_ONCE else ""
     return view
 
 

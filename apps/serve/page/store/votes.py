@@ -13,6 +13,8 @@ OUTCOMES = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 """share of the win that the left model takes"""
 NAMES_A_MODEL = "names_a_model"
 NOT_BLIND = "not_blind"
+SAID_AT_ONCE = (NOT_BLIND, NAMES_A_MODEL)
+"""reasons that the visitor hears; whoever rigs learns nothing from the others"""
 
 
 def cast_vote(database: Database, asker: Asker, battle_id: str, verdict: str) -> Vote:

@@ -13,6 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from typing import TypeVar
 
 import gradio as gr
@@ -51,7 +52,7 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     database = Database(page.database_url)
     client = ChatClient(api_url, page.api_key_env)
-    reader = moderator(page.moderation)
+    reader = moderator(page)
     runner = Runner(database, client, reader)
     arena = Arena(page, database, runner, Models(client, models), reader)
 
@@ -65,6 +66,7 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
             forgetting.cancel()
         await runner.close()
         await client.close()
+        await reader.close()
         database.close()
 
     actions = actions_of(arena)
@@ -107,6 +109,10 @@ def _add_leaderboard(app: FastAPI, leaderboard: Leaderboard, shelf: Shelf) -> No
         evaluation = await asyncio.to_thread(shelf.evaluation)
         judged = {"judge": list(evaluation.ratings)}
         return JSONResponse({**await leaderboard.tables(), **judged}, headers=kept)
+
+    @app.get("/style.json")
+    async def style() -> Response:
+        return JSONResponse(asdict(await leaderboard.style_controlled()), headers=kept)
 
     @app.get("/evaluation.json")
     async def overview() -> Response:

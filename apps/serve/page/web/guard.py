@@ -23,7 +23,7 @@ from apps.serve.page.web.visitors import Visitors
 ACTION = "/gradio_api/run/"
 ASKER = "cria.asker"
 _GET = re.compile(
-    r"/|/(?:events|leaderboard\.json|evaluation\.json|question\.json|favicon\.ico|robots\.txt)"
+    r"/|/(?:events|leaderboard\.json|style\.json|evaluation\.json|question\.json|favicon\.ico|robots\.txt)"
     r"|/static/[0-9a-f]{16}/[a-z_-]+\.(?:js|css|svg)"
     r"|/s/[A-Za-z0-9_-]{43}(?:\.json)?|/download/[0-9a-f]{32}\.(?:json|md)"
 )

@@ -9,6 +9,10 @@ import { act, follow } from "./server.js";
 
 const VERDICTS = [["left", "A is better"], ["right", "B is better"], ["tie", "Tie"], ["both_bad", "Both are bad"]];
 const SAID = { left: "You preferred A.", right: "You preferred B.", tie: "You called it a tie.", both_bad: "You found both bad." };
+const LEFT_OUT = {
+  not_blind: "The names were visible, so it does not count in the ratings.",
+  names_a_model: "An answer named its model, so it does not count in the ratings.",
+};
 
 export function duel(page, kind, id) {
   const view = new Duel(page, kind);
@@ -196,9 +200,10 @@ class Duel {
     this.outcome.hidden = !this.battle.verdict;
     if (!this.battle.verdict) return;
     const winner = { left: 0, right: 1 }[this.battle.verdict];
-    const cards = this.battle.models.map((name, side) => modelCard(this.page, name, { mark: side ? "B" : "A", badge: side === winner ? "Your choice" : "" }));
+    const cards = this.battle.models.map((name, side) => modelCard(this.page, name, { change: this.battle.changes[side], mark: side ? "B" : "A", badge: side === winner ? "Your choice" : "" }));
     this.outcome.replaceChildren(
       h("p", { class: "outcome-line" }, h("strong", {}, "Your vote is kept. "), SAID[this.battle.verdict]),
+      LEFT_OUT[this.battle.left_out_by] && h("p", { class: "aside" }, LEFT_OUT[this.battle.left_out_by]),
       h("div", { class: "cards" }, cards),
       h("div", { class: "row center" },
         h("button", { class: "primary", type: "button", onclick: () => this.page.go(this.kind) }, this.blind ? "Next battle" : "New comparison"),

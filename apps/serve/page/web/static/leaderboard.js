@@ -28,6 +28,7 @@ class Leaderboard {
 
   async #load() {
     try {
+      if (this.controlsStyle) this.styled = await getJson("style.json");
       this.tables = await getJson("leaderboard.json");
       this.#draw();
     } catch (error) {
@@ -41,15 +42,24 @@ class Leaderboard {
     const tabs = h("div", { class: "chips", role: "group", "aria-label": "Category" }, names.map((name) =>
       h("button", { type: "button", class: name === this.category ? "chip here" : "chip", "aria-pressed": String(name === this.category), onclick: () => { this.category = name; this.#draw(); } },
         `${NAMES[name]} `, h("small", {}, String(this.tables.categories[name].num_votes)))));
+    const style = h("button", { type: "button", class: this.controlsStyle ? "chip here" : "chip", "aria-pressed": String(Boolean(this.controlsStyle)), onclick: () => { this.controlsStyle = !this.controlsStyle; this.#load(); } }, "Style control");
     const left = Object.entries(this.tables.left_out);
+    tabs.append(style);
     this.body.replaceChildren(tabs,
-      table.ratings.length ? h("div", {}, ratings(table.ratings), h("h2", {}, "Who wins against whom"), winRates(table)) :
+      this.controlsStyle ? styleControlled(this.styled) : table.ratings.length ? h("div", {}, ratings(table.ratings), h("h2", {}, "Who wins against whom"), winRates(table)) :
         h("p", { class: "notice" }, "No votes yet. The first battle begins this table."),
       this.tables.judge.length ? h("div", {}, h("h2", {}, "By the judge"), h("p", { class: "lead" }, "The same arithmetic over the judge's verdicts on the held-out questions of the Evaluation tab."), ratings(this.tables.judge)) : "",
       h("p", { class: "aside" }, `${this.tables.num_votes.toLocaleString()} votes count.`,
         left.length ? ` Left out: ${left.map(([rule, count]) => `${count} because ${RULES[rule] || rule}`).join(", ")}.` : "",
         " Every vote and every change of rank is in a hash-chained log; its newest digest is ", h("code", {}, this.tables.log_digest.slice(0, 16)), "."));
   }
+}
+
+function styleControlled(styled) {
+  if (!styled?.ratings.length) return h("p", { class: "notice" }, "No votes yet. The first battle begins this table.");
+  const effects = Object.entries(styled.effects).map(([name, effect]) => `${name} ${effect < 0 ? "−" : "+"}${Math.abs(effect)}`);
+  return h("div", {}, ratings(styled.ratings),
+    h("p", { class: "aside" }, `All votes, once length and layout are taken out. What each adds to the log-odds of a win: ${effects.join(", ")}.`));
 }
 
 const COLUMN_CLASS = { Model: "", "": "", Interval: "number quiet" };

@@ -11,10 +11,12 @@ export function modelSelect(models, label, value, onchange) {
   return element;
 }
 
-export function modelCard(page, name, { mark = "", badge = "" } = {}) {
+export function modelCard(page, name, { mark = "", badge = "", change = null } = {}) {
   const card = page.cards.find((known) => known.name === name) || { facts: [] };
   return h("div", { class: "card" },
     h("header", {}, mark && h("span", { class: "side-mark" }, mark), h("h2", {}, name), badge && h("span", { class: "badge" }, badge)),
+    change && h("p", { class: "rating" }, "Rating ", h("strong", {}, change.rating.toLocaleString()), " ",
+      h("span", { class: change.change < 0 ? "down" : "up" }, `${change.change < 0 ? "−" : "+"}${Math.abs(change.change)}`), " by this vote"),
     card.facts.length ? h("dl", {}, card.facts.map(([term, fact]) => [h("dt", {}, term), h("dd", {}, fact)])) : null);
 }
 

@@ -1,0 +1,48 @@
+"""Many visitors at once: each fights one battle and votes."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import psutil
+
+from tests.serve.page.live import Person
+
+
+@dataclass(slots=True)
+class Crowd:
+    """What visitors saw; every visit adds to it."""
+
+    url: str
+    first_text_s: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def come(self, num_visitors: int) -> float:
+        """MiB that this process holds once all have left; the page runs in it."""
+        threads = [threading.Thread(target=self._visit) for _ in range(num_visitors)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        while Person.clients:
+            Person.clients.pop().close()
+        return psutil.Process().memory_info().rss / 2**20
+
+    def _visit(self) -> None:
+        try:
+            person = Person(self.url)
+            start_s = time.monotonic()
+            battle = person.ask()
+            assert "sides" in battle, battle
+            turns = [side[0]["id"] for side in battle["sides"]]
+            ends: dict[str, str] = {}
+            text_s = 0.0
+            for event in person.follow(turns):
+                text_s = text_s or (time.monotonic() - start_s if event.get("html") else 0.0)
+                ends[event["turn"]] = event["status"]
+            self.first_text_s.append(text_s)
+            assert ends == dict.fromkeys(turns, "done"), ends
+            voted = person.act("vote", battle=battle["id"], verdict="tie")
+            assert voted.get("verdict") == "tie", voted
+        except Exception as error:
+            self.failed.append(repr(error))
