@@ -56,8 +56,8 @@ class Upstream:
                 self.cut_after = 0
                 return
             await asyncio.sleep(self.piece_s)
-            name = f"id: stream:{number}\n" if self.numbers else ""
-            yield name + _event({"delta": {"content": text[start : start + size]}})
+            event = _event({"delta": {"content": text[start : start + size]}})
+            yield event.replace("\n\n", f"\nid: stream:{number}\n\n") if self.numbers else event
         yield _event({"delta": {}, "finish_reason": "stop"}, {"completion_tokens": len(text)})
         yield "data: [DONE]\n\n"
 

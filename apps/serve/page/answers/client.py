@@ -122,16 +122,18 @@ class ChatClient:
 
 
 async def _pieces(response: httpx.Response) -> AsyncGenerator[Piece, None]:
-    event_id = ""
+    """An event ends with an empty line: its id may stand before its data or behind them."""
+    event_id = payload = ""
     async for line in response.aiter_lines():
         if line.startswith("id:"):
             event_id = line[3:].strip()
-        if not line.startswith("data:"):
-            continue
-        payload = line[5:].strip()
-        if payload == "[DONE]":
-            return
-        yield _piece(json.loads(payload), event_id)
+        elif line.startswith("data:"):
+            payload = line[5:].strip()
+        elif not line and payload:
+            if payload == "[DONE]":
+                return
+            yield _piece(json.loads(payload), event_id)
+            payload = ""
     raise StreamLost(_FAILED)
 
 
