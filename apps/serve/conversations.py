@@ -8,7 +8,7 @@ Reads the page's database. Blocked questions are left out; an answer's branches 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 import sqlalchemy as sa
@@ -62,7 +62,7 @@ def _flags(turn: Turn) -> list[str]:
     return [*turn.flags, *(["cut_off"] if is_cut else [])]
 
 
-def exported(session: Session) -> Iterator[dict[str, Any]]:
+def exported(session: Session) -> Iterator[dict[str, object]]:
     query = sa.select(Conversation, Visitor).join(Visitor, Visitor.id == Conversation.visitor_id)
     query = query.where(Conversation.model != "")
     for talk, visitor in session.execute(query.order_by(Conversation.created_s, Conversation.id)):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 from sqlalchemy.orm import Session
@@ -54,13 +54,13 @@ def votes(settings: VotesConfig, reporter: Reporter) -> None:
         reporter.event("serve.votes", action=settings.action, rows=len(lines), out=settings.out)
 
 
-def exported(session: Session) -> Iterator[dict[str, Any]]:
+def exported(session: Session) -> Iterator[dict[str, object]]:
     """Records of the design's contract, in the order of the votes."""
     for vote, battle in votes_with_battles(session):
         yield _record(session, vote, battle)
 
 
-def _record(session: Session, vote: Vote, battle: Battle) -> dict[str, Any]:
+def _record(session: Session, vote: Vote, battle: Battle) -> dict[str, object]:
     talks = [_messages(session, side.id) for side in sides(session, battle.id)]
     question = talks[0][0]["content"] if talks and talks[0] else ""
     return {
@@ -133,7 +133,7 @@ def _messages(session: Session, conversation_id: str) -> list[dict[str, str]]:
     ]
 
 
-def _ratings(session: Session) -> Iterator[dict[str, Any]]:
+def _ratings(session: Session) -> Iterator[dict[str, object]]:
     for row in rated(counted_votes(session)):
         yield {
             "rank": row.rank,

@@ -91,7 +91,7 @@ class ChatClient:
         self,
         model: str,
         messages: Sequence[Mapping[str, str]],
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         last_event: str = "",
     ) -> AsyncGenerator[Piece, None]:
         """The answer piece by piece, behind `last_event`; leaving early stops the generation.

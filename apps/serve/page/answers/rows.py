@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -45,7 +44,7 @@ class Order:
 
     model: str
     messages: list[dict[str, str]]
-    settings: dict[str, Any]
+    settings: dict[str, object]
     text: str
     last_event: str
     """how far the last owner came, where the API numbers its events"""
@@ -58,7 +57,7 @@ class End:
     snapshot: Snapshot
     finish_reason: str
     completion_tokens: int
-    flags: dict[str, Any]
+    flags: dict[str, object]
 
 
 class TurnRows:
@@ -99,7 +98,7 @@ class TurnRows:
 
     def stop(self, turn_id: str, text: str | None) -> bool:
         """Whether it was still open; `text` is what has been said, where the caller knows."""
-        values: dict[str, Any] = {"status": "stopped", "finish_reason": "stopped"}
+        values: dict[str, object] = {"status": "stopped", "finish_reason": "stopped"}
         if text is not None:
             values["answer"] = text
         with self._database.write() as session:

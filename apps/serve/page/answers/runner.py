@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from apps.serve.page.answers.client import AnswerError, ChatClient, Piece, StreamLost
 from apps.serve.page.answers.giveaway import gives_away
@@ -46,7 +45,7 @@ class _Live:
     last_event: str = ""
     finish_reason: str = ""
     completion_tokens: int = 0
-    flags: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, object] = field(default_factory=dict[str, object])
     watched_s: float = field(default_factory=now_s)
     task: asyncio.Task[None] | None = None
 

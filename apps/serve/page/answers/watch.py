@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from apps.serve.page.answers.rows import Snapshot
 from apps.serve.page.answers.runner import Runner
@@ -18,6 +18,17 @@ _TICK_S = 0.1
 _RENDER_SHARE = 8
 """Rendering takes at most one part in so many of a stream's time."""
 _SIGN_OF_LIFE_S = 10.0
+
+
+class AnswerEvent(TypedDict, total=False):
+    """Empty: a sign of life. Without `html` the text is as it was."""
+
+    turn: str
+    status: str
+    error: str
+    place: int
+    keep: int
+    html: list[str]
 
 
 @dataclass(slots=True)
@@ -30,7 +41,7 @@ class _Shown:
     place: int = -1
 
 
-async def events(runner: Runner, turn_ids: Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
+async def events(runner: Runner, turn_ids: Sequence[str]) -> AsyncGenerator[AnswerEvent, None]:
     """Changes until all answers have ended; an empty event is a sign of life."""
     shown = {turn_id: _Shown() for turn_id in turn_ids}
     open_ids, spoke_s = list(turn_ids), time.monotonic()
@@ -51,11 +62,16 @@ async def events(runner: Runner, turn_ids: Sequence[str]) -> AsyncGenerator[dict
         await asyncio.sleep(max(_TICK_S, _RENDER_SHARE * worked_s))
 
 
-async def _change(turn_id: str, now: Snapshot, shown: _Shown) -> dict[str, Any] | None:
+async def _change(turn_id: str, now: Snapshot, shown: _Shown) -> AnswerEvent | None:
     """The event that brings the page up to date, if it is not."""
     if (now.text, now.status, now.place) == (shown.text, shown.status, shown.place):
         return None
-    event = {"turn": turn_id, "status": now.status, "error": now.error, "place": now.place}
+    event: AnswerEvent = {
+        "turn": turn_id,
+        "status": now.status,
+        "error": now.error,
+        "place": now.place,
+    }
     if now.text != shown.text:
         html = await asyncio.to_thread(blocks, now.text)
         keep = _common(shown.html, html)

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -33,6 +32,8 @@ from apps.serve.page.store.database import Database, now_s
 from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.store.tables import Battle, Conversation, Turn, Visitor
 
+Reply = dict[str, object]
+"""what the page gets, as JSON"""
 _TURN_ID = re.compile(r"[0-9a-f]{32}")
 _MAX_SYSTEM_CHARS = 4_000
 _NOT_UP = "This model is not up right now. Choose another, or try again in a moment."
@@ -76,7 +77,7 @@ class Arena:
         self._models, self._moderator = models, moderator
         self._random = random.SystemRandom()
 
-    async def start(self, asker: Asker) -> dict[str, Any]:
+    async def start(self, asker: Asker) -> Reply:
         """What a page needs when it opens."""
         up = await self._models.up()
         history, agreed = await asyncio.to_thread(self._history, asker)
@@ -92,7 +93,7 @@ class Arena:
             "history": history,
         }
 
-    async def ask(self, asker: Asker, question: Question) -> dict[str, Any]:
+    async def ask(self, asker: Asker, question: Question) -> Reply:
         text = self._checked(question)
         if reason := await self._reason(f"{question.system}\n{text}".strip()):
             await asyncio.to_thread(self._keep_blocked, asker, question, reason)
@@ -109,24 +110,24 @@ class Arena:
         except UnreadError as error:
             raise Refusal(QUESTION_UNREAD) from error
 
-    async def stop(self, asker: Asker, turns: Sequence[str]) -> dict[str, Any]:
+    async def stop(self, asker: Asker, turns: Sequence[str]) -> Reply:
         for turn_id in await asyncio.to_thread(self.own_turns, asker, turns):
             await self._runner.stop(turn_id)
         return {}
 
-    async def retry(self, asker: Asker, turn: str) -> dict[str, Any]:
+    async def retry(self, asker: Asker, turn: str) -> Reply:
         """Ask the model again where it failed or was stopped."""
         view = await asyncio.to_thread(self._reopen, asker, turn)
         await self._runner.begin(turn)
         return view
 
-    async def vote(self, asker: Asker, battle: str, verdict: str) -> dict[str, Any]:
+    async def vote(self, asker: Asker, battle: str, verdict: str) -> Reply:
         return await asyncio.to_thread(self._vote, asker, battle, verdict)
 
-    async def open(self, asker: Asker, id: str) -> dict[str, Any]:
+    async def open(self, asker: Asker, id: str) -> Reply:
         return await asyncio.to_thread(self._view, asker, id)
 
-    async def share(self, asker: Asker, id: str, turn: str) -> dict[str, Any]:
+    async def share(self, asker: Asker, id: str, turn: str) -> Reply:
         """A new link that ends with `turn`; empty: the link is gone."""
 
         def write() -> str:
@@ -135,7 +136,7 @@ class Arena:
 
         return {"token": await asyncio.to_thread(write)}
 
-    async def delete(self, asker: Asker, id: str) -> dict[str, Any]:
+    async def delete(self, asker: Asker, id: str) -> Reply:
         return await asyncio.to_thread(self._delete, asker, id)
 
     def own_turns(self, asker: Asker, turn_ids: Sequence[str]) -> list[str]:
@@ -167,7 +168,7 @@ class Arena:
 
     def _store(
         self, asker: Asker, question: Question, text: str, up: Mapping[str, ModelUp]
-    ) -> tuple[list[str], dict[str, Any]]:
+    ) -> tuple[list[str], Reply]:
         with self._database.write() as session:
             known = session.get(Turn, question.id)
             if known is not None:
@@ -180,9 +181,7 @@ class Arena:
                 return self._store_chat(session, asker, question, text, up)
             return self._store_battle(session, asker, question, text, up)
 
-    def _known(
-        self, session: Session, asker: Asker, turn: Turn
-    ) -> tuple[list[str], dict[str, Any]]:
+    def _known(self, session: Session, asker: Asker, turn: Turn) -> tuple[list[str], Reply]:
         """The question came before: its answer was lost on the way to the page."""
         conversation = talks.own_conversation(session, asker.visitor_id, turn.conversation_id)
         ids = [turn.id, talks.twin_id(turn.id)] if conversation.battle_id else [turn.id]
@@ -201,7 +200,7 @@ class Arena:
         question: Question,
         text: str,
         up: Mapping[str, ModelUp],
-    ) -> tuple[list[str], dict[str, Any]]:
+    ) -> tuple[list[str], Reply]:
         if question.to:
             conversation = talks.own_conversation(session, asker.visitor_id, question.to)
             if conversation.battle_id:
@@ -240,7 +239,7 @@ class Arena:
         question: Question,
         text: str,
         up: Mapping[str, ModelUp],
-    ) -> tuple[list[str], dict[str, Any]]:
+    ) -> tuple[list[str], Reply]:
         if question.to:
             battle = talks.own_battle(session, asker.visitor_id, question.to)
             if talks.has_vote(session, battle.id):
@@ -294,7 +293,7 @@ class Arena:
             )  # fmt: skip
             turn.status, turn.error = "blocked", QUESTION_BLOCKED
 
-    def _reopen(self, asker: Asker, turn_id: str) -> dict[str, Any]:
+    def _reopen(self, asker: Asker, turn_id: str) -> Reply:
         with self._database.write() as session:
             turn = session.get(Turn, turn_id)
             if turn is None or turn.visitor_id != asker.visitor_id:
@@ -309,13 +308,13 @@ class Arena:
             turn.owner, turn.last_event = "", ""
             return views.of_conversation(session, conversation)
 
-    def _vote(self, asker: Asker, battle_id: str, verdict: str) -> dict[str, Any]:
+    def _vote(self, asker: Asker, battle_id: str, verdict: str) -> Reply:
         with self._database.read() as session:
             limits.check_vote(session, asker, self._page.limits)
         votes.cast_vote(self._database, asker, battle_id, verdict)
         return self._view(asker, battle_id)
 
-    def _view(self, asker: Asker, id: str) -> dict[str, Any]:
+    def _view(self, asker: Asker, id: str) -> Reply:
         with self._database.read() as session:
             battle = session.get(Battle, id)
             if battle is not None and battle.visitor_id == asker.visitor_id:
@@ -323,7 +322,7 @@ class Arena:
             conversation = talks.own_conversation(session, asker.visitor_id, id)
             return views.of_conversation(session, conversation)
 
-    def _delete(self, asker: Asker, id: str) -> dict[str, Any]:
+    def _delete(self, asker: Asker, id: str) -> Reply:
         with self._database.write() as session:
             battle = session.get(Battle, id)
             if battle is not None and battle.visitor_id == asker.visitor_id:
@@ -333,7 +332,7 @@ class Arena:
             talks.delete_conversations(session, ids)
         return {}
 
-    def _history(self, asker: Asker) -> tuple[list[dict[str, Any]], bool]:
+    def _history(self, asker: Asker) -> tuple[list[Reply], bool]:
         with self._database.read() as session:
             visitor = session.get(Visitor, asker.visitor_id)
             agreed = visitor is not None and visitor.consented_s is not None
@@ -346,11 +345,11 @@ def _picked(names: Sequence[str], up: Mapping[str, ModelUp]) -> list[str]:
     return list(names)
 
 
-def _settings(question: Question, models: Sequence[ModelUp]) -> dict[str, Any]:
+def _settings(question: Question, models: Sequence[ModelUp]) -> dict[str, object]:
     """The visitor's parameters, within what the API takes of these models."""
     longest = min(model.max_tokens for model in models)
     wanted = question.max_tokens or default_max_tokens(models)
-    settings: dict[str, Any] = {"max_tokens": max(1, min(wanted, longest))}
+    settings: dict[str, object] = {"max_tokens": max(1, min(wanted, longest))}
     if question.temperature is not None:
         settings["temperature"] = min(2.0, max(0.0, question.temperature))
     if question.top_p is not None:

@@ -9,60 +9,74 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import orjson
 
 from apps.common import ratings
 from apps.common.errors import CriaError
 from apps.common.files import storage
+from apps.serve.page.arena.evaluation_lines import (
+    JudgmentLine,
+    QuestionLine,
+    read_answers,
+    read_judgments,
+    read_questions,
+)
+from apps.serve.page.arena.style import IntervalRating
 from apps.serve.page.render.markdown import blocks
 
 logger = logging.getLogger("ray.serve")
 
 _AGE_S = 60.0
-_TIES = ("C", "A=B")
+_MAX_LISTED_CHARS = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """What a folder holds; empty where there is none."""
 
-    questions: Sequence[Mapping[str, Any]] = ()
-    answers: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    """model -> question id -> line"""
-    judgments: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """question id -> lines, with what the parser read"""
-    ratings: Sequence[Mapping[str, Any]] = ()
+    questions: Sequence[QuestionLine] = ()
+    answers: Mapping[str, Mapping[str, tuple[str, ...]]] = field(
+        default_factory=dict[str, Mapping[str, tuple[str, ...]]]
+    )
+    """model -> question id -> text of each turn"""
+    judgments: Mapping[str, Sequence[JudgmentLine]] = field(
+        default_factory=dict[str, Sequence[JudgmentLine]]
+    )
+    """question id -> calls of the judge"""
+    ratings: Sequence[IntervalRating] = ()
     """Bradley-Terry from the judge, best first"""
 
-    def overview(self) -> dict[str, Any]:
+    def overview(self) -> dict[str, object]:
+        """`won_by` of a question: models and "tie", as the judge had it; two where it wavered."""
         return {
+            "models": sorted(self.answers),
             "questions": [
                 {
-                    "id": str(question["question_id"]),
-                    "category": str(question.get("category") or ""),
-                    "text": str(question["turns"][0])[:300],
+                    "id": question.id,
+                    "category": question.category,
+                    "text": question.turns[0][:_MAX_LISTED_CHARS],
+                    "won_by": sorted({line.winner() for line in self._judged(question.id)} - {""}),
                 }
                 for question in self.questions
             ],
         }
 
-    def question(self, question_id: str) -> dict[str, Any]:
+    def question(self, question_id: str) -> dict[str, object]:
         """One question with everything that was said about it; {} where it is unknown."""
-        known = {str(question["question_id"]): question for question in self.questions}
+        known = {question.id: question for question in self.questions}
         if question_id not in known:
             return {}
-        answers = {
-            model: [blocks(str(text)) for text in lines[question_id]["turn_texts"]]
-            for model, lines in sorted(self.answers.items())
-            if question_id in lines
-        }
         return {
-            "turns": [str(turn) for turn in known[question_id]["turns"]],
-            "answers": answers,
-            "judgments": [_shown(line) for line in self.judgments.get(question_id, ())],
+            "turns": known[question_id].turns,
+            "answers": {
+                model: [blocks(text) for text in texts[question_id]]
+                for model, texts in sorted(self.answers.items())
+                if question_id in texts
+            },
+            "judgments": [_shown(line) for line in self._judged(question_id)],
         }
+
+    def _judged(self, question_id: str) -> Sequence[JudgmentLine]:
+        return self.judgments.get(question_id, ())
 
 
 class Shelf:
@@ -81,81 +95,61 @@ class Shelf:
                 self._loaded_s = time.monotonic()
                 try:
                     self._evaluation = load(self._folder)
-                except (CriaError, OSError, ValueError, KeyError):
+                except (CriaError, OSError, ValueError, KeyError, IndexError):
                     logger.warning("%s could not be read as an evaluation", self._folder)
             return self._evaluation
 
 
 def load(folder: str) -> Evaluation:
     """Raises NotFoundError or ValueError for a folder that is no evaluation."""
-    questions = _lines(storage.join(folder, "questions.jsonl"))
-    answers = {
-        line["model"]: {str(one["question_id"]): one for one in lines}
-        for uri in storage.glob(storage.join(folder, "answers", "*.jsonl"))
-        if (lines := _lines(uri))
-        for line in lines[:1]
-    }
+    files = storage.glob(storage.join(folder, "answers", "*.jsonl"))
     judgments = _judgments(folder)
     return Evaluation(
-        questions=questions, answers=answers, judgments=judgments, ratings=_ratings(judgments)
+        questions=read_questions(storage.join(folder, "questions.jsonl")),
+        answers={model: answers for model, answers in map(read_answers, files) if model},
+        judgments=judgments,
+        ratings=_ratings(judgments),
     )
 
 
-def _ratings(judgments: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def _ratings(judgments: Mapping[str, Sequence[JudgmentLine]]) -> list[IntervalRating]:
     """The orders of one question are one cluster."""
     records = [
-        (line["models"][0], line["models"][1], outcome, question_id)
+        (line.models[0], line.models[1], outcome, question_id)
         for question_id, lines in judgments.items()
         for line in lines
-        if (outcome := outcome_of(line)) is not None
+        if (outcome := line.outcome()) is not None
     ]
     return [
-        {
-            "model": row.model,
-            "rating": round(row.rating),
-            "low": round(row.low),
-            "high": round(row.high),
-            "rank": row.rank,
-        }
+        IntervalRating(
+            rank=row.rank,
+            model=row.model,
+            rating=round(row.rating),
+            low=round(row.low),
+            high=round(row.high),
+        )
         for row in ratings.leaderboard(ratings.Battles.of(records))
     ]
 
 
-def _judgments(folder: str) -> dict[str, list[dict[str, Any]]]:
+def _judgments(folder: str) -> dict[str, Sequence[JudgmentLine]]:
     place = storage.join(folder, "judgments")
     parsed_uris = sorted(storage.glob(storage.join(place, "parsed-*.jsonl")))
     raw_uri = storage.join(place, "raw.jsonl")
     if not parsed_uris or not storage.exists(raw_uri):
         return {}
-    parsed = {line["key"]: line for line in _lines(parsed_uris[-1])}
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in _lines(raw_uri):
-        found[str(line["question_id"])].append({**line, **parsed.get(line["key"], {})})
-    return found
+    by_question: dict[str, list[JudgmentLine]] = defaultdict(list)
+    for line in read_judgments(raw_uri, parsed_uris[-1]):
+        by_question[line.question_id].append(line)
+    return {question_id: tuple(lines) for question_id, lines in by_question.items()}
 
 
-def outcome_of(line: Mapping[str, Any]) -> float | None:
-    """Share of the win of `models[0]`; scores and verdict are in the order that was displayed."""
-    if len(line["models"]) != 2 or line.get("status") != "ok":
-        return None
-    if verdict := line.get("verdict"):
-        first = 0.5 if verdict in _TIES else float(verdict.startswith("A"))
-    elif len(scores := line.get("scores") or ()) == 2:
-        first = 0.5 if scores[0] == scores[1] else float(scores[0] > scores[1])
-    else:
-        return None
-    return 1 - first if line["order"] == 1 else first
-
-
-def _shown(line: Mapping[str, Any]) -> dict[str, Any]:
-    models = list(line["models"])
+def _shown(line: JudgmentLine) -> dict[str, object]:
+    said = line.verdict or ", ".join(f"{score:g}" for score in line.scores) or line.status
     return {
-        "models": models[::-1] if line["order"] == 1 else models,
-        "judge": str(line["judge"]),
-        "verdict": str(line.get("verdict") or line.get("scores") or line.get("status", "unparsed")),
-        "html": blocks(str(line["response_text"])),
+        "models": line.displayed,
+        "judge": line.judge,
+        "verdict": said,
+        "winner": line.winner(),
+        "html": blocks(line.response_text),
     }
-
-
-def _lines(uri: str) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in storage.read_bytes(uri).splitlines() if line.strip()]

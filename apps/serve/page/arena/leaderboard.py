@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -40,6 +40,36 @@ class CountedVote:
     right: str
     verdict: str
     question: str
+
+
+class RatingRow(TypedDict):
+    """One line of a table."""
+
+    rank: int
+    model: str
+    rating: int
+    low: int
+    high: int
+    battles: int
+    win_rate: float
+
+
+class CategoryTable(TypedDict):
+    """Ratings, best first; `win_rates[i][j]`: how often row i beats row j, None where unplayed."""
+
+    ratings: list[RatingRow]
+    win_rates: list[list[float | None]]
+    num_votes: int
+
+
+class Tables(TypedDict):
+    """All that the leaderboard shows."""
+
+    categories: dict[str, CategoryTable]
+    num_votes: int
+    left_out: dict[str, int]
+    """votes by the rule that leaves them out"""
+    log_digest: str
 
 
 CATEGORIES: dict[str, Callable[[str], bool]] = {
@@ -131,12 +161,12 @@ class Leaderboard:
         self._database = database
         self._lock = asyncio.Lock()
         self._made_s = float("-inf")
-        self._tables: dict[str, Any] = {}
+        self._tables = Tables(categories={}, num_votes=0, left_out={}, log_digest="")
         self._state: object = None
         self._styled: StyleTable | None = None
         self._styled_votes = 0
 
-    async def tables(self) -> dict[str, Any]:
+    async def tables(self) -> Tables:
         async with self._lock:
             if time.monotonic() - self._made_s > _AGE_S:
                 self._tables = await asyncio.to_thread(self._newest)
@@ -156,7 +186,7 @@ class Leaderboard:
         with self._database.read() as session:
             return controlled(styled_votes(session))
 
-    def _newest(self) -> dict[str, Any]:
+    def _newest(self) -> Tables:
         """Computed anew when there is another vote than last time."""
         with self._database.read() as session:
             query = sa.select(sa.func.count(), sa.func.max(Vote.created_s)).select_from(Vote)
@@ -165,7 +195,7 @@ class Leaderboard:
             self._tables, self._state = self._compute(), state
         return self._tables
 
-    def _compute(self) -> dict[str, Any]:
+    def _compute(self) -> Tables:
         apply_rules(self._database)
         with self._database.read() as session:
             votes = counted_votes(session)
@@ -183,7 +213,7 @@ class Leaderboard:
             "log_digest": self._log_ranks(categories["all"]["ratings"]),
         }
 
-    def _log_ranks(self, rows: Sequence[dict[str, Any]]) -> str:
+    def _log_ranks(self, rows: Sequence[RatingRow]) -> str:
         """Digest of the log's last entry; an entry is added when a rank has changed."""
         body = {"ranks": {row["model"]: row["rank"] for row in rows}}
         with self._database.write() as session:
@@ -195,7 +225,7 @@ class Leaderboard:
             return newest.digest if newest else log.FIRST_DIGEST
 
 
-def _table(votes: Sequence[CountedVote]) -> dict[str, Any]:
+def _table(votes: Sequence[CountedVote]) -> CategoryTable:
     rows = rated(votes)
     names = [row.model for row in rows]
     wins: dict[tuple[str, str], float] = defaultdict(float)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from apps.common.errors import CriaError
 from apps.common.files import lineage
@@ -61,10 +60,10 @@ class Models:
         limit = self._known[name].max_output_tokens if name in self._known else None
         return min(n for n in (_MAX_TOKENS, limit, context_tokens) if n)
 
-    def card(self, name: str) -> dict[str, Any]:
+    def card(self, name: str) -> dict[str, object]:
         """Facts for visitors from the model folder's lineage; the name alone where it has none."""
         model = self._known.get(name)
-        record: Mapping[str, Any] = {}
+        record: Mapping[str, object] = {}
         if model and model.path:
             try:
                 record = lineage.read(model.path)
@@ -77,7 +76,7 @@ def default_max_tokens(models: Sequence[ModelUp]) -> int:
     return min([_DEFAULT_MAX_TOKENS, *(model.max_tokens for model in models)])
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(record: Mapping[str, object]) -> list[tuple[str, str]]:
     """Never a path: a visitor learns the base model's name, not where it lies."""
     facts: list[tuple[str, str]] = []
     if base := str(record.get("base_model") or ""):

@@ -1,7 +1,6 @@
 """What leaves the page by a visitor's own wish: a link that anybody can open, and a file."""
 
 import json
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -14,7 +13,7 @@ from apps.serve.page.store.tables import Battle, Conversation
 _GONE = "There is nothing behind this link any more."
 
 
-def shared(session: Session, token: str) -> dict[str, Any]:
+def shared(session: Session, token: str) -> dict[str, object]:
     """The conversation as it was when it was shared; a blind battle without names. Refusal."""
     query = sa.select(Conversation).where(Conversation.share_token == token)
     conversation = session.scalar(query) if token else None

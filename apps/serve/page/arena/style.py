@@ -37,8 +37,8 @@ class StyledVote:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StyledRating:
-    """One line of the controlled table."""
+class IntervalRating:
+    """One line of a table, on the leaderboard's scale."""
 
     rank: int
     model: str
@@ -51,7 +51,7 @@ class StyledRating:
 class StyleTable:
     """Ratings, best first, and how much each style wins."""
 
-    ratings: list[StyledRating]
+    ratings: list[IntervalRating]
     effects: dict[str, float]
     """log-odds by which an answer gains that has all of the style, beside one that has none"""
 
@@ -81,7 +81,7 @@ def controlled(votes: Sequence[StyledVote]) -> StyleTable:
     low_M, high_M = np.quantile(resampled_BM, [0.025, 0.975], axis=0)
     low_M, high_M = np.minimum(low_M, best_F[:size]), np.maximum(high_M, best_F[:size])
     rows = [
-        StyledRating(
+        IntervalRating(
             rank=1 + int((low_M > high_M[i]).sum()),
             model=name,
             rating=_points(best_F[i]),

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -16,7 +15,7 @@ from apps.serve.page.store.votes import SAID_AT_ONCE
 _MAX_HISTORY = 60
 
 
-def of_conversation(session: Session, conversation: Conversation) -> dict[str, Any]:
+def of_conversation(session: Session, conversation: Conversation) -> dict[str, object]:
     """A chat; for one side of a battle: the battle."""
     if conversation.battle_id is not None:
         return of_battle(session, session.get_one(Battle, conversation.battle_id))
@@ -31,10 +30,10 @@ def of_conversation(session: Session, conversation: Conversation) -> dict[str, A
     }
 
 
-def of_battle(session: Session, battle: Battle) -> dict[str, Any]:
+def of_battle(session: Session, battle: Battle) -> dict[str, object]:
     vote = session.get(Vote, battle.id)
     both = sides(session, battle.id)
-    view: dict[str, Any] = {
+    view: dict[str, object] = {
         "kind": "battle" if battle.blind else "side_by_side",
         "id": battle.id,
         "title": both[0].title if both else "",
@@ -52,7 +51,7 @@ def of_battle(session: Session, battle: Battle) -> dict[str, Any]:
     return view
 
 
-def history(session: Session, visitor_id: str) -> list[dict[str, Any]]:
+def history(session: Session, visitor_id: str) -> list[dict[str, object]]:
     """The visitor's conversations, newest first; a battle is one."""
     query = sa.select(Conversation).where(
         Conversation.visitor_id == visitor_id,
@@ -73,7 +72,7 @@ def history(session: Session, visitor_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def of_turn(turn: Turn) -> dict[str, Any]:
+def of_turn(turn: Turn) -> dict[str, object]:
     return {
         "id": turn.id,
         "parent": turn.parent_id,

@@ -4,7 +4,6 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -42,7 +41,7 @@ def new_conversation(
     asker: Asker,
     kind: Kind,
     model: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     title: str,
     battle: Battle | None = None,
     side: str | None = None,
@@ -70,7 +69,7 @@ def new_battle(
     asker: Asker,
     models: Sequence[str],
     blind: bool,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     title: str,
 ) -> tuple[Battle, list[Conversation]]:
     battle = Battle(
@@ -97,7 +96,7 @@ def add_turn(
     turn_id: str,
     parent_id: str | None,
     question: str,
-    flags: Mapping[str, Any],
+    flags: Mapping[str, object],
 ) -> Turn:
     """The question, stored before any model hears of it."""
     turn = Turn(

@@ -7,7 +7,6 @@ last one, which the leaderboard shows. `python -m apps.serve arena verify` compu
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -18,7 +17,7 @@ from apps.serve.page.store.tables import LogEntry
 FIRST_DIGEST = "0" * 64
 
 
-def append(database: Database, session: Session, kind: str, body: Mapping[str, Any]) -> str:
+def append(database: Database, session: Session, kind: str, body: Mapping[str, object]) -> str:
     """Digest of the new last entry; it is there when the session's transaction ends well."""
     last = database.lock_log(session)
     entry = LogEntry(
@@ -34,7 +33,7 @@ def append(database: Database, session: Session, kind: str, body: Mapping[str, A
     return entry.digest
 
 
-def canonical(body: Mapping[str, Any]) -> str:
+def canonical(body: Mapping[str, object]) -> str:
     return json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

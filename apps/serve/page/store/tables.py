@@ -3,7 +3,7 @@
 Times are seconds since 1970, so that every database keeps them alike.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -67,7 +67,7 @@ class Conversation(Base):
     kind: Mapped[str] = mapped_column(sa.String(12))
     model: Mapped[str] = mapped_column(sa.String(96))
     title: Mapped[str] = mapped_column(sa.String(120))
-    settings: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    settings: Mapped[dict[str, object]] = mapped_column(sa.JSON)
     """temperature, top_p, max_tokens and system, as the visitor set them"""
     share_token: Mapped[str | None] = mapped_column(sa.String(43), unique=True)
     shared_turn_id: Mapped[str | None] = mapped_column(_ID)
@@ -93,7 +93,7 @@ class Turn(Base):
     finish_reason: Mapped[str] = mapped_column(sa.String(16))
     error: Mapped[str] = mapped_column(sa.String(300))
     """our own sentence for the visitor"""
-    flags: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    flags: Mapped[dict[str, object]] = mapped_column(sa.JSON)
     """what moderation or the arena found, such as {"names_a_model": true}"""
     owner: Mapped[str] = mapped_column(_ID)
     """the process that asks the model"""

@@ -16,14 +16,15 @@ from gradio.events import api
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.serve.page.arena.arena import Arena, Question
+from apps.common.json_value import JsonObject
+from apps.serve.page.arena.arena import Arena, Question, Reply
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.web.guard import ASKER
 
 logger = logging.getLogger("ray.serve")
 
-Action = Callable[[Asker, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+Action = Callable[[Asker, JsonObject], Awaitable[Reply]]
 _BROKEN = "The page failed. Try again in a moment."
 _UNREADABLE = "The page sent something that is not understood here. Reload it."
 
@@ -31,7 +32,7 @@ _UNREADABLE = "The page sent something that is not understood here. Reload it."
 def actions_of(arena: Arena) -> dict[str, Action]:
     """By the name under which the page calls them."""
 
-    async def ask(asker: Asker, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def ask(asker: Asker, body: JsonObject) -> Reply:
         return await arena.ask(asker, _question(body))
 
     return {
@@ -71,8 +72,8 @@ def _endpoint(name: str, action: Action) -> Callable[..., Awaitable[str]]:
     return endpoint
 
 
-def _with(method: Callable[..., Awaitable[dict[str, Any]]], **kinds: type) -> Action:
-    async def action(asker: Asker, body: Mapping[str, Any]) -> dict[str, Any]:
+def _with(method: Callable[..., Awaitable[Reply]], **kinds: type) -> Action:
+    async def action(asker: Asker, body: JsonObject) -> Reply:
         for name, kind in kinds.items():
             if not isinstance(body.get(name), kind):
                 raise Refusal(_UNREADABLE)
@@ -82,7 +83,7 @@ def _with(method: Callable[..., Awaitable[dict[str, Any]]], **kinds: type) -> Ac
     return action
 
 
-def _question(body: Mapping[str, Any]) -> Question:
+def _question(body: JsonObject) -> Question:
     try:
         return configs.from_dict(Question, body)
     except ConfigError as error:

@@ -107,7 +107,7 @@ def _add_leaderboard(app: FastAPI, leaderboard: Leaderboard, shelf: Shelf) -> No
     @app.get("/leaderboard.json")
     async def tables() -> Response:
         evaluation = await asyncio.to_thread(shelf.evaluation)
-        judged = {"judge": list(evaluation.ratings)}
+        judged = {"judge": [asdict(row) for row in evaluation.ratings]}
         return JSONResponse({**await leaderboard.tables(), **judged}, headers=kept)
 
     @app.get("/style.json")

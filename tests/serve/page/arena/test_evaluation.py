@@ -1,18 +1,23 @@
+from dataclasses import replace
 from pathlib import Path
 
-from apps.serve.page.arena.evaluation import Shelf, outcome_of
+from apps.serve.page.arena.evaluation import Shelf
+from apps.serve.page.arena.evaluation_lines import JudgmentLine
 from tests.serve.page.live import Person
 
 FOLDER = str(Path(__file__).parents[3] / "contracts" / "artifacts" / "evaluation")
 
 
 def test_scores_and_verdicts_are_read_in_the_order_that_was_displayed() -> None:
-    line = {"models": ["a", "b"], "order": 0, "status": "ok"}
-    assert outcome_of({**line, "verdict": "A"}) == 1
-    assert outcome_of({**line, "verdict": "B>>A"}) == 0
-    assert outcome_of({**line, "verdict": "A", "order": 1}) == 0
-    assert outcome_of({**line, "scores": [7, 7]}) == 0.5
-    assert outcome_of({**line, "status": "refused"}) is None
+    line = JudgmentLine(
+        question_id="1", models=("a", "b"), order=0, judge="j", response_text="", status="ok"
+    )
+    assert replace(line, verdict="A").outcome() == 1
+    assert replace(line, verdict="B>>A").outcome() == 0
+    swapped = replace(line, verdict="A", order=1)
+    assert (swapped.outcome(), swapped.winner(), swapped.displayed) == (0, "b", ("b", "a"))
+    assert replace(line, scores=(7, 7)).winner() == "tie"
+    assert replace(line, status="refused").outcome() is None
 
 
 def test_an_evaluation_folder_is_shown_with_both_orders(open_page) -> None:
@@ -20,8 +25,10 @@ def test_an_evaluation_folder_is_shown_with_both_orders(open_page) -> None:
     person = Person(page.url)
     overview = person.http.get("/evaluation.json").json()
     first = overview["questions"][0]
+    assert overview["models"] == ["base", "tuned"] and first["won_by"] == ["tuned"]
     shown = person.http.get("/question.json", params={"id": first["id"]}).json()
     assert set(shown["answers"]) == {"base", "tuned"}
+    assert {j["winner"] for j in shown["judgments"]} == {"tuned"}
     assert [j["models"] for j in shown["judgments"][:2]] == [["base", "tuned"], ["tuned", "base"]]
     assert person.http.get("/question.json?id=../x").status_code == 404
     judge = person.http.get("/leaderboard.json").json()["judge"]
