@@ -73,6 +73,7 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
     with ray_session(num_cpus=cpus) as session:
         from apps.serve import deployment
 
+        config = deployment.with_entries(config)
         deployment.check_fits(config)
         try:
             with deployment.serving(config, reporter, settings.start_timeout_s):
@@ -107,7 +108,7 @@ def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -
             continue
         seen = stamp
         try:
-            config = load(settings.file, config.gateway.port)
+            config = deployment.with_entries(load(settings.file, config.gateway.port))
             deployment.check_fits(config)
             deployment.apply(config)
             deployment.wait_until_running(config, reporter, settings.start_timeout_s)

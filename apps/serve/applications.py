@@ -7,12 +7,20 @@ https://docs.ray.io, "Serve Config Files".
 import contextlib
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from apps.common.files import config as configs
 from apps.serve.config import ModelConfig, ServeConfig
 
 GATEWAY, PAGE = "gateway", "page"
+CLUSTER_GATEWAYS = 2
+NOT_ON_SPOT: Mapping[str, object] = {
+    "label_selector": {"ray.io/market-type": "!spot"},
+    "fallback_strategy": [{"label_selector": {}}],
+}
+"""Replicas may end at any time, what stands before them should not: it goes to spot machines only
+when there are no others. Ray takes the label from RAY_NODE_MARKET_TYPE."""
 
 
 def serve_config(config: ServeConfig) -> dict[str, Any]:
@@ -39,8 +47,8 @@ def _gateway_entry(config: ServeConfig) -> dict[str, Any]:
         "deployments": [
             {
                 "name": "Gateway",
-                "num_replicas": config.gateway.replicas,
-                "ray_actor_options": {"num_cpus": 0.1},
+                "num_replicas": config.gateway.replicas or CLUSTER_GATEWAYS,
+                "ray_actor_options": {"num_cpus": 0.1, **NOT_ON_SPOT},
                 "user_config": {"models": plain["models"], "gateway": plain["gateway"]},
             }
         ],
@@ -90,7 +98,13 @@ def _page_entry(config: ServeConfig) -> dict[str, Any]:
                 for model in config.models
             ],
         },
-        "deployments": [{"name": "Page", "num_replicas": config.page.replicas}],
+        "deployments": [
+            {
+                "name": "Page",
+                "num_replicas": config.page.replicas,
+                "ray_actor_options": {"num_cpus": 0.1, **NOT_ON_SPOT},
+            }
+        ],
     }
 
 

@@ -273,7 +273,8 @@ class GatewayConfig:
     """address to listen on; 0.0.0.0 only behind a load balancer"""
     port: int = 8000
     """0 takes a free port"""
-    replicas: int = 1
+    replicas: int | None = None
+    """processes of the gateway; None: two where there are two machines or more, otherwise one"""
     api_keys: tuple[ApiKey, ...] = ()
     """keys beside those of keys_file; with neither, everybody may call"""
     keys_file: str = ""
@@ -295,7 +296,7 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port is {self.port}; expected 0 to 65535.")
-        if self.replicas < 1:
+        if self.replicas is not None and self.replicas < 1:
             raise ConfigError(f"gateway.replicas is {self.replicas}; expected >= 1.")
         if not 1024 <= self.max_body_bytes <= 64 << 20:
             raise ConfigError(

@@ -6,6 +6,7 @@ changed; the others keep their replicas and streams. What is live is Serve's own
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import random
@@ -27,7 +28,7 @@ from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files.model_folder import model_folder
 from apps.serve.admission.limiter import Limiter, Refusal
-from apps.serve.applications import serve_config
+from apps.serve.applications import CLUSTER_GATEWAYS, serve_config
 from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, PageConfig, ServeConfig
 from apps.serve.directory import ServeDirectory
 from apps.serve.engine.config import TorchConfig, VllmConfig
@@ -152,7 +153,7 @@ class GatewayDeployment:
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         models = [configs.from_dict(ModelConfig, m) for m in user_config["models"]]
         self._settings = configs.from_dict(GatewayConfig, user_config["gateway"])
-        await self._directory.update(models, self._settings.replicas)
+        await self._directory.update(models, self._settings.replicas or CLUSTER_GATEWAYS)
         self._exchange.silence_timeout_s = self._settings.silence_timeout_s
 
     def _count_tokens(self, application: str, number: int) -> None:
@@ -244,6 +245,14 @@ def serving(config: ServeConfig, reporter: Reporter, timeout_s: float) -> Iterat
         yield
     finally:
         stop()
+
+
+def with_entries(config: ServeConfig) -> ServeConfig:
+    """As many gateways as this cluster should have, where the file does not say."""
+    machines = sum(node["Alive"] for node in ray.nodes())
+    replicas = config.gateway.replicas or min(machines, CLUSTER_GATEWAYS)
+    gateway = dataclasses.replace(config.gateway, replicas=replicas)
+    return dataclasses.replace(config, gateway=gateway)
 
 
 def apply(config: ServeConfig) -> None:

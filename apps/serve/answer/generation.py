@@ -8,6 +8,7 @@ of the undisturbed run.
 import asyncio
 import contextlib
 import dataclasses
+import secrets
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -171,10 +172,10 @@ async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, No
     between is poison, and not given another.
     """
     generated = list(request.generated_ids)
-    attempts = refusals = fruitless = 0
+    refusals = fruitless = 0
     while True:
-        name, num_before = f"{request.id}.{attempts}", len(generated)
-        attempts += 1
+        # Not a count: the attempt of a gateway that is lost may run still.
+        name, num_before = f"{request.id}.{secrets.token_hex(4)}", len(generated)
         attempt = dataclasses.replace(request, id=name, generated_ids=tuple(generated))
         try:
             async with contextlib.aclosing(backend.steps(attempt)) as steps:

@@ -1,7 +1,8 @@
 """What a replica remembers of the answers it gave, for the gateway that comes after a lost one.
 
 An answer is kept under the id of its sequence, `chatcmpl-...-0`, whatever attempt it is at. It is
-given only to a request with the same prompt and parameters, told by their digest.
+given only to a request with the same prompt and parameters, told by their digest. A later attempt
+takes the place of an earlier one, which a lost gateway may have left running.
 """
 
 import time
@@ -23,6 +24,8 @@ class Kept:
     """The tokens of an answer so far."""
 
     digest: str
+    attempt: str = ""
+    """the request that adds to it"""
     token_ids: list[int] = field(default_factory=list[int])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     """of the last tokens; those that another replica generated are not known here"""
@@ -37,7 +40,7 @@ def request_digest(request: Request) -> str:
 
 
 def sequence_id(request_id: str) -> str:
-    """chatcmpl-1-0.2, the third attempt, is of chatcmpl-1-0."""
+    """chatcmpl-1-0.3fb2, an attempt, is of chatcmpl-1-0."""
     return request_id.rpartition(".")[0] or request_id
 
 
@@ -45,16 +48,25 @@ class KeptAnswers:
     def __init__(self) -> None:
         self._answers: OrderedDict[str, Kept] = OrderedDict()
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: Request) -> str | None:
+        """The id of the attempt whose place it takes, if that has not come to its end."""
         self._forget_old()
-        kept = Kept(request_digest(request), list(request.generated_ids))
+        name = sequence_id(request.id)
+        before = self._answers.pop(name, None)
+        kept = Kept(request_digest(request), request.id, list(request.generated_ids))
         kept.changed_s = time.monotonic()
-        self._answers[sequence_id(request.id)] = kept
+        self._answers[name] = kept
+        is_open = before is not None and before.finish_reason is None
+        return before.attempt if before is not None and is_open else None
 
     def add(self, step: Step) -> None:
         name = sequence_id(step.request_id)
         kept = self._answers.get(name)
-        if kept is None or step.finish_reason in ("cancelled", "error"):
+        if (
+            kept is None
+            or kept.attempt != step.request_id
+            or step.finish_reason in ("cancelled", "error")
+        ):
             return
         kept.token_ids += step.token_ids
         kept.logprobs += step.logprobs

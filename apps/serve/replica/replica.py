@@ -36,7 +36,8 @@ class ModelReplica:
             await asyncio.shield(running)
             return None
         done = sender.open(request.id)
-        self._answers.begin(request)
+        if (earlier := self._answers.begin(request)) is not None:
+            self._cancel(earlier)  # its gateway is lost, or has given it up
         self._submitting.add(request.id)
         try:
             await self.engine.submit(request, sender.outbox)

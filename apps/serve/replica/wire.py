@@ -91,7 +91,7 @@ def encode_kept(kept: Kept) -> bytes:
 def decode_kept(data: bytes) -> Kept:
     """Inverse of `encode_kept`."""
     digest, token_ids, logprobs, finish_reason = orjson.loads(data)
-    return Kept(digest, token_ids, list(_logprobs(logprobs)), finish_reason)
+    return Kept(digest, "", token_ids, list(_logprobs(logprobs)), finish_reason)
 
 
 def _step(row: list[Any]) -> Step:
