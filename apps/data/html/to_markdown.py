@@ -29,7 +29,7 @@ def to_markdown(html: str) -> str:
     Raises HtmlRefused.
     """
     detect.check_size(html)
-    if "```" not in html and "~~~" not in html:
+    if not ("`" in html and "```" in html) and not ("~" in html and "~~~" in html):
         return _walked(html)
     parts: list[str] = []
     end = 0

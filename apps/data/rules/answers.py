@@ -39,6 +39,8 @@ def blocked_words(record: Record, rules: Rules) -> Verdict:
     if not rules.blocked_words:
         return None
     pattern = _words(rules.blocked_words)
+    if pattern.search(_all_said(record, "assistant")) is None:
+        return None
     for turn in record.turns:
         if turn.role == "assistant" and pattern.search(turn.text) is not None:
             match = pattern.search(prose.of(turn.text))
@@ -55,28 +57,26 @@ def _words(words: tuple[str, ...]) -> Any:
 
 def refusal(record: Record, rules: Rules) -> Verdict:
     """An answer that opens by refusing. Of the 460 answers it takes 2, and both refuse."""
-    pattern = phrases.of("refusal", rules.phrases or ())
+    more = rules.phrases or ()
     return _on_answers(
-        record, rules.refusal, lambda turn: _match(pattern, turn.text[: phrases.REFUSAL_CHARS])
+        record, rules.refusal, lambda turn: _shown(phrases.refusal_in(turn.text, more))
     )
 
 
 def moralizing(record: Record, rules: Rules) -> Verdict:
     """An answer that lectures. Of the 460 answers it takes 2; one only says that it is a model."""
-    return _on_answers(record, rules.moralizing, lambda turn: _match(phrases.MORALIZING, turn.text))
+    return _on_phrase(record, rules.moralizing, phrases.MORALIZING)
 
 
 def identity(record: Record, rules: Rules) -> Verdict:
     """An answer that says who made it. Of the 460 answers it takes 7; 5 are right, and 2 are
     stories told by a robot, who was "created by a group of scientists"."""
-    pattern = phrases.of("identity", rules.phrases or ())
-    return _on_answers(record, rules.identity, lambda turn: _match(pattern, turn.text))
+    return _on_phrases_of(record, rules.identity, "identity", rules)
 
 
 def cutoff(record: Record, rules: Rules) -> Verdict:
     """An answer that says when its knowledge ends. Of the 460 answers it takes none."""
-    pattern = phrases.of("cutoff", rules.phrases or ())
-    return _on_answers(record, rules.cutoff, lambda turn: _match(pattern, turn.text))
+    return _on_phrases_of(record, rules.cutoff, "cutoff", rules)
 
 
 def restarted_list(record: Record, rules: Rules) -> Verdict:
@@ -99,9 +99,9 @@ def digit_run(record: Record, rules: Rules) -> Verdict:
     """A digit nine times in a row. Of the 460 answers it takes none."""
     if rules.digit_run == "keep":
         return None
-    if any(turn.role == "user" and _match(_DIGIT_RUN, turn.text) for turn in record.turns):
+    if _DIGIT_RUN.search(_all_said(record, "user")) is not None:
         return Drop("a digit nine times in a row")
-    return _on_answers(record, rules.digit_run, lambda turn: _match(_DIGIT_RUN, turn.text))
+    return _on_phrase(record, rules.digit_run, _DIGIT_RUN)
 
 
 Test = Callable[[Turn], str]
@@ -119,6 +119,27 @@ def _on_answers(record: Record, action: Action | None, test: Test) -> Verdict:
     return _without_rounds(record.turns, bad)
 
 
+def _on_phrase(record: Record, action: Action | None, pattern: Any) -> Verdict:
+    """One search over all the answers first: most conversations have no such phrase."""
+    if action is None or action == "keep" or pattern.search(_all_said(record, "assistant")) is None:
+        return None
+    return _on_answers(record, action, lambda turn: _match(pattern, turn.text))
+
+
+def _on_phrases_of(
+    record: Record, action: Action | None, kind: phrases.Kind, rules: Rules
+) -> Verdict:
+    """A user's expression may begin with `^`, which each answer has of its own."""
+    pattern = phrases.of(kind, rules.phrases or ())
+    if rules.phrases:
+        return _on_answers(record, action, lambda turn: _match(pattern, turn.text))
+    return _on_phrase(record, action, pattern)
+
+
+def _all_said(record: Record, role: str) -> str:
+    return "\n".join(turn.text for turn in record.turns if turn.role == role)
+
+
 def _without_rounds(turns: list[Turn], answers: Iterable[int]) -> list[Turn]:
     gone = set(answers)
     gone |= {i - 1 for i in gone if i and turns[i - 1].role == "user"}
@@ -127,4 +148,8 @@ def _without_rounds(turns: list[Turn], answers: Iterable[int]) -> list[Turn]:
 
 def _match(pattern: Any, text: str) -> str:
     match = pattern.search(text)
-    return " ".join(match.group(0).split())[:120] if match is not None else ""
+    return _shown(match.group(0)) if match is not None else ""
+
+
+def _shown(said: str) -> str:
+    return " ".join(said.split())[:120]

@@ -9,6 +9,7 @@ import dataclasses
 
 import re2
 
+from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
 from apps.data.rules.entities import ENTITIES, Entity
 from apps.data.rules.profiles import Rules
@@ -22,7 +23,9 @@ def personal_data(record: Record, rules: Rules) -> Verdict:
     """Mask every turn, people's too; the share that was right is in `personal_quality.json`."""
     if rules.personal_data != "mask":
         return None
-    turns = []
+    if _ANY.search("\n".join(turn.text for turn in record.turns)) is None:
+        return None
+    turns: list[Turn] = []
     for turn in record.turns:
         text, masked = mask(turn.text)
         turns.append(dataclasses.replace(turn, text=text) if masked else turn)

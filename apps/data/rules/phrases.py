@@ -118,6 +118,17 @@ def of(kind: Kind, more: tuple[str, ...] = ()) -> Any:
     return re2.compile(f"{_ENGLISH[kind]}|{_any_of(*others, prefix=start)}", _options())
 
 
+def refusal_in(answer: str, more: tuple[str, ...] = ()) -> str:
+    """What an answer refuses with at its beginning; "" where it does not."""
+    return _refusal_in(answer[:REFUSAL_CHARS], more)
+
+
+@functools.lru_cache(maxsize=256)  # of the conversation at hand: a score and a rule ask for it
+def _refusal_in(opening: str, more: tuple[str, ...]) -> str:
+    match = of("refusal", more).search(opening)
+    return match.group(0) if match is not None else ""
+
+
 @functools.cache
 def _languages() -> dict[str, dict[Kind, list[str]]]:
     """By ISO 639-1 code."""

@@ -9,9 +9,10 @@ _URL = re.compile(r"\b(?:https?://|www\.)[^\s<>)\]]+")
 
 def of(text: str) -> str:
     """The text without fenced code, code spans and URLs."""
-    if "```" in text or "~~~" in text:
+    has_ticks = "`" in text  # one character is found faster than three
+    if (has_ticks and "```" in text) or ("~" in text and "~~~" in text):
         text = _FENCED.sub("", text)
-    if "`" in text:
+    if has_ticks:
         text = _SPAN.sub("", text)
     if "://" in text or "www." in text:
         text = _URL.sub("", text)

@@ -43,9 +43,8 @@ def of(turns: Sequence[Turn], scores: dict[str, float]) -> dict[str, float]:
         return {}
     asked = sum(len(turn.text) for turn in turns if turn.role == "user")
     said = sum(map(len, answers))
-    refusal = phrases.of("refusal")
     read = "\n".join(text[:_READ_CHARS] for text in answers[:_READ_ANSWERS])
-    refused = sum(refusal.search(text[: phrases.REFUSAL_CHARS]) is not None for text in answers)
+    refused = sum(phrases.refusal_in(text) != "" for text in answers)
     parts = {
         "readability": readability(read),
         "length": min(1.0, said / len(answers) / _FULL_CHARS),
