@@ -1,7 +1,12 @@
 """Packed rows: what is written is read back, by any index; damage is named."""
 
+import os
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
+from s3fs.core import S3File
 
 from apps.common import packs
 from apps.common.errors import CorruptError, NotFoundError
@@ -86,3 +91,73 @@ def test_an_unfinished_pack_is_refused(pack, tmp_path):
 def test_an_index_outside_the_split_is_an_error(pack):
     with pytest.raises(IndexError, match=r"\[0, 3\)"):
         packs.open_pack(pack[0]).split("val").rows([3])
+
+
+def open_files(folder: str) -> list[str]:
+    """Files under a folder that this process holds open."""
+    paths = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    targets = [os.readlink(path) for path in paths if os.path.islink(path)]
+    return [target for target in targets if target.startswith(folder)]
+
+
+def test_no_shard_stays_open(pack) -> None:
+    uri, _ = pack
+    train = packs.open_pack(uri).split("train")
+    train.rows(range(200))
+    assert train.largest_id() < 99
+    assert open_files(uri) == []
+
+
+def test_of_a_bucket_only_footers_and_wanted_row_groups_are_read(s3: Any, monkeypatch) -> None:
+    s3.create_bucket(Bucket="packs")
+    rows = some_rows(640, max_length=512)
+    splits = {"train": rows, "val": some_rows(3, 512, seed=1)}
+    packs.write_pack("s3://packs/pack", splits, VICUNA, tokenizer_digest="t")
+    fetched: list[int] = []
+    fetch = S3File._fetch_range
+
+    def counted(file: S3File, start: int, end: int) -> bytes:
+        data = fetch(file, start, end)
+        fetched.append(len(data))
+        return data
+
+    monkeypatch.setattr(S3File, "_fetch_range", counted)
+    train = packs.open_pack("s3://packs/pack").split("train")
+    fetched.clear()
+    found = train.rows([70, 71])
+    assert (found.input_ids == rows.input_ids[70:72]).all()
+    meta, _ = train._footer(0)
+    group = meta.row_group(1)
+    wanted = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+    assert meta.num_row_groups == 10
+    footer = 64 << 10  # what pyarrow asks for at first
+    assert len(fetched) == 2
+    assert wanted <= sum(fetched) <= wanted + footer
+
+
+def test_rows_are_read_ahead_by_a_thread(pack, monkeypatch) -> None:
+    uri, rows = pack
+    readers: list[str] = []
+    from_table = packs.from_table
+
+    def noted(*table: Any) -> packs.Rows:
+        readers.append(threading.current_thread().name)
+        return from_table(*table)
+
+    monkeypatch.setattr(packs, "from_table", noted)
+    train = packs.open_pack(uri).split("train")
+    train.read_ahead([130, 3])
+    assert train._reader is not None
+    train._reader.join()
+    found = train.rows([3, 130])
+    assert (found.input_ids == rows.input_ids[[3, 130]]).all()
+    assert len(readers) == 2 and threading.main_thread().name not in readers
+
+
+def test_a_row_that_cannot_be_read_ahead_is_told_when_it_is_needed(pack) -> None:
+    uri, _ = pack
+    train = packs.open_pack(uri).split("train")
+    os.remove(f"{uri}/train/00000.parquet")
+    train.read_ahead([0])
+    with pytest.raises(NotFoundError, match=r"train/00000\.parquet does not exist"):
+        train.rows([0])

@@ -109,13 +109,17 @@ def version(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def open_file(uri: str, mode: str = "rb") -> Generator[IO[Any]]:
-    """Open for reading, or for plain (non-atomic) writing; see `atomic_file` for outputs."""
+def open_file(uri: str, mode: str = "rb", *, exact: bool = False) -> Generator[IO[Any]]:
+    """Open for reading, or for plain (non-atomic) writing; see `atomic_file` for outputs.
+
+    `exact`: of a bucket, fetch what is read and nothing around it.
+    """
     fs, path = filesystem(uri)
     with _sentences(uri):
         if "r" not in mode:
             fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        handle = cast(IO[Any], fs.open(path, mode))
+        options = {"cache_type": "none"} if exact else {}
+        handle = cast(IO[Any], fs.open(path, mode, **options))
     with handle, _sentences(uri):
         yield handle
 

@@ -35,6 +35,10 @@ class Rows(Protocol):
         """ids (T,), loss mask (T,) and the lengths of the conversations in the row."""
         ...
 
+    def read_ahead(self, indices: np.ndarray) -> None:
+        """These rows will be asked for soon; returns at once."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArrayRows:
@@ -63,6 +67,9 @@ class ArrayRows:
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
         return self.ids[index], self.loss_mask[index], self.lengths[index]
 
+    def read_ahead(self, indices: np.ndarray) -> None:
+        """They are in memory."""
+
 
 _READ_ROWS = 1024
 
@@ -81,6 +88,9 @@ class PackRows:
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
         rows = self._split.rows([index])
         return rows.input_ids[0], rows.loss_mask[0], rows.lengths[0].tolist()
+
+    def read_ahead(self, indices: np.ndarray) -> None:
+        self._split.read_ahead(indices)
 
     def _count(self) -> np.ndarray:
         counts = np.zeros(len(self), dtype=np.int64)

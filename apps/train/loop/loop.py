@@ -194,6 +194,7 @@ class Loop:
     def _forward_backward(self, step: int, scale: float) -> torch.Tensor:
         """Gradients of one step; returns this rank's StepSums as a tensor, without wishes."""
         mine = self.order.rank_rows(step, self._rank, self._world, self.config.micro_batch_rows)
+        self._read_ahead(step + 1)
         sums = torch.zeros(len(StepSums._fields), dtype=torch.float64, device=self.strategy.device)
         for index, rows in enumerate(mine):
             with self.meter.data_wait():
@@ -204,6 +205,13 @@ class Loop:
             sums[_TOKENS] += batch.num_tokens
             sums[_SQUARED_TOKENS] += batch.squared_tokens
         return sums
+
+    def _read_ahead(self, step: int) -> None:
+        """Have the rows of that step in memory when it comes."""
+        if step < self.order.num_steps:
+            micro_rows = self.config.micro_batch_rows
+            mine = self.order.rank_rows(step, self._rank, self._world, micro_rows)
+            self.train_rows.read_ahead(mine[mine != NO_ROW])
 
     def _micro_batch(self, rows: Rows, indices: np.ndarray) -> MicroBatch:
         return micro_batch(rows, indices, self.strategy.device, with_mask=self.strategy.needs_mask)
