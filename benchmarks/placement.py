@@ -38,7 +38,6 @@ def main() -> None:
         ]
         for times in arguments.times:
             requests = split(trace, power_law(count)).faster(times)
-            span_s = 2000 / 6 * requests.seconds / requests.num_requests
             sample, whole = (
                 Problem(
                     models=models,
@@ -46,7 +45,7 @@ def main() -> None:
                     arrivals=some,
                     slo=Slo(ttft_s=2.0, tpot_s=0.08),
                 )
-                for some in (requests.sample(span_s, 6), requests)
+                for some in (requests.busiest(2500), requests)
             )
             begun_s = time.process_time()
             found = search(sample, whole, arguments.seconds)

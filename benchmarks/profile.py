@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 
 from apps.serve.engine.config import TorchConfig
-from apps.serve.engine.protocol import Request, SamplingParams, Step
+from apps.serve.engine.protocol import Outbox, Request, SamplingParams, Step
 from apps.serve.engine.torch.engine import TorchEngine
 from apps.serve.place.arrivals import Arrivals, read_azure
 from apps.serve.place.placement import Cluster, Group, Model
@@ -47,15 +47,15 @@ class Sample:
     seconds: float
 
 
-class Watch:
-    """Outbox of one request: when its tokens came."""
+class Watch(Outbox):
+    """Of one request: when its tokens came."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.at_s: list[float] = []
         self.done = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
 
-    def put(self, steps: Sequence[Step]) -> None:
+    def put(self, steps: list[Step]) -> None:
         now_s = time.perf_counter()
         for step in steps:
             self.at_s += [now_s] * len(step.token_ids)

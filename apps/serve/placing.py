@@ -33,8 +33,8 @@ from apps.serve.place.simulator import Slo
 from apps.serve.place.speed import shape
 
 MEMORY_GB = {"A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141}
-SAMPLE_SPANS, SAMPLE_REQUESTS = 6, 2000
-"""What the search looks at; the result is chosen by the whole trace."""
+SAMPLE_REQUESTS = 2500
+"""What the search looks at first, the busiest; the result is chosen by the whole trace."""
 _GPUS = re.compile(r"(\d+)x(\S+)")
 _SLO = re.compile(r"ttft=([\d.]+)(ms|s),tpot=([\d.]+)(ms|s)")
 _UNIT_S = {"s": 1.0, "ms": 1e-3}
@@ -142,11 +142,10 @@ def find(config: PlaceConfig) -> tuple[Found, Problem]:
     ]
     cluster = Cluster(num_gpus=num_gpus, memory_bytes=MEMORY_GB[accelerator] * 1e9)
     requests = _requests(config, entries)
-    seconds = SAMPLE_REQUESTS / SAMPLE_SPANS * requests.seconds / requests.num_requests
     slo = read_slo(config.slo)
     sample, whole = (
         Problem(models=models, cluster=cluster, arrivals=some, slo=slo)
-        for some in (requests.sample(seconds, SAMPLE_SPANS), requests)
+        for some in (requests.busiest(SAMPLE_REQUESTS), requests)
     )
     found = search(sample, whole, config.seconds)
     if not found.best:

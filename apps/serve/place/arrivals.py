@@ -42,19 +42,13 @@ class Arrivals:
             model=self.model[inside],
         )
 
-    def sample(self, seconds: float, count: int) -> "Arrivals":
-        """`count` spans of so many seconds, spread evenly, a minute of rest after each."""
-        if self.seconds <= seconds * count:
+    def busiest(self, count: int) -> "Arrivals":
+        """So many in a row that come in the shortest time: where queues build up."""
+        if self.num_requests <= count:
             return self
-        starts_s = np.linspace(0, self.seconds - seconds, count)
-        spans = [self.between(start_s, start_s + seconds) for start_s in starts_s]
-        shifts_s = [number * (seconds + 60.0) for number in range(count)]
-        return Arrivals(
-            at_s=np.concatenate([s.at_s + by for s, by in zip(spans, shifts_s, strict=True)]),
-            prompt_tokens=np.concatenate([span.prompt_tokens for span in spans]),
-            output_tokens=np.concatenate([span.output_tokens for span in spans]),
-            model=np.concatenate([span.model for span in spans]),
-        )
+        spans_s = self.at_s[count:] - self.at_s[:-count]
+        first = int(spans_s.argmin())
+        return self.between(float(self.at_s[first]), float(self.at_s[first + count]))
 
     def faster(self, times: float) -> "Arrivals":
         """The same requests in less time."""
