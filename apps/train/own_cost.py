@@ -3,7 +3,7 @@
 from apps.common.files import costs
 from apps.common.files.costs import MachineHours, run_cost
 from apps.train.config import RunConfig
-from apps.train.loop.metrics import spent_s
+from apps.train.loop.record import spent_s
 
 _SOURCE = "stated with --metrics.usd-per-hour"
 
