@@ -7,7 +7,8 @@
 
 The chunks are OpenAI's. After a loss the same request is sent again with `Last-Event-ID`, to the
 next address where there are several, and the stream goes on after the last chunk that came: none is
-missing, none comes twice. `Client` is the same without asyncio.
+missing, none comes twice. A stream without ids cannot go on, and ends in StreamError. `Client` is
+the same without asyncio.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ class _Stream:
         self.content = orjson.dumps({**body, "stream": True})
         self.is_done = False
         self._last_id = ""
+        self._has_begun = False
         self._attempts = self._fruitless = 0
         self._event: dict[str, str] = {}
 
@@ -70,7 +72,8 @@ class _Stream:
         chunk = orjson.loads(data)
         if "error" in chunk:
             raise StreamError(chunk["error"]["message"])
-        self._last_id = event.get("id", self._last_id)
+        self._last_id = event.get("id", "")
+        self._has_begun = True
         self._fruitless = 0
         return chunk
 
@@ -80,7 +83,12 @@ class _Stream:
             raise StreamError(_message(text), status)
 
     def pause_s(self, reason: str, response: httpx.Response | None) -> float:
-        """Until the next attempt. Raises StreamError when there were too many in vain."""
+        """Until the next attempt. Raises StreamError when there were too many in vain.
+
+        So it does where the next would begin anew: streams of models elsewhere have no ids.
+        """
+        if self._has_begun and not self._last_id:
+            raise StreamError(f"The stream was lost and has no ids to go on from: {reason}")
         self._fruitless += 1
         if self._fruitless > MAX_FRUITLESS:
             raise StreamError(f"The stream did not go on after {MAX_FRUITLESS} attempts: {reason}")

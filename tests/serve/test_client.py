@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from apps.serve.client import AsyncClient, Client, StreamError
+from apps.serve.client import AsyncClient, Client, StreamError, _Stream
 from tests.serve.api import Api, LiveServer
 
 TEXT = "a long answer " * 20
@@ -96,6 +96,15 @@ async def test_without_asyncio_too(cutters: list[Cutter]) -> None:
     with Client([cutter.url for cutter in cutters]) as client:
         chunks = await asyncio.to_thread(list, client.stream("chat/completions", BODY))
     check(chunks, cutters)
+
+
+def test_a_stream_without_ids_is_not_begun_again_in_the_middle() -> None:
+    stream = _Stream(["http://a/v1"], "chat/completions", {})
+    assert stream.pause_s("nobody listens", None) > 0, "nothing has come yet"
+    for line in ('data: {"choices": []}', ""):
+        stream.read(line)
+    with pytest.raises(StreamError, match="has no ids"):
+        stream.pause_s("the connection closed", None)
 
 
 async def test_a_refusal_is_told_at_once(api_saying) -> None:

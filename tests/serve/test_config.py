@@ -207,6 +207,22 @@ def test_a_pool_that_cannot_be_is_refused(options: dict, fields: dict, said: str
         )
 
 
+@pytest.mark.parametrize(("alive", "asked", "gateways"), [(1, None, 1), (3, None, 2), (3, 4, 4)])
+def test_there_are_two_gateways_where_there_are_two_machines(
+    model_folder: Path, monkeypatch, alive: int, asked: int | None, gateways: int
+) -> None:
+    import ray
+
+    from apps.serve.applications import serve_config
+    from apps.serve.deployment import with_entries
+
+    nodes = [{"Alive": i < alive} for i in range(4)]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    config = dataclasses.replace(two(model_folder), gateway=GatewayConfig(replicas=asked))
+    (gateway,) = serve_config(with_entries(config))["applications"][0]["deployments"]
+    assert gateway["num_replicas"] == gateways
+
+
 def test_build_prints_what_serve_deploy_takes(tmp_path: Path, model_folder: Path) -> None:
     from ray.serve.schema import ServeDeploySchema
 
