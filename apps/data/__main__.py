@@ -64,6 +64,7 @@ COMMANDS = {
         run=run_clean,
         help="clean raw dumps into Parquet conversations",
         example="dump.json --out clean --profile vicuna",
+        notes=f"Layouts that are recognised:\n{layouts.described()}",
     ),
     "layouts": Command(
         config=LayoutsConfig,

@@ -41,6 +41,8 @@ class Command:
     help: str
     example: str = ""
     """Arguments of one run, as they are typed behind the command's name; `--help` opens with it."""
+    notes: str = ""
+    """What `--help` says after the example, before the settings."""
     presets: Mapping[str, Callable[[], Any]] = field(default_factory=dict[str, Callable[[], Any]])
     """Functions that return a whole configuration; its required fields are placeholders and must
     come from the command line."""
@@ -123,6 +125,8 @@ def _execute(prog: str, command: Command, rest: list[str]) -> int:
         flags += _flags(configs.load_yaml(config_uri), command.config)
     if _wants_help(rest):
         print(f"For example: python -m {prog} {command.example}".rstrip(), end="\n\n")
+        if command.notes:
+            print(command.notes, end="\n\n")
     settings = _parse(command, prog, flags + rest)
     command.run(settings, Reporter(cast(Any, log_format)))
     return 0

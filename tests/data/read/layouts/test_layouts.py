@@ -7,8 +7,10 @@ from typing import Any, get_args
 import orjson
 import pytest
 
+from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.data import clean, layouts
+from apps.data.__main__ import COMMANDS
 from apps.data.config import CleanConfig, LayoutsConfig
 from apps.data.ledger import Ledger
 from apps.data.read.layouts.known import BY_NAME, LAYOUTS, LayoutName, recognised
@@ -88,6 +90,11 @@ def test_layouts_shows_a_line_and_an_example_of_each(capsys: pytest.CaptureFixtu
     layouts.show(LayoutsConfig(), Reporter("text"))
     shown = capsys.readouterr().out
     assert all(name in shown and BY_NAME[name].example in shown for name in WRITERS)
+
+
+def test_the_help_of_clean_lists_the_layouts_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run("apps.data", COMMANDS, ["clean", "--help"]) == 0
+    assert layouts.described() in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("num_files", [140, pytest.param(5000, marks=pytest.mark.slow)])
