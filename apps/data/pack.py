@@ -24,7 +24,8 @@ from apps.common.files import config as configs
 from apps.common.files import lineage, storage
 from apps.common.files.model_folder import text_folder
 from apps.common.files.schema import LEDGER_NAME
-from apps.common.text.conversation import ChatTemplate, Message, check_template
+from apps.common.text.conversation import ChatTemplate, Message
+from apps.common.text.template_check import check_template
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import Tokenizer, load_tokenizer
 from apps.data.config import PackConfig

@@ -16,7 +16,7 @@ from apps.common import packs
 from apps.common.command.cli import run
 from apps.common.command.events import Reporter
 from apps.common.files import schema
-from apps.common.text.conversation import check_template
+from apps.common.text.template_check import check_template
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
 

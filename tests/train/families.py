@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from apps.common.packs import fill_rows, write_pack
-from apps.common.text.conversation import check_template
+from apps.common.text.template_check import check_template
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
 from tests import made

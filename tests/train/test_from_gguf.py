@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from apps.common.command.cli import run
-from apps.common.text.conversation import check_template
 from apps.common.text.jinja import render
+from apps.common.text.template_check import check_template
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.__main__ import COMMANDS

@@ -7,7 +7,8 @@ named templates renders, after a default system message perhaps; then the named 
 from dataclasses import replace
 
 from apps.common.errors import TemplateError
-from apps.common.text.conversation import ChatTemplate, check_template
+from apps.common.text.conversation import ChatTemplate
+from apps.common.text.template_check import check_template
 from apps.common.text.templates import NAMED
 from apps.common.text.tokenizer import Tokenizer
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.common.errors import InputError, TemplateError
-from apps.common.text.conversation import ChatTemplate, Message, check_template
+from apps.common.text.conversation import ChatTemplate, Message
+from apps.common.text.template_check import check_template
 from apps.common.text.templates import NAMED, VICUNA_SYSTEM, load_template, write_template
 from apps.common.text.tokenizer import Tokenizer, break_control_tokens, load_tokenizer
 from tests import made
