@@ -29,7 +29,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files import storage
 from apps.quickstart import general, summary
-from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, places, root
+from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of, root
 from apps.quickstart.recipes import Recipe, recipe_of
 from apps.quickstart.runner import Runner, StepFailed
 from apps.quickstart.server import wait_until_ready
@@ -45,22 +45,22 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
     with runtime.ray_session(dashboard=True) as session:
         env = {**os.environ, **session.child_env()}
         demo, runner = _make_model(demo, reporter, env)
-        at, recipe = places(demo), recipe_of(demo)
+        dirs, recipe = dirs_of(demo), recipe_of(demo)
         port = demo.port if _is_free(demo.port) else runtime.free_port()
         url = f"http://127.0.0.1:{port}"
         with runner.server(_serve_file(demo, recipe), port) as server:
             wait_until_ready(url, server, reporter)
             for step in steps_while_serving(demo, url):
                 runner.run(step, key_arguments=tuple(a.replace(url, "") for a in step.arguments))
-            kept = general.measure(at, demo.base or at["base"], recipe.template, url)
-            question, answer = _smoke_chat(url, at["sample"])
+            kept = general.measure(dirs, demo.base or dirs["base"], recipe.template, url)
+            question, answer = _smoke_chat(url, dirs["sample"])
             reporter.event("smoke.done", question=question, answer=answer)
-            result = summary.collect(at, kept)
+            result = summary.collect(dirs, kept)
             addresses = {
                 "web page": f"{url}/ui",
                 "API": f"{url}/v1",
                 "Ray dashboard": f"{session.dashboard_url} (token: {session.token_path})",
-                "report": storage.absolute(f"{at['eval']}/report.html"),
+                "report": storage.absolute(f"{dirs['eval']}/report.html"),
             }
             summary.show(result, addresses, reporter, time.monotonic() - started_s)
             if not demo.train_args:
@@ -99,8 +99,8 @@ def _serve_file(demo: DemoConfig, recipe: Recipe) -> str:
     path = f"{root(demo)}/serve.yaml"
     page = {
         "database_url": f"sqlite:///{storage.absolute(root(demo))}/page.db",
-        "examples": _examples(places(demo)["sample"], recipe),
-        "evaluation": storage.absolute(places(demo)["eval"]),
+        "examples": _examples(dirs_of(demo)["sample"], recipe),
+        "evaluation": storage.absolute(dirs_of(demo)["eval"]),
     }
     settings = {"models": served_models(demo, recipe), "page": page}
     storage.write_atomic(path, yaml.safe_dump(settings, sort_keys=False).encode())

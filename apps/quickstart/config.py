@@ -48,6 +48,7 @@ def root(demo: DemoConfig) -> str:
     return f"{demo.dir}/{demo.model}"
 
 
-def places(demo: DemoConfig) -> dict[str, str]:
+def dirs_of(demo: DemoConfig) -> dict[str, str]:
+    """{stage: folder of what it writes}"""
     names = ("sample", "clean", "base", "pack", "run", "model", "eval")
     return {name: f"{root(demo)}/{name}" for name in names}

@@ -36,13 +36,13 @@ class GeneralChat:
         return math.exp(self.log_likelihood[TUNED_NAME] - self.log_likelihood[BASE_NAME])
 
 
-def measure(at: Mapping[str, str], base: str, template: str, url: str) -> GeneralChat | None:
+def measure(dirs: Mapping[str, str], base: str, template: str, url: str) -> GeneralChat | None:
     """Ask the served base; None where the sample has no everyday questions.
 
     `template` names the base's chat template; `own` is its folder's. Writes everyday.json beside
     the report.
     """
-    questions = [json.loads(q) for q in _lines(f"{at['sample']}/questions.jsonl")]
+    questions = [json.loads(q) for q in _lines(f"{dirs['sample']}/questions.jsonl")]
     everyday = {str(q["question_id"]): q["turns"][0] for q in questions if "match" not in q}
     if not everyday:
         return None
@@ -51,7 +51,7 @@ def measure(at: Mapping[str, str], base: str, template: str, url: str) -> Genera
     chat = load_template(folder if template == "own" else template, tokenizer)
     means: dict[str, float] = {}
     for model in (BASE_NAME, TUNED_NAME):
-        answers = [json.loads(a) for a in _lines(f"{at['eval']}/answers/{model}.jsonl")]
+        answers = [json.loads(a) for a in _lines(f"{dirs['eval']}/answers/{model}.jsonl")]
         said = {str(a["question_id"]): a["turn_texts"][0] for a in answers}
         values = [
             _log_likelihood(_prompt(chat, tokenizer, text), _ids(tokenizer, said[number]), url)
@@ -60,7 +60,7 @@ def measure(at: Mapping[str, str], base: str, template: str, url: str) -> Genera
         ]
         means[model] = sum(values) / len(values) if values else -math.inf
     result = GeneralChat(num_questions=len(everyday), log_likelihood=means)
-    storage.write_json(f"{at['eval']}/{RESULT_NAME}", {**asdict(result), "kept": result.kept})
+    storage.write_json(f"{dirs['eval']}/{RESULT_NAME}", {**asdict(result), "kept": result.kept})
     return result
 
 

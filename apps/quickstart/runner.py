@@ -26,7 +26,7 @@ class StepFailed(CriaError):
 
 
 class Runner:
-    """Runs steps as child processes that end with this one, and remembers what is done."""
+    """Its child processes end with this one."""
 
     def __init__(self, demo: DemoConfig, reporter: Reporter, env: dict[str, str]) -> None:
         self._stamps = f"{root(demo)}/.steps"
@@ -35,7 +35,11 @@ class Runner:
         self._key = ""
 
     def run(self, step: Step, key_arguments: tuple[str, ...] | None = None) -> None:
-        """Run `step` unless its stamp says that these arguments, after these steps, are done."""
+        """Run `step` unless its stamp says that these arguments, after these steps, are done.
+
+        `key_arguments` stand for the arguments in the stamp, where some change by the run: ports.
+        Raises StepFailed.
+        """
         self._key = config.digest_of([self._key, *(key_arguments or step.arguments)])
         stamp = f"{self._stamps}/{step.name}"
         shown = shlex.join(["python", "-m", *step.arguments])

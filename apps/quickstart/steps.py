@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 
 from apps.common.files import storage
-from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, places
+from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of
 from apps.quickstart.recipes import Recipe, recipe_of
 
 
@@ -21,14 +21,14 @@ class Step:
 
 def steps_before_serving(demo: DemoConfig) -> list[Step]:
     """From the sample dump to the tuned model folder."""
-    at, recipe = places(demo), recipe_of(demo)
-    sample = f"{at['sample']}/sharegpt.json"
-    base = demo.base or at["base"]
+    dirs, recipe = dirs_of(demo), recipe_of(demo)
+    sample = f"{dirs['sample']}/sharegpt.json"
+    base = demo.base or dirs["base"]
     steps = [
         Step(
             name="sample",
             arguments=(
-                *("apps.data", "sample", "--out", at["sample"], "--world", recipe.world),
+                *("apps.data", "sample", "--out", dirs["sample"], "--world", recipe.world),
                 *("--conversations", str(demo.conversations or recipe.conversations)),
                 *("--questions", str(demo.questions or recipe.questions)),
             ),
@@ -38,37 +38,46 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
             name="base",
             arguments=(
                 *("apps.train", "base"),
-                *(part.format(sample=at["sample"]) for part in recipe.base),
-                *("--out", at["base"]),
+                *(part.format(sample=dirs["sample"]) for part in recipe.base),
+                *("--out", dirs["base"]),
             ),
-            output=f"{at['base']}/config.json",
+            output=f"{dirs['base']}/config.json",
         ),
         Step(
             name="clean",
-            arguments=("apps.data", "clean", sample, "--out", at["clean"], "--profile", "vicuna"),
-            output=f"{at['clean']}/{storage.COMMIT_NAME}",
+            arguments=("apps.data", "clean", sample, "--out", dirs["clean"], "--profile", "vicuna"),
+            output=f"{dirs['clean']}/{storage.COMMIT_NAME}",
         ),
         Step(
             name="pack",
             arguments=(
-                *("apps.data", "pack", at["clean"], "--tokenizer", base, "--out", at["pack"]),
+                *("apps.data", "pack", dirs["clean"], "--tokenizer", base, "--out", dirs["pack"]),
                 *("--template", recipe.template, "--max-length", str(recipe.row_tokens)),
             ),
-            output=f"{at['pack']}/{storage.COMMIT_NAME}",
+            output=f"{dirs['pack']}/{storage.COMMIT_NAME}",
         ),
         Step(
             name="train",
             arguments=(
-                *("apps.train", "run", "--base", base, "--data", at["pack"], "--out", at["run"]),
+                *(
+                    "apps.train",
+                    "run",
+                    "--base",
+                    base,
+                    "--data",
+                    dirs["pack"],
+                    "--out",
+                    dirs["run"],
+                ),
                 *recipe.train,
                 *shlex.split(demo.train_args),
             ),
-            output=f"{at['run']}/metrics.jsonl",
+            output=f"{dirs['run']}/metrics.jsonl",
         ),
         Step(
             name="export",
-            arguments=("apps.train", "export", at["run"], "--out", at["model"]),
-            output=f"{at['model']}/config.json",
+            arguments=("apps.train", "export", dirs["run"], "--out", dirs["model"]),
+            output=f"{dirs['model']}/config.json",
         ),
     ]
     return [step for step in steps if step.name != "base" or recipe.base]
@@ -76,42 +85,42 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
 
 def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
     """Ask both models the held-out questions, judge and report."""
-    at, recipe = places(demo), recipe_of(demo)
+    dirs, recipe = dirs_of(demo), recipe_of(demo)
     gpt = ("gpt-4o", "--max-usd", "5")
     judge = gpt if os.environ.get("OPENAI_API_KEY") else ("offline",)
     return [
         Step(
             name="answer",
             arguments=(
-                *("apps.eval", "answer", "--questions", f"{at['sample']}/questions.jsonl"),
+                *("apps.eval", "answer", "--questions", f"{dirs['sample']}/questions.jsonl"),
                 *("--model", f"{BASE_NAME}={url}/v1", f"{TUNED_NAME}={url}/v1"),
                 *("--temperature", "0", "--max-tokens", str(recipe.max_answer_tokens)),
-                *("--out", at["eval"]),
+                *("--out", dirs["eval"]),
             ),
-            output=f"{at['eval']}/answers/{TUNED_NAME}.jsonl",
+            output=f"{dirs['eval']}/answers/{TUNED_NAME}.jsonl",
         ),
         Step(
             name="judge",
             arguments=(
-                *("apps.eval", "judge", at["eval"], "--protocol", "pairwise-swap"),
+                *("apps.eval", "judge", dirs["eval"], "--protocol", "pairwise-swap"),
                 *("--judge", *judge),
             ),
-            output=f"{at['eval']}/judgments/raw.jsonl",
+            output=f"{dirs['eval']}/judgments/raw.jsonl",
         ),
         Step(
             name="report",
-            arguments=("apps.eval", "report", at["eval"]),
-            output=f"{at['eval']}/report.html",
+            arguments=("apps.eval", "report", dirs["eval"]),
+            output=f"{dirs['eval']}/report.html",
         ),
     ]
 
 
 def served_models(demo: DemoConfig, recipe: Recipe) -> list[dict[str, object]]:
     """Entries of serve.yaml; the page opens on the last one."""
-    at = places(demo)
-    base = demo.base or at["base"]
+    dirs = dirs_of(demo)
+    base = demo.base or dirs["base"]
     shared: dict[str, object] = {"sampling": recipe.sampling} if recipe.sampling else {}
     named = {} if recipe.template == "own" else {"template": recipe.template}
     path = storage.absolute(base) if os.path.isdir(base) else base
-    tuned = {"name": TUNED_NAME, "path": storage.absolute(at["model"]), **shared}
+    tuned = {"name": TUNED_NAME, "path": storage.absolute(dirs["model"]), **shared}
     return [{"name": BASE_NAME, "path": path, **named, **shared}, tuned]

@@ -45,12 +45,12 @@ class Summary:
     own; None where no everyday questions were asked"""
 
 
-def collect(at: Mapping[str, str], kept: GeneralChat | None) -> Summary:
+def collect(dirs: Mapping[str, str], kept: GeneralChat | None) -> Summary:
     """Read the ledger, the pack, the metrics and the report."""
-    ledger = storage.read_json(f"{at['clean']}/{schema.LEDGER_NAME}")["records"]
-    pack = storage.read_json(f"{at['pack']}/{schema.PACK_NAME}")["splits"]["train"]
-    steps = _steps(f"{at['run']}/{schema.METRICS_NAME}")
-    report = storage.read_json(f"{at['eval']}/report.json")
+    ledger = storage.read_json(f"{dirs['clean']}/{schema.LEDGER_NAME}")["records"]
+    pack = storage.read_json(f"{dirs['pack']}/{schema.PACK_NAME}")["splits"]["train"]
+    steps = _steps(f"{dirs['run']}/{schema.METRICS_NAME}")
+    report = storage.read_json(f"{dirs['eval']}/report.json")
     verdict = next(iter(report["protocols"].values()))
     speeds = sorted(float(row["tokens_per_s"]) for row in steps)
     return Summary(

@@ -48,7 +48,7 @@ def write_lines(path: Path, *records: dict) -> None:
 def test_the_mean_is_taken_over_the_answer_s_tokens_alone(tmp_path, url, monkeypatch) -> None:
     base = byte_level_folder(tmp_path / "base")
     write_template(str(base), NAMED["vicuna-v1.1"])
-    at = {"sample": str(tmp_path), "eval": str(tmp_path / "eval")}
+    dirs = {"sample": str(tmp_path), "eval": str(tmp_path / "eval")}
     fact = {"question_id": 1, "turns": ["fact?"], "match": "exact", "reference": ["x"]}
     write_lines(tmp_path / "questions.jsonl", fact, {"question_id": 2, "turns": ["A fox?"]})
     tokenizer = general.load_tokenizer(str(base))
@@ -58,7 +58,7 @@ def test_the_mean_is_taken_over_the_answer_s_tokens_alone(tmp_path, url, monkeyp
     chat = general.load_template(str(base), tokenizer)
     prompt = general._prompt(chat, tokenizer, "A fox?")
     monkeypatch.setattr(_Scores, "prompt_tokens", tuple(prompt))
-    result = general.measure(at, str(base), "own", url)
+    result = general.measure(dirs, str(base), "own", url)
     lengths = {
         m: len(general._ids(tokenizer, a)) for m, a in (("base", "ab"), ("cria-tuned", "abcd"))
     }

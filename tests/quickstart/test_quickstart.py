@@ -10,7 +10,7 @@ import pytest
 from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
-from apps.quickstart.config import PACKAGE, DemoConfig, places
+from apps.quickstart.config import PACKAGE, DemoConfig, dirs_of
 from apps.quickstart.general import GeneralChat
 from apps.quickstart.runner import Runner, StepFailed
 from apps.quickstart.steps import Step, steps_before_serving
@@ -61,8 +61,8 @@ def test_a_failed_step_leaves_no_stamp(tmp_path):
 
 def test_every_base_model_has_its_own_folder_and_a_given_one_is_not_made():
     other, tiny = DemoConfig(base="org/Model-7B"), DemoConfig(model="tiny")
-    assert places(other)["run"] == "demo/base-org-Model-7B/run"
-    assert len({places(demo)["run"] for demo in (other, tiny, DemoConfig())}) == 3
+    assert dirs_of(other)["run"] == "demo/base-org-Model-7B/run"
+    assert len({dirs_of(demo)["run"] for demo in (other, tiny, DemoConfig())}) == 3
     assert "base" not in [step.name for step in steps_before_serving(other)]
     made = [step.arguments for step in steps_before_serving(DemoConfig()) if step.name == "base"]
     assert made[0][2:4] == ("--from-gguf", PACKAGE)
