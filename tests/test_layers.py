@@ -1,4 +1,4 @@
-"""The layer rules of the design, read from the import statements themselves."""
+"""The layer rules of docs/architecture.md, read from the import statements themselves."""
 
 import ast
 from collections.abc import Iterator, Mapping

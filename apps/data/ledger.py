@@ -26,12 +26,14 @@ Counts = dict[str, int]
 
 @dataclass(slots=True)
 class Account:
-    """Of one unit: records, messages or bytes."""
+    """What became of one unit: records, messages or bytes."""
 
     input: int = 0
     kept: int = 0
     framing: int = 0
+    """bytes only"""
     joined: int = 0
+    """records only"""
     trimmed: Counts = field(default_factory=Counts)
     dropped: Counts = field(default_factory=Counts)
     quarantined: Counts = field(default_factory=Counts)
@@ -45,6 +47,7 @@ class Account:
         }[part]
 
     def balance(self) -> int:
+        """Input that is not accounted for: 0, or the ledger is wrong."""
         parts = sum(sum(self.of(part).values()) for part in PARTS)
         return self.input - self.kept - self.framing - self.joined - parts
 
@@ -55,6 +58,8 @@ def add_to(counts: Counts, name: str, amount: int) -> None:
 
 @dataclass(slots=True)
 class Ledger:
+    """Accounts of all three units; ledgers of ranges are added up."""
+
     records: Account = field(default_factory=Account)
     messages: Account = field(default_factory=Account)
     bytes: Account = field(default_factory=Account)

@@ -4,8 +4,7 @@
     python -m apps.serve votes pairs page.db --out pairs.jsonl
     python -m apps.serve votes ratings page.db
 
-Reads the page's database; writes JSONL of the design's contracts "Visitors, battles, votes" and
-"Preferences", or the ratings.
+Reads the page's database; writes JSON lines: a vote, a preference pair or a model's rating each.
 """
 
 import hashlib
@@ -55,7 +54,7 @@ def votes(settings: VotesConfig, reporter: Reporter) -> None:
 
 
 def exported(session: Session) -> Iterator[dict[str, object]]:
-    """Records of the design's contract, in the order of the votes."""
+    """A record for each vote, in their order, as `apps.eval report --human` reads them."""
     for vote, battle in votes_with_battles(session):
         yield _record(session, vote, battle)
 

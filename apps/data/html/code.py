@@ -22,7 +22,7 @@ _LINES = ",".join(_LINE_TAGS)
 
 
 def span(node: LexborNode) -> str:
-    """Fenced by more backticks than it holds in a row."""
+    """Inline code, between more backticks than it holds in a row: `a``b` becomes ```a``b```."""
     return quoted(text_of(node).replace("\n", " "))
 
 
@@ -108,7 +108,7 @@ def _is_code_around(node: LexborNode, code: LexborNode) -> bool:
 
 
 def bar_label(container: LexborNode, code: LexborNode) -> str:
-    """The language the bar above the code shows, without its buttons."""
+    """The language that the bar above the code shows, lower case; "" where it shows none."""
     words: list[str] = []
     for part in container.traverse(include_text=True):
         if part.mem_id == code.mem_id:  # nodes themselves are compared by all their HTML

@@ -7,20 +7,20 @@ _ITEM = re.compile(r"( {0,3})(\d{1,9})([.)] )")
 
 
 @dataclass(slots=True)
-class _Last:
-    """The item before: its indent, its number, and the number it should have."""
+class _Item:
+    """An item of a list: its indent, its number, and the number that would go on with the list."""
 
     indent: str
     number: int
-    right: int
+    expected: int
 
 
 def restart(text: str) -> str:
-    """The line of the first item numbered 1 that follows one numbered 1, or nothing.
+    """The line of the first item numbered 1 that goes on with a list, or "" without one.
 
     Only the first one's own lines and fenced code lie between.
     """
-    return _walked(text)[1]
+    return _renumber(text)[1]
 
 
 def renumbered(text: str) -> str:
@@ -33,19 +33,19 @@ def renumbered(text: str) -> str:
     1. Run it.            2. Run it.
     2. Stop it.           3. Stop it.
     """
-    lines, first = _walked(text)
+    lines, first = _renumber(text)
     if not first:
         return text
     mended = "\n".join(lines)
     return text if restart(mended) else mended
 
 
-def _walked(text: str) -> tuple[list[str], str]:
-    """The lines numbered on, and the first that had to be."""
+def _renumber(text: str) -> tuple[list[str], str]:
+    """The lines numbered on, and the start of the first item 1 that had to be another number."""
     if "\n1. " not in text and "\n1) " not in text:
         return [], ""
     lines = text.split("\n")
-    last: _Last | None = None
+    last: _Item | None = None
     first, fence = "", ""
     for i, line in enumerate(lines):
         mark = line.lstrip()[:3]
@@ -55,19 +55,19 @@ def _walked(text: str) -> tuple[list[str], str]:
         item = _ITEM.match(line)
         if item is not None:
             last = _next(last, item[1], int(item[2]))
-            if last.number == 1 and last.right > 1:
+            if last.number == 1 and last.expected > 1:
                 first = first or line[:80]
-            if last.right != last.number:
-                lines[i] = f"{item[1]}{last.right}{item[3]}{line[item.end() :]}"
+            if last.expected != last.number:
+                lines[i] = f"{item[1]}{last.expected}{item[3]}{line[item.end() :]}"
         elif line and not line.startswith(("   ", "\t")):
             last = None  # a paragraph between: the next list may start at 1 again
     return lines, first
 
 
-def _next(last: _Last | None, indent: str, number: int) -> _Last:
-    goes_on = (
-        last is not None
-        and last.indent == indent
-        and (number == last.number == 1 or (number == last.number + 1 and last.right > last.number))
-    )
-    return _Last(indent, number, last.right + 1 if goes_on and last is not None else number)
+def _next(last: _Item | None, indent: str, number: int) -> _Item:
+    """The item after `last`; it goes on with its list, or begins another."""
+    if last is None or last.indent != indent:
+        return _Item(indent, number, number)
+    both_one = number == last.number == 1
+    counts_on = number == last.number + 1 and last.expected > last.number
+    return _Item(indent, number, last.expected + 1 if both_one or counts_on else number)

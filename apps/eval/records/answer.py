@@ -1,6 +1,6 @@
 """Answers: what each contestant said, whether asked by us or handed in as a file.
 
-Reads our own layout (design: `answers/<model>.jsonl`), FastChat's and the Vicuna blog's
+Reads our own layout (`answers/<model>.jsonl`), FastChat's and the Vicuna blog's
 (`{question_id, text, model_id}`), MT-bench's and Arena-Hard's (`{question_id, model_id, choices:
 [{turns}]}` or `{uid, messages}`), OpenAI's `messages` and AlpacaEval's (`{instruction, output,
 generator}`), so that a chatbot without an endpoint competes.

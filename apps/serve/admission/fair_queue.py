@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from apps.serve.engine.protocol import OverloadedError
 
 _SMOOTHING = 0.1
-"""weight of the newest in the average time between two ends"""
+"""weight of the newest interval between two ends, in their moving average"""
 MAX_RETRY_AFTER_S = 60.0
 
 
@@ -28,8 +28,11 @@ class Ticket:
 
     key: str
     places: int
+    """of the model's places, how many it takes"""
     start: float
+    """its tag, in tokens by weight"""
     cost: float
+    """its tokens over the key's weight"""
     turn: "asyncio.Future[None]" = field(repr=False)
 
 
@@ -41,7 +44,7 @@ class FairQueue:
         self._taken = 0
         self._clock = 0.0
         self._ends: dict[str, float] = {}
-        """per key, where its last request ends"""
+        """{key: tag at which its last request ends}"""
         self._waiting: list[Ticket] = []
         self._period_s = 1.0
         self._last_end_s: float | None = None

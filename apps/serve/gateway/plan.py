@@ -45,13 +45,13 @@ class Plan:
     """one per job"""
     prompt_tokens: int
     most_tokens: int
-    """that it may come to: prompts and longest answers, or a guess where these have no limit"""
+    """at most in all: prompts and longest answers, or a guess where answers have no limit"""
     per_prompt: int
     """choices of each prompt; they stand together"""
     keep_best: int | None
     """best_of: per prompt, how many of its choices to return"""
     after: Position | None
-    """What the client has of the stream already."""
+    """what the client has of the stream already; None: nothing"""
     stream: bool
     include_usage: bool
 
@@ -61,6 +61,7 @@ def _most_tokens(prompt_tokens: int, params: Sequence[SamplingParams]) -> int:
 
 
 def chat_plan(body: ChatRequest, entry: Entry, after: Position | None) -> Plan:
+    """`after` is where a broken stream goes on. Raises ApiError."""
     model = entry.model
     functions = offered_functions(body, model)
     count = num_choices(body.n or 1, model.config)
@@ -91,6 +92,7 @@ def chat_plan(body: ChatRequest, entry: Entry, after: Position | None) -> Plan:
 
 
 def completion_plan(body: CompletionRequest, entry: Entry, after: Position | None) -> Plan:
+    """`after` is where a broken stream goes on. Raises ApiError."""
     model = entry.model
     n = body.n or 1
     best_of = max(body.best_of or n, n)
@@ -164,7 +166,7 @@ def _check_prompt_logprobs(number: int) -> None:
 
 
 def _space(body: ChatRequest, model: ServedModel) -> str:
-    """What the answer begins with that is the template's; one that is continued has begun."""
+    """The space that the template puts before an answer, to be stripped; "" for a continued one."""
     begins = body.add_generation_prompt is not False and not body.continue_final_message
     return model.answer_space if begins else ""
 

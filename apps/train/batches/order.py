@@ -5,6 +5,12 @@ laid end to end and cut into global batches. A rank takes its slice. So the whol
 is one integer, and neither a restart nor another number of ranks changes a batch. (The idea is
 levanter's "Data-Loader-Design"; iterators with state cannot be resumed on other ranks.)
 
+Three rows, batches of two, two epochs; with permutations [2, 0, 1] and [1, 2, 0]:
+
+    laid end to end    2 0 1 1 2 0
+    step               0   1   2      global_rows(1) is [1, 1]
+    two ranks          rank 1 takes the second row of each step: 0, 1, 0
+
 Legend: G rows of a global batch, W ranks, A micro-batches a step, M rows of a micro-batch.
 """
 

@@ -52,5 +52,8 @@ def length_sums(lengths: Iterable[int]) -> tuple[int, int]:
 
 
 def mfu(tokens_per_s: float, flops_per_token: float, peak_flops: float) -> float:
-    """Share of the peak that model FLOPs reach; all three for one GPU, or all for the whole job."""
+    """Share, 0..1, of the peak (FLOP/s) that model FLOPs reach.
+
+    All three are for one GPU, or all for the whole job.
+    """
     return tokens_per_s * flops_per_token / peak_flops

@@ -21,9 +21,10 @@ def has_text(record: JsonObject, key: str) -> bool:
 def read_columns(
     record: JsonObject, names: Names, *, asked: str, context: str | None, said: str
 ) -> RawConversation:
-    """One round, after those of a `history` column; `context` is put below the question.
+    """One round, after those of a `history` column.
 
-    The two columns may hold lists of messages instead of texts. Raises Unreadable.
+    `asked`, `context` and `said` are names of columns: the question, a text to put below it, and
+    the answer. Question and answer may be lists of messages instead of texts. Raises Unreadable.
     """
     conversation = RawConversation()
     history = list_of(record.get("history")) or []

@@ -1,6 +1,6 @@
 """An evaluation folder for visitors: questions, answers, both orders of the judge, ratings.
 
-Reads the files of the design's contracts "Answers" and "Judgments"; writes nothing.
+Reads questions.jsonl, answers/ and judgments/ as `apps.eval` writes them; writes nothing.
 """
 
 import logging

@@ -24,6 +24,7 @@ from apps.serve.page.store.tables import LogEntry, Secret
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _ADVISORY_LOCK = 7_261_001
+"""PostgreSQL's name of the migration lock, an arbitrary number; the log's is one more."""
 _LOCK_TIMEOUT_S = 30
 _WRITES = "cria_writes"
 
@@ -46,6 +47,7 @@ class Database:
             _alembic(connection, command.upgrade, "head")
 
     def read(self) -> Session:
+        """For looking only: what is changed in it is not kept."""
         return Session(self.engine, expire_on_commit=False)
 
     @contextlib.contextmanager
@@ -66,7 +68,10 @@ class Database:
             return session.get_one(Secret, name).value
 
     def lock_log(self, session: Session) -> LogEntry | None:
-        """The last entry of the log; nobody else can append until this transaction ends."""
+        """The last entry of the log; nobody else can append until this transaction ends.
+
+        `session` comes from `write`. SQLite has one writer, so only PostgreSQL needs a lock here.
+        """
         if self.engine.dialect.name == "postgresql":
             session.execute(sa.text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK + 1})"))
         return session.scalar(sa.select(LogEntry).order_by(LogEntry.position.desc()).limit(1))

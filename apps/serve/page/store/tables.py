@@ -1,4 +1,4 @@
-"""The tables of visitors, conversations, battles and votes (design: "Visitors, battles, votes").
+"""The tables of visitors, conversations, battles and votes.
 
 Times are seconds since 1970, so that every database keeps them alike.
 """
