@@ -78,7 +78,7 @@ def _record(session: Session, vote: Vote, battle: Battle) -> dict[str, object]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreferencePair:
-    """A counted vote as a line of the design's contract "Preferences", with the consent."""
+    """A counted vote as a preference pair to train on, with the visitor's consent."""
 
     id: str
     messages: list[dict[str, str]]

@@ -1,4 +1,4 @@
-"""The lines of an evaluation folder as types (design: contracts "Answers" and "Judgments")."""
+"""The lines of an evaluation folder as types: answers and judgments as `apps.eval` writes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
