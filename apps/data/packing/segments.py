@@ -19,6 +19,7 @@ from apps.common.text.conversation import ChatTemplate, Encoded, Message, ToolSc
 OverLong = Literal["truncate_answer", "drop"]
 _FIRST_CHARS_PER_TOKEN = 4.0
 _OVERSHOOT = 1.12
+"""more characters are tried than should fit, so that a row is seldom left short"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,9 @@ class Segment:
     """Consecutive rounds of one conversation as tokens."""
 
     ids: npt.NDArray[np.int32]
+    """[T]"""
     mask: npt.NDArray[np.bool_]
+    """[T], true where the loss is taken"""
     messages: tuple[Message, ...]
     is_truncated: bool = False
 
@@ -89,8 +92,8 @@ class Cutter:
             own_tools = [task.tools for task in pending]
             encoded = self._template.encode_batch(self._backend, windows, own_tools)
             self._learn(encoded)
-            for task, found in zip(pending, encoded, strict=True):
-                self._advance(task, found)
+            for task, window in zip(pending, encoded, strict=True):
+                self._advance(task, window)
             pending = [task for task in pending if task.start < len(task.rounds)]
         return [task.result for task in tasks]
 
@@ -147,8 +150,8 @@ class Cutter:
         """Tokens of the rounds before `stop`, read off the encoding of more rounds if it can be."""
         num_tokens = encoded.num_tokens_of(self._text(task, stop))
         if num_tokens is None:
-            found = self._template.encode_batch(self._backend, [task.messages(stop)], [task.tools])
-            num_tokens = len(found[0].ids)
+            alone = self._template.encode_batch(self._backend, [task.messages(stop)], [task.tools])
+            num_tokens = len(alone[0].ids)
         return num_tokens
 
     def _text(self, task: "_Task", stop: int) -> str:
