@@ -27,7 +27,7 @@ from apps.common.files import config as configs
 from apps.common.files import costs, storage
 from apps.common.files.costs import MachineHours, RunCost, run_cost
 from apps.train.checkpoint import checkpoint
-from apps.train.loop.metrics import read_metrics
+from apps.train.loop.record import StepRecord, read_metrics
 from apps.train.plan import PLAN_NAME
 from apps.train.planning import prices as price_table
 from apps.train.planning.result import Plan
@@ -213,7 +213,7 @@ class SkyCloud:
             return 0.0
         return newest.step / record["num_steps"]
 
-    def _last_record(self) -> Mapping[str, float] | None:
+    def _last_record(self) -> StepRecord | None:
         return next(reversed(read_metrics(self.out)), None)
 
     def move(self, place: str) -> None:
