@@ -262,6 +262,8 @@ def _shapes(num_gpus: int, degrees: Iterable[int]) -> Iterator[Group]:
 
 def every_placement(problem: Problem, most: int) -> list[Placement] | None:
     """All that fit and that one YAML can say; None where there are more than `most`."""
+    if 2 ** len(problem.models) > most:
+        return None
     degrees = sorted({degree for model in problem.models for degree in model.shape.speeds})
     subsets = [
         models

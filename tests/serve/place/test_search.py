@@ -70,6 +70,7 @@ def test_every_placement_is_counted_once() -> None:
         (Group(tensor=2, pipeline=1, models=(0,)),),
     ]
     assert every_placement(small(0, 3, 4), 100) is None
+    assert every_placement(small(0, 40, 4), 2000) is None  # 2 ** 40 sets of models are not listed
 
 
 @pytest.mark.parametrize("seed", range(3))
