@@ -2,7 +2,9 @@
 # cluster/run_ray.sh COMMAND...  runs COMMAND as a Ray job on this SkyPilot cluster; every node calls it:
 #     run: cluster/run_ray.sh python -m apps.train run --preset vicuna-7b ...
 # Starts (or joins) our own Ray beside SkyPilot's, watches for the spot notice, and submits the job once, from the head.
-# Exit code: 0 done; 75 the job failed on a machine that is being reclaimed (SkyPilot recovers it elsewhere); 1 it failed otherwise.
+# May be called any number of times, one after another: a machine that is in our Ray stays in it.
+# Exit code: 0 done; 2 bad input or settings (another machine would not help); 75 a machine was lost (SkyPilot recovers it
+# elsewhere); 143 cancelled; 1 it failed otherwise, also when tried again here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ "$#" = 0 ]; then
@@ -24,7 +26,7 @@ if [ -z "${RAY_AUTH_TOKEN:-}" ]; then
 fi
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 export RAY_HEAD_PORT=${RAY_HEAD_PORT:-6379} RAY_DASHBOARD_PORT=${RAY_DASHBOARD_PORT:-8265}
-~/sky_templates/ray/start_cluster
+python -m cluster.start_ray
 
 # Detached, because SkyPilot ends a node's children when its command ends, and a worker's command ends here. One per node.
 notice=$HOME/.cria-spot-notice
@@ -32,17 +34,4 @@ notice=$HOME/.cria-spot-notice
     >>"$HOME/cria-spot-watch.log" 2>&1 </dev/null &)
 
 [ "${SKYPILOT_NODE_RANK:-0}" = 0 ] || exit 0
-
-address=http://127.0.0.1:$RAY_DASHBOARD_PORT
-job=cria-$(date -u +%Y%m%dT%H%M%S)-$$
-trap 'trap - INT TERM; ray job stop --address "$address" "$job" || true; kill "$client" 2>/dev/null; exit 143' INT TERM
-for _ in {1..10}; do
-    ray job submit --address "$address" --submission-id "$job" --working-dir . -- "$@" &
-    client=$!
-    wait "$client" && exit 0
-    # A Ray that is just up may have no agent yet that takes jobs: only a job that exists has really failed.
-    ray job status --address "$address" "$job" &>/dev/null && break
-    sleep 3
-done
-[ ! -e "$notice" ] || exit 75
-exit 1
+exec python -m cluster.submit_job --notice-file "$notice" -- "$@"

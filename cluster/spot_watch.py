@@ -5,7 +5,9 @@
 Nobody else does: Ray does not read the clouds' notices, and SkyPilot 0.14 watches for them in
 Kubernetes pods only. Polls the instance metadata of AWS, GCP or Azure; on a firm reclaim it runs
 `ray drain-node` for this machine's node, which `ray.train.get_preemption_info()` then shows to
-every rank. Standard library only. Ends when this machine's Ray ends.
+every rank. Standard library only. Ends when this machine's Ray ends, and not before: a metadata
+service that does not answer, at the start or later, is asked again. A node is drained once, also
+when the watcher is started again. With CRIA_LOGS set, Ray's logs are put there after the drain.
 
 AWS: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 GCP: https://cloud.google.com/compute/docs/instances/preemptible
@@ -13,7 +15,9 @@ Azure: https://learn.microsoft.com/azure/virtual-machines/linux/scheduled-events
 """
 
 import argparse
+import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -116,6 +120,8 @@ def _seconds_until(at: datetime) -> float:
 
 
 Watch = Callable[[Metadata], Notice | None]
+UNANSWERED = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
+"""what a service raises that is down, restarts in the middle of an answer, or answers oddly"""
 
 
 def find_cloud(metadata: Metadata) -> tuple[str, Watch] | None:
@@ -129,7 +135,7 @@ def find_cloud(metadata: Metadata) -> tuple[str, Watch] | None:
         try:
             if probe():
                 return name, watch
-        except OSError:
+        except UNANSWERED:
             continue
     return None
 
@@ -171,34 +177,71 @@ def poll(watch: Watch, metadata: Metadata) -> Notice | None:
     """One look at the metadata; a service that does not answer or answers oddly is told."""
     try:
         return watch(metadata)
-    except (OSError, ValueError, KeyError) as error:
+    except UNANSWERED as error:
         say(f"the metadata service did not answer as documented: {error!r}; asking again")
         return None
 
 
+@dataclass(kw_only=True, slots=True)
+class Watcher:
+    """Looks at the clouds until one is known, then at its notice."""
+
+    metadata: Metadata
+    watch: Watch | None = None
+    told_none: bool = False
+
+    def look(self) -> Notice | None:
+        if self.watch is None:
+            self._find()
+        return poll(self.watch, self.metadata) if self.watch else None
+
+    def _find(self) -> None:
+        found = find_cloud(self.metadata)
+        if found:
+            cloud, self.watch = found
+            say(f"watching {cloud}")
+        elif not self.told_none:
+            self.told_none = True
+            say("no cloud announces a reclaim here; the timed checkpoints are the guarantee")
+
+
 def follow(args: argparse.Namespace) -> None:
     """Poll until a notice came and Ray took it, or this machine's Ray is gone."""
-    args.notice_file.unlink(missing_ok=True)
-    metadata = Metadata(url=args.metadata_url)
-    found = find_cloud(metadata)
-    if found is None:
-        say("no cloud that announces a reclaim; the timed checkpoints are the guarantee")
-        return
-    cloud, watch = found
-    say(f"watching {cloud} every {args.interval_s:g} s")
+    watcher = Watcher(metadata=Metadata(url=args.metadata_url))
     started = time.monotonic()
     while True:
         node = find_ray_node(args.gcs_port)
         if node is None and time.monotonic() - started > args.start_grace_s:
             say(f"no Ray on port {args.gcs_port} here any more")
             return
-        notice = poll(watch, metadata) if node else None
+        if node and was_drained(node, args.notice_file):
+            say(f"node {node.node_id} was drained already")
+            return
+        notice = watcher.look() if node else None
         if node and notice:
             say(f"{notice.text}, {notice.seconds_left:.0f} s left; draining node {node.node_id}")
-            args.notice_file.write_text(notice.text + "\n")
             if drain(node, notice):
+                args.notice_file.write_text(f"{node.node_id} {notice.text}\n")
+                ship_logs()
                 return
         time.sleep(args.interval_s)
+
+
+def was_drained(node: RayNode, notice_file: Path) -> bool:
+    """Whether the notice was of this node; one of an earlier Ray on this machine is removed."""
+    if not notice_file.exists():
+        return False
+    if notice_file.read_text().startswith(node.node_id):
+        return True
+    notice_file.unlink()
+    return False
+
+
+def ship_logs() -> None:
+    """In a program of its own: it needs the packages of the bucket's cloud, this one does not."""
+    if uri := os.environ.get("CRIA_LOGS"):
+        root = Path(__file__).resolve().parents[1]
+        subprocess.run([sys.executable, "-m", "cluster.ship_logs", uri], cwd=root, check=False)
 
 
 def drain_now(gcs_port: int, seconds_left: float) -> int:

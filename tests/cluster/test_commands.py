@@ -100,7 +100,7 @@ def test_every_variable_of_a_task_is_declared() -> None:
         if "run" not in task:
             continue
         given = {*task.get("envs", {}), *task.get("secrets", {}), "HOME", "PWD"}
-        own = set(re.findall(r"^\s*(\w+)=", task["run"], re.M))
+        own = set(re.findall(r"^\s*(?:export )?(\w+)=", task["run"], re.M))
         used = set(re.findall(r"\$\{?([A-Za-z_]\w*)", task["run"]))
         assert {name for name in used - given - own if not name.startswith("SKYPILOT_")} == set()
 

@@ -5,11 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from apps.common.command.runtime import free_port
+from cluster.start_ray import stop
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,28 +23,6 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-RAY = """
-import json, os, secrets, sys
-os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-from ray.cluster_utils import Cluster
-from apps.common.command.runtime import free_port
-port = free_port()
-cluster = Cluster(
-    initialize_head=True,
-    head_node_args=dict(
-        num_cpus=4,
-        object_store_memory=256 << 20,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=port,
-        dashboard_agent_listen_port=free_port(),  # its fixed default may be the session Ray's
-    ),
-)
-env = {"RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"], "RAY_DASHBOARD_PORT": str(port)}
-print(json.dumps(env), flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 CHATS = [
     {
         "id": f"c{i}",
@@ -56,12 +38,8 @@ APPS = ("data", "train", "serve", "eval")
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A head node as SkyPilot leaves it, with our Ray up; yields the environment of its shell."""
+    """A machine as SkyPilot leaves it; yields the environment of its shell."""
     home = tmp_path_factory.mktemp("node")
-    start_cluster = home / "sky_templates/ray/start_cluster"
-    start_cluster.parent.mkdir(parents=True)
-    start_cluster.write_text("#!/bin/sh\n")  # the Ray below is the cluster
-    start_cluster.chmod(0o755)
     work = home / "sky_workdir"
     for part in ("apps", "cluster"):
         shutil.copytree(ROOT / part, work / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -69,16 +47,16 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     activate.parent.mkdir(parents=True)
     activate.write_text(f'export PATH="{BIN}:$PATH"\n')
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"HOME": str(home), "PATH": f"{BIN}:{env['PATH']}", "PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, "-W", "ignore", "-c", RAY]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(argv, env=env, stdin=pipe, stdout=pipe, text=True) as ray:
-        assert ray.stdout and ray.stdin
-        env |= json.loads(ray.stdout.readline())
-        del env["PYTHONPATH"]  # a job finds the apps in the working directory that came with it
-        yield env | {"RAY_HEAD_PORT": "1", "SKYPILOT_NODE_RANK": "0"}
-        ray.stdin.close()
-        ray.wait(60)
+    port, dashboard_port = free_port(), free_port()
+    with tempfile.TemporaryDirectory(prefix="cria-job-", dir="/tmp") as folder:
+        yield env | {
+            "HOME": str(home),
+            "CRIA_RAY_TEMP": folder,
+            "RAY_HEAD_PORT": str(port),
+            "RAY_DASHBOARD_PORT": str(dashboard_port),
+            "SKYPILOT_NODE_RANK": "0",
+        }
+        stop(port)
 
 
 def job(node: dict[str, str], *command: str) -> str:

@@ -17,6 +17,15 @@ import pytest
 from cluster import spot_watch
 
 NODE_ID = "ab" * 28
+OUTAGES = {
+    "hangs up": b"",
+    "is no HTTP": b"rebooting\r\n\r\n",
+    "breaks off": b"HTTP/1.0 200 OK\r\nContent-Length: 900\r\n\r\n{",
+    "has an error": b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    "answers other JSON": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+    "answers a page": b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+}
+"""what a metadata service was seen to do while it restarts"""
 
 
 class MetadataServer(ThreadingHTTPServer):
@@ -27,6 +36,7 @@ class MetadataServer(ThreadingHTTPServer):
         self.cloud = cloud
         self.reclaimed = False
         self.other_machine = False
+        self.outage = ""
         self.paths: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -71,6 +81,10 @@ class Handler(BaseHTTPRequestHandler):
     server: MetadataServer
 
     def do_GET(self) -> None:
+        if self.server.outage:
+            self.server.paths.append("outage")
+            self.wfile.write(OUTAGES[self.server.outage])
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.server.answer(self.command, self.path, headers)
         self.send_response(200 if body is not None else 404)
@@ -182,6 +196,83 @@ def test_a_notice_drains_this_node_once_ray_accepts_it(
     assert int(accepted.rpartition(" ")[2]) > 20
     assert watcher.returncode == 0 and notice.exists()
     assert "did not accept" in output and refused
+
+
+@pytest.fixture
+def ray_calls(tmp_path: Path) -> Path:
+    """Where a `ray` that takes every drain writes how it was called."""
+    calls = tmp_path / "calls"
+    calls.touch()
+    (tmp_path / "ray").write_text(f'#!/bin/sh\necho "$*" >>{calls}\n')
+    (tmp_path / "ray").chmod(0o755)
+    return calls
+
+
+def watch(cloud: MetadataServer, raylet: int, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(cloud, gcs_port=raylet, notice_file=folder / "notice"),
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def seen(cloud: MetadataServer, count: int) -> None:
+    """Waits until the watcher asked `count` more times."""
+    deadline_s, until = time.monotonic() + 30, len(cloud.paths) + count
+    while len(cloud.paths) < until:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("at_start", [True, False], ids=["at the start", "later"])
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_an_outage_of_the_metadata_service_is_survived(
+    cloud: MetadataServer,
+    raylet: int,
+    tmp_path: Path,
+    ray_calls: Path,
+    outage: str,
+    at_start: bool,
+) -> None:
+    if outage.startswith("answers") and at_start:
+        pytest.skip("a service that answers is taken for a cloud's; only one cloud's is there")
+    cloud.outage = outage if at_start else ""
+    with watch(cloud, raylet, tmp_path) as watcher:
+        seen(cloud, 6)
+        cloud.outage = outage
+        seen(cloud, 6)
+        assert watcher.poll() is None and ray_calls.read_text() == ""
+        cloud.reclaim()
+        cloud.outage = ""
+        watcher.communicate(timeout=30)
+    (call,) = ray_calls.read_text().splitlines()
+    assert f"--node-id {NODE_ID}" in call
+
+
+@pytest.mark.parametrize("cloud", ["gcp"], indirect=True)
+def test_a_node_is_drained_once_however_often_the_watcher_is_started(
+    cloud: MetadataServer, raylet: int, tmp_path: Path, ray_calls: Path
+) -> None:
+    cloud.reclaim()
+    for _ in range(3):
+        with watch(cloud, raylet, tmp_path) as watcher:
+            watcher.communicate(timeout=30)
+    assert len(ray_calls.read_text().splitlines()) == 1
+    assert (tmp_path / "notice").read_text().startswith(NODE_ID)
+
+
+@pytest.mark.parametrize("cloud", ["gcp"], indirect=True)
+def test_the_notice_of_an_earlier_ray_is_forgotten(
+    cloud: MetadataServer, raylet: int, tmp_path: Path, ray_calls: Path
+) -> None:
+    (tmp_path / "notice").write_text("cd" * 28 + " GCP: preempted\n")
+    with watch(cloud, raylet, tmp_path) as watcher:
+        seen(cloud, 3)
+        assert not (tmp_path / "notice").exists()
+        watcher.kill()
+        watcher.communicate(timeout=30)
+    assert ray_calls.read_text() == ""
 
 
 def test_a_pods_stop_hook_drains_at_once(raylet: int, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""`cluster/run_ray.sh` on two machines of network namespaces, with a real Ray on each."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.machines import TestMachine, machines
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("jobs")]
+
+TOKEN_OF_EVERY_MACHINE = """
+import os, ray
+ray.init(log_to_driver=False)
+@ray.remote(scheduling_strategy="SPREAD", num_cpus=1)
+def look():
+    import time; time.sleep(1)
+    return ray.util.get_node_ip_address(), os.environ.get("HF_TOKEN")
+seen = set(ray.get([look.remote() for _ in range(2 * int(ray.cluster_resources()["CPU"]))]))
+print("NODES", len([n for n in ray.nodes() if n["Alive"]]), "SEEN", sorted(seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[TestMachine]]:
+    with machines(tmp_path_factory.mktemp("machines"), 2) as pair:
+        yield pair
+
+
+def run(pair: list[TestMachine], *command: str, **env: str) -> list[tuple[int, str]]:
+    """The command as SkyPilot runs it: on every machine at once."""
+    begun = [machine.run_ray(*command, **env) for machine in pair]
+    outputs = [process.communicate(timeout=200)[0] for process in begun]
+    return [(process.returncode, text) for process, text in zip(begun, outputs, strict=True)]
+
+
+def test_chained_commands_leave_one_raylet_a_machine(two: list[TestMachine]) -> None:
+    for _ in range(2):
+        (code, text), (worker_code, _) = run(two, "python", "-c", TOKEN_OF_EVERY_MACHINE)
+        assert (code, worker_code) == (0, 0), text
+        assert "NODES 2 " in text
+    assert [machine.raylets() for machine in two] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_relaunch_gives_every_machine_the_new_environment(two: list[TestMachine]) -> None:
+    (code, text), _ = run(two, "python", "-c", TOKEN_OF_EVERY_MACHINE, HF_TOKEN="new")
+    assert code == 0, text
+    seen = re.search(r"NODES 2 SEEN (.*)", text)
+    assert seen and seen[1].count("'new'") == 2 and "None" not in seen[1]
+    assert [machine.raylets() for machine in two] == [1, 1]
+
+
+@pytest.mark.slow
+def test_bad_input_is_two_and_is_tried_once(two: list[TestMachine]) -> None:
+    (code, text), _ = run(
+        two, "python", "-m", "apps.data", "clean", "/none.json", "--out", "s3://b/x", HF_TOKEN="new"
+    )
+    assert code == 2, text
+    assert "names no file" in text and "tried again" not in text
+
+
+@pytest.mark.slow
+def test_a_lost_machine_is_75(two: list[TestMachine]) -> None:
+    head, worker = two
+    fails = "import time, sys; print('BEGUN', flush=True); time.sleep(3); sys.exit(1)"
+    begun = head.run_ray("python", "-c", fails, HF_TOKEN="new")
+    assert begun.stdout
+    for line in begun.stdout:
+        if line.startswith("BEGUN"):
+            break
+    worker.lose()
+    text, _ = begun.communicate(timeout=120)
+    assert begun.returncode == 75, text
