@@ -142,14 +142,6 @@ def test_a_task_is_bound_to_one_zone_and_market() -> None:
     assert isinstance(dear["resources"], dict) and dear["resources"]["use_spot"] is False
 
 
-@pytest.mark.sky
-def test_sky_takes_the_bound_task() -> None:
-    sky = pytest.importorskip("sky")
-    for place in ("gcp/us-central1/us-central1-a", ON_DEMAND):
-        envs = {"BUCKET": "s3://b", "BASE": "hub/id"}
-        assert sky.Task.from_yaml_config(task_config(TASK, place, "vicuna", envs))
-
-
 class FakeSky(ModuleType):
     """The four calls that are made of SkyPilot; every request is answered at once."""
 

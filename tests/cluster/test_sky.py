@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from apps.train.spot.job import ON_DEMAND
+from cluster.launch import TASK, task_config
+
 pytestmark = [pytest.mark.sky, pytest.mark.xdist_group("sky")]
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
@@ -79,6 +82,12 @@ def test_the_strict_parser_takes_the_file(sky: Any, name: str) -> None:
     task = load(sky, name)
     assert task.setup
     assert {resources.use_spot for resources in task.resources} == {name in SPOT}
+
+
+@pytest.mark.parametrize("place", ["gcp/us-central1/us-central1-a", ON_DEMAND])
+def test_the_strict_parser_takes_the_task_that_is_bound_to_a_place(sky: Any, place: str) -> None:
+    envs = {"BUCKET": "s3://b", "BASE": "hub/id"}
+    assert sky.Task.from_yaml_config(task_config(TASK, place, "vicuna", envs))
 
 
 def test_the_strict_parser_refuses_a_misspelt_key(sky: Any) -> None:
