@@ -41,6 +41,11 @@ def test_the_image_is_rays_own_of_the_pinned_version() -> None:
     assert base and RAY_VERSION and base[1] == RAY_VERSION[1]
 
 
+def test_the_image_takes_no_keys_and_nothing_that_a_run_made() -> None:
+    left_out = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {".git", ".env", "runs", "demo", "**/*.key", "**/*.safetensors"} <= set(left_out)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_pod_asks_for_what_it_may_use(path: Path) -> None:
     for container in containers(load(path)):

@@ -32,7 +32,7 @@ from unittest import mock
 import psutil
 
 import apps
-from apps.common.errors import CriaError
+from apps.common.errors import ConfigError, CriaError
 
 MIN_LOGICAL_CPUS = 4
 START_WAIT_S = 120
@@ -101,6 +101,11 @@ def ray_session(
 def _joined(log_to_driver: bool) -> Generator[Session]:
     ray = _ray()
     address = os.environ["RAY_ADDRESS"]
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"RAY_ADDRESS is {address!r}, which takes jobs only. Start the command "
+            "with `ray job submit --working-dir . -- python -m apps...`, or unset RAY_ADDRESS."
+        )
     already = ray.is_initialized()
     if not already:
         in_job = bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
