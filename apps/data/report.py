@@ -16,9 +16,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 from pyarrow import compute
@@ -32,9 +33,21 @@ from apps.data.clean_range import SAMPLE_CHARS
 from apps.data.config import ReportConfig
 from apps.data.duplicates.decide import RULES as DUPLICATE_RULES
 from apps.data.read.reader import REFUSALS
+from apps.data.report_content import (
+    FunnelStep,
+    Histogram,
+    Ledger,
+    Report,
+    SampleLine,
+    SampleMessage,
+    Shapes,
+    UnitCounts,
+)
 from apps.data.rules.profiles import Rules
-from apps.data.units import Json
 from apps.data.write import tables
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
 
 _TURN_EDGES = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50]
 """Rounds; the last bin is open."""
@@ -45,6 +58,7 @@ _LOWEST = 5
 PERSONAL_QUALITY = files("apps.data.rules") / "personal_quality.json"
 """Precision and recall of what is masked (benchmarks/data_personal.py)."""
 _RAW_SAMPLE_BYTES = 2000
+_SAMPLE_MESSAGES = 8
 
 
 def write_report(config: ReportConfig, reporter: Reporter) -> None:
@@ -54,27 +68,26 @@ def write_report(config: ReportConfig, reporter: Reporter) -> None:
             f"{config.folder} holds no finished output of `python -m apps.data clean`; "
             "finish that command, or name its --out folder."
         )
-    found = collect(config.folder, config.pack)
+    content = collect(config.folder, config.pack)
     out = config.out or config.folder
-    storage.write_json(storage.join(out, "report.json"), found)
-    samples = report_page.all_samples(found["samples"])
+    storage.write_json(storage.join(out, "report.json"), content)
+    samples = report_page.all_samples(content["samples"])
     shown = report_page.first_samples(samples)
-    page = report_page.render(found, shown, len(samples) - len(shown))
+    page = report_page.render(content, shown, len(samples) - len(shown))
     storage.write_atomic(storage.join(out, "report.html"), page.encode())
     if len(shown) < len(samples):
-        others = report_page.render_samples(found, samples)
+        others = report_page.render_samples(content, samples)
         storage.write_atomic(storage.join(out, "samples.html"), others.encode())
-    reporter.event("report.done", page=storage.join(out, "report.html"), **found["totals"])
+    reporter.event("report.done", page=storage.join(out, "report.html"), **content["totals"])
 
 
-def collect(folder: str, pack: str | None = None) -> Json:
+def collect(folder: str, pack: str | None = None) -> Report:
     """Everything the page shows."""
-    ledger = storage.read_json(storage.join(folder, schema.LEDGER_NAME))
+    ledger: Ledger = storage.read_json(storage.join(folder, schema.LEDGER_NAME))
     lineage = storage.read_json(storage.join(folder, schema.LINEAGE_NAME))
     records = ledger["records"]
-    shapes = _shapes(folder)
-    lowest = shapes.pop("lowest")
-    found: Json = {
+    shapes, lowest = _shapes(folder)
+    report: Report = {
         "folder": folder,
         "inputs": lineage["inputs"],
         "created": lineage["created"],
@@ -93,16 +106,16 @@ def collect(folder: str, pack: str | None = None) -> Json:
         | storage.read_json(storage.join(folder, SAMPLES_NAME)),
     }
     if "personal_data" in ledger["repairs"]:
-        found["personal_data"] = json.loads(PERSONAL_QUALITY.read_text())
+        report["personal_data"] = json.loads(PERSONAL_QUALITY.read_text())
     if pack is not None:
-        found["pack"] = storage.read_json(storage.join(pack, schema.PACK_NAME))
-    return found
+        report["pack"] = storage.read_json(storage.join(pack, schema.PACK_NAME))
+    return report
 
 
-def funnel(records: Json) -> list[Json]:
+def funnel(records: UnitCounts) -> list[FunnelStep]:
     """Records left after each rule that dropped some, in the order of application."""
     left = records["input"]
-    steps = [{"step": "read", "left": left, "gone": 0}]
+    steps: list[FunnelStep] = [{"step": "read", "left": left, "gone": 0}]
     if quarantined := sum(records["quarantined"].values()):
         left -= quarantined
         steps.append({"step": "quarantine", "left": left, "gone": quarantined})
@@ -116,29 +129,42 @@ def funnel(records: Json) -> list[Json]:
     return steps
 
 
-def _set_aside(folder: str, records: Json) -> dict[str, list[Json]]:
+def _set_aside(folder: str, records: UnitCounts) -> dict[str, list[SampleLine]]:
     """The first duplicate of each rule and the first broken record of each reason."""
-    found: dict[str, list[Json]] = {}
+    samples: dict[str, list[SampleLine]] = {}
     rules = set(records["dropped"]) & set(DUPLICATE_RULES)
     dropped = storage.join(folder, schema.DROPPED_DIR)
     for row in _first_of_each(dropped, "duplicates-", "rule", rules):
         value = orjson.loads(row["record"])
-        messages = [
-            {**one, "content": one["content"][:SAMPLE_CHARS]} for one in value["messages"][:8]
+        samples[row["rule"]] = [
+            SampleLine(
+                id=row["id"],
+                detail=f"repeats {row['detail']}",
+                messages=_opening(value["messages"]),
+                raw=row["record"][:SAMPLE_CHARS],
+            )
         ]
-        sample = {"id": row["id"], "detail": f"repeats {row['detail']}", "messages": messages}
-        found[row["rule"]] = [{**sample, "raw": row["record"][:SAMPLE_CHARS]}]
     reasons = set(records["quarantined"]) - {"damaged-file"}
     broken = storage.join(folder, schema.QUARANTINE_DIR)
     for row in _first_of_each(broken, "part-", "reason", reasons):
         place = f"{row['source']} at byte {row['start_byte']:,}"
         raw = row["raw"][:_RAW_SAMPLE_BYTES].decode("utf-8", "replace")
-        sample = {"id": place, "detail": "", "raw": raw, "messages": []}
-        found[f"quarantine: {row['reason']}"] = [sample]
-    return found
+        samples[f"quarantine: {row['reason']}"] = [
+            SampleLine(id=place, detail="", raw=raw, messages=[])
+        ]
+    return samples
 
 
-def _first_of_each(folder: str, prefix: str, column: str, wanted: set[str]) -> Iterator[Json]:
+def _opening(messages: list[SampleMessage]) -> list[SampleMessage]:
+    """The first messages, each as far as a sample shows it."""
+    return [
+        {**one, "content": one["content"][:SAMPLE_CHARS]} for one in messages[:_SAMPLE_MESSAGES]
+    ]
+
+
+def _first_of_each(
+    folder: str, prefix: str, column: str, wanted: set[str]
+) -> Iterator[dict[str, Any]]:
     """The first row of each wanted value of a column, in the files whose names start so."""
     for name in storage.list_dir(folder):
         if not name.startswith(prefix):
@@ -152,13 +178,13 @@ def _first_of_each(folder: str, prefix: str, column: str, wanted: set[str]) -> I
                 return
 
 
-def _shapes(folder: str) -> Json:
-    """Histograms of what was kept, from one pass over the shards."""
+def _shapes(folder: str) -> tuple[Shapes, list[SampleLine]]:
+    """Histograms of what was kept and its samples of lowest quality, in one pass."""
     rounds = np.zeros(len(_TURN_EDGES), dtype=np.int64)
     chars = np.zeros(len(_CHAR_EDGES), dtype=np.int64)
     quality = np.zeros(_QUALITY_BINS, dtype=np.int64)
     languages: Counter[str] = Counter()
-    lowest: list[Json] = []
+    lowest: list[SampleLine] = []
     for table in _shards(folder):
         roles, lengths, owners = _messages(table)
         answers = np.bincount(owners[roles == "assistant"], minlength=len(table))
@@ -171,17 +197,14 @@ def _shapes(folder: str) -> Json:
         quality += np.bincount(bins, minlength=_QUALITY_BINS)
         lowest = _lowest(lowest, table, scores)
         languages.update(code or "unknown" for code in table["language"].to_pylist())
-    return {
+    bins = [f"{i / _QUALITY_BINS:.1f}-{(i + 1) / _QUALITY_BINS:.1f}" for i in range(_QUALITY_BINS)]
+    shapes: Shapes = {
         "rounds": _labelled(rounds, _TURN_EDGES),
         "chars": _labelled(chars, _CHAR_EDGES),
-        "quality": [
-            [f"{i / _QUALITY_BINS:.1f}-{(i + 1) / _QUALITY_BINS:.1f}", int(count)]
-            for i, count in enumerate(quality)
-            if quality.any()
-        ],
-        "languages": [list(item) for item in languages.most_common()],
-        "lowest": lowest,
+        "quality": [*zip(bins, quality.tolist(), strict=True)] if quality.any() else [],
+        "languages": languages.most_common(),
     }
+    return shapes, lowest
 
 
 def _shards(folder: str) -> Iterator[pa.Table]:
@@ -193,35 +216,33 @@ def _shards(folder: str) -> Iterator[pa.Table]:
 _COLUMNS = ["id", "messages", "language", "scores"]
 
 
-def _quality(table: pa.Table) -> Any:
+def _quality(table: pa.Table) -> Floats:
     """The score of each conversation; NaN where it was not scored."""
     scores = table["scores"].combine_chunks()
     owners = np.repeat(np.arange(len(table)), np.diff(scores.offsets.to_numpy()))
     is_quality = scores.keys.to_numpy(zero_copy_only=False) == "quality"
-    found = np.full(len(table), np.nan)
-    found[owners[is_quality]] = scores.items.to_numpy(zero_copy_only=False)[is_quality]
-    return found
+    quality = np.full(len(table), np.nan)
+    quality[owners[is_quality]] = scores.items.to_numpy(zero_copy_only=False)[is_quality]
+    return quality
 
 
-def _lowest(before: list[Json], table: pa.Table, scores: Any) -> list[Json]:
+def _lowest(before: list[SampleLine], table: pa.Table, scores: Floats) -> list[SampleLine]:
     """The samples of the lowest quality so far, in the order of score and id."""
     rows = [row for row in np.argsort(scores, kind="stable")[:_LOWEST] if not np.isnan(scores[row])]
-    samples = [
-        {
-            "id": row["id"],
-            "detail": f"{scores[place]:.2f}",
-            "raw": "",
-            "messages": [
-                {**one, "content": one["content"][:SAMPLE_CHARS]} for one in row["messages"][:8]
-            ],
-        }
+    samples: list[SampleLine] = [
+        SampleLine(
+            id=row["id"],
+            detail=f"{scores[place]:.2f}",
+            raw="",
+            messages=_opening(row["messages"]),
+        )
         for place in rows
         for row in table.slice(place, 1).to_pylist()
     ]
     return sorted([*before, *samples], key=lambda one: (one["detail"], one["id"]))[:_LOWEST]
 
 
-def _messages(table: pa.Table) -> tuple[Any, Any, Any]:
+def _messages(table: pa.Table) -> tuple[npt.NDArray[np.object_], Ints, Ints]:
     """Role, characters and row of every message."""
     messages = table["messages"].combine_chunks()
     flat = messages.flatten()
@@ -231,13 +252,13 @@ def _messages(table: pa.Table) -> tuple[Any, Any, Any]:
     return roles, lengths, np.repeat(np.arange(len(table)), counts)
 
 
-def _histogram(values: Any, edges: list[int]) -> Any:
+def _histogram(values: Ints, edges: list[int]) -> Ints:
     bins = np.searchsorted(edges, values, side="right") - 1
     return np.bincount(np.clip(bins, 0, len(edges) - 1), minlength=len(edges))
 
 
-def _labelled(counts: Any, edges: list[int]) -> list[list[Any]]:
-    labels = []
+def _labelled(counts: Ints, edges: list[int]) -> Histogram:
+    labels: list[str] = []
     for low, high in zip(edges, [*edges[1:], None], strict=True):
         if high is None:
             labels.append(f"{low:,}+")
@@ -245,4 +266,4 @@ def _labelled(counts: Any, edges: list[int]) -> list[list[Any]]:
             labels.append(f"{low}")
         else:
             labels.append(f"{low:,}-{high - 1:,}")
-    return [[label, int(count)] for label, count in zip(labels, counts, strict=True)]
+    return [(label, int(count)) for label, count in zip(labels, counts, strict=True)]

@@ -5,7 +5,7 @@ Each sentence has a threshold from which it is said, and names the command that 
 
 from collections.abc import Iterator, Mapping
 
-from apps.data.units import Json
+from apps.data.report_content import Report, Totals
 
 _LARGE_SHARE = 0.1
 """Of all conversations, what one rule takes before it is worth a look."""
@@ -16,13 +16,13 @@ _POOR_QUALITY = 0.5
 _POOR_SHARE = 0.05
 
 
-def advice(report: Json) -> str:
+def advice(report: Report) -> str:
     """Never empty: a dump without surprises is told so."""
     said = list(_sentences(report))
     return " ".join(said or ["Nothing stands out: read a few of the samples below and go on."])
 
 
-def _sentences(report: Json) -> Iterator[str]:
+def _sentences(report: Report) -> Iterator[str]:
     totals, ledger = report["totals"], report["ledger"]
     yield from _unread(totals, ledger["records"]["quarantined"])
     yield from _dropped(totals, ledger["records"]["dropped"], report["folder"])
@@ -45,7 +45,7 @@ def _sentences(report: Json) -> Iterator[str]:
         )
 
 
-def _unread(totals: Json, reasons: Mapping[str, int]) -> Iterator[str]:
+def _unread(totals: Totals, reasons: Mapping[str, int]) -> Iterator[str]:
     if totals["quarantined"] > _UNREAD_SHARE * max(1, totals["records"]):
         yield (
             f"{_percent(totals['quarantined'], totals['records'])} of the records could not be "
@@ -53,7 +53,7 @@ def _unread(totals: Json, reasons: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def _dropped(totals: Json, rules: Mapping[str, int], folder: str) -> Iterator[str]:
+def _dropped(totals: Totals, rules: Mapping[str, int], folder: str) -> Iterator[str]:
     for rule, count in sorted(rules.items(), key=lambda item: -item[1])[:2]:
         if count > _LARGE_SHARE * max(1, totals["records"]):
             yield (

@@ -11,7 +11,7 @@ from apps.common.page.render import environment
 from apps.data.ledger import UNITS
 from apps.data.read import records
 from apps.data.report_advice import advice
-from apps.data.units import Json
+from apps.data.report_content import Ledger, Report, SampleLine
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 _MARKDOWN.disable("image")  # its address would be asked for by whoever opens the page
@@ -56,7 +56,7 @@ class Sample:
     clean: Sequence[Turn]
 
 
-def render(report: Json, samples: Sequence[Sample], more: int) -> str:
+def render(report: Report, samples: Sequence[Sample], more: int) -> str:
     """The page with some of the samples; `more` are on a page of their own."""
     template = _ENVIRONMENT.get_template("report.html")
     return template.render(
@@ -76,7 +76,7 @@ def render(report: Json, samples: Sequence[Sample], more: int) -> str:
     )
 
 
-def _steps(report: Json) -> list[Step]:
+def _steps(report: Report) -> list[Step]:
     total = max(1, report["totals"]["records"])
     return [
         Step(
@@ -91,18 +91,18 @@ def _steps(report: Json) -> list[Step]:
     ]
 
 
-def _accounts(ledger: Json) -> dict[str, list[int]]:
+def _accounts(ledger: Ledger) -> dict[str, list[int]]:
     """{where it went: [records, messages, bytes]}"""
     rows = {"in": [ledger[unit]["input"] for unit in UNITS]}
     rows["kept"] = [ledger[unit]["kept"] for unit in UNITS]
     for part in ("trimmed", "dropped", "quarantined"):
         for name in sorted({name for unit in UNITS for name in ledger[unit][part]}):
             rows[f"{part}: {name}"] = [ledger[unit][part].get(name, 0) for unit in UNITS]
-    rows["framing"] = [0, 0, ledger["bytes"]["framing"]]
+    rows["framing"] = [0, 0, ledger["bytes"].get("framing", 0)]
     return rows
 
 
-def _forms(ledger: Json) -> dict[str, int]:
+def _forms(ledger: Ledger) -> dict[str, int]:
     forms = {name.replace("_", ", "): count for name, count in ledger["forms"].items()}
     return {
         **forms,
@@ -119,7 +119,7 @@ def _histogram(items: Sequence[tuple[str, int]]) -> list[tuple[str, int, float]]
     return [(label, count, 100 * count / most) for label, count in items[:last]]
 
 
-def render_samples(report: Json, samples: Sequence[Sample]) -> str:
+def render_samples(report: Report, samples: Sequence[Sample]) -> str:
     """The page of all samples."""
     return _ENVIRONMENT.get_template("samples.html").render(report=report, samples=samples)
 
@@ -141,7 +141,7 @@ def first_samples(samples: Sequence[Sample]) -> list[Sample]:
     return shown
 
 
-def all_samples(samples: Mapping[str, Sequence[Json]]) -> list[Sample]:
+def all_samples(samples: Mapping[str, Sequence[SampleLine]]) -> list[Sample]:
     return [
         Sample(
             rule=rule,

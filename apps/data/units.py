@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import orjson
 
@@ -23,7 +23,6 @@ from apps.common.errors import CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
 
-Json = dict[str, Any]
 Args = TypeVar("Args")
 Manifest = TypeVar("Manifest")
 

@@ -11,6 +11,11 @@ arrive first.
     b   Who? Me.    stays, whatever its id: nobody else says so
 """
 
+# pyarrow is partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 

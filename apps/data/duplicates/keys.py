@@ -12,6 +12,11 @@ band; texts of similarity s share at least one of 32 bands with probability 1 - 
     s = .3   .23      s = .5   .87      s = .8   1 - 5e-8
 """
 
+# pyarrow and rensa are partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import hashlib
 import re
 import unicodedata

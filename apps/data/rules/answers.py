@@ -5,6 +5,11 @@ Vicuna blog's questions, and GPT-4's to MT-bench's. Shared chats refuse and intr
 more often; look at a dump's own drops with `python -m apps.data view DIR --rule NAME`.
 """
 
+# re2 is partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -5,6 +5,11 @@ expressions need seconds for 80 KB of base64 in a backtracking engine. Each matc
 where it stands: check digits, and what is written before and after it.
 """
 
+# re2 is partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import dataclasses
 
 import re2

@@ -4,6 +4,11 @@ Error texts and lectures are known in English. Refusals, identity and the end of
 in ten more languages (`languages/`, a file each); `--rules.phrases` adds expressions or files.
 """
 
+# re2 is partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import functools
 from importlib.resources import files
 from typing import Any, Literal, get_args

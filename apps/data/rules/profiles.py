@@ -5,6 +5,11 @@ A rule is declared once here, by its field (its setting, the value that switches
 in which the rules are applied and in which a report shows them.
 """
 
+# re2 is partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false
+
 import dataclasses
 import re
 from dataclasses import dataclass, field

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import cast
 
 from apps.data.sample.conversations import conversation, letters
 from apps.data.sample.page_html import to_chatgpt_html
@@ -57,9 +58,7 @@ def _with_odd_end(record: dict[str, object], i: int, letters: str) -> dict[str, 
 
 
 def _turn_list(record: dict[str, object]) -> list[dict[str, str]]:
-    turns = record["conversations"]
-    assert isinstance(turns, list)
-    return turns
+    return cast(list[dict[str, str]], record["conversations"])
 
 
 def broken_bytes(count: int) -> list[bytes]:
