@@ -94,10 +94,10 @@ def functions(files: Sequence[Source]) -> Iterator[tuple[Source, Function]]:
 
 
 def num_parameters(function: Function) -> int:
-    """Without self and cls."""
+    """Without self, cls and the typing context that numba hands to an intrinsic."""
     taken = function.args
     names = [a.arg for a in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)]
-    return len(names) - (names[:1] in (["self"], ["cls"]))
+    return len(names) - (names[:1] in (["self"], ["cls"], ["typing_context"]))
 
 
 def long_signatures(files: Sequence[Source]) -> list[str]:

@@ -24,6 +24,10 @@ def test_values_have_types() -> None:
     assert structure.any_per_1000(FILES) <= structure.MAX_ANY_PER_1000
 
 
+def test_no_function_takes_more_than_a_reader_can_hold() -> None:
+    assert structure.long_signatures(FILES) == []
+
+
 def test_an_alias_does_not_hide_any() -> None:
     text = "from typing import Any\nJson = dict[str, Any]\ndef f(a: Json) -> Any: ...\n"
     path = Path(structure.APPS / "made.py")

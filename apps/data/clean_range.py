@@ -145,19 +145,19 @@ def clean_range(args: RangeArgs) -> Output:
     span_bytes = 0
     joins = {join.id: join.pieces for join in args.joins}
     joined, continuations = frozenset(args.joined), frozenset(args.continuations)
-    for found in read_range(args):
-        span_bytes += found.end - found.start
+    for record in read_range(args):
+        span_bytes += record.end - record.start
         try:
-            if isinstance(found, Record):
-                if found.id in joined:
+            if isinstance(record, Record):
+                if record.id in joined:
                     continue
-                if found.id in joins:
-                    found = _with_pieces(found, joins[found.id], args)
-                found.is_continuation = found.id in continuations
-            _take(found, args.uri, args.rules, output)
+                if record.id in joins:
+                    record = _with_pieces(record, joins[record.id], args)
+                record.is_continuation = record.id in continuations
+            _take(record, args.uri, args.rules, output)
         except Exception as error:
             raise CriaError(
-                f"{args.uri}, {_place(found, args.format)}: "
+                f"{args.uri}, {_place(record, args.format)}: "
                 f"{type(error).__name__}: {error}; please report this."
             ) from error
     if args.format == "json":
@@ -166,10 +166,10 @@ def clean_range(args: RangeArgs) -> Output:
     return output
 
 
-def _place(found: Record | Broken, file_format: str) -> str:
-    if file_format == "parquet" and isinstance(found, Record):
-        return f"record {found.id}, a row's number after its file's digest"
-    return f"record at bytes {found.start:,}-{found.end:,}"
+def _place(record: Record | Broken, file_format: str) -> str:
+    if file_format == "parquet" and isinstance(record, Record):
+        return f"record {record.id}, a row's number after its file's digest"
+    return f"record at bytes {record.start:,}-{record.end:,}"
 
 
 def _with_pieces(record: Record, pieces: Sequence[Span], args: RangeArgs) -> Record:
@@ -202,38 +202,38 @@ def read_range(args: RangeArgs) -> Iterator[Record | Broken]:
     )
 
 
-def _take(found: Record | Broken, uri: str, rules: Rules, output: Output) -> None:
-    if isinstance(found, Broken):
-        _quarantine(found, uri, output)
+def _take(record: Record | Broken, uri: str, rules: Rules, output: Output) -> None:
+    if isinstance(record, Broken):
+        _quarantine(record, uri, output)
         return
-    span_bytes = found.end - found.start + found.joined_bytes
-    output.ledger.join(found.num_joined)
-    raw_turns = list(found.turns)
+    span_bytes = record.end - record.start + record.joined_bytes
+    output.ledger.join(record.num_joined)
+    raw_turns = list(record.turns)
     try:
-        forms = records.convert(found)
+        forms = records.convert(record)
     except Unreadable as error:
-        cut = found.raw[: records.MAX_QUARANTINED_BYTES]
-        broken = Broken(found.start, found.end, error.reason, cut, error.num_messages)
+        cut = record.raw[: records.MAX_QUARANTINED_BYTES]
+        broken = Broken(record.start, record.end, error.reason, cut, error.num_messages)
         _quarantine(broken, uri, output)
         return
     for form, amount in forms.items():
         add_to(output.ledger.forms, form, amount)
-    _count_source(found, output.ledger)
-    dropped = found.refused or _apply(found, rules, output.ledger)
-    num_bytes, messages = _size(found.turns)
-    left_out_bytes = sum(left.bytes for left in found.left_out)
+    _count_source(record, output.ledger)
+    dropped = record.refused or _apply(record, rules, output.ledger)
+    num_bytes, messages = _size(record.turns)
+    left_out_bytes = sum(left.bytes for left in record.left_out)
     framing = span_bytes - _size(raw_turns)[0] - left_out_bytes
     if dropped is not None:
         rule, detail = dropped
         output.ledger.drop(rule, messages=messages, num_bytes=num_bytes, framing=framing)
-        row = DroppedRow(found.id, found.source_id, rule, detail, found.raw.decode())
+        row = DroppedRow(record.id, record.source_id, rule, detail, record.raw.decode())
         output.dropped.append(row)
-        _sample(output, rule, found, detail)
+        _sample(output, rule, record, detail)
         return
     output.ledger.keep(messages=messages, num_bytes=num_bytes, framing=framing)
-    output.kept.append(_row(found))
-    output.keys.append(keys.of(found, rules, messages=messages, num_bytes=num_bytes))
-    _sample(output, "kept", found, "")
+    output.kept.append(_row(record))
+    output.keys.append(keys.of(record, rules, messages=messages, num_bytes=num_bytes))
+    _sample(output, "kept", record, "")
 
 
 def _count_source(record: Record, ledger: Ledger) -> None:
@@ -338,7 +338,7 @@ def _write(output: Output, rules: Rules, folder: str) -> CleanedRange:
         table = keys.table_of(output.keys, rules)
         tables.write(storage.join(folder, "keys.parquet"), [table], table.schema, level=1)
     _write_rows(output.kept, folder, "kept", schema.CONVERSATIONS)
-    samples = {rule: list(map(asdict, found)) for rule, found in output.samples.items()}
+    samples = {rule: list(map(asdict, rows)) for rule, rows in output.samples.items()}
     storage.write_json(storage.join(folder, "samples.json"), samples)
     return CleanedRange(
         folder=folder,

@@ -77,15 +77,15 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
     if config.gguf != "none":
         check_can_be_written(AutoConfig.from_pretrained(load.fetch_base(run.base)))
     _check_out(config.out, run)
-    found = _choose(run_uri, config, run, reporter)
+    saved = _choose(run_uri, config, run, reporter)
     with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
         with reporter.progress("export", unit="weights") as bar:
-            for count in write_folder(folder, found, run, config):
+            for count in write_folder(folder, saved, run, config):
                 bar.advance(count)
         _publish(folder, config.out)
         if config.push:
             _push(folder, config.push)
-    reporter.event("export.done", out=config.out, step=found.step, dtype=config.dtype)
+    reporter.event("export.done", out=config.out, step=saved.step, dtype=config.dtype)
 
 
 def _check_out(out: str, run: RunConfig) -> None:
@@ -105,15 +105,15 @@ def _check_out(out: str, run: RunConfig) -> None:
 
 def _choose(run_uri: str, config: ExportConfig, run: RunConfig, reporter: Reporter) -> Checkpoint:
     step = _best_step(run_uri, run) if config.best else config.step
-    found = checkpoint.newest(run_uri, run.checkpoint.verify, reporter.line, step)
-    if found is None:
+    saved = checkpoint.newest(run_uri, run.checkpoint.verify, reporter.line, step)
+    if saved is None:
         steps = ", ".join(str(c.step) for c in checkpoint.committed(run_uri)) or "none"
         wanted = f"of step {step} " if step is not None else ""
         raise NotFoundError(
             f"{config.run} has no whole checkpoint {wanted}(steps with one: {steps}); train on "
             "with the same `python -m apps.train run` command."
         )
-    return found
+    return saved
 
 
 def _best_step(run_uri: str, run: RunConfig) -> int:
@@ -128,7 +128,7 @@ def _best_step(run_uri: str, run: RunConfig) -> int:
 
 
 def write_folder(
-    folder: str, found: Checkpoint, run: RunConfig, config: ExportConfig
+    folder: str, saved: Checkpoint, run: RunConfig, config: ExportConfig
 ) -> Iterator[int]:
     """Write a whole model folder; yields the number of weights after each file."""
     base = load.fetch_base(run.base)
@@ -136,28 +136,28 @@ def write_folder(
     settings = load.run_config(run, base, pack.max_length)
     dtype = _DTYPES[config.dtype]
     if config.adapter_only:
-        yield lora.write(folder, load.build_on_meta(settings), read_weights(found), run, dtype)
+        yield lora.write(folder, load.build_on_meta(settings), read_weights(saved), run, dtype)
     else:
-        yield from _write_weights(folder, found, base, run, settings, dtype)
+        yield from _write_weights(folder, saved, base, run, settings, dtype)
         _write_settings(folder, base, settings, pack, dtype)
     _write_tokenizer(folder, base, pack)
     if config.gguf != "none":
         write_gguf(folder, os.path.join(folder, f"model-{config.gguf}.gguf"), config.gguf)
-    _write_lineage(folder, found, run, pack, config)
+    _write_lineage(folder, saved, run, pack, config)
 
 
-def read_weights(found: Checkpoint, names: list[str] | None = None) -> dict[str, torch.Tensor]:
+def read_weights(saved: Checkpoint, names: list[str] | None = None) -> dict[str, torch.Tensor]:
     """Trained weights of a checkpoint, fp32, all or those named."""
-    shapes = checkpoint.tensor_shapes(found, "model.")
+    shapes = checkpoint.tensor_shapes(saved, "model.")
     chosen = list(shapes) if names is None else names
     state = {"model": {name: torch.empty(shapes[name]) for name in chosen}}
-    checkpoint.load(found, state, alone=True)
+    checkpoint.load(saved, state, alone=True)
     return state["model"]
 
 
 def _write_weights(
     folder: str,
-    found: Checkpoint,
+    saved: Checkpoint,
     base: str,
     run: RunConfig,
     settings: PretrainedConfig,
@@ -165,12 +165,12 @@ def _write_weights(
 ) -> Iterator[int]:
     """The run's weights, whole again."""
     if run.adapter == "lora":
-        trained = read_weights(found)
+        trained = read_weights(saved)
         pieces = lora.merged(load.base_weights(base, settings), trained, run.lora)
     elif run.top_layers:
-        pieces = _over_base(load.base_weights(base, settings), read_weights(found))
+        pieces = _over_base(load.base_weights(base, settings), read_weights(saved))
     else:
-        pieces = _trained(found, dtype)
+        pieces = _trained(saved, dtype)
         if run.strategy == "deepspeed":
             pieces = _in_shape(pieces, settings)
     yield from write_weights(folder, as_stored(settings, pieces), dtype)
@@ -184,19 +184,19 @@ def _over_base(
         yield name, trained.get(name, weight)
 
 
-def _trained(found: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+def _trained(saved: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """Weights one group at a time, so that memory holds one file and not the model."""
-    shapes = checkpoint.tensor_shapes(found, "model.")
+    shapes = checkpoint.tensor_shapes(saved, "model.")
     group: list[str] = []
     group_bytes = 0
     for name in sorted(shapes):
         group.append(name)
         group_bytes += shapes[name].numel() * dtype.itemsize
         if group_bytes >= FILE_BYTES // 4:
-            yield from read_weights(found, group).items()
+            yield from read_weights(saved, group).items()
             group, group_bytes = [], 0
     if group:
-        yield from read_weights(found, group).items()
+        yield from read_weights(saved, group).items()
 
 
 def _in_shape(
@@ -237,21 +237,21 @@ def _write_tokenizer(folder: str, base: str, pack: PackInfo) -> None:
 
 
 def _write_lineage(
-    folder: str, found: Checkpoint, run: RunConfig, pack: PackInfo, config: ExportConfig
+    folder: str, saved: Checkpoint, run: RunConfig, pack: PackInfo, config: ExportConfig
 ) -> None:
-    run_uri = checkpoint.run_of(found)
+    run_uri = checkpoint.run_of(saved)
     records = read_metrics(run_uri)
     cost = costs.facts(run_uri)
-    training_usd = found.commit["seconds"] / 3600 * run.metrics.usd_per_hour
+    training_usd = saved.commit["seconds"] / 3600 * run.metrics.usd_per_hour
     record = lineage.collect(
-        inputs={"base": str(found.commit.get("identity", {})["base"]), "data": pack.digest},
+        inputs={"base": str(saved.commit.get("identity", {})["base"]), "data": pack.digest},
         config=config,
         base_model=run.base,
         run=configs.to_dict(run),
-        checkpoint={"uri": found.uri, "step": found.step},
+        checkpoint={"uri": saved.uri, "step": saved.step},
         template=pack.template.name,
-        tokens=found.commit["tokens"],
-        training_seconds=found.commit["seconds"],
+        tokens=saved.commit["tokens"],
+        training_seconds=saved.commit["seconds"],
         loss=records[-1]["loss"] if records else None,
         usd=cost["usd"] if cost else training_usd,
         cost=cost,

@@ -153,14 +153,14 @@ def _unit(
 def write(args: ShardArgs, folder: str) -> Shard:
     """Write one shard to its final place: the same rows give the same bytes."""
     del folder
-    found, kept_schema = {
+    rows_of, kept_schema = {
         "kept": (_staying, schema.CONVERSATIONS),
         "duplicates": (_losers, schema.DROPPED),
         "dropped": (_aside, schema.DROPPED),
         "quarantine": (_aside, schema.QUARANTINE),
     }[args.kind]
     uri = storage.join(args.out, args.name)
-    return Shard(kind=args.kind, name=args.name, file=tables.write(uri, found(args), kept_schema))
+    return Shard(kind=args.kind, name=args.name, file=tables.write(uri, rows_of(args), kept_schema))
 
 
 def _aside(args: ShardArgs) -> Iterator[pa.Table]:
@@ -193,9 +193,9 @@ def _losers(args: ShardArgs) -> Iterator[pa.Table]:
         start = 0
         for table in tables.batches(storage.join(folder, "kept.parquet"), _OF_LOSERS):
             rows = [row for row in range(start, start + len(table)) if row in gone[folder]]
-            found = table.take(pa.array([row - start for row in rows], pa.int64())).to_pylist()
+            taken = table.take(pa.array([row - start for row in rows], pa.int64())).to_pylist()
             why = [gone[folder][row] for row in rows]
-            dropped = [_dropped(*pair) for pair in zip(found, why, strict=True)]
+            dropped = [_dropped(*pair) for pair in zip(taken, why, strict=True)]
             yield pa.Table.from_pylist(dropped, schema=schema.DROPPED)
             start += len(table)
 
@@ -215,18 +215,18 @@ def _dropped(row: dict[str, Any], why: tuple[str, str]) -> dict[str, str]:
 
 
 def _gone(uri: str | None, folders: set[str]) -> Gone:
-    found: Gone = {}
+    gone: Gone = {}
     for table in tables.batches(uri) if uri else ():
         for loser in table.to_pylist():
             if loser["folder"] in folders:
-                rows = found.setdefault(loser["folder"], {})
+                rows = gone.setdefault(loser["folder"], {})
                 rows[loser["row"]] = (loser["rule"], loser["detail"])
-    return found
+    return gone
 
 
 def _gone_rows(uri: str) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
+    rows: dict[str, set[int]] = {}
     for table in tables.batches(uri, ["folder", "row"]):
         for loser in table.to_pylist():
-            found.setdefault(loser["folder"], set()).add(loser["row"])
-    return found
+            rows.setdefault(loser["folder"], set()).add(loser["row"])
+    return rows

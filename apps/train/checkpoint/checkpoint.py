@@ -94,15 +94,15 @@ def folder(run_uri: str) -> str:
 
 def committed(run_uri: str) -> list[Checkpoint]:
     """Committed checkpoints, newest first, without looking at their shards."""
-    found = []
+    whole = []
     for name in storage.list_dir(folder(run_uri)):
         if checkpoint_step(name) is None:
             continue
         uri = storage.join(folder(run_uri), name)
         commit = cast(Commit | None, storage.read_commit(uri))
         if commit is not None and "step" in commit:
-            found.append(Checkpoint(uri, commit))
-    return sorted(found, key=lambda c: c.step, reverse=True)
+            whole.append(Checkpoint(uri, commit))
+    return sorted(whole, key=lambda c: c.step, reverse=True)
 
 
 def newest(
@@ -110,7 +110,7 @@ def newest(
 ) -> Checkpoint | None:
     """The newest whole checkpoint (or that of `step`)."""
     return first_whole(
-        candidates(run_uri, step), lambda found: damage(found.uri, found.commit, verify), tell
+        candidates(run_uri, step), lambda one: damage(one.uri, one.commit, verify), tell
     )
 
 
@@ -120,10 +120,10 @@ def first_whole(
     tell: Callable[[str], None],
 ) -> Checkpoint | None:
     """The first without a fault; each one skipped is told in a sentence."""
-    for name, found, fault in listed:
-        fault = fault or damage_of(found)
+    for name, candidate, fault in listed:
+        fault = fault or damage_of(candidate)
         if fault is None:
-            return found
+            return candidate
         tell(f"Skipped checkpoint {name}: {fault}")
     return None
 
