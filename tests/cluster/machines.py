@@ -135,6 +135,8 @@ def _environment(home: Path, addresses: list[str], rank: int) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name in kept}
     return env | {
         "HOME": str(home),
+        "PATH": f"{BIN}:{env['PATH']}",
+        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "t" * 64,
         "RAY_USAGE_STATS_ENABLED": "0",
         "SKYPILOT_NODE_RANK": str(rank),
