@@ -30,8 +30,8 @@ from apps.serve.replica.kept import Kept
 
 MAX_FRUITLESS_LOSSES = 2
 """A request that loses so many replicas without a token in between has probably killed them."""
-_LOSS_PAUSE_S = 0.05
-"""For the router to learn that the replica is gone."""
+_LOSS_PAUSE_S = 0.1
+"""For the router to learn that the replica is gone; five times as long after a fruitless loss."""
 MAX_REFUSALS = 50
 REFUSED_PAUSE_S = 0.1
 """Until a replica with a dead engine ends, it refuses at once and so looks idle to the router."""
@@ -190,13 +190,13 @@ async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, No
                 raise
             await asyncio.sleep(REFUSED_PAUSE_S)
         except ReplicaLostError as error:
-            fruitless = 1 if len(generated) > num_before else fruitless + 1
+            fruitless = 0 if len(generated) > num_before else fruitless + 1
             if fruitless >= MAX_FRUITLESS_LOSSES:
                 raise PoisonError(
                     f"{fruitless} replicas in a row were lost with this request and no token of an "
                     "answer; it is not tried on another"
                 ) from error
-            await asyncio.sleep(_LOSS_PAUSE_S * 2**fruitless)
+            await asyncio.sleep(_LOSS_PAUSE_S * 5**fruitless)
 
 
 async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncGenerator[Delta, None]:

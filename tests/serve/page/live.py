@@ -55,7 +55,10 @@ class Upstream:
             if number > self.cut_after > 0:
                 self.cut_after = 0
                 return
-            await asyncio.sleep(self.piece_s)
+            slept_s = 0.0
+            while slept_s < self.piece_s:  # in short steps, so that a test may end the wait
+                await asyncio.sleep(step_s := min(0.05, self.piece_s))
+                slept_s += step_s
             event = _event({"delta": {"content": text[start : start + size]}})
             yield event.replace("\n\n", f"\nid: stream:{number}\n\n") if self.numbers else event
         yield _event({"delta": {}, "finish_reason": "stop"}, {"completion_tokens": len(text)})

@@ -117,7 +117,7 @@ def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
 
 def test_who_waits_sees_dots_seconds_and_the_place_in_line(open_page, browser) -> None:
     page = open_page({"ash": lambda m: GOOD})
-    page.upstream.piece_s = 5
+    page.upstream.piece_s = 60
     Person(page.url).ask(kind="chat", models=["ash"])
     begin(browser, f"{page.url}/#chat")
     browser.type(ASK, "Why?\n")

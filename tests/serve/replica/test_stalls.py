@@ -205,11 +205,12 @@ async def test_an_answer_with_very_many_log_probabilities_stalls_nobody(model_fo
                 async with http.post(url, data=chat(**fields), headers=HEADERS) as response:
                     return len(await response.read())
 
-            asking = asyncio.create_task(ask())
+            asking, started_s = asyncio.create_task(ask()), time.monotonic()
             while not asking.done():
                 began_s = time.monotonic()
                 async with http.get("/health") as response:
                     await response.read()
                 pauses.append(time.monotonic() - began_s)
             assert await asking > 128 * 350 * 20
-    assert max(pauses) < LIMIT_S, "in one go it takes 3.7 s"
+    whole_s = time.monotonic() - started_s
+    assert max(pauses) < whole_s / 5, "pieces of an answer are made in turns with others"
