@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from apps.serve.config import PageLimits
 from tests.serve.page.live import Person
+
+UNLIMITED = PageLimits(
+    answers_per_minute=0, answers_per_hour=0, address_answers_per_hour=0, votes_per_hour=0
+)
 
 _PATIENCE_S = 120
 """a machine that computes for others too is slow, and that is no fault"""

@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.serve.page.crowd import Crowd
-from tests.serve.page.test_many_visitors_short import UNLIMITED
+from tests.serve.page.crowd import UNLIMITED, Crowd
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -4,13 +4,9 @@ import statistics
 
 import pytest
 
-from apps.serve.config import PageLimits
-from tests.serve.page.crowd import Crowd
+from tests.serve.page.crowd import UNLIMITED, Crowd
 
 pytestmark = pytest.mark.slow
-UNLIMITED = PageLimits(
-    answers_per_minute=0, answers_per_hour=0, address_answers_per_hour=0, votes_per_hour=0
-)
 
 
 def test_a_hundred_visitors_get_their_answers_and_leave_nothing_behind(open_page) -> None:
