@@ -20,7 +20,7 @@ lint: .venv/.dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright --pythonpath $(PY)
 
 bench: .venv/.dev
-	for part in $(PART); do PYTHONPATH=. $(PY) benchmarks/$$part.py $(ARGS) || exit 1; done
+	for part in $(PART); do $(PY) -m benchmarks.$$part $(ARGS) || exit 1; done
 
 .venv/.runtime: requirements.txt
 	$(call install,requirements.txt)

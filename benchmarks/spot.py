@@ -85,7 +85,8 @@ def main() -> None:
         Path(os.environ["CRIA_TEST_DATA"]) / "spot-traces" / "availability"
     )
     print(
-        "| zones | h | slack | restart, min | greedy, $ | as published | fitted line | least-cost"
+        "| zones | h | slack | restart, min | greedy, $ | as published | fitted line | least-cost",
+        end=" ",
     )
     print("| optimum | missed | hours foretold, off by |\n|---|" + "---|" * 10)
     records: list[dict[str, object]] = []

@@ -1,7 +1,7 @@
 """Keeps a training run going on spot machines, moving between zones and on demand by a deadline.
 
     python -m apps.train plan --preset vicuna-7b --gpus 8xA100-80GB --save plan
-    python cluster/launch.py --plan plan --zones gcp/us-central1/us-central1-a aws/us-east-1 \
+    python -m cluster.launch --plan plan --zones gcp/us-central1/us-central1-a aws/us-east-1 \
         --out s3://bucket/runs/vicuna --deadline-h 24 --env BUCKET=s3://bucket --env BASE=hub/id
 
 Runs on your own machine and submits SkyPilot managed jobs, one after another, each bound to one
@@ -33,11 +33,11 @@ from apps.train.planning import prices as price_table
 from apps.train.planning.result import Plan
 from apps.train.spot.chain import guess
 from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
+from apps.train.spot.learnt import LEAST_COST
 from apps.train.spot.least_cost import least_cost, plan_tick_s
 from apps.train.spot.planned import job_of
 from apps.train.spot.policy import POLICIES, Policy
 
-LEAST_COST = "least-cost"
 TASK = Path(__file__).with_name("train.yaml")
 
 
@@ -58,6 +58,10 @@ class Cloud(Protocol):
 
     def lost_s(self) -> float:
         """Training that preemptions have taken back so far."""
+        ...
+
+    def has_ended(self) -> bool:
+        """Whether the job has done all, the last checkpoint and the export too."""
         ...
 
     def move(self, place: str) -> None:
@@ -81,18 +85,20 @@ class Controller:
 
     def step(self) -> str:
         """Look, decide, move; returns the place until the next step."""
-        up, place = self.cloud.up(), self.cloud.place()
+        place, up = self.cloud.place(), self.cloud.up()  # a loss seen now closes its zone
+        left_s = self.cloud.left_s()
         self.up_s = self.up_s + self.tick_s if up else 0.0
         view = View(
             elapsed_s=self.elapsed_s,
-            left_s=self.cloud.left_s(),
+            left_s=left_s or self.tick_s,  # all steps taken, the export to do
             place=place,
             up=up,
             home=self.home,
             up_s=self.up_s,
             tick_s=self.tick_s,
         )
-        chosen = self.policy(self.job, view)
+        is_ending = left_s == 0 and place != IDLE
+        chosen = place if is_ending else self.policy(self.job, view)
         if chosen != place:
             self.cloud.move(chosen)
         return chosen
@@ -105,7 +111,7 @@ class Controller:
 
     @property
     def done(self) -> bool:
-        return self.cloud.left_s() <= 0
+        return self.cloud.has_ended()
 
     def cost(self, kind: str, prices: Prices, dated: str) -> RunCost:
         rows = [_row(kind, place, seconds, prices) for place, seconds in self.paid_s.items()]
@@ -198,6 +204,9 @@ class SkyCloud:
         done = self._saved() if self._place == IDLE else self._taken()
         return self.work_s * (1 - done)
 
+    def has_ended(self) -> bool:
+        return self._job_id is not None and _states(self._job_id) == {"SUCCEEDED"}
+
     def lost_s(self) -> float:
         return self._lost_s
 
@@ -225,21 +234,25 @@ class SkyCloud:
         self._place = place
         if place == IDLE:
             return
-        run = self.out.rstrip("/").rsplit("/", 1)[-1]
-        task = sky.Task.from_yaml_config(task_config(self.task, place, run, self.envs))
+        task = sky.Task.from_yaml_config(task_config(self.task, place, self.name, self.envs))
         job_ids, _ = sky.get(sky.jobs.launch(task, name=self.name))
         self._job_id = job_ids[0] if job_ids else None
 
     def _is_alive(self, job_id: int) -> bool:
         """A job that SkyPilot calls recovering has lost its machines."""
-        import sky
-
-        found = sky.get(sky.jobs.queue(refresh=True, job_ids=[job_id]))
-        records = found[0] if isinstance(found, tuple) else found
-        states = {str(getattr(record["status"], "value", record["status"])) for record in records}
+        states = _states(job_id)
         return bool(states) and not any(
             state == "RECOVERING" or state.startswith(("FAILED", "CANCEL")) for state in states
         )
+
+
+def _states(job_id: int) -> set[str]:
+    """What SkyPilot calls the tasks of a managed job."""
+    import sky
+
+    queue = sky.get(sky.jobs.queue(refresh=True, job_ids=[job_id]))
+    records = queue[0] if isinstance(queue, tuple) else queue
+    return {str(getattr(record["status"], "value", record["status"])) for record in records}
 
 
 def policy_of(name: str, job: Job, prices: Prices, tick_s: float) -> Policy:

@@ -269,8 +269,8 @@ def main() -> int:
     parser.add_argument(
         "--notice-file",
         type=Path,
-        default=Path("/tmp/cria-spot-notice"),
-        help="written when a notice came; run_ray.sh reads it",
+        default=Path.home() / ".cria-spot-notice",
+        help="written when a notice came; submit_job.py reads it",
     )
     parser.add_argument(
         "--now", type=float, metavar="SECONDS", help="drain at once: the machine has SECONDS left"

@@ -39,7 +39,8 @@ AGENT_PORT = 52366
 """SkyPilot's own Ray has the agent's usual 52365, on every node"""
 INHERITED = (
     *("*_TOKEN", "*_KEY", "*_KEY_ID", "*SECRET*", "*_PASSWORD"),
-    *("AWS_*", "GOOGLE_*", "AZURE_*", "HF_*", "NCCL_*", "GLOO_*", "CRIA_*", "WANDB_*"),
+    *("AWS_*", "GOOGLE_*", "AZURE_*", "HF_*", "NCCL_*", "GLOO_*", "CRIA_*"),
+    *("WANDB_*", "MLFLOW_*"),
 )
 """variables that a job's processes read: others differ from shell to shell"""
 ENVIRONMENT_KEY = b"cria-environment"

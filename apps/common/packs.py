@@ -182,8 +182,8 @@ class Split:
         row = index - self._first_rows[shard]
         with self._lock:
             _, first_of_group = self._footer(shard)
-            group = bisect_right(first_of_group, row) - 1
-            return self._group(shard, group), row - first_of_group[group]
+        group = bisect_right(first_of_group, row) - 1
+        return self._group(shard, group), row - first_of_group[group]
 
     def _footer(self, shard: int) -> tuple[pq.FileMetaData, list[int]]:
         """What a shard's footer says, and the first row of each row group."""
@@ -198,18 +198,21 @@ class Split:
         return storage.join(self._uri, self.info.shards[shard].name)
 
     def _group(self, shard: int, group: int) -> Rows:
+        """From the cache, or read outside the lock: a step's own row need not wait for others."""
         key = (shard, group)
-        if key in self._groups:
-            self._groups.move_to_end(key)
-            return self._groups[key]
-        meta, _ = self._footer(shard)
+        with self._lock:
+            if key in self._groups:
+                self._groups.move_to_end(key)
+                return self._groups[key]
+            meta, _ = self._footer(shard)
         with storage.open_file(self._shard_uri(shard), exact=True) as handle:
             # Its columns lie side by side: with pre_buffer they are one request, not three.
             file = pq.ParquetFile(handle, metadata=meta, pre_buffer=True)
             rows = from_table(file.read_row_group(group, use_threads=False), self.max_length)
-        self._groups[key] = rows
-        if len(self._groups) > self._max_groups:
-            self._groups.popitem(last=False)
+        with self._lock:
+            self._groups[key] = rows
+            if len(self._groups) > self._max_groups:
+                self._groups.popitem(last=False)
         return rows
 
 

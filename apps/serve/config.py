@@ -20,15 +20,14 @@ from typing import Any, Literal
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.common.files.endpoints import EndpointSettings
 from apps.serve.engine.config import PoolConfig, RemoteConfig, TorchConfig, VllmConfig
+from apps.serve.page.config import PageConfig
 
 EngineConfig = TorchConfig | VllmConfig | RemoteConfig | PoolConfig
 _KINDS = {"torch": TorchConfig, "vllm": VllmConfig, "remote": RemoteConfig, "pool": PoolConfig}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?")
 _SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 2),
     "top_p": (0, 1),
@@ -314,109 +313,6 @@ class GatewayConfig:
                 f"silence_timeout_s is {self.silence_timeout_s}; expected >= 2, because a replica "
                 "says once a second that it is there."
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageLimits:
-    """How much may be asked on the page; 0 anywhere: as much as one likes.
-
-    A battle's question asks for two answers. An address counts with its block: /24, or /48 of IPv6.
-    """
-
-    answers_per_minute: int = 20
-    """of one visitor"""
-    answers_per_hour: int = 240
-    """of one visitor"""
-    address_answers_per_hour: int = 960
-    """of one block of addresses"""
-    all_answers_per_hour: int = 0
-    """of all visitors together"""
-    running_answers: int = 4
-    """of one visitor at a time"""
-    tokens_per_day: int = 0
-    """in the answers to one visitor"""
-    votes_per_hour: int = 60
-    """of one visitor"""
-
-    def __post_init__(self) -> None:
-        configs.at_least(0, self, "page.limits.", *self.__dataclass_fields__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageConfig:
-    """The web page."""
-
-    enabled: bool = True
-    title: str = "Cria"
-    replicas: int = 1
-    """processes of the page; any of them serves any visitor"""
-    examples: tuple[str, ...] = ()
-    """questions offered on an empty page"""
-    terms: str = ""
-    """what a visitor must agree to before asking, in a few sentences; empty: nothing is asked"""
-    api_key_env: str = ""
-    """environment variable with the key the page uses when the gateway asks for keys"""
-    database_url: str = ""
-    """SQLAlchemy URL of conversations and votes; empty: page.db beside this file"""
-    origin: str = ""
-    """how visitors reach the page, as https://chat.example.org; other hosts are then refused"""
-    login_password_env: str = ""
-    """environment variable with a password that visitors must know; empty: none"""
-    login_header: str = ""
-    """header in which a trusted proxy names whom it has logged in, such as X-Auth-Request-User"""
-    trusted_proxies: tuple[str, ...] = ()
-    """addresses or blocks whose X-Forwarded-For is believed, such as 10.0.0.0/8"""
-    frame_ancestors: tuple[str, ...] = ()
-    """origins of pages that may show this one in a frame"""
-    battle_weights: dict[str, float] = field(default_factory=dict)
-    """how often a model is drawn for battles, beside 1 for the others; 0: never"""
-    evaluation: str = ""
-    """folder of `python -m apps.eval` that visitors may read; empty: none"""
-    moderation: Literal["none", "lexicon", "endpoint"] = "none"
-    """what reads questions and answers; lexicon: the word list of apps/common"""
-    moderation_endpoint: EndpointSettings | None = None
-    """OpenAI's moderation API, such as {base_url: http://127.0.0.1:9000/v1, model: guard}"""
-    retention_days: int = 0
-    """conversations older than this are deleted; 0: none are"""
-    max_input_chars: int = 12_000
-    max_turns: int = 50
-    limits: PageLimits = field(default_factory=PageLimits)
-
-    def __post_init__(self) -> None:
-        configs.at_least(1, self, "page.", "replicas", "max_input_chars", "max_turns")
-        configs.at_least(0, self, "page.", "retention_days")
-        for name, weight in self.battle_weights.items():
-            if not 0 <= weight < math.inf:
-                raise ConfigError(f"page.battle_weights.{name} is {weight}; expected 0 or more.")
-        if self.origin and not _ORIGIN.fullmatch(self.origin):
-            raise ConfigError(
-                f"page.origin is {self.origin!r}; expected a scheme and a host, such as "
-                "https://chat.example.org, without a path."
-            )
-        for origin in self.frame_ancestors:
-            if not _ORIGIN.fullmatch(origin):
-                raise ConfigError(
-                    f"page.frame_ancestors has {origin!r}; expected origins such as "
-                    "https://lab.example.org."
-                )
-        if (self.moderation == "endpoint") != (self.moderation_endpoint is not None):
-            raise ConfigError(
-                "page.moderation: endpoint and page.moderation_endpoint need each other; give "
-                "the endpoint's base_url, or neither."
-            )
-        if self.login_header and not self.trusted_proxies:
-            raise ConfigError(
-                "page.login_header is believed from page.trusted_proxies only; name the proxy "
-                "that logs visitors in."
-            )
-        for block in self.trusted_proxies:
-            try:
-                ipaddress.ip_network(block, strict=False)
-            except ValueError as error:
-                raise ConfigError(
-                    f"page.trusted_proxies has {block!r}; expected an address or a block such as "
-                    "10.0.0.0/8."
-                ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ from apps.common.files import config as configs
 from apps.common.files.model_folder import model_folder
 from apps.serve.admission.limiter import Limiter, Refusal
 from apps.serve.applications import CLUSTER_GATEWAYS, serve_config
-from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, PageConfig, ServeConfig
+from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, ServeConfig
 from apps.serve.directory import ServeDirectory
 from apps.serve.engine.config import TorchConfig, VllmConfig
 from apps.serve.engine.create import create_engine
@@ -39,6 +39,7 @@ from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 from apps.serve.model.served import mask_factory
 from apps.serve.model.workers import Announcement
+from apps.serve.page.config import PageConfig
 from apps.serve.replica import exchange
 from apps.serve.replica.exchange import Exchange
 from apps.serve.replica.replica import ModelReplica
@@ -46,9 +47,7 @@ from apps.serve.replica.wire import GatewayAddress, ReplicaName
 
 logger = logging.getLogger("ray.serve")
 
-_STATUS_AGE_S = 0.5
 _ENGINE_WATCH_S = 0.25
-_BROADCAST_TIMEOUT_S = 2.0
 _STOP_TIMEOUT_S = 30.0
 _TELL_AFTER_S = 30.0
 _LIMITER = "cria-limiter"

@@ -29,6 +29,11 @@ _TIMEOUT_S = 5.0
 _REFUSED = (400, 401, 403, 404)
 
 
+def _is_ours(response: httpx.Response) -> bool:
+    """The gateway's own words; Ray's proxy says 404 in plain text while the gateway starts."""
+    return response.headers.get("content-type", "").startswith("application/json")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JoinConfig:
     """Join a pool and stay in it until Ctrl-C."""
@@ -140,7 +145,7 @@ class _Worker:
             )
         except httpx.HTTPError as error:
             return f"the gateway is out of reach ({type(error).__name__})"
-        if response.status_code in _REFUSED:
+        if response.status_code in _REFUSED and _is_ours(response):
             raise ConfigError(f"The gateway refuses this worker: {_message(response)}")
         if response.status_code != 200:
             return f"the gateway answered {response.status_code}"

@@ -9,7 +9,7 @@ simulation.json and config.yaml to `--save`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 from apps.common.command.events import Reporter
@@ -69,7 +69,7 @@ def simulate(config: SimulateConfig) -> Simulation:
     names = _names(config.policy)
     if config.starts < 1:
         raise ConfigError(f"starts is {config.starts}; expected 1 or more.")
-    plan = plans.make_plan(config)
+    plan = plans.make_plan(replace(config, trace=()))  # replayed below, not for its waiting
     if not plan.memory.fits:
         raise ConfigError(
             f"{plan.model} does not fit {plan.machines.num_gpus} x {plan.machines.accelerator}; "
@@ -82,9 +82,10 @@ def simulate(config: SimulateConfig) -> Simulation:
     runs = [(market, study.run(job, market, names, prices, config.starts)) for market in markets]
     held = [one for _, one in runs if one is not None]
     if not held:
+        room_h = (job.deadline_s or study.ROOM * job.work_s) / 3600
         raise InputError(
-            f"No trace holds a run of {(job.deadline_s or job.work_s) / 3600:.1f} h in each of its "
-            "halves; give longer traces, or more GPUs."
+            f"No trace holds a run of {room_h:.1f} h in each of its halves; give longer traces, or "
+            "more GPUs."
         )
     return Simulation(
         machines=config.gpus,

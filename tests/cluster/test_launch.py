@@ -57,6 +57,9 @@ class FakeCloud:
         left_s = self.saved_left_s - self._session_s()
         return left_s if left_s > 1e-6 else 0.0
 
+    def has_ended(self) -> bool:
+        return self.left_s() <= 0
+
     def lost_s(self) -> float:
         return self.gone_s
 
@@ -103,6 +106,59 @@ def test_it_decides_as_the_simulator_does(name: str, seed: int, capsys) -> None:
     assert controller.cloud.lost_s() == pytest.approx(outcome.lost_s)
     paid_usd = controller.cost("8xA100-80GB", PRICES, "").usd
     assert paid_usd == pytest.approx(outcome.usd(PRICES), abs=0.02)
+
+
+class ExportingCloud(FakeCloud):
+    """Its jobs write the last checkpoint and export for half an hour after the last step."""
+
+    trained_s: float | None = None
+
+    def has_ended(self) -> bool:
+        if self.left_s() > 0:
+            return False
+        self.trained_s = self.trained_s or self.now_s
+        return self.now_s >= self.trained_s + 1800
+
+
+def test_a_job_is_left_alone_while_it_exports(capsys) -> None:
+    market = generate(GeneratorConfig(zones=1, up_h=200, down_h=0.1, hours=120, seed=0))
+    cloud, moves = ExportingCloud(market, JOB), list[str]()
+    move = cloud.move
+    cloud.move = lambda place: (moves.append(place), move(place))
+    controller = Controller(
+        job=JOB, policy=policy_of("greedy", JOB, PRICES, 600), cloud=cloud,
+        home=market.zones[0], tick_s=600,
+    )  # fmt: skip
+
+    def sleep(seconds: float) -> None:
+        cloud.now_s += seconds
+
+    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
+    assert moves[-1] == IDLE and IDLE not in moves[:-1]
+    assert cloud.trained_s is not None and cloud.now_s >= cloud.trained_s + 1800
+
+
+class LosingCloud(FakeCloud):
+    """A zone counts as up until a look at the job shows that it was taken."""
+
+    lost: bool = False
+
+    def up(self) -> tuple[str, ...]:
+        return () if self.lost else ("a",)
+
+    def place(self) -> str:
+        self.lost, self.at = True, IDLE
+        return IDLE
+
+
+def test_a_zone_that_was_just_lost_is_not_taken_again_at_once() -> None:
+    market = generate(GeneratorConfig(zones=1, up_h=2, down_h=2, hours=120, seed=0))
+    cloud = LosingCloud(market, JOB)
+    cloud.at = "a"
+    controller = Controller(
+        job=JOB, policy=policy_of("any-zone", JOB, PRICES, 600), cloud=cloud, home="a", tick_s=600
+    )
+    assert controller.step() == IDLE
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -37,7 +37,9 @@ def test_rays_folders_are_a_setting() -> None:
     assert command[command.index("--object-spilling-directory") + 1] == "/mnt/spill"
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_PROFILE", "NCCL_SOCKET_IFNAME", "CRIA_LOGS"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "AWS_PROFILE", "NCCL_SOCKET_IFNAME", "CRIA_LOGS", "MLFLOW_TRACKING_URI"]
+)
 def test_what_a_job_inherits_is_part_of_the_environment(name: str) -> None:
     before = start_ray.environment_digest({name: "a"})
     assert before != start_ray.environment_digest({name: "b"})

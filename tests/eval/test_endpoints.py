@@ -1,11 +1,16 @@
 """Judges and contestants of other people's endpoints, through the public commands."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from apps.common.command.events import Reporter
+from apps.eval.calls.client import CallFailure, connect
+from apps.eval.calls.client import Endpoint as ClientEndpoint
+from apps.eval.calls.retry import Asker
 from tests.eval.commands import command, jsonl
 from tests.eval.scripted_judge import Endpoint, Script, completion, error, respond
 
@@ -188,3 +193,17 @@ def test_an_endpoint_that_refuses_everybody_is_not_asked_by_all(tmp_path: Path, 
     model = f"mine={server.url}#chatty"
     assert command("answer", *asked, "--model", model, "--concurrency", "4") == 1
     assert server.requests.total() <= 4
+
+
+async def test_a_refusal_is_no_outage_to_wait_for(serve) -> None:
+    """Five thousand questions would else pause longer and longer for nobody."""
+    server: Endpoint = serve(Script(status=401))
+    client_endpoint = ClientEndpoint(model="m", base_url=server.url, api_key=None, timeout_s=10)
+    with Reporter("json").progress("ask", total=200) as bar:
+        async with connect(client_endpoint) as client:
+            asker = Asker(client, 4, 3, bar)
+            asked = [{"role": "user", "content": "Hi"}]
+            told = [asker.ask(asked, {"max_tokens": 8}) for _ in range(200)]
+            ended = await asyncio.gather(*told, return_exceptions=True)
+    assert {type(one) for one in ended} == {CallFailure} and server.requests.total() <= 4
+    assert asker._gate.state()["errors"] == 0

@@ -26,7 +26,8 @@ from typing import Any
 from apps.common.command.events import Reporter
 from apps.common.command.runtime import free_port
 from apps.serve.client import AsyncClient
-from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, Resources, ServeConfig
+from apps.serve.config import GatewayConfig, ModelConfig, Resources, ServeConfig
+from apps.serve.page.config import PageConfig
 from tests.serve.models import write_model
 from tests.serve.service import START_TIMEOUT_S, replicas_of
 

@@ -9,11 +9,12 @@ import openai
 import pytest
 
 from apps.common.command.runtime import free_port
-from apps.serve.config import GatewayConfig, ModelConfig, PageConfig, Resources, ServeConfig
+from apps.serve.config import GatewayConfig, ModelConfig, Resources, ServeConfig
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.protocol import Request, Step
 from apps.serve.model.entry import Entry
 from apps.serve.model.served import ServedModel, load_model, mask_factory
+from apps.serve.page.config import PageConfig
 from apps.serve.replica.exchange import ReplicaLostError
 from tests.serve.api import Api, LiveServer
 from tests.serve.models import write_model, write_text_files

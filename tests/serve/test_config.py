@@ -19,10 +19,10 @@ from apps.serve.config import (
     GatewayConfig,
     Limits,
     ModelConfig,
-    PageConfig,
     Prices,
     ServeConfig,
 )
+from apps.serve.page.config import PageConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

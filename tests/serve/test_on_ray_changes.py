@@ -10,7 +10,8 @@ import pytest
 
 from apps.common.command.runtime import free_port
 from apps.common.errors import ConfigError
-from apps.serve.config import ApiKey, ModelConfig, PageConfig, ServeConfig
+from apps.serve.config import ApiKey, ModelConfig, ServeConfig
+from apps.serve.page.config import PageConfig
 from tests.serve.service import ON_RAY, QUESTION, Service, replicas_of
 
 pytestmark = ON_RAY

@@ -11,13 +11,20 @@ from typing import NamedTuple
 
 import aiohttp
 
+from apps.serve.admission.fair_queue import Ticket
 from apps.serve.answer.choices import Usage
 from apps.serve.answer.generation import Delta, GenerationError, PoisonError, follow_all
 from apps.serve.config import ApiKey
 from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.remote import RemoteAnswer
 from apps.serve.errors import ApiError
-from apps.serve.gateway.forward import is_our_fault, refused, token_count, unreachable
+from apps.serve.gateway.forward import (
+    is_our_fault,
+    limited_body,
+    refused,
+    token_count,
+    unreachable,
+)
 from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
 from apps.serve.gateway.respond import api_error, whole_body
 from apps.serve.model.entry import Entry, RemoteEntry
@@ -36,11 +43,6 @@ class Chunk(NamedTuple):
     num_tokens: int
     """at least so many; a server elsewhere tells how many only at the end"""
     usage: Usage | None = None
-
-
-class Whole(NamedTuple):
-    body: Json
-    usage: Usage
 
 
 class MemberLostError(Exception):
@@ -64,6 +66,8 @@ class Attempt:
         self._kind: RequestKind = kind
         self._body = body
         self._owner = owner
+        self.used = Usage(0)
+        """of a whole answer so far"""
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """A stream's. Raises ApiError 400 to 499, MemberRefusedError or MemberLostError."""
@@ -76,41 +80,42 @@ class Attempt:
             async for chunk in source:
                 yield chunk
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Json:
         """Raises as `chunks`."""
         back_end = self._member.back_end
         if isinstance(back_end, RemoteEntry):
             async with self._answer(back_end) as answer:
-                return Whole(_good(answer.body), usage_of(answer.body or {}))
-        plan = self._plan(back_end)
-        usage = Usage(plan.prompt_tokens, plan.per_prompt)
+                self.used = usage_of(answer.body or {})
+                return _good(answer.body)
+        plan = await self._plan(back_end)
+        self.used = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(back_end, plan)) as deltas:
             async for delta in deltas:
-                usage.add(delta)
+                self.used.add(delta)
                 plan.choices[delta.index].add(delta)
-        return Whole(await asyncio.to_thread(whole_body, plan, usage), usage)
+        return await asyncio.to_thread(whole_body, plan, self.used)
 
     async def _local(self, entry: Entry) -> AsyncGenerator[Chunk, None]:
-        plan = self._plan(entry)
+        plan = await self._plan(entry)
         usage = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(entry, plan)) as deltas:
             async for delta in deltas:
                 usage.add(delta)
-                yield Chunk(plan.choices[delta.index].add(delta), delta.num_generated)
-        yield Chunk((), 0, usage)
+                yield Chunk(plan.choices[delta.index].add(delta), delta.num_generated, usage)
 
-    def _plan(self, entry: Entry) -> Plan:
+    async def _plan(self, entry: Entry) -> Plan:
+        """In a thread: tokenizing a long prompt would hold up every stream."""
         body = self._kind.model_validate(self._body)
         if isinstance(body, ChatRequest):
-            return chat_plan(body, entry, None)
-        return completion_plan(body, entry, None)
+            return await asyncio.to_thread(chat_plan, body, entry, None)
+        return await asyncio.to_thread(completion_plan, body, entry, None)
 
     async def _deltas(self, entry: Entry, plan: Plan) -> AsyncGenerator[Delta, None]:
         """With its turn among the other requests to these replicas."""
         name, weight = (self._owner.name, self._owner.weight) if self._owner else ("", 1.0)
         try:
             ticket = entry.queue.ask(name, weight, plan.most_tokens, len(plan.jobs))
-            await entry.queue.turn(ticket)
+            await _in_time(entry, ticket)
             try:
                 async with contextlib.aclosing(follow_all(entry.backend, plan.jobs)) as deltas:
                     async for delta in deltas:
@@ -125,8 +130,7 @@ class Attempt:
             raise MemberLostError(str(error)) from error
 
     async def _remote(self, entry: RemoteEntry) -> AsyncGenerator[Chunk, None]:
-        body = {**self._body, "stream_options": {"include_usage": True}}
-        async with self._answer(entry, body) as answer:
+        async with self._answer(entry) as answer:
             if answer.body is not None:
                 raise MemberRefusedError(refused(entry.config, answer.status), is_broken=True)
             async for chunk in answer.events():
@@ -138,14 +142,15 @@ class Attempt:
                 yield Chunk(choices, sum(map(_has_content, choices)), usage)
 
     @contextlib.asynccontextmanager
-    async def _answer(
-        self, entry: RemoteEntry, body: Json | None = None
-    ) -> AsyncGenerator[RemoteAnswer, None]:
-        """One that is a success."""
+    async def _answer(self, entry: RemoteEntry) -> AsyncGenerator[RemoteAnswer, None]:
+        """One that is a success, within the member's own limits."""
         route = "chat/completions" if self._kind is ChatRequest else "completions"
+        body = limited_body(self._kind.model_validate(self._body), entry.config)
+        if body.get("stream"):
+            body["stream_options"] = {"include_usage": True}
         has_begun = False
         try:
-            async with entry.engine.send(route, body or self._body) as answer:
+            async with entry.engine.send(route, body) as answer:
                 _check(entry, answer)
                 has_begun = True
                 yield answer
@@ -158,11 +163,27 @@ class Attempt:
             raise MemberRefusedError(told, is_broken=True) from error
 
 
+async def _in_time(entry: Entry, ticket: Ticket) -> None:
+    """Its turn; a member that has none for too long does not take the request."""
+    limit_s = entry.config.limits.queue_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            await entry.queue.turn(ticket)
+    except TimeoutError:
+        told = ApiError(
+            503,
+            f"No replica of {entry.config.name!r} was free within {limit_s:g} s.",
+            code="model_busy",
+            retry_after_s=entry.queue.retry_after_s(),
+        )
+        raise MemberRefusedError(told, is_broken=False) from None
+
+
 def _check(entry: RemoteEntry, answer: RemoteAnswer) -> None:
     """A request that this member finds wrong is wrong for others too, unless it says that it is
     the member's own matter."""
     status = answer.status
-    if is_our_fault(status) or status >= 500:
+    if is_our_fault(status) or status in (404, 408) or status >= 500:
         raise MemberRefusedError(refused(entry.config, status), is_broken=True)
     if status == 429:
         after = answer.headers.get("Retry-After", "")

@@ -37,7 +37,7 @@ class ChoiceSoFar:
             self.has_calls = self.has_calls or bool(delta.get("tool_calls"))
         text = choice.get("text")
         self.text += text if isinstance(text, str) else ""
-        self.is_finished = choice.get("finish_reason") is not None
+        self.is_finished = self.is_finished or choice.get("finish_reason") is not None
 
 
 def can_continue(request: ChatRequest | CompletionRequest, so_far: ChoiceSoFar) -> bool:

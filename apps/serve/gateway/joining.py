@@ -14,7 +14,7 @@ from apps.serve.errors import ApiError, sentence
 from apps.serve.gateway.account import Account
 from apps.serve.gateway.body import Settings, read_body, request_schema
 from apps.serve.gateway.respond import json_response
-from apps.serve.model.directory import Directory, find
+from apps.serve.model.directory import Directory
 from apps.serve.model.pool import PoolEntry
 from apps.serve.model.workers import LEASE_S, Announcement
 
@@ -92,9 +92,9 @@ def _owner(request: Request, directory: Directory, pool: str, worker: str) -> Ap
             "add NAME --may-join POOL`, and name its file in gateway.keys_file.",
             code="may_not_join",
         )
-    entry = find(directory, pool)
-    config = entry.config.engine_config("")
-    if not isinstance(entry, PoolEntry) or not isinstance(config, PoolConfig):
+    entry = directory.entries.get(pool)  # by its name: an alias would never be found again
+    config = entry.config.engine_config("") if isinstance(entry, PoolEntry) else None
+    if not isinstance(config, PoolConfig):
         raise ApiError(404, f"The model {pool[:96]!r} is no pool.")
     if not config.joinable:
         raise ApiError(403, f"The pool {pool!r} is closed; set its options.joinable to true.")

@@ -44,7 +44,7 @@ class PooledAnswer(LivingResponse):
         self._request = request
         self._choices = [ChoiceSoFar() for _ in range(_num_choices(request))]
         self._usage = Usage(0)
-        self._turns = Turns(pool)
+        self._pool = pool
 
     async def _respond(self, send: Send) -> None:
         is_stream = bool(self._request.stream)
@@ -58,17 +58,19 @@ class PooledAnswer(LivingResponse):
                 keeping_alive.cancel()
 
     async def _whole(self, send: Send) -> None:
+        turns = Turns(self._pool)
         while True:
-            member = await self._turns.next()
+            member = await turns.next()
+            attempt = self._attempt(member, self._body)
             try:
-                with self._turns.taken(member):
-                    attempt = self._attempt(member, self._body)
-                    body, usage = await _unless_gone(attempt.whole(), member)
+                with turns.taken(member):
+                    body = await _unless_gone(attempt.whole(), member)
             except (MemberLostError, MemberRefusedError) as error:
-                self._turns.failed(member, error)
+                turns.failed(member, error)
                 continue
+            finally:  # what it used counts whatever its end
+                self._count(member.config, attempt.used)
             self._account.first_token()
-            self._count(member.config, usage)
             answer = {**body, "id": self._head.id, "model": self._head.model}
             await send_whole(send, 200, answer, {"x-request-id": self._head.id})
             return
@@ -98,20 +100,25 @@ class PooledAnswer(LivingResponse):
         self, indices: Sequence[int], body: Json
     ) -> AsyncGenerator[Sequence[Json], None]:
         """Pieces of these choices, which `body` asks for in this order, until all are finished."""
+        turns = Turns(self._pool)
         while True:
             goes_on = self._is_chat and body is not self._body
-            member = await self._turns.next(must_continue=goes_on)
+            member = await turns.next(must_continue=goes_on)
             try:
-                async with contextlib.aclosing(self._pieces(member, indices, body)) as all_pieces:
-                    async for pieces in all_pieces:
-                        self._turns.gets_on()
-                        yield pieces
+                with turns.taken(member):
+                    made = self._pieces(member, indices, body)
+                    async with contextlib.aclosing(made) as all_pieces:
+                        async for pieces in all_pieces:
+                            turns.gets_on()
+                            yield pieces
                 return
             except (MemberLostError, MemberRefusedError) as error:
-                self._turns.failed(member, error)
+                turns.failed(member, error)
             if not any(self._choices[i].has_begun for i in indices):
                 continue
             left = [i for i in indices if not self._choices[i].is_finished]
+            if not left:
+                return
             if len(indices) == 1:
                 body = self._rest_of(indices[0])
                 continue
@@ -139,13 +146,12 @@ class PooledAnswer(LivingResponse):
         usage, seen = None, Usage(0)
         chunks = _until_gone(self._attempt(member, body).chunks(), member)
         try:
-            with self._turns.taken(member):
-                async with contextlib.aclosing(chunks):
-                    async for chunk in chunks:
-                        usage = chunk.usage or usage
-                        seen.completion_tokens += chunk.num_tokens
-                        if pieces := self._taken_in(chunk, indices):
-                            yield pieces
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    usage = chunk.usage or usage
+                    seen.completion_tokens += chunk.num_tokens
+                    if pieces := self._taken_in(chunk, indices):
+                        yield pieces
         finally:
             self._count(member.config, usage or seen)
         if not all(self._choices[i].is_finished for i in indices):

@@ -73,7 +73,9 @@ class Member:
             self.gone.set()
 
     def failed(self) -> None:
-        """It gets nothing for a while, twice as long each time."""
+        """It gets nothing for a while, twice as long each time; one loss takes many requests."""
+        if time.monotonic() < self._paused_until_s:
+            return
         self._pause_s = min(MAX_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
         self._paused_until_s = time.monotonic() + self._pause_s
 

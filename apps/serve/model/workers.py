@@ -7,7 +7,7 @@ them keeps this list. docs/pool.md describes the contract.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from apps.common.errors import ConfigError
 from apps.serve.config import Prices
@@ -61,6 +61,10 @@ class _Joined:
     member: Member
     until_s: float
 
+    def is_same(self, said: Announcement) -> bool:
+        """Whether the server, its key and its prices are those that are known."""
+        return replace(self.said, weight=said.weight, leaves=said.leaves) == said
+
 
 class Workers:
     """Those that one gateway knows of."""
@@ -83,7 +87,7 @@ class Workers:
             return 0
         if said.is_gone or said.pool not in self._pools():
             return 0
-        if joined is None or joined.said.config() != said.config():
+        if joined is None or not joined.is_same(said):
             joined = await self._new(key, said)
         joined.said, joined.until_s = said, time.monotonic() + LEASE_S
         joined.member.weight, joined.member.is_leaving = said.weight, said.leaves

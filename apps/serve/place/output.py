@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from apps.serve.place.placement import Group, Model, Placement
+from apps.serve.place.placement import MEMORY_SHARE, Group, Model, Placement, least_bytes
 from apps.serve.place.search import Problem, Score
-
-GPU_MEMORY_SHARE = 0.9
 
 
 def service(groups: Placement, models: Sequence[Model]) -> dict[str, object]:
@@ -15,20 +13,21 @@ def service(groups: Placement, models: Sequence[Model]) -> dict[str, object]:
     where each is spread over several, a custom resource that nodes with such a group must offer.
     """
     held = [index for index in range(len(models)) if any(index in g.models for g in groups)]
-    return {"models": [_entry(models[index], _of(groups, index)) for index in held]}
+    return {"models": [_entry(index, _of(groups, index), models) for index in held]}
 
 
 def _of(groups: Placement, index: int) -> list[Group]:
     return [group for group in groups if index in group.models]
 
 
-def _entry(model: Model, groups: Sequence[Group]) -> dict[str, object]:
+def _entry(index: int, groups: Sequence[Group], models: Sequence[Model]) -> dict[str, object]:
+    model = models[index]
     group, sharing = groups[0], max(len(group.models) for group in groups)
     arguments: list[str] = []
     if group.pipeline > 1:
         arguments += ["--pipeline-parallel-size", str(group.pipeline)]
     if sharing > 1:
-        arguments += ["--gpu-memory-utilization", f"{GPU_MEMORY_SHARE / sharing:.3f}"]
+        arguments += ["--gpu-memory-utilization", f"{_memory_share(index, groups, models):.3f}"]
     options: dict[str, object] = {"tensor_parallel_size": group.tensor}
     if arguments:
         options["server_args"] = arguments
@@ -40,6 +39,13 @@ def _entry(model: Model, groups: Sequence[Group]) -> dict[str, object]:
         "replicas": len(groups),
         "resources": _resources(group, sharing),
     }
+
+
+def _memory_share(index: int, groups: Sequence[Group], models: Sequence[Model]) -> float:
+    """Of each GPU's memory, by what each of the models that share it needs at least."""
+    least = [least_bytes(model) for model in models]
+    shares = (least[index] / sum(least[other] for other in group.models) for group in groups)
+    return MEMORY_SHARE * min(shares)
 
 
 def _resources(group: Group, sharing: int) -> dict[str, object]:

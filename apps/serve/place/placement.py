@@ -65,11 +65,16 @@ def kv_bytes(group: Group, models: Sequence[Model], cluster: Cluster) -> float:
     return group.num_gpus * cluster.memory_bytes * MEMORY_SHARE - weights
 
 
+def least_bytes(model: Model) -> float:
+    """Its weights and room for some conversations."""
+    return model.shape.weights_bytes + LEAST_KV_TOKENS * model.shape.kv_bytes_per_token
+
+
 def fits(group: Group, models: Sequence[Model], cluster: Cluster) -> bool:
     """Weights, room for some conversations of every model, and a known speed."""
-    least = sum(models[index].shape.kv_bytes_per_token for index in group.models) * LEAST_KV_TOKENS
+    least = sum(least_bytes(models[index]) for index in group.models)
     known = all(group.tensor in models[index].shape.speeds for index in group.models)
-    return known and kv_bytes(group, models, cluster) >= least
+    return known and least <= group.num_gpus * cluster.memory_bytes * MEMORY_SHARE
 
 
 def is_servable(groups: Placement) -> bool:

@@ -4,7 +4,8 @@ A step runs every sequence of a batch one token further, and takes a piece of a 
 
     step_s + sequence_s x sequences + context_s x their tokens so far + prompt_s x prompt tokens
 
-`benchmarks/profile.py` fits the four to an engine; `speeds.yaml` has dated ones for common models.
+`benchmarks/engine_speed.py` fits the four to an engine; `speeds.yaml` has dated ones for common
+models.
 """
 
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ def shape(model: str, accelerator: str, table_uri: str = "") -> Shape:
     if accelerator not in speeds:
         raise ConfigError(
             f"{uri} has no speed of {model} on {accelerator}; it has {', '.join(speeds)}. Measure "
-            "one with benchmarks/profile.py and give the file with --speeds."
+            "one with benchmarks/engine_speed.py and give the file with --speeds."
         )
     return Shape(
         weights_bytes=float(cast(float, row["weights_gb"])) * 1e9,

@@ -62,7 +62,7 @@ class Trackers:
         self,
         config: RunConfig,
         resumed_step: int,
-        tell: Callable[[str, Mapping[str, object]], None],
+        tell: Tell,
     ) -> None:
         self._tell = tell
         self._is_done = False

@@ -1,6 +1,6 @@
 """How the model's state is spread over the ranks: what the loop needs, and FSDP2.
 
-The loop only sees `Strategy`; DeepSpeed's is in deepspeed_strategy.py.
+The loop only sees `Strategy`; DeepSpeed's is in deepspeed.py.
 """
 
 import math

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,13 +11,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from starlette.responses import StreamingResponse
 
 from apps.serve.config import Limits, ModelConfig, Prices
 from apps.serve.engine.remote import RemoteEngine
 from apps.serve.model.entry import Entry, RemoteEntry
-from apps.serve.model.pool import Health, Member, PoolEntry, watch_members
+from apps.serve.model.pool import FIRST_PAUSE_S, Health, Member, PoolEntry, watch_members
 from tests.serve.api import Api, EngineBackend, LiveServer, events
 from tests.serve.elsewhere import Elsewhere, elsewhere
+from tests.serve.page.live import Live
 from tests.serve.scripted import going_on
 
 TEXT = "One after another they all say the same, in every place, whoever begins."
@@ -255,3 +259,48 @@ async def test_requests_are_shared_by_weight(pool: Pooled) -> None:
             member.running += 1
             stack.callback(setattr, member, "running", 0)
         assert [pool.entry.members[name].running for name in "ab"] == [6, 2]
+
+
+def breaking_off(*choices: dict[str, object]) -> FastAPI:
+    """A server whose streams say this and end without a farewell."""
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions() -> StreamingResponse:
+        said = (f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices)
+        return StreamingResponse(iter([*said]), media_type="text/event-stream")
+
+    return app
+
+
+async def test_an_answer_that_is_whole_is_not_continued(pool: Pooled) -> None:
+    """Its server broke off behind the reason for the end, before the count of tokens."""
+    said = {"index": 0, "delta": {"role": "assistant", "content": "Done."}, "finish_reason": None}
+    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    with Live(breaking_off(said, end)) as live:
+        await pool.reach("brief", live.url)
+        pool.add_here("here").is_last_resort = True
+        chunks = events(await pool.near.chat(model="pool", stream=True))
+    assert texts(chunks) == ["Done."] and not any("error" in chunk for chunk in chunks)
+
+
+async def test_one_loss_that_takes_many_requests_is_one_failure(pool: Pooled) -> None:
+    member = pool.add_here("here")
+    for _ in range(10):
+        member.failed()
+    await asyncio.sleep(FIRST_PAUSE_S + 0.1)
+    assert member.is_up
+
+
+async def test_who_leaves_early_has_used_the_prompt(pool: Pooled) -> None:
+    here = pool.add_here("here")
+    here.back_end.backend._engine.step_s = 0.02
+    body = {"model": "pool", "messages": [{"role": "user", "content": "x" * 300}], "stream": True}
+    async with pool.near.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        async for _ in response.aiter_lines():
+            break
+    for _ in range(100):
+        if await pool.metric("cria_prompt_tokens_total") > 0:
+            break
+        await asyncio.sleep(0.05)
+    assert await pool.metric("cria_prompt_tokens_total") > 250

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 from apps.serve.page.web.app import build_page
 from tests.serve.page.live import Live, Person, Says, Upstream
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from apps.serve.config import PageLimits
+from apps.serve.page.config import PageLimits
 from tests.serve.page.live import Person
 
 UNLIMITED = PageLimits(

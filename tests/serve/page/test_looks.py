@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.serve.config import PageLimits
+from apps.serve.page.config import PageLimits
 from tests.serve.browser import Browser
 from tests.serve.page.arena.test_evaluation import FOLDER
 from tests.serve.page.live import Person

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from apps.serve.config import PageLimits
+from apps.serve.page.config import PageLimits
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Vote
 from tests.serve.page.live import Person

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from apps.serve.place.arrivals import bursty, gamma, power_law, read_azure, split
-from apps.serve.place.output import markets
-from apps.serve.place.placement import Cluster, Group, Model, fits, is_servable, placement
+from apps.serve.place.output import markets, service
+from apps.serve.place.placement import (
+    MEMORY_SHARE,
+    Cluster,
+    Group,
+    Model,
+    fits,
+    is_servable,
+    placement,
+)
 from apps.serve.place.search import (
     Problem,
     alpaserve,
@@ -98,6 +106,14 @@ def test_what_may_be_taken_away_is_never_the_only_place_of_a_model() -> None:
         [Group(tensor=1, pipeline=1, models=held) for held in ((0,), (0,), (0, 1), (1,))]
     )
     assert markets(groups) == ["stable", "spot", "stable", "spot"]
+
+
+def test_each_model_on_a_shared_gpu_gets_room_for_its_own_weights() -> None:
+    held = models(3)  # a 13B and two 7B
+    entries = service((Group(tensor=1, pipeline=1, models=(0, 1, 2)),), held)["models"]
+    shares = [float(entry["options"]["server_args"][1]) for entry in entries]
+    assert sum(shares) == pytest.approx(MEMORY_SHARE, abs=0.002)
+    assert all(s * 80e9 > m.shape.weights_bytes for s, m in zip(shares, held, strict=True))
 
 
 @needs_azure

@@ -11,7 +11,7 @@ from apps.common.errors import CriaError
 from apps.common.files import config as configs
 from apps.common.files.endpoints import EndpointSettings
 from apps.common.text import lexicon
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 
 QUESTION_BLOCKED = "This question was not sent: it is about something this page does not answer."
 ANSWER_BLOCKED = "This answer was stopped: it went where this page does not go."
@@ -19,8 +19,6 @@ QUESTION_UNREAD = "Questions cannot be checked right now, so none is sent. Try a
 ANSWER_UNREAD = "This answer was stopped: answers cannot be checked right now. Try again."
 _BLOCKED_FROM = 2
 _TIMEOUT_S = 10.0
-_NEWEST_CHARS = 4_000
-"""of a growing answer go to an endpoint; what came before was read before"""
 
 
 class UnreadError(CriaError):
@@ -76,7 +74,7 @@ class EndpointModeration:
         )
 
     async def reason(self, text: str) -> str:
-        body = {"input": text[-_NEWEST_CHARS:], **({"model": self._model} if self._model else {})}
+        body = {"input": text, **({"model": self._model} if self._model else {})}
         try:
             response = await self._http.post("moderations", json=body)
             response.raise_for_status()

@@ -30,6 +30,8 @@ logger = logging.getLogger("ray.serve")
 _BEAT_S = 1.0
 _UNWATCHED_S = 30.0
 _MODERATE_EVERY_CHARS = 200
+_NEWEST_CHARS = 4_000
+"""of a growing answer are read; what came before was read before"""
 _RECONNECT_S, _LONGEST_PAUSE_S = 0.5, 4.0
 _RECONNECT_FOR_S = 60.0
 """a gateway that has lost its process is up again long before"""
@@ -135,13 +137,13 @@ class Runner:
                 text = live.now.text + piece.text
                 if len(text) - moderated_chars >= _MODERATE_EVERY_CHARS:
                     moderated_chars = len(text)
-                    if reason := await self._moderator.reason(text):
+                    if reason := await self._moderator.reason(text[-_NEWEST_CHARS:]):
                         return self._blocked(live, text, reason)
                 # Together, with no await between: a beat keeps both, and they must fit.
                 live.last_event = piece.event_id
                 live.now = Snapshot(text, "running" if text else "waiting", place=live.now.place)
         text = live.now.text
-        if reason := await self._moderator.reason(text):
+        if reason := await self._moderator.reason(text[-_NEWEST_CHARS:]):
             return self._blocked(live, text, reason)
         if not text.strip():
             return Snapshot("", "failed", _EMPTY)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from apps.serve.config import PageConfig
 from apps.serve.page.answers.moderation import (
     QUESTION_BLOCKED,
     QUESTION_UNREAD,
@@ -25,6 +24,7 @@ from apps.serve.page.answers.runner import Runner
 from apps.serve.page.arena import views
 from apps.serve.page.arena.models import Models, ModelUp, default_max_tokens
 from apps.serve.page.arena.pairing import draw_pair
+from apps.serve.page.config import PageConfig
 from apps.serve.page.store import conversations as talks
 from apps.serve.page.store import limits, log, votes
 from apps.serve.page.store.conversations import Asker

@@ -8,7 +8,7 @@ import ipaddress
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from apps.serve.config import PageLimits
+from apps.serve.page.config import PageLimits
 from apps.serve.page.store.conversations import OPEN, Asker
 from apps.serve.page.store.database import now_s
 from apps.serve.page.store.refusal import Refusal

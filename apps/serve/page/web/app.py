@@ -21,7 +21,6 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp
 
-from apps.serve.config import PageConfig
 from apps.serve.page.answers.client import ChatClient
 from apps.serve.page.answers.moderation import moderator
 from apps.serve.page.answers.runner import Runner
@@ -31,6 +30,7 @@ from apps.serve.page.arena.arena import Arena
 from apps.serve.page.arena.evaluation import Shelf
 from apps.serve.page.arena.leaderboard import Leaderboard
 from apps.serve.page.arena.models import Models, PageModel
+from apps.serve.page.config import PageConfig
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.refusal import Refusal

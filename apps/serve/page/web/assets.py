@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 from apps.serve.page.render.code import stylesheet
 
 _FOLDER = Path(__file__).with_name("static")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 from apps.serve.page.web.headers import security_headers
 from apps.serve.page.web.login import Door
 from apps.serve.page.web.visitors import Visitors

@@ -1,6 +1,6 @@
 """The headers of every response, whatever it is: what a browser may do with this page."""
 
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 
 
 def security_headers(page: PageConfig) -> list[tuple[bytes, bytes]]:

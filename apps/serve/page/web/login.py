@@ -8,7 +8,7 @@ from http.cookies import CookieError, SimpleCookie
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from apps.common.errors import ConfigError
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 
 COOKIE = "cria_login"
 _WEEK_S = 7 * 24 * 3600

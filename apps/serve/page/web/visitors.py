@@ -8,7 +8,7 @@ from http.cookies import CookieError, SimpleCookie
 
 from itsdangerous import BadSignature, URLSafeSerializer
 
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.database import new_id
 from apps.serve.page.store.limits import address_block

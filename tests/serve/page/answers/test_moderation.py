@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from apps.common.errors import ConfigError
 from apps.common.files.endpoints import EndpointSettings
-from apps.serve.config import PageConfig
 from apps.serve.page.answers.moderation import QUESTION_UNREAD
+from apps.serve.page.config import PageConfig
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Conversation, Turn
 from tests.serve.page.live import Live, Person
@@ -116,6 +116,14 @@ def test_the_reason_of_a_blocked_question_names_its_system_message_too(open_page
         settings = session.scalars(sa.select(Conversation.settings)).one()
     database.close()
     assert settings == {"system": FORBIDDEN}
+
+
+def test_a_long_question_is_read_from_its_beginning(open_page, guard) -> None:
+    _, endpoint = guard
+    page = open_page({"ash": lambda m: "x"}, moderation="endpoint", moderation_endpoint=endpoint)
+    question = f"{FORBIDDEN} {'well ' * 1500}"
+    assert "not sent" in Person(page.url).ask(question, kind="chat", models=["ash"])["error"]
+    assert not page.upstream.requests
 
 
 def test_an_endpoint_and_its_kind_need_each_other() -> None:

@@ -164,7 +164,7 @@ def test_the_controls_offer_what_the_api_takes(open_page) -> None:
 
 
 def test_limits_hold_across_processes(open_page) -> None:
-    from apps.serve.config import PageLimits
+    from apps.serve.page.config import PageLimits
 
     page = open_page({"ash": lambda m: "yes"}, limits=PageLimits(answers_per_minute=3))
     person = Person(page.url)
@@ -185,7 +185,7 @@ def test_the_terms_come_before_the_first_question(open_page) -> None:
 
 
 def test_the_page_starts_before_its_models_do(tmp_path) -> None:
-    from apps.serve.config import PageConfig
+    from apps.serve.page.config import PageConfig
     from apps.serve.page.web.app import build_page
 
     config = PageConfig(database_url=f"sqlite:///{tmp_path}/page.db")

@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI
 
 from apps.common.errors import ConfigError
-from apps.serve.config import PageConfig
+from apps.serve.page.config import PageConfig
 from apps.serve.page.web.guard import Guard
 from apps.serve.page.web.login import Door
 from apps.serve.page.web.visitors import COOKIE, Visitors

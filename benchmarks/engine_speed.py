@@ -1,7 +1,7 @@
 """Measures our engine into the four figures that `apps.serve place` needs, and checks them.
 
-    python -m benchmarks.profile 5M --out speeds.yaml
-    CRIA_TEST_DATA=... python -m benchmarks.profile 5M --check --seconds 60
+    python -m benchmarks.engine_speed 5M --out speeds.yaml
+    CRIA_TEST_DATA=... python -m benchmarks.engine_speed 5M --check --seconds 60
 
 Batches of 1 to 32 requests with short and long contexts give the length of a decoding step; single
 requests with prompts of 64 to 1,024 tokens give the price of a prompt. `--check` replays a span of
