@@ -1,13 +1,17 @@
 """What people see and do, in a real Chromium."""
 
 import contextlib
+import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from tests.serve.browser import Browser
+from tests.serve.page.arena.test_evaluation import FOLDER
 from tests.serve.page.live import Person
 from tests.serve.page.talk import GOOD, HOSTILE, OTHER, OUTSIDE
 
@@ -61,9 +65,7 @@ def test_a_hostile_answer_loads_nothing_and_stays_in_its_bubble(
     def is_harmless() -> bool:
         browser.wait_for(".answer[data-status=done]")
         browser.wait_until(lambda: browser.all(".answer:not([data-status=done])") == [])
-        assert browser.all(f".answer-body :is({FORBIDDEN})") == []
-        assert browser.driver.execute_script(OUTSIDE_THEIR_BUBBLE) == []
-        return browser.all(f".answer-body a[href*='{OUTSIDE}']") != []
+        return stays_inside(browser)
 
     for tab in ("battle", "chat", "side_by_side"):
         begin(browser, f"{page.url}/#{tab}")
@@ -81,15 +83,64 @@ def test_a_hostile_answer_loads_nothing_and_stays_in_its_bubble(
     assert asked[:1] == ["/seen"], "the trap itself works"
 
 
+def test_a_hostile_evaluation_loads_nothing_and_stays_in_its_bubble(
+    open_page, browser, outside, tmp_path: Path
+) -> None:
+    """Answers, the judge's reasons, names and questions: whoever wrote the folder is not trusted."""
+    port, asked = outside
+    text = HOSTILE.replace("PORT", str(port))
+    folder = shutil.copytree(FOLDER, tmp_path / "evaluation")
+    rewrite(folder / "questions.jsonl", turns=[text], category=text)
+    rewrite(folder / "answers" / "base.jsonl", turn_texts=[text])
+    rewrite(folder / "answers" / "tuned.jsonl", turn_texts=[text, text], model=text)
+    rewrite(folder / "judgments" / "raw.jsonl", response_text=text, judge=text, models=[text, "b"])
+    page = open_page(PAIR, evaluation=str(folder))
+    browser.open("about:blank")
+    browser.open(f"{page.url}/#evaluation")
+    browser.wait_for(".detail .answer-body")
+    assert browser.all(".judgment"), "what the judge said is on show"
+    browser.driver.execute_script(
+        "for (const judgment of document.querySelectorAll('.judgment')) judgment.open = true"
+    )
+    assert stays_inside(browser)
+    assert browser.all(f"#main :not(.answer-body *):is({FORBIDDEN}):not({OURS})") == []
+    browser.open(f"{page.url}/#leaderboard")  # the judge's ratings, by the same names
+    browser.wait_for("main[data-tab=leaderboard] table")
+    assert browser.all(f"#main :is({FORBIDDEN}):not({OURS})") == []
+    assert browser.driver.execute_script(WIDER_THAN_THE_WINDOW) <= 0
+    assert asked == []
+
+
+def rewrite(path: Path, **fields: object) -> None:
+    """Put these fields into every line."""
+    lines = [{**json.loads(line), **fields} for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def stays_inside(browser: Browser) -> bool:
+    """Whether the hostile answers are on show, which must be harmless."""
+    assert browser.all(f".answer-body :is({FORBIDDEN})") == []
+    assert browser.driver.execute_script(OUTSIDE_THEIR_BUBBLE) == []
+    assert browser.driver.execute_script(WIDER_THAN_THE_WINDOW) <= 0
+    return browser.all(f".answer-body a[href*='{OUTSIDE}']") != []
+
+
+OURS = "input[type=search], svg.interval"
 FORBIDDEN = (
     "img, svg, form, input, iframe, object, video, audio, style, link, script, [style], [id]"
 )
 OUTSIDE_THEIR_BUBBLE = """
-return [...document.querySelectorAll('.answer-body *')].filter((element) => {
-    const style = getComputedStyle(element);
-    return style.position === 'fixed' || style.position === 'sticky';
-}).map((element) => element.outerHTML);
-"""
+const boxes = [...document.querySelectorAll('.answer-body')].map((bubble) => bubble.getBoundingClientRect());
+const faults = [...document.querySelectorAll('.answer-body *')].filter((element) =>
+    ['fixed', 'sticky'].includes(getComputedStyle(element).position));
+for (let x = 4; x < innerWidth; x += 16) for (let y = 4; y < innerHeight; y += 16) {
+    const hit = document.elementFromPoint(x, y)?.closest('.answer-body *');
+    const inside = boxes.some((box) => box.left <= x && x <= box.right && box.top <= y && y <= box.bottom);
+    if (hit && !inside) faults.push(hit);
+}
+return faults.map((element) => element.outerHTML);
+"""  # noqa: E501
+WIDER_THAN_THE_WINDOW = "return document.documentElement.scrollWidth - innerWidth"
 
 
 def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
@@ -164,23 +215,9 @@ def test_the_page_fits_a_phone(open_page, browser) -> None:
     browser.shape(1280, 900, "light")
 
 
-WIDER_THAN_THE_WINDOW = "return document.documentElement.scrollWidth - innerWidth"
 SMALL_TARGETS = """
 return [...document.querySelectorAll('button, select, .tabs a')].filter((element) => {
     const box = element.getBoundingClientRect();
     return box.width && Math.min(box.width, box.height) < 43.5;
 }).map((element) => element.outerHTML);
 """
-
-
-def test_the_page_is_light_and_kept(open_page) -> None:
-    person = Person(open_page(PAIR).url)
-    html = person.http.get("/").text
-    files = [part.partition('"')[0] for part in html.split('="static/')[1:]]
-    sizes = []
-    for name in files:
-        response = person.http.get(f"/static/{name}", headers={"Accept-Encoding": "gzip"})
-        assert "immutable" in response.headers["cache-control"]
-        assert response.headers["content-encoding"] == "gzip"
-        sizes.append(int(response.headers["content-length"]))
-    assert files and sum(sizes) < 60_000

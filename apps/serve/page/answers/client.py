@@ -29,6 +29,8 @@ _PASSING = (404, 408, 429, 500, 502, 503, 504)
 _FAILED = "The model could not answer. Try again."
 _TOO_LONG = "context_length_exceeded"
 _CONNECT_S, _SILENCE_S = 10.0, 180.0
+_LIST_SILENCE_S = 10.0
+"""a list of models takes no thought, and every visitor's first page waits for it"""
 
 
 class AnswerError(CriaError):
@@ -77,15 +79,17 @@ class ChatClient:
     async def models(self) -> list[ModelInfo]:
         """The models that are up; raises AnswerError when the API cannot be reached."""
         try:
-            response = await self._http.get("models")
+            response = await self._http.get("models", timeout=_LIST_SILENCE_S)
+            if response.status_code != 200:
+                raise AnswerError(_SENTENCES.get(response.status_code, _FAILED))
+            return [
+                ModelInfo(name=model["id"], context_tokens=model.get("context_tokens"))
+                for model in response.json()["data"]
+            ]
         except httpx.HTTPError as error:
             raise AnswerError(_BUSY) from error
-        if response.status_code != 200:
-            raise AnswerError(_SENTENCES.get(response.status_code, _FAILED))
-        return [
-            ModelInfo(name=model["id"], context_tokens=model.get("context_tokens"))
-            for model in response.json()["data"]
-        ]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnswerError(_FAILED) from error
 
     async def stream(
         self,

@@ -40,18 +40,24 @@ class Models:
         self._known = {model.name: model for model in known}
         self._up: list[ModelUp] = []
         self._asked_s = float("-inf")
-        self._lock = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
     async def up(self) -> list[ModelUp]:
         """[] while the API cannot be reached; whoever comes meanwhile waits for the same answer."""
-        async with self._lock:
-            if time.monotonic() - self._asked_s > _AGE_S:
-                try:
-                    self._up = [self._model_up(info) for info in await self._client.models()]
-                    self._asked_s = time.monotonic()
-                except AnswerError:
-                    self._up = []
-            return self._up
+        if self._asking is None and time.monotonic() - self._asked_s > _AGE_S:
+            self._asking = asyncio.create_task(self._ask())
+        if self._asking is not None:
+            await asyncio.shield(self._asking)  # a visitor who leaves takes nobody's answer along
+        return self._up
+
+    async def _ask(self) -> None:
+        try:
+            self._up = [self._model_up(info) for info in await self._client.models()]
+            self._asked_s = time.monotonic()
+        except AnswerError:
+            self._up = []
+        finally:
+            self._asking = None
 
     def _model_up(self, info: ModelInfo) -> ModelUp:
         return ModelUp(name=info.name, max_tokens=self._max_tokens(info.name, info.context_tokens))

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import gradio as gr
 from fastapi import FastAPI, Request
+from fastapi.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp
 
@@ -71,6 +72,7 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
 
     actions = actions_of(arena)
     app = FastAPI(title=page.title, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(GZipMiddleware, compresslevel=5)  # leaves event streams alone
     assets = Assets(page)
     _add_files(app, assets)
     _add_shared(app, assets, database)

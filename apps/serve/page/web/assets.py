@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from apps.serve.page.render.code import stylesheet
 
 _FOLDER = Path(__file__).with_name("static")
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_NAMED_BY_THE_PAGE = ("app.js", "scheme.js")
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -35,15 +37,17 @@ class Assets:
 
     def __init__(self, page: PageConfig) -> None:
         files = {path.name: path.read_bytes() for path in sorted(_FOLDER.iterdir())}
-        files["code.css"] = stylesheet().encode()
+        files["page.css"] += stylesheet().encode()
         index = files.pop("index.html").decode()
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
         self._digest = digest
         self._files = {
             name: _asset(body, _TYPES[Path(name).suffix]) for name, body in files.items()
         }
-        self._index = index.replace("{{title}}", html.escape(page.title)).replace(
-            "{{static}}", f"static/{digest}"
+        self._index = (
+            index.replace("{{modules}}", _preloaded(files))
+            .replace("{{title}}", html.escape(page.title))
+            .replace("{{static}}", f"static/{digest}")
         )
 
     def index(self, accepts: str, base: str = "") -> Response:
@@ -57,6 +61,14 @@ class Assets:
         if asset is None:
             return Response(status_code=404)
         return asset.response(accepts, _FOR_EVER if digest == self._digest else "no-cache")
+
+
+def _preloaded(names: Iterable[str]) -> str:
+    """A module names the next only once it is there; told of all, a browser fetches them at once."""
+    modules = (name for name in names if name.endswith(".js") and name not in _NAMED_BY_THE_PAGE)
+    return "\n".join(
+        f'<link rel="modulepreload" href="{{{{base}}}}{{{{static}}}}/{name}">' for name in modules
+    )
 
 
 def _asset(body: bytes, media_type: str) -> Asset:

@@ -1,6 +1,91 @@
-"""What a visitor learns of a model from its lineage."""
+"""Which models are up, asked of an API that may be silent; what a visitor learns of a model."""
 
-from apps.serve.page.arena.models import _facts
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from apps.serve.page.answers.client import ChatClient
+from apps.serve.page.arena.models import Models, _facts
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+class Api:
+    """Counts who asks it; each question is answered by `answer`, and its connection closed."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.num_asked = 0
+        self.is_asked = asyncio.Event()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            self.num_asked += 1
+            self.is_asked.set()
+            await self._answer(writer)
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def models(self):
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            client = ChatClient(f"http://127.0.0.1:{port}/v1", "")
+            yield Models(client, [])
+            await client.close()
+
+
+def says(body: bytes) -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+
+    return answer
+
+
+def test_all_who_wait_for_a_silent_api_share_one_question() -> None:
+    async def run() -> None:
+        goes_on = asyncio.Event()
+
+        async def silent(writer: asyncio.StreamWriter) -> None:
+            await goes_on.wait()  # and closes without a word
+
+        api = Api(silent)
+        async with api.models() as models:
+            waiting = [asyncio.create_task(models.up()) for _ in range(50)]
+            await api.is_asked.wait()
+            waiting[0].cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting[0]
+            goes_on.set()
+            assert await asyncio.gather(*waiting[1:]) == [[]] * 49
+            assert api.num_asked == 1, "also after the one who asked first has left"
+            assert await models.up() == [] and api.num_asked == 2, "the next one asks anew"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"data": [{}]}', b'{"data": 3}'])
+def test_a_list_that_is_none_is_an_api_that_is_not_there(body: bytes) -> None:
+    async def run() -> None:
+        async with Api(says(body)).models() as models:
+            assert await models.up() == []
+
+    asyncio.run(run())
+
+
+def test_a_list_is_kept_for_the_next_visitors() -> None:
+    async def run() -> None:
+        api = Api(says(b'{"data": [{"id": "ash", "context_tokens": 100}]}'))
+        async with api.models() as models:
+            first, second = await models.up(), await models.up()
+            assert [(m.name, m.max_tokens) for m in first] == [("ash", 100)]
+            assert first == second and api.num_asked == 1
+
+    asyncio.run(run())
 
 
 def test_a_card_shows_what_spot_machines_saved_and_lost() -> None:
