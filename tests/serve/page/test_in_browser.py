@@ -86,8 +86,9 @@ def test_a_hostile_answer_loads_nothing_and_stays_in_its_bubble(
 def test_a_hostile_evaluation_loads_nothing_and_stays_in_its_bubble(
     open_page, browser, outside, tmp_path: Path
 ) -> None:
-    """Answers, the judge's reasons, names and questions: whoever wrote the folder is not trusted."""
+    """Answers, the judge's reasons, names, questions: whoever wrote the folder is not trusted."""
     port, asked = outside
+    asked.clear()
     text = HOSTILE.replace("PORT", str(port))
     folder = shutil.copytree(FOLDER, tmp_path / "evaluation")
     rewrite(folder / "questions.jsonl", turns=[text], category=text)

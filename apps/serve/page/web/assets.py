@@ -64,7 +64,7 @@ class Assets:
 
 
 def _preloaded(names: Iterable[str]) -> str:
-    """A module names the next only once it is there; told of all, a browser fetches them at once."""
+    """A module names the next once it is there; told of all, a browser fetches them at once."""
     modules = (name for name in names if name.endswith(".js") and name not in _NAMED_BY_THE_PAGE)
     return "\n".join(
         f'<link rel="modulepreload" href="{{{{base}}}}{{{{static}}}}/{name}">' for name in modules
