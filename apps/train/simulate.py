@@ -17,13 +17,10 @@ from apps.common.errors import ConfigError, InputError
 from apps.common.files import storage
 from apps.common.files.config import to_dict, write_resolved
 from apps.train import plan as plans
-from apps.train.planning import prices as price_table
-from apps.train.planning.result import Plan
 from apps.train.planning.settings import PlanConfig
 from apps.train.spot import learnt, study, text, trace
 from apps.train.spot.generator import GeneratorConfig, generate
-from apps.train.spot.job import Prices
-from apps.train.spot.planned import job_of
+from apps.train.spot.planned import job_of, prices_of
 from apps.train.spot.result import Simulation
 from apps.train.spot.trace import Market
 
@@ -75,7 +72,7 @@ def simulate(config: SimulateConfig) -> Simulation:
             f"{plan.model} does not fit {plan.machines.num_gpus} x {plan.machines.accelerator}; "
             "`python -m apps.train plan` says what makes it fit."
         )
-    prices = _prices(config, plan)
+    prices, _ = prices_of(plan, config.on_demand_price, config.prices)
     deadline_s = None if config.deadline_h is None else config.deadline_h * 3600
     job = job_of(plan.training, plan.checkpoints, plan.preemptions, deadline_s)
     markets = _markets(config, plan.training.network.num_machines)
@@ -114,22 +111,6 @@ def _markets(config: SimulateConfig, num_machines: int) -> list[Market]:
     else:
         markets = [generate(config.generator)]
     return [zone for market in markets for zone in market.alone()] if config.alone else markets
-
-
-def _prices(config: SimulateConfig, plan: Plan) -> Prices:
-    """Of all machines together."""
-    accelerator, count = plan.machines.accelerator, plan.machines.num_gpus
-    spot = plan.machines.price
-    on_demand = price_table.find(config.on_demand_price, accelerator, config.prices)
-    if spot is None or on_demand is None:
-        option = "--price" if spot is None else "--on-demand-price"
-        raise ConfigError(
-            f"No {config.price if spot is None else config.on_demand_price} price of {accelerator} "
-            f"is known; give {option} USD_PER_GPU_HOUR."
-        )
-    return Prices(
-        spot_usd=count * spot.usd_per_gpu_hour, on_demand_usd=count * on_demand.usd_per_gpu_hour
-    )
 
 
 def presets() -> dict[str, Callable[[], SimulateConfig]]:

@@ -1,239 +1,207 @@
-"""The controller on a cloud that plays traces: the simulator's decisions, and money to a cent."""
+"""`python -m cluster.launch` as it is typed, on a made-up SkyPilot whose jobs really save steps."""
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from apps.common.command.events import Reporter
+from apps.common.errors import InputError
+from apps.common.files import config as configs
 from apps.common.files import costs, storage
-from apps.common.files.costs import MachineHours, run_cost
 from apps.common.files.schema import checkpoint_name
-from apps.train.spot.generator import GeneratorConfig, generate
-from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
-from apps.train.spot.policy import Policy
-from apps.train.spot.replay import replay
-from apps.train.spot.trace import Market
-from cluster.launch import TASK, Controller, SkyCloud, follow, policy_of, task_config
+from apps.train.plan import PLAN_NAME, make_plan, presets
+from apps.train.planning.result import Plan
+from apps.train.spot.planned import job_of
+from cluster.launch import LaunchConfig, main, read_state, run_launch
+from tests.cluster.fake_sky import ON_DEMAND, Clock, FakeJob, FakeSky
 
-PRICES = Prices(spot_usd=6.88, on_demand_usd=12.0)
-JOB = Job(work_s=8 * 3600, restart_s=660, checkpoint_s=337, flush_s=45, deadline_s=13 * 3600)
-
-
-@dataclass
-class FakeCloud:
-    """Rents what a trace has, and trains on it: machines are taken at the next look."""
-
-    market: Market
-    job: Job
-    now_s: float = 0.0
-    at: str = IDLE
-    since_s: float = 0.0
-    saved_left_s: float = field(init=False)
-    gone_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.saved_left_s = self.job.work_s
-
-    def up(self) -> tuple[str, ...]:
-        return self.market.places[int(self.now_s / self.market.tick_s + 1e-9)]
-
-    def _session_s(self) -> float:
-        trained = self.now_s - self.since_s - self.job.restart_s
-        return 0.0 if self.at == IDLE else min(max(trained, 0.0), self.saved_left_s)
-
-    def place(self) -> str:
-        if self.at not in (IDLE, ON_DEMAND, *self.up()):
-            session_s = self._session_s()
-            self.saved_left_s -= session_s - self.job.lost_s(session_s)
-            self.gone_s += self.job.lost_s(session_s)
-            self.at = IDLE
-        return self.at
-
-    def left_s(self) -> float:
-        left_s = self.saved_left_s - self._session_s()
-        return left_s if left_s > 1e-6 else 0.0
-
-    def has_ended(self) -> bool:
-        return self.left_s() <= 0
-
-    def lost_s(self) -> float:
-        return self.gone_s
-
-    def move(self, place: str) -> None:
-        self.saved_left_s -= self._session_s()
-        self.at, self.since_s = place, self.now_s
+NUM_STEPS = 100
+CHECKPOINT_STEPS = 10
 
 
-def noting(policy: Policy, places: list[str]) -> Policy:
-    def decide(job: Job, view: View) -> str:
-        places.append(policy(job, view))
-        return places[-1]
-
-    return decide
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(presets()["vicuna-7b"]())
 
 
-def controlled(market: Market, policy: Policy) -> tuple[Controller, list[str]]:
-    """A run to its end; each look of the controller is a tick of the trace."""
-    cloud, places = FakeCloud(market, JOB), list[str]()
-    controller = Controller(
-        job=JOB, policy=noting(policy, places), cloud=cloud, home=market.zones[0],
-        tick_s=market.tick_s,
-    )  # fmt: skip
+class Trainer:
+    """What the machines of the present job do: a step at a time, saved every ten."""
 
-    def sleep(seconds: float) -> None:
-        """A job that ends in between ends then, and its machines with it."""
-        begins_s = cloud.since_s + JOB.restart_s
-        ends_s = max(begins_s, cloud.now_s) + cloud.left_s()
-        in_between = cloud.at != IDLE and ends_s < cloud.now_s + seconds
-        cloud.now_s = ends_s if in_between else cloud.now_s + seconds
+    def __init__(self, sky: FakeSky, out: Path, work_s: float) -> None:
+        self.sky, self.out, self.work_s = sky, out, work_s
+        self.began_at: dict[int, int] = {}
+        self.saved = 0
 
-    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
-    return controller, places
+    def look(self) -> None:
+        self.sky.zones.look()
+        for job in self.sky.zones.alive:
+            if job.status == "RUNNING":
+                self.train(job)
 
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", ["any-zone", "greedy", "uniform-progress-2024", "least-cost"])
-def test_it_decides_as_the_simulator_does(name: str, seed: int, capsys) -> None:
-    market = generate(GeneratorConfig(zones=2, up_h=2, down_h=2, hours=120, seed=seed))
-    policy, simulated = policy_of(name, JOB, PRICES, market.tick_s), list[str]()
-    outcome = replay(JOB, market, noting(policy, simulated))
-    controller, places = controlled(market, policy)
-    assert places == simulated and len(places) > 40
-    assert controller.cloud.lost_s() == pytest.approx(outcome.lost_s)
-    paid_usd = controller.cost("8xA100-80GB", PRICES, "").usd
-    assert paid_usd == pytest.approx(outcome.usd(PRICES), abs=0.02)
+    def train(self, job: FakeJob) -> None:
+        assert job.start_at is not None
+        began_at = self.began_at.setdefault(job.number, self.saved)
+        trained_s = self.sky.zones.clock() - job.start_at
+        step = min(began_at + int(NUM_STEPS * trained_s / self.work_s), NUM_STEPS)
+        if step > began_at:
+            with (self.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, "num_steps": NUM_STEPS}) + "\n")
+        while self.saved + CHECKPOINT_STEPS <= step:
+            self.saved += CHECKPOINT_STEPS
+            name = checkpoint_name(self.saved)
+            storage.commit(str(self.out / "checkpoints" / name), {"step": self.saved})
+        if step == NUM_STEPS:
+            job.status, job.end_at = "SUCCEEDED", self.sky.zones.clock()
 
 
-class ExportingCloud(FakeCloud):
-    """Its jobs write the last checkpoint and export for half an hour after the last step."""
+class Launch:
+    """One launch in a folder, with everything it talks to."""
 
-    trained_s: float | None = None
+    def __init__(self, tmp_path: Path, plan: Plan, sky: FakeSky) -> None:
+        self.sky, self.clock, self.out = sky, sky.zones.clock, tmp_path / "run"
+        self.work_s = job_of(plan.training, plan.checkpoints, plan.preemptions, None).work_s
+        trainer = Trainer(sky, self.out, self.work_s)
+        self.out.mkdir()
+        storage.write_json(str(tmp_path / "plan" / PLAN_NAME), configs.to_dict(plan))
+        self.config = LaunchConfig(
+            plan=str(tmp_path / "plan"), zones=("aws/a", "gcp/b"), out=str(self.out),
+            policy="greedy", deadline_h=2 * self.work_s / 3600,
+        )  # fmt: skip
+        sky.before_answer = lambda call: trainer.look()
 
-    def has_ended(self) -> bool:
-        if self.left_s() > 0:
-            return False
-        self.trained_s = self.trained_s or self.now_s
-        return self.now_s >= self.trained_s + 1800
+    def run(self, config: LaunchConfig | None = None) -> None:
+        run_launch(config or self.config, Reporter("json"), self.clock.sleep, self.clock)
 
+    @property
+    def places(self) -> list[str]:
+        return [job.place for job in self.sky.zones.jobs]
 
-def test_a_job_is_left_alone_while_it_exports(capsys) -> None:
-    market = generate(GeneratorConfig(zones=1, up_h=200, down_h=0.1, hours=120, seed=0))
-    cloud, moves = ExportingCloud(market, JOB), list[str]()
-    move = cloud.move
-    cloud.move = lambda place: (moves.append(place), move(place))
-    controller = Controller(
-        job=JOB, policy=policy_of("greedy", JOB, PRICES, 600), cloud=cloud,
-        home=market.zones[0], tick_s=600,
-    )  # fmt: skip
-
-    def sleep(seconds: float) -> None:
-        cloud.now_s += seconds
-
-    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
-    assert moves[-1] == IDLE and IDLE not in moves[:-1]
-    assert cloud.trained_s is not None and cloud.now_s >= cloud.trained_s + 1800
+    def hours(self) -> dict[str, float]:
+        cost = costs.read(str(self.out))
+        assert cost is not None
+        return {row.region: row.hours for row in cost.machines}
 
 
-class LosingCloud(FakeCloud):
-    """A zone counts as up until a look at the job shows that it was taken."""
-
-    lost: bool = False
-
-    def up(self) -> tuple[str, ...]:
-        return () if self.lost else ("a",)
-
-    def place(self) -> str:
-        self.lost, self.at = True, IDLE
-        return IDLE
-
-
-def test_a_zone_that_was_just_lost_is_not_taken_again_at_once() -> None:
-    market = generate(GeneratorConfig(zones=1, up_h=2, down_h=2, hours=120, seed=0))
-    cloud = LosingCloud(market, JOB)
-    cloud.at = "a"
-    controller = Controller(
-        job=JOB, policy=policy_of("any-zone", JOB, PRICES, 600), cloud=cloud, home="a", tick_s=600
-    )
-    assert controller.step() == IDLE
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_numbers_add_up_to_a_cent(seed: int, tmp_path: Path, capsys) -> None:
-    market = generate(GeneratorConfig(zones=3, up_h=1.5, down_h=2, hours=120, seed=seed))
-    controller, _ = controlled(market, policy_of("uniform-progress-2024", JOB, PRICES, 600))
-    cost = controller.cost("8xA100-80GB", PRICES, "seen 2026-01")
-    costs.write(str(tmp_path), cost)
-    again = costs.read(str(tmp_path))
-    assert again == cost
-    cents = [round(row.usd * 100) for row in cost.machines]
-    assert [row.usd for row in cost.machines] == [number / 100 for number in cents]
-    assert cost.usd == sum(cents) / 100
-    for row in cost.machines:
-        hourly = 12.0 if row.market == "on-demand" else 6.88
-        assert row.usd == pytest.approx(row.hours * hourly, abs=0.006)
-    hours = sum(row.hours for row in cost.machines)
-    assert cost.usd_on_demand == pytest.approx((hours - cost.lost_work_hours) * 12, abs=0.006)
-    assert (costs.facts(str(tmp_path)) or {})["usd"] == cost.usd
-
-
-def test_a_worked_example_of_a_cost() -> None:
-    row = MachineHours(kind="8xA100-80GB", region="z", market="spot", hours=10, usd=68.8)
-    cost = run_cost([row], lost_work_hours=1, on_demand_usd_per_hour=12, prices_dated="")
-    assert (cost.usd, cost.lost_work_usd, cost.usd_on_demand) == (68.8, 6.88, 108)
-    assert run_cost([], lost_work_hours=0, on_demand_usd_per_hour=12, prices_dated="").usd == 0
-
-
-def test_a_task_is_bound_to_one_zone_and_market() -> None:
-    there = task_config(TASK, "gcp/us-central1/us-central1-a", "vicuna", {"BUCKET": "s3://b"})
-    dear = task_config(TASK, ON_DEMAND, "vicuna", {})
-    assert there["resources"] == {
-        "infra": "gcp/us-central1/us-central1-a", "use_spot": True, "disk_size": 512,
-        "accelerators": {"A100-80GB": 8, "H100": 8}, "max_hourly_cost": 60,
-    }  # fmt: skip
-    assert isinstance(there["envs"], dict) and there["envs"]["RUN"] == "vicuna"
-    assert isinstance(dear["resources"], dict) and dear["resources"]["use_spot"] is False
-
-
-class FakeSky(ModuleType):
-    """The four calls that are made of SkyPilot; every request is answered at once."""
-
-    def __init__(self) -> None:
-        super().__init__("sky")
-        self.status, self.calls = "RUNNING", list[tuple[str, object]]()
-        self.Task = SimpleNamespace(from_yaml_config=lambda config: config["resources"])
-        self.jobs = SimpleNamespace(
-            launch=lambda task, name: self._note("launch", task, ([7], None)),
-            cancel=lambda job_ids, graceful: self._note("cancel", job_ids, None),
-            queue=lambda refresh, job_ids: [{"status": self.status}],
-        )
-
-    def _note(self, name: str, what: object, answer: object) -> object:
-        self.calls.append((name, what))
-        return answer
-
-    def get(self, answer: object) -> object:
-        return answer
-
-
-def test_a_job_that_skypilot_recovers_was_taken(tmp_path: Path, monkeypatch) -> None:
-    """Of 100 steps 40 were taken and 30 are saved: a tenth of the work is lost."""
-    sky = FakeSky()
+@pytest.fixture
+def launch(tmp_path: Path, plan: Plan, monkeypatch) -> Launch:
+    sky = FakeSky(Clock())
     monkeypatch.setitem(sys.modules, "sky", sky)
-    cloud = SkyCloud(
-        task=TASK, name="run", out=str(tmp_path), work_s=1000.0, zones=("aws/a", "gcp/b"),
-        envs={}, retry_s=900.0,
-    )  # fmt: skip
-    assert (cloud.place(), cloud.left_s(), cloud.up()) == (IDLE, 1000.0, ("aws/a", "gcp/b"))
-    cloud.move("aws/a")
-    record = {"step": 40, "num_steps": 100, "seconds": 1.0}
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
-    storage.commit(str(tmp_path / "checkpoints" / checkpoint_name(30)), {"step": 30})
-    assert (cloud.place(), cloud.left_s()) == ("aws/a", pytest.approx(600))
-    sky.status = "RECOVERING"
-    assert (cloud.place(), cloud.left_s()) == (IDLE, pytest.approx(700))
-    assert (cloud.up(), cloud.lost_s()) == (("gcp/b",), pytest.approx(100))
-    assert [name for name, _ in sky.calls] == ["launch", "cancel"]
+    return Launch(tmp_path, plan, sky)
+
+
+def test_a_zone_that_never_starts_costs_nothing_and_the_next_is_taken(
+    launch: Launch, capsys
+) -> None:
+    launch.sky.zones.empty = {"aws/a"}
+    launch.run()
+    assert launch.places == ["aws/a", "gcp/b"]
+    assert list(launch.hours()) == ["gcp/b"]
+    assert launch.hours()["gcp/b"] == pytest.approx(launch.work_s / 3600, abs=0.2)
+
+
+def test_the_deadline_holds_where_no_zone_ever_starts(launch: Launch, capsys) -> None:
+    launch.sky.zones.empty = {"aws/a", "gcp/b"}
+    began_s = launch.clock()
+    launch.run()
+    assert launch.places[-1] == ON_DEMAND and launch.places.count(ON_DEMAND) == 1
+    assert list(launch.hours()) == ["any"]
+    assert launch.config.deadline_h is not None
+    assert launch.clock() - began_s <= launch.config.deadline_h * 3600
+
+
+def test_bad_input_is_never_started_again(launch: Launch, capsys) -> None:
+    zones = launch.sky.zones
+
+    def refuse(call: str) -> None:
+        zones.look()
+        for job in zones.alive:
+            job.status, job.start_at = "FAILED", zones.clock()
+            job.failure_reason = "Job exited with exit code 2 (user program failure)."
+
+    launch.sky.before_answer = refuse
+    with pytest.raises(InputError, match="exit code 2"):
+        launch.run()
+    assert launch.places == ["aws/a"]
+
+
+def stopped(launch: Launch, at_s: float) -> None:
+    """The launcher is killed at the first call after so many seconds."""
+    look, kill_s = launch.sky.before_answer, launch.clock() + at_s
+
+    def stop(call: str) -> None:
+        look(call)
+        if launch.clock() >= kill_s:
+            raise KeyboardInterrupt
+
+    launch.sky.before_answer = stop
+    with pytest.raises(KeyboardInterrupt):
+        launch.run()
+    launch.sky.before_answer = look
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("away_s", [0.0, 3600.0])
+def test_a_launcher_that_is_started_again_takes_up_the_same_job(
+    share: float, away_s: float, launch: Launch, capsys
+) -> None:
+    began_s = launch.clock()
+    stopped(launch, share * launch.work_s)
+    launch.clock.sleep(away_s)
+    launch.run()
+    assert launch.places == ["aws/a"]
+    elapsed_h = (launch.clock() - began_s) / 3600
+    assert launch.hours()["aws/a"] == pytest.approx(elapsed_h, abs=0.1)
+    state = read_state(str(launch.out))
+    assert state is not None and state.spent.elapsed_s == launch.clock() - began_s
+
+
+def test_money_that_was_spent_before_a_restart_is_not_forgotten(launch: Launch, capsys) -> None:
+    stopped(launch, 0.5 * launch.work_s)
+    launch.sky.zones.jobs[0].status = "RECOVERING"
+    launch.run()
+    assert launch.places == ["aws/a", "gcp/b"]
+    assert launch.hours()["aws/a"] == pytest.approx(0.5 * launch.work_s / 3600, abs=0.2)
+    assert launch.hours()["gcp/b"] >= 0.4 * launch.work_s / 3600
+
+
+def test_a_launch_that_has_ended_starts_nothing_more(launch: Launch, capsys) -> None:
+    launch.run()
+    cost = costs.read(str(launch.out))
+    launch.clock.sleep(86_400)
+    launch.run()
+    assert len(launch.places) == 1 and costs.read(str(launch.out)) == cost
+
+
+def test_the_users_own_price_table_is_taken(launch: Launch, tmp_path: Path, plan, capsys) -> None:
+    table = tmp_path / "prices.yaml"
+    kind = plan.machines.accelerator
+    table.write_text(f"usd_per_gpu_hour: {{{kind}: {{on-demand: {{usd: 3.25, source: ours}}}}}}\n")
+    launch.run(replace(launch.config, prices=str(table)))
+    cost = costs.read(str(launch.out))
+    assert cost is not None and cost.prices_dated.endswith("on demand: ours")
+    hours = sum(row.hours for row in cost.machines) - cost.lost_work_hours
+    assert cost.usd_on_demand == pytest.approx(hours * 3.25 * plan.machines.num_gpus, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--env", "BUCKET"], "--env is 'BUCKET'; expected NAME=VALUE"),
+        (["--policy", "hope"], "--policy is 'hope'; expected one of"),
+        (["--start-minutes", "0"], "start_minutes is 0.0; expected more than 0"),
+        (["--deadline-h", "0.1"], "The deadline is 0.1 h"),
+        (["--plan", "/nowhere"], "/nowhere"),
+        (["--on-demand-price", "blog-1999"], "blog-1999"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_machine(
+    options: list[str], sentence: str, launch: Launch, capsys
+) -> None:
+    config = launch.config
+    given = ["--plan", config.plan, "--zones", *config.zones, "--out", config.out, *options]
+    assert main(given) == 2
+    assert sentence in capsys.readouterr().err
+    assert launch.places == []

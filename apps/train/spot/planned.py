@@ -1,10 +1,12 @@
-"""From a plan to the job that is simulated, and what the plan says of waiting."""
+"""From a plan to the job that is simulated, its prices, and what the plan says of waiting."""
 
 from collections.abc import Sequence
 
-from apps.train.planning.result import Checkpoints, Preemptions, Training, Waiting
+from apps.common.errors import ConfigError
+from apps.train.planning import prices as price_table
+from apps.train.planning.result import Checkpoints, Plan, Preemptions, Training, Waiting
 from apps.train.spot import study, trace
-from apps.train.spot.job import Job
+from apps.train.spot.job import Job, Prices
 from apps.train.spot.policy import any_zone
 from apps.train.spot.replay import replay
 
@@ -28,6 +30,22 @@ def job_of(
         notice_loss_s=lost.with_notice_s if noticed else None,
         deadline_s=deadline_s,
     )
+
+
+def prices_of(plan: Plan, on_demand: str, table_uri: str | None) -> tuple[Prices, str]:
+    """Of all machines together, and who says so; spot is what the plan was priced with."""
+    accelerator, count = plan.machines.accelerator, plan.machines.num_gpus
+    spot, dear = plan.machines.price, price_table.find(on_demand, accelerator, table_uri)
+    if spot is None or dear is None:
+        lacking = "spot price: plan with --price" if spot is None else "price on demand: give"
+        option = "" if spot is None else "--on-demand-price "
+        raise ConfigError(
+            f"{accelerator} has no known {lacking} {option}USD_PER_GPU_HOUR, or --prices FILE."
+        )
+    prices = Prices(
+        spot_usd=count * spot.usd_per_gpu_hour, on_demand_usd=count * dear.usd_per_gpu_hour
+    )
+    return prices, f"spot: {spot.source}; on demand: {dear.source}"
 
 
 def waiting(job: Job, folders: Sequence[str], num_machines: int) -> Waiting | None:

@@ -1,0 +1,225 @@
+"""Managed jobs as a cloud: what each of SkyPilot's words means; no two jobs run at once."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from apps.common.errors import CriaError, InputError
+from apps.common.files import storage
+from apps.common.files.schema import checkpoint_name
+from apps.train.spot.job import IDLE, ON_DEMAND
+from cluster.controller import CloudIsAway
+from cluster.sky_cloud import Held, SkyCloud, task_config
+from tests.cluster.fake_sky import Clock, FakeSky
+
+TASK = Path(__file__).resolve().parents[2] / "cluster/train.yaml"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sky(clock: Clock, monkeypatch) -> FakeSky:
+    fake = FakeSky(clock)
+    monkeypatch.setitem(sys.modules, "sky", fake)
+    return fake
+
+
+def cloud_of(tmp_path: Path, clock: Clock, held: Held | None = None) -> SkyCloud:
+    return SkyCloud(
+        task=TASK, name="run", out=str(tmp_path), work_s=1000.0, zones=("aws/a", "gcp/b"),
+        envs={}, retry_s=900.0, start_s=600.0, held=held or Held(), save=lambda: None,
+        clock=clock, sleep=clock.sleep,
+    )  # fmt: skip
+
+
+def test_a_task_is_bound_to_one_zone_and_market() -> None:
+    there = task_config(TASK, "gcp/us-central1/us-central1-a", "vicuna", {"BUCKET": "s3://b"})
+    dear = task_config(TASK, ON_DEMAND, "vicuna", {})
+    assert isinstance(there["resources"], dict)
+    recovery = there["resources"].pop("job_recovery")
+    assert there["resources"] == {
+        "infra": "gcp/us-central1/us-central1-a", "use_spot": True, "disk_size": 512,
+        "accelerators": {"A100-80GB": 8, "H100": 8}, "max_hourly_cost": 60,
+    }  # fmt: skip
+    assert recovery["recover_on_exit_codes"] == [75]
+    assert isinstance(there["envs"], dict) and there["envs"]["RUN"] == "vicuna"
+    assert isinstance(dear["resources"], dict) and dear["resources"]["use_spot"] is False
+    assert dear["resources"]["job_recovery"] == recovery
+
+
+def test_a_job_that_skypilot_recovers_was_taken(tmp_path: Path, sky: FakeSky, clock: Clock) -> None:
+    """Of 100 steps 40 were taken and 30 are saved: a tenth of the work is lost."""
+    cloud = cloud_of(tmp_path, clock)
+    assert (cloud.place(), cloud.left_s(), cloud.up()) == (IDLE, 1000.0, ("aws/a", "gcp/b"))
+    cloud.move("aws/a")
+    clock.sleep(300)
+    record = {"step": 40, "num_steps": 100, "seconds": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    storage.commit(str(tmp_path / "checkpoints" / checkpoint_name(30)), {"step": 30})
+    assert (cloud.place(), cloud.left_s()) == ("aws/a", pytest.approx(600))
+    assert cloud.rental() == "rented"
+    sky.zones.jobs[0].status = "RECOVERING"
+    assert (cloud.place(), cloud.left_s()) == (IDLE, pytest.approx(700))
+    assert (cloud.up(), cloud.lost_s()) == (("gcp/b",), pytest.approx(100))
+    assert [job.status for job in sky.zones.jobs] == ["CANCELLED"]
+    clock.sleep(900)
+    assert cloud.up() == ("aws/a", "gcp/b")
+
+
+def test_other_regions_come_before_another_zone_of_the_one_that_took_the_job(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    cloud = cloud_of(tmp_path, clock)
+    cloud.zones = ("aws/us-east-1/a", "aws/us-east-1/b", "aws/us-west-2/a")
+    cloud.move("aws/us-east-1/a")
+    sky.zones.jobs[0].status = "RECOVERING"
+    assert cloud.place() == IDLE
+    assert cloud.up() == ("aws/us-west-2/a", "aws/us-east-1/b")
+    clock.sleep(900)
+    assert cloud.up() == cloud.zones
+
+
+@pytest.mark.parametrize("status", ["PENDING", "STARTING"])
+def test_a_start_that_takes_too_long_closes_its_zone(
+    status: str, tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    sky.zones.empty = {"aws/a"}
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move("aws/a")
+    sky.zones.jobs[0].status = status
+    clock.sleep(600)
+    assert cloud.place() == "aws/a"
+    assert cloud.rental() == ("starting" if status == "STARTING" else "none")
+    clock.sleep(1)
+    assert (cloud.place(), cloud.up(), cloud.lost_s()) == (IDLE, ("gcp/b",), 0.0)
+    assert sky.zones.alive == []
+
+
+def test_on_demand_skypilot_may_look_for_as_long_as_it_takes(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    sky.zones.empty = {ON_DEMAND}
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move(ON_DEMAND)
+    clock.sleep(36_000)
+    assert cloud.place() == ON_DEMAND
+
+
+def test_a_zone_without_resources_is_left(tmp_path: Path, sky: FakeSky, clock: Clock) -> None:
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move("aws/a")
+    sky.zones.jobs[0].status = "FAILED_NO_RESOURCE"
+    assert (cloud.place(), cloud.up(), cloud.rental()) == (IDLE, ("gcp/b",), "none")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "exit_code"),
+    [
+        ("FAILED", "Job exited with exit code 2 (user program failure). To see the details", 2),
+        ("FAILED", "Job exited with exit codes [0, 2] (user program failure)", 2),
+        ("FAILED", "Job exited with exit code 1 (user program failure)", 1),
+        ("FAILED", "", 1),
+        ("FAILED_SETUP", "Job exited with exit code 1", 1),
+        ("FAILED_PRECHECKS", "No launchable resource found", 2),
+        ("FAILED_CONTROLLER", "Unexpected error", 1),
+        ("CANCELLED", "", 1),
+    ],
+)
+def test_a_job_that_failed_by_itself_ends_the_launch_in_a_sentence(
+    status: str, reason: str, exit_code: int, tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move("aws/a")
+    sky.zones.jobs[0].status, sky.zones.jobs[0].failure_reason = status, reason
+    with pytest.raises(CriaError, match=f"job 1 in aws/a is {status}: .* not started") as raised:
+        cloud.place()
+    assert raised.value.exit_code == exit_code
+    assert isinstance(raised.value, InputError) is (exit_code == 2)
+    assert len(sky.zones.jobs) == 1 and cloud.held == Held(asked_s=cloud.held.asked_s)
+
+
+def test_the_next_job_begins_when_the_last_has_ended(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    alive = list[int]()
+
+    def before_answer(call: str) -> None:
+        if call == "launch":
+            alive.append(len(sky.zones.alive))
+
+    sky.before_answer = before_answer
+    cloud = cloud_of(tmp_path, clock)
+    for place in ("aws/a", "gcp/b", ON_DEMAND):
+        cloud.move(place)
+    assert alive == [1, 1, 1]
+
+
+def test_an_answer_that_does_not_come_is_no_lost_machine(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move("aws/a")
+
+    def away(call: str) -> None:
+        raise ConnectionError("refused")
+
+    sky.before_answer = away
+    with pytest.raises(CloudIsAway, match="SkyPilot cannot be asked now: refused"):
+        cloud.place()
+    sky.before_answer = lambda call: None
+    assert cloud.place() == "aws/a" and len(sky.zones.jobs) == 1
+
+
+def test_a_job_that_skypilot_does_not_know_is_a_sentence(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    cloud = cloud_of(tmp_path, clock, Held(job_id=7, place="aws/a"))
+    with pytest.raises(CriaError, match="knows no managed job 7"):
+        cloud.place()
+
+
+def test_a_launcher_that_stopped_while_it_launched_finds_its_job(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    """The job was submitted, and its number never arrived."""
+
+    def stop(call: str) -> None:
+        if call == "launch":
+            raise KeyboardInterrupt
+
+    sky.before_answer = stop
+    cloud = cloud_of(tmp_path, clock)
+    with pytest.raises(KeyboardInterrupt):
+        cloud.move("aws/a")
+    again = cloud_of(tmp_path, clock, cloud.held)
+    assert (again.place(), again.held.job_id) == ("aws/a", 1)
+
+
+def test_a_launch_that_never_arrived_is_forgotten(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    cloud = cloud_of(tmp_path, clock, Held(place="aws/a"))
+    assert (cloud.place(), cloud.up()) == (IDLE, ("aws/a", "gcp/b"))
+
+
+def test_a_launcher_that_stopped_while_it_left_goes_on_leaving(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    """Our own cancelling is not somebody else's."""
+
+    def stop(call: str) -> None:
+        if call == "cancel":
+            raise KeyboardInterrupt
+
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move("aws/a")
+    sky.before_answer = stop
+    with pytest.raises(KeyboardInterrupt):
+        cloud.move("gcp/b")
+    again = cloud_of(tmp_path, clock, cloud.held)
+    assert again.place() == IDLE and sky.zones.alive == []
