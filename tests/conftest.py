@@ -31,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Function, nextitem: pytest.Item | None) -> None:
+    """Ray goes with the last test of its group: idle, it would take a fifth of two cores."""
+    ends = nextitem is not None and not nextitem.get_closest_marker("ray")
+    if ends and item.get_closest_marker("ray"):
+        for fixture in item._fixtureinfo.name2fixturedefs.get("ray_session", ()):
+            fixture.finish(item._request)
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[object]:
     """The session's Ray; commands started in child processes join it through `child_env()`."""

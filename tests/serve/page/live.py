@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import threading
 import time
 import uuid
@@ -22,6 +23,8 @@ class Upstream:
     def __init__(self, models: Mapping[str, Says | int]) -> None:
         self.models = dict(models)
         self.piece_s = 0.0
+        self.pieces = math.inf
+        """of an answer that come until the test allows more"""
         self.numbers = False
         """whether events carry ids, and a stream goes on behind the one that comes back"""
         self.cut_after = 0
@@ -55,10 +58,9 @@ class Upstream:
             if number > self.cut_after > 0:
                 self.cut_after = 0
                 return
-            slept_s = 0.0
-            while slept_s < self.piece_s:  # in short steps, so that a test may end the wait
-                await asyncio.sleep(step_s := min(0.05, self.piece_s))
-                slept_s += step_s
+            while number > self.pieces:
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(self.piece_s)
             event = _event({"delta": {"content": text[start : start + size]}})
             yield event.replace("\n\n", f"\nid: stream:{number}\n\n") if self.numbers else event
         yield _event({"delta": {}, "finish_reason": "stop"}, {"completion_tokens": len(text)})

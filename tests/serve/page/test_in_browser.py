@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -148,12 +149,14 @@ def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
     page = open_page(PAIR, examples=("Why is the sky blue?",))
     begin(browser, f"{page.url}/")
     assert browser.text(".tabs .here") == "Battle"
-    page.upstream.piece_s = 0.05
+    page.upstream.pieces = 3
     browser.type(ASK, "Why is the sky blue?\n")
     browser.wait_for(".answer-body .block")
     browser.type(ASK, "And then?\n")
     assert browser.value(ASK) == "And then?", "a second Enter keeps its text"
     browser.driver.refresh()
+    browser.wait_for(".answer-body .block")
+    page.upstream.pieces = math.inf
     browser.wait_until(lambda: browser.shows(".vote"))
     source = browser.driver.page_source
     assert "vicuna" not in source and "koala" not in source
@@ -169,14 +172,14 @@ def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
 
 def test_who_waits_sees_dots_seconds_and_the_place_in_line(open_page, browser) -> None:
     page = open_page({"ash": lambda m: GOOD})
-    page.upstream.piece_s = 60
+    page.upstream.pieces = 0
     Person(page.url).ask(kind="chat", models=["ash"])
     begin(browser, f"{page.url}/#chat")
     browser.type(ASK, "Why?\n")
     browser.wait_until(lambda: "1 in front of you" in browser.text(".dots em"))
     assert browser.text(".dots em").partition(" s")[0].isdigit()
     assert len(browser.all(".dots span")) == 3
-    page.upstream.piece_s = 0
+    page.upstream.pieces = math.inf
     browser.wait_for(".answer[data-status=done]")
     assert browser.all(".dots") == []
 
@@ -187,12 +190,12 @@ def test_an_open_page_goes_on_after_its_process_is_gone(open_page, browser) -> N
     from tests.serve.page.live import Live
 
     page = open_page(PAIR)
-    page.upstream.piece_s = 0.3
+    page.upstream.pieces = 3
     with Live(build_page(page.config, page.api_url, [])) as first:
         begin(browser, f"{first.url}/")
         browser.type(ASK, "Why?\n")
         browser.wait_for(".answer-body .block")
-    page.upstream.piece_s = 0.02
+    page.upstream.pieces = math.inf
     with Live(build_page(page.config, page.api_url, []), first.port):
         browser.wait_until(lambda: browser.shows(".vote"))
         browser.click("[data-verdict=tie]")

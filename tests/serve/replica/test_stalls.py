@@ -151,9 +151,8 @@ async def test_a_client_that_reads_nothing_holds_up_neither_the_engine_nor_other
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     async with aiohttp.ClientSession(live.url) as http, a_stream_that_flows(http):
-        pass
-    assert len(live.api.engine.requests) == 17
-    assert not live.api.engine.running
+        while len(live.api.engine.requests) < 17 or live.api.engine.running:
+            await asyncio.sleep(STEP_S)
     writer.close()
 
 
