@@ -124,6 +124,7 @@ class LiveServer:
     def __init__(self, api: Api) -> None:
         self.api = api
         config = uvicorn.Config(api.app, port=0, log_level="error", lifespan="off", ws="none")
+        config.timeout_graceful_shutdown = 5  # a failed test may leave a client that reads nothing
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
