@@ -33,6 +33,7 @@ FOLDERS = {
         "gateway",
         "page",
         "place",
+        "spot",
     ),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
     "serve/page": ("store", "render", "answers", "arena", "web"),
