@@ -49,7 +49,7 @@ class _Zone:
         return _rounded(self.losses / self.hours, 1.5)
 
     def pass_time(self, hours: float, is_held: bool) -> None:
-        kept = 1 - hours / MEMORY_H
+        kept = math.exp(-hours / MEMORY_H)
         self.losses = PRIOR_LOSSES + (self.losses - PRIOR_LOSSES) * kept
         self.hours = PRIOR_H + (self.hours - PRIOR_H) * kept + hours * is_held
 
