@@ -45,7 +45,7 @@ def by_enumeration(job: Job, market: Market, deadline_ticks: int) -> float:
 @pytest.mark.parametrize("seed", range(12))
 def test_the_optimum_is_that_of_all_schedules(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    market = Market(name="m", tick_s=600, zones=("a", "b"), counts=rng.random((2, 7)) < 0.5)
+    market = Market(name="m", tick_s=600, zones=("a", "b"), counts=(rng.random((2, 7)) < 0.5).astype(int))
     job = Job(work_s=1800, restart_s=600, checkpoint_s=600, deadline_s=7 * 600)
     assert optimum_usd(job, market, PRICES) == pytest.approx(by_enumeration(job, market, 7))
 
@@ -65,7 +65,7 @@ def test_no_policy_is_cheaper_than_the_optimum_or_late(seed: int) -> None:
 
 
 def test_where_nothing_ends_the_optimum_is_infinite() -> None:
-    market = Market(name="m", tick_s=600, zones=("a",), counts=np.zeros((1, 50), dtype=bool))
+    market = Market(name="m", tick_s=600, zones=("a",), counts=np.zeros((1, 50), dtype=int))
     assert optimum_usd(Job(work_s=600, restart_s=60, checkpoint_s=60), market, PRICES) == np.inf
 
 
