@@ -11,7 +11,7 @@ from apps.data.read.layouts import known
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.layout import Names, Unreadable, list_of
 from apps.data.read.record.lists import message_list
-from apps.data.read.records import parse
+from apps.data.read.record.parse import parse
 
 MOST = 20
 _AROUND = b" \t\r\n,"

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import orjson
-
 from apps.data.read.layouts import known
 from apps.data.read.record import lists, messages
 from apps.data.read.record.layout import Names
+from apps.data.read.record.parse import parse
 
 HEAD_BYTES = 1 << 20
 """How much of a file decides its separation."""
@@ -91,10 +90,7 @@ def _first_value(text: bytes) -> object:
     span = next(elements(text), None)
     if span is None or not span[2]:
         return None
-    try:
-        return orjson.loads(text[span[0] : span[1]].strip(_SEPARATORS))
-    except orjson.JSONDecodeError:
-        return None
+    return parse(text[span[0] : span[1]].strip(_SEPARATORS))
 
 
 def _record_list(text: bytes) -> tuple[bytes, int] | None:
@@ -135,7 +131,9 @@ def _of_array(head: bytes, body: int) -> Separation:
     Judged by its valid records, or by the first when there is none.
     """
     found = [head[body + start : body + end] for start, end, _ in elements(head[body:])]
-    samples = [data for data in found if _is_json(data)] or _behind_a_broken_one(head[body:])
+    samples = [data for data in found if parse(data) is not None] or _behind_a_broken_one(
+        head[body:]
+    )
     samples = samples or found[:1]
     outer: set[bytes] = set()
     inner: set[bytes] = set()
@@ -160,18 +158,10 @@ def _behind_a_broken_one(data: bytes) -> list[bytes]:
     for key in itertools.islice(keys, _MAX_KEYS):
         spans = spans_of(data, Separation("anchors", (key.decode("latin-1"),)))
         texts = [data[start:end].strip(_SEPARATORS) for start, end in spans]
-        found = [t for t in texts if known.is_record(_first_value(t)) and _is_json(t)]
+        found = [t for t in texts if known.is_record(_first_value(t)) and parse(t) is not None]
         if found:
             return found
     return []
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return True
 
 
 def elements(data: bytes) -> Iterator[tuple[int, int, bool]]:

@@ -49,9 +49,24 @@ def _entries(text: str) -> list[tuple[str, str, str]]:
         kind, colon, rest = part.partition(":")
         theirs, equals, ours = rest.rpartition("=")
         if kind not in _KNOWN or not (colon and equals and theirs and ours):
-            raise ConfigError(f"--map has {part!r}; expected entries such as {_EXAMPLE}.")
+            raise ConfigError(f"--map has {part!r}; {_advice(kind, theirs or rest, ours)}.")
         entries.append((kind, theirs, ours))
     return entries
+
+
+def _advice(name: str, first: str, second: str) -> str:
+    """The entry as it is written here, where our own name stands in front of theirs.
+
+    content:text, content:text=...   ->  field:text=content
+    content:text=body                ->  field:body=content
+    """
+    theirs = second if second.strip(".") and second not in (*_FIELDS, *_COLUMNS) else first
+    if theirs and name == "role":
+        return f"write role:{theirs}=assistant for a speaker, or field:{theirs}=role for a field"
+    if theirs and name in (*_FIELDS, *_COLUMNS):
+        kind = "field" if name in _FIELDS else "column"
+        return f"their name stands first and ours last: write {kind}:{theirs}={name}"
+    return f"expected entries such as {_EXAMPLE}"
 
 
 def _of_yaml(uri: str) -> list[tuple[str, str, str]]:

@@ -1,6 +1,5 @@
 """Records of a byte range: parsed one by one, or quarantined one by one with the reason."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from apps.data.read.layouts import known
 from apps.data.read.reader import Reading, read_record, refusal
 from apps.data.read.record.layout import LeftOut, Turn, Unreadable, list_of
 from apps.data.read.record.lists import message_list
+from apps.data.read.record.parse import parse
 
 MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""
@@ -21,8 +21,6 @@ _AROUND = b" \t\r\n,"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_CONTINUED = 64
 """Objects inside a record that open with the records' key; the head of a dump has none such."""
-_NO_NUMBERS = (b"NaN", b"Infinity")
-"""What Python's json and pandas write for numbers that JSON does not have."""
 
 
 @dataclass(slots=True)
@@ -44,7 +42,7 @@ class Record:
     html: detect.Html = "auto"
     """whether its answers are the HTML of a page"""
     flags: frozenset[str] = frozenset()
-    """which of toxic, redacted and moderation it says of itself"""
+    """which of those that `rules.flagged` knows it says of itself"""
     tools: str | None = None
     """JSON of the functions that the model could call"""
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
@@ -144,22 +142,6 @@ def _holds_conversations(value: object) -> bool:
 
 def _is_conversation(data: bytes) -> bool:
     return known.is_record(parse(data.strip(_AROUND)))
-
-
-def parse(raw: bytes) -> object:
-    """None when `raw` is no JSON value (or is null)."""
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return _parse_with_nan(raw) if any(name in raw for name in _NO_NUMBERS) else None
-
-
-def _parse_with_nan(raw: bytes) -> object:
-    """NaN and the infinities become null; half a surrogate pair stays a fault."""
-    try:
-        return orjson.loads(orjson.dumps(json.loads(raw)))
-    except (ValueError, TypeError, RecursionError):
-        return None
 
 
 def _recovered(

@@ -17,6 +17,7 @@ import pyarrow as pa
 from apps.data.read import parquet
 from apps.data.read.json_spans import MAX_RECORD_BYTES
 from apps.data.read.record import lists
+from apps.data.read.record.parse import parse_cell
 
 _LISTS = frozenset((*lists.KEYS, "data", "history", "chat_messages", "mapping", "tools", "flags"))
 _FLAGS = frozenset(("deleted", "review_result", "toxic", "redacted", "consent"))
@@ -63,7 +64,7 @@ def _value(name: str, cell: str) -> object:
     if name in _FLAGS:
         return {"true": True, "1": True, "false": False, "0": False}.get(cell.lower(), cell)
     if name in _LISTS and cell[:1] in ("[", "{"):
-        value = lists.parsed(cell)
+        value = parse_cell(cell)
         return cell if value is None else value
     if name == "rank":
         return int(cell) if cell.isdigit() else None

@@ -6,7 +6,7 @@ from apps.data.rules.verdict import Drop, Verdict
 
 
 def flagged(record: Record, rules: Rules) -> Verdict:
-    """A record with a flag of its source: toxic, redacted, or a verdict of moderation."""
+    """A record with a flag of its source: toxic, redacted, a verdict of moderation..."""
     found = sorted(record.flags & set(rules.flagged or ()))
     return Drop(found[0]) if found else None
 

@@ -25,7 +25,7 @@ _YAML = (".yaml", ".yml")
 Action = Literal["keep", "drop", "trim"]
 """What a content rule does with a conversation: nothing, drop it, or take the round out of it."""
 
-FLAGS = ("toxic", "redacted", "moderation")
+FLAGS = ("toxic", "redacted", "moderation", "no_consent", "cut_off", "names_a_model")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,8 @@ class Rules:
     plugins: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
     """conversations with ChatGPT plugins"""
     flagged: tuple[str, ...] | None = field(default=None, metadata={"off": ()})
-    """flags of the source that drop a conversation: toxic, redacted, moderation"""
+    """flags of the source that drop a conversation: toxic, redacted, moderation; and of Cria's page
+    no_consent, cut_off (an answer without its end), names_a_model"""
     continuation: Literal["keep", "drop"] | None = field(default=None, metadata={"off": "keep"})
     """pieces of a split dump that begin with an answer, and whose predecessor is lost"""
     escapes: Literal["keep", "undo"] | None = field(default=None, metadata={"off": "keep"})

@@ -69,7 +69,7 @@ def talk(**first: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("field", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+@pytest.mark.parametrize("field", [{"weight": 0}, {"weight": "0"}, {"train": False}])
 def test_an_answer_of_weight_0_is_in_the_context_and_not_in_the_loss(
     field: dict[str, Any], tmp_path: Path, tokenizer: str
 ) -> None:

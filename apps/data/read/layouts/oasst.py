@@ -23,6 +23,7 @@ from apps.data.read.record.layout import (
     text_of,
 )
 from apps.data.read.record.metadata import leave_out
+from apps.data.read.record.parse import parse
 from apps.data.read.record.roles import role_of
 from apps.data.read.record.tree import Node, best_path, is_live
 
@@ -121,10 +122,7 @@ def tree_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _parsed(line: bytes) -> JsonObject | None:
-    try:
-        message = object_of(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return None
+    message = object_of(parse(line))
     return message if message is not None and _is_message(message) else None
 
 

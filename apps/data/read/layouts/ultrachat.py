@@ -26,10 +26,11 @@ def _is_selection(record: JsonObject) -> bool:
 
 def _texts(record: JsonObject) -> tuple[str, list[str]] | None:
     for key in ("data", *KEYS):
-        value = list_of(record.get(key)) or []
-        texts = [text for text in value if isinstance(text, str)]
-        if texts and len(texts) == len(value):
-            return key, texts
+        value = list_of(record.get(key))
+        if value and isinstance(value[0], str):
+            texts = [text for text in value if isinstance(text, str)]
+            if len(texts) == len(value):
+                return key, texts
     return None
 
 

@@ -72,7 +72,7 @@ class RawConversation:
     model: str | None = None
     has_plugins: bool = False
     flags: set[str] = field(default_factory=set[str])
-    """Which of toxic, redacted and moderation the record says of itself."""
+    """Which of those that `rules.flagged` knows the record says of itself."""
     media: list[str] = field(default_factory=list[str])
     """Kinds of the parts that are no text: image_url, input_audio..."""
     tools: str | None = None

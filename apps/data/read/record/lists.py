@@ -1,9 +1,5 @@
 """The list of messages of a record, under one of several keys, and what makes a record of it."""
 
-import ast
-
-import orjson
-
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
     Names,
@@ -13,12 +9,9 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.messages import WHO, is_message, read_messages
 from apps.data.read.record.metadata import describe
+from apps.data.read.record.parse import parse_cell
 
 KEYS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat")
-
-
-_PYTHON_LISTS = ("[{", "[[", "['", "[(")
-_MAX_LITERAL_CHARS = 1 << 20
 
 
 def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
@@ -28,24 +21,10 @@ def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
         value = record.get(key)
         if value is None:
             continue
-        messages = list_of(parsed(value) if isinstance(value, str) else value)
+        messages = list_of(parse_cell(value) if isinstance(value, str) else value)
         if messages is not None and (best is None or len(messages) > len(best[1])):
             best = key, messages
     return best
-
-
-def parsed(text: str) -> object:
-    """A list that a table holds as JSON, or as Python prints it; None when it is neither."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    if not text.startswith(_PYTHON_LISTS) or len(text) > _MAX_LITERAL_CHARS:
-        return None
-    try:
-        return orjson.loads(orjson.dumps(ast.literal_eval(text)))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None  # Python prints more than JSON can hold: sets, bytes
 
 
 def holds_messages(record: JsonObject, names_who: tuple[str, ...] = WHO) -> bool:

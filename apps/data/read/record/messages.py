@@ -5,6 +5,7 @@
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.content import text_of_content
+from apps.data.read.record.flags import FLAGS, MODERATION, flags_of, yes_or_no
 from apps.data.read.record.layout import (
     Names,
     RawConversation,
@@ -21,7 +22,6 @@ WHO = ("from", "role", "author", "speaker", "sender")
 WHAT = ("value", "content", "text", "message")
 _WEIGHTS = ("weight", "train", "training", "loss")
 _CARRIED = frozenset((*WHO, *WHAT, *_WEIGHTS, *CALL_FIELDS, "tool_call_id"))
-_FLAGS = ("toxic", "redacted")
 
 
 def is_message(value: object) -> bool:
@@ -48,6 +48,10 @@ def _turn(
     message: JsonObject, roles: dict[str, str], conversation: RawConversation, num_messages: int
 ) -> Turn:
     name, said = who_and_what(message)
+    if len(message) == 2 and isinstance(said, str) and not roles:
+        role = role_of(name, roles)
+        if role is not None:
+            return Turn(role, said, size_of(said))
     if len(message) > 2:
         _count_ignored(message, conversation)
     calls = calls_of(message) if len(message) > 2 or said is None else None
@@ -92,7 +96,8 @@ def who_and_what(message: JsonObject) -> tuple[JsonValue, JsonValue]:
 
 def _is_learned(message: JsonObject) -> bool:
     """`weight: 0` and `train: false` keep a turn in the context and out of the loss."""
-    return all(message.get(key) is None or bool(message[key]) for key in _WEIGHTS)
+    given = (message.get(key) for key in _WEIGHTS)
+    return all(value is None or yes_or_no(value) is not False for value in given)
 
 
 def _text(message: JsonObject, key: str) -> str | None:
@@ -101,12 +106,13 @@ def _text(message: JsonObject, key: str) -> str | None:
 
 
 def _count_ignored(message: JsonObject, conversation: RawConversation) -> None:
+    conversation.flags |= flags_of(message)
     for key, value in message.items():
-        if key in _FLAGS and value is True:
-            conversation.flags.add(key)
-        elif key == "name" and message.get("role") in ("tool", "function"):
+        if key in MODERATION or (key in FLAGS and yes_or_no(value) is not None):
             continue
-        elif (key not in _CARRIED and is_set(value) and value is not False) or (
-            key == "weight" and value not in (None, 0, 1)
+        if key == "name" and message.get("role") in ("tool", "function"):
+            continue
+        if (key not in _CARRIED and is_set(value) and value is not False) or (
+            key == "weight" and yes_or_no(value) is None
         ):
             conversation.ignored.append(f"messages[].{key}")

@@ -2,16 +2,13 @@
 
 from collections.abc import Iterable
 
-import orjson
-
 from apps.common.json_value import JsonObject
+from apps.data.read.record.flags import FLAGS, MODERATION, flags_of, yes_or_no
 from apps.data.read.record.layout import (
     LeftOut,
     RawConversation,
     Turn,
     is_set,
-    list_of,
-    object_of,
     size_of,
     text_of,
 )
@@ -19,9 +16,7 @@ from apps.data.read.record.tool_calls import functions_of
 
 IDS = ("id", "conversation_id", "conversation_hash", "uuid", "prompt_id", "message_tree_id")
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
-_MODERATION = ("openai_moderation", "moderation", "moderation_results")
-_FLAGS = ("toxic", "redacted")
-_CARRIED = frozenset((*IDS, *SYSTEM, *_MODERATION, *_FLAGS, "model", "plugins", "tools"))
+_CARRIED = frozenset((*IDS, *SYSTEM, *MODERATION, "model", "plugins", "tools"))
 
 
 def describe(record: JsonObject, conversation: RawConversation, carried: Iterable[str]) -> None:
@@ -33,9 +28,7 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
         if all(key in known for key in record):
             return
     conversation.has_plugins = bool(record.get("plugins"))
-    conversation.flags.update(key for key in _FLAGS if record.get(key) is True)
-    if any(_is_flagged(record.get(key)) for key in _MODERATION):
-        conversation.flags.add("moderation")
+    conversation.flags |= flags_of(record)
     conversation.tools = functions_of(record.get("tools") or record.get("functions"))
     _put_system(record, conversation)
     known = _CARRIED | frozenset(carried)
@@ -45,6 +38,7 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
         if key not in known
         and is_set(value)
         and not (key == "functions" and conversation.tools is not None)
+        and not (key in FLAGS and yes_or_no(value) is not None)
     ]
 
 
@@ -58,19 +52,6 @@ def _put_system(record: JsonObject, conversation: RawConversation) -> None:
         turns.insert(0, Turn("system", text, size_of(text)))
     elif turns[0].text.strip() != text.strip():
         conversation.ignored.append(next(key for key in SYSTEM if text_of(record, key)))
-
-
-def _is_flagged(value: object) -> bool:
-    """A verdict of moderation, of the whole or of each turn."""
-    if isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return False
-    one = object_of(value)
-    if one is not None:
-        return bool(one.get("flagged"))
-    return any(_is_flagged(item) for item in list_of(value) or ())
 
 
 def leave_out(conversation: RawConversation, reason: str, texts: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """Who speaks: the names that dumps give to the four roles."""
 
+import functools
 import re
 
 _NAMES = {
@@ -27,10 +28,14 @@ def role_of(name: object, more: dict[str, str]) -> str | None:
     """
     if not isinstance(name, str):
         return None
-    if name in more:
-        return more[name]
+    if not more:
+        return _known(name)
+    return more.get(name) or more.get(name.strip().lower()) or _known(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(name: str) -> str | None:
     plain = name.strip().lower()
-    known = more.get(plain) or ROLES.get(plain)
-    if known is None and _MODEL_NAME.fullmatch(plain):
+    if plain not in ROLES and _MODEL_NAME.fullmatch(plain):
         return "assistant"
-    return known
+    return ROLES.get(plain)

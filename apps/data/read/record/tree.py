@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from apps.common.json_value import JsonObject
+from apps.data.read.record.flags import yes_or_no
 
 
 @dataclass(slots=True)
@@ -42,7 +43,9 @@ def all_nodes(root: Node) -> Iterable[Node]:
 
 
 def is_live(message: JsonObject) -> bool:
-    return message.get("deleted") is not True and message.get("review_result") is not False
+    reviewed = message.get("review_result")
+    has_failed = reviewed is not None and yes_or_no(reviewed) is False
+    return not has_failed and not yes_or_no(message.get("deleted"))
 
 
 def _rank(node: Node) -> float:

@@ -1,5 +1,7 @@
 """What records say beside plain turns: parts, tools, weights, system columns, flags, odd names."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from apps.common.errors import ConfigError, InputError
 from apps.data.read.names import as_text, parse_map
 from apps.data.read.record.roles import role_of
+from apps.data.rules.profiles import FLAGS, Rules
 from tests.data.commands import rows_of, run_clean
 
 ASKED = {"role": "user", "content": "What is the weather in Linz today?"}
@@ -149,11 +152,80 @@ def test_whatever_a_record_says_and_nothing_carries_is_counted(tmp_path: Path) -
     }
 
 
-def test_nan_beside_the_messages_is_read(tmp_path: Path) -> None:
-    text = b'{"score": NaN, "b": -Infinity, "messages": ' + orjson.dumps([ASKED, ANSWER]) + b"}"
-    (tmp_path / "dump.jsonl").write_bytes(text)
+@pytest.mark.parametrize(
+    "own", [b'"score": NaN, "b": -Infinity', b'"n": 1e999', rb'"title": "\ud83d"', b'"tab": "\t"']
+)
+@pytest.mark.parametrize("form", [b"%s\n%s", b"[%s,\n%s]"])
+def test_a_fault_of_numbers_or_texts_beside_the_messages_costs_its_field(
+    own: bytes, form: bytes, tmp_path: Path
+) -> None:
+    record = b"{" + own + b', "messages": ' + orjson.dumps([ASKED, ANSWER]) + b"}"
+    (tmp_path / "dump.json").write_bytes(form % (record, record))
+    run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
+    rows = rows_of(tmp_path / "out")
+    assert [[m["content"] for m in row["messages"]] for row in rows] == [
+        [ASKED["content"], ANSWER["content"]]
+    ] * 2
+
+
+def test_a_tree_that_pandas_wrote_down_is_read(tmp_path: Path) -> None:
+    """Its columns with gaps are floats, and NaN where nothing is."""
+    rows = [
+        {"message_id": "a", "parent_id": None, "text": "Hi?", "role": "prompter", "rank": math.nan},
+        {"message_id": "b", "parent_id": "a", "text": "No.", "role": "assistant", "rank": 0.0},
+        {"message_id": "c", "parent_id": "a", "text": "Yes.", "role": "assistant", "rank": 1.0},
+    ]
+    for row, deleted in zip(rows, (0.0, 1.0, math.nan), strict=True):
+        row |= {"message_tree_id": "a", "deleted": deleted, "review_result": math.nan}
+    (tmp_path / "dump.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
-    assert said(tmp_path) == PLAIN
+    assert said(tmp_path) == [("user", "Hi?"), ("assistant", "Yes.")]
+
+
+FLAGGED = [{"flagged": True}, {"flagged": False}]
+
+
+@pytest.mark.parametrize(
+    ("own", "flag"),
+    [
+        *(({"toxic": value}, "toxic") for value in (True, 1, 1.0, "True", "true", "1")),
+        ({"is_toxic": True}, "toxic"),
+        ({"redacted": "yes"}, "redacted"),
+        ({"nsfw": True}, "moderation"),
+        ({"flagged": 1}, "moderation"),
+        ({"openai_moderation": FLAGGED}, "moderation"),
+        ({"openai_moderation": str(FLAGGED)}, "moderation"),
+        ({"openai_moderation": json.dumps(FLAGGED)}, "moderation"),
+        ({"openai_moderation": [{"flagged": "True"}]}, "moderation"),
+        ({"moderation": {"id": "m", "results": FLAGGED}}, "moderation"),
+        ({"moderation": {"categories": {"hate": True, "self-harm": False}}}, "moderation"),
+        *(({"toxic": value}, "") for value in (False, 0, 0.0, "False", "0", None, math.nan, "")),
+        ({"openai_moderation": [{"flagged": "False"}]}, ""),
+        ({"moderation": {"categories": {"hate": False}}}, ""),
+    ],
+)
+def test_a_flag_is_seen_however_it_is_written(
+    own: dict[str, Any], flag: str, tmp_path: Path
+) -> None:
+    rest = {"messages": [{**ASKED, "content": "And tomorrow, will it be warmer?"}, ANSWER]}
+    for name, messages, beside in (
+        ("record", [ASKED, ANSWER], own),
+        ("message", [{**ASKED, **own}, ANSWER], {}),
+    ):
+        path = tmp_path / f"{name}.jsonl"
+        lines = [json.dumps({"messages": messages, **beside}), json.dumps(rest)]
+        path.write_text("\n".join(lines))
+        ledger = run_clean(tmp_path / name, path, profile="none", rules=Rules(flagged=FLAGS))
+        assert ledger["records"]["dropped"] == ({"flagged": 1} if flag else {}), name
+        assert ledger["ignored"] == {}
+        if flag:
+            (row,) = rows_of(tmp_path / name / "dropped")
+            assert row["detail"] == flag
+
+
+def test_a_flag_that_is_a_score_is_counted_as_ignored(tmp_path: Path) -> None:
+    ledger = clean_one(tmp_path, {"messages": [{**ASKED, "toxic": 0.4}, ANSWER], "nsfw": 0.9})
+    assert ledger["ignored"] == {"nsfw": 1, "messages[].toxic": 1}
 
 
 def test_a_record_without_a_message_says_so(tmp_path: Path) -> None:
@@ -207,10 +279,17 @@ def test_a_map_may_be_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("role:x", "expected entries such as role:gpt4=assistant"),
+        ("role:x", "write role:x=assistant for a speaker, or field:x=role for a field"),
         ("role:x=alien", "expected one of system, user, assistant, tool"),
         ("colour:x=y", "expected entries such as"),
         ("field:x=colour", "--map gives field 'x' as 'colour'"),
+        ("role:gpt4=assistant,content:text=...", "'content:text=...'.*: write field:text=content"),
+        ("content:text", "write field:text=content"),
+        ("content:text=body", "write field:body=content"),
+        ("content:body=text", "write field:body=content"),
+        ("messages:dialog_lines", "write column:dialog_lines=messages"),
+        ("text=content", "expected entries such as"),
+        ("content:", "expected entries such as"),
     ],
 )
 def test_a_map_with_a_fault_is_refused(text: str, sentence: str) -> None:

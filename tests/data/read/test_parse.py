@@ -1,0 +1,45 @@
+"""JSON beyond the standard, as Python, pandas and tables write it."""
+
+import json
+import math
+
+import orjson
+import pytest
+
+from apps.data.read.record.parse import parse, parse_cell
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": NaN, "b": [-Infinity, Infinity]}', {"a": None, "b": [None, None]}),
+        ('{"a": 1e999, "b": 2}', {"a": None, "b": 2}),
+        (
+            '{"a": NaN, "b": 123456789012345678901234567890}',
+            {"a": None, "b": 1.2345678901234568e29},
+        ),
+        ('{"a": NaN, "b": 1' + "0" * 400 + "}", {"a": None, "b": None}),
+        ('{"a": "half \\ud83d", "b": "whole \\ud83d\\ude00"}', {"a": None, "b": "whole 😀"}),
+        ('{"half \\ud83d": 1, "b": 2}', {"b": 2}),
+        ('{"a": "tab\there", "b": "line\nbreak"}', {"a": "tab\there", "b": "line\nbreak"}),
+    ],
+)
+def test_what_python_writes_is_read_and_what_means_nothing_is_null(
+    text: str, value: object
+) -> None:
+    assert parse(text.encode()) == value == orjson.loads(orjson.dumps(parse(text)))
+
+
+@pytest.mark.parametrize("text", ["", "{", "{'a': 1}", '{"a": undefined}', "[1,]", '"\\x"'])
+def test_what_is_no_json_is_none(text: str) -> None:
+    assert parse(text.encode()) is None
+    assert parse(b"\xff" + text.encode()) is None
+
+
+def test_a_float_and_its_text_are_one() -> None:
+    assert parse(json.dumps([math.pi, math.nan])) == [math.pi, None]
+
+
+def test_a_cell_may_be_a_list_that_python_printed() -> None:
+    assert parse_cell("[{'a': None, 'b': True}]") == [{"a": None, "b": True}]
+    assert parse_cell("[{'a': {1, 2}}]") is None
