@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from apps.common import logistic
 from apps.eval.figures.judges import ControlledPair, StyleControl, StyleEffect
 from apps.eval.records.answer import Answer
 from apps.eval.scores.judgments import Contest
@@ -45,8 +46,9 @@ def controlled(held: Sequence[Contest], answers: Answers) -> StyleControl | None
         design_NF[row, names.index(contest.models[1])] = -1.0
     design_NF[:, len(names) :] = _style_gaps(known, answers)
     outcome_N = np.array([contest.outcome for contest in known], np.float64)
-    weight_F = _ridge_logistic(design_NF, outcome_N)
-    covariance_FF = _sandwich(design_NF, outcome_N, weight_F, [c.question_id for c in known])
+    weight_F = logistic.fit(design_NF, outcome_N, RIDGE)
+    questions = [contest.question_id for contest in known]
+    covariance_FF = logistic.covariance(design_NF, outcome_N, weight_F, RIDGE, questions)
     return StyleControl(
         effects=tuple(
             _effect(style, weight_F, covariance_FF, place)
@@ -114,35 +116,3 @@ def _pair(
 
 def _share(log_odds: float) -> float:
     return float(1.0 / (1.0 + np.exp(-log_odds)))
-
-
-def _ridge_logistic(design_NF: Floats, outcome_N: Floats) -> Floats:
-    """Newton's method on the penalised likelihood; converges in a few steps."""
-    weight_F = np.zeros(design_NF.shape[1])
-    for _ in range(50):
-        p_N = 1.0 / (1.0 + np.exp(-design_NF @ weight_F))
-        gradient_F = design_NF.T @ (outcome_N - p_N) - RIDGE * weight_F
-        step_F = np.linalg.solve(_information(design_NF, p_N), gradient_F)
-        weight_F += step_F
-        if np.abs(step_F).max() < 1e-10:
-            break
-    return weight_F
-
-
-def _information(design_NF: Floats, p_N: Floats) -> Floats:
-    hessian_FF = (design_NF.T * (p_N * (1.0 - p_N))) @ design_NF
-    return hessian_FF + RIDGE * np.eye(design_NF.shape[1])
-
-
-def _sandwich(
-    design_NF: Floats, outcome_N: Floats, weight_F: Floats, questions: Sequence[str]
-) -> Floats:
-    """Covariance of the terms, robust to dependence within a question (White 1982)."""
-    p_N = 1.0 / (1.0 + np.exp(-design_NF @ weight_F))
-    bread_FF = np.linalg.inv(_information(design_NF, p_N))
-    number = {name: place for place, name in enumerate(dict.fromkeys(questions))}
-    score_QF = np.zeros((len(number), design_NF.shape[1]))
-    rows = np.array([number[name] for name in questions])
-    np.add.at(score_QF, rows, design_NF * (outcome_N - p_N)[:, None])
-    spread = len(number) / max(1, len(number) - 1)
-    return spread * bread_FF @ (score_QF.T @ score_QF) @ bread_FF

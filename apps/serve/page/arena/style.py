@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apps.common import logistic
 from apps.common.ratings import Floats, to_elo
 
 STYLES = ("length", "headings", "lists", "bold")
@@ -21,7 +22,6 @@ _PATTERNS = (
 _RIDGE = 0.5
 """on every coefficient: keeps a model that never lost finite"""
 _NUM_RESAMPLES = 100
-_STEPS, _TOLERANCE = 40, 1e-8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +69,13 @@ def controlled(votes: Sequence[StyledVote]) -> StyleTable:
     outcome_N = np.array([vote.outcome for vote in votes])
     visitors = {visitor_id: i for i, visitor_id in enumerate({v.visitor_id: 0 for v in votes})}
     visitor_N = np.array([visitors[vote.visitor_id] for vote in votes])
-    best_F = _fit(design_NF, outcome_N, np.ones(len(votes)))
+    best_F = logistic.fit(design_NF, outcome_N, _RIDGE)
     rng = np.random.default_rng(0)
     size = len(names)
     resampled_BM = np.array(
         [
-            _fit(design_NF, outcome_N, rng.exponential(size=len(visitors))[visitor_N])[:size]
-            for _ in range(_NUM_RESAMPLES)
+            logistic.fit(design_NF, outcome_N, _RIDGE, weight_Q[visitor_N])[:size]
+            for weight_Q in rng.exponential(size=(_NUM_RESAMPLES, len(visitors)))
         ]
     )
     low_M, high_M = np.quantile(resampled_BM, [0.025, 0.975], axis=0)
@@ -105,21 +105,6 @@ def _design(votes: Sequence[StyledVote], names: Sequence[str]) -> Floats:
         pairs = zip(features(vote.left_text), features(vote.right_text), strict=True)
         row_F[size:] = [(a - b) / (a + b) if a + b else 0.0 for a, b in pairs]
     return design_NF
-
-
-def _fit(design_NF: Floats, outcome_N: Floats, weight_N: Floats) -> Floats:
-    """Penalized logistic regression by Newton's method; strengths have mean zero by the ridge."""
-    beta_F = np.zeros(design_NF.shape[1])
-    for _ in range(_STEPS):
-        share_N = 1 / (1 + np.exp(-design_NF @ beta_F))
-        gradient_F = design_NF.T @ (weight_N * (outcome_N - share_N)) - _RIDGE * beta_F
-        curve_N = weight_N * share_N * (1 - share_N)
-        hessian_FF = (design_NF.T * curve_N) @ design_NF + _RIDGE * np.eye(len(beta_F))
-        step_F = np.linalg.solve(hessian_FF, gradient_F)
-        beta_F += step_F
-        if np.abs(step_F).max() < _TOLERANCE:
-            break
-    return beta_F
 
 
 def _points(beta: float) -> int:
