@@ -10,6 +10,7 @@ Reads questions.jsonl and answers/ of the folder; writes judgments/.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from apps.common.command.events import Reporter
 from apps.common.command.runtime import ray_session
@@ -30,7 +31,7 @@ from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
 from apps.eval.judging.plan import Plan, make_plan
 from apps.eval.protocols.parsing import PARSER_VERSION, parse_record
-from apps.eval.scores.judgments import contests, load_judgments
+from apps.eval.scores.judgments import Judgment, contests, load_judgments
 
 # One event loop holds this many calls in flight with little to do; a process costs 140 MB.
 CALLS_PER_TASK = 64
@@ -97,13 +98,30 @@ def _judge_in_rounds(
 
 def _results(config: JudgeConfig, protocol: str) -> list[Result]:
     """The outcome of every contest that has been judged."""
+    held = contests(_contest_judgments(config, protocol))
+    return [(*contest.models, contest.outcome) for contest in held if contest.outcome is not None]
+
+
+def _contest_judgments(config: JudgeConfig, protocol: str) -> list[Judgment]:
+    """What these judges were asked by this protocol, without canaries and self-checks."""
     judged = load_judgments(config.dir) if read_plan(config.dir) else []
-    held = contests(
+    return [
         item
         for item in judged
         if item.kind == "contest" and item.protocol == protocol and item.judge in config.judge_names
-    )
-    return [(*contest.models, contest.outcome) for contest in held if contest.outcome is not None]
+    ]
+
+
+def _scored(judged: Sequence[Judgment]) -> list[forecast.Scored]:
+    """Every model's mean score on each question that has one."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for item in judged:
+        for model, score in zip(item.models, item.scores or (), strict=False):
+            scores.setdefault(model, {}).setdefault(item.question_id, []).append(score)
+    return [
+        forecast.Scored(model=model, by_question={q: fmean(given) for q, given in mine.items()})
+        for model, mine in scores.items()
+    ]
 
 
 def reparse(config: ReparseConfig, reporter: Reporter) -> None:
@@ -167,6 +185,13 @@ def _tell_plan(
 
 def _tell_forecast(config: JudgeConfig, plan: Plan, num_questions: int, reporter: Reporter) -> None:
     """What so many questions can tell, and what the judgments so far say about it."""
+    judged = _contest_judgments(config, plan.protocol)
+    scale = plan.calls[0].form.scale
+    if scale is not None:
+        known = _scored(judged)
+        reporter.line(forecast.score_sentence(num_questions, scale, known))
+        if told := forecast.closest_scores_sentence(known):
+            reporter.line(told)
     if all(len(call.models) != 2 for call in plan.calls):
         return
     reporter.line(forecast.sentence(num_questions))

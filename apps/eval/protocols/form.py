@@ -26,6 +26,14 @@ class Form:
     """a choice between two answers, which is a verdict and no score"""
 
     @property
+    def scale(self) -> tuple[float, float] | None:
+        """Lowest and highest score of an answer; None where a verdict only says who is better."""
+        if self.fmt in ("rating", "scores"):
+            return (self.low, self.high)
+        worths = [worth for _, worth in self.labels]
+        return (min(worths), max(worths)) if worths and not self.is_pair else None
+
+    @property
     def lowest_read(self) -> float:
         """An empty answer was given 0 of 1 to 10 in the published reviews."""
         return 0.0 if self.fmt == "scores" and self.low == 1.0 else self.low

@@ -109,16 +109,21 @@ def parse(
     return Parsed("refused" if _REFUSAL.search(body[:400]) else "unparsed")
 
 
-def parse_record(record: ResponseLine) -> ParsedLine:
-    """A line of parsed-<version>.jsonl from a line of raw.jsonl."""
+def form_of(record: ResponseLine) -> Form:
+    """What the judge of a stored response was asked for."""
     low, high = record.get("scale", (1.0, 10.0))
-    form = Form(
+    return Form(
         fmt=cast(Format, record["format"]),
         low=low,
         high=high,
         labels=tuple(record.get("labels", {}).items()),
         is_pair=len(record["models"]) == 2,
     )
+
+
+def parse_record(record: ResponseLine) -> ParsedLine:
+    """A line of parsed-<version>.jsonl from a line of raw.jsonl."""
+    form = form_of(record)
     parsed = parse(record["response_text"], form, record["finish_reason"], record["nonce"])
     line: ParsedLine = {"key": record["key"], "status": parsed.status}
     if parsed.scores is not None:

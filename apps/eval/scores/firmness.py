@@ -14,7 +14,7 @@ import numpy as np
 
 from apps.common import ratings
 from apps.eval.figures.models import Difference, RankStep, RatingRow, ScoreRow
-from apps.eval.scores.judgments import Contest, Judgment
+from apps.eval.scores.judgments import Contest, Judgment, scale_of
 from apps.eval.scores.pairs import question_means
 from apps.eval.scores.statistics import (
     Floats,
@@ -161,9 +161,12 @@ def score_steps(
     for item in judgments:
         if item.scores and len(item.models) == 1:
             scores[item.models[0]][item.question_id].append(item.scores[0])
+    if not scores:
+        return ()
+    low, high = scale_of(judgments)
     order = sorted(scores, key=lambda name: -(rows[name].mean or 0.0))
     return tuple(
-        _score_step(above, below, scores[above], scores[below], resampling)
+        _score_step(above, below, scores[above], scores[below], high - low, resampling)
         for above, below in pairwise(order)
     )
 
@@ -173,6 +176,7 @@ def _score_step(
     below: str,
     ours: Mapping[str, Sequence[float]],
     theirs: Mapping[str, Sequence[float]],
+    most: float,
     resampling: Resampling,
 ) -> RankStep:
     differences = {
@@ -188,7 +192,7 @@ def _score_step(
     return RankStep(
         above=above,
         below=below,
-        between=_difference(differences, 9.0, resampling),
+        between=_difference(differences, most, resampling),
         judgments=len(differences),
         dropped=dropped,
         flipped=None,

@@ -13,8 +13,9 @@ from apps.eval.calls import journal
 from apps.eval.calls.lines import ParsedLine, PlannedLine, ResponseLine
 from apps.eval.folder import read_plan
 from apps.eval.judging.call import digest
-from apps.eval.protocols.parsing import parse_record
+from apps.eval.protocols.parsing import form_of, parse_record
 from apps.eval.records.answer import Answer
+from apps.eval.scores.statistics import Interval
 
 # Arena-Hard's labels as the strength of the first displayed answer.
 _LABELS = {"A>>B": 2.0, "A>B": 1.0, "A=B": 0.0, "B>A": -1.0, "B>>A": -2.0}
@@ -36,6 +37,8 @@ class Judgment:
     status: str
     """ok, unparsed, refused, truncated or missing"""
     scores: tuple[float, ...] | None
+    scale: Interval | None
+    """lowest and highest score there can be; None where there is none"""
     lead: float | None
     """> 0: the first listed model is better; None for protocols with one answer"""
     text: str
@@ -94,6 +97,7 @@ def _judgment(
         kind=item["kind"],
         status=made[1]["status"] if made else "missing",
         scores=scores,
+        scale=form_of(made[0]).scale if made else None,
         lead=_lead(item, scores, made[1].get("verdict") if made else None),
         text=made[0]["response_text"] if made else "",
         usd=usd,
@@ -110,6 +114,12 @@ def _lead(item: PlannedLine, scores: tuple[float, ...] | None, verdict: str | No
         return None
     shown = _LETTERS[verdict] if verdict in _LETTERS else _LABELS[verdict]
     return -shown if item["order"] else shown
+
+
+def scale_of(judgments: Iterable[Judgment]) -> Interval:
+    """What the scores of a protocol lie on; of a file that was changed between runs, the widest."""
+    scales = [item.scale for item in judgments if item.scores and item.scale]
+    return (min(low for low, _ in scales), max(high for _, high in scales))
 
 
 def contests(judgments: Iterable[Judgment]) -> list[Contest]:

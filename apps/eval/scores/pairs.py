@@ -21,8 +21,8 @@ from apps.eval.figures.models import (
     WinRate,
     WinTieLoss,
 )
-from apps.eval.scores.judgments import Contest, Judgment
-from apps.eval.scores.statistics import SCALE, Resampling, mean_interval, ratio_interval
+from apps.eval.scores.judgments import Contest, Judgment, scale_of
+from apps.eval.scores.statistics import Resampling, mean_interval, ratio_interval
 
 
 def pair_table(
@@ -103,7 +103,7 @@ def _totals(judgments: Sequence[Judgment], resampling: Resampling) -> ScoreTotal
         return None
     means = np.array([np.mean(mine, axis=0) for mine in by_question.values()])
     first, second = (float(total) for total in means.sum(0))
-    low, high = ratio_interval(means[:, 0], means[:, 1], SCALE, resampling)
+    low, high = ratio_interval(means[:, 0], means[:, 1], scale_of(judgments), resampling)
     return ScoreTotals(
         first=first,
         second=second,

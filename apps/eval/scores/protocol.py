@@ -19,11 +19,11 @@ from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.comparison import compare_runs
 from apps.eval.scores.firmness import rating_steps, score_steps
 from apps.eval.scores.judge_check import by_judge
-from apps.eval.scores.judgments import Contest, Judgment, contests
+from apps.eval.scores.judgments import Contest, Judgment, contests, scale_of
 from apps.eval.scores.pairs import pair_table, preference, rating_table
 from apps.eval.scores.people import People
 from apps.eval.scores.relative import relative_quality
-from apps.eval.scores.statistics import SCALE, Resampling, mean_interval, wilson_interval
+from apps.eval.scores.statistics import Resampling, mean_interval, wilson_interval
 from apps.eval.scores.style_control import controlled
 from apps.eval.scores.votes import effective_votes, judge_agreement
 
@@ -171,7 +171,11 @@ def _score_row(
         by_question[item.question_id].append(score)
         by_category[category[item.question_id]].append(score)
         by_turn[item.turn].append(score)
-    low, high = mean_interval(by_question, SCALE, resampling) if known else (None, None)
+    low, high = (
+        mean_interval(by_question, scale_of(item for item, _ in known), resampling)
+        if known
+        else (None, None)
+    )
     return ScoreRow(
         n=len(known),
         total=len(rows),

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
-SCALE = (1.0, 10.0)
-"""What judges score on."""
 Item = TypeVar("Item", bound=Hashable)
 
 

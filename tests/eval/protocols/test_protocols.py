@@ -153,7 +153,7 @@ def test_the_wording_of_the_built_in_protocols_does_not_change_unseen() -> None:
 
 
 @pytest.mark.ray
-def test_a_rubric_is_judged_and_reported(tmp_path: Path, serve, ray_address: str) -> None:
+def test_a_rubric_is_judged_and_reported(tmp_path: Path, serve, ray_address: str, capsys) -> None:
     def kind(request: web.Request, body: dict) -> web.StreamResponse:
         prompt = body["messages"][1]["content"]
         if "concise" in prompt:
@@ -178,6 +178,7 @@ def test_a_rubric_is_judged_and_reported(tmp_path: Path, serve, ray_address: str
     for rubric in (TONE, BREVITY):
         judge = ["judge", str(out), "--protocol", written(tmp_path, rubric), "--judge", "judge-4"]
         assert command(*judge, "--self-checks", "0", "--no-canaries") == 0
+    assert "3 questions give a mean score from 1 to 5 to +-" in capsys.readouterr().out
     assert command("report", str(out)) == 0
     found = json.loads((out / "report.json").read_text())["protocols"]
     (pair,) = found["tone"]["pairs"]
@@ -186,3 +187,6 @@ def test_a_rubric_is_judged_and_reported(tmp_path: Path, serve, ray_address: str
         "good": 2.0,
         "poor": 2.0,
     }
+    assert all(
+        1 <= row["low"] < 2 < row["high"] <= 5 for row in found["brevity"]["scores"].values()
+    )

@@ -10,6 +10,7 @@ from apps.eval.scores.bias import bias
 from apps.eval.scores.canaries import canary_check
 from apps.eval.scores.judgments import Contest, Judgment, contests, require_complete
 from apps.eval.scores.pairs import pair_table, preference
+from apps.eval.scores.protocol import mean_scores
 from apps.eval.scores.statistics import Resampling
 from apps.eval.scores.style_control import controlled
 from apps.eval.scores.votes import judge_agreement
@@ -25,6 +26,7 @@ def judgment(lead: float | None, order: int = 0, question: str = "q", **fields) 
         "kind": "contest",
         "status": "missing" if lead is None else "ok",
         "scores": None,
+        "scale": (1.0, 10.0),
         "text": "",
         "usd": 0.0,
     }
@@ -150,3 +152,14 @@ def test_answers_that_address_the_judge_are_flagged_and_plain_ones_are_not() -> 
     assert sorted(suspicious.flags(made)) == ["2", "3", "4", "5"]
     same = {str(i): Answer(question_id=str(i), turn_texts=("42",), model="m") for i in range(12)}
     assert len(suspicious.flags(same)) == 12
+
+
+@pytest.mark.parametrize(("scale", "top"), [((1.0, 5.0), 5.0), ((0.0, 1.0), 1.0), ((0, 100), 90.0)])
+def test_the_interval_of_a_mean_lies_on_the_scale_of_its_own_protocol(scale, top) -> None:
+    items = [
+        judgment(None, status="ok", question=f"q{i}", models=("a",), scores=(top,), scale=scale)
+        for i in range(5)
+    ]
+    row = mean_scores(items, {f"q{i}": "c" for i in range(5)}, Resampling())["a"]
+    assert row.low is not None and row.high is not None
+    assert scale[0] < row.low < top <= row.high <= scale[1]
