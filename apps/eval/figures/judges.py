@@ -130,6 +130,12 @@ class CorrectedPair:
     judged_n: int
     judge_weight: float
     """0: the judge tells nothing of people; 1: as much as it can"""
+    correlation: float | None
+    """of the judge's outcomes with people's, where both judged; None where one never varies"""
+    width_share: float
+    """width of the corrected interval, as a share of that of people alone"""
+    least_width_share: float
+    """what no method can go below at this correlation and these numbers of questions"""
     judge_win_rate: float
     corrected: WinRate
     people_alone: WinRate

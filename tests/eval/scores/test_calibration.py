@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apps.eval.scores.calibration import calibration, corrected_mean
+from apps.eval.scores.calibration import calibration, corrected_mean, least_width_share
 from apps.eval.scores.judgments import contests
 from apps.eval.scores.people import People
 from apps.eval.scores.statistics import Resampling
@@ -42,6 +42,26 @@ def test_the_corrected_interval_holds_the_truth_and_is_narrower_than_people_alon
     assert widths[0] < 0.85 * widths[1]
 
 
+@pytest.mark.parametrize(
+    ("correlation", "labels", "others", "share"),
+    [(0.85, 40, 400, 0.586), (0.866, 1, 10**9, 0.5), (0.95, 10, 10, 0.741), (0.0, 10, 90, 1.0)],
+)
+def test_the_least_width_is_what_the_correlation_leaves(
+    correlation: float, labels: int, others: int, share: float
+) -> None:
+    assert least_width_share(correlation, labels, others) == pytest.approx(share, abs=0.001)
+
+
+@pytest.mark.parametrize(("labels", "others"), [(40, 400), (100, 100)])
+def test_the_corrected_interval_comes_near_the_least_width_and_not_below(
+    labels: int, others: int
+) -> None:
+    """Without a lean, a judge that guesses in 15 of 100 cases has a correlation of .85."""
+    _, widths = simulated(120, labels, others, 0.5, 0.0)
+    least = least_width_share(0.85, labels, others)
+    assert least - 0.03 < widths[0] / widths[1] < least + 0.06
+
+
 def test_the_judge_alone_would_claim_too_much() -> None:
     held, _ = simulated(200, 100, 900, 0.5, -0.4)
     assert held[2] < 0.5 and held[0] >= 0.92
@@ -70,4 +90,5 @@ def test_agreement_matches_verdicts_in_either_order() -> None:
     assert agreement.agreement == pytest.approx(2 / 3)
     (pair,) = found.pairs
     assert (pair.human_n, pair.judged_n, pair.judge_win_rate) == (3, 3, 1.0)
+    assert (pair.correlation, pair.width_share, pair.least_width_share) == (None, 1.0, 1.0)
     assert calibration(held, People(outcomes={}), Resampling()) is None
