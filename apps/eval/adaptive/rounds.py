@@ -52,11 +52,10 @@ class Rounds:
                 contests
             )
         standings = information.fit(wins_MM)
-        if information.is_settled(standings, left_MM, confidence):
+        games_MM = wins_MM + wins_MM.T
+        if information.is_settled(standings, games_MM, left_MM, confidence):
             return False
-        picked = information.next_contests(
-            standings, wins_MM + wins_MM.T, left_MM, self._round_size()
-        )
+        picked = information.next_contests(standings, games_MM, left_MM, self._round_size())
         for first, second in picked:
             names = (self.models[first], self.models[second])
             pair = names if names in self._left else (names[1], names[0])

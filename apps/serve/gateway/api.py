@@ -173,9 +173,7 @@ def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics)
         gateways, engines = await asyncio.gather(
             directory.gateway_samples(), directory.engine_metrics()
         )
-        entries = directory.entries
-        pools = {name: e.num_up for name, e in entries.items() if isinstance(e, PoolEntry)}
-        text = prometheus.render(gateways or [metrics.samples()], engines, pools)
+        text = prometheus.render(gateways or [metrics.samples()], engines)
         return Response(text, media_type=prometheus.CONTENT_TYPE)
 
 
@@ -198,9 +196,7 @@ def _model_body(entry: AnyEntry) -> dict[str, Any]:
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:
-    told = api_error(error)
-    Account.of(request.scope).refuse(told)
-    return error_response(told)
+    return error_response(api_error(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
