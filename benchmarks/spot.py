@@ -15,7 +15,8 @@ from itertools import product
 from pathlib import Path
 
 from apps.common.files.config import to_dict
-from apps.train.spot import study, trace
+from apps.common.spot import trace
+from apps.train.spot import study
 from apps.train.spot.job import Job, Prices
 from apps.train.spot.result import Simulated
 

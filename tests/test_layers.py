@@ -19,7 +19,7 @@ WIRING = {
     *(f"apps/{app}/__main__.py" for app in APPS),
 }
 FOLDERS = {
-    "common": ("files", "text", "page", "command"),
+    "common": ("files", "spot", "text", "page", "command"),
     "data": ("html", "read", "write", "rules", "duplicates", "packing", "sample"),
     "data/read": ("record", "layouts"),
     "train": ("model", "gguf", "batches", "parallel", "checkpoint", "loop", "planning", "spot"),
@@ -33,6 +33,7 @@ FOLDERS = {
         "gateway",
         "page",
         "place",
+        "spot",
     ),
     "serve/engine": ("llama", "cpu", "torch", "vllm"),
     "serve/page": ("store", "render", "answers", "arena", "web"),

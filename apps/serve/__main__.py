@@ -3,6 +3,7 @@
     python -m apps.serve run CONFIG.yaml --port 8000
     ray job submit -- python -m apps.serve run CONFIG.yaml
     python -m apps.serve place MODELS.yaml --gpus 16xA100-80GB --trace requests.csv > serve.yaml
+    python -m apps.serve simulate --trace spot-traces --replicas 4
     python -m apps.serve keys add NAME --file keys.yaml
     python -m apps.serve join https://gateway --name POOL --url http://this-machine:8000/v1
     python -m apps.serve build CONFIG.yaml > serve.yaml && serve deploy serve.yaml
@@ -38,6 +39,7 @@ from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.placing import PlaceConfig, place
+from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
 
 _WATCH_S = 1.0
@@ -190,6 +192,12 @@ COMMANDS = {
         run=build,
         help="print the configuration for `serve deploy`",
         example="serve.yaml",
+    ),
+    "simulate": cli.Command(
+        config=SimulateConfig,
+        run=run_simulate,
+        help="what a service on spot machines costs, and how often it is short",
+        example="--trace spot-traces --replicas 4",
     ),
     "place": cli.Command(
         config=PlaceConfig,

@@ -21,6 +21,23 @@ _TYPES = {
 }
 
 
+CAUSES = frozenset(
+    {
+        *("missing_api_key", "invalid_api_key", "too_many_invalid_keys", "may_not_join"),
+        *("model_not_found", "model_not_allowed"),
+        *("requests_per_minute", "tokens_per_minute", "concurrent_streams", "usd_per_day"),
+        *("invalid_value", "missing_required_parameter", "unknown_parameter"),
+        *("unsupported_parameter", "unsupported_content", "context_length_exceeded"),
+        *("overloaded", "model_busy", "poison_request", "stream_lost"),
+    }
+)
+"""Codes of our own: those of other servers are as many as they like, and no label for a metric."""
+
+
+def kind_of(status: int) -> str:
+    return _TYPES.get(status, "server_error")
+
+
 class ApiError(Exception):
     """Ends a request with a status and a sentence."""
 
@@ -40,8 +57,13 @@ class ApiError(Exception):
         self.code = code
         self.retry_after_s = retry_after_s
 
+    @property
+    def cause(self) -> str:
+        """What operators see it counted under."""
+        return self.code if self.code in CAUSES else kind_of(self.status)
+
     def body(self) -> dict[str, Any]:
-        kind = _TYPES.get(self.status, "server_error")
+        kind = kind_of(self.status)
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 

@@ -13,7 +13,7 @@ import would take seconds of every start.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -62,6 +62,7 @@ class Payload(TypedDict):
 
 _AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
 GAUGES = (
+    "checkpoint_time_s",  # of the newest whole one, unix time; before the first, of the start
     "step",
     "loss",
     "val_loss",
@@ -235,6 +236,10 @@ def _rank_main(given: dict[str, object]) -> None:
     context = ray.train.get_context()
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
     preemption = _Preemption()
+    gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in GAUGES}
+    saved = gauges["checkpoint_time_s"]
+    if context.get_world_rank() == 0:
+        saved.set(time.time())
     try:
         work(
             config,
@@ -242,7 +247,8 @@ def _rank_main(given: dict[str, object]) -> None:
             PackRows(pack.split("val"), pack.info.pad_id),
             commit=payload["commit"],
             hooks=Hooks(
-                on_step=_step_sender(tell),
+                on_step=_step_sender(tell, gauges),
+                on_commit=lambda: saved.set(time.time()),
                 on_event=lambda name, fields: tell(Told(name, fields)),
                 stopped=_stop_asker(relay),
                 preempted=preemption.is_near,
@@ -261,8 +267,9 @@ def _environment_of(config: RunConfig) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
-def _step_sender(tell: Callable[[Event], None]) -> Callable[[StepRecord], None]:
-    gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in GAUGES}
+def _step_sender(
+    tell: Callable[[Event], None], gauges: Mapping[str, Gauge]
+) -> Callable[[StepRecord], None]:
     sent_s = 0.0
 
     def on_step(record: StepRecord) -> None:

@@ -16,13 +16,14 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import storage
 from apps.common.files.config import to_dict, write_resolved
+from apps.common.spot import trace
+from apps.common.spot.generator import GeneratorConfig, generate
+from apps.common.spot.trace import Market
 from apps.train import plan as plans
 from apps.train.planning.settings import PlanConfig
-from apps.train.spot import learnt, study, text, trace
-from apps.train.spot.generator import GeneratorConfig, generate
+from apps.train.spot import learnt, study, text
 from apps.train.spot.planned import job_of, prices_of
 from apps.train.spot.result import Simulation
-from apps.train.spot.trace import Market
 
 SIMULATION_NAME = "simulation.json"
 

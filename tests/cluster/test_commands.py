@@ -105,9 +105,11 @@ def test_every_variable_of_a_task_is_declared() -> None:
         assert {name for name in used - given - own if not name.startswith("SKYPILOT_")} == set()
 
 
-def test_the_served_models_are_a_configuration_that_serve_accepts() -> None:
+@pytest.mark.parametrize("name", ["models.yaml", "models-head.yaml"])
+def test_the_served_models_are_a_configuration_that_serve_accepts(name: str) -> None:
     from apps.serve.config import ServeConfig
 
-    text = (CLUSTER / "models.yaml").read_text().replace("SHA256_OF_THE_KEY", "0" * 64)
+    text = (CLUSTER / name).read_text().replace("SHA256_OF_THE_KEY", "0" * 64)
+    text = text.replace("DATABASE_URL", "sqlite:///page.db").replace("KEYS_FILE", "keys.yaml")
     served = config.from_dict(ServeConfig, yaml.safe_load(text))
     assert served.gateway.api_keys and served.page.api_key_env == "CRIA_API_KEY"

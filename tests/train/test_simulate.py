@@ -9,12 +9,12 @@ import pytest
 
 from apps.common.command.cli import run
 from apps.common.errors import ConfigError, InputError
+from apps.common.spot import trace
+from apps.common.spot.generator import GeneratorConfig, generate
 from apps.train.__main__ import COMMANDS
 from apps.train.plan import make_plan
 from apps.train.plan import presets as plan_presets
 from apps.train.simulate import presets, simulate
-from apps.train.spot import trace
-from apps.train.spot.generator import GeneratorConfig, generate
 from apps.train.spot.result import Figures, Simulated
 
 DATA = Path(os.environ.get("CRIA_TEST_DATA", "/nowhere")) / "spot-traces"

@@ -26,6 +26,7 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError
@@ -45,6 +46,46 @@ COORDINATOR_CALLS = 10_000
 """most that wait for a place at once"""
 _Actor: TypeAlias = "ActorHandle[Coordinator]"
 CoordinatorActor: Any = ray.remote(Coordinator)
+
+
+COUNTERS = {
+    "calls_total": "Judge calls whose response was stored.",
+    "errors_total": "Judge calls that failed and were, or will be, sent again.",
+    "rate_limited_total": "Judge calls that the endpoint refused for their rate.",
+}
+GAUGES = {
+    "calls_left": "Judge calls of this run that have no response yet.",
+    "calls_in_flight": "Judge calls that are with the endpoints now.",
+    "requests_per_min": "The rate at which calls go out now: refusals lower it.",
+    "usd": "US dollars charged to the folder, certainly or possibly, by all its runs.",
+    "max_usd": "What --max-usd allows for the folder.",
+}
+"""What Prometheus reads as ray_cria_eval_<name>."""
+
+
+class RunMetrics:
+    """Shows a run to Prometheus, from the process of the command."""
+
+    def __init__(self, job: Job) -> None:
+        self._num_calls = len(job.calls)
+        self._counters = {n: metrics.Counter(f"cria_eval_{n}", h) for n, h in COUNTERS.items()}
+        self._gauges = {n: metrics.Gauge(f"cria_eval_{n}", h) for n, h in GAUGES.items()}
+        self._counted = dict.fromkeys(COUNTERS, 0.0)
+        if job.max_usd is not None:
+            self._gauges["max_usd"].set(job.max_usd)
+
+    def show(self, stored: int, spent_usd: float, gate: Mapping[str, float]) -> None:
+        """What the coordinator says of the run so far."""
+        self._gauges["usd"].set(spent_usd)
+        self._gauges["calls_left"].set(self._num_calls - stored)
+        self._gauges["calls_in_flight"].set(gate.get("in_flight", 0.0))
+        self._gauges["requests_per_min"].set(gate.get("requests_per_min", 0.0))
+        totals = {"calls_total": float(stored)}
+        totals |= {f"{name}_total": gate.get(name, 0.0) for name in ("errors", "rate_limited")}
+        for name, total in totals.items():
+            if total > self._counted[name]:
+                self._counters[name].inc(total - self._counted[name])
+                self._counted[name] = total
 
 
 class _Remote:
@@ -125,9 +166,15 @@ def run(job: Job, on_progress: OnProgress) -> RunResult:
         # Only now is the folder ours: a killed run's writer may have stored more until here.
         _get(coordinator.begin.remote())
         left = remaining(job.calls, read_raw(job.directory), job.persistence.max_asks)
-        tallies = _run_tasks(replace(job, calls=tuple(left)), coordinator, on_progress)
+        shown = RunMetrics(job)
+
+        def tell(stored: int, spent_usd: float, gate: dict[str, float]) -> None:
+            shown.show(stored, spent_usd, gate)
+            on_progress(stored, spent_usd, gate)
+
+        tallies = _run_tasks(replace(job, calls=tuple(left)), coordinator, tell)
         stored, spent_usd, state = _get(coordinator.state.remote())
-        on_progress(stored, spent_usd, state)
+        tell(stored, spent_usd, state)
         return RunResult(tally=_sum(tallies), spent_usd=spent_usd, gate=state)
     finally:
         ray.kill(coordinator)

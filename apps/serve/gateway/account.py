@@ -4,12 +4,15 @@ A request that is cancelled may be cancelled again while it cleans up, at any aw
 waits: what was used is noted as it comes, and counted in a `finally` that has no await before it.
 """
 
+import contextlib
 import time
+from collections.abc import Generator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.serve.answer.choices import Usage
 from apps.serve.config import ApiKey, ModelConfig, Prices
+from apps.serve.errors import ApiError, kind_of
 from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 
@@ -41,6 +44,7 @@ class Account:
         self._model: ModelConfig | None = None
         self._status = CLIENT_LEFT
         self._failure = 0
+        self._cause = ""
         self._is_whole = False
 
     @property
@@ -73,9 +77,24 @@ class Account:
         self.usage.cached_tokens += usage.cached_tokens
         self._usd_elsewhere += prices.usd(usage.prompt_tokens, usage.completion_tokens)
 
-    def fail(self, status: int) -> None:
+    @contextlib.contextmanager
+    def waiting(self) -> Generator[None]:
+        """For its turn at the model."""
+        assert self._model is not None
+        gauge = self._metrics.waiting.labels(self._model.name)
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+
+    def refuse(self, error: ApiError) -> None:
+        """The client is told this instead of an answer."""
+        self._cause = error.cause
+
+    def fail(self, error: ApiError) -> None:
         """Though a status line may have been sent that said otherwise."""
-        self._failure = status
+        self._failure, self._cause = error.status, error.cause
 
     def see(self, message: Message) -> None:
         """What is sent to the client."""
@@ -95,6 +114,11 @@ class Account:
         self._charge()
         name = model.name if model is not None else ""
         self._metrics.requests.labels(name, self.endpoint, str(status), self.key).inc()
+        if status >= 400:
+            self._metrics.failures.labels(name, self._cause_of(status)).inc()
+
+    def _cause_of(self, status: int) -> str:
+        return "client_left" if status == CLIENT_LEFT else self._cause or kind_of(status)
 
     def _charge(self) -> None:
         if self._limits is None or self.owner is None:
@@ -102,6 +126,8 @@ class Account:
         used = self.usage.prompt_tokens + self.usage.completion_tokens
         usd = self._usd(self._model) if self._model is not None else 0.0
         self._limits.end(self.owner, max(0, used - self._charged_tokens), usd)
+        if self.owner.usd_per_day is not None:
+            self._metrics.budget_days.labels(self.key).inc(usd / self.owner.usd_per_day)
 
     def _usd(self, model: ModelConfig) -> float:
         used = self.usage
@@ -129,7 +155,7 @@ class Accounted:
         try:
             await self._app(scope, receive, watched)
         except Exception:
-            account.fail(500)
+            account.fail(ApiError(500, "The server failed."))
             raise
         finally:
             if scope["path"] not in _UNCOUNTED:

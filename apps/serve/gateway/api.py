@@ -173,7 +173,9 @@ def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics)
         gateways, engines = await asyncio.gather(
             directory.gateway_samples(), directory.engine_metrics()
         )
-        text = prometheus.render(gateways or [metrics.samples()], engines)
+        entries = directory.entries
+        pools = {name: e.num_up for name, e in entries.items() if isinstance(e, PoolEntry)}
+        text = prometheus.render(gateways or [metrics.samples()], engines, pools)
         return Response(text, media_type=prometheus.CONTENT_TYPE)
 
 
@@ -196,7 +198,9 @@ def _model_body(entry: AnyEntry) -> dict[str, Any]:
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:
-    return error_response(api_error(error))
+    told = api_error(error)
+    Account.of(request.scope).refuse(told)
+    return error_response(told)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

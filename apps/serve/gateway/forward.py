@@ -63,7 +63,7 @@ class ForwardedAnswer(WatchedResponse):
                 await send_part(send, event(self._renamed(chunk)))
         except (ValueError, aiohttp.ClientError, TimeoutError) as error:
             failure = unreachable(self._config, error)
-            self._account.fail(failure.status)
+            self._account.fail(failure)
             tail = event(failure.body())
         await send_part(send, tail + DONE, more=False)
 

@@ -37,6 +37,7 @@ class Guard:
             try:
                 await self._check(scope)
             except ApiError as error:
+                Account.of(scope).refuse(error)
                 await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -27,6 +27,12 @@ class GatewayMetrics:
         self.requests = Counter(
             "cria_requests", "Ended requests.", ("model", "endpoint", "status", "key"), **one
         )
+        self.failures = Counter(
+            "cria_failures", "Requests without their answer, by cause.", ("model", "cause"), **one
+        )
+        self.waiting = Gauge(
+            "cria_requests_waiting", "Requests that wait for their turn.", by_model, **one
+        )
         self.in_flight = Gauge("cria_requests_in_flight", "Running requests.", by_key, **one)
         self.prompt_tokens = Counter("cria_prompt_tokens", "Prompt tokens.", by_key, **one)
         self.cached_tokens = Counter(
@@ -36,6 +42,12 @@ class GatewayMetrics:
             "cria_completion_tokens", "Generated tokens of answers.", by_key, **one
         )
         self.cost_usd = Counter("cria_cost_usd", "Tokens at the model's prices.", by_key, **one)
+        self.budget_days = Counter(
+            "cria_key_budget_days",
+            "Dollars that a key has spent, over those that it may spend a day.",
+            ("key",),
+            **one,
+        )
         self.received_tokens = Counter(
             "cria_received_tokens",
             "Generated tokens that replicas sent, those after an answer's end included.",
@@ -86,8 +98,13 @@ class GatewayMetrics:
         return orjson.dumps(families)
 
 
-def render(gateways: Sequence[bytes], engines: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """The scrape's text: gateway replicas summed, engine replicas summed per model."""
+def render(
+    gateways: Sequence[bytes],
+    engines: Mapping[str, Sequence[Mapping[str, float]]],
+    pools: Mapping[str, int],
+) -> str:
+    """The scrape's text: gateway replicas summed, engine replicas summed per model, and of each
+    pool how many back ends are well."""
     lines: list[str] = []
     for name, kind, help_text, values in _merged(gateways):
         lines += _family(name, kind, help_text, values)
@@ -96,6 +113,12 @@ def render(gateways: Sequence[bytes], engines: Mapping[str, Sequence[Mapping[str
         "gauge",
         "Model replicas that answered this scrape.",
         {("cria_replicas", (("model", m),)): float(len(r)) for m, r in engines.items()},
+    )
+    lines += _family(
+        "cria_pool_members",
+        "gauge",
+        "Back ends of a pool that are well.",
+        {("cria_pool_members", (("model", m),)): float(number) for m, number in pools.items()},
     )
     for name in sorted({key for replicas in engines.values() for one in replicas for key in one}):
         full, is_share = f"cria_engine_{name}", name.endswith("_ratio")

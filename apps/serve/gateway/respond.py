@@ -60,6 +60,7 @@ class WatchedResponse(Response):
             await asyncio.gather(work, client, return_exceptions=True)
 
     async def _send_error(self, send: Send, error: ApiError) -> None:
+        self._account.refuse(error)
         await send_whole(send, error.status, error.body(), error.headers())
 
 
@@ -100,7 +101,7 @@ class LivingResponse(WatchedResponse):
             self._has_begun = True
             await self._send_error(send, error)
             return
-        self._account.fail(error.status)
+        self._account.fail(error)
         await send_part(send, event(error.body()) + DONE, more=False)
 
 
@@ -126,7 +127,8 @@ class Answer(LivingResponse):
         try:
             self._ticket = queue.ask(self._account.key, weight, plan.most_tokens, len(plan.jobs))
             async with self._patience():
-                await queue.turn(self._ticket)
+                with self._account.waiting():
+                    await queue.turn(self._ticket)
             try:
                 await self._generate(send)
             finally:

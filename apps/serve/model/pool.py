@@ -91,8 +91,12 @@ class PoolEntry:
     members: dict[str, Member]
 
     @property
+    def num_up(self) -> int:
+        return sum(member.is_up for member in self.members.values())
+
+    @property
     def is_up(self) -> bool:
-        return any(member.is_up for member in self.members.values())
+        return self.num_up > 0
 
     @property
     def engines(self) -> Iterable[RemoteEngine]:

@@ -167,9 +167,16 @@ class Checkpoints:
     """Writes the checkpoints of one run; every rank holds one and calls it in the same order."""
 
     def __init__(
-        self, run_uri: str, config: CheckpointConfig, device_type: str, timeout_s: float = 600.0
+        self,
+        run_uri: str,
+        config: CheckpointConfig,
+        device_type: str,
+        timeout_s: float = 600.0,
+        on_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        """`timeout_s` is how long a rank's write may lag behind the others'."""
+        """`timeout_s` is how long a rank's write may lag behind the others'; `on_commit` is called
+        on rank 0 once a checkpoint is whole, in the thread that wrote it."""
+        self._on_commit = on_commit
         self._run_uri = run_uri
         self._config = config
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
@@ -253,6 +260,7 @@ class Checkpoints:
         if gathered is not None:
             files = {name: entry for part in gathered for name, entry in part.items()}
             storage.commit(uri, {**commit, "files": files})
+            self._on_commit()
             self._clean()
 
     def _clean(self) -> None:

@@ -67,6 +67,8 @@ class Hooks:
     """called on rank 0 with each step's record"""
     on_event: Callable[[str, Mapping[str, object]], None] = lambda name, fields: None
     """called on rank 0 with things worth a line"""
+    on_commit: Callable[[], None] = lambda: None
+    """called on rank 0 once a checkpoint is whole, in the thread that writes it"""
     before_checkpoint: Callable[[], None] = lambda: None
     """called on rank 0 before a checkpoint may become visible"""
     preempted: Callable[[], bool] = lambda: False

@@ -66,7 +66,11 @@ def work(
     warn_of_slow_precision(config, device, hooks)
     strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
     checkpoints = checkpoint.Checkpoints(
-        config.out, config.checkpoint, device.type, config.faults.collective_timeout_s
+        config.out,
+        config.checkpoint,
+        device.type,
+        config.faults.collective_timeout_s,
+        hooks.on_commit,
     )
     progress = resume(config, strategy, hooks)
     if dist.get_rank() == 0:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.train.spot.trace import Market
+from apps.common.spot.trace import Market
 
 DOWN, FRESH, OLD = 0, 1, 2
 FRESH_S = 1800.0

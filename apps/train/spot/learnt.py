@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 
+from apps.common.spot.trace import Market
 from apps.train.spot.chain import learn
 from apps.train.spot.job import Job, Prices
 from apps.train.spot.least_cost import least_cost, plan_tick_s
 from apps.train.spot.policy import LINES, POLICIES, Line, Policy, uniform_progress
 from apps.train.spot.replay import replay
-from apps.train.spot.trace import Market
 
 UNIFORM_PROGRESS, LEAST_COST = "uniform-progress", "least-cost"
 NAMES = (*POLICIES, UNIFORM_PROGRESS, LEAST_COST)

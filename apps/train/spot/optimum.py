@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.common.spot.trace import Market
 from apps.train.spot.job import Job, Prices
-from apps.train.spot.trace import Market
 
 _QUANTA_PER_TICK = 4
 Costs = NDArray[np.float64]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from apps.common.errors import ConfigError
+from apps.common.spot import trace
 from apps.train.planning import prices as price_table
 from apps.train.planning.result import Checkpoints, Plan, Preemptions, Training, Waiting
-from apps.train.spot import study, trace
+from apps.train.spot import study
 from apps.train.spot.job import Job, Prices
 from apps.train.spot.policy import any_zone
 from apps.train.spot.replay import replay

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from apps.common.spot.trace import Market
 from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
 from apps.train.spot.policy import Policy
-from apps.train.spot.trace import Market
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,12 +10,12 @@ from statistics import fmean
 
 import numpy as np
 
+from apps.common.spot.trace import Market
 from apps.train.spot.job import Job, Prices
 from apps.train.spot.learnt import made
 from apps.train.spot.optimum import optimum_usd
 from apps.train.spot.replay import Outcome, replay
 from apps.train.spot.result import Figures, Optimum, Simulated
-from apps.train.spot.trace import Market
 
 ROOM = 2.0
 """A job without a deadline is only started where the trace has so many times its work left."""

@@ -2,10 +2,14 @@
 
 import asyncio
 import random
+import re
+from pathlib import Path
 
 import pytest
 
+from apps.serve import errors
 from apps.serve.config import ModelConfig, Prices
+from apps.serve.errors import ApiError
 from apps.serve.gateway.metrics import render
 from apps.serve.model.served import load_model
 from tests.serve.api import Api
@@ -115,6 +119,63 @@ async def test_a_request_that_is_cancelled_twice_at_any_await_is_counted_once(ap
     assert not api.engine.running
 
 
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"model": "nobody"}, "model_not_found"),
+        ({"temperature": 9}, "invalid_value"),
+    ],
+)
+async def test_a_failure_is_counted_under_its_cause(
+    api_saying, fields: dict[str, object], cause: str
+) -> None:
+    api = api_saying("Hello")
+    assert (await api.chat(**fields)).status_code >= 400
+    failed = {n: v for n, v in (await samples(api)).items() if n.startswith("cria_failures")}
+    assert [(f'cause="{cause}"' in name, value) for name, value in failed.items()] == [(True, 1.0)]
+
+
+async def test_an_answer_is_no_failure_and_a_full_queue_is_one(api_saying) -> None:
+    well, full = api_saying("Hello"), api_saying("Hello", max_waiting=0)
+    await well.chat()
+    await full.chat()
+    assert total(await samples(well), "cria_failures_total") == 0
+    assert (await samples(full))['cria_failures_total{cause="overloaded",model="scripted"}'] == 1
+
+
+async def test_a_client_that_leaves_is_its_own_cause(api_saying) -> None:
+    api = api_saying("Hello there, and so on and so forth", step_s=0.002)
+    client = Client(api)
+    while client.text.count(b"data:") < 3:
+        await asyncio.sleep(0.001)
+    client.left.set()
+    await client.task
+    name = 'cria_failures_total{cause="client_left",model="scripted"}'
+    assert (await samples(api))[name] == 1
+
+
+def test_every_code_of_our_own_is_a_cause() -> None:
+    """A code that another server chose is none: there may be any number of them."""
+    root = Path(errors.__file__).parent
+    sources = "".join(path.read_text() for path in root.rglob("*.py"))
+    assert set(re.findall(r'\bcode="(\w+)"', sources)) <= errors.CAUSES
+    limiter = (root / "admission/limiter.py").read_text()
+    assert len(set(re.findall(r'(?:Refusal|_wait)\("(\w+)"', limiter)) & errors.CAUSES) == 4
+    assert ApiError(400, "no", code="their_own").cause == "invalid_request_error"
+
+
+async def test_requests_that_wait_for_their_turn_are_counted(api_saying) -> None:
+    api = api_saying("Hello there, and so on and so forth", step_s=0.005)
+    queue = api.directory.entries["scripted"].queue
+    queue.places, queue.max_waiting = 1, 2
+    clients = [Client(api) for _ in range(3)]
+    while not clients[0].text.count(b"data:"):
+        await asyncio.sleep(0.001)
+    assert total(await samples(api), "cria_requests_waiting") == 2
+    await asyncio.gather(*(client.task for client in clients))
+    assert total(await samples(api), "cria_requests_waiting") == 0
+
+
 async def test_a_client_that_leaves_is_counted_as_such_with_the_tokens_it_got(api_saying) -> None:
     api = api_saying("Hello there, and so on and so forth", step_s=0.002)
     client = Client(api)
@@ -144,6 +205,7 @@ async def test_dollars_are_the_tokens_at_their_prices(model_folder) -> None:
 
 
 def test_a_model_without_replicas_has_its_series_too() -> None:
-    text = render([], {"sleeps": [], "runs": [{"steps_total": 3.0}]})
+    text = render([], {"sleeps": [], "runs": [{"steps_total": 3.0}]}, {"pool": 2})
     assert 'cria_replicas{model="sleeps"} 0.0' in text
     assert 'cria_engine_steps_total{model="runs"} 3.0' in text
+    assert 'cria_pool_members{model="pool"} 2.0' in text

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
+from apps.common.spot.generator import GeneratorConfig, generate
+from apps.common.spot.trace import Market
 from apps.train.spot.chain import FRESH, OLD, guess, learn, state
-from apps.train.spot.generator import GeneratorConfig, generate
 from apps.train.spot.job import Job, Prices
 from apps.train.spot.learnt import NAMES, best_line, made
 from apps.train.spot.optimum import optimum_usd
 from apps.train.spot.policy import LINES
 from apps.train.spot.replay import replay
-from apps.train.spot.trace import Market
 
 PRICES = Prices(spot_usd=1.0, on_demand_usd=3.0)
 
@@ -45,7 +45,8 @@ def by_enumeration(job: Job, market: Market, deadline_ticks: int) -> float:
 @pytest.mark.parametrize("seed", range(12))
 def test_the_optimum_is_that_of_all_schedules(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    market = Market(name="m", tick_s=600, zones=("a", "b"), up=rng.random((2, 7)) < 0.5)
+    counts = rng.integers(0, 2, (2, 7))
+    market = Market(name="m", tick_s=600, zones=("a", "b"), counts=counts)
     job = Job(work_s=1800, restart_s=600, checkpoint_s=600, deadline_s=7 * 600)
     assert optimum_usd(job, market, PRICES) == pytest.approx(by_enumeration(job, market, 7))
 
@@ -65,13 +66,13 @@ def test_no_policy_is_cheaper_than_the_optimum_or_late(seed: int) -> None:
 
 
 def test_where_nothing_ends_the_optimum_is_infinite() -> None:
-    market = Market(name="m", tick_s=600, zones=("a",), up=np.zeros((1, 50), dtype=bool))
+    market = Market(name="m", tick_s=600, zones=("a",), counts=np.zeros((1, 50), dtype=int))
     assert optimum_usd(Job(work_s=600, restart_s=60, checkpoint_s=60), market, PRICES) == np.inf
 
 
 def test_a_chain_counts_what_a_history_shows() -> None:
     up = np.tile(np.array([True] * 30 + [False] * 10), 300)[None]
-    chain = learn(Market(name="m", tick_s=600, zones=("a",), up=up), 600)
+    chain = learn(Market(name="m", tick_s=600, zones=("a",), counts=up), 600)
     assert chain.moves.sum(axis=1) == pytest.approx(1)
     assert chain.moves[0, FRESH] == pytest.approx(0.1, abs=0.01)
     assert chain.moves[OLD, 0] == pytest.approx(1 / 27, abs=0.01)
@@ -82,7 +83,7 @@ def test_a_chain_counts_what_a_history_shows() -> None:
 def test_where_spot_never_comes_back_the_best_line_does_not_wait_for_it() -> None:
     """Machines come for 20 minutes every 4 hours: no session pays its restart."""
     up = np.tile(np.array([True] * 2 + [False] * 22), 20)[None]
-    market = Market(name="m", tick_s=600, zones=("a",), up=up)
+    market = Market(name="m", tick_s=600, zones=("a",), counts=up)
     job = Job(work_s=36000, restart_s=1200, checkpoint_s=600, flush_s=60, deadline_s=54000)
     line = best_line(job, market, PRICES, range(0, 100, 10))
     assert line in LINES and line.settle_restarts > 0

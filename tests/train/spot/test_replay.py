@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from apps.common.errors import ConfigError
+from apps.common.spot.trace import Market
 from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
 from apps.train.spot.policy import POLICIES, Policy, any_zone, greedy, wait
 from apps.train.spot.replay import Outcome, replay
-from apps.train.spot.trace import Market
 
 JOB = Job(work_s=7200, restart_s=600, checkpoint_s=1200, flush_s=100)
 
@@ -15,7 +15,7 @@ JOB = Job(work_s=7200, restart_s=600, checkpoint_s=1200, flush_s=100)
 def market(*rows: str, tick_s: float = 600.0) -> Market:
     """`11010`: one digit a tick, one row a zone."""
     up = np.array([[digit == "1" for digit in row] for row in rows])
-    return Market(name="m", tick_s=tick_s, zones=tuple("abc"[: len(rows)]), up=up)
+    return Market(name="m", tick_s=tick_s, zones=tuple("abc"[: len(rows)]), counts=up)
 
 
 def test_a_job_that_nobody_disturbs_takes_its_work_and_one_restart() -> None:
@@ -73,7 +73,7 @@ def outcomes(policy: Policy, job: Job, seeds: int = 150) -> list[Outcome]:
         up = (np.cumsum(flips, axis=1) + rng.integers(0, 2)) % 2 == 0
         zones = tuple(f"z{number}" for number in range(len(up)))
         tick_s = float(rng.choice([60, 300, 600]))
-        made.append(replay(job, Market(name="r", tick_s=tick_s, zones=zones, up=up), policy))
+        made.append(replay(job, Market(name="r", tick_s=tick_s, zones=zones, counts=up), policy))
     return made
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from apps.common.errors import ConfigError, InputError
-from apps.train.spot import trace
-from apps.train.spot.generator import GeneratorConfig, generate
+from apps.common.spot import trace
+from apps.common.spot.generator import GeneratorConfig, generate
 
 
 def zone(path: Path, data: object, gap_seconds: float = 600) -> None:

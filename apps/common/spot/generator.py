@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from apps.common.errors import ConfigError
 from apps.common.files.config import above_zero
-from apps.train.spot.trace import Market
+from apps.common.spot.trace import Market
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,15 +46,15 @@ def generate(config: GeneratorConfig) -> Market:
         name="generated",
         tick_s=config.tick_s,
         zones=tuple(f"zone-{number}" for number in range(config.zones)),
-        up=np.stack([_zone(config, num_ticks, rng) for _ in range(config.zones)]),
+        counts=np.stack([_zone(config, num_ticks, rng) for _ in range(config.zones)]),
     )
 
 
-def _zone(config: GeneratorConfig, num_ticks: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _zone(config: GeneratorConfig, num_ticks: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Begins up as often as it is up."""
     gamma = _mean_of_weibull(config.shape)
     means_s = {True: config.up_h * 3600 / gamma, False: config.down_h * 3600 / gamma}
-    up = np.empty(num_ticks, dtype=bool)
+    up = np.empty(num_ticks, dtype=np.int64)
     is_up = bool(rng.random() < config.up_h / (config.up_h + config.down_h))
     at_s = 0.0
     while at_s < num_ticks * config.tick_s:

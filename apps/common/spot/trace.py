@@ -8,7 +8,7 @@ that of github.com/skypilot-org/spot-traces (collected for "Can't Be Late", NSDI
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -23,19 +23,26 @@ from apps.common.files import storage
 class Market:
     """The zones that one job can choose among, over the same ticks.
 
-    Not slotted: `places` is kept once computed.
+    Not slotted: `up` and `places` are kept once computed.
     """
 
     name: str
     tick_s: float
     zones: tuple[str, ...]
     """Cheapest or nearest first: the order in which policies take them."""
-    up: NDArray[np.bool_]
-    """[zones, ticks]: whether the whole job could run there."""
+    counts: NDArray[np.int64]
+    """[zones, ticks]: machines that could be had, or were kept"""
+    num_machines: int = 1
+    """that the job needs together in one zone"""
+
+    @cached_property
+    def up(self) -> NDArray[np.bool_]:
+        """[zones, ticks]: whether the whole job could run there."""
+        return self.counts >= self.num_machines
 
     @property
     def num_ticks(self) -> int:
-        return self.up.shape[1]
+        return self.counts.shape[1]
 
     @property
     def hours(self) -> float:
@@ -56,9 +63,7 @@ class Market:
         ]
 
     def part(self, start: int, end: int) -> "Market":
-        return Market(
-            name=self.name, tick_s=self.tick_s, zones=self.zones, up=self.up[:, start:end]
-        )
+        return replace(self, counts=self.counts[:, start:end])
 
     def halves(self) -> tuple["Market", "Market"]:
         """What may be learnt from, and what comes after it."""
@@ -68,7 +73,7 @@ class Market:
     def alone(self) -> list["Market"]:
         """Every zone as a market of its own."""
         return [
-            Market(name=zone, tick_s=self.tick_s, zones=(zone,), up=self.up[row : row + 1])
+            replace(self, name=zone, zones=(zone,), counts=self.counts[row : row + 1])
             for row, zone in enumerate(self.zones)
         ]
 
@@ -113,7 +118,8 @@ def _market(folder: str, files: list[str], num_machines: int) -> Market:
         name=os.path.basename(folder),
         tick_s=ticks.pop(),
         zones=tuple(os.path.basename(path).removesuffix(".json") for path in files),
-        up=np.stack([counts[:shortest] >= num_machines for _, counts in read_files]),
+        counts=np.stack([counts[:shortest] for _, counts in read_files]),
+        num_machines=num_machines,
     )
 
 
@@ -133,10 +139,10 @@ def _read_file(path: str) -> tuple[float, NDArray[np.int64]]:
 
 
 def write(market: Market, folder: str) -> None:
-    """The inverse of `read`, with 1 where a zone is up."""
-    for zone, row in zip(market.zones, market.up, strict=True):
+    """The inverse of `read`."""
+    for zone, row in zip(market.zones, market.counts, strict=True):
         record: Mapping[str, object] = {
             "metadata": {"gap_seconds": market.tick_s},
-            "data": cast(list[int], row.astype(int).tolist()),
+            "data": cast(list[int], row.tolist()),
         }
         storage.write_json(storage.join(folder, f"{zone}.json"), record)
