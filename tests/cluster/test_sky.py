@@ -26,6 +26,7 @@ VMS_COLUMNS = (
 )
 AWS_VMS = [
     "p4de.24xlarge,96,1152,A100-80GB,8,gpus,us-east-1,us-east-1a,41,12",
+    "p4de.24xlarge,96,1152,A100-80GB,8,gpus,us-west-2,us-west-2a,42,13",
     "p5.48xlarge,192,2048,H100,8,gpus,us-east-1,us-east-1a,98,30",
     "g6.4xlarge,16,64,L4,1,gpus,us-east-1,us-east-1a,1.3,.5",
     "m6i.xlarge,4,16,,,,us-east-1,us-east-1a,.2,.08",
@@ -74,7 +75,7 @@ def load(sky: Any, name: str) -> Any:
 
 
 def test_every_yaml_here_is_a_task_that_is_tested() -> None:
-    others = {"models", "models-head", "runtime_env"}
+    others = {"models", "models-head", "runtime_env", "sky_plugins"}
     assert {path.stem for path in CLUSTER.glob("*.yaml")} - others == set(TASKS)
 
 
