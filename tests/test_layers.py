@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ("data", "train", "serve", "eval")
 WIRING = {
+    "apps/common/command/every_machine.py",
     "apps/common/command/runtime.py",
     "apps/data/pipeline.py",
     "apps/train/run.py",

@@ -29,8 +29,10 @@ def run_clean(config: CleanConfig, reporter: Reporter) -> None:
     if clean.finished(resolved, files, reporter):
         return
     with runtime.ray_session(num_cpus=_num_cpus(config.workers)):
+        from apps.common.command.every_machine import require_shared
         from apps.data import pipeline
 
+        require_shared({uri: uri for uri in config.inputs}, config.out)
         run_units = pipeline.ray_units(config.workers or pipeline.num_workers())
         clean.run(resolved, files, reporter, run_units, pipeline.count)
 
@@ -40,8 +42,10 @@ def run_pack(config: PackConfig, reporter: Reporter) -> None:
     info = pack.finished(job)
     if info is None:
         with runtime.ray_session(num_cpus=_num_cpus(config.workers)):
+            from apps.common.command.every_machine import require_shared
             from apps.data import pipeline
 
+            require_shared({uri: uri for uri in config.inputs}, config.out)
             run_units = pipeline.ray_units(config.workers or pipeline.num_workers())
             info = pack.run_pack(job, reporter, run_units, pipeline.count)
     pack.report(reporter, info, config.out)

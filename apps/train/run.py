@@ -27,6 +27,7 @@ from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.command.events import Reporter
+from apps.common.command.every_machine import require_shared
 from apps.common.command.runtime import ray_session
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
@@ -101,6 +102,7 @@ def run(config: RunConfig, reporter: Reporter) -> None:
     for name, value in _ENV.items():
         os.environ.setdefault(name, value)
     with ray_session():
+        require_shared({f"--data {config.data}": prepared.config.data}, prepared.config.out)
         summary = _fit(prepared, reporter)
     write_own_cost(prepared.config)
     reporter.event("train.done", out=prepared.config.out, **summary)

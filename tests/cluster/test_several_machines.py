@@ -1,7 +1,9 @@
 """`cluster/run_ray.sh` on two machines of network namespaces, with a real Ray on each."""
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +74,30 @@ def test_a_lost_machine_is_75(two: list[TestMachine]) -> None:
     worker.lose()
     text, _ = begun.communicate(timeout=120)
     assert begun.returncode == 75, text
+
+
+@pytest.mark.slow
+def test_a_folder_of_one_machine_is_refused_before_any_work(
+    two: list[TestMachine], tmp_path: Path
+) -> None:
+    """/dev/shm is each machine's own here, and this test's folder is seen by both."""
+    dump, own = tmp_path / "dump.json", "/dev/shm/own"
+    write_dump(dump)
+    two[0].popen("cp", str(dump), own + ".json").wait(30)
+    for source, out, fault in (
+        (str(dump), own, f"--out {own} is another folder there; give a bucket"),
+        (own + ".json", str(tmp_path / "clean"), f"{own}.json is not there, or is another"),
+    ):
+        command = ("python", "-m", "apps.data", "clean", source, "--out", out)
+        (code, text), _ = run(two, *command)
+        assert code == 2, text
+        assert fault in text and "tried again" not in text
+    shared = ("python", "-m", "apps.data", "clean", str(dump), "--out", str(tmp_path / "clean"))
+    (code, text), _ = run(two, *shared)
+    assert code == 0, text
+
+
+def write_dump(path: Path) -> None:
+    """A few conversations."""
+    talk = [{"from": "human", "value": "How old is the sea?"}, {"from": "gpt", "value": "Very."}]
+    path.write_text(json.dumps([{"id": "a", "conversations": talk}] * 3))
