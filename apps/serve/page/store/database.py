@@ -5,6 +5,7 @@ Everything that a visitor did is here and nowhere else, so any process of the pa
 
 import contextlib
 import fcntl
+import os
 import secrets
 import time
 import uuid
@@ -89,13 +90,15 @@ def _engine(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.drivername in ("postgres", "postgresql"):
             parsed = parsed.set(drivername="postgresql+pg8000")
+            # As PostgreSQL's own programs do, so that no file of settings holds a password.
+            parsed = parsed.set(password=parsed.password or os.environ.get("PGPASSWORD"))
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=24)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(
             f"page.database_url is {url!r}, which SQLAlchemy cannot open; expected "
-            "sqlite:///file.db or postgresql://user:password@host/name."
+            "sqlite:///file.db or postgresql://user@host/name."
         ) from error
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from apps.common.command.runtime import free_port
 from apps.common.errors import ConfigError
 from apps.serve.page.store import log as arena_log
-from apps.serve.page.store.database import Database
+from apps.serve.page.store.database import Database, _engine
 from apps.serve.page.store.tables import Base, LogEntry
 
 
@@ -122,6 +122,12 @@ def test_the_log_shows_where_it_was_changed(url: str) -> None:
     with database.read() as session:
         assert arena_log.first_break(session) == 2
     database.close()
+
+
+def test_the_password_of_postgresql_may_be_in_the_environment(monkeypatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "from the environment")
+    assert _engine("postgresql://cria@host/cria").url.password == "from the environment"
+    assert _engine("postgresql://cria:own@host/cria").url.password == "own"
 
 
 def test_a_url_that_leads_nowhere_is_refused_with_a_sentence() -> None:
