@@ -11,7 +11,7 @@ import orjson
 
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError
-from apps.common.files import lineage, storage
+from apps.common.files import lineage, parts, storage
 from apps.eval.calls import journal
 from apps.eval.config import ReportConfig
 from apps.eval.figures.answers import ModelRow
@@ -193,7 +193,7 @@ def _manifest(config: ReportConfig, answers: Answers) -> dict[str, object]:
             for name in names
         },
         "scoring": lineage.collect(
-            inputs={"judgments": storage.digest_file(journal.raw_path(config.dir))},
+            inputs={"judgments": parts.digest(journal.raw_path(config.dir))},
             config=config,
             parser_version=PARSER_VERSION,
             seed=config.seed,

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import uuid
 from collections.abc import Generator, Mapping
 from typing import IO, Any, cast
@@ -21,6 +22,7 @@ from apps.common.errors import CriaError, InputError, NotFoundError, StorageErro
 
 COMMIT_NAME = "COMMITTED.json"
 _CHUNK_BYTES = 1 << 20
+_APPENDING = threading.Lock()
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -205,8 +207,28 @@ def write_json(uri: str, value: object) -> None:
     write_atomic(uri, text.encode())
 
 
+def read_all(folder: str) -> list[bytes]:
+    """The files directly in a folder of a bucket, by name; fetched side by side."""
+    uris = [join(folder, name) for name in list_dir(folder)]
+    if not uris:
+        return []
+    fs, _ = filesystem(folder)
+    paths = [filesystem(uri)[1] for uri in uris]
+    with _sentences(folder):
+        found = cast(dict[str, bytes], fs.cat(paths))
+    return [found[path] for path in paths]
+
+
 def append_line(path: str, line: bytes) -> None:
-    """Append one line to a local file and fsync it, after the torn last line of a dead writer."""
+    """Append one line and have it on the disk, after the torn last line of a dead writer.
+
+    In a bucket the file is put anew with the line: for files of one writer and few lines.
+    """
+    if not is_local(path):
+        with _APPENDING:
+            before = read_bytes(path) if exists(path) else b""
+            write_atomic(path, before + line.rstrip(b"\n") + b"\n")
+        return
     target = local_path(path)
     with _sentences(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)

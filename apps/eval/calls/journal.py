@@ -1,30 +1,28 @@
-"""What was asked, what came back, and what it cost: two append-only files and a budget over them.
+"""What was asked, what came back, and what it cost: two files that only grow, and a budget.
 
     judgments/intents.jsonl       a line before every send: {key, attempt, usd}; a line
                                   {key, attempt, released: true} if it certainly cost nothing
     judgments/raw.jsonl           a line for every response, under its key; never changed
     judgments/parsed-<v>.jsonl    what parser version v reads in raw.jsonl; made again at will
 
-Every line is on disk (fsync) before its caller goes on; callers that arrive together share one
-fsync. What is spent is computed from these files alone: the charge of every response, and the full
-reservation of every intent that was neither answered nor released, because a call that was in
-flight when the power went out may have been billed.
+Every line is on disk (fsync) or in the bucket before its caller goes on; callers that arrive
+together share one write. What is spent is computed from these files alone: the charge of every
+response, and the full reservation of every intent that was neither answered nor released, because a
+call that was in flight when the power went out may have been billed.
 """
 
 import asyncio
 import contextlib
-import fcntl
-import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import orjson
 
-from apps.common.errors import CriaError, InputError
-from apps.common.files import storage
+from apps.common.errors import CriaError
+from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject
+from apps.eval.calls.hold import Hold, hold
 from apps.eval.calls.lines import IntentLine, ParsedLine, ResponseLine, charged_usd
 
 
@@ -37,13 +35,7 @@ def judgments_dir(directory: str) -> str:
         JUDGMENTS_DIR,  # imports pyarrow, which no judging task needs
     )
 
-    folder = storage.join(directory, JUDGMENTS_DIR)
-    if not storage.is_local(folder):
-        raise InputError(
-            f"{directory} is remote, and judgments are appended and fsynced one by one; expected a "
-            "local or mounted folder; copy it to a bucket afterwards"
-        )
-    return folder
+    return storage.join(directory, JUDGMENTS_DIR)
 
 
 def raw_path(directory: str) -> str:
@@ -63,10 +55,8 @@ def read_lines(path: str) -> list[JsonObject]:
 
     A torn line, left by a writer that was killed, is passed over: its call counts as not stored.
     """
-    if not storage.exists(path):
-        return []
     records: list[JsonObject] = []
-    for line in storage.read_bytes(path).splitlines():
+    for line in (parts.read(path) or b"").splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):
             records.append(orjson.loads(line))
     return records
@@ -81,28 +71,6 @@ def read_intents(directory: str) -> list[IntentLine]:
     return cast(list[IntentLine], read_lines(intents_path(directory)))
 
 
-def hold(directory: str, patience_s: float = 20.0) -> int:
-    """Locks a judgments folder for this process; the lock ends with the process.
-
-    A killed run's writer may outlive its driver by some seconds, hence the patience.
-    """
-    path = os.path.join(storage.local_path(judgments_dir(directory)), ".lock")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise InputError(
-                    f"another run is judging {directory}; wait for it, or stop it, and run again"
-                ) from None
-            time.sleep(0.2)
-
-
 @dataclass(slots=True)
 class _Append:
     path: str
@@ -115,8 +83,8 @@ class Journal:
 
     def __init__(self, directory: str, max_usd: float | None) -> None:
         self.directory = directory
-        self._raw = storage.local_path(raw_path(directory))
-        self._intents = storage.local_path(intents_path(directory))
+        self._raw = raw_path(directory)
+        self._intents = intents_path(directory)
         self._max_usd = max_usd
         self._charged_usd = 0.0
         self._num_stored = 0
@@ -126,11 +94,11 @@ class Journal:
         self._room = asyncio.Condition()
         self._queue: list[_Append] = []
         self._flusher: asyncio.Task[None] | None = None
-        self._lock: int | None = None
+        self._hold: Hold | None = None
 
     async def begin(self) -> None:
         """Takes the folder for this process and reads what it has cost so far."""
-        self._lock = await asyncio.to_thread(hold, self.directory)
+        self._hold = await asyncio.to_thread(hold, judgments_dir(self.directory))
         responses, intents = read_raw(self.directory), read_intents(self.directory)
         for record in intents:
             key = record["key"]
@@ -220,9 +188,9 @@ class Journal:
                 await self._settle(key, attempt, usd)
 
     def close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
     def _fits(self, usd: float) -> bool:
         if self._max_usd is None:
@@ -247,23 +215,27 @@ class Journal:
         while self._queue:
             batch, self._queue = self._queue, []
             try:
-                await asyncio.to_thread(_append_all, batch)
+                await asyncio.to_thread(self._write, batch)
             except BaseException as error:
                 for item in batch:
                     if not item.done.done():
                         item.done.set_exception(error)
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                continue  # told to every caller; those that came meanwhile are tried
             for item in batch:
                 if not item.done.done():  # its caller may have been cancelled meanwhile
                     item.done.set_result(None)
 
-
-def _append_all(batch: Iterable[_Append]) -> None:
-    by_path: dict[str, list[bytes]] = {}
-    for item in batch:
-        by_path.setdefault(item.path, []).append(item.line)
-    for path, lines in by_path.items():
-        storage.append_line(path, b"".join(lines))
+    def _write(self, batch: Iterable[_Append]) -> None:
+        """Whose intent this returns for may send."""
+        by_path: dict[str, list[bytes]] = {}
+        for item in batch:
+            by_path.setdefault(item.path, []).append(item.line)
+        for path, lines in by_path.items():
+            parts.append(path, b"".join(lines))
+        if self._intents in by_path and self._hold is not None:
+            self._hold.check()
 
 
 def unknown_attempts(

@@ -9,6 +9,7 @@ import pytest
 
 from apps.common.errors import InputError
 from apps.eval.calls import journal
+from apps.eval.calls.hold import hold
 from apps.eval.calls.journal import BudgetExhaustedError, Journal
 
 
@@ -98,10 +99,8 @@ async def test_a_torn_line_is_as_if_never_written(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:
-    held = journal.hold(str(tmp_path))
+    held = hold(str(tmp_path))
     with pytest.raises(InputError, match="another run is judging"):
-        journal.hold(str(tmp_path), patience_s=0.1)
-    import os
-
-    os.close(held)
-    os.close(journal.hold(str(tmp_path), patience_s=0.1))
+        hold(str(tmp_path), patience_s=0.1)
+    held.release()
+    hold(str(tmp_path), patience_s=0.1).release()

@@ -136,7 +136,7 @@ def _judgments(folder: str) -> dict[str, Sequence[JudgmentLine]]:
     place = storage.join(folder, "judgments")
     parsed_uris = sorted(storage.glob(storage.join(place, "parsed-*.jsonl")))
     raw_uri = storage.join(place, "raw.jsonl")
-    if not parsed_uris or not storage.exists(raw_uri):
+    if not parsed_uris:
         return {}
     by_question: dict[str, list[JudgmentLine]] = defaultdict(list)
     for line in read_judgments(raw_uri, parsed_uris[-1]):

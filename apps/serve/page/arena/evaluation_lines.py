@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject, JsonValue
 
 _TIES = ("C", "A=B")
@@ -81,7 +81,10 @@ def read_answers(uri: str) -> tuple[str, dict[str, tuple[str, ...]]]:
 
 def read_judgments(raw_uri: str, parsed_uri: str) -> list[JudgmentLine]:
     parsed = {str(line["key"]): line for line in _lines(parsed_uri)}
-    return [_judgment(line, parsed.get(str(line["key"]), {})) for line in _lines(raw_uri)]
+    return [
+        _judgment(line, parsed.get(str(line["key"]), {}))
+        for line in _parsed(parts.read(raw_uri) or b"")
+    ]
 
 
 def _judgment(raw: JsonObject, parsed: Mapping[str, JsonValue]) -> JudgmentLine:
@@ -102,4 +105,8 @@ def _texts(value: JsonValue) -> tuple[str, ...]:
 
 
 def _lines(uri: str) -> list[JsonObject]:
-    return [orjson.loads(line) for line in storage.read_bytes(uri).splitlines() if line.strip()]
+    return _parsed(storage.read_bytes(uri))
+
+
+def _parsed(lines: bytes) -> list[JsonObject]:
+    return [orjson.loads(line) for line in lines.splitlines() if line.strip()]

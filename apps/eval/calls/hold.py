@@ -1,0 +1,81 @@
+"""Which run may send calls of a judgments folder, on a disk or in a bucket.
+
+On a disk a lock says so, which ends with its process. A bucket has none: there every run leaves a
+claim, judgments/runs/<time>-<run>, and one that finds a newer claim stops. Nothing is sent twice
+unseen: a run reads the journal after its claim, and looks for newer claims between writing an
+intent and sending. So either the older run sees the claim and sends nothing, or the newer one sees
+the intent and counts it.
+"""
+
+import fcntl
+import os
+import time
+import uuid
+from typing import Protocol
+
+from apps.common.errors import InputError
+from apps.common.files import storage
+
+
+class Hold(Protocol):
+    """One run's right to a judgments folder."""
+
+    def check(self) -> None:
+        """InputError once another run has taken the folder."""
+        ...
+
+    def release(self) -> None: ...
+
+
+def hold(folder: str, patience_s: float = 20.0) -> Hold:
+    """Takes a judgments folder for this run."""
+    return _Lock(folder, patience_s) if storage.is_local(folder) else _Claim(folder)
+
+
+class _Lock:
+    """A killed run's writer may outlive its driver by some seconds, hence the patience."""
+
+    def __init__(self, folder: str, patience_s: float) -> None:
+        path = os.path.join(storage.local_path(folder), ".lock")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    os.close(self._descriptor)
+                    raise InputError(
+                        f"another run is judging {os.path.dirname(folder)}; wait for it, or stop "
+                        "it, and run again"
+                    ) from None
+                time.sleep(0.2)
+
+    def check(self) -> None:
+        """The lock is ours for as long as it is open."""
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Claim:
+    """The newest name wins, whatever the clocks of two machines say."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._runs = folder, storage.join(folder, "runs")
+        newest = max(storage.list_dir(self._runs), default="0-")
+        at_ns = max(time.time_ns(), int(newest.partition("-")[0]) + 1)
+        self._name = f"{at_ns:020d}-{uuid.uuid4().hex[:8]}"
+        storage.write_atomic(storage.join(self._runs, self._name), b"")
+
+    def check(self) -> None:
+        if max(storage.list_dir(self._runs)) > self._name:
+            raise InputError(
+                f"Another run has begun to judge {self._folder.rpartition('/')[0]}, and goes on "
+                "with what this one has stored; this one stops."
+            )
+
+    def release(self) -> None:
+        """The claim stays: the next run's is newer."""

@@ -1,0 +1,42 @@
+"""Lines that are added in a bucket are read as of one file."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.common.files import parts, storage
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    name = f"parts-{uuid.uuid4().hex[:8]}"
+    s3.create_bucket(Bucket=name)
+    return f"s3://{name}/eval"
+
+
+def test_on_a_disk_it_is_one_file(tmp_path: Path) -> None:
+    uri = str(tmp_path / "raw.jsonl")
+    assert parts.read(uri) is None
+    parts.append(uri, b"1\n2\n")
+    parts.append(uri, b"3\n")
+    assert parts.read(uri) == Path(uri).read_bytes() == b"1\n2\n3\n"
+
+
+def test_parts_are_read_in_the_order_of_their_writing(bucket: str) -> None:
+    uri = f"{bucket}/raw.jsonl"
+    assert parts.read(uri) is None
+    for number in range(12):
+        parts.append(uri, b"%d\n" % number)
+    lines = b"".join(b"%d\n" % number for number in range(12))
+    assert parts.read(uri) == lines
+    storage.write_atomic(f"{bucket}/whole", lines)
+    assert parts.digest(uri) == storage.digest_file(f"{bucket}/whole")
+
+
+def test_a_file_that_was_copied_to_a_bucket_is_read_before_its_parts(bucket: str) -> None:
+    uri = f"{bucket}/raw.jsonl"
+    storage.write_atomic(uri, b"1\n")
+    parts.append(uri, b"2\n")
+    assert parts.read(uri) == b"1\n2\n"
