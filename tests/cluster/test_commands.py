@@ -77,7 +77,8 @@ def expand(word: str) -> str:
     """A shell word with every variable replaced by a value of its kind."""
     numbers = {"MAX_USD": "20"}
     presets = {"PRESET": "vicuna-7b", "BASELINE": "gpt-4o-mini"}
-    known = numbers | presets
+    addresses = {"GATEWAY": "https://chat.example.org", "url": "http://10.0.0.7:8000/v1"}
+    known = numbers | presets | addresses
     return re.sub(r"\$\{?(\w+)\}?", lambda name: known.get(name[1], "s3://bucket/x"), word)
 
 
