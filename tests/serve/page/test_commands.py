@@ -7,10 +7,12 @@ import pytest
 import sqlalchemy as sa
 
 from apps.common.command import cli
+from apps.data.rules.profiles import FLAGS, Rules
 from apps.serve.__main__ import COMMANDS
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.retention import forget_older
 from apps.serve.page.store.tables import LogEntry, Vote
+from tests.data.commands import rows_of, run_clean
 from tests.serve.page.live import Person
 
 
@@ -61,6 +63,64 @@ def test_conversations_are_a_dump_that_data_reads(used: Path, tmp_path: Path) ->
     chats = [r["conversations"] for r in records if r["conversations"][0]["value"] != "Warum?"]
     assert [{"from": "human", "value": "Edited"}, {"from": "gpt", "value": "one"}] in chats
     assert {record["category"] for record in records} == {"english", "other languages"}
+
+
+SAID = {
+    "Why is the sky blue?": "Short light scatters:\n\n1. sun\n2. air\n\n$I \\propto \\lambda^{-4}$",
+    "Write a page for me, please.": '```html\n<p class="x">Hi &amp; bye</p>\n```\n\nSave \\_it\\_.',
+    "Und auf Deutsch? <b>Bitte!</b>": "»Grüß Gott« \U0001f600\n\n| a | b |\n|---|---|\n| 1 | 2 |",
+    "Draw it with `a < b && c > d`.": "<svg><text>no page</text></svg> is what you asked for.",
+    "Tell me a long story.": "Once upon a time there was a fox. " * 40,
+}
+
+
+def test_an_export_goes_through_clean_unchanged(open_page, tmp_path: Path) -> None:
+    """All that was said on the page comes out of `clean` with the same text, and is counted."""
+    page = open_page({"ash": lambda m: SAID[m[-1]["content"]]}, terms="Be kind.")
+    person = Person(page.url)
+    asked = list(SAID)
+    settings = {"kind": "chat", "system": "Be brief,\nand kind."}
+    chat = person.wait(person.ask(asked[0], agreed=True, models=["ash"], **settings))
+    for text in asked[1:3]:
+        chat = person.wait(person.ask(text, to=chat["id"], **settings))
+    person.wait(person.ask(asked[3], kind="chat", models=["ash"]))
+    page.upstream.piece_s = 0.2
+    story = person.ask(asked[4], kind="chat", models=["ash"])
+    turn = story["turns"][-1]["id"]
+    next(event for event in person.follow([turn]) if event.get("html"))
+    person.act("stop", turns=[turn])
+    page.upstream.piece_s = 0.0
+    person.wait(story)
+
+    dump = tmp_path / "conversations.json"
+    records = lines("conversations", "export", str(tmp_path / "page.db"), out=dump)
+    ledger = run_clean(tmp_path / "clean", dump, profile="none")
+    said = [[t["value"] for t in record["conversations"]] for record in records]
+    assert said[0] == ["Be brief,\nand kind.", *(s for a in asked[:3] for s in (a, SAID[a]))]
+    assert said[1] == [asked[3], SAID[asked[3]]]
+    rows = rows_of(tmp_path / "clean")
+    assert [[m["content"] for m in row["messages"]] for row in rows] == said
+    assert [row["source_id"] for row in rows] == [record["id"] for record in records]
+    assert {row["model"] for row in rows} == {"ash"}
+    assert ledger["records"]["kept"] == ledger["records"]["input"] == len(records) == 3
+    assert ledger["messages"]["kept"] == sum(map(len, said))
+    assert ledger["layouts"] == {"cria": 3} and ledger["ignored"] == {"category": 3}
+
+    assert [record["flags"] for record in records] == [[], [], ["cut_off"]]
+    ledger = run_clean(tmp_path / "flagged", dump, profile="none", rules=Rules(flagged=FLAGS))
+    assert ledger["records"]["dropped"] == {"flagged": 1}
+    assert [row["detail"] for row in rows_of(tmp_path / "flagged" / "dropped")] == ["cut_off"]
+
+
+def test_who_agreed_to_nothing_is_left_out_where_that_is_asked(open_page, tmp_path: Path) -> None:
+    page = open_page({"ash": lambda m: "I am ash, and glad to be."})
+    person = Person(page.url)
+    person.wait(person.ask("Who are you, if I may ask?", kind="chat", models=["ash"]))
+    dump = tmp_path / "conversations.json"
+    lines("conversations", "export", str(tmp_path / "page.db"), out=dump)
+    assert run_clean(tmp_path / "all", dump)["records"]["kept"] == 1
+    ledger = run_clean(tmp_path / "clean", dump, rules=Rules(flagged=("no_consent",)))
+    assert ledger["records"]["dropped"] == {"flagged": 1}
 
 
 def test_a_visitor_is_forgotten_and_the_votes_stay(used: Path, tmp_path: Path) -> None:
