@@ -207,11 +207,12 @@ def work_for(model: str, count: int, seed: int, answer: tuple[int, int]) -> list
 
 @contextmanager
 def our_server(
-    model: str, threads: int, environment: dict[str, str] | None = None
+    model: str, threads: int, environment: dict[str, str] | None = None, replicas: int = 1
 ) -> Iterator[str]:
     port, name = free_port(), Path(model).name
+    served = {"name": name, "path": model, "options": {"num_threads": threads}}
     config = {
-        "models": [{"name": name, "path": model, "options": {"num_threads": threads}}],
+        "models": [{**served, "replicas": replicas}],
         "gateway": {"port": port},
     }
     with tempfile.TemporaryDirectory() as folder:

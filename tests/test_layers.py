@@ -16,6 +16,7 @@ WIRING = {
     "apps/train/run.py",
     "apps/serve/deployment.py",
     "apps/serve/directory.py",
+    "apps/serve/routing.py",
     "apps/eval/judging/on_ray.py",
     *(f"apps/{app}/__main__.py" for app in APPS),
 }

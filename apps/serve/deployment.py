@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,9 +17,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.config import HTTPOptions
-from ray.serve.request_router import PendingRequest, RunningReplica
 from starlette.types import ASGIApp
 
 from apps.common.command.events import Reporter
@@ -40,10 +37,10 @@ from apps.serve.gateway.metrics import GatewayMetrics
 from apps.serve.model.served import mask_factory
 from apps.serve.model.workers import Announcement
 from apps.serve.page.config import PageConfig
-from apps.serve.replica import exchange
 from apps.serve.replica.exchange import Exchange
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import GatewayAddress, ReplicaName
+from apps.serve.routing import ConversationRouter
 
 logger = logging.getLogger("ray.serve")
 
@@ -54,26 +51,6 @@ _LIMITER = "cria-limiter"
 _MANY = 10_000
 
 
-class AwakeRouter(PowerOfTwoChoicesRequestRouter):
-    """Serve's own choice of a replica, among those that this process hears of where there are any.
-
-    Serve counts what it sent to each, so one that answers nothing soon looks the least busy.
-    """
-
-    async def choose_replicas(
-        self,
-        candidate_replicas: list[RunningReplica],
-        pending_request: PendingRequest | None = None,
-    ) -> list[list[RunningReplica]]:
-        chosen = await super().choose_replicas(candidate_replicas, pending_request)
-        # Serve sends this class with copies of what its module holds, but modules as such.
-        silent = exchange.SILENT_REPLICAS
-        if not silent:
-            return chosen
-        awake = [r for r in candidate_replicas if r.replica_id.unique_id not in silent]
-        return [random.sample(awake, min(2, len(awake)))] if awake else chosen
-
-
 @serve.deployment(
     name="Model",
     max_ongoing_requests=_MANY,
@@ -81,7 +58,10 @@ class AwakeRouter(PowerOfTwoChoicesRequestRouter):
     health_check_timeout_s=5,  # three in a row; gateways do not wait for that
     graceful_shutdown_timeout_s=60,
     max_constructor_retry_count=3,
-    request_router_config={"request_router_class": AwakeRouter},
+    request_router_config={
+        "request_router_class": ConversationRouter,
+        "request_router_kwargs": {"num_fallback_replicas": _MANY},  # the whole ring, if need be
+    },
 )
 class ModelDeployment:
     """One replica: an engine and its connections to the gateways."""

@@ -50,6 +50,8 @@ class Job:
     strip_space: str = ""
     """White space that the template puts before an answer; dropped from its beginning."""
     cache_salt: str = ""
+    conversation: str = ""
+    """As Request.conversation."""
     is_prompt_only: bool = False
     """Only the prompt's log-probabilities are wanted, no answer."""
     is_resumed: bool = False
@@ -101,7 +103,11 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
         context=job.model.tokens.last_text(job.prompt_ids),
     )
     request = Request(
-        id=job.id, prompt_ids=job.prompt_ids, params=job.params, cache_salt=job.cache_salt
+        id=job.id,
+        prompt_ids=job.prompt_ids,
+        params=job.params,
+        cache_salt=job.cache_salt,
+        conversation=job.conversation,
     )
     async with contextlib.aclosing(_from_kept(backend, request, job.is_resumed)) as steps:
         async for step, is_replayed in steps:

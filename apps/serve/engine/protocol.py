@@ -125,6 +125,9 @@ class Request:
     """Tokens another engine already produced; they count toward max_tokens and penalties."""
     cache_salt: str = ""
     """Prefixes are reused only between requests with the same salt."""
+    conversation: str = ""
+    """Digest that the turns of one conversation share: they belong on one engine, for its prefix
+    cache. Empty: any engine is as good."""
 
 
 class TokenLogprob(NamedTuple):

@@ -11,6 +11,7 @@ from apps.serve.engine.protocol import SamplingParams
 from apps.serve.errors import ApiError
 from apps.serve.model.entry import Entry
 from apps.serve.model.served import ServedModel
+from apps.serve.request.conversation import chat_digest, text_digest
 from apps.serve.request.forced_call import ForcedCall
 from apps.serve.request.prompts import chat_prompt, text_prompts
 from apps.serve.request.sampling import num_choices, num_logprobs, sampling_params, stop_strings
@@ -77,7 +78,14 @@ def chat_plan(body: ChatRequest, entry: Entry, after: Position | None) -> Plan:
         object="chat.completion",
         chunk_object="chat.completion.chunk",
         jobs=_jobs(
-            body, model, head, [prompt_ids] * count, params, _space(body, model), after is not None
+            body,
+            model,
+            head,
+            [prompt_ids] * count,
+            params,
+            [chat_digest(body)] * count,
+            _space(body, model),
+            after is not None,
         ),
         choices=[
             ChatChoice(model, i, bool(body.logprobs), _parser(body, names)) for i in range(count)
@@ -126,7 +134,14 @@ def completion_plan(body: CompletionRequest, entry: Entry, after: Position | Non
         jobs=[
             dataclasses.replace(job, is_prompt_only=is_prompt_only)
             for job in _jobs(
-                body, model, head, [p.ids for p in sequences], params, "", after is not None
+                body,
+                model,
+                head,
+                all_ids,
+                params,
+                [text_digest(body, ids) for ids in all_ids],
+                "",
+                after is not None,
             )
         ],
         choices=[
@@ -193,6 +208,7 @@ def _jobs(
     head: Head,
     prompt_ids: Sequence[tuple[int, ...]],
     params: Sequence[SamplingParams],
+    conversations: Sequence[str],
     strip_space: str,
     is_resumed: bool,
 ) -> list[Job]:
@@ -206,7 +222,10 @@ def _jobs(
             include_stop=bool(body.include_stop_str_in_output),
             strip_space=strip_space,
             cache_salt=body.cache_salt or "",
+            conversation=conversation,
             is_resumed=is_resumed,
         )
-        for i, (ids, one) in enumerate(zip(prompt_ids, params, strict=True))
+        for i, (ids, one, conversation) in enumerate(
+            zip(prompt_ids, params, conversations, strict=True)
+        )
     ]

@@ -175,7 +175,8 @@ class ReplicaBackend:
 
     async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         inbox = self._exchange.open(request.id, self._application)
-        response = self._handle.generate.remote(encode_request(request), self._exchange.address)
+        handle = self._handle.options(session_id=request.conversation)
+        response = handle.generate.remote(encode_request(request), self._exchange.address)
         call = asyncio.ensure_future(_watch(response, inbox))
         finished = False
         try:

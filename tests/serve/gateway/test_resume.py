@@ -13,7 +13,7 @@ from apps.serve.replica.exchange import Exchange, ReplicaBackend
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName
 from tests.serve.api import Api
-from tests.serve.replica.call import Call
+from tests.serve.replica.call import Call, ServeHandle
 from tests.serve.scripted import ScriptedEngine
 
 TEXT = "Hello there, naïve 🙂 world"
@@ -80,15 +80,11 @@ def test_events_are_numbered_as_the_docstring_says() -> None:
     assert cursor.new(0, 2, 3) == [(f"{stream}:2+2", 1), (f"{stream}:4", 2)]
 
 
-class Handle:
+class Handle(ServeHandle):
     """A Serve handle to one replica in this process."""
 
     def __init__(self, replica: ModelReplica) -> None:
         self.replica = replica
-
-    @property
-    def generate(self) -> "Handle":
-        return self
 
     def remote(self, payload: bytes, address) -> Call:
         return Call(self.replica.generate(payload, address))

@@ -1,4 +1,5 @@
 import asyncio
+from typing import Self
 
 
 class Call:
@@ -12,3 +13,14 @@ class Call:
 
     def cancel(self) -> None:
         self._task.cancel()
+
+
+class ServeHandle:
+    """One whose method `generate` is its own `remote`; where a conversation goes is up to it."""
+
+    def options(self, session_id: str) -> Self:
+        return self
+
+    @property
+    def generate(self) -> Self:
+        return self

@@ -11,11 +11,11 @@ from apps.serve.engine.protocol import Request, SamplingParams
 from apps.serve.replica.exchange import Exchange, ReplicaBackend
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName
-from tests.serve.replica.call import Call
+from tests.serve.replica.call import Call, ServeHandle
 from tests.serve.scripted import ScriptedEngine
 
 
-class Handle:
+class Handle(ServeHandle):
     """A Serve handle to one of several replicas in this process."""
 
     def __init__(self, rng: random.Random, num_replicas: int) -> None:
@@ -29,10 +29,6 @@ class Handle:
         engine = ScriptedEngine(lambda request: [10] * (len(request.prompt_ids) + 3))
         self.engines.append(engine)
         self.replicas.append(ModelReplica(engine, ReplicaName("app", f"r{len(self.engines)}")))
-
-    @property
-    def generate(self) -> "Handle":
-        return self
 
     def remote(self, payload: bytes, address) -> Call:
         return Call(self.rng.choice(self.replicas).generate(payload, address))

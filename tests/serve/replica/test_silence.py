@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from apps.serve.replica.exchange import SILENT_REPLICAS, Exchange, ReplicaBacken
 from apps.serve.replica.kept import sequence_id
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName
-from tests.serve.replica.call import Call
+from tests.serve.replica.call import Call, ServeHandle
 from tests.serve.scripted import ScriptedEngine
 
 BOUND_S = 0.4
@@ -53,16 +52,12 @@ class Replica:
         ]
 
 
-class Handle:
+class Handle(ServeHandle):
     """A Serve handle that takes the first replica, unless it is known to be silent."""
 
     def __init__(self, replicas: list[Replica]) -> None:
         self.replicas = replicas
         self.calls: list[Call] = []
-
-    @property
-    def generate(self) -> "Handle":
-        return self
 
     def remote(self, payload: bytes, address: Any) -> Call:
         awake = [r for r in self.replicas if r.name not in SILENT_REPLICAS]
@@ -190,22 +185,3 @@ async def test_a_call_that_serve_sends_twice_is_answered_once(link, same: bool) 
     assert len(first.engine.requests) == 3
     assert len(second.engine.cancelled) == (0 if same else 3)
     assert not first.engine.running and not second.engine.running
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
-async def test_the_router_that_serve_is_sent_leaves_silent_replicas_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from apps.serve.deployment import AwakeRouter, ModelDeployment
-
-    async def first_two(self: Any, candidates: list[Any], _: Any = None) -> list[list[Any]]:
-        return [candidates[:2]]
-
-    monkeypatch.setattr(AwakeRouter.__base__, "choose_replicas", first_two)
-    sent = ModelDeployment._deployment_config.request_router_config.get_request_router_class()
-    replicas = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=name)) for name in "abc"]
-    for silent, offered in (("", "ab"), ("a", "bc"), ("ab", "c"), ("abc", "ab")):
-        monkeypatch.setattr("apps.serve.replica.exchange.SILENT_REPLICAS", set(silent))
-        (chosen,) = await sent.choose_replicas(sent.__new__(sent), replicas)
-        assert {replica.replica_id.unique_id for replica in chosen} == set(offered)

@@ -23,7 +23,7 @@ from apps.serve.replica.wire import (
     encode_request,
     encode_steps,
 )
-from tests.serve.replica.call import Call
+from tests.serve.replica.call import Call, ServeHandle
 from tests.serve.scripted import ScriptedEngine
 
 ids = st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple)
@@ -58,16 +58,12 @@ def test_steps_survive_the_wire(steps: list[Step]) -> None:
     assert decode_steps(orjson.loads(encode_steps(steps))) == steps
 
 
-class Handle:
+class Handle(ServeHandle):
     """A Serve handle to one replica in this process."""
 
     def __init__(self, replica: ModelReplica) -> None:
         self._replica = replica
         self.calls: list[Call] = []
-
-    @property
-    def generate(self) -> "Handle":
-        return self
 
     def remote(self, payload: bytes, address) -> Call:
         self.calls.append(Call(self._replica.generate(payload, address)))
