@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import time
+from typing import Any
 
 import httpx
 import pytest
 
+from apps.serve.engine.llama.kv_cache import CHUNK
 from apps.serve.gateway.api import VERSION
 from tests.serve.service import CONTEXT, ON_RAY, Service, wait_until
 
@@ -25,6 +27,26 @@ async def test_an_answer_does_not_depend_on_what_else_is_running(service: Servic
     alone = [await service.text(**one) for one in fields]
     together = await asyncio.gather(*(service.text(**one) for one in fields))
     assert list(together) == alone
+
+
+async def test_a_later_turn_finds_the_earlier_ones_computed_whichever_gateway_has_it(
+    service: Service,
+) -> None:
+    async def chat(number: int) -> None:
+        messages: list[Any] = []
+        known_tokens = 0
+        for turn in range(4):
+            text = f"Question {turn} of {number}: " + "why and how " * 40
+            messages.append({"role": "user", "content": text})
+            said = await service.client.chat.completions.create(
+                model="two", messages=messages, max_tokens=8, temperature=0
+            )
+            messages.append({"role": "assistant", "content": said.choices[0].message.content})
+            # Whole chunks are kept, and the answer's tokens may differ when they are read again.
+            assert said.usage.prompt_tokens_details.cached_tokens >= known_tokens - 2 * CHUNK
+            known_tokens = said.usage.prompt_tokens
+
+    await asyncio.gather(*map(chat, range(4)))
 
 
 async def test_a_json_schema_is_followed(service: Service) -> None:
