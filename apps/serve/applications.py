@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.common.files import config as configs
-from apps.serve.config import ModelConfig, ServeConfig
+from apps.serve.config import Autoscaling, ModelConfig, ServeConfig
 
 GATEWAY, PAGE = "gateway", "page"
 CLUSTER_GATEWAYS = 2
@@ -59,7 +59,7 @@ def _model_entry(model: ModelConfig) -> dict[str, Any]:
     """Only what needs new replicas stands in `args`; limits and prices are the gateway's."""
     scale: dict[str, Any] = {"num_replicas": model.replicas}
     if model.autoscaling is not None:
-        scale = {"autoscaling_config": configs.to_dict(model.autoscaling)}
+        scale = {"autoscaling_config": _autoscaling(model.autoscaling)}
     needs = model.resources
     actor: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
     if needs.memory_bytes is not None:
@@ -78,6 +78,23 @@ def _model_entry(model: ModelConfig) -> dict[str, Any]:
         "import_path": "apps.serve.deployment:model_app",
         "args": {"model": engine, "revision": _revision(model.path)},
         "deployments": [{"name": "Model", "ray_actor_options": actor, **scale}],
+    }
+
+
+def _autoscaling(wanted: Autoscaling) -> dict[str, Any]:
+    """Serve's own settings would hear of a burst after ten seconds and believe it after thirty."""
+    targets = {
+        "target_ongoing_requests": wanted.target_ongoing_requests,
+        "target_load": wanted.target_load,
+    }
+    return {
+        "min_replicas": wanted.min_replicas,
+        "max_replicas": wanted.max_replicas,
+        "upscale_delay_s": wanted.upscale_delay_s,
+        "downscale_delay_s": wanted.downscale_delay_s,
+        "metrics_interval_s": 0.5,
+        "look_back_period_s": 2.0,
+        "policy": {"policy_function": "apps.serve.scaling:ByLoad", "policy_kwargs": targets},
     }
 
 

@@ -58,13 +58,15 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Autoscaling:
-    """How the number of replicas follows the number of requests."""
+    """How the number of replicas follows what is asked of them; the greater of two counts holds."""
 
     min_replicas: int = 1
     max_replicas: int = 1
     target_ongoing_requests: float = 24.0
     """requests per replica that the autoscaler aims at"""
-    upscale_delay_s: float = 10.0
+    target_load: float = 0.8
+    """share of a replica's places or of its KV cache's tokens, running and waiting, to aim at"""
+    upscale_delay_s: float = 2.0
     downscale_delay_s: float = 300.0
 
     def __post_init__(self) -> None:
@@ -78,10 +80,9 @@ class Autoscaling:
                 f"autoscaling has upscale_delay_s {self.upscale_delay_s} and downscale_delay_s "
                 f"{self.downscale_delay_s}; both must be >= 0."
             )
-        if not self.target_ongoing_requests > 0:
-            raise ConfigError(
-                f"target_ongoing_requests is {self.target_ongoing_requests}; it must be above 0."
-            )
+        for name in ("target_ongoing_requests", "target_load"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

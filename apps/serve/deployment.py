@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ from apps.serve.replica.exchange import Exchange
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import GatewayAddress, ReplicaName
 from apps.serve.routing import ConversationRouter
+from apps.serve.scaling import LOAD
 
 logger = logging.getLogger("ray.serve")
 
@@ -93,6 +95,10 @@ class ModelDeployment:
             "kv_total_tokens": capacity.kv_total_tokens,
             **self._engine.metrics(),
         }
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve asks twice a second and hands it to scaling.py."""
+        return {LOAD: self._engine.capacity().load}
 
     def check_health(self) -> None:
         self._engine.check_health()
@@ -241,7 +247,10 @@ def apply(config: ServeConfig) -> None:
     from ray.serve._private.api import serve_start
     from ray.serve.schema import ServeDeploySchema
 
-    schema = ServeDeploySchema.model_validate(serve_config(config))
+    with warnings.catch_warnings():
+        # Of metrics_interval_s, whose successor is a variable of every process's environment.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        schema = ServeDeploySchema.model_validate(serve_config(config))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     http = HTTPOptions(host=config.gateway.host, port=config.gateway.port)
     try:

@@ -89,7 +89,14 @@ class ScriptedEngine:
             task.cancel()
 
     def capacity(self) -> Capacity:
-        return Capacity(len(self.running), 0, 8, self.max_waiting, 0, 4096)
+        return Capacity(
+            running=len(self.running),
+            waiting=0,
+            max_running=8,
+            max_waiting=self.max_waiting,
+            kv_used_tokens=0,
+            kv_total_tokens=4096,
+        )
 
     def check_health(self) -> None: ...
 

@@ -176,6 +176,17 @@ class Capacity:
     kv_used_tokens: int
     kv_total_tokens: int
 
+    @property
+    def load(self) -> float:
+        """How much it is asked for, as a share of what it can take at a time, by places or by
+        tokens, whichever is scarcer. Those that wait count as much as those that run do:
+
+            running 8 of 32 with 3,000 of 4,000 tokens, waiting 4    3/4 * (1 + 4/8) = 1.125
+        """
+        places = self.running / self.max_running
+        tokens = self.kv_used_tokens / max(1, self.kv_total_tokens)
+        return max(places, tokens) * (1 + self.waiting / max(1, self.running))
+
 
 class TokenMask(Protocol):
     """A grammar's state in one request."""
