@@ -268,7 +268,7 @@ def process(command: list, environment: dict[str, str], log: Path) -> Iterator[N
             child.wait()
 
 
-def wait_until_served(url: str, model: str, timeout_s: float = 150) -> str:
+def wait_until_served(url: str, model: str, timeout_s: float = 400) -> str:
     deadline = time.monotonic() + timeout_s
     body = json.dumps({"model": model, "prompt": "the", "max_tokens": 1}).encode()
     request = urllib.request.Request(

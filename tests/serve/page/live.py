@@ -101,7 +101,9 @@ class Person:
 
     def __init__(self, url: str, cookie: bool = True) -> None:
         # Loading certificates that plain http never needs takes 50 ms, a third of a short visit.
-        self.http = httpx.Client(base_url=url, timeout=30, verify=False)
+        # A browser asks again when its idle connection was closed meanwhile; here none is idle.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=url, timeout=30, verify=False, limits=limits)
         self.clients.append(self.http)
         if cookie:
             self.http.get("/")

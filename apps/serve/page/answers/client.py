@@ -69,7 +69,9 @@ class ChatClient:
             base_url=f"{api_url}/",
             headers={"Authorization": f"Bearer {key or 'none'}"},
             timeout=httpx.Timeout(_CONNECT_S, read=_SILENCE_S),
-            limits=httpx.Limits(max_connections=None),
+            # No connection is used twice: a server that closes an idle one at the moment it is used
+            # again would cost a question its answer. Connecting to this host takes a millisecond.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,
         )
 

@@ -17,16 +17,20 @@ class Api:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
+        self._handlers: set[asyncio.Task[None]] = set()
         self.num_asked = 0
         self.is_asked = asyncio.Event()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._handlers.add(asyncio.current_task())
         with contextlib.suppress(asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             self.num_asked += 1
             self.is_asked.set()
             await self._answer(writer)
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     @contextlib.asynccontextmanager
     async def models(self):
@@ -35,6 +39,7 @@ class Api:
             client = ChatClient(f"http://127.0.0.1:{port}/v1", "")
             yield Models(client, [])
             await client.close()
+            await asyncio.gather(*self._handlers)
 
 
 def says(body: bytes) -> Answer:
