@@ -14,16 +14,19 @@ __all__ = ["sky"]
 
 pytestmark = [pytest.mark.sky, pytest.mark.xdist_group("sky")]
 
+HOME, SECOND, THIRD = ("AWS", "us-east-1"), ("AWS", "us-west-2"), ("GCP", "us-central1")
+"""from the cheapest on, by the price list of test_sky.py"""
+
 
 class FakeCloud:
-    """Has machines everywhere, and answers a launch as SkyPilot does: in the best place."""
+    """Has machines in some regions, and answers a launch as SkyPilot does: the best of those."""
 
     def __init__(self, sky: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from sky import backends, check, global_user_state
         from sky.catalog import aws_catalog
         from sky.jobs import recovery_strategy, state
 
-        self.launched = list[tuple[str, str]]()
+        self.sky, self.launched, self.full = sky, list[tuple[str, str]](), set[tuple[str, str]]()
         self.handle = object.__new__(backends.CloudVmRayResourceHandle)
         self.handle.cached_cluster_info = None
         clouds = [sky.clouds.AWS(), sky.clouds.GCP()]
@@ -42,17 +45,28 @@ class FakeCloud:
         patch(global_user_state, "get_handle_from_cluster_name", lambda name: self.handle)
         patch(state, "set_job_infra", lambda *_, **__: None)
 
-    def launch(self, dag: Any) -> float:
-        """As the server gets the task, which is its YAML."""
+    def launch(self, dag: Any) -> float | None:
+        """As the server gets the task, which is its YAML; it tries one place after another."""
         from sky import optimizer
+        from sky.exceptions import ResourcesUnavailableError
         from sky.utils import dag_utils
 
         sent = dag_utils.load_dag_from_yaml_str(dag_utils.dump_dag_to_yaml_str(dag))
-        optimizer.Optimizer.optimize(sent, quiet=True)
-        best = sent.tasks[0].best_resources
-        self.launched.append((str(best.cloud), best.region))
-        self.handle.launched_resources = best
-        return time.time()
+        refused: list[Any] = []
+        while True:
+            try:
+                optimizer.Optimizer.optimize(sent, blocked_resources=refused, quiet=True)
+            except ResourcesUnavailableError:
+                return None
+            best = sent.tasks[0].best_resources
+            place = (str(best.cloud), best.region)
+            if place not in self.full:
+                self.launched.append(place)
+                self.handle.launched_resources = best
+                return time.time()
+            refused.append(
+                self.sky.Resources(cloud=best.cloud, region=best.region, use_spot=best.use_spot)
+            )
 
 
 @pytest.fixture
@@ -113,3 +127,25 @@ def test_no_relaunch_in_the_reclaimed_region_while_another_is_feasible(
     reclaimed(strategy_of(sky, name), 2)
     for before, after in zip(cloud.launched, cloud.launched[1:], strict=False):
         assert before != after, cloud.launched
+
+
+def test_a_full_region_is_passed_over(sky: Any, plugin: None, cloud: FakeCloud) -> None:
+    cloud.full = {SECOND}
+    reclaimed(strategy_of(sky, "train"), 2)
+    assert cloud.launched == [HOME, THIRD, HOME]
+
+
+def test_where_nothing_else_is_feasible_the_same_region_is_better_than_none(
+    sky: Any, plugin: None, cloud: FakeCloud
+) -> None:
+    cloud.full = {SECOND, THIRD}
+    reclaimed(strategy_of(sky, "train"), 1)
+    assert cloud.launched == [HOME, HOME]
+
+
+def test_the_task_asks_for_the_same_as_before(sky: Any, plugin: None, cloud: FakeCloud) -> None:
+    strategy = strategy_of(sky, "train")
+    asked = set(strategy.dag.tasks[0].resources)
+    reclaimed(strategy, 1)
+    assert set(strategy.dag.tasks[0].resources) == asked
+    assert cloud.handle.launched_resources.use_spot
