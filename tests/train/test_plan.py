@@ -180,6 +180,32 @@ def test_machines_that_talk_over_a_slow_network_wait_for_it():
     assert once.exchange_s == pytest.approx((2 + 4) * weights * 15 / 16 / (0.75 * 100e9 / 8))
 
 
+def test_offload_takes_the_time_of_its_copies_and_of_the_update_on_cpus():
+    """Eight A100: a rank's eighth goes up twice and its gradients down once a micro-batch."""
+    plan = make_plan(replace(VICUNA_7B, cpu_offload=True))
+    training, weights = plan.training, 6_738_415_616
+    copied = plan.data.accumulation * (2 * 4 + 4) * weights / 8
+    assert training.host_copies_s == pytest.approx(copied / (0.75 * 32e9))
+    assert training.host_update_s == pytest.approx(weights * 28 / 100e9)
+    without = make_plan(VICUNA_7B).training
+    assert (without.host_copies_s, without.host_update_s) == (0, 0)
+    moved = training.exchange_s + training.host_copies_s
+    assert training.step_s == pytest.approx(max(without.step_s, moved) + training.host_update_s)
+    assert "s for the update on the CPUs" in "\n".join(plan_text.lines(plan))
+    alone = make_plan(replace(VICUNA_7B, cpu_offload=True, gpus="1xA100-80GB")).training
+    assert alone.host_update_s == pytest.approx(training.host_update_s), "the same weights"
+
+
+def test_a_speed_measured_with_offload_has_it_in():
+    stated = replace(VICUNA_7B, cpu_offload=True, tokens_per_s=1000.0)
+    assert make_plan(stated).training.host_update_s == 0
+    remedy = make_plan(replace(VICUNA_7B, gpus="1xRTX-4090", tokens_per_s=1000.0))
+    offloaded = [r for r in remedy.memory.remedies if "cpu_offload" in r.switches]
+    plain = [r for r in remedy.memory.remedies if "cpu_offload" not in r.switches]
+    assert offloaded or plain
+    assert all(r.hours > remedy.training.hours for r in offloaded)
+
+
 def test_the_published_speed_of_one_machine_is_not_slowed_by_its_own_links():
     training = make_plan(VICUNA_13B).training
     assert 0 < training.exchange_s < training.step_s

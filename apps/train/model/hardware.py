@@ -31,6 +31,8 @@ class Accelerator:
     """Dense bf16 FLOP/s; None where no figure is meaningful (a CPU)."""
     link_gb_per_s: float | None = None
     """To the other cards of its machine, one direction, GB/s; None: not known, taken as free."""
+    host_gb_per_s: float | None = None
+    """To host memory by the PCIe slot, one direction, GB/s; None: not known, taken as free."""
     cuda_name: str = ""
     """Part of the name that CUDA reports, to recognise the card."""
     mfu: float | None = None
@@ -48,12 +50,15 @@ def _gpu(
     link_gb_per_s: float,
     cuda_name: str,
     mfu: tuple[float, str, str] | None = None,
+    host_gb_per_s: float | None = None,
 ) -> Accelerator:
+    """`host_gb_per_s`: where the cards are linked by something else than the slot."""
     return Accelerator(
         name=name,
         memory_bytes=int(memory_gib * GIB),
         peak_flops=peak_tflops * TERA,
         link_gb_per_s=link_gb_per_s,
+        host_gb_per_s=host_gb_per_s or link_gb_per_s,
         cuda_name=cuda_name,
         mfu=mfu[0] if mfu else None,
         mfu_source=mfu[1] if mfu else "",
@@ -70,13 +75,13 @@ PCIE_4, PCIE_5 = 32, 64
 """GB/s of sixteen lanes, one direction."""
 
 ACCELERATORS = (
-    _gpu("A100-40GB", 39.4, 312, 300, "A100-SXM4-40GB", _A100_40),
+    _gpu("A100-40GB", 39.4, 312, 300, "A100-SXM4-40GB", _A100_40, PCIE_4),
     _gpu("A100-40GB", 39.4, 312, PCIE_4, "A100-PCIE-40GB", _A100_40),
-    _gpu("A100-80GB", 79.1, 312, 300, "A100", _A100),
-    _gpu("H200", 139.7, 989, 450, "H200", _H200),
-    _gpu("H100", 79.1, 989, 450, "H100", _H100),
-    _gpu("B200", 178.3, 2250, 900, "B200"),
-    _gpu("MI300X", 191.5, 1307, 448, "MI300X"),
+    _gpu("A100-80GB", 79.1, 312, 300, "A100", _A100, PCIE_4),
+    _gpu("H200", 139.7, 989, 450, "H200", _H200, PCIE_5),
+    _gpu("H100", 79.1, 989, 450, "H100", _H100, PCIE_5),
+    _gpu("B200", 178.3, 2250, 900, "B200", None, PCIE_5),
+    _gpu("MI300X", 191.5, 1307, 448, "MI300X", None, PCIE_5),
     _gpu("L40S", 44.4, 362, PCIE_4, "L40S"),
     _gpu("A10G", 22.1, 70, PCIE_4, "A10G"),
     _gpu("L4", 22.0, 121, PCIE_4 / 2, "L4"),

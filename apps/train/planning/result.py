@@ -76,9 +76,13 @@ class Training:
     tokens_per_s_per_gpu: float
     """Real tokens, padding not counted."""
     step_s: float
-    """The longer of computing and exchanging."""
+    """The longer of computing and of moving weights and gradients, and host_update_s."""
     exchange_s: float
     """What gathers and reductions of a step take."""
+    host_copies_s: float
+    """With cpu_offload, what their copies between host and card take; 0 without."""
+    host_update_s: float
+    """With cpu_offload, what the update on the CPUs takes."""
     network: network.Network
     empty_rows: int
     """Slots for rows that a step computes without a row in them."""

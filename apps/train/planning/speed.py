@@ -79,8 +79,6 @@ def _sustained(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> tup
     if share != 1.0:
         under = " under LoRA" if setup.adapter_parameters else ""
         source += f", x {share:.2f} for {ours} recomputation{under} where it had {theirs}"
-    if setup.cpu_offload:
-        source += "; the transfers of cpu_offload come on top"
     return accelerator.mfu * share * accelerator.peak_flops, source
 
 

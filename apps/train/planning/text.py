@@ -126,6 +126,12 @@ def _waste(plan: Plan) -> Iterator[str]:
             f"{'longer than' if waits else 'hidden behind'} computing; --reshard step and a larger "
             "--micro-batch-rows exchange less",
         )
+    if training.host_update_s:
+        yield _row(
+            "offload",
+            f"{training.host_copies_s:.1f} s a step for copies from and to host memory, and "
+            f"{training.host_update_s:.1f} s for the update on the CPUs, in which the GPUs wait",
+        )
     if training.empty_rows:
         slots = training.empty_rows + plan.data.global_batch_rows
         filled = ""

@@ -2,7 +2,7 @@
 
 from apps.train.model import shape
 from apps.train.model.hardware import Accelerator
-from apps.train.planning import memory, network, speed
+from apps.train.planning import memory, network, offload, speed
 from apps.train.planning.result import Training
 from apps.train.planning.settings import PlanConfig
 from apps.train.planning.workload import Workload
@@ -17,6 +17,8 @@ def training(
 ) -> Training:
     """Every rank takes accumulation x micro-batch rows a step, those without loss too.
 
+    A speed that was stated or measured under cpu_offload has its copies and update in it.
+
     Worked example: 96 rows on 64 ranks are one micro-batch of 2 rows each, 128 slots for rows, of
     which 32 stay empty: each GPU computes a third more than its share.
     """
@@ -26,19 +28,29 @@ def training(
     rows_a_rank = setup.accumulation * setup.micro_batch_rows
     compute_s = rows_a_rank * work.row_tokens / rate.slots_per_s
     exchange_s = network.exchange_s(model, setup, joined)
-    step_s = max(compute_s, exchange_s)
+    is_counted = config.cpu_offload and _is_given(config)
+    copies_s = 0.0 if is_counted else offload.transfer_s(model, setup, accelerator)
+    update_s = 0.0 if is_counted else offload.update_s(model, setup, config.gpus_per_machine)
+    step_s = max(compute_s, exchange_s + copies_s) + update_s
     seconds = step_s * work.steps(rows)
     return Training(
         mfu=None if rate.mfu is None else rate.mfu * compute_s / step_s,
         tokens_per_s_per_gpu=rows * work.row_tokens * work.fill / step_s / setup.world_size,
         step_s=step_s,
         exchange_s=exchange_s,
+        host_copies_s=copies_s,
+        host_update_s=update_s,
         network=joined,
         empty_rows=rows_a_rank * setup.world_size - rows,
         hours=seconds / 3600,
         gpu_hours=seconds / 3600 * setup.world_size,
         source=rate.source,
     )
+
+
+def _is_given(config: PlanConfig) -> bool:
+    """Is the speed somebody's, and not the published one of the card?"""
+    return any(given is not None for given in (config.tokens_per_s, config.measured, config.mfu))
 
 
 def _speed(

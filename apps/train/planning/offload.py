@@ -1,0 +1,43 @@
+"""What a step waits for when weights, gradients and moments lie in host memory (`cpu_offload`).
+
+FSDP2 copies a rank's fp32 shard to its GPU for every gather, and its share of the gradients back
+after every reduction; both go on while another layer computes. The update comes after: AdamW runs
+on the CPUs, which all cards of a machine share.
+
+Worked example: 7 billion weights on 8 A100, one forward and backward pass a step. A rank's shard is
+3.5 GB. Two copies of it and one of the gradients are 10.5 GB, at 32 x 0.75 = 24 GB/s 0.44 s. The
+update goes through 28 bytes of each of the machine's 7 billion: 196 GB at 100 GB/s are 2 s.
+"""
+
+from apps.train.model.hardware import Accelerator
+from apps.train.model.shape import ModelShape
+from apps.train.planning.memory import MASTER_BYTES, Setup
+from apps.train.planning.network import GRADIENT_BYTES, LINE_SHARE
+
+UPDATE_BYTES = {"fp32": 28, "bf16": 120, "int8": 120}
+"""Of host memory that AdamW reads and writes for a weight. fp32: weight, gradient and two moments
+read, three of them written. Others: fifteen passes over 8 bytes (adamw.py, which no GPU compiles
+here)."""
+HOST_GB_PER_S = 100.0
+"""Of a machine, in such an update: half of one socket with eight channels of DDR4-3200 (engineering
+estimate; no run with cpu_offload was measured on a server)."""
+
+
+def transfer_s(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> float:
+    """Seconds of one optimizer step's copies between host and card."""
+    if not setup.cpu_offload or accelerator.host_gb_per_s is None:
+        return 0.0
+    weight_bytes = MASTER_BYTES if setup.strategy == "fsdp" else setup.compute_bytes
+    trained = setup.adapter_parameters or shape.num_parameters
+    num_bytes = 2 * shape.num_parameters * weight_bytes + trained * GRADIENT_BYTES
+    share = setup.accumulation * num_bytes / setup.world_size
+    return share / (LINE_SHARE * accelerator.host_gb_per_s * 1e9)
+
+
+def update_s(shape: ModelShape, setup: Setup, gpus_per_machine: int) -> float:
+    """Seconds of the update of one machine's share of the weights."""
+    if not setup.cpu_offload:
+        return 0.0
+    trained = setup.adapter_parameters or shape.num_parameters
+    share = min(gpus_per_machine, setup.world_size) / setup.world_size
+    return share * trained * UPDATE_BYTES[setup.optimizer_state] / (HOST_GB_PER_S * 1e9)
