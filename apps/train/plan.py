@@ -73,6 +73,7 @@ def make_plan(config: PlanConfig) -> Plan:
     price = prices.find(config.price, accelerator.name, config.prices)
     work = _workload(config)
     shape.check_reach(config.base, model.context_tokens, config.rope, work.row_tokens)
+    shape.check_top_layers(config.top_layers, model.num_layers)
     setup = make_setup(config, model, num_gpus, work.row_tokens, on_cpu=accelerator.name == "CPU")
     trained = training(config, model, setup, accelerator, work)
     checkpoints = _checkpoints(config, model, setup, price, trained.step_s)
@@ -167,14 +168,17 @@ def _may_be_fp32(precision: str, on_cpu: bool) -> bool:
 
 
 def adapter_parameters(config: RunConfig, model: shape.ModelShape) -> int:
-    """Trainable parameters of the LoRA adapter: rank x (inputs + outputs) of each target."""
+    """Trainable parameters of the LoRA adapter: rank x (inputs + outputs) of each target.
+
+    With top_layers, those of so many layers.
+    """
     sizes = model.linear_sizes()
     targets = config.lora.targets or tuple(sizes)
     unknown = [name for name in targets if name not in sizes]
     if unknown:
         raise ConfigError(f"lora.targets has {unknown}; a layer of it has {', '.join(sizes)}")
     per_layer = sum(sum(sizes[name]) for name in targets)
-    return config.lora.rank * per_layer * model.num_layers
+    return config.lora.rank * per_layer * (config.top_layers or model.num_layers)
 
 
 def _fit(

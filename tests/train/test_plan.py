@@ -415,6 +415,17 @@ def test_unknown_model_is_refused_with_the_known_ones():
         make_plan(replace(VICUNA_7B, base="no-such-model"))
 
 
+def test_top_layers_take_their_share_of_the_adapter_and_are_told_to_be_a_bound():
+    whole, top = (
+        make_plan(replace(VICUNA_7B, adapter="lora", top_layers=layers)) for layers in (0, 8)
+    )
+    assert top.trained_parameters == whole.trained_parameters * 8 / 32
+    assert "an upper bound" in top.training.source
+    assert "an upper bound" not in whole.training.source
+    with pytest.raises(ConfigError, match="top_layers is 33 and the model has 32 decoder layers"):
+        make_plan(replace(VICUNA_7B, top_layers=33))
+
+
 def test_lora_trains_and_checkpoints_only_the_adapter():
     plan = make_plan(replace(VICUNA_7B, adapter="lora"))
     # rank 16 on the seven linear maps of LLaMA-7B: peft reports 39,976,960 trainable parameters.

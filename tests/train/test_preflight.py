@@ -54,6 +54,12 @@ def test_a_missing_base(refuse, tmp_path) -> None:
     assert "expected a local folder, s3://, gs:// or a hub id" in refuse(base=tmp_path / "none")
 
 
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_more_top_layers_than_there_are(refuse, adapter) -> None:
+    error = refuse("--top-layers", "3", "--adapter", adapter)
+    assert "top_layers is 3 and the model has 2 decoder layers" in error
+
+
 def test_a_base_with_pickled_weights(refuse, small_base, tmp_path) -> None:
     shutil.copytree(small_base, tmp_path / "base")
     (tmp_path / "base/model.safetensors").rename(tmp_path / "base/pytorch_model.bin")

@@ -30,7 +30,7 @@ from apps.train.loop.samples import Sampler
 from apps.train.loop.trackers import Trackers
 from apps.train.model import hardware, load, lora
 from apps.train.model.precision import cpu_has_bf16, resolve
-from apps.train.model.shape import from_config
+from apps.train.model.shape import check_top_layers, from_config
 from apps.train.parallel.strategy import FsdpStrategy, Strategy
 
 
@@ -174,7 +174,11 @@ def make_strategy(
 
 
 def choose_trained(causal_lm: PreTrainedModel, config: RunConfig) -> None:
-    """Freeze what the run leaves as it is, and add adapters where it trains those."""
+    """Freeze what the run leaves as it is, and add adapters where it trains those.
+
+    Raises ConfigError for more top layers than the model has.
+    """
+    check_top_layers(config.top_layers, len(load.decoder_layers(causal_lm)))
     if config.adapter == "lora":
         lora.inject(causal_lm, config.lora, config.top_layers)
     elif config.top_layers:

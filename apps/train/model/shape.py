@@ -197,3 +197,12 @@ def check_reach(base: str, positions: int, rope: RopeConfig, row_tokens: int) ->
             f"Rows have {row_tokens} tokens but {base} reaches {reach}; pack with --max-length "
             f"{reach} or extend it: --rope.kind linear --rope.factor {-(-row_tokens // positions)}."
         )
+
+
+def check_top_layers(top_layers: int, num_layers: int) -> None:
+    """Refuse more layers than there are: for a run and its plan."""
+    if top_layers > num_layers:
+        raise ConfigError(
+            f"top_layers is {top_layers} and the model has {num_layers} decoder layers; expected "
+            "fewer, or leave --top-layers out to train them all."
+        )

@@ -44,8 +44,13 @@ def training(
         empty_rows=rows_a_rank * setup.world_size - rows,
         hours=seconds / 3600,
         gpu_hours=seconds / 3600 * setup.world_size,
-        source=rate.source,
+        source=rate.source + _of_top_layers(config),
     )
+
+
+def _of_top_layers(config: PlanConfig) -> str:
+    """What lies below the trained layers is cheaper than it is planned here."""
+    return "; an upper bound: planned as if all layers were trained" if config.top_layers else ""
 
 
 def _is_given(config: PlanConfig) -> bool:
