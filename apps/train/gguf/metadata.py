@@ -145,14 +145,18 @@ def _llama3_rope(
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    head_dim = int(config.head_dim)
-    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    frequencies = 1.0 / plain["rope_theta"] ** pairs
     config.rope_parameters = scaled
-    made, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    if not np.allclose((frequencies / made).numpy(), factors, rtol=1e-3):
+    if not np.allclose(llama3_factors(config).numpy(), factors, rtol=1e-3):
         raise InputError(
             f"{file.path} scales its positions in a way that is not Llama 3.1's; expected "
             f"{ROPE_FACTORS} as llama.cpp writes it, or none."
         )
     return scaled
+
+
+def llama3_factors(config: PretrainedConfig) -> torch.Tensor:
+    """What Llama 3.1's settings divide each frequency by."""
+    head_dim = int(config.head_dim)
+    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    return 1.0 / config.rope_parameters["rope_theta"] ** pairs / scaled

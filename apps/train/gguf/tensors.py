@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from apps.common.errors import InputError
-from apps.train.gguf.metadata import GgufFile
+from apps.train.gguf.metadata import ROPE_FACTORS, GgufFile
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _OUTER = {
@@ -34,8 +34,6 @@ _INNER = {
 }
 _OUTER_NAMES = {stored: name for name, stored in _OUTER.items()}
 _INNER_NAMES = {stored: name for name, stored in _INNER.items()}
-_COMPUTED = ("rope_freqs.weight",)
-"""Read with the settings"""
 
 
 def vocab_size(file: GgufFile) -> int:
@@ -53,10 +51,9 @@ def is_tied(file: GgufFile) -> bool:
 
 def tensors(file: GgufFile, heads: int, kv_heads: int) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, fp32 weight) of every tensor that transformers' model has."""
-    names = {t.name: _stored_name(file, t.name) for t in file.reader.tensors}
-    for tensor in file.reader.tensors:
-        if tensor.name in _COMPUTED:
-            continue
+    stored = [t for t in file.reader.tensors if t.name != ROPE_FACTORS]  # read with the settings
+    names = {t.name: _stored_name(file, t.name) for t in stored}
+    for tensor in stored:
         try:
             weight = gguf.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError as error:
@@ -104,8 +101,6 @@ def _stored_name(file: GgufFile, name: str) -> str:
     layer = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
     if layer is not None and layer[2] in _INNER:
         return f"model.layers.{layer[1]}.{_INNER[layer[2]]}.{layer[3]}"
-    if name in _COMPUTED:
-        return ""
     raise InputError(
         f"{file.path} holds the tensor {name}, which no model of architecture "
         f"{file.architecture!r} here has; expected a plain decoder."

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from apps.common.errors import InputError
 from apps.common.files.model_settings import read_settings, weight_files
-from apps.train.gguf.metadata import ROPE_FACTORS
+from apps.train.gguf.metadata import ROPE_FACTORS, llama3_factors
 from apps.train.gguf.tensors import file_name, pairs_from_halves
 from apps.train.gguf.write_tokenizer import write_tokenizer
 
@@ -106,7 +105,7 @@ def _write_settings(
 def _weights(folder: str, config: PretrainedConfig) -> Iterator[tuple[str, torch.Tensor]]:
     """Names of the file and weights, in the order in which llama.cpp rotates them."""
     if config.rope_parameters["rope_type"] == "llama3":
-        yield ROPE_FACTORS, _rope_factors(config)
+        yield ROPE_FACTORS, llama3_factors(config)
     is_paired = ARCHITECTURES[config.model_type] == "llama"
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, file in sorted(weight_files(folder).items()):
@@ -116,11 +115,3 @@ def _weights(folder: str, config: PretrainedConfig) -> Iterator[tuple[str, torch
         if is_paired and projection in heads:
             weight = pairs_from_halves(weight, heads[projection])
         yield file_name(name), weight
-
-
-def _rope_factors(config: PretrainedConfig) -> torch.Tensor:
-    """What each frequency is divided by: llama.cpp keeps it in place of Llama 3.1's settings."""
-    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    size = config.head_dim
-    pairs = torch.arange(0, size, 2, dtype=torch.float32) / size
-    return 1.0 / config.rope_parameters["rope_theta"] ** pairs / scaled
