@@ -372,5 +372,8 @@ class ExportConfig:
     """of a LoRA run, export the adapter instead of the merged model"""
     gguf: Literal["none", "f32", "f16", "bf16", "q8_0"] = "none"
     """also write model-TYPE.gguf into the folder, for llama.cpp and Ollama"""
+    quantize: Literal["none", "fp8", "w8a8", "w8a16", "w4a16"] = "none"
+    """round the linear maps to 8 or 4 bits, for vLLM on GPUs: bits of weights (w) and activations
+    (a); fp8 is the fastest on Hopper and Ada, w4a16 the smallest and the least exact"""
     push: str | None = None
     """hub id to upload the folder to (uses the token of `hf auth login`)"""

@@ -1,6 +1,7 @@
 """A run's checkpoint as a model folder that any Hugging Face tool, vLLM or SGLang loads.
 
     python -m apps.train export RUN --out MODEL [--step N] [--dtype bf16] [--gguf q8_0]
+    python -m apps.train export RUN --out MODEL --quantize fp8
 
 Reads OUT/checkpoints shard by shard (never the whole model at once) and writes safetensors, the
 base's tokenizer, the chat template that the data was packed with, generation settings that stop
@@ -74,6 +75,8 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
         )
     if config.best and config.step is not None:
         raise InputError("--best and --step each name a checkpoint; leave one of them out.")
+    if config.quantize != "none":
+        _check_quantize(config, run)
     if config.gguf != "none":
         check_can_be_written(AutoConfig.from_pretrained(load.fetch_base(run.base)))
     _check_out(config.out, run)
@@ -86,6 +89,18 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
         if config.push:
             _push(folder, config.push)
     reporter.event("export.done", out=config.out, step=saved.step, dtype=config.dtype)
+
+
+def _check_quantize(config: ExportConfig, run: RunConfig) -> None:
+    if config.adapter_only or config.gguf != "none":
+        raise InputError(
+            "--quantize rounds the weights of a whole model folder; leave --adapter-only and "
+            "--gguf out (--gguf q8_0 is 8 bits too)."
+        )
+    from apps.train.model.quantize import plan_quantization
+
+    model = load.build_on_meta(AutoConfig.from_pretrained(load.fetch_base(run.base)))
+    plan_quantization(model, config.quantize)
 
 
 def _check_out(out: str, run: RunConfig) -> None:
@@ -138,7 +153,10 @@ def write_folder(
     if config.adapter_only:
         yield lora.write(folder, load.build_on_meta(settings), read_weights(saved), run, dtype)
     else:
-        yield from _write_weights(folder, saved, base, run, settings, dtype)
+        pieces = _whole_weights(saved, base, run, settings, dtype)
+        if config.quantize != "none":
+            pieces = _quantized(pieces, settings, config)
+        yield from write_weights(folder, pieces, dtype)
         _write_settings(folder, base, settings, pack, dtype)
     _write_tokenizer(folder, base, pack)
     if config.gguf != "none":
@@ -155,14 +173,24 @@ def read_weights(saved: Checkpoint, names: list[str] | None = None) -> dict[str,
     return state["model"]
 
 
-def _write_weights(
-    folder: str,
+def _quantized(
+    pieces: Iterator[tuple[str, torch.Tensor]], settings: PretrainedConfig, config: ExportConfig
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same weights rounded, and said so in the settings."""
+    from apps.train.model.quantize import plan_quantization, quantized  # slow to import
+
+    plan = plan_quantization(load.build_on_meta(settings), config.quantize)
+    settings.quantization_config = plan.config()
+    return quantized(pieces, plan, _DTYPES[config.dtype])
+
+
+def _whole_weights(
     saved: Checkpoint,
     base: str,
     run: RunConfig,
     settings: PretrainedConfig,
     dtype: torch.dtype,
-) -> Iterator[int]:
+) -> Iterator[tuple[str, torch.Tensor]]:
     """The run's weights, whole again."""
     if run.adapter == "lora":
         trained = read_weights(saved)
@@ -173,7 +201,7 @@ def _write_weights(
         pieces = _trained(saved, dtype)
         if run.strategy == "deepspeed":
             pieces = _in_shape(pieces, settings)
-    yield from write_weights(folder, as_stored(settings, pieces), dtype)
+    return as_stored(settings, pieces)
 
 
 def _over_base(

@@ -274,7 +274,7 @@ if __name__ == "__main__":
 def vllm_answer(folder: Path | str, prompt: list[int], adapter: str = "") -> list[int]:
     """24 greedy tokens of the real vLLM, in its own interpreter."""
     python = os.environ["CRIA_VLLM_PYTHON"]
-    command = [python, "-c", VLLM, str(folder), json.dumps(prompt), lora]
+    command = [python, "-c", VLLM, str(folder), json.dumps(prompt), adapter]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from safetensors.torch import save_file
 
+from apps.common.errors import InputError
 from apps.common.files import storage
 from apps.common.files.model_settings import INDEX, WEIGHTS
 
@@ -45,7 +46,20 @@ def _in_files(
         if part and part_bytes + value.numel() * dtype.itemsize > FILE_BYTES:
             yield part
             part, part_bytes = {}, 0
-        part[name] = value.to(dtype).contiguous()
+        part[name] = _typed(name, value, dtype).contiguous()
         part_bytes += value.numel() * dtype.itemsize
     if part:
         yield part
+
+
+def _typed(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Integers and 8-bit floats are quantized weights, which stay what they are."""
+    if not value.is_floating_point() or value.itemsize == 1:
+        return value
+    typed = value.to(dtype)
+    if dtype == torch.float16 and not typed.isfinite().all():
+        raise InputError(
+            f"{name} has values that fp16 cannot hold (its largest is 65,504); export with "
+            "--dtype bf16."
+        )
+    return typed
