@@ -21,7 +21,14 @@ import pyarrow.fs
 import ray
 import ray.train
 from ray.actor import ActorProxy
-from ray.train import FailureConfig, ScalingConfig
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+    WorkerGroupError,
+)
 from ray.train import RunConfig as RayRunConfig
 from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -33,8 +40,18 @@ from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.packs import open_pack
+from apps.train.attempts import Attempts, first_failure
 from apps.train.config import RunConfig
-from apps.train.loop.record import Ended, Event, Stepped, StepRecord, Told, figures
+from apps.train.loop.record import (
+    Began,
+    Event,
+    Failed,
+    Stepped,
+    StepRecord,
+    Stopped,
+    Told,
+    figures,
+)
 from apps.train.model import hardware
 from apps.train.progress import shown
 from apps.train.signals import leave, run_until_stopped
@@ -155,7 +172,7 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
             use_gpu=use_gpu,
             resources_per_worker={"GPU": 1} if use_gpu else {"CPU": 1},
         ),
-        run_config=_ray_run_config(config, use_gpu=use_gpu),
+        run_config=_ray_run_config(config, _FailureTeller(relay), use_gpu=use_gpu),
     )
 
     def take() -> list[Event]:
@@ -165,19 +182,31 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
         relay.stop.remote()
         reporter.line("Stopping after this step and its checkpoint; once more stops at once.")
 
-    with shown(take, reporter, prepared.num_steps, prepared.done_step) as seen:
-        try:
+    attempts = Attempts(config.faults.max_failures)
+    try:
+        with shown(
+            take,
+            reporter,
+            attempts,
+            num_steps=prepared.num_steps,
+            done_step=lambda: _done_step(config.out),
+        ) as seen:
             asked = run_until_stopped(trainer.fit, ask, lambda: seen.has_step)
-        except Exception as error:
-            sentence = seen.failure or _sentence_of(error)
-            if sentence is None:
-                raise
-            raise sentence from error
-    if seen.failure is not None:
-        raise seen.failure
+    except TrainingFailedError as error:
+        raise _sentence_of(error, attempts, num_workers) from error
+    if seen.ended is not None:
+        raise seen.ended
     if asked is not None and seen.stopped_step is not None:
         leave(asked, seen.stopped_step, prepared.num_steps)
     return _summary(config.out)
+
+
+def _done_step(run_uri: str) -> int:
+    """Step of the newest committed checkpoint; 0 without one."""
+    from apps.train.checkpoint import checkpoint
+
+    newest = next(iter(checkpoint.committed(run_uri)), None)
+    return newest.step if newest is not None else 0
 
 
 def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
@@ -196,7 +225,7 @@ def _with_workers(config: RunConfig) -> tuple[RunConfig, int, bool]:
     return resolved, wanted, use_gpu
 
 
-def _ray_run_config(config: RunConfig, *, use_gpu: bool) -> RayRunConfig:
+def _ray_run_config(config: RunConfig, teller: UserCallback, *, use_gpu: bool) -> RayRunConfig:
     parent, _, name = config.out.rpartition("/")
     snapshot = storage.join(config.out, "checkpoint_manager_snapshot.json")
     storage.remove_tree(snapshot)
@@ -211,6 +240,7 @@ def _ray_run_config(config: RunConfig, *, use_gpu: bool) -> RayRunConfig:
             controller_failure_limit=config.faults.max_start_failures,
             max_preemption_failures=-1,
         ),
+        callbacks=[teller],
         worker_runtime_env={"env_vars": hardware.allocator_environment()} if use_gpu else None,
     )
 
@@ -233,9 +263,9 @@ def _rank_main(given: dict[str, object]) -> None:
     def tell(event: Event) -> None:
         ray.get(relay.put.remote(event))
 
-    tell(Ended(None))
-    pack = open_pack(config.data)
     context = ray.train.get_context()
+    tell(Began(context.get_world_rank(), ray.util.get_node_ip_address()))
+    pack = open_pack(config.data)
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
     preemption = _Preemption()
     gauges = {name: Gauge(f"cria_train_{name}", f"{name} of the newest step") for name in GAUGES}
@@ -258,10 +288,7 @@ def _rank_main(given: dict[str, object]) -> None:
             ),
         )
     except TrainingStopped as error:
-        tell(Ended(error))  # the same on every rank; a retry would only repeat it
-    except CriaError as error:
-        tell(Ended(error))
-        raise
+        tell(Stopped(error))  # the same on every rank; a retry would only repeat it
 
 
 def _environment_of(config: RunConfig) -> dict[str, str]:
@@ -356,16 +383,28 @@ def _stop_asker(relay: "ActorProxy[_Relay]") -> Callable[[], bool]:
     return is_stopping
 
 
-def _sentence_of(error: Exception) -> CriaError | None:
-    """Our own error behind Ray's, else one that names what a worker died of."""
-    causes = getattr(error, "worker_failures", None) or {}
-    for rank, cause in sorted(causes.items()):
-        found = getattr(cause, "cause", None) or cause
-        if isinstance(found, CriaError):
-            return found
-        last = (str(found).strip().splitlines() or [type(found).__name__])[-1]
-        return CriaError(
-            f"Training failed on rank {rank}: {last[:300]}. Run the same command again to go on "
-            "from the newest checkpoint."
+class _FailureTeller(UserCallback):
+    """Runs where Ray Train decides about the next attempt."""
+
+    def __init__(self, relay: "ActorProxy[_Relay]") -> None:
+        self._relay = relay
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        ray.get(self._relay.put.remote(Failed(first_failure(worker_exceptions))))
+
+
+def _sentence_of(error: TrainingFailedError, attempts: Attempts, num_workers: int) -> CriaError:
+    """What the command ends with when no attempt is left."""
+    if isinstance(error, WorkerGroupError):
+        failure = first_failure(error.worker_failures)
+        kind = InputError if failure.exit_code == InputError.exit_code else CriaError
+        return kind(
+            f"{attempts.sentence(failure)} No attempt is left; run the same command again to go "
+            "on from the newest checkpoint."
         )
-    return None
+    cause = error.controller_failure if isinstance(error, ControllerError) else error
+    reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
+    return CriaError(
+        f"Ray could not start {num_workers} workers ({reason}); look at `ray status`, then run the "
+        "same command again."
+    )

@@ -71,6 +71,28 @@ def start(config: RunConfig, log: Path, **env: str) -> subprocess.Popen[bytes]:
         )
 
 
+def on_machines(config: RunConfig, what: str, step: int, settings: Path) -> str:
+    """The command on a cluster of several machines (machines.py); what it printed.
+
+    `settings` is a file to write the run's settings to.
+    """
+    settings.write_text(configs.dump(config))
+    command = [sys.executable, "-m", "tests.train.machines", str(settings), what, str(step)]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=end_with_parent,
+    ) as cluster:
+        try:
+            printed, _ = cluster.communicate(timeout=1200)
+        finally:
+            cluster.terminate()  # it then ends what it has started
+    assert cluster.returncode == 0, printed[-3000:]
+    return printed
+
+
 def end_with_parent() -> None:
     """In a child before it starts: the kernel kills it when its parent ends, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

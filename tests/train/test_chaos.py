@@ -1,23 +1,19 @@
 """Ranks, all ranks, the driver and whole machines are lost at random steps; nothing changes."""
 
 import random
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 
-from apps.common.files import config as configs
 from apps.train.config import RunConfig
 from tests.train.chaos import (
-    ROOT,
     STEPS,
     assert_same,
     chaos_config,
-    end_with_parent,
     finish,
     kill_tree,
+    on_machines,
     rank_processes,
     running,
     wait_for_step,
@@ -93,18 +89,7 @@ def test_a_drained_and_removed_machine_costs_at_most_a_step(
 ) -> None:
     """Three machines of one rank each; the one of a rank is drained, then removed."""
     config = chaos_config(small_base, small_pack, tmp_path / "run")
-    settings = tmp_path / "cluster.yaml"
-    settings.write_text(configs.dump(config))
-    after = draw.randrange(20, STEPS - 100)
-    command = [sys.executable, "-m", "tests.train.drain", str(settings), str(after)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent
-    ) as cluster:
-        try:
-            printed, _ = cluster.communicate(timeout=1200)
-        finally:
-            cluster.terminate()  # it then ends what it has started
-    assert cluster.returncode == 0, printed[-3000:]
+    printed = on_machines(config, "drain", draw.randrange(20, STEPS - 100), tmp_path / "run.yaml")
     events = [line for line in printed.splitlines() if "train.preempted" in line]
     assert len(events) >= 1
     assert_same(config, undisturbed)

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from ray.train import PreemptionInfo
+from ray.train import PreemptionInfo, UserCallback
 
 from apps.common.errors import ConfigError, InputError
 from apps.train import run
@@ -78,7 +78,7 @@ def test_workers_on_gpus_join_the_memory_they_free(
     if set_by_user:
         monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")
     config = RunConfig(base="", data="", out=str(tmp_path / "run"))
-    environment = run._ray_run_config(config, use_gpu=use_gpu).worker_runtime_env
+    environment = run._ray_run_config(config, UserCallback(), use_gpu=use_gpu).worker_runtime_env
     given = environment.get("env_vars") if environment else None
     wanted = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
     assert (given or {}) == (wanted if use_gpu and not set_by_user else {})

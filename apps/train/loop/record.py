@@ -14,6 +14,7 @@ from apps.common.errors import CriaError
 from apps.common.files import storage
 from apps.common.files.json_floats import from_json
 from apps.common.files.schema import METRICS_NAME
+from apps.train.attempts import RankFailure
 
 
 class Sample(TypedDict):
@@ -92,10 +93,26 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """What an attempt ended with; None when the next one begins."""
+class Began:
+    """A rank was placed: an attempt begins."""
 
-    failure: CriaError | None
+    rank: int
+    node: str
+    """address of its machine"""
 
 
-Event = Stepped | Told | Ended
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt failed."""
+
+    failure: RankFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The run ended itself; another attempt would only repeat it."""
+
+    reason: CriaError
+
+
+Event = Stepped | Told | Began | Failed | Stopped
