@@ -67,6 +67,7 @@ def test_older_folders_say_the_same_in_other_words(tmp_path) -> None:
     ("changes", "sentence"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "cannot run GPT2LMHeadModel"),
+        ({"quantization_config": {"quant_method": "fp8"}}, r"is quantized \(fp8\), and the torch"),
         ({"hidden_act": "gelu"}, "with gelu"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope scaling 'yarn'"),
     ],

@@ -41,6 +41,12 @@ def read_shape(folder: str | Path) -> Shape:
             f"the torch engine cannot run {architecture} with {activation}; it knows "
             f"{', '.join(ARCHITECTURES)} with silu: serve this model with engine: vllm"
         )
+    if quantization := settings.config.get("quantization_config"):
+        method = cast(dict[str, object], quantization).get("quant_method", "unknown")
+        raise ConfigError(
+            f"{folder} is quantized ({method}), and the torch engine computes with whole weights; "
+            "serve it with engine: vllm, or export it without --quantize"
+        )
     sizes = settings.sizes()
     return Shape(
         num_layers=sizes.num_layers,
