@@ -52,7 +52,7 @@ def test_a_task_that_dies_with_its_process_is_run_again_without_what_is_stored(
         task_processes()[0].kill()
         killed.append(stored)
 
-    with endpoint(latency_s=0.3) as url:
+    with endpoint(latency_s=1.0) as url:
         killer = threading.Thread(target=kill_one)
         killer.start()
         command = ["judge", str(tmp_path), "--judge", "judge-4", "--concurrency", "6"]

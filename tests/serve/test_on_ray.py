@@ -141,7 +141,7 @@ def test_a_person_asks_regenerates_edits_and_stops_on_the_page(running: Service)
             "document.querySelector('.model-select select').value = 'one'"
         )
         slide(0, 0)
-        slide(2, 120)
+        slide(2, 400)
         browser.watch(".answer-body")
         browser.type(".box textarea", "What is new?\n")
         assert browser.text(".question") == "What is new?"
