@@ -106,10 +106,12 @@ def quantized(
         if name not in plan.names:
             yield name, weight
             continue
-        whole = {"weight": weight.float(), "weight_scale": _scales(weight, plan.weights).to(dtype)}
+        scales = _scales(weight, plan.weights).to(dtype)
+        whole: dict[str, torch.Tensor | None] = {"weight": weight.float(), "weight_scale": scales}
         layer = name.removesuffix("weight")
         for part, value in compressor.compress(whole, plan.scheme).items():
-            yield layer + part, value
+            if value is not None:
+                yield layer + part, value
 
 
 def _scales(weight: torch.Tensor, args: QuantizationArgs) -> torch.Tensor:
