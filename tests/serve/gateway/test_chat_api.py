@@ -136,12 +136,16 @@ async def test_a_parameter_reaches_the_engine_and_changes_nothing_else(
     assert other == dataclasses.replace(plain, **changed)
 
 
-async def test_a_salt_separates_prefix_caches_only(api_saying) -> None:
+async def test_a_salt_separates_prefix_caches_and_what_is_routed_by_them(api_saying) -> None:
     api = api_saying("x")
     await api.chat(seed=1)
     await api.chat(seed=1, cache_salt="mine")
     plain, salted = api.engine.requests
-    assert salted == dataclasses.replace(plain, id=salted.id, cache_salt="mine")
+    routed = salted.conversation
+    assert routed != plain.conversation
+    assert salted == dataclasses.replace(
+        plain, id=salted.id, cache_salt="mine", conversation=routed
+    )
 
 
 async def test_the_prompt_is_the_template_and_control_tokens_in_messages_stay_text(
