@@ -21,6 +21,9 @@ from apps.serve.engine.sse import read_events
 
 ROUTES = ("chat/completions", "completions")
 HEALTH_TIMEOUT_S = 2.0
+KEEP_ALIVE_S = 2.0
+"""Less than the 5 s of uvicorn, which vLLM runs on: a request sent on a connection that the server
+is just closing would be lost."""
 
 Health = Literal["well", "silent", "dead"]
 """dead: nobody listens there any more"""
@@ -57,7 +60,7 @@ class RemoteEngine:
             self.config.base_url.rstrip("/") + "/",
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=self.config.timeout_s, sock_connect=10),
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
         )
 
     @asynccontextmanager
