@@ -27,8 +27,8 @@ def scripts(path: Path) -> Iterator[str]:
         yield from re.findall(r"`([^`]+)`", path.read_text())
         yield path.read_text()
         return
-    content = yaml.safe_load(path.read_text())
-    yield content.get("run") or content.get("spec", {}).get("entrypoint", "")
+    for content in yaml.safe_load_all(path.read_text()):
+        yield content.get("run") or content.get("spec", {}).get("entrypoint", "")
 
 
 def commands() -> list[tuple[str, str]]:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from apps.common import ratings
-from apps.eval.scores.statistics import SCALE, Resampling, mean_interval, wilson_interval
+from apps.eval.scores.statistics import Resampling, mean_interval, wilson_interval
 
 Draw = Callable[[int], np.ndarray]
+ONE_TO_TEN = (1.0, 10.0)
 
 
 def coverage(draw: Draw, mean: float, scale: tuple[float, float], n: int, trials: int) -> float:
@@ -41,7 +42,7 @@ def test_a_mean_score_lies_in_its_interval(n: int) -> None:
     rng = np.random.default_rng(8)
     scores, odds = np.array([4, 6, 7, 8, 9, 10.0]), [0.05, 0.1, 0.2, 0.35, 0.25, 0.05]
     mean = float(scores @ odds)
-    assert coverage(lambda size: rng.choice(scores, size, p=odds), mean, SCALE, n, 400) >= 0.93
+    assert coverage(lambda size: rng.choice(scores, size, p=odds), mean, ONE_TO_TEN, n, 400) >= 0.93
 
 
 @pytest.mark.parametrize("n", [1, 3, 10, 80])
@@ -58,10 +59,10 @@ def test_a_share_lies_in_wilsons_interval(n: int, p: float) -> None:
 def test_one_question_is_no_certainty() -> None:
     low, high = mean_interval({"q": [1.0]}, (0.0, 1.0))
     assert low < 0.2 and high == 1.0
-    low, high = mean_interval({"q": [8.0]}, SCALE)
+    low, high = mean_interval({"q": [8.0]}, ONE_TO_TEN)
     assert low < 4 and high > 8.5
     ten = {str(i): [8.0] for i in range(10)}
-    low, high = mean_interval(ten, SCALE)
+    low, high = mean_interval(ten, ONE_TO_TEN)
     assert 6 < low < 8 < high < 9
     best, worst = ratings.leaderboard(ratings.Battles.of([("good", "poor", 1.0, "q")]))
     assert best.low < worst.high, "one win does not settle who is better"

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from apps.eval.scores.statistics import (
-    SCALE,
     Resampling,
     cohen_kappa,
     krippendorff_alpha,
@@ -50,7 +49,7 @@ def test_the_published_ratio_lies_in_its_paired_interval() -> None:
     rows = [row for row in shipped_reviews("published") if row.baseline == "gpt35"]
     over = np.array([row.vicuna_score for row in rows])
     under = np.array([row.baseline_score for row in rows])
-    low, high = ratio_interval(over, under, SCALE, Resampling(num_resamples=5000))
+    low, high = ratio_interval(over, under, (1.0, 10.0), Resampling(num_resamples=5000))
     assert (low, high) == pytest.approx((0.879, 0.958), abs=0.006)
 
 
