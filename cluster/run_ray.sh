@@ -21,7 +21,8 @@ if [ -z "${RAY_AUTH_TOKEN:-}" ]; then
         exit 2
     fi
     token=$HOME/.cria-ray-token
-    [ -s "$token" ] || (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$token")
+    # One at a time: two commands that begin together must not make two tokens.
+    (umask 077 && exec 9>"$token.lock" && flock 9 && { [ -s "$token" ] || python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$token"; })
     RAY_AUTH_TOKEN=$(<"$token")
 fi
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN

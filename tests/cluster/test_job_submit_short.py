@@ -66,7 +66,7 @@ def job(node: dict[str, str], *command: str) -> str:
         env=node,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
