@@ -133,10 +133,11 @@ def save(script: str, result: Result, path: str | Path | None = None) -> Path:
     """Writes results/<script>.json, or `path`, with date, machine and command."""
     where = Path(path) if path else RESULTS / f"{script}.json"
     where.parent.mkdir(parents=True, exist_ok=True)
+    module = f"benchmarks.{Path(sys.argv[0]).stem}"
     about = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores, {_processor()}",
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
     }
     where.write_text(json.dumps({"measured": about, **result}, indent=2))
     return where
