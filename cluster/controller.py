@@ -34,7 +34,9 @@ class Cloud(Protocol):
         """Where the job is: IDLE once its machines were taken."""
         ...
 
-    def rental(self) -> Rental: ...
+    def rental(self) -> tuple[str, Rental]:
+        """Where machines were asked for last, and whether they came; moves nothing."""
+        ...
 
     def left_s(self) -> float:
         """Training still to do: what a preemption took back counts again."""
@@ -100,17 +102,17 @@ class Controller:
         is_ending = left_s == 0 and place != IDLE
         chosen = place if is_ending else self.policy(self.job, view)
         if chosen != place:
-            self.cloud.move(chosen)
             self.spent.starting_s = 0.0
+            self.cloud.move(chosen)
         return chosen
 
-    def passed(self, place: str, now_s: float) -> None:
-        """Time up to now, or to the job's end, paid for where it had machines.
+    def passed(self, now_s: float) -> str:
+        """Time up to now, or to the job's end, paid for where it had machines, which is returned.
 
         Worked example: two ticks of 300 s starting and one rented are 900 s paid; two ticks
         starting and then none, because the zone had no machines after all, are nothing.
         """
-        rental = "none" if place == IDLE else self.cloud.rental()
+        place, rental = self.cloud.rental()
         ended_s, spent = self.cloud.ended_s(), self.spent
         until_s = now_s if ended_s is None else max(min(now_s, ended_s), spent.seen_s)
         seconds, spent.seen_s = until_s - spent.seen_s, until_s
@@ -119,6 +121,7 @@ class Controller:
         if rental == "rented":
             spent.paid_s[place] = spent.paid_s.get(place, 0.0) + spent.starting_s
             spent.starting_s = 0.0
+        return place
 
     @property
     def done(self) -> bool:
@@ -150,21 +153,17 @@ def follow(
     controller: Controller,
     reporter: Reporter,
     save: Callable[[], None],
-    place: str = IDLE,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Step until the run has ended; what was spent is saved after every tick.
-
-    A job that is taken up again is at `place`, and has been there since it was last seen.
-    """
+    """Step until the run has ended; what was spent is saved after every tick."""
     while True:
         try:
-            controller.passed(place, clock())
+            before = controller.passed(clock())
             save()
             if controller.done:
                 break
-            before, place = place, controller.step()
+            place = controller.step()
             if place != before:
                 hours = controller.spent.elapsed_s / 3600
                 reporter.event("launch.move", place=place, elapsed_h=hours)

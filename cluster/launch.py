@@ -116,7 +116,7 @@ def run_launch(
         write_state(config.out, state)
         costs.write(config.out, controller.cost(kind, prices, dated))
 
-    follow(controller, reporter, save, state.held.place, sleep, clock)
+    follow(controller, reporter, save, sleep, clock)
 
 
 def sky_cloud(config: LaunchConfig, job: Job, state: LaunchState) -> SkyCloud:
@@ -137,15 +137,12 @@ def sky_cloud(config: LaunchConfig, job: Job, state: LaunchState) -> SkyCloud:
 
 def write_state(out: str, state: LaunchState) -> None:
     """Whole, or as it was before."""
-    storage.write_json(storage.join(out, STATE_NAME), configs.to_dict(state))
+    configs.write_json(state, storage.join(out, STATE_NAME))
 
 
 def read_state(out: str) -> LaunchState | None:
     """None: nothing was launched into this folder."""
-    uri = storage.join(out, STATE_NAME)
-    if not storage.exists(uri):
-        return None
-    return configs.from_dict(LaunchState, storage.read_json(uri), where=f"{uri}: ")
+    return configs.read_json(LaunchState, storage.join(out, STATE_NAME))
 
 
 def policy_of(name: str, job: Job, prices: Prices, tick_s: float) -> Policy:

@@ -73,6 +73,9 @@ class Held:
     failed_s: dict[str, float] = field(default_factory=dict[str, float])
     """Unix time at which a zone was last seen without machines."""
     lost_s: float = 0.0
+    lost_at: float | None = None
+    """`seconds` of the newest step when machines were last lost: while it is the newest still, none
+    was taken since."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,6 +114,7 @@ class SkyCloud:
         if record.status in TAKEN or self._starts_too_long(record):
             self.held.failed_s[self.held.place] = self.clock()
             self.held.lost_s += max(self.work_s * (self._taken() - self._saved()), 0.0)
+            self.held.lost_at = self._last_step_taken()
             self.move(IDLE)
         elif record.has_ended and record.status != "SUCCEEDED":
             where = self.held.place
@@ -123,11 +127,11 @@ class SkyCloud:
         is_bound = self.held.place != ON_DEMAND
         return is_bound and not record.has_run and self.clock() - self.held.asked_s > self.start_s
 
-    def rental(self) -> Rental:
+    def rental(self) -> tuple[str, Rental]:
         record = self._record()
         if record is None or not (record.has_run or record.status == "STARTING"):
-            return "none"
-        return "rented" if record.has_run else "starting"
+            return self.held.place, "none"
+        return self.held.place, "rented" if record.has_run else "starting"
 
     def left_s(self) -> float:
         """Idle, the job has what is saved: a new start takes no other step along."""
@@ -146,9 +150,18 @@ class SkyCloud:
         return self.held.lost_s
 
     def _taken(self) -> float:
-        """Share of the steps that were taken, saved or not."""
+        """Share of the steps that were taken, saved or not, but for those that are lost."""
         record = self._last_step()
-        return 0.0 if record is None else record["step"] / record["num_steps"]
+        if record is None:
+            return 0.0
+        if self._last_step_taken() == self.held.lost_at:
+            return self._saved()
+        return record["step"] / record["num_steps"]
+
+    def _last_step_taken(self) -> float | None:
+        """Seconds of training at the newest step, which tell one attempt's steps from another's."""
+        record = self._last_step()
+        return None if record is None else record["seconds"]
 
     def _saved(self) -> float:
         """Share of the steps that a whole checkpoint holds."""

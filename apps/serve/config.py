@@ -80,9 +80,7 @@ class Autoscaling:
                 f"autoscaling has upscale_delay_s {self.upscale_delay_s} and downscale_delay_s "
                 f"{self.downscale_delay_s}; both must be >= 0."
             )
-        for name in ("target_ongoing_requests", "target_load"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        configs.above_zero(self, "autoscaling.", "target_ongoing_requests", "target_load")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -249,7 +249,7 @@ def apply(config: ServeConfig) -> None:
 
     with warnings.catch_warnings():
         # Of metrics_interval_s, whose successor is a variable of every process's environment.
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*metrics_interval_s", DeprecationWarning)
         schema = ServeDeploySchema.model_validate(serve_config(config))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     http = HTTPOptions(host=config.gateway.host, port=config.gateway.port)

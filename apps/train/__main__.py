@@ -1,5 +1,6 @@
 """`python -m apps.train plan|simulate|base|run|export`: from packed rows to a model folder."""
 
+import os
 import sys
 
 import apps.common.command.interrupt  # noqa: F401
@@ -12,6 +13,10 @@ from apps.train.plan import presets as plan_presets
 from apps.train.presets import PRESETS
 from apps.train.simulate import SimulateConfig, run_simulate
 from apps.train.simulate import presets as simulate_presets
+
+# OpenMP's threads wait for one another at each layer. By default they spin: where other programs
+# use the CPUs too, on the time of those they wait for (benchmarks/LOG.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def base(config: BaseConfig, reporter: Reporter) -> None:

@@ -57,8 +57,8 @@ class FakeCloud:
     def has_ended(self) -> bool:
         return self.left_s() <= 0
 
-    def rental(self) -> Rental:
-        return "none" if self.at == IDLE else "rented"
+    def rental(self) -> tuple[str, Rental]:
+        return self.at, "none" if self.at == IDLE else "rented"
 
     def ended_s(self) -> float | None:
         return None
@@ -94,7 +94,7 @@ def controlled(market: Market, policy: Policy) -> tuple[Controller, list[str]]:
         in_between = cloud.at != IDLE and ends_s < cloud.now_s + seconds
         cloud.now_s = ends_s if in_between else cloud.now_s + seconds
 
-    follow(controller, Reporter("json"), lambda: None, IDLE, sleep, lambda: cloud.now_s)
+    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
     return controller, places
 
 
@@ -136,7 +136,7 @@ def test_a_job_is_left_alone_while_it_exports(capsys) -> None:
     def sleep(seconds: float) -> None:
         cloud.now_s += seconds
 
-    follow(controller, Reporter("json"), lambda: None, IDLE, sleep, lambda: cloud.now_s)
+    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
     assert moves == [market.zones[0]]
     assert cloud.trained_s is not None and cloud.now_s >= cloud.trained_s + 1800
 
@@ -170,10 +170,10 @@ class StartingCloud(FakeCloud):
 
     rentals: tuple[Rental, ...] = ()
 
-    def rental(self) -> Rental:
+    def rental(self) -> tuple[str, Rental]:
         first, *rest = self.rentals
         self.rentals = tuple(rest)
-        return first
+        return "a", first
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_only_machines_that_came_are_paid(
         tick_s=300, spent=Spent(seen_s=0.0),
     )  # fmt: skip
     for number in range(len(rentals)):
-        controller.passed("a", 300.0 * (number + 1))
+        controller.passed(300.0 * (number + 1))
     assert controller.spent.paid_s == paid_s
     assert controller.spent.elapsed_s == 300.0 * len(rentals)
 
@@ -223,7 +223,7 @@ def test_a_cloud_that_does_not_answer_is_asked_again(capsys) -> None:
     def sleep(seconds: float) -> None:
         cloud.now_s += seconds
 
-    follow(controller, Reporter("json"), lambda: None, IDLE, sleep, lambda: cloud.now_s)
+    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
     assert capsys.readouterr().out.count("launch.away") == 12
     assert sum(controller.spent.paid_s.values()) == cloud.now_s
 
@@ -252,3 +252,26 @@ def test_a_worked_example_of_a_cost() -> None:
     cost = run_cost([row], lost_work_hours=1, on_demand_usd_per_hour=12, prices_dated="")
     assert (cost.usd, cost.lost_work_usd, cost.usd_on_demand) == (68.8, 6.88, 108)
     assert run_cost([], lost_work_hours=0, on_demand_usd_per_hour=12, prices_dated="").usd == 0
+
+
+class HalfMovedCloud(FakeCloud):
+    """Moves, and is away before it could say so."""
+
+    def move(self, place: str) -> None:
+        super().move(place)
+        raise CloudIsAway("no answer")
+
+
+def test_machines_are_paid_where_they_are_even_when_the_move_had_no_answer(capsys) -> None:
+    market = generate(GeneratorConfig(zones=1, up_h=200, down_h=0.1, hours=120, seed=0))
+    cloud = HalfMovedCloud(market, JOB)
+    controller = Controller(
+        job=JOB, policy=policy_of("greedy", JOB, PRICES, 600), cloud=cloud,
+        home=market.zones[0], tick_s=600, spent=Spent(seen_s=0.0),
+    )  # fmt: skip
+
+    def sleep(seconds: float) -> None:
+        cloud.now_s += seconds
+
+    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
+    assert controller.spent.paid_s == {market.zones[0]: cloud.now_s}

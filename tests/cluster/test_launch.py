@@ -48,7 +48,8 @@ class Trainer:
         step = min(began_at + int(NUM_STEPS * trained_s / self.work_s), NUM_STEPS)
         if step > began_at:
             with (self.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, "num_steps": NUM_STEPS}) + "\n")
+                record = {"step": step, "num_steps": NUM_STEPS, "seconds": self.sky.zones.clock()}
+                file.write(json.dumps(record) + "\n")
         while self.saved + CHECKPOINT_STEPS <= step:
             self.saved += CHECKPOINT_STEPS
             name = checkpoint_name(self.saved)

@@ -62,13 +62,30 @@ def test_a_job_that_skypilot_recovers_was_taken(tmp_path: Path, sky: FakeSky, cl
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     storage.commit(str(tmp_path / "checkpoints" / checkpoint_name(30)), {"step": 30})
     assert (cloud.place(), cloud.left_s()) == ("aws/a", pytest.approx(600))
-    assert cloud.rental() == "rented"
+    assert cloud.rental() == ("aws/a", "rented")
     sky.zones.jobs[0].status = "RECOVERING"
     assert (cloud.place(), cloud.left_s()) == (IDLE, pytest.approx(700))
     assert (cloud.up(), cloud.lost_s()) == (("gcp/b",), pytest.approx(100))
     assert [job.status for job in sky.zones.jobs] == ["CANCELLED"]
     clock.sleep(900)
     assert cloud.up() == ("aws/a", "gcp/b")
+
+
+def test_what_was_lost_is_lost_once(tmp_path: Path, sky: FakeSky, clock: Clock) -> None:
+    """The lost steps stay the newest of the record until the next attempt takes one."""
+    record = {"step": 40, "num_steps": 100, "seconds": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    storage.commit(str(tmp_path / "checkpoints" / checkpoint_name(30)), {"step": 30})
+    cloud = cloud_of(tmp_path, clock)
+    for zone in ("aws/a", "gcp/b"):
+        cloud.move(zone)
+        sky.zones.jobs[-1].status = "FAILED_NO_RESOURCE" if zone == "gcp/b" else "RECOVERING"
+        assert (cloud.place(), cloud.lost_s()) == (IDLE, pytest.approx(100))
+    clock.sleep(900)
+    cloud.move("aws/a")
+    assert cloud.left_s() == pytest.approx(700)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({**record, "seconds": 2.0}) + "\n")
+    assert cloud.left_s() == pytest.approx(600)
 
 
 def test_other_regions_come_before_another_zone_of_the_one_that_took_the_job(
@@ -94,7 +111,7 @@ def test_a_start_that_takes_too_long_closes_its_zone(
     sky.zones.jobs[0].status = status
     clock.sleep(600)
     assert cloud.place() == "aws/a"
-    assert cloud.rental() == ("starting" if status == "STARTING" else "none")
+    assert cloud.rental() == ("aws/a", "starting" if status == "STARTING" else "none")
     clock.sleep(1)
     assert (cloud.place(), cloud.up(), cloud.lost_s()) == (IDLE, ("gcp/b",), 0.0)
     assert sky.zones.alive == []
@@ -114,7 +131,7 @@ def test_a_zone_without_resources_is_left(tmp_path: Path, sky: FakeSky, clock: C
     cloud = cloud_of(tmp_path, clock)
     cloud.move("aws/a")
     sky.zones.jobs[0].status = "FAILED_NO_RESOURCE"
-    assert (cloud.place(), cloud.up(), cloud.rental()) == (IDLE, ("gcp/b",), "none")
+    assert (cloud.place(), cloud.up(), cloud.rental()) == (IDLE, ("gcp/b",), (IDLE, "none"))
 
 
 @pytest.mark.parametrize(

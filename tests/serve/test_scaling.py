@@ -32,6 +32,7 @@ def test_the_scarcer_of_places_and_tokens_is_the_load() -> None:
     busy = dataclasses.replace(IDLE, running=8, kv_used_tokens=3000)
     assert busy.load == 0.75 and dataclasses.replace(busy, waiting=4).load == 1.125
     assert dataclasses.replace(IDLE, kv_total_tokens=0, running=32).load == 1
+    assert dataclasses.replace(IDLE, waiting=16).load == 0.5, "nothing runs as yet"
 
 
 def test_few_long_requests_ask_for_replicas_as_many_short_ones_do() -> None:

@@ -34,6 +34,18 @@ def to_dict(config: object) -> dict[str, object]:
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
+def write_json(config: object, uri: str) -> None:
+    """Keep a dataclass in a file, whole or as it was before."""
+    storage.write_json(uri, to_dict(config))
+
+
+def read_json(cls: type[T], uri: str) -> T | None:
+    """Inverse of `write_json`; None where nobody wrote it."""
+    if not storage.exists(uri):
+        return None
+    return from_dict(cls, storage.read_json(uri), where=f"{uri}: ")
+
+
 def from_dict(cls: type[T], values: Mapping[str, object], *, where: str = "") -> T:
     """Inverse of `to_dict`. Raises ConfigError naming the dotted key that is wrong."""
     fields = {f.name: f for f in dataclasses.fields(cast(Any, cls))}

@@ -75,15 +75,12 @@ def run_cost(
 
 
 def write(run_uri: str, cost: RunCost) -> None:
-    storage.write_json(storage.join(run_uri, COST_NAME), configs.to_dict(cost))
+    configs.write_json(cost, storage.join(run_uri, COST_NAME))
 
 
 def read(run_uri: str) -> RunCost | None:
     """None for a run whose cost nobody wrote."""
-    uri = storage.join(run_uri, COST_NAME)
-    if not storage.exists(uri):
-        return None
-    return configs.from_dict(RunCost, storage.read_json(uri), where=f"{uri}: ")
+    return configs.read_json(RunCost, storage.join(run_uri, COST_NAME))
 
 
 def facts(run_uri: str) -> dict[str, float | str] | None:

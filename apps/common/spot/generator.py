@@ -30,7 +30,7 @@ class GeneratorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        above_zero(self, "generator", "zones", "up_h", "down_h", "shape", "hours", "tick_s")
+        above_zero(self, "generator.", "zones", "up_h", "down_h", "shape", "hours", "tick_s")
         if self.hours * 3600 < self.tick_s:
             raise ConfigError(
                 f"generator.hours is {self.hours:g}, less than one tick of {self.tick_s:g} s; "

@@ -19,6 +19,7 @@ from apps.common.json_value import JsonValue
 from apps.eval.calls import styles
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.parameters import ParameterFit
+from apps.eval.calls.rate_gate import Outcome
 from apps.eval.calls.reply import Reply
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class CallFailure(Exception):
         self.sentence = sentence
         self.may_be_billed = may_be_billed
         self.retry_after_s = retry_after_s
+
+    @property
+    def outcome(self) -> Outcome:
+        """For the gate: one that refuses is up, so a pause, as after an outage, helps nobody."""
+        if self.kind == "rate_limited":
+            return "rate_limited"
+        return "error" if self.kind in ("timeout", "unavailable") else "cancelled"
 
 
 class EndpointRefusedError(CriaError):

@@ -19,11 +19,6 @@ from apps.eval.calls.reply import Reply
 MAX_WAIT_S = 30.0
 UNLIMITED_PER_MIN = 1e12
 _HOLDER = "questions"
-_OUTCOMES: dict[str, Outcome] = {
-    "rate_limited": "rate_limited",
-    "timeout": "error",
-    "unavailable": "error",
-}
 
 
 class Asker:
@@ -72,8 +67,7 @@ class Asker:
             outcome, unused_tokens = "ok", tokens - reply.used_tokens(tokens)
             return reply
         except CallFailure as failure:
-            # An endpoint that refuses is up: a pause, as after an outage, would help nobody.
-            outcome, wait_s = _OUTCOMES.get(failure.kind, "cancelled"), failure.retry_after_s
+            outcome, wait_s = failure.outcome, failure.retry_after_s
             raise
         finally:
             await self._release(number, outcome, unused_tokens, wait_s)

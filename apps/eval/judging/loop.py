@@ -154,8 +154,7 @@ class Caller:
             unused_tokens = tokens - reply.used_tokens(tokens)
         except CallFailure as failure:
             reply = failure
-            outcome = "rate_limited" if failure.kind == "rate_limited" else "error"
-            wait_s = failure.retry_after_s
+            outcome, wait_s = failure.outcome, failure.retry_after_s
         finally:
             # Before the response is on disk, so that the next call need not wait for that.
             await gate.release(self.holder, number, outcome, unused_tokens, wait_s)

@@ -183,9 +183,9 @@ class Capacity:
 
             running 8 of 32 with 3,000 of 4,000 tokens, waiting 4    3/4 * (1 + 4/8) = 1.125
         """
-        places = self.running / self.max_running
+        places = (self.running + self.waiting) / self.max_running
         tokens = self.kv_used_tokens / max(1, self.kv_total_tokens)
-        return max(places, tokens) * (1 + self.waiting / max(1, self.running))
+        return max(places, tokens * (1 + self.waiting / max(1, self.running)))
 
 
 class TokenMask(Protocol):

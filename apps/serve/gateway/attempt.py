@@ -88,12 +88,13 @@ class Attempt:
                 self.used = usage_of(answer.body or {})
                 return _good(answer.body)
         plan = await self._plan(back_end)
-        self.used = Usage(plan.prompt_tokens, plan.per_prompt)
+        usage = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(back_end, plan)) as deltas:
             async for delta in deltas:
-                self.used.add(delta)
+                self.used = usage  # a member that gave nothing has read nothing
+                usage.add(delta)
                 plan.choices[delta.index].add(delta)
-        return await asyncio.to_thread(whole_body, plan, self.used)
+        return await asyncio.to_thread(whole_body, plan, usage)
 
     async def _local(self, entry: Entry) -> AsyncGenerator[Chunk, None]:
         plan = await self._plan(entry)
@@ -141,11 +142,18 @@ class Attempt:
                 usage = usage_of(chunk) if chunk.get("usage") else None
                 yield Chunk(choices, sum(map(_has_content, choices)), usage)
 
+    def _limited(self, entry: RemoteEntry) -> Json:
+        """Its limits are its own: what is too much here may be little for another member."""
+        try:
+            return limited_body(self._kind.model_validate(self._body), entry.config)
+        except ApiError as error:
+            raise MemberRefusedError(error, is_broken=False) from error
+
     @contextlib.asynccontextmanager
     async def _answer(self, entry: RemoteEntry) -> AsyncGenerator[RemoteAnswer, None]:
         """One that is a success, within the member's own limits."""
         route = "chat/completions" if self._kind is ChatRequest else "completions"
-        body = limited_body(self._kind.model_validate(self._body), entry.config)
+        body = await asyncio.to_thread(self._limited, entry)
         if body.get("stream"):
             body["stream_options"] = {"include_usage": True}
         has_begun = False

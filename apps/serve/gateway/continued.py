@@ -55,6 +55,8 @@ def continued(body: Json, request: ChatRequest | CompletionRequest, so_far: Choi
     for name, most in left.items():
         if isinstance(most, int):
             left[name] = max(1, most - so_far.num_tokens)
+    if isinstance(least := body.get("min_tokens"), int):
+        left["min_tokens"] = max(0, least - so_far.num_tokens)
     body = {**body, **left, "n": 1}
     if isinstance(request, CompletionRequest):
         return {**body, "prompt": f"{request.prompt}{so_far.text}", "echo": False}

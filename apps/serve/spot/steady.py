@@ -113,7 +113,8 @@ class Steady:
 
     def _learn_of_pairs(self, fleet: Fleet) -> None:
         since_s = fleet.now_s - self._config.recovery_s
-        came_before = any(lost_s > since_s for lost_s in self._lost_s.values())
+        elsewhere = {zone: at_s for zone, at_s in self._lost_s.items() if zone not in fleet.lost}
+        came_before = any(at_s > since_s for at_s in elsewhere.values())
         self._losses += len(fleet.lost)
         self._joint += len(fleet.lost) * (len(fleet.lost) > 1 or came_before)
         self._lost_s |= dict.fromkeys(fleet.lost, fleet.now_s)

@@ -43,11 +43,12 @@ def _in_files(
     part: dict[str, torch.Tensor] = {}
     part_bytes = 0
     for name, value in pieces:
-        if part and part_bytes + value.numel() * dtype.itemsize > FILE_BYTES:
+        typed = _typed(name, value, dtype).contiguous()
+        if part and part_bytes + typed.nbytes > FILE_BYTES:
             yield part
             part, part_bytes = {}, 0
-        part[name] = _typed(name, value, dtype).contiguous()
-        part_bytes += value.numel() * dtype.itemsize
+        part[name] = typed
+        part_bytes += typed.nbytes
     if part:
         yield part
 

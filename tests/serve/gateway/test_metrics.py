@@ -143,17 +143,6 @@ async def test_an_answer_is_no_failure_and_a_full_queue_is_one(api_saying) -> No
     assert (await samples(full))['cria_failures_total{cause="overloaded",model="scripted"}'] == 1
 
 
-async def test_a_client_that_leaves_is_its_own_cause(api_saying) -> None:
-    api = api_saying("Hello there, and so on and so forth", step_s=0.002)
-    client = Client(api)
-    while client.text.count(b"data:") < 3:
-        await asyncio.sleep(0.001)
-    client.left.set()
-    await client.task
-    name = 'cria_failures_total{cause="client_left",model="scripted"}'
-    assert (await samples(api))[name] == 1
-
-
 def test_every_code_of_our_own_is_a_cause() -> None:
     """A code that another server chose is none: there may be any number of them."""
     root = Path(errors.__file__).parent
@@ -185,6 +174,7 @@ async def test_a_client_that_leaves_is_counted_as_such_with_the_tokens_it_got(ap
     await client.task
     values = await samples(api)
     assert values['cria_requests_total{endpoint="chat",key="",model="scripted",status="499"}'] == 1
+    assert values['cria_failures_total{cause="client_left",model="scripted"}'] == 1
     assert 5 <= total(values, "cria_completion_tokens_total") < 20
 
 

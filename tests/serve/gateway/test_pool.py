@@ -239,6 +239,26 @@ async def test_a_full_member_is_passed_over_and_all_full_is_a_429(
         assert (await pool.near.chat(model="pool")).status_code == 200
 
 
+async def test_a_member_that_takes_nothing_has_read_nothing(pool: Pooled) -> None:
+    pool.add_here("here")
+    await pool.near.chat(model="pool")
+    alone = await pool.metric("cria_prompt_tokens_total")
+    full = pool.add_here("full")
+    full.weight, full.back_end.queue.places, full.back_end.queue.max_waiting = 100.0, 0, 0
+    assert (await pool.near.chat(model="pool")).status_code == 200
+    assert await pool.metric("cria_prompt_tokens_total") == 2 * alone > 0
+
+
+async def test_a_members_limits_are_its_own(pool: Pooled) -> None:
+    strict = await pool.reach("strict", "http://127.0.0.1:9", weight=100.0)
+    config = dataclasses.replace(strict.back_end.config, limits=Limits(max_output_tokens=8))
+    strict.back_end = dataclasses.replace(strict.back_end, config=config)
+    pool.add_here("here")
+    answer = await pool.near.chat(model="pool", max_tokens=300)
+    assert answer.json()["choices"][0]["message"]["content"] == TEXT
+    assert strict.is_up
+
+
 async def test_what_is_wrong_for_one_member_is_not_tried_on_others(pool: Pooled) -> None:
     here = pool.add_here("here")
     await pool.add("far", weight=0.01)
