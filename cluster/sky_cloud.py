@@ -165,10 +165,8 @@ class SkyCloud:
 
     def _saved(self) -> float:
         """Share of the steps that a whole checkpoint holds."""
-        newest, record = next(iter(checkpoint.committed(self.out)), None), self._last_step()
-        if newest is None or record is None:
-            return 0.0
-        return newest.step / record["num_steps"]
+        record = self._last_step()
+        return checkpoint.committed_step(self.out) / record["num_steps"] if record else 0.0
 
     def _last_step(self) -> StepRecord | None:
         return next(reversed(read_metrics(self.out)), None)

@@ -13,7 +13,7 @@ WIRING = {
     "apps/common/command/every_machine.py",
     "apps/common/command/runtime.py",
     "apps/data/pipeline.py",
-    "apps/train/run.py",
+    *(f"apps/train/{name}.py" for name in ("rank", "relay", "run")),
     "apps/serve/deployment.py",
     "apps/serve/directory.py",
     "apps/serve/routing.py",

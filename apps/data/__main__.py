@@ -7,7 +7,9 @@ python -m apps.data pack clean --tokenizer MODEL --out pack --max-length 2048
 ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://bucket/clean
 """
 
+import contextlib
 import sys
+from collections.abc import Generator
 
 import apps.common.command.interrupt  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from apps.common.command import cli, runtime
@@ -22,38 +24,36 @@ from apps.data.config import (
     ViewConfig,
 )
 from apps.data.sample.sample import SampleConfig, write_sample
+from apps.data.units import Count, RunUnits
 
 
 def run_clean(config: CleanConfig, reporter: Reporter) -> None:
     resolved, files = clean.prepare(config)
     if clean.finished(resolved, files, reporter):
         return
-    with runtime.ray_session(num_cpus=_num_cpus(config.workers)):
-        from apps.common.command.every_machine import require_shared
-        from apps.data import pipeline
-
-        require_shared({uri: uri for uri in config.inputs}, config.out)
-        run_units = pipeline.ray_units(config.workers or pipeline.num_workers())
-        clean.run(resolved, files, reporter, run_units, pipeline.count)
+    with _workers(config) as (run_units, count):
+        clean.run(resolved, files, reporter, run_units, count)
 
 
 def run_pack(config: PackConfig, reporter: Reporter) -> None:
     job = pack.prepare(config)
     info = pack.finished(job)
     if info is None:
-        with runtime.ray_session(num_cpus=_num_cpus(config.workers)):
-            from apps.common.command.every_machine import require_shared
-            from apps.data import pipeline
-
-            require_shared({uri: uri for uri in config.inputs}, config.out)
-            run_units = pipeline.ray_units(config.workers or pipeline.num_workers())
-            info = pack.run_pack(job, reporter, run_units, pipeline.count)
+        with _workers(config) as (run_units, count):
+            info = pack.run_pack(job, reporter, run_units, count)
     pack.report(reporter, info, config.out)
 
 
-def _num_cpus(workers: int) -> int | None:
-    """Of a local Ray: enough for the workers, never fewer than it needs for itself."""
-    return max(workers, runtime.MIN_LOGICAL_CPUS) if workers else None
+@contextlib.contextmanager
+def _workers(config: CleanConfig | PackConfig) -> Generator[tuple[RunUnits, Count]]:
+    """Ray's workers, which see the inputs and --out as this machine; a local Ray has CPUs left."""
+    num_cpus = max(config.workers, runtime.MIN_LOGICAL_CPUS) if config.workers else None
+    with runtime.ray_session(num_cpus=num_cpus):
+        from apps.common.command.every_machine import require_shared
+        from apps.data import pipeline
+
+        require_shared({uri: uri for uri in config.inputs}, config.out)
+        yield pipeline.ray_units(config.workers or pipeline.num_workers()), pipeline.count
 
 
 COMMANDS = {

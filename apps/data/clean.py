@@ -9,7 +9,7 @@ Everything until the commit lies in <out>/_work and is found there again after a
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from apps.common.command.events import Reporter
@@ -27,6 +27,7 @@ from apps.data.read.chains import Chains, Link, RangeLinks, chains_of
 from apps.data.read.index import FileIndex
 from apps.data.read.inputs import Inputs
 from apps.data.units import (
+    Count,
     Process,
     RunUnits,
     Unit,
@@ -40,8 +41,6 @@ from apps.data.write.shards import Shard
 WORK_DIR = "_work"
 SAMPLES_NAME = "samples.json"
 _MB = 1 << 20
-
-Count = Callable[..., None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,9 +41,8 @@ from apps.data.packing.tokenize import (
     read_segments,
     tokenize_unit,
 )
-from apps.data.units import Process, RunUnits, Unit, forget_others, remove_other_files
+from apps.data.units import Count, Process, RunUnits, Unit, forget_others, remove_other_files
 
-Count = Callable[..., None]
 _WORK = "_work"
 _SHARD_TOKENS = 8 << 20
 

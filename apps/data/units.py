@@ -63,6 +63,12 @@ class RunUnits(Protocol):
     ) -> list[Manifest]: ...
 
 
+class Count(Protocol):
+    """How a metric grows: `pipeline.count` on Ray."""
+
+    def __call__(self, name: str, value: float, **tags: str) -> None: ...
+
+
 @functools.cache
 def code_digest() -> str:
     """Of the sources that decide what the data app writes."""

@@ -28,7 +28,7 @@ def defined() -> set[str]:
 
     ray = {
         *(f"ray_cria_data_{name}" for name in constant("data/pipeline.py", "HELP")),
-        *(f"ray_cria_train_{name}" for name in constant("train/run.py", "GAUGES")),
+        *(f"ray_cria_train_{name}" for name in constant("train/rank.py", "GAUGES")),
         *(f"ray_cria_eval_{name}" for name in constant("eval/judging/on_ray.py", "COUNTERS")),
         *(f"ray_cria_eval_{name}" for name in constant("eval/judging/on_ray.py", "GAUGES")),
     }

@@ -1,6 +1,7 @@
 """What a machine says of folders that it shares with another, or does not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,10 +39,19 @@ def test_inputs_that_differ_are_a_fault(change: str, tmp_path: Path) -> None:
     )
 
 
+def test_files_of_a_bucket_are_told_apart_by_their_sizes(s3: Any) -> None:
+    s3.create_bucket(Bucket="looks")
+    s3.put_object(Bucket="looks", Key="dumps/a.json", Body=b"[]")
+    before = looks_like("s3://looks/dumps/*.json")
+    assert before and looks_like("s3://looks/none/*.json") == ""
+    s3.put_object(Bucket="looks", Key="dumps/a.json", Body=b"[1]")
+    assert looks_like("s3://looks/dumps/*.json") != before
+
+
 def test_a_bucket_that_may_not_be_read_is_a_sentence(monkeypatch) -> None:
     def denied(uri: str) -> bool:
         raise StorageError(f"Access to {uri} was denied (403); check its permissions.")
 
-    monkeypatch.setattr(storage, "exists", denied)
+    monkeypatch.setattr(storage, "exists", denied)  # no bucket here refuses anybody
     fault = fault_here(Asked(reads={}, out="s3://some-bucket/out", probe=None)) or ""
     assert "s3://some-bucket/out" in fault and "credentials of the bucket" in fault

@@ -10,7 +10,7 @@ import pytest
 
 from apps.train.config import RunConfig
 from apps.train.loop.record import read_metrics
-from apps.train.run import GAUGES
+from apps.train.rank import GAUGES
 from tests.train.chaos import (
     STEPS,
     assert_same,

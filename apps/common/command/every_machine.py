@@ -10,7 +10,6 @@ before any work. One machine alone asks nothing.
 # pyright: reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
 
 import contextlib
-import glob
 import os
 import tempfile
 from collections.abc import Generator, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import TypedDict, cast
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError, InputError
@@ -64,9 +64,20 @@ def require_shared(reads: Mapping[str, str], out: str) -> None:
             for address, node in machines.items()
         }  # fmt: skip
         for address, answer in answers.items():
-            fault = ray.get(answer, timeout=WAIT_S)
+            fault = _answer(answer, address)
             if fault is not None:
                 raise InputError(f"On {address}, one of {len(machines) + 1} machines: {fault}.")
+
+
+def _answer(answer: "ray.ObjectRef[str | None]", address: str) -> str | None:
+    try:
+        return ray.get(answer, timeout=WAIT_S)
+    except RayError as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CriaError(
+            f"{address} could not say within {WAIT_S} s which folders it sees ({reason}); look at "
+            "that machine in Ray's dashboard, then run again."
+        ) from error
 
 
 def _other_machines() -> dict[str, str]:
@@ -115,12 +126,7 @@ def fault_here(asked: Asked) -> str | None:
 
 def looks_like(uri: str) -> str:
     """Enough to tell two folders of one name apart; copies of the same files look the same."""
-    if not storage.is_local(uri):
-        return str(storage.exists(uri))
-    return "\n".join(_described(path) for path in sorted(glob.glob(storage.local_path(uri))))
-
-
-def _described(path: str) -> str:
-    if os.path.isdir(path):
-        return f"{path}: {' '.join(sorted(os.listdir(path)))}"
-    return f"{path}: {os.path.getsize(path)} bytes"
+    if storage.is_dir(uri):
+        return " ".join(storage.list_dir(uri))
+    files = [uri] if storage.exists(uri) else storage.glob(uri)
+    return "\n".join(f"{file}: {storage.size_bytes(file)} bytes" for file in files)

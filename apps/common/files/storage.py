@@ -103,6 +103,13 @@ def size_bytes(uri: str) -> int:
         return int(fs.size(path))
 
 
+def modified_s(uri: str) -> float:
+    """Unix time of the last change."""
+    fs, path = filesystem(uri)
+    with _sentences(uri):
+        return float(fs.modified(path).timestamp())
+
+
 def version(uri: str) -> str:
     """Another one whenever a file of a bucket is written again; says nothing else."""
     fs, path = filesystem(uri)

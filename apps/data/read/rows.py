@@ -20,7 +20,6 @@ from apps.data.read.record import lists
 from apps.data.read.record.parse import parse_cell
 
 _LISTS = frozenset((*lists.KEYS, "data", "history", "chat_messages", "mapping", "tools", "flags"))
-_FLAGS = frozenset(("deleted", "review_result", "toxic", "redacted", "consent"))
 _SEPARATORS = ",;\t|"
 _ROWS_AT_A_TIME = 256
 
@@ -61,8 +60,6 @@ def _row(names: list[str], cells: list[str]) -> dict[str, object]:
 
 
 def _value(name: str, cell: str) -> object:
-    if name in _FLAGS:
-        return {"true": True, "1": True, "false": False, "0": False}.get(cell.lower(), cell)
     if name in _LISTS and cell[:1] in ("[", "{"):
         value = parse_cell(cell)
         return cell if value is None else value

@@ -105,6 +105,18 @@ def committed(run_uri: str) -> list[Checkpoint]:
     return sorted(whole, key=lambda c: c.step, reverse=True)
 
 
+def committed_step(run_uri: str) -> int:
+    """Step of the newest committed checkpoint; 0 without one."""
+    whole = committed(run_uri)
+    return whole[0].step if whole else 0
+
+
+def saved_s(run_uri: str) -> float | None:
+    """Unix time at which the newest committed checkpoint was; None without one."""
+    whole = committed(run_uri)
+    return storage.modified_s(storage.join(whole[0].uri, storage.COMMIT_NAME)) if whole else None
+
+
 def newest(
     run_uri: str, verify: str, tell: Callable[[str], None], step: int | None = None
 ) -> Checkpoint | None:

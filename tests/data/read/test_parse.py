@@ -30,6 +30,13 @@ def test_what_python_writes_is_read_and_what_means_nothing_is_null(
     assert parse(text.encode()) == value == orjson.loads(orjson.dumps(parse(text)))
 
 
+@pytest.mark.parametrize("number", [-(1 << 63) - 1, -(1 << 63), (1 << 64) - 1, 1 << 64])
+def test_a_whole_number_is_the_same_beside_what_only_python_reads(number: int) -> None:
+    plain, beside = parse(f"[{number}]"), parse(f"[{number}, NaN]")
+    assert isinstance(plain, list) and isinstance(beside, list)
+    assert (beside[0], type(beside[0])) == (plain[0], type(plain[0]))
+
+
 @pytest.mark.parametrize("text", ["", "{", "{'a': 1}", '{"a": undefined}', "[1,]", '"\\x"'])
 def test_what_is_no_json_is_none(text: str) -> None:
     assert parse(text.encode()) is None

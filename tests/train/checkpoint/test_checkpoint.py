@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from apps.common.errors import StorageError
+from apps.common.files import storage
 from apps.common.files.schema import checkpoint_name, checkpoint_step
 from apps.common.packs import open_pack
 from apps.train.batches.micro_batch import PackRows
@@ -259,3 +260,15 @@ def test_names_of_checkpoints_are_steps_and_back():
     assert checkpoint_name(120) == "step-00000120"
     assert checkpoint_step(checkpoint_name(120)) == 120
     assert checkpoint_step("step-120") is checkpoint_step("step-00000120.tmp") is None
+
+
+def test_the_newest_whole_checkpoint_says_which_step_and_when(tmp_path) -> None:
+    run = str(tmp_path)
+    assert (checkpoint.committed_step(run), checkpoint.saved_s(run)) == (0, None)
+    before_s = time.time()
+    for step in (10, 20):
+        storage.commit(storage.join(checkpoint.folder(run), checkpoint_name(step)), {"step": step})
+    (tmp_path / "checkpoints" / checkpoint_name(30)).mkdir()
+    saved_s = checkpoint.saved_s(run)
+    assert checkpoint.committed_step(run) == 20
+    assert saved_s is not None and before_s - 1 < saved_s < time.time() + 1

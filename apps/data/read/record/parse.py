@@ -10,8 +10,8 @@ from apps.common.json_value import JsonValue
 
 _PYTHON_LISTS = ("[{", "[[", "['", "[(")
 _MAX_LITERAL_CHARS = 1 << 20
-_MOST_BITS = 63
-"""Longer whole numbers are floats, as orjson reads them."""
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
+"""Whole numbers beyond are floats, as orjson reads them."""
 _MOST_FLOAT_BITS = 1024
 
 
@@ -50,7 +50,7 @@ def _as_python_reads(raw: bytes | str) -> JsonValue:
 def _plain(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
         return value if _is_text(value) else None
-    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+    if isinstance(value, int) and not _LEAST <= value <= _MOST:
         value = float(value) if value.bit_length() < _MOST_FLOAT_BITS else math.inf
     if isinstance(value, float):
         return value if math.isfinite(value) else None
