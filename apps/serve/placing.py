@@ -2,6 +2,8 @@
 
     python -m apps.serve place models.yaml --gpus 16xA100-80GB --trace azure.csv > serve.yaml
     python -m apps.serve place models.yaml --gpus 8xH100 --slo ttft=1s,tpot=50ms --explain
+    python -m apps.serve place models.yaml --watch http://127.0.0.1:8000 --serving serve.yaml \
+        --out proposed.yaml
 
 models.yaml lists what is to be placed; `speed` is a row of apps/serve/place/speeds.yaml, or of
 --speeds; `share` is the model's part of the requests, by default a power law in the file's order:
@@ -11,8 +13,11 @@ models:
   - {name: vicuna-13b, path: lmsys/vicuna-13b-v1.5, speed: llama-13b, share: 1}
 """
 
+import itertools
+import os
 import re
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,14 +25,14 @@ import yaml
 from tyro.conf import Positional
 
 from apps.common.command.events import Reporter
-from apps.common.errors import ConfigError
+from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.files.config import above_zero
 from apps.serve.config import ServeConfig
-from apps.serve.place import arrivals, output
+from apps.serve.place import arrivals, live, output
 from apps.serve.place.arrivals import Arrivals
-from apps.serve.place.placement import Cluster, Model
+from apps.serve.place.placement import Cluster, Model, Placement
 from apps.serve.place.search import Found, Problem, search
 from apps.serve.place.simulator import Slo
 from apps.serve.place.speed import shape
@@ -35,6 +40,8 @@ from apps.serve.place.speed import shape
 MEMORY_GB = {"A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141}
 SAMPLE_REQUESTS = 2500
 """What the search looks at first, the busiest; the result is chosen by the whole trace."""
+FEWEST_REQUESTS = 20
+"""Fewer between two looks say nothing of the traffic."""
 _GPUS = re.compile(r"(\d+)x(\S+)")
 _SLO = re.compile(r"ttft=([\d.]+)(ms|s),tpot=([\d.]+)(ms|s)")
 _UNIT_S = {"s": 1.0, "ms": 1e-3}
@@ -108,14 +115,45 @@ class PlaceConfig:
     """say why, as comments above the YAML"""
     out: str = ""
     """file to write; by default the YAML is printed"""
+    watch: str = ""
+    """address of a running gateway: take what it is asked for the traffic, look again and again,
+    and write --out where another placement keeps more requests within the SLO"""
+    serving: str = ""
+    """the YAML that the gateway serves now"""
+    every_minutes: float = 10.0
+    """between two looks"""
+    looks: int = 0
+    """how many of them; 0: until it is stopped"""
+    gain: float = 0.02
+    """least share of the requests, within the SLO besides, that is worth a change"""
+    key_env: str = ""
+    """environment variable with an admin's key of the gateway, where keys are set"""
 
     def __post_init__(self) -> None:
-        above_zero(self, "", "times", "seconds")
+        above_zero(self, "", "times", "seconds", "every_minutes")
+        if self.watch and not (self.serving and self.out and self.serving != self.out):
+            raise ConfigError(
+                "--watch needs --serving FILE, the YAML that is served, and --out FILE, another "
+                "one for what is proposed."
+            )
 
 
 def place(config: PlaceConfig, reporter: Reporter) -> None:
-    """Print or write the YAML."""
+    """Print or write the YAML, once or whenever the traffic has shifted."""
+    if config.watch:
+        watch(config, reporter)
+        return
     found, whole = find(config)
+    text = yaml_of(config, found, whole)
+    if not config.out:
+        sys.stdout.write(text)
+        return
+    storage.write_atomic(config.out, text.encode())
+    share = within(whole, found.best)
+    reporter.event("place.done", out=config.out, within_slo=share, optimal=found.is_optimal)
+
+
+def yaml_of(config: PlaceConfig, found: Found, whole: Problem) -> str:
     content = output.service(found.best, whole.models)
     configs.from_dict(ServeConfig, content)  # what cannot be served is refused here
     lines: list[str] = []
@@ -123,25 +161,76 @@ def place(config: PlaceConfig, reporter: Reporter) -> None:
         contenders = {"even replicas": found.even, "greedy (AlpaServe)": found.greedy}
         told = output.explanation(whole, contenders, found.best, is_optimal=found.is_optimal)
         lines = [f"# {line}" for line in told]
-    text = "\n".join([*lines, yaml.safe_dump(content, sort_keys=False)])
-    if not config.out:
-        sys.stdout.write(text)
+    return "\n".join([*lines, yaml.safe_dump(content, sort_keys=False)])
+
+
+def within(problem: Problem, groups: Placement) -> float:
+    """Share of the requests that keep the SLO."""
+    return problem.score(groups).attained / problem.arrivals.num_requests
+
+
+def watch(config: PlaceConfig, reporter: Reporter) -> None:
+    """Propose; a person applies it, with `apps.serve run`, which cuts no stream."""
+    entries = configs.load(ModelsFile, config.file).models
+    key = os.environ.get(config.key_env, "") if config.key_env else ""
+    before, since_s = live.read(config.watch, key), time.monotonic()
+    for _ in range(config.looks) if config.looks else itertools.count():
+        time.sleep(config.every_minutes * 60)
+        try:
+            after = live.read(config.watch, key)
+        except CriaError as error:
+            reporter.line(f"{error.sentence} It is asked again in {config.every_minutes:g} min.")
+            continue
+        now_s = time.monotonic()
+        grown, over_s = live.between(before, after), now_s - since_s
+        before, since_s = after, now_s
+        asked = [grown.get(entry.name, live.Asked()) for entry in entries]
+        requests = sum(one.requests for one in asked)
+        if requests < FEWEST_REQUESTS:
+            reporter.event("place.quiet", requests=requests)
+        else:
+            _propose(config, entries, asked, over_s, reporter)
+
+
+def _propose(
+    config: PlaceConfig,
+    entries: tuple[ModelToPlace, ...],
+    asked: list[live.Asked],
+    over_s: float,
+    reporter: Reporter,
+) -> None:
+    traffic = live.like(
+        asked, over_s, seconds=config.traffic.minutes * 60, cv=config.traffic.cv,
+        seed=config.traffic.seed,
+    )  # fmt: skip
+    found, whole = _search(config, entries, traffic.faster(config.times))
+    served = configs.load(ServeConfig, config.serving)
+    now = output.in_use(served, whole.models)
+    share_now = within(whole, now) if now else 0.0
+    share = within(whole, found.best)
+    told = {"within_slo_now": share_now, "within_slo": share}
+    if share < share_now + config.gain:
+        reporter.event("place.kept", **told)
         return
-    storage.write_atomic(config.out, text.encode())
-    share = whole.score(found.best).attained / whole.arrivals.num_requests
-    reporter.event("place.done", out=config.out, within_slo=share, optimal=found.is_optimal)
+    storage.write_atomic(config.out, yaml_of(config, found, whole).encode())
+    reporter.event("place.proposed", out=config.out, **told)
 
 
 def find(config: PlaceConfig) -> tuple[Found, Problem]:
     """The placement, and the problem with every request."""
     entries = configs.load(ModelsFile, config.file).models
+    return _search(config, entries, _requests(config, entries))
+
+
+def _search(
+    config: PlaceConfig, entries: tuple[ModelToPlace, ...], requests: Arrivals
+) -> tuple[Found, Problem]:
     num_gpus, accelerator = _gpus(config.gpus)
     models = [
         Model(name=e.name, path=e.path, shape=shape(e.speed, accelerator, config.speeds))
         for e in entries
     ]
     cluster = Cluster(num_gpus=num_gpus, memory_bytes=MEMORY_GB[accelerator] * 1e9)
-    requests = _requests(config, entries)
     slo = read_slo(config.slo)
     sample, whole = (
         Problem(models=models, cluster=cluster, arrivals=some, slo=slo)

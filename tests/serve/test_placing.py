@@ -1,16 +1,25 @@
 """`apps.serve place` as it is typed."""
 
+import json
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from apps.common.command.cli import run
 from apps.common.files import config as configs
 from apps.serve.__main__ import COMMANDS
+from apps.serve.answer.choices import Usage
 from apps.serve.config import ServeConfig
+from apps.serve.gateway.metrics import GatewayMetrics, render
+from apps.serve.place.output import in_use
+from apps.serve.place.placement import Model
+from apps.serve.place.speed import Shape
 
 SMALL = ["--traffic.minutes", "0.5", "--traffic.kind", "gamma", "--seconds", "2"]
+
+ANY = Shape(weights_bytes=0, kv_bytes_per_token=0, speeds={}, source="")
 
 
 def models_file(folder: Path, **changes: object) -> str:
@@ -69,3 +78,84 @@ def test_what_fits_nowhere_is_a_sentence(tmp_path, capsys) -> None:
     (tmp_path / "models.yaml").write_text(yaml.safe_dump({"models": rows}))
     assert place(str(tmp_path / "models.yaml"), "--gpus", "1xA100-40GB", *SMALL) == 2
     assert "give more or larger GPUs" in capsys.readouterr().err
+
+
+class Gateway:
+    """Counts requests that ask ever more for one model; /metrics is the real text."""
+
+    def __init__(self) -> None:
+        self.metrics, self.requests = GatewayMetrics(), {"vicuna": 0, "big": 0}
+
+    def get(self, url: str, **_: object) -> httpx.Response:
+        assert url == "http://gateway/metrics"
+        for model, requests in self.requests.items():
+            for _ in range(requests):
+                self.metrics.requests.labels(model, "chat", "200", "").inc()
+                usage = Usage(prompt_tokens=400, completion_tokens=200)
+                self.metrics.count_usage(model, "", usage, 0.0)
+        text = render([self.metrics.samples()], {}, {})
+        return httpx.Response(200, text=text, request=httpx.Request("GET", url))
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    made = Gateway()
+    monkeypatch.setattr(httpx, "get", made.get)
+    monkeypatch.setattr("apps.serve.placing.time", FakeTime())
+    return made
+
+
+class FakeTime:
+    """A minute passes in no time."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def watching(folder: Path, *arguments: str) -> int:
+    return place(
+        models_file(folder), "--gpus", "4xA100-80GB", *SMALL, "--watch", "http://gateway",
+        "--serving", str(folder / "serve.yaml"), "--out", str(folder / "proposed.yaml"),
+        "--every-minutes", "1", "--log-format", "json", *arguments,
+    )  # fmt: skip
+
+
+def test_shifted_traffic_is_answered_with_another_yaml(
+    gateway: Gateway, tmp_path: Path, capsys
+) -> None:
+    """One model had three GPUs of four; now the other is asked for everything."""
+    rows = [{"name": "vicuna", "path": "p", "replicas": 3, "resources": {"gpus": 1.0}}]
+    rows += [{"name": "big", "path": "p", "replicas": 1, "resources": {"gpus": 1.0}}]
+    served = {"models": [{**row, "engine": "vllm"} for row in rows]}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(served))
+    gateway.requests = {"vicuna": 30, "big": 3000}
+    assert watching(tmp_path, "--looks", "1") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["event"] == "place.proposed" and told["within_slo"] > told["within_slo_now"] + 0.02
+    big = configs.load(ServeConfig, str(tmp_path / "proposed.yaml")).models[-1]
+    group = in_use(ServeConfig(models=(big,)), [Model(name="big", path="", shape=ANY)])
+    assert sum(one.num_gpus for one in group) > 1
+    (tmp_path / "serve.yaml").write_bytes((tmp_path / "proposed.yaml").read_bytes())
+    assert watching(tmp_path, "--looks", "1") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "place.kept"
+
+
+def test_few_requests_change_nothing(gateway: Gateway, tmp_path: Path, capsys) -> None:
+    (tmp_path / "serve.yaml").write_text("models: []")
+    gateway.requests = {"vicuna": 3, "big": 1}
+    assert watching(tmp_path, "--looks", "2") == 0
+    assert capsys.readouterr().out.count("place.quiet") == 2
+    assert not (tmp_path / "proposed.yaml").exists()
+
+
+def test_a_watch_that_would_write_over_what_is_served_is_refused(tmp_path: Path, capsys) -> None:
+    file = str(tmp_path / "serve.yaml")
+    watch = ("--watch", "http://gateway", "--serving", file, "--out", file)
+    assert place(models_file(tmp_path), *SMALL, *watch) == 2
+    assert "another one for what is proposed" in " ".join(capsys.readouterr().err.split())

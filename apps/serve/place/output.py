@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from apps.serve.place.placement import MEMORY_SHARE, Group, Model, Placement, least_bytes
+from apps.serve.config import ModelConfig, ServeConfig
+from apps.serve.place.placement import (
+    MEMORY_SHARE,
+    Group,
+    Model,
+    Placement,
+    least_bytes,
+    placement,
+)
 from apps.serve.place.search import Problem, Score
 
 
@@ -14,6 +22,37 @@ def service(groups: Placement, models: Sequence[Model]) -> dict[str, object]:
     """
     held = [index for index in range(len(models)) if any(index in g.models for g in groups)]
     return {"models": [_entry(index, _of(groups, index), models) for index in held]}
+
+
+def in_use(served: ServeConfig, models: Sequence[Model]) -> Placement:
+    """The placement that such a YAML says, of these models; others are left out.
+
+    Which models share GPUs is Ray's choice when they start, so those that may are put together in
+    their order: halves of A, A, B and C are groups of A and B, and of A and C.
+    """
+    indices = {model.name: index for index, model in enumerate(models)}
+    held: list[tuple[Group, float]] = []
+    for entry in served.models:
+        if entry.name in indices:
+            for _ in range(entry.replicas):
+                _put(held, indices[entry.name], entry)
+    return placement([group for group, _ in held])
+
+
+def _put(held: list[tuple[Group, float]], index: int, entry: ModelConfig) -> None:
+    """Into the first group of its kind with room, or a new one; with each, the share taken."""
+    arguments = list(entry.options.get("server_args", ()))
+    pipeline, tensor = 1, int(entry.options.get("tensor_parallel_size", 1))
+    if "--pipeline-parallel-size" in arguments:
+        pipeline = int(arguments[arguments.index("--pipeline-parallel-size") + 1])
+    part = max([entry.resources.gpus, *entry.resources.custom.values()])
+    share = min(part or 1.0, 1.0)
+    for number, (group, taken) in enumerate(held):
+        is_alike = (group.tensor, group.pipeline) == (tensor, pipeline)
+        if is_alike and index not in group.models and taken + share <= 1.001:
+            held[number] = (group.holding([*group.models, index]), taken + share)
+            return
+    held.append((Group(tensor=tensor, pipeline=pipeline, models=(index,)), share))
 
 
 def _of(groups: Placement, index: int) -> list[Group]:

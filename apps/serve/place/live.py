@@ -1,0 +1,118 @@
+"""What a running service is asked: each model's requests over a while, from its /metrics."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from apps.common.errors import CriaError
+from apps.serve.place import arrivals
+from apps.serve.place.arrivals import Arrivals
+
+_TIMEOUT_S = 30.0
+_REQUESTS, _PROMPT, _OUTPUT = (
+    f"cria_{name}_total" for name in ("requests", "prompt_tokens", "completion_tokens")
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """Of one model: since its gateways started, or over a while."""
+
+    requests: float = 0.0
+    prompt_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+
+def read(gateway: str, key: str) -> dict[str, Asked]:
+    """By model, as the gateway counts at this moment. CriaError where it does not say."""
+    url = f"{gateway.rstrip('/')}/metrics"
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        response = httpx.get(url, headers=headers, timeout=_TIMEOUT_S)
+        response.raise_for_status()
+        return counted(response.text)
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        hint = "; it asks for an admin's key, see --key-env" if status in (401, 403) else ""
+        raise CriaError(f"{url} answers {status}{hint}.") from error
+    except (httpx.HTTPError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise CriaError(f"{url} cannot be read ({reason}); is it a running gateway?") from error
+
+
+def counted(scrape: str) -> dict[str, Asked]:
+    """Of Prometheus' text, all keys and endpoints together; requests that were refused asked for
+    no tokens and are left out."""
+    totals: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for family in text_string_to_metric_families(scrape):
+        for sample in family.samples:
+            if sample.labels.get("status", "")[:1] != "4":
+                totals[sample.labels.get("model", ""), sample.name] += sample.value
+    return {
+        model: Asked(
+            requests=requests,
+            prompt_tokens=totals[model, _PROMPT],
+            output_tokens=totals[model, _OUTPUT],
+        )
+        for (model, name), requests in list(totals.items())
+        if name == _REQUESTS
+    }
+
+
+def between(before: Mapping[str, Asked], after: Mapping[str, Asked]) -> dict[str, Asked]:
+    """What came since; a counter that fell began again at zero."""
+
+    def grown(old: float, new: float) -> float:
+        return new - old if new >= old else new
+
+    return {
+        model: Asked(
+            requests=grown(old.requests, new.requests),
+            prompt_tokens=grown(old.prompt_tokens, new.prompt_tokens),
+            output_tokens=grown(old.output_tokens, new.output_tokens),
+        )
+        for model, new in after.items()
+        for old in (before.get(model, Asked()),)
+    }
+
+
+def like(
+    asked: Sequence[Asked], over_s: float, *, seconds: float, cv: float, seed: int
+) -> Arrivals:
+    """Made requests at the models' own rates and mean lengths; `asked` came in `over_s`."""
+    each = [
+        _of_model(index, one, over_s, seconds, cv, seed + index)
+        for index, one in enumerate(asked)
+        if one.requests
+    ]
+    at_s = np.concatenate([one.at_s for one in each])
+    order = np.argsort(at_s, kind="stable")
+    return Arrivals(
+        at_s=at_s[order],
+        prompt_tokens=np.concatenate([one.prompt_tokens for one in each])[order],
+        output_tokens=np.concatenate([one.output_tokens for one in each])[order],
+        model=np.concatenate([one.model for one in each])[order],
+    )
+
+
+def _of_model(
+    index: int, asked: Asked, over_s: float, seconds: float, cv: float, seed: int
+) -> Arrivals:
+    made = arrivals.gamma(
+        asked.requests / over_s,
+        seconds,
+        seed,
+        cv,
+        prompt=max(round(asked.prompt_tokens / asked.requests), 1),
+        output=max(round(asked.output_tokens / asked.requests), 1),
+    )
+    return Arrivals(
+        at_s=made.at_s,
+        prompt_tokens=made.prompt_tokens,
+        output_tokens=made.output_tokens,
+        model=np.full(made.num_requests, index, dtype=np.int64),
+    )

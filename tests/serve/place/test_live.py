@@ -1,0 +1,104 @@
+"""Traffic as a gateway counts it, and the placement that a YAML says."""
+
+import httpx
+import numpy as np
+import pytest
+
+from apps.common.errors import CriaError
+from apps.common.files import config as configs
+from apps.serve.answer.choices import Usage
+from apps.serve.config import ServeConfig
+from apps.serve.gateway.metrics import GatewayMetrics, render
+from apps.serve.place import live
+from apps.serve.place.live import Asked
+from apps.serve.place.output import in_use, service
+from apps.serve.place.placement import Group, Model, Placement, placement
+from apps.serve.place.speed import shape
+
+
+def count(metrics: GatewayMetrics, model: str, requests: int, status: str = "200") -> None:
+    """Each of 100 tokens, answered with 50."""
+    for number in range(requests):
+        key = "ali" if number % 2 else "ben"
+        metrics.requests.labels(model, "chat", status, key).inc()
+        if status == "200":
+            usage = Usage(prompt_tokens=100, completion_tokens=50)
+            metrics.count_usage(model, key, usage, 0.0)
+
+
+def test_what_is_asked_is_read_as_the_gateway_writes_it() -> None:
+    metrics = GatewayMetrics()
+    count(metrics, "small", 6)
+    count(metrics, "big", 2)
+    count(metrics, "big", 5, status="429")
+    before = live.counted(render([metrics.samples()], {}, {}))
+    assert before["small"] == Asked(requests=6, prompt_tokens=600, output_tokens=300)
+    assert before["big"] == Asked(requests=2, prompt_tokens=200, output_tokens=100)
+    count(metrics, "small", 1)
+    after = live.counted(render([metrics.samples()], {}, {}))
+    grown = live.between(before, after)
+    assert grown["small"] == Asked(requests=1, prompt_tokens=100, output_tokens=50)
+    assert grown["big"] == Asked()
+
+
+def test_gateways_that_began_again_have_counted_what_they_say() -> None:
+    grown = live.between({"m": Asked(requests=900)}, {"m": Asked(requests=7)})
+    assert grown == {"m": Asked(requests=7)}
+
+
+def test_made_requests_are_like_those_that_came() -> None:
+    asked = [
+        Asked(requests=1200, prompt_tokens=1200 * 300, output_tokens=1200 * 40),
+        Asked(),
+        Asked(requests=300, prompt_tokens=300 * 50, output_tokens=300 * 200),
+    ]
+    made = live.like(asked, 600, seconds=1200, cv=1.0, seed=1)
+    counts = np.bincount(made.model, minlength=3)
+    assert counts.tolist() == pytest.approx([2400, 0, 600], rel=0.15)
+    assert made.prompt_tokens[made.model == 0].mean() == pytest.approx(300, rel=0.1)
+    assert made.output_tokens[made.model == 2].mean() == pytest.approx(200, rel=0.15)
+    assert (np.diff(made.at_s) >= 0).all()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "no address"])
+def test_a_gateway_that_is_not_there_is_a_sentence(address: str) -> None:
+    with pytest.raises(CriaError, match="cannot be read"):
+        live.read(address, "")
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, "admin's key"), (503, "answers 503")])
+def test_a_gateway_that_refuses_is_a_sentence(status: int, hint: str, monkeypatch) -> None:
+    monkeypatch.setattr(
+        httpx, "get", lambda url, **_: httpx.Response(status, request=httpx.Request("GET", url))
+    )
+    with pytest.raises(CriaError, match=hint):
+        live.read("http://127.0.0.1:9", "")
+
+
+def models(count: int) -> list[Model]:
+    speeds = shape("llama-7b", "A100-80GB")
+    return [Model(name=f"m{number}", path="p", shape=speeds) for number in range(count)]
+
+
+def group(*held: int, tensor: int = 1, pipeline: int = 1) -> Group:
+    return Group(tensor=tensor, pipeline=pipeline, models=held)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        (group(0), group(0), group(1)),
+        (group(0, tensor=2), group(1, tensor=1, pipeline=2)),
+        (group(0, 1), group(0, 2)),
+        (group(0, 1, tensor=2), group(2)),
+        (group(0, 1, 2), group(3, tensor=4)),
+    ],
+)
+def test_a_yaml_says_the_placement_that_it_was_written_for(groups: Placement) -> None:
+    written = configs.from_dict(ServeConfig, service(placement(groups), models(4)))
+    assert in_use(written, models(4)) == placement(groups)
+
+
+def test_a_model_that_is_not_to_be_placed_is_left_out() -> None:
+    written = configs.from_dict(ServeConfig, service((group(0), group(1)), models(2)))
+    assert in_use(written, models(1)) == (group(0),)
