@@ -1,7 +1,9 @@
 """A running service to talk to, and its replicas to look into and to break."""
 
 import contextlib
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,6 +86,14 @@ def inside(replica: Any, fn: Callable[[Any], Any]) -> Any:
         lambda actor: fn(actor._replica_impl._user_callable_wrapper._callable)
     )
     return ray.get(call, timeout=30)
+
+
+def pid_of(replica: Any) -> int:
+    return inside(replica, lambda _: os.getpid())
+
+
+def kill(replica: Any) -> None:
+    os.kill(pid_of(replica), signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float) -> None:

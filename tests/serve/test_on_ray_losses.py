@@ -10,20 +10,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.serve.service import ON_RAY, Service, inside, replicas_of, wait_until
+from tests.serve.service import ON_RAY, Service, inside, kill, pid_of, replicas_of, wait_until
 
 pytestmark = ON_RAY
 
 LONG = {"max_tokens": 1500, "temperature": 1.0, "extra_body": {"ignore_eos": True}}
 REPLACED_S = 120  # a replica imports torch, beside whatever else the machine does
-
-
-def pid_of(replica: Any) -> int:
-    return inside(replica, lambda _: os.getpid())
-
-
-def kill(replica: Any) -> None:
-    os.kill(pid_of(replica), signal.SIGKILL)
 
 
 def freeze(replica: Any) -> None:
