@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from apps.common.command.events import Reporter
 from apps.common.command.runtime import free_port
@@ -82,7 +82,7 @@ def body_of(number: int) -> dict[str, Any]:
     }
 
 
-async def answer(client: AsyncClient, body: dict[str, Any]) -> str:
+async def answer(client: Any, body: dict[str, Any]) -> str:
     """All that its choices are, in one line."""
     choices: dict[int, list[object]] = {}
     async for chunk in client.stream("chat/completions", body):
@@ -101,15 +101,15 @@ async def answer(client: AsyncClient, body: dict[str, Any]) -> str:
 class Load:
     """The clients, in a thread of their own."""
 
-    def __init__(self, url: str, outcome: Outcome) -> None:
-        self._url, self._outcome = url, outcome
+    def __init__(self, url: str, outcome: Outcome, client: Callable[..., Any]) -> None:
+        self._url, self._outcome, self._client_of = url, outcome, client
         self._ends = False
         self._undisturbed: dict[int, str] = {}
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     async def undisturbed(self) -> None:
         async def one(number: int) -> None:
-            async with AsyncClient([f"{self._url}/v1"]) as client:
+            async with self._client_of([f"{self._url}/v1"]) as client:
                 self._undisturbed[number] = await answer(client, body_of(number))
 
         await asyncio.gather(*map(one, range(NUM_CLIENTS)))
@@ -133,7 +133,7 @@ class Load:
             nonlocal sent
             sent += 1
 
-        async with AsyncClient([f"{self._url}/v1"]) as client:
+        async with self._client_of([f"{self._url}/v1"]) as client:
             client._http.event_hooks["request"].append(count)
             while not self._ends:
                 sent, began_s, outcome = 0, time.monotonic(), self._outcome
@@ -154,6 +154,9 @@ class Load:
 class Service:
     """What is running, and how to break it."""
 
+    whole: ClassVar = {"gateway": 2, "model-one": NUM_REPLICAS}
+    """application -> replicas"""
+
     def __init__(self, cluster: Any, config: ServeConfig) -> None:
         self._cluster, self._config = cluster, config
         self._nodes = [add_node(cluster), add_node(cluster)]
@@ -172,22 +175,25 @@ class Service:
         while time.monotonic() < deadline_s:
             try:
                 status = serve.status()
-                states = [
-                    d.replica_states.get("RUNNING", 0)
-                    for name in ("gateway", "model-one")
-                    for d in status.applications[name].deployments.values()
-                ]
+                states = {
+                    name: d.replica_states.get("RUNNING", 0)
+                    for name, application in status.applications.items()
+                    for d in application.deployments.values()
+                }
                 proxies = set(status.proxies.values())
                 is_settled = {"HEALTHY"} <= proxies <= {"HEALTHY", "DRAINING"}
-                if states == [2, NUM_REPLICAS] and is_settled and alive("one"):
+                if states == self.whole and is_settled and alive(self.replicas()):
                     return
             except Exception as error:  # the controller is being replaced
                 print(repr(error)[:200], file=sys.stderr)
             time.sleep(0.5)
         raise AssertionError(f"not whole within {READY_S} s: {serve.status()}")
 
+    def replicas(self) -> list[Any]:
+        return replicas_of("one")
+
     def replica(self) -> None:
-        kill(random.choice(replicas_of("one")))
+        kill(random.choice(self.replicas()))
 
     def gateway(self) -> None:
         kill(random.choice(actors("::gateway#Gateway#")))
@@ -235,10 +241,10 @@ def kill(actor: Any) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def alive(model: str) -> bool:
+def alive(replicas: list[Any]) -> bool:
     import ray
 
-    calls = [r.__ray_call__.remote(lambda _: True) for r in replicas_of(model)]
+    calls = [replica.__ray_call__.remote(lambda _: True) for replica in replicas]
     return len(calls) == NUM_REPLICAS and all(ray.get(calls, timeout=10))
 
 
@@ -253,7 +259,11 @@ def config_for(folder: Path) -> ServeConfig:
     return ServeConfig(models=(model,), gateway=gateway, page=PageConfig(enabled=False))
 
 
-def main(blows: list[str]) -> None:
+def main(
+    blows: list[str],
+    service_of: Callable[..., Service] = Service,
+    client: Callable[..., Any] = AsyncClient,
+) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
@@ -275,10 +285,10 @@ def main(blows: list[str]) -> None:
         try:
             ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
             config = config_for(Path(folder))
-            service = Service(cluster, config)
+            service = service_of(cluster, config)
             service.start()
             service.wait_until_whole()
-            with Load(f"http://127.0.0.1:{config.gateway.port}", outcome):
+            with Load(f"http://127.0.0.1:{config.gateway.port}", outcome, client):
                 for name in blows:
                     strike(service, name, outcome)
                 service.wait_until_whole()
