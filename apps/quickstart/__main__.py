@@ -63,7 +63,7 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
                 "report": storage.absolute(f"{dirs['eval']}/report.html"),
             }
             summary.show(result, addresses, reporter, time.monotonic() - started_s)
-            if not demo.train_args:
+            if not (demo.base_args or demo.train_args):
                 _check(result, recipe)
             if demo.serve:
                 reporter.line(f"Serving at {url}/ui until Ctrl-C.")

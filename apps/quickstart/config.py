@@ -27,6 +27,8 @@ class DemoConfig:
     """good conversations in the sample dump; 0: as many as the model needs"""
     questions: int = 0
     """held-out questions; 0: as many as the model's bars were measured with"""
+    base_args: str = ""
+    """further arguments of `python -m apps.train base`, such as "--tokens 50000" """
     train_args: str = ""
     """further arguments of `python -m apps.train run`, such as "--epochs 0.1" """
     serve: bool = True
@@ -39,6 +41,8 @@ class DemoConfig:
             raise ConfigError(f"--port is {self.port}; expected 1 to 65535.")
         if min(self.conversations, self.questions) < 0:
             raise ConfigError("--conversations and --questions must not be negative.")
+        if self.base and self.base_args:
+            raise ConfigError("--base is used as it is; leave --base-args out.")
 
 
 def root(demo: DemoConfig) -> str:

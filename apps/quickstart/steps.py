@@ -39,6 +39,7 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
             arguments=(
                 *("apps.train", "base"),
                 *(part.format(sample=dirs["sample"]) for part in recipe.base),
+                *shlex.split(demo.base_args),
                 *("--out", dirs["base"]),
             ),
             output=f"{dirs['base']}/config.json",

@@ -12,17 +12,9 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = (
-    *(
-        "-m",
-        "apps.quickstart",
-        "--no-serve",
-        "--model",
-        "tiny",
-        "--conversations",
-        "600",
-        "--questions",
-        "4",
-    ),
+    *("-m", "apps.quickstart", "--no-serve", "--model", "tiny"),
+    *("--conversations", "600", "--questions", "4"),
+    "--base-args=--tokens 20000",
     "--train-args=--steps 40 --checkpoint.interval-steps 5",
 )
 

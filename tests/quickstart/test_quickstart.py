@@ -97,6 +97,11 @@ def test_a_step_that_fails_says_which_and_how(tmp_path):
     assert (failure.value.step, failure.value.code) == ("base", 2)
 
 
+def test_arguments_for_a_base_that_is_not_made_are_refused():
+    with pytest.raises(ConfigError, match="leave --base-args out"):
+        DemoConfig(base="folder", base_args="--tokens 1000")
+
+
 def test_a_port_out_of_range_is_refused():
     with pytest.raises(ConfigError, match="--port is 0"):
         DemoConfig(port=0)

@@ -227,4 +227,4 @@ async def test_an_answer_with_very_many_log_probabilities_stalls_nobody(model_fo
             async with http.post(url, data=chat(**fields), headers=HEADERS) as response:
                 assert len(await response.read()) > 128 * 350 * 20
             beat.cancel()
-    assert max(turns_s) < LIMIT_S, "in one go it takes 3.7 s"
+    assert max(turns_s) < sum(turns_s) / 3, "in one go it is all of it"
