@@ -267,8 +267,9 @@ def _sigterm_ends_the_block() -> Generator[None]:
 def _ray_is_patient() -> Generator[None]:
     """While Ray starts, what no setting of Ray 2.60 changes.
 
-    It would put in handlers of SIGTERM that end the process in the middle of what it does. And it
-    gives its node 30 s, in waits that no signal ends: here are many short ones instead.
+    It would put in handlers of SIGTERM that end the process in the middle of what it does: one of
+    Python, one of C++ that gives it three seconds. And it gives its node 30 s, in waits that no
+    signal ends: here are many short ones instead.
     """
     utils = importlib.import_module("ray._private.utils")
     services = importlib.import_module("ray._private.services")
@@ -288,7 +289,14 @@ def _ray_is_patient() -> Generator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(utils, "set_sigterm_handler", ignored))
         stack.enter_context(mock.patch.object(services, "get_node", patient))
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(_put_back_handler, signal.SIGTERM)
         yield
+
+
+def _put_back_handler(number: signal.Signals) -> None:
+    """Of Python, in place of one that native code has put in since."""
+    signal.signal(number, signal.getsignal(number))
 
 
 def free_port() -> int:

@@ -1,10 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from apps.common.command.runtime import ray_session
 from apps.common.errors import ConfigError
-from tests.common.command.slow_ray import raylet, start
+from tests.common.command.slow_ray import ROOT, raylet, start
 
 
 @pytest.mark.slow
@@ -22,3 +26,32 @@ def test_the_dashboards_address_is_refused_with_the_command_that_takes_it(
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(ConfigError, match="ray job submit"), ray_session():
         pass
+
+
+ENDS_SLOWLY = """
+import time
+from apps.common.command.runtime import ray_session
+
+with ray_session(num_cpus=1, object_store_bytes=80 << 20):
+    try:
+        print("up", flush=True)
+        time.sleep(600)
+    finally:
+        time.sleep(5)
+        print("cleaned up", flush=True)
+"""
+
+
+@pytest.mark.ray
+def test_sigterm_gives_a_command_the_time_that_it_takes_to_clean_up() -> None:
+    """Ray's own handler would abort it after three seconds."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", ENDS_SLOWLY],
+        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout and process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (143, "cleaned up\n")
+    assert "SIGTERM received" not in err
