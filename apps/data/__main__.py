@@ -4,6 +4,7 @@ python -m apps.data clean dump.json --out clean
 python -m apps.data report clean
 python -m apps.data view clean --rule blocked_words
 python -m apps.data pack clean --tokenizer MODEL --out pack --max-length 2048
+python -m apps.data index pack --out passages.db
 ray job submit -- python -m apps.data clean s3://bucket/dumps/*.json --out s3://bucket/clean
 """
 
@@ -15,9 +16,10 @@ import apps.common.command.interrupt  # noqa: F401  # pyright: ignore[reportUnus
 from apps.common.command import cli, runtime
 from apps.common.command.cli import Command
 from apps.common.command.events import Reporter
-from apps.data import clean, layouts, pack, report, view
+from apps.data import clean, index, layouts, pack, report, view
 from apps.data.config import (
     CleanConfig,
+    IndexConfig,
     LayoutsConfig,
     PackConfig,
     ReportConfig,
@@ -81,6 +83,12 @@ COMMANDS = {
         run=run_pack,
         help="split, tokenize and pack clean conversations into rows for training",
         example="clean --tokenizer BASE --out pack",
+    ),
+    "index": Command(
+        config=IndexConfig,
+        run=index.write_index,
+        help="index training data by its runs of words, for the page's `Where did this come from?`",
+        example="pack --out passages.db",
     ),
     "report": Command(
         config=ReportConfig,

@@ -154,3 +154,17 @@ class PackConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; expected {low:,} to {high:,}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """Training data to a file that finds the passages which share words with an answer."""
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """a folder made by `pack` (what it held back in val/ stays out), or folders made by `clean`"""
+    out: str
+    """file to write, such as passages.db; it holds the texts, so keep it like the data"""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("No input is given; expected a folder made by `pack` or `clean`.")

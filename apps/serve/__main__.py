@@ -38,6 +38,7 @@ from apps.serve.conversations import ConversationsConfig, conversations
 from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
+from apps.serve.page.arena.sources import check_sources
 from apps.serve.placing import PlaceConfig, place
 from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
@@ -139,7 +140,11 @@ def load(path: str, port: int | None) -> ServeConfig:
     database_url = _database_url(config.page.database_url, path)
     shown = config.page.evaluation
     evaluation = _beside(path, shown) if shown else ""
-    page = dataclasses.replace(config.page, database_url=database_url, evaluation=evaluation)
+    sources = {model: _beside(path, file) for model, file in config.page.sources.items()}
+    check_sources(sources, {model.name: model.path for model in models})
+    page = dataclasses.replace(
+        config.page, database_url=database_url, evaluation=evaluation, sources=sources
+    )
     return dataclasses.replace(config, gateway=gateway, models=models, page=page)
 
 
@@ -150,7 +155,7 @@ def _resolved(model: ModelConfig) -> ModelConfig:
 
 def _beside(config_path: str, path: str) -> str:
     """A path of the file is meant from the file's folder; the service runs in another one."""
-    is_relative = storage.is_local(path) and not os.path.isabs(storage.local_path(path))
+    is_relative = storage.is_local(path) and not path.startswith(("/", "~", "file://"))
     folder = os.path.abspath(os.path.dirname(config_path) or ".")
     return os.path.join(folder, path) if is_relative else path
 

@@ -12,6 +12,7 @@ import yaml
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
+from apps.common.passages import Passage, write_passages
 from apps.serve.__main__ import RunConfig, load, run
 from apps.serve.config import (
     ApiKey,
@@ -74,6 +75,30 @@ def test_a_wrong_file_is_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         load(file_of(tmp_path, model_folder, **changes), None)
+
+
+def test_paths_are_meant_from_the_files_folder(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts it, wherever: keys, evaluation and indexes lie beside the file."""
+    path = Path(file_of(tmp_path, model_folder))
+    page = {"evaluation": "eval", "sources": {"one": "passages.db"}}
+    given = {**yaml.safe_load(path.read_text()), "page": page}
+    given["gateway"] = {"keys_file": "keys.yaml"}
+    given["page"]["api_key_env"] = "CRIA_PAGE_KEY"
+    path.write_text(yaml.safe_dump(given))
+    with write_passages(str(tmp_path / "passages.db")) as writer:
+        text = "eight words or more make a passage that can be found"
+        writer.add(Passage(conversation="c", turn=2, role="assistant", text=text))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load(str(path), None)
+    assert config.gateway.keys_file == str(tmp_path / "keys.yaml")
+    assert config.page.evaluation == str(tmp_path / "eval")
+    assert config.page.sources == {"one": str(tmp_path / "passages.db")}
+    given["page"]["evaluation"] = "s3://bucket/eval"
+    path.write_text(yaml.safe_dump(given))
+    assert load(str(path), None).page.evaluation == "s3://bucket/eval"
 
 
 def test_the_same_name_twice_is_refused(model_folder: Path) -> None:

@@ -12,7 +12,9 @@ compared in one case and in NFC (Unicode Standard Annex 15).
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 _CJK = (
     (0x3005, 0x3007),
@@ -49,6 +51,14 @@ _IGNORED = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 """Drawn as nothing: whether a text has them is not what it says."""
 
 
+class WordSpan(NamedTuple):
+    """A word, and where it stands in its text: `text[start:end]`."""
+
+    word: str
+    start: int
+    end: int
+
+
 def words(text: str) -> list[str]:
     """The words in their order, casefolded and in NFC, without punctuation."""
     if text.isascii():
@@ -58,6 +68,22 @@ def words(text: str) -> list[str]:
     if _unspaced().search(folded) is None:
         return runs
     return [word for run in runs for part in _parts(run) for word in _grams(part)]
+
+
+def word_spans(text: str) -> list[WordSpan]:
+    """The words of a text in NFC, as `words` gives them, with where each one stands.
+
+    `word_spans("Öl, 烤三十")` is [("öl", 0, 2), ("烤三", 4, 6), ("三十", 5, 7)].
+    """
+    folded, starts, ends = _folded_with_origins(text)
+    return [
+        WordSpan(folded[a:b], starts[a], ends[b - 1])
+        for run in _runs().finditer(folded)
+        for part in (
+            [run] if run[0].isascii() else _kinds().finditer(folded, run.start(), run.end())
+        )
+        for a, b in _gram_spans(part[0], part.start())
+    ]
 
 
 def num_words(text: str) -> int:
@@ -84,6 +110,25 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text.casefold())
 
 
+def _folded_with_origins(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
+    """`_folded(text)`, and where in `text` each of its characters begins and ends.
+
+    "Ǆß" gives "ǆss" with starts 0, 1, 1 and ends 1, 2, 2.
+    """
+    if text.isascii():
+        return text.lower(), range(len(text)), range(1, len(text) + 1)
+    kept = [at for at, char in enumerate(text) if char not in _IGNORED]
+    pieces: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for letter in _lettered().finditer("".join(text[at] for at in kept)):
+        piece = _folded(letter[0])
+        pieces.append(piece)
+        starts += [kept[letter.start()]] * len(piece)
+        ends += [kept[letter.end() - 1] + 1] * len(piece)
+    return "".join(pieces), starts, ends
+
+
 def _parts(run: str) -> list[str]:
     """`用gpt4烤` as 用, gpt4 and 烤: one kind of script each."""
     return [run] if run.isascii() else _kinds().findall(run)
@@ -98,6 +143,18 @@ def _grams(part: str) -> list[str]:
         return list(map(str.__add__, part, part[1:]))
     letters = _letters(part)
     return ["".join(letters[i : i + size]) for i in range(max(1, len(letters) - size + 1))]
+
+
+def _gram_spans(part: str, offset: int) -> Iterator[tuple[int, int]]:
+    """Where the words of `_grams(part)` begin and end, `offset` characters further on."""
+    size = _gram(part)
+    if len(part) <= size or not size:
+        yield offset, offset + len(part)
+        return
+    letters = list(part) if size == _CJK_GRAM else _letters(part)
+    edges = list(accumulate(map(len, letters), initial=offset))
+    for first in range(max(1, len(letters) - size + 1)):
+        yield edges[first], edges[min(first + size, len(letters))]
 
 
 def _gram(part: str) -> int:

@@ -164,22 +164,25 @@ def draw(text: str) -> float:
 
 
 def _batches(args: TokenizeArgs) -> Iterator[list[Read]]:
-    if args.file is None:
+    if args.file is not None:
+        yield from read_groups(args.file)
+    else:
         yield [
             Read(f"inline-{i}", f"inline-{i}", messages) for i, messages in enumerate(args.inline)
         ]
-        return
-    first, stop = args.file.first, args.file.stop
-    fs, path = storage.filesystem(args.file.uri)
+
+
+def read_groups(groups: RowGroups) -> Iterator[list[Read]]:
+    """Their conversations, a few at a time."""
+    fs, path = storage.filesystem(groups.uri)
     with pq.ParquetFile(path, filesystem=fs) as file:
         columns = [c for c in _COLUMNS if c in file.schema_arrow.names]
-        batches = file.iter_batches(
-            _BATCH_CONVERSATIONS, range(first, stop), columns, use_threads=False
-        )
-        first_row = sum(file.metadata.row_group(group).num_rows for group in range(first))
+        wanted = range(groups.first, groups.stop)
+        batches = file.iter_batches(_BATCH_CONVERSATIONS, wanted, columns, use_threads=False)
+        first_row = sum(file.metadata.row_group(group).num_rows for group in range(groups.first))
         for batch in batches:
             rows: list[dict[str, Any]] = batch.to_pylist()
-            yield [_read(row, f"{args.file.blake2b}#{first_row + i}") for i, row in enumerate(rows)]
+            yield [_read(row, f"{groups.blake2b}#{first_row + i}") for i, row in enumerate(rows)]
             first_row += batch.num_rows
 
 

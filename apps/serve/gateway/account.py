@@ -43,6 +43,7 @@ class Account:
         self._charged_tokens = 0
         self._model: ModelConfig | None = None
         self._status = CLIENT_LEFT
+        self._num_waits = 0
         self._failure = 0
         self._cause = ""
         self._is_whole = False
@@ -79,14 +80,18 @@ class Account:
 
     @contextlib.contextmanager
     def waiting(self) -> Generator[None]:
-        """For its turn at the model."""
+        """For its turn at the model; the choices of one request may wait side by side."""
         assert self._model is not None
         gauge = self._metrics.waiting.labels(self._model.name)
-        gauge.inc()
+        self._num_waits += 1
+        if self._num_waits == 1:
+            gauge.inc()
         try:
             yield
         finally:
-            gauge.dec()
+            self._num_waits -= 1
+            if self._num_waits == 0:
+                gauge.dec()
 
     def refuse(self, error: ApiError) -> None:
         """The client is told this instead of an answer."""

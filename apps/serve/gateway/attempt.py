@@ -14,10 +14,10 @@ import aiohttp
 from apps.serve.admission.fair_queue import Ticket
 from apps.serve.answer.choices import Usage
 from apps.serve.answer.generation import Delta, GenerationError, PoisonError, follow_all
-from apps.serve.config import ApiKey
 from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.remote import RemoteAnswer
 from apps.serve.errors import ApiError
+from apps.serve.gateway.account import Account
 from apps.serve.gateway.forward import (
     is_our_fault,
     limited_body,
@@ -60,12 +60,12 @@ class MemberRefusedError(Exception):
 
 
 class Attempt:
-    def __init__(self, member: Member, kind: RequestKind, body: Json, owner: ApiKey | None) -> None:
+    def __init__(self, member: Member, kind: RequestKind, body: Json, account: Account) -> None:
         """`body` is the request's, as a client would send it to this member."""
         self._member = member
         self._kind: RequestKind = kind
         self._body = body
-        self._owner = owner
+        self._account = account
         self.used = Usage(0)
         """of a whole answer so far"""
 
@@ -113,10 +113,12 @@ class Attempt:
 
     async def _deltas(self, entry: Entry, plan: Plan) -> AsyncGenerator[Delta, None]:
         """With its turn among the other requests to these replicas."""
-        name, weight = (self._owner.name, self._owner.weight) if self._owner else ("", 1.0)
+        owner = self._account.owner
+        weight = owner.weight if owner is not None else 1.0
         try:
-            ticket = entry.queue.ask(name, weight, plan.most_tokens, len(plan.jobs))
-            await _in_time(entry, ticket)
+            ticket = entry.queue.ask(self._account.key, weight, plan.most_tokens, len(plan.jobs))
+            with self._account.waiting():
+                await _in_time(entry, ticket)
             try:
                 async with contextlib.aclosing(follow_all(entry.backend, plan.jobs)) as deltas:
                     async for delta in deltas:

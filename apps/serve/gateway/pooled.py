@@ -60,7 +60,8 @@ class PooledAnswer(LivingResponse):
     async def _whole(self, send: Send) -> None:
         turns = Turns(self._pool)
         while True:
-            member = await turns.next()
+            with self._account.waiting():
+                member = await turns.next()
             attempt = self._attempt(member, self._body)
             try:
                 with turns.taken(member):
@@ -103,7 +104,8 @@ class PooledAnswer(LivingResponse):
         turns = Turns(self._pool)
         while True:
             goes_on = self._is_chat and body is not self._body
-            member = await turns.next(must_continue=goes_on)
+            with self._account.waiting():
+                member = await turns.next(must_continue=goes_on)
             try:
                 with turns.taken(member):
                     made = self._pieces(member, indices, body)
@@ -158,7 +160,7 @@ class PooledAnswer(LivingResponse):
             raise MemberLostError("the stream ended before the answer did")
 
     def _attempt(self, member: Member, body: Json) -> Attempt:
-        return Attempt(member, type(self._request), body, self._account.owner)
+        return Attempt(member, type(self._request), body, self._account)
 
     def _taken_in(self, chunk: Chunk, indices: Sequence[int]) -> list[Json]:
         """Its pieces as the client gets them: numbered as it asked, each role once."""

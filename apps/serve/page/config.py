@@ -17,7 +17,8 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?")
 class PageLimits:
     """How much may be asked on the page; 0 anywhere: as much as one likes.
 
-    A battle's question asks for two answers. An address counts with its block: /24, or /48 of IPv6.
+    A battle's question asks for two answers; to ask where one came from counts as an answer too. An
+    address counts with its block: /24, or /48 of IPv6.
     """
 
     answers_per_minute: int = 20
@@ -69,6 +70,9 @@ class PageConfig:
     """how often a model is drawn for battles, beside 1 for the others; 0: never"""
     evaluation: str = ""
     """folder of `python -m apps.eval` that visitors may read; empty: none"""
+    sources: dict[str, str] = field(default_factory=dict[str, str])
+    """model -> file of `python -m apps.data index`: visitors may then ask where its answers came
+    from, and read up to five passages of its training data. None is shown of other models"""
     moderation: Literal["none", "lexicon", "endpoint"] = "none"
     """what reads questions and answers; lexicon: the word list of apps/common"""
     moderation_endpoint: EndpointSettings | None = None

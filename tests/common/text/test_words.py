@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.common.text import words as module
-from apps.common.text.words import jaccard, num_words, words
+from apps.common.text.words import jaccard, num_words, word_spans, words
 
 TEXTS = {
     "English": ("Don't bake it at 230°C!", ["don", "t", "bake", "it", "at", "230", "c"]),
@@ -69,3 +69,24 @@ def test_the_form_of_characters_and_their_case_do_not_count(text: str) -> None:
 @given(st.text(st.characters(max_codepoint=127), max_size=60))
 def test_the_short_way_for_ascii_gives_what_the_long_one_does(text: str) -> None:
     assert words(text) == module._runs().findall(text.casefold())
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANY_TEXT)
+def test_word_spans_are_the_words_and_lead_back_to_them(text: str) -> None:
+    text = unicodedata.normalize("NFC", text)
+    spans = word_spans(text)
+    assert [span.word for span in spans] == words(text)
+    for span in spans:
+        assert 0 <= span.start < span.end <= len(text)
+        assert set(words(text[span.start : span.end])) & {span.word} or not text.isascii()
+
+
+def test_a_span_is_where_a_reader_would_point() -> None:
+    text = "Straße:\u200b 烤三十, น้ำ"
+    assert [(span.word, text[span.start : span.end]) for span in word_spans(text)] == [
+        ("strasse", "Straße"),
+        ("烤三", "烤三"),
+        ("三十", "三十"),
+        (unicodedata.normalize("NFC", "น้ำ"), "น้ำ"),
+    ]

@@ -324,3 +324,16 @@ async def test_who_leaves_early_has_used_the_prompt(pool: Pooled) -> None:
             break
         await asyncio.sleep(0.05)
     assert await pool.metric("cria_prompt_tokens_total") > 250
+
+
+async def test_requests_that_wait_for_a_pool_are_counted_once_each(pool: Pooled) -> None:
+    queue = pool.add_here("near").back_end.queue
+    queue.places, queue.max_waiting = 1, 8
+    other = queue.ask("other", 1.0, 1)
+    asking = [asyncio.create_task(pool.near.chat(model="pool", n=2)) for _ in range(2)]
+    while queue.num_waiting < 2:
+        await asyncio.sleep(0.01)
+    assert await pool.metric("cria_requests_waiting") == 2
+    queue.leave(other)
+    assert [response.status_code for response in await asyncio.gather(*asking)] == [200, 200]
+    assert await pool.metric("cria_requests_waiting") == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from apps.common.passages import Passage, write_passages
 from tests.serve.browser import Browser
 from tests.serve.page.arena.test_evaluation import FOLDER
 from tests.serve.page.live import Person
@@ -201,6 +202,66 @@ def test_an_open_page_goes_on_after_its_process_is_gone(open_page, browser) -> N
         browser.click("[data-verdict=tie]")
         browser.wait_for(".outcome .card")
         browser.driver.get_log("browser")  # the lost connection, which the browser tells
+
+
+def test_where_an_answer_came_from_is_shown_as_text(
+    open_page, browser, outside, tmp_path: Path
+) -> None:
+    port, asked = outside
+    asked.clear()
+    said = "copper kettles sing a low tune whenever the morning frost leaves the garden"
+    host = f"http://{OUTSIDE}:{port}"
+    image = f'<img src="{host}/a.png"><script>fetch("{host}/b")</script>'
+    file = str(tmp_path / "passages.db")
+    with write_passages(file) as writer:
+        text = f"{image} I know that {said}. {image}"
+        writer.add(Passage(conversation=image, turn=2, role="assistant", text=text))
+    models = {"ash": lambda m: f"They say {said}.", "elm": lambda m: GOOD, "oak": lambda m: GOOD}
+    page = open_page(models, sources={"ash": file, "elm": file})
+
+    def chat(model: str) -> None:
+        begin(browser, f"{page.url}/#chat")
+        browser.driver.execute_script(CHOOSE, model)
+        browser.type(ASK, "Go\n")
+        browser.wait_for(".answer[data-status=done]")
+
+    chat("ash")
+    browser.click(".sources button")
+    assert browser.text(".source mark") == said
+    assert browser.text(".source blockquote") == text
+    assert "13 words in a row" in browser.text(".source figcaption")
+    assert image in browser.text(".source figcaption")
+    assert browser.all(f".sources :is({FORBIDDEN})") == []
+    assert browser.driver.execute_script(WIDER_THAN_THE_WINDOW) <= 0
+    browser.click(".sources button")
+    assert not browser.shows(".source")
+    chat("elm")
+    browser.click(".sources button")
+    browser.wait_until(lambda: "No passage of the training data" in browser.text(".sources-panel"))
+    chat("oak")
+    assert browser.all(".sources") == [], "no index, no control"
+    assert asked == [] and not browser.errors()
+
+
+def test_a_battle_offers_sources_after_its_vote_only(open_page, browser, tmp_path: Path) -> None:
+    file = str(tmp_path / "passages.db")
+    with write_passages(file) as writer:
+        writer.add(Passage(conversation="c", turn=2, role="assistant", text=GOOD))
+    page = open_page(PAIR, sources=dict.fromkeys(PAIR, file))
+    begin(browser, f"{page.url}/")
+    browser.type(ASK, "Why is the sky blue?\n")
+    browser.wait_until(lambda: browser.shows(".vote"))
+    assert browser.all(".sources") == []
+    browser.click("[data-verdict=tie]")
+    browser.wait_for(".outcome .card")
+    assert len(browser.all(".sources")) == 2
+
+
+CHOOSE = """
+const select = document.querySelector('.model-select select');
+select.value = arguments[0];
+select.dispatchEvent(new Event('change'));
+"""
 
 
 def test_the_page_fits_a_phone(open_page, browser) -> None:

@@ -88,6 +88,7 @@ class Arena:
             "agreed": agreed,
             "models": [{"name": m.name, "max_tokens": m.max_tokens} for m in up],
             "cards": [self._models.card(m.name) for m in up],
+            "sources": list(self._page.sources),
             "max_input_chars": self._page.max_input_chars,
             "default_max_tokens": default_max_tokens(up),
             "history": history,

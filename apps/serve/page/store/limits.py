@@ -4,15 +4,16 @@ Counting there holds for all processes of the page, and over their restarts.
 """
 
 import ipaddress
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from apps.serve.page.config import PageLimits
 from apps.serve.page.store.conversations import OPEN, Asker
-from apps.serve.page.store.database import now_s
+from apps.serve.page.store.database import new_id, now_s
 from apps.serve.page.store.refusal import Refusal
-from apps.serve.page.store.tables import Turn, Vote
+from apps.serve.page.store.tables import Lookup, Turn, Vote
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 _LOST_S = 30.0
@@ -21,23 +22,38 @@ _LOST_S = 30.0
 
 def check_question(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
     """Raises Refusal when these answers would be too many."""
-    mine, here = Turn.visitor_id == asker.visitor_id, Turn.address == asker.address
-    for limit, window_s, who, whose in (
+    _check_rates(session, asker, limits, num_answers)
+    _check_running(session, asker, limits, num_answers)
+    _check_tokens(session, asker, limits)
+
+
+def count_lookup(session: Session, asker: Asker, limits: PageLimits) -> None:
+    """A search of training data counts as an answer. Raises Refusal when it would be too many."""
+    _check_rates(session, asker, limits, 1)
+    session.execute(sa.delete(Lookup).where(Lookup.created_s < now_s() - _DAY_S))
+    session.add(
+        Lookup(id=new_id(), visitor_id=asker.visitor_id, address=asker.address, created_s=now_s())
+    )
+
+
+def _check_rates(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
+    mine, here = {"visitor_id": asker.visitor_id}, {"address": asker.address}
+    for limit, window_s, whose, who in (
         (limits.answers_per_minute, _MINUTE_S, mine, "You have"),
         (limits.answers_per_hour, _HOUR_S, mine, "You have"),
         (limits.address_answers_per_hour, _HOUR_S, here, "Your network has"),
-        (limits.all_answers_per_hour, _HOUR_S, sa.true(), "All visitors together have"),
+        (limits.all_answers_per_hour, _HOUR_S, {}, "All visitors together have"),
     ):
-        oldest = _oldest_in_the_way(session, who, window_s, limit - num_answers)
-        if limit and oldest is not None:
+        if not limit:
+            continue
+        oldest = _oldest_in_the_way(session, whose, window_s, limit - num_answers)
+        if oldest is not None:
             wait_s = max(1, round(oldest + window_s - now_s()))
             raise Refusal(
-                f"{whose} asked as much as this page can answer for now. "
+                f"{who} asked as much as this page can answer for now. "
                 f"Try again in {_in_words(wait_s)}.",
                 wait_s,
             )
-    _check_running(session, asker, limits, num_answers)
-    _check_tokens(session, asker, limits)
 
 
 def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
@@ -48,11 +64,16 @@ def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
 
 
 def _oldest_in_the_way(
-    session: Session, who: sa.ColumnElement[bool], window_s: float, room: int
+    session: Session, whose: Mapping[str, str], window_s: float, room: int
 ) -> float | None:
-    """When the turn was asked that must leave the window before there is room; None: there is."""
-    query = sa.select(Turn.created_s).where(who, Turn.created_s > now_s() - window_s)
-    return session.scalar(query.order_by(Turn.created_s.desc()).offset(max(0, room)).limit(1))
+    """When the request was made that must leave the window before there is room; None: there is."""
+    since = now_s() - window_s
+    asked = sa.union_all(
+        sa.select(Turn.created_s).filter_by(**whose).where(Turn.created_s > since),
+        sa.select(Lookup.created_s).filter_by(**whose).where(Lookup.created_s > since),
+    ).subquery()
+    query = sa.select(asked.c.created_s).order_by(asked.c.created_s.desc())
+    return session.scalar(query.offset(max(0, room)).limit(1))
 
 
 def _check_running(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from apps.serve.page.store.conversations import delete_conversations
 from apps.serve.page.store.database import Database, now_s
-from apps.serve.page.store.tables import Conversation
+from apps.serve.page.store.tables import Conversation, Lookup
 
 logger = logging.getLogger("ray.serve")
 
@@ -23,6 +23,8 @@ def forget_older(database: Database, days: int) -> int:
 
 def forget_visitor(database: Database, visitor_id: str) -> int:
     """Deletes all conversations of a visitor; how many."""
+    with database.write() as session:
+        session.execute(sa.delete(Lookup).where(Lookup.visitor_id == visitor_id))
     return _forget(database, Conversation.visitor_id == visitor_id)
 
 

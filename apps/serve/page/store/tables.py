@@ -112,6 +112,23 @@ class Turn(Base):
     )
 
 
+class Lookup(Base):
+    """Somebody asked where an answer came from: counted by the limits, deleted a day later."""
+
+    __tablename__ = "lookups"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    visitor_id: Mapped[str] = mapped_column(sa.ForeignKey("visitors.id"))
+    address: Mapped[str] = mapped_column(sa.String(16))
+    created_s: Mapped[float] = mapped_column(sa.Double)
+
+    __table_args__ = (
+        sa.Index("ix_lookups_visitor_created", "visitor_id", "created_s"),
+        sa.Index("ix_lookups_address_created", "address", "created_s"),
+        sa.Index("ix_lookups_created", "created_s"),
+    )
+
+
 class Vote(Base):
     """A verdict on a battle; the texts are the battle's own."""
 

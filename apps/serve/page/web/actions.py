@@ -18,6 +18,7 @@ from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 from apps.common.json_value import JsonObject
 from apps.serve.page.arena.arena import Arena, Question, Reply
+from apps.serve.page.arena.sources import Sources
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.web.guard import ASKER
@@ -29,7 +30,7 @@ _BROKEN = "The page failed. Try again in a moment."
 _UNREADABLE = "The page sent something that is not understood here. Reload it."
 
 
-def actions_of(arena: Arena) -> dict[str, Action]:
+def actions_of(arena: Arena, sources: Sources) -> dict[str, Action]:
     """By the name under which the page calls them."""
 
     async def ask(asker: Asker, body: JsonObject) -> Reply:
@@ -44,6 +45,7 @@ def actions_of(arena: Arena) -> dict[str, Action]:
         "open": _with(arena.open, id=str),
         "share": _with(arena.share, id=str, turn=str),
         "delete": _with(arena.delete, id=str),
+        "sources": _with(sources.look, turn=str),
     }
 
 

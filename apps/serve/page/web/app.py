@@ -31,6 +31,7 @@ from apps.serve.page.arena.arena import Arena
 from apps.serve.page.arena.evaluation import Shelf
 from apps.serve.page.arena.leaderboard import Leaderboard
 from apps.serve.page.arena.models import Models, PageModel
+from apps.serve.page.arena.sources import Sources
 from apps.serve.page.config import PageConfig
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.database import Database
@@ -70,7 +71,7 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
         await reader.close()
         database.close()
 
-    actions = actions_of(arena)
+    actions = actions_of(arena, Sources(page, database, reader))
     app = FastAPI(title=page.title, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(GZipMiddleware, compresslevel=5)  # leaves event streams alone
     assets = Assets(page)

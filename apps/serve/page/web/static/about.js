@@ -12,6 +12,8 @@ export function about(page) {
     ...section("What is kept",
       "Your questions, the answers and your votes are kept on this server, with a random number in a cookie that tells them apart from other visitors'. Your address is kept only as a keyed digest of its network.",
       "Do not enter personal data. You can delete each of your conversations in the Chat tab; a vote stays, without its texts."),
+    ...(page.sources.length ? section("Where answers come from",
+      "Under an answer you can ask where it came from. The page then shows passages of the model's training data that share runs of words with it. People wrote them elsewhere; they may be wrong, and they are not this page's words.") : []),
     ...section("How votes count",
       "In a battle the two models and their sides are drawn at random, and you see their names only after your vote. A battle takes one vote. Votes with visible names, votes on answers that name their model, and votes that look bought are kept but left out of the ratings, with the reason."),
     ...section("Licences",

@@ -1,13 +1,16 @@
 // One answer: its blocks, the dots while it is awaited, and what became of it.
 
 import { copyText, h, icon, safeHtml } from "./dom.js";
+import { sourcesOf } from "./sources.js";
 
 const FINAL = new Set(["done", "stopped", "failed", "blocked"]);
 export const isFinal = (status) => FINAL.has(status);
 
 export class Answer {
-  constructor(turn, { onRetry = null } = {}) {
+  constructor(turn, { onRetry = null, hasSources = false } = {}) {
     this.onRetry = onRetry;
+    this.findSources = () => (hasSources ? sourcesOf(turn.id) : null);
+    this.sources = this.findSources();
     this.body = h("div", { class: "answer-body" });
     this.note = h("div", { class: "answer-note" });
     this.element = h("div", { class: "answer", "aria-live": "off" }, this.body, this.note);
@@ -34,6 +37,7 @@ export class Answer {
   // Throws the old answer away, as when it is asked for again.
   reset() {
     this.startMs = Date.now();
+    this.sources = this.findSources();
     this.apply({ keep: 0, html: [], status: "waiting", error: "", place: 0 });
   }
 
@@ -59,6 +63,7 @@ export class Answer {
       if (this.onRetry && (this.status === "failed" || this.status === "stopped")) {
         this.note.append(h("button", { class: "small", type: "button", onclick: this.onRetry }, icon("again"), "Try again"));
       }
+      if (this.sources && this.blocks.length && (this.status === "done" || this.status === "stopped")) this.note.append(this.sources);
     } else if (!this.blocks.length) {
       const seconds = Math.floor((Date.now() - this.startMs) / 1000);
       const place = this.place > 0 ? `, ${this.place} in front of you` : "";

@@ -110,7 +110,8 @@ class Chat {
     const parent = turn.parent || "";
     const branches = this.#children(parent);
     const at = branches.indexOf(turn);
-    const answer = new Answer(turn, { onRetry: () => this.retry(turn.id) });
+    const hasSources = this.page.sources.includes(this.talk.model);
+    const answer = new Answer(turn, { onRetry: () => this.retry(turn.id), hasSources });
     this.answers.set(turn.id, answer);
     const move = (step) => {
       this.chosen.set(parent, branches[at + step].id);

@@ -125,9 +125,10 @@ class Duel {
 
   #round(left, right) {
     const panes = [left, right].map((turn, side) => {
-      const answer = new Answer(turn, { onRetry: () => this.retry(turn.id) });
+      const model = this.battle.models[side]; // known after the vote
+      const answer = new Answer(turn, { onRetry: () => this.retry(turn.id), hasSources: this.page.sources.includes(model) });
       this.answers.set(turn.id, answer);
-      const name = this.battle.models[side] || (side ? "Model B" : "Model A");
+      const name = model || (side ? "Model B" : "Model A");
       return h("article", { class: "pane", "data-side": side ? "right" : "left", "aria-label": side ? "Right answer" : "Left answer" },
         h("header", {}, h("span", { class: "side-mark" }, side ? "B" : "A"), h("span", { class: "pane-name" }, name)), answer.element);
     });
