@@ -13,7 +13,7 @@ word.
 import contextlib
 import heapq
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from urllib.parse import quote
@@ -91,7 +91,7 @@ class PassageWriter:
 
 
 @contextlib.contextmanager
-def write_passages(path: str, made_of: str = "") -> Iterator[PassageWriter]:
+def write_passages(path: str, made_of: str = "") -> Generator[PassageWriter]:
     """A file that appears when the block ends without an error; `made_of` is a pack's digest.
 
     Raises StorageError, and InputError for a path that is not local.
@@ -224,7 +224,7 @@ def _without_repeats(shared: Sequence[SharedPassage]) -> list[SharedPassage]:
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[sqlite3.Connection]:
+def _reading(path: str) -> Generator[sqlite3.Connection]:
     local = storage.local_path(path)
     if not storage.exists(local):
         raise NotFoundError(f"{path} does not exist; make it with `python -m apps.data index`.")
@@ -239,7 +239,7 @@ def _reading(path: str) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _errors_of_writing(path: str) -> Iterator[None]:
+def _errors_of_writing(path: str) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
