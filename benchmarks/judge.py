@@ -276,8 +276,7 @@ def killed_five_times(session: Session, num_calls: int, latency_s: float) -> dic
 
 def unanswered(directory: str) -> dict[tuple[str, int], float]:
     """Attempts that were written down and sent, and whose response nobody stored."""
-    stored = {record["key"] for record in journal.read_raw(directory)}
-    return journal.unknown_attempts(journal.read_lines(journal.intents_path(directory)), stored)
+    return journal.unknown_attempts(journal.read_intents(directory), journal.read_raw(directory))
 
 
 def _judge_process(session: Session, directory: str, max_usd: float) -> subprocess.Popen[bytes]:

@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files.costs import MachineHours, RunCost, run_cost
-from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
+from apps.common.spot.trace import ON_DEMAND
+from apps.train.spot.job import IDLE, Job, Prices, View
 from apps.train.spot.policy import Policy
 
 Rental = Literal["none", "starting", "rented"]

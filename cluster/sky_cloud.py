@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 import yaml
 
 from apps.common.errors import CriaError, InputError
+from apps.common.spot.trace import ON_DEMAND
 from apps.train.checkpoint import checkpoint
 from apps.train.loop.record import StepRecord, read_metrics
-from apps.train.spot.job import IDLE, ON_DEMAND
+from apps.train.spot.job import IDLE
 from cluster.controller import CloudIsAway, Rental
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
-from apps.common.files import lineage, storage
+from apps.common.files import lineage, parts, storage
 from apps.eval.calls.client import CallFailure, Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
 from apps.eval.calls.reply import part_thoughts
@@ -121,7 +121,7 @@ def _import(
             f"{uri} answers none of the questions: it has question_id {min(others)!r} and the "
             f"questions have {questions[0].question_id!r}"
         )
-    storage.write_atomic(answers_uri(out, name), b"".join(a.to_json() for a in asked))
+    parts.replace(answers_uri(out, name), b"".join(a.to_json() for a in asked))
     reporter.event(
         "answer.imported",
         model=name,
@@ -175,7 +175,7 @@ async def _ask_all(
 ) -> str | None:
     """Asks what this model has not answered; a sentence about what stays unanswered, or None."""
     uri = answers_uri(config.out, contestant.name)
-    done = read_answers(uri, contestant.name, questions, True) if storage.exists(uri) else {}
+    done = read_answers(uri, contestant.name, questions, True)
     _refuse_other_sampling(config, contestant, questions, done)
     left = [question for question in questions if question.question_id not in done]
     if not left:
@@ -188,15 +188,19 @@ async def _ask_all(
             f"answer {contestant.name}", total=len(left), unit="questions"
         ) as bar:
             asker = Asker(client, config.concurrency, config.max_attempts, bar)
+            # Begun and not yet stored, so that a kill costs few: as many as the endpoint takes, and
+            # as many on their way to the disk or bucket.
+            places = asyncio.Semaphore(2 * asker.concurrency)
 
             async def one(question: Question) -> None:
-                if lost.refused is None:
-                    await _ask_one(asker, config, contestant, question, uri, lost, bar)
+                async with places:
+                    if lost.refused is None:
+                        await _ask_one(asker, config, contestant, question, uri, lost, bar)
 
             await run_all(one(question) for question in left)
     for sentence in client.fit.learned:
         reporter.line(f"The endpoint of {contestant.name}: {sentence}.")
-    made = read_answers(uri, contestant.name, questions, True) if storage.exists(uri) else {}
+    made = read_answers(uri, contestant.name, questions, True)
     reporter.event(
         "answer.done",
         model=contestant.name,
@@ -256,7 +260,7 @@ async def _ask_one(
     if _is_without_text(made.turn_texts[-1], made.finish_reasons[-1]):
         lost.empty.append(made.finish_reasons[-1])
         return
-    await asyncio.to_thread(storage.append_line, uri, made.to_json())
+    await asyncio.to_thread(parts.append, uri, made.to_json())
     bar.advance(1, tokens=made.usage["completion_tokens"])
 
 

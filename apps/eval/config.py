@@ -41,7 +41,7 @@ class AnswerConfig:
     seed: int | None = None
     """Sampling seed sent to the endpoint, where it supports one."""
     concurrency: int = 16
-    """Conversations in flight per model."""
+    """Requests in flight per model; at most twice as many conversations are begun at once."""
     timeout_s: float = 300.0
     """Longest wait for one answer, seconds."""
     max_attempts: int = 8

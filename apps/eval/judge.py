@@ -87,7 +87,7 @@ def _judge_in_rounds(
     while True:
         if rounds.plan.calls:
             _judge_all(config, rounds.plan, judges, reporter)
-            results = _results(config, plan.protocol)
+            results = _results(_contest_judgments(config, plan.protocol))
         if not rounds.begin_next(results, config.confidence):
             break
     reporter.event(
@@ -96,10 +96,13 @@ def _judge_in_rounds(
     return rounds.plan
 
 
-def _results(config: JudgeConfig, protocol: str) -> list[Result]:
+def _results(judged: Sequence[Judgment]) -> list[Result]:
     """The outcome of every contest that has been judged."""
-    held = contests(_contest_judgments(config, protocol))
-    return [(*contest.models, contest.outcome) for contest in held if contest.outcome is not None]
+    return [
+        (*contest.models, contest.outcome)
+        for contest in contests(judged)
+        if contest.outcome is not None
+    ]
 
 
 def _contest_judgments(config: JudgeConfig, protocol: str) -> list[Judgment]:
@@ -196,7 +199,7 @@ def _tell_forecast(config: JudgeConfig, plan: Plan, num_questions: int, reporter
         return
     reporter.line(forecast.sentence(num_questions))
     met: dict[tuple[str, str], list[float]] = {}
-    for first, second, share in _results(config, plan.protocol):
+    for first, second, share in _results(judged):
         met.setdefault((first, second), []).append(share)
     if met:
         closest = min(met, key=lambda pair: abs(sum(met[pair]) / len(met[pair]) - 0.5))

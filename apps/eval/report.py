@@ -207,7 +207,7 @@ def _made_by(directory: str, name: str, made: Mapping[str, Answer]) -> dict[str,
     kept = lineage_uri(directory, name)
     samplings = [item.sampling for item in made.values()]
     return {
-        "answers": storage.digest_file(answers_uri(directory, name)),
+        "answers": parts.digest(answers_uri(directory, name)),
         "sampling": [s for i, s in enumerate(samplings) if s and s not in samplings[:i]],
         "lineage": storage.read_json(kept) if storage.exists(kept) else None,
     }

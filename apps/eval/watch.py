@@ -27,7 +27,7 @@ from apps.common.command.events import Reporter
 from apps.common.command.runtime import free_port, ray_session
 from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.common.files import config as configs
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_step
 from apps.eval.calls.journal import read_lines
 from apps.eval.config import WatchConfig
@@ -86,7 +86,7 @@ def _add_point(config: WatchConfig, step: int, env: Environment, reporter: Repor
             raise
         reporter.line(f"The run removed step {step} before it could be evaluated; skipped.")
         return False
-    storage.append_line(_curve(config), orjson.dumps(point))
+    parts.append(_curve(config), orjson.dumps(point))
     points = sorted(_points(config), key=lambda p: p["step"])
     html = render_curve(points, config.run)
     storage.write_atomic(storage.join(config.out, "curve.html"), html.encode())

@@ -8,12 +8,11 @@ machine is one replica. Writes simulation.json to `--save`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from apps.common.command.events import Reporter
+from apps.common.command.result import show_and_save
 from apps.common.errors import ConfigError
-from apps.common.files import storage
-from apps.common.files.config import to_dict, write_resolved
 from apps.common.spot import trace
 from apps.common.spot.generator import GeneratorConfig, generate
 from apps.common.spot.trace import Market
@@ -24,7 +23,7 @@ SIMULATION_NAME = "simulation.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SimulateConfig:
+class SimulateConfig(Service):
     """The service, and the markets to replay it on: without a trace, a made-up one."""
 
     trace: tuple[str, ...] = ()
@@ -33,22 +32,15 @@ class SimulateConfig:
     """that have to be ready"""
     policy: str = ""
     """one of on-demand, spread, spread+2, skyserve+1, skyserve+2, steady; default: all of them"""
-    availability: float = 0.995
-    """share of the time in which all replicas shall be ready; `steady` aims at it"""
-    spot_price: float = 1 / 3
-    """of a machine-hour, over that of one on demand"""
-    cold_start_s: float = 180.0
-    """from the start of a machine to its first token"""
-    look_s: float = 60.0
-    """between two decisions"""
     machines: int | None = None
     """machines behind each one that a trace counts; default: one, or twice the replicas in traces
     that say only whether there are any"""
-    save: str = ""
+    save: str | None = None
     """folder for simulation.json"""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
 
     def __post_init__(self) -> None:
+        Service.__post_init__(self)  # super() does not know a class with slots
         if self.policy and self.policy not in POLICIES:
             raise ConfigError(f"policy is {self.policy!r}; expected one of {', '.join(POLICIES)}.")
         if self.machines is not None and self.machines < 1:
@@ -76,25 +68,12 @@ class ServiceSimulation:
 
 def run_simulate(config: SimulateConfig, reporter: Reporter) -> None:
     simulation = simulate(config)
-    if reporter.is_json:
-        reporter.event("simulation", **to_dict(simulation))
-    else:
-        for line in lines(simulation):
-            reporter.line(line)
-    if config.save:
-        storage.write_json(storage.join(config.save, SIMULATION_NAME), to_dict(simulation))
-        write_resolved(config, config.save)
+    show_and_save(simulation, SIMULATION_NAME, lines(simulation), config, reporter)
 
 
 def simulate(config: SimulateConfig) -> ServiceSimulation:
     """Every policy over every market; ConfigError or InputError says what cannot be."""
-    service = Service(
-        replicas=config.replicas,
-        cold_start_s=config.cold_start_s,
-        look_s=config.look_s,
-        spot_price=config.spot_price,
-        availability=config.availability,
-    )
+    service = Service(**{one.name: getattr(config, one.name) for one in fields(Service)})
     names = (config.policy,) if config.policy else tuple(POLICIES)
     markets = trace.read(config.trace, 1) if config.trace else [generate(config.generator)]
     replayed = tuple(_replayed(_with_machines(one, config), service, names) for one in markets)

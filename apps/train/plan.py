@@ -14,9 +14,8 @@ from dataclasses import fields, replace
 from functools import partial
 
 from apps.common.command.events import Reporter
+from apps.common.command.result import show_and_save
 from apps.common.errors import ConfigError
-from apps.common.files import storage
-from apps.common.files.config import to_dict, write_resolved
 from apps.train.batches.order import split
 from apps.train.checkpoint import cadence
 from apps.train.config import RunConfig
@@ -55,14 +54,7 @@ MACHINES = {"debug": "2xCPU-4GB"}
 def run_plan(config: PlanConfig, reporter: Reporter) -> None:
     """Print the plan; with `save`, write it as JSON, the settings beside it."""
     plan = make_plan(config)
-    if reporter.is_json:
-        reporter.event("plan", **to_dict(plan))
-    else:
-        for line in text.lines(plan):
-            reporter.line(line)
-    if config.save:
-        storage.write_json(storage.join(config.save, PLAN_NAME), to_dict(plan))
-        write_resolved(config, config.save)
+    show_and_save(plan, PLAN_NAME, text.lines(plan), config, reporter)
 
 
 def make_plan(config: PlanConfig) -> Plan:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 from apps.common.command.events import Reporter
+from apps.common.command.result import show_and_save
 from apps.common.errors import ConfigError, InputError
-from apps.common.files import storage
-from apps.common.files.config import to_dict, write_resolved
 from apps.common.spot import trace
 from apps.common.spot.generator import GeneratorConfig, generate
 from apps.common.spot.trace import Market
@@ -52,14 +51,8 @@ class SimulateConfig(PlanConfig):
 def run_simulate(config: SimulateConfig, reporter: Reporter) -> None:
     """Print the table; with `save`, write it as JSON, the settings beside it."""
     simulation = simulate(config)
-    if reporter.is_json:
-        reporter.event("simulation", **to_dict(simulation))
-    else:
-        for line in text.lines(simulation, each=config.each):
-            reporter.line(line)
-    if config.save:
-        storage.write_json(storage.join(config.save, SIMULATION_NAME), to_dict(simulation))
-        write_resolved(config, config.save)
+    shown = text.lines(simulation, each=config.each)
+    show_and_save(simulation, SIMULATION_NAME, shown, config, reporter)
 
 
 def simulate(config: SimulateConfig) -> Simulation:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-ON_DEMAND = "on-demand"
+from apps.common.spot.trace import ON_DEMAND
 
 
 @dataclass

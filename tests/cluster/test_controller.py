@@ -9,8 +9,8 @@ from apps.common.command.events import Reporter
 from apps.common.files import costs
 from apps.common.files.costs import MachineHours, run_cost
 from apps.common.spot.generator import GeneratorConfig, generate
-from apps.common.spot.trace import Market
-from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
+from apps.common.spot.trace import ON_DEMAND, Market
+from apps.train.spot.job import IDLE, Job, Prices, View
 from apps.train.spot.policy import Policy
 from apps.train.spot.replay import replay
 from cluster.controller import CloudIsAway, Controller, Rental, Spent, follow

@@ -12,11 +12,12 @@ from apps.common.errors import InputError
 from apps.common.files import config as configs
 from apps.common.files import costs, storage
 from apps.common.files.schema import checkpoint_name
+from apps.common.spot.trace import ON_DEMAND
 from apps.train.plan import PLAN_NAME, make_plan, presets
 from apps.train.planning.result import Plan
 from apps.train.spot.planned import job_of
 from cluster.launch import LaunchConfig, main, read_state, run_launch
-from tests.cluster.fake_sky import ON_DEMAND, Clock, FakeJob, FakeSky
+from tests.cluster.fake_sky import Clock, FakeJob, FakeSky
 
 NUM_STEPS = 100
 CHECKPOINT_STEPS = 10

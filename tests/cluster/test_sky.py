@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from apps.train.spot.job import ON_DEMAND
+from apps.common.spot.trace import ON_DEMAND
 from cluster.sky_cloud import task_config
 
 pytestmark = [pytest.mark.sky, pytest.mark.xdist_group("sky")]
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.sky, pytest.mark.xdist_group("sky")]
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 TASKS = ("train", "serve", "serve-head", "serve-worker", "data", "eval", "dev")
 SPOT = {"train", "data", "serve-worker"}
-"""what recovers by itself; a chat would be cut short, and a judgment paid for would be lost"""
+"""what recovers by itself; a chat would be cut short, a question to a judge be paid twice"""
 
 # A tiny price list in the format of SkyPilot's catalogs. The figures are made up.
 VMS_COLUMNS = (
@@ -84,6 +84,12 @@ def test_the_strict_parser_takes_the_file(sky: Any, name: str) -> None:
     task = load(sky, name)
     assert task.setup
     assert {resources.use_spot for resources in task.resources} == {name in SPOT}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_writes_to_its_bucket_itself(sky: Any, name: str) -> None:
+    """What a mount has cached goes with the machine."""
+    assert not load(sky, name).storage_mounts
 
 
 @pytest.mark.parametrize("place", ["gcp/us-central1/us-central1-a", ON_DEMAND])

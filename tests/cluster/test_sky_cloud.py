@@ -9,7 +9,8 @@ import pytest
 from apps.common.errors import CriaError, InputError
 from apps.common.files import storage
 from apps.common.files.schema import checkpoint_name
-from apps.train.spot.job import IDLE, ON_DEMAND
+from apps.common.spot.trace import ON_DEMAND
+from apps.train.spot.job import IDLE
 from cluster.controller import CloudIsAway
 from cluster.sky_cloud import Held, SkyCloud, task_config
 from tests.cluster.fake_sky import Clock, FakeSky

@@ -58,6 +58,8 @@ class Endpoint:
     """Times each distinct request body was received."""
     served: Counter[str] = field(default_factory=Counter)
     """Times each distinct request body was answered with a completion."""
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What each distinct request body was answered with: the endpoint's own count of tokens."""
     arrivals_s: list[float] = field(default_factory=list)
     """When each request came, on the clock that all processes of a machine share."""
     in_flight: int = 0
@@ -97,8 +99,10 @@ class Endpoint:
             if fault == "garbage":
                 return web.Response(text="<html>upstream said no</html>")
             text = (script.answer or respond)(body["model"], body["messages"])
+            response = completion(body, text, is_cut=fault == "truncation")
             self.served[identity] += 1
-            return web.json_response(completion(body, text, is_cut=fault == "truncation"))
+            self.usage[identity] = response["usage"]
+            return web.json_response(response)
         finally:
             self.in_flight -= 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from apps.common.command import cli
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.eval.__main__ import COMMANDS
 from apps.eval.config import WatchConfig
 from apps.eval.page.curve import render_curve
@@ -40,7 +40,7 @@ def watching(run: Path, out: Path, *flags: str) -> int:
 
 def on_the_curve(out: Path, *steps: int) -> None:
     for step in steps:
-        storage.append_line(str(out / "curve.jsonl"), json.dumps({"step": step}).encode())
+        parts.append(str(out / "curve.jsonl"), json.dumps({"step": step}).encode())
 
 
 def test_points_are_not_made_twice_and_a_finished_run_ends_the_watch(

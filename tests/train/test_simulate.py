@@ -73,6 +73,45 @@ def test_what_cannot_be_is_a_sentence(change, complaint: str) -> None:
         simulate(replace(GENERATED, **change))
 
 
+def traced(folder: Path, counts: list[int], gap_seconds: float = 600) -> str:
+    record = {"metadata": {"gap_seconds": gap_seconds}, "data": counts}
+    (folder / "zone.json").write_text(json.dumps(record))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("counts", "gap_seconds", "said"),
+    [
+        ([], 600, "has no ticks"),
+        ([1], 600, "No trace holds a run"),
+        ([1], 1e7, "No trace holds a run"),  # nothing is left to learn from before it
+        ([1] * 60, 600, "No trace holds a run"),
+        ([1] * 60, 0, "has no ticks"),
+    ],
+)
+def test_a_trace_that_holds_no_run_is_a_sentence_and_exit_code_2(
+    tmp_path: Path, capsys, counts: list[int], gap_seconds: float, said: str
+) -> None:
+    asked = ["simulate", "--preset", "vicuna-13b", "--deadline-h", "24", "--trace"]
+    assert run("apps.train", COMMANDS, [*asked, traced(tmp_path, counts, gap_seconds)]) == 2
+    assert said in capsys.readouterr().err
+    (tmp_path / "zone.json").unlink()
+    assert run("apps.train", COMMANDS, [*asked, str(tmp_path)]) == 2
+    assert "holds no traces" in capsys.readouterr().err
+
+
+def test_where_no_zone_ever_has_machines_only_on_demand_ends(tmp_path: Path, capsys) -> None:
+    folder = traced(tmp_path, [0] * 1000)
+    with_deadline = replace(VICUNA_13B, deadline_h=24.0, trace=(folder,))
+    figures = by_name(simulate(with_deadline).together)
+    assert figures["greedy"].missed == 0 and figures["greedy"].on_demand_share == 1
+    assert figures["wait"].missed == 1
+    asked = ["simulate", "--preset", "vicuna-13b", "--trace", folder, "--log-format", "text"]
+    assert run("apps.train", COMMANDS, asked) == 0
+    assert "no end" in capsys.readouterr().out
+    assert run("apps.train", COMMANDS, ["plan", "--trace", folder, "--log-format", "text"]) == 0
+
+
 def test_the_plan_shows_the_waiting_apart(tmp_path: Path, capsys) -> None:
     trace.write(generate(GeneratorConfig(zones=1, up_h=2, down_h=4, seed=1)), str(tmp_path))
     plan = make_plan(replace(plan_presets()["vicuna-7b"](), trace=(str(tmp_path),)))

@@ -12,14 +12,24 @@ import uuid
 
 from apps.common.files import storage
 
+_SUFFIX = ".parts"
+
 
 def append(uri: str, lines: bytes) -> None:
     """Whole lines, on disk or in the bucket when this returns."""
+    lines = lines.rstrip(b"\n") + b"\n"
     if storage.is_local(uri):
-        storage.append_line(uri, lines)
+        storage.append_lines(uri, lines)
         return
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
-    storage.write_atomic(storage.join(f"{uri}.parts", name), lines.rstrip(b"\n") + b"\n")
+    storage.write_atomic(storage.join(uri + _SUFFIX, name), lines)
+
+
+def replace(uri: str, lines: bytes) -> None:
+    """These lines in place of all that was there."""
+    if not storage.is_local(uri):
+        storage.remove_tree(uri + _SUFFIX)
+    storage.write_atomic(uri, lines)
 
 
 def read(uri: str) -> bytes | None:
@@ -27,8 +37,13 @@ def read(uri: str) -> bytes | None:
     whole = storage.read_bytes(uri) if storage.exists(uri) else None
     if storage.is_local(uri):
         return whole
-    parts = storage.read_all(f"{uri}.parts")
+    parts = storage.read_all(uri + _SUFFIX)
     return whole if not parts else (whole or b"") + b"".join(parts)
+
+
+def names(folder: str) -> list[str]:
+    """As `storage.list_dir`, where a file that has parts stands under its own name."""
+    return sorted({name.removesuffix(_SUFFIX) for name in storage.list_dir(folder)})
 
 
 def digest(uri: str) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import tempfile
-import threading
 import uuid
 from collections.abc import Generator, Mapping
 from typing import IO, Any, cast
@@ -22,7 +21,6 @@ from apps.common.errors import CriaError, InputError, NotFoundError, StorageErro
 
 COMMIT_NAME = "COMMITTED.json"
 _CHUNK_BYTES = 1 << 20
-_APPENDING = threading.Lock()
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -226,16 +224,11 @@ def read_all(folder: str) -> list[bytes]:
     return [found[path] for path in paths]
 
 
-def append_line(path: str, line: bytes) -> None:
-    """Append one line and have it on the disk, after the torn last line of a dead writer.
+def append_lines(path: str, lines: bytes) -> None:
+    """Append whole lines and have them on the disk, after the torn last line of a dead writer.
 
-    In a bucket the file is put anew with the line: for files of one writer and few lines.
+    On a disk only; parts.py does it in a bucket too.
     """
-    if not is_local(path):
-        with _APPENDING:
-            before = read_bytes(path) if exists(path) else b""
-            write_atomic(path, before + line.rstrip(b"\n") + b"\n")
-        return
     target = local_path(path)
     with _sentences(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -243,8 +236,8 @@ def append_line(path: str, line: bytes) -> None:
             if handle.tell() > 0:
                 handle.seek(-1, os.SEEK_END)
                 if handle.read(1) != b"\n":
-                    handle.write(b"\n")
-            handle.write(line.rstrip(b"\n") + b"\n")
+                    lines = b"\n" + lines
+            handle.write(lines)
             handle.flush()
             os.fsync(handle.fileno())
 

@@ -6,6 +6,7 @@
 that of github.com/skypilot-org/spot-traces (collected for "Can't Be Late", NSDI '24).
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from apps.common.errors import InputError
 from apps.common.files import storage
+
+ON_DEMAND = "on-demand"
+"""the place of machines that nobody takes back; every other place is a zone of a market"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +131,27 @@ def _read_file(path: str) -> tuple[float, NDArray[np.int64]]:
     try:
         record = storage.read_json(path)
         tick_s = float(record["metadata"]["gap_seconds"])
-        counts = np.asarray(record["data"], dtype=np.int64)
+        counts = _whole_numbers(record["data"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is no availability trace ({type(error).__name__}: {error}); expected "
             '{"metadata": {"gap_seconds": 600}, "data": [1, 0, ...]}.'
         ) from error
-    if tick_s <= 0 or counts.ndim != 1 or not len(counts):
+    if not 0 < tick_s < math.inf or counts.ndim != 1 or not len(counts):
         raise InputError(f"{path} has no ticks; expected gap_seconds above 0 and a list of counts.")
+    if counts.min() < 0:
+        raise InputError(f"{path} counts {counts.min()} machines; expected 0 or more.")
     return tick_s, counts
+
+
+def _whole_numbers(data: object) -> NDArray[np.int64]:
+    """ValueError for anything else."""
+    given = np.asarray(data)
+    kind = given.dtype.kind
+    is_whole = np.isfinite(given) & (given == np.trunc(given)) if kind == "f" else kind in "biu"
+    if not np.all(is_whole):
+        raise ValueError("data holds more than whole numbers")
+    return given.astype(np.int64)
 
 
 def write(market: Market, folder: str) -> None:

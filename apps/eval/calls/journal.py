@@ -13,6 +13,7 @@ call that was in flight when the power went out may have been billed.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -74,7 +75,7 @@ def read_intents(directory: str) -> list[IntentLine]:
 @dataclass(slots=True)
 class _Append:
     path: str
-    line: bytes
+    lines: bytes
     done: asyncio.Future[None]
 
 
@@ -91,7 +92,7 @@ class Journal:
         self._reserved: dict[tuple[str, int], tuple[str, float]] = {}
         self._unknown: dict[tuple[str, int], float] = {}
         self._next_attempt: dict[str, int] = {}
-        self._room = asyncio.Condition()
+        self._settled = asyncio.Event()
         self._queue: list[_Append] = []
         self._flusher: asyncio.Task[None] | None = None
         self._hold: Hold | None = None
@@ -104,9 +105,8 @@ class Journal:
             key = record["key"]
             attempts = self._next_attempt.get(key, 0)
             self._next_attempt[key] = max(attempts, record["attempt"] + 1)
-        unknown = unknown_attempts(intents, {record["key"] for record in responses})
-        self._unknown = unknown
-        self._charged_usd = sum(map(charged_usd, responses)) + sum(unknown.values())
+        self._unknown = unknown_attempts(intents, responses)
+        self._charged_usd = sum(map(charged_usd, responses)) + sum(self._unknown.values())
 
     async def state(self) -> tuple[int, float]:
         """Responses stored since the start, and US dollars charged, certainly or possibly."""
@@ -120,30 +120,26 @@ class Journal:
         return (await self.open_calls(holder, [(key, usd)]))[0]
 
     async def open_calls(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
-        """`open_call` for the first, and for those after it that the budget has room for now."""
-        async with self._room:
-            while not self._fits(wanted[0][1]) and self._reserved:
-                await self._room.wait()
-            attempts = [self._take(holder, *wanted[0])]
-            for key, usd in wanted[1:]:
-                if not self._fits(usd):
-                    break
-                attempts.append(self._take(holder, key, usd))
-        await asyncio.gather(
-            *(
-                self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
-                for attempt, (key, usd) in zip(attempts, wanted, strict=False)
-            )
-        )
-        return attempts
+        """`reserve`, once there is room for the first."""
+        while not self._fits(wanted[0][1]) and self._reserved:
+            self._settled.clear()
+            await self._settled.wait()
+        return await self.reserve(holder, wanted)
 
-    async def reserve(self, holder: str, key: str, usd: float) -> int:
-        """`open_call` without waiting for room."""
-        attempt = self._take(holder, key, usd)
-        await self._append(self._intents, {"key": key, "attempt": attempt, "usd": usd})
-        return attempt
+    async def reserve(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
+        """Takes the first, and those after it that the budget has room for; does not wait for room.
 
-    def _take(self, holder: str, key: str, usd: float) -> int:
+        Returns their attempts' numbers; raises BudgetExhaustedError if not even the first fits.
+        """
+        taken = [self._take(holder, *wanted[0])]
+        for key, usd in wanted[1:]:
+            if not self._fits(usd):
+                break
+            taken.append(self._take(holder, key, usd))
+        await self._write_intents(taken)
+        return [line["attempt"] for line in taken]
+
+    def _take(self, holder: str, key: str, usd: float) -> IntentLine:
         if not self._fits(usd):
             raise BudgetExhaustedError(
                 f"the next call may cost ${usd:.4f} and ${self._charged_usd:.4f} of "
@@ -153,7 +149,22 @@ class Journal:
         attempt = self._next_attempt.get(key, 0)
         self._next_attempt[key] = attempt + 1
         self._reserved[key, attempt] = (holder, usd)
-        return attempt
+        return {"key": key, "attempt": attempt, "usd": usd}
+
+    async def _write_intents(self, taken: Sequence[IntentLine]) -> None:
+        """If this fails, or is cancelled, nothing is sent: what was taken is given back.
+
+        In memory at once, and on disk where that can be: else the next run counts it as sent.
+        """
+        try:
+            await self._append(self._intents, *taken)
+        except BaseException as error:
+            for line in taken:
+                self._settle(line["key"], line["attempt"], 0.0)
+            if isinstance(error, Exception):
+                with contextlib.suppress(Exception):
+                    await self._append(self._intents, *map(_released, taken))
+            raise
 
     def adopt(self, holder: str, attempts: dict[str, int]) -> None:
         """Takes over an earlier run's attempts, whose fate will be known: reserved, not charged."""
@@ -164,9 +175,11 @@ class Journal:
 
     async def store(self, record: ResponseLine, attempt: int) -> None:
         """Appends a response and turns its reservation into its price."""
-        await self._append(self._raw, record)
-        self._num_stored += 1
-        await self._settle(record["key"], attempt, charged_usd(record))
+        try:
+            await self._append(self._raw, record)
+            self._num_stored += 1
+        finally:  # it is paid, stored or not
+            self._settle(record["key"], attempt, charged_usd(record))
 
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
         """Ends an attempt without a response; an unbilled one gives its reservation back.
@@ -175,17 +188,19 @@ class Journal:
         """
         if (key, attempt) not in self._reserved:
             return
-        if may_be_billed:
-            await self._settle(key, attempt, self._reserved[key, attempt][1])
-            return
-        await self._append(self._intents, {"key": key, "attempt": attempt, "released": True})
-        await self._settle(key, attempt, 0.0)
+        usd = self._reserved[key, attempt][1]
+        try:
+            if not may_be_billed:
+                await self._append(self._intents, _released({"key": key, "attempt": attempt}))
+                usd = 0.0
+        finally:  # in full where it could not be written that it was free: so will the next run
+            self._settle(key, attempt, usd)
 
     async def forget(self, holder: str) -> None:
         """Charges in full what a dead task had in flight: it may have been billed."""
         for (key, attempt), (owner, usd) in [*self._reserved.items()]:
             if owner == holder:
-                await self._settle(key, attempt, usd)
+                self._settle(key, attempt, usd)
 
     def close(self) -> None:
         if self._hold is not None:
@@ -198,63 +213,81 @@ class Journal:
         reserved_usd = sum(usd for _, usd in self._reserved.values())
         return self._charged_usd + reserved_usd + usd <= self._max_usd + 1e-12
 
-    async def _settle(self, key: str, attempt: int, usd: float) -> None:
-        async with self._room:
-            if self._reserved.pop((key, attempt), None) is not None:
-                self._charged_usd += usd
-                self._room.notify_all()
+    def _settle(self, key: str, attempt: int, usd: float) -> None:
+        if self._reserved.pop((key, attempt), None) is not None:
+            self._charged_usd += usd
+            self._settled.set()
 
-    async def _append(self, path: str, record: Mapping[str, object]) -> None:
+    def _append(self, path: str, *records: Mapping[str, object]) -> asyncio.Future[None]:
+        """Done when all these lines are on disk, or failed with what befell them."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Append(path, orjson.dumps(record) + b"\n", done))
+        lines = b"".join(orjson.dumps(record) + b"\n" for record in records)
+        self._queue.append(_Append(path, lines, done))
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush())
-        await done
+        return done
 
     async def _flush(self) -> None:
         while self._queue:
             batch, self._queue = self._queue, []
             try:
-                await asyncio.to_thread(self._write, batch)
-            except BaseException as error:
+                failed = await asyncio.to_thread(self._write, batch)
+            except asyncio.CancelledError:
                 for item in batch:
-                    if not item.done.done():
-                        item.done.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-                continue  # told to every caller; those that came meanwhile are tried
+                    item.done.cancel()
+                raise
             for item in batch:
-                if not item.done.done():  # its caller may have been cancelled meanwhile
+                if item.done.done():  # its caller was cancelled meanwhile
+                    continue
+                if error := failed.get(item.path):
+                    item.done.set_exception(error)
+                else:
                     item.done.set_result(None)
 
-    def _write(self, batch: Iterable[_Append]) -> None:
-        """Whose intent this returns for may send."""
+    def _write(self, batch: Iterable[_Append]) -> dict[str, Exception]:
+        """Each file by itself; of those that failed, why: it is told to their callers alone.
+
+        Whose intent is written while the folder is ours may send.
+        """
         by_path: dict[str, list[bytes]] = {}
         for item in batch:
-            by_path.setdefault(item.path, []).append(item.line)
+            by_path.setdefault(item.path, []).append(item.lines)
+        failed: dict[str, Exception] = {}
         for path, lines in by_path.items():
-            parts.append(path, b"".join(lines))
-        if self._intents in by_path and self._hold is not None:
-            self._hold.check()
+            try:
+                parts.append(path, b"".join(lines))
+                if path == self._intents and self._hold is not None:
+                    self._hold.check()
+            except Exception as error:
+                failed[path] = error
+        return failed
+
+
+def _released(line: IntentLine) -> IntentLine:
+    """Says that an attempt certainly cost nothing."""
+    return {"key": line["key"], "attempt": line["attempt"], "released": True}
 
 
 def unknown_attempts(
-    intents: Iterable[IntentLine], stored: set[str]
+    intents: Iterable[IntentLine], responses: Iterable[ResponseLine]
 ) -> dict[tuple[str, int], float]:
-    """Reserved dollars of attempts whose fate is unknown, such as those in flight at a kill."""
-    unknown: dict[tuple[str, int], float] = {}
-    last: dict[str, int] = {}
+    """Reserved dollars of attempts whose fate is unknown, such as those in flight at a kill.
+
+    Each response answers one attempt of its key. Two of a key have one when a run that was taken
+    over still heard from its endpoint: attempts 0, 1 and 2 with two responses leave attempt 0.
+    """
+    unknown: dict[str, dict[int, float]] = {}
     for record in intents:
-        key, attempt = record["key"], record["attempt"]
+        attempts = unknown.setdefault(record["key"], {})
         if record.get("released"):
-            unknown.pop((key, attempt), None)
+            attempts.pop(record["attempt"], None)
         else:
-            unknown[key, attempt] = record.get("usd", 0.0)
-            last[key] = max(attempt, last.get(key, 0))
-    # The answered attempt is the last one: nothing is sent under a key that has a response.
-    for key in stored & last.keys():
-        unknown.pop((key, last[key]), None)
-    return unknown
+            attempts[record["attempt"]] = record.get("usd", 0.0)
+    for key, count in Counter(record["key"] for record in responses).items():
+        attempts = unknown.get(key, {})
+        for attempt in sorted(attempts)[-count:]:
+            del attempts[attempt]
+    return {(key, n): usd for key, attempts in unknown.items() for n, usd in attempts.items()}
 
 
 def write_parsed(

@@ -30,10 +30,11 @@ class Asker:
         self._max_attempts = max_attempts
         self._bar = bar
         own = client.endpoint.limits
+        self.concurrency = own.concurrency or concurrency
         limits = Limits(
             requests_per_min=own.requests_per_min or UNLIMITED_PER_MIN,
             tokens_per_min=own.tokens_per_min or UNLIMITED_PER_MIN,
-            concurrency=own.concurrency or concurrency,
+            concurrency=self.concurrency,
         )
         self._gate = GatePool([limits])
         self._refusal: CallFailure | None = None

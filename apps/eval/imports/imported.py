@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import orjson
 
 from apps.common.errors import InputError
-from apps.common.files import lineage, storage
+from apps.common.files import lineage, parts, storage
 from apps.eval.calls import journal
 from apps.eval.calls.lines import ResponseLine
 from apps.eval.calls.reply import Reply
@@ -45,10 +45,10 @@ def refuse_existing(out: str) -> None:
 def write_imported(imported: Imported, config: ReplayConfig, out: str) -> None:
     storage.write_atomic(questions_uri(out), dump_questions(imported.questions))
     for name, made in imported.answers.items():
-        storage.write_atomic(answers_uri(out, name), b"".join(a.to_json() for a in made.values()))
+        parts.replace(answers_uri(out, name), b"".join(a.to_json() for a in made.values()))
     held = [call for call in imported.calls if call.key in imported.responses]
     lines = [orjson.dumps(_line(call, *imported.responses[call.key])) + b"\n" for call in held]
-    storage.write_atomic(journal.raw_path(out), b"".join(lines))
+    parts.replace(journal.raw_path(out), b"".join(lines))
     for protocol in BUILT_IN:
         if calls := [call for call in imported.calls if call.protocol == protocol]:
             judges = tuple(sorted({call.judge for call in calls}))

@@ -7,13 +7,13 @@ finds it again (by its input file) instead of paying for a second one.
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import orjson
 
 from apps.common.errors import CriaError
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject
 from apps.eval.calls import styles
 from apps.eval.calls.client import CallFailure, Endpoint, read_response, told
@@ -85,7 +85,7 @@ async def _store_local(calls: Iterable[Call], writer: Journal, tally: Tally) -> 
     for call in calls:
         reply = local_reply(call)
         if reply is not None and call.key not in stored:
-            attempt = await writer.reserve(HOLDER, call.key, 0.0)
+            [attempt] = await writer.reserve(HOLDER, [(call.key, 0.0)])
             line = call.free_line(reply, created_s=time.time())
             await writer.store({**line, "is_computed": True}, attempt)
             tally.stored += 1
@@ -124,17 +124,10 @@ class _Batches:
         self._job = job
         self._writer = writer
         self._tally = tally
-        self._path = storage.local_path(batches_path(job.directory))
+        self._notes = batches_path(job.directory)
 
     async def submit(self, calls: list[Call], poll_s: float) -> None:
-        attempts: dict[str, int] = {}
-        for call in calls:
-            bound_usd = call.usd_at_most(self._job.prices[call.judge])
-            try:
-                attempts[call.key] = await self._writer.reserve(HOLDER, call.key, bound_usd)
-            except BudgetExhaustedError as error:
-                self._tally.stopped = error.sentence
-                break
+        attempts = await self._reserve(calls)
         sent = {call.key: call for call in calls if call.key in attempts}
         if not sent:
             return
@@ -151,10 +144,22 @@ class _Batches:
         self._note(input_file=file.id, batch=batch.id)
         await self._collect(batch.id, sent, attempts, poll_s)
 
+    async def _reserve(self, calls: Sequence[Call]) -> dict[str, int]:
+        """The attempts of as many calls as the budget has room for, in few writes."""
+        bounds = [(call.key, call.usd_at_most(self._job.prices[call.judge])) for call in calls]
+        attempts: dict[str, int] = {}
+        try:
+            while left := bounds[len(attempts) :]:
+                taken = await self._writer.reserve(HOLDER, left)
+                attempts |= {key: number for (key, _), number in zip(left, taken, strict=False)}
+        except BudgetExhaustedError as error:
+            self._tally.stopped = error.sentence
+        return attempts
+
     async def finish_earlier(self, poll_s: float) -> None:
         """Batches that a killed run left behind: their responses are paid for."""
         notes: dict[str, _Note] = {}
-        for record in cast(list[_Note], read_lines(self._path)):
+        for record in cast(list[_Note], read_lines(self._notes)):
             notes.setdefault(record["input_file"], record).update(record)
         open_notes = {k: v for k, v in notes.items() if "ended" not in v}
         if not open_notes:
@@ -185,8 +190,8 @@ class _Batches:
             batch = await self._client.batches.retrieve(batch_id)
         if batch.output_file_id:
             content = await self._client.files.content(batch.output_file_id)
-            for line in content.content.splitlines():
-                await self._store(orjson.loads(line), sent, attempts)
+            lines = map(orjson.loads, content.content.splitlines())
+            await asyncio.gather(*(self._store(line, sent, attempts) for line in lines))
         await self._release(attempts)
         self._note(input_file=batch.input_file_id, ended=batch.status)
         if batch.status == "failed":
@@ -219,11 +224,11 @@ class _Batches:
 
     async def _release(self, attempts: dict[str, int]) -> None:
         """Ends attempts that certainly were not billed."""
-        for key, attempt in attempts.items():
-            await self._writer.fail_call(key, attempt, may_be_billed=False)
+        ends = [self._writer.fail_call(*one, may_be_billed=False) for one in attempts.items()]
+        await asyncio.gather(*ends)
 
     def _note(self, **record: object) -> None:
-        storage.append_line(self._path, orjson.dumps(record))
+        parts.append(self._notes, orjson.dumps(record))
 
     def _request(self, call: Call) -> dict[str, object]:
         parameters, model = self.fit.fitted(call.parameters), self._endpoint.model

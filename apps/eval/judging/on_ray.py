@@ -66,18 +66,19 @@ GAUGES = {
 class RunMetrics:
     """Shows a run to Prometheus, from the process of the command."""
 
-    def __init__(self, job: Job) -> None:
-        self._num_calls = len(job.calls)
+    def __init__(self, num_calls: int, max_usd: float | None) -> None:
+        self._num_calls = num_calls
         self._counters = {n: metrics.Counter(f"cria_eval_{n}", h) for n, h in COUNTERS.items()}
         self._gauges = {n: metrics.Gauge(f"cria_eval_{n}", h) for n, h in GAUGES.items()}
         self._counted = dict.fromkeys(COUNTERS, 0.0)
-        if job.max_usd is not None:
-            self._gauges["max_usd"].set(job.max_usd)
+        if max_usd is not None:
+            self._gauges["max_usd"].set(max_usd)
 
     def show(self, stored: int, spent_usd: float, gate: Mapping[str, float]) -> None:
         """What the coordinator says of the run so far."""
         self._gauges["usd"].set(spent_usd)
-        self._gauges["calls_left"].set(self._num_calls - stored)
+        # A judge that was asked again has more responses than calls.
+        self._gauges["calls_left"].set(max(0, self._num_calls - stored))
         self._gauges["calls_in_flight"].set(gate.get("in_flight", 0.0))
         self._gauges["requests_per_min"].set(gate.get("requests_per_min", 0.0))
         totals = {"calls_total": float(stored)}
@@ -166,7 +167,7 @@ def run(job: Job, on_progress: OnProgress) -> RunResult:
         # Only now is the folder ours: a killed run's writer may have stored more until here.
         _get(coordinator.begin.remote())
         left = remaining(job.calls, read_raw(job.directory), job.persistence.max_asks)
-        shown = RunMetrics(job)
+        shown = RunMetrics(len(left), job.max_usd)
 
         def tell(stored: int, spent_usd: float, gate: dict[str, float]) -> None:
             shown.show(stored, spent_usd, gate)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 import orjson
 
 from apps.common.errors import InputError
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.eval.records.json_records import Record, read_records
 from apps.eval.records.question import Question
 
@@ -92,8 +92,8 @@ def read_answers(
 def load_all(directory: str, questions: Sequence[Question]) -> dict[str, dict[str, Answer]]:
     """All contestants of an evaluation folder, {model: {question_id: Answer}}, by name."""
     folder = storage.join(directory, ANSWERS_DIR)
-    names = [name for name in storage.list_dir(folder) if name.endswith(".jsonl")]
-    models = {name.removesuffix(".jsonl"): storage.join(folder, name) for name in sorted(names)}
+    names = [name for name in parts.names(folder) if name.endswith(".jsonl")]
+    models = {name.removesuffix(".jsonl"): storage.join(folder, name) for name in names}
     return {model: read_answers(uri, model, questions, True) for model, uri in models.items()}
 
 

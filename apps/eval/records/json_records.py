@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import orjson
 
 from apps.common.errors import InputError
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject, JsonValue
 
 _BOM = b"\xef\xbb\xbf"
@@ -94,10 +94,12 @@ def content_of(item: JsonValue) -> str | None:
 def read_records(uri: str, is_own: bool = False) -> list[Record]:
     """Every record of a file.
 
-    `is_own` passes over a line that a killed writer of ours left unfinished: what it said is asked
-    again. In a file of somebody else such a line would be lost in silence.
+    `is_own` takes a file that grows under our hands: none of it may be there yet, and a line that a
+    killed writer left unfinished is passed over, for what it said is asked again. In a file of
+    somebody else such a line would be lost in silence.
     """
-    return parse_records(storage.read_bytes(uri), uri, is_own)
+    data = (parts.read(uri) or b"") if is_own else storage.read_bytes(uri)
+    return parse_records(data, uri, is_own)
 
 
 def parse_records(data: bytes, uri: str, is_own: bool = False) -> list[Record]:

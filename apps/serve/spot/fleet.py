@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-ON_DEMAND = "on-demand"
+from apps.common.spot.trace import ON_DEMAND
 
 Wanted = Mapping[str, int]
 """{place: machines}"""

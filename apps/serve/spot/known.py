@@ -5,7 +5,8 @@ arXiv 2411.01438 (2024), algorithm 1 and section 4: zones that just took a machi
 others; `extra` replicas beyond the target; a machine on demand for each one that is not ready.
 """
 
-from apps.serve.spot.fleet import ON_DEMAND, Fleet, Wanted
+from apps.common.spot.trace import ON_DEMAND
+from apps.serve.spot.fleet import Fleet, Wanted
 
 
 class OnDemand:

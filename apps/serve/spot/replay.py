@@ -5,16 +5,17 @@ zone than the service holds there, the oldest ones go, without notice. A start t
 machine for is known at the next look and costs nothing. On demand there is always a machine.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.common.errors import ConfigError
+from apps.common.errors import ConfigError, InputError
 from apps.common.files.config import above_zero
-from apps.common.spot.trace import Market
-from apps.serve.spot.fleet import ON_DEMAND, Fleet, Policy
+from apps.common.spot.trace import ON_DEMAND, Market
+from apps.serve.spot.fleet import Fleet, Policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class Service:
     spot_price: float = 1 / 3
     """of a machine-hour, over that of one on demand"""
     availability: float = 0.995
-    """share of the time in which they shall be ready"""
+    """share of the time in which all of them shall be ready; `steady` aims at it"""
 
     def __post_init__(self) -> None:
         above_zero(self, "", "replicas", "cold_start_s", "look_s", "spot_price")
@@ -95,9 +96,16 @@ class _Machines:
 
 
 def replay(service: Service, market: Market, policy: Policy) -> Outcome:
-    """From the beginning of the market to its end."""
+    """From the beginning of the market to its end; InputError if nothing can be ready by then."""
     machines, refused = _Machines(), set[str]()
     num_looks = int(market.num_ticks * market.tick_s / service.look_s)
+    first = math.ceil(service.cold_start_s / service.look_s)
+    if num_looks <= first:
+        raise InputError(
+            f"The trace of {market.name} ends after {3600 * market.hours:g} s, before a machine "
+            f"can be ready: a cold start takes {service.cold_start_s:g} s and a look comes every "
+            f"{service.look_s:g} s; give a longer trace."
+        )
     ready_at = np.zeros(num_looks, dtype=np.int64)
     spot_looks = on_demand_looks = losses = 0
     for look in range(num_looks):
@@ -123,7 +131,7 @@ def replay(service: Service, market: Market, policy: Policy) -> Outcome:
         on_demand_looks += on_demand
         spot_looks += sum(ready.values()) + sum(starting.values()) - on_demand
         losses += sum(lost.values())
-    counted = ready_at[int(np.ceil(service.cold_start_s / service.look_s)) :]
+    counted = ready_at[first:]
     cost = on_demand_looks + spot_looks * service.spot_price
     return Outcome(
         hours=num_looks * service.look_s / 3600,

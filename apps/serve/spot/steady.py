@@ -2,7 +2,7 @@
 
 It learns while it runs how often each zone takes machines, and how often two do at once. The price
 of being short follows from what has been achieved: it doubles for each day's worth of shortness
-beyond what the stated availability allows, and halves for each day's worth in hand. Then plan.py
+beyond what the stated availability allows, and halves for each day's worth in hand. Then mix.py
 takes the fleet that costs least. Machines on demand also stand in, one for each replica that is
 not ready, until spot is back.
 """
@@ -10,8 +10,9 @@ not ready, until spot is back.
 import math
 from dataclasses import dataclass
 
-from apps.serve.spot.fleet import ON_DEMAND, Fleet, Wanted
-from apps.serve.spot.plan import Odds, best_plan
+from apps.common.spot.trace import ON_DEMAND
+from apps.serve.spot.fleet import Fleet, Wanted
+from apps.serve.spot.mix import Odds, best_mix
 
 PRIOR_LOSSES, PRIOR_H = 1.0, 4.0
 """what is believed of a zone before it is known: one loss in four hours"""
@@ -80,8 +81,8 @@ class Steady:
             spot_price=self._config.spot_price,
             short_price=self._short_price(),
         )
-        plan = best_plan(fleet.target, tuple(self._most(fleet, zone) for zone in order), odds)
-        return _without_gap(fleet, dict(zip(order, plan.in_zones, strict=True)), plan.on_demand)
+        mix = best_mix(fleet.target, tuple(self._most(fleet, zone) for zone in order), odds)
+        return _without_gap(fleet, dict(zip(order, mix.in_zones, strict=True)), mix.on_demand)
 
     def _most(self, fleet: Fleet, zone: str) -> int:
         """A zone that rests keeps what it has."""
@@ -130,5 +131,5 @@ def _without_gap(fleet: Fleet, in_zones: dict[str, int], on_demand: int) -> Want
 
 
 def _rounded(value: float, base: float) -> float:
-    """To a power of `base`, so that plans are made once."""
+    """To a power of `base`, so that a mix is worked out once."""
     return base ** round(math.log(value, base))

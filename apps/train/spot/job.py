@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from apps.common.errors import ConfigError
 
 IDLE = "idle"
-ON_DEMAND = "on-demand"
-"""Places beside the zones: nowhere, and a machine that nobody takes away."""
+"""the place of a job that has no machines"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

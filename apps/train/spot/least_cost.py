@@ -10,8 +10,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from apps.common.spot.trace import ON_DEMAND
 from apps.train.spot.chain import DOWN, Chain, state
-from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
+from apps.train.spot.job import IDLE, Job, Prices, View
 from apps.train.spot.policy import Policy, any_zone, must_be_sure, spot_zone
 
 _QUANTA_PER_TICK = 2

@@ -9,7 +9,8 @@ whenever it falls behind the straight line from nothing at the start to everythi
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from apps.train.spot.job import IDLE, ON_DEMAND, Job, View
+from apps.common.spot.trace import ON_DEMAND
+from apps.train.spot.job import IDLE, Job, View
 
 Policy = Callable[[Job, View], str]
 """(job, what is known now) -> the place for the next tick."""

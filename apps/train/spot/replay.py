@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from apps.common.spot.trace import Market
-from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
+from apps.common.spot.trace import ON_DEMAND, Market
+from apps.train.spot.job import IDLE, Job, Prices, View
 from apps.train.spot.policy import Policy
 
 

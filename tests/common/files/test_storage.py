@@ -30,7 +30,7 @@ def test_a_folder_is_finished_only_by_its_marker(tmp_path):
 def test_append_survives_a_torn_last_line(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"a":1}\n{"a":')
-    storage.append_line(str(path), b'{"a":2}')
+    storage.append_lines(str(path), b'{"a":2}\n')
     assert path.read_bytes().splitlines() == [b'{"a":1}', b'{"a":', b'{"a":2}']
 
 

@@ -40,11 +40,28 @@ def test_every_folder_with_files_is_a_market(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "complaint"),
-    [("no", "is no availability trace"), ([], "has no ticks"), ([[1]], "has no ticks")],
+    [
+        ("no", "is no availability trace"),
+        ([], "has no ticks"),
+        ([[1]], "has no ticks"),
+        ([0.5], "more than whole numbers"),
+        ([float("nan")], "more than whole numbers"),
+        (["1"], "more than whole numbers"),
+        ([1e400], "more than whole numbers"),
+        ([10**30], "more than whole numbers"),
+        ([3, -1], "counts -1 machines"),
+    ],
 )
 def test_a_file_that_is_no_trace_is_a_sentence(tmp_path: Path, data, complaint: str) -> None:
     zone(tmp_path / "a.json", data)
     with pytest.raises(InputError, match=complaint):
+        trace.read([str(tmp_path)], 1)
+
+
+@pytest.mark.parametrize("gap_seconds", [0, -600, float("inf"), float("nan")])
+def test_a_tick_that_is_no_time_is_a_sentence(tmp_path: Path, gap_seconds: float) -> None:
+    zone(tmp_path / "a.json", [1, 1], gap_seconds)
+    with pytest.raises(InputError, match="has no ticks"):
         trace.read([str(tmp_path)], 1)
 
 

@@ -51,16 +51,30 @@ async def test_callers_that_arrive_together_share_an_object(bucket: str) -> None
 
 
 async def test_a_run_that_was_taken_over_sends_nothing_more(bucket: str) -> None:
-    """What it was told in time is kept; its last intent counts, though it was not sent."""
+    """What it was told in time is kept, and its last intent, which it did not send, is no cost."""
     first = await begun(bucket)
     attempt = await first.open_call("t", "k1", 0.5)
     second = await begun(bucket)
-    with pytest.raises(InputError, match="Another run has begun to judge"):
-        await first.open_call("t", "k2", 0.5)
-    await first.store({"key": "k1", "usd": 0.2}, attempt)
-    assert await second.open_call("t", "k3", 0.5) == 0
+    stored, refused = await asyncio.gather(
+        first.store({"key": "k1", "usd": 0.2}, attempt),
+        first.open_call("t", "k2", 0.5),
+        return_exceptions=True,
+    )
+    assert stored is None and isinstance(refused, InputError)
+    assert "Another run has begun to judge" in str(refused)
+    assert await second.open_call("t", "k3", 0.3) == 0
     assert {record["key"] for record in journal.read_raw(bucket)} == {"k1"}
-    assert {record["key"] for record in journal.read_intents(bucket)} == {"k1", "k2", "k3"}
+    assert (await (await begun(bucket)).state())[1] == pytest.approx(0.2 + 0.3)
+
+
+async def test_a_call_that_both_runs_made_is_charged_twice_and_no_more(bucket: str) -> None:
+    first = await begun(bucket)
+    early = await first.open_call("t", "k1", 0.5)
+    second = await begun(bucket)
+    late = await second.open_call("t", "k1", 0.5)
+    for run, attempt in ((second, late), (first, early)):
+        await run.store({"key": "k1", "usd": 0.2}, attempt)
+    assert (await (await begun(bucket)).state())[1] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,13 +1,13 @@
 """What is written survives a kill, and the budget is never exceeded by one call."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from apps.common.errors import InputError
+from apps.common.errors import InputError, StorageError
 from apps.eval.calls import journal
 from apps.eval.calls.hold import hold
 from apps.eval.calls.journal import BudgetExhaustedError, Journal
@@ -96,6 +96,79 @@ async def test_a_torn_line_is_as_if_never_written(tmp_path: Path) -> None:
     async with opened(tmp_path) as made:
         await made.store({"key": "k3", "usd": 0.1}, await made.open_call("t", "k3", 0.1))
     assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["k1", "k3"]
+
+
+@contextmanager
+def unwritable(path: str) -> Iterator[None]:
+    """A folder stands where the file is wanted, and nothing can be added to it."""
+    file, kept = Path(path), Path(f"{path}.kept")
+    if file.exists():
+        file.rename(kept)
+    file.mkdir()
+    yield
+    file.rmdir()
+    if kept.exists():
+        kept.rename(file)
+
+
+async def test_who_writes_to_one_file_hears_nothing_of_the_others_trouble(tmp_path: Path) -> None:
+    """And what could not be written down was not sent: its room is there again at once."""
+    async with opened(tmp_path, max_usd=1.0) as made:
+        attempt = await made.open_call("t", "k1", 0.5)
+        with unwritable(journal.intents_path(str(tmp_path))):
+            outcomes = await asyncio.gather(
+                made.store({"key": "k1", "usd": 0.1}, attempt),
+                made.open_call("t", "k2", 0.4),
+                return_exceptions=True,
+            )
+        assert outcomes[0] is None and isinstance(outcomes[1], StorageError)
+        assert (await made.state()) == (1, pytest.approx(0.1))
+        await made.open_call("t", "k3", 0.9)
+    assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["k1"]
+
+
+async def test_a_response_that_cannot_be_stored_is_charged_and_holds_up_nobody(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, max_usd=1.0) as made:
+        attempt = await made.open_call("t", "k1", 0.5)
+        waiting = asyncio.create_task(made.open_call("t", "k2", 0.8))
+        with unwritable(journal.raw_path(str(tmp_path))), pytest.raises(StorageError):
+            await made.store({"key": "k1", "usd": 0.2}, attempt)
+        assert await waiting == 0
+        assert (await made.state()) == (0, pytest.approx(0.2))
+
+
+async def test_a_caller_that_gives_up_before_it_may_send_leaves_its_room(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_usd=1.0) as made:
+        given_up = asyncio.create_task(made.open_call("t", "k1", 0.9))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert given_up.cancelled() and await made.open_call("t", "k2", 0.9) == 0
+
+
+@pytest.mark.parametrize(
+    ("opened_attempts", "released", "num_responses", "unknown"),
+    [
+        ([0], [], 0, [0]),
+        ([0], [], 1, []),
+        ([0, 1], [], 1, [0]),  # the first was in flight at a kill
+        ([0, 1], [0], 1, []),
+        ([0, 1], [1], 1, []),  # the run before heard late; this one's endpoint failed
+        ([0, 1], [], 2, []),  # both heard
+        ([0, 1, 2], [], 2, [0]),
+        ([], [], 1, []),  # imported
+    ],
+)
+def test_each_response_answers_one_attempt(
+    opened_attempts: list[int], released: list[int], num_responses: int, unknown: list[int]
+) -> None:
+    intents = [{"key": "k", "attempt": n, "usd": 0.5} for n in opened_attempts]
+    intents += [{"key": "k", "attempt": n, "released": True} for n in released]
+    responses = [{"key": "k"}] * num_responses
+    told = journal.unknown_attempts(intents, responses)
+    assert told == {("k", n): 0.5 for n in unknown}
 
 
 def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:

@@ -66,8 +66,7 @@ async def test_two_judges_and_their_faults_share_one_budget(tmp_path: Path, serv
         max_usd = 6.5 * runs * one_usd
         await judge(calls, tmp_path, max_usd)
         stored = journal.read_raw(str(tmp_path))
-        intents = journal.read_lines(journal.intents_path(str(tmp_path)))
-        unknown = journal.unknown_attempts(intents, {record["key"] for record in stored})
+        unknown = journal.unknown_attempts(journal.read_intents(str(tmp_path)), stored)
         assert sum(r["usd"] for r in stored) + sum(unknown.values()) <= max_usd
     assert {record["judge"] for record in stored} == {"judge-4", "judge-mini"}
 

@@ -76,9 +76,7 @@ async def test_true_spending_never_exceeds_the_budget(tmp_path: Path, serve, see
             await judge(calls, tmp_path, max_usd=share * one_usd)
         assert liar.spent_usd <= share * one_usd, liar.ways
         stored = journal.read_raw(str(tmp_path))
-        unknown = journal.unknown_attempts(
-            journal.read_intents(str(tmp_path)), {record["key"] for record in stored}
-        )
+        unknown = journal.unknown_attempts(journal.read_intents(str(tmp_path)), stored)
         charged = sum(map(charged_usd, stored)) + sum(unknown.values())
         assert liar.spent_usd <= charged + 1e-9 <= share * one_usd + 2e-9, liar.ways
 

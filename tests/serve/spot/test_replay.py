@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from apps.common.errors import ConfigError
-from apps.common.spot.trace import Market
-from apps.serve.spot.fleet import ON_DEMAND, Fleet, Wanted
+from apps.common.spot.trace import ON_DEMAND, Market
+from apps.serve.spot.fleet import Fleet, Wanted
 from apps.serve.spot.known import OnDemand, SkyServe, Spread
 from apps.serve.spot.replay import Service, replay, together
 

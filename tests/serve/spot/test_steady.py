@@ -1,4 +1,4 @@
-"""Our policy: the plans it makes, what it learns, and what it comes to beside SkyServe's."""
+"""Our policy: the mixes it takes, what it learns, and what it comes to beside SkyServe's."""
 
 import os
 from dataclasses import replace
@@ -8,8 +8,9 @@ import pytest
 
 from apps.common.spot import trace
 from apps.common.spot.generator import GeneratorConfig, generate
-from apps.serve.spot.fleet import ON_DEMAND, Fleet
-from apps.serve.spot.plan import Odds, Plan, best_plan, price, spread
+from apps.common.spot.trace import ON_DEMAND
+from apps.serve.spot.fleet import Fleet
+from apps.serve.spot.mix import Mix, Odds, best_mix, price, spread
 from apps.serve.spot.policies import POLICIES
 from apps.serve.spot.replay import Outcome, Service, replay
 from apps.serve.spot.steady import Steady, SteadyConfig
@@ -20,29 +21,29 @@ ODDS = Odds(losses_per_h=(0.2, 0.2), together=0.0, recovery_s=360, spot_price=1 
 
 
 def test_the_prices_of_the_worked_example() -> None:
-    plans = {Plan((4, 0), 0): 2.93, Plan((2, 2), 0): 4.53, Plan((4, 4), 0): 2.67}
-    plans[Plan((2, 2), 2)] = 3.33
-    assert {p: round(price(p, 4, ODDS), 2) for p in plans} == plans
-    assert best_plan(4, (8, 8), ODDS) == Plan((4, 4), 0)
+    mixes = {Mix((4, 0), 0): 2.93, Mix((2, 2), 0): 4.53, Mix((4, 4), 0): 2.67}
+    mixes[Mix((2, 2), 2)] = 3.33
+    assert {p: round(price(p, 4, ODDS), 2) for p in mixes} == mixes
+    assert best_mix(4, (8, 8), ODDS) == Mix((4, 4), 0)
 
 
 @pytest.mark.parametrize(
-    ("losses_per_h", "most", "plan"),
+    ("losses_per_h", "most", "mix"),
     [
-        ((0.01, 0.01), (8, 8), Plan((4, 0), 0)),  # hardly ever: nothing to spare
-        ((0.2, 0.2, 0.2), (8, 8, 8), Plan((2, 2, 2), 0)),  # three zones spare two with six
-        ((0.2,), (0,), Plan((0,), 4)),  # no spot at all
-        ((5.0,), (8,), Plan((0,), 4)),  # spot that never stays
+        ((0.01, 0.01), (8, 8), Mix((4, 0), 0)),  # hardly ever: nothing to spare
+        ((0.2, 0.2, 0.2), (8, 8, 8), Mix((2, 2, 2), 0)),  # three zones spare two with six
+        ((0.2,), (0,), Mix((0,), 4)),  # no spot at all
+        ((5.0,), (8,), Mix((0,), 4)),  # spot that never stays
     ],
 )
-def test_the_cheapest_fleet(losses_per_h: tuple, most: tuple, plan: Plan) -> None:
-    assert best_plan(4, most, replace(ODDS, losses_per_h=losses_per_h)) == plan
+def test_the_cheapest_fleet(losses_per_h: tuple, most: tuple, mix: Mix) -> None:
+    assert best_mix(4, most, replace(ODDS, losses_per_h=losses_per_h)) == mix
 
 
 def test_zones_that_fail_together_make_for_more_to_spare() -> None:
     odds = replace(ODDS, losses_per_h=(0.2, 0.2, 0.2), short_price=200)
-    assert best_plan(4, (8, 8, 8), odds).total == 6
-    assert best_plan(4, (8, 8, 8), replace(odds, together=0.5)).total > 6
+    assert best_mix(4, (8, 8, 8), odds).total == 6
+    assert best_mix(4, (8, 8, 8), replace(odds, together=0.5)).total > 6
 
 
 def test_an_even_spread_keeps_to_what_zones_have() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from apps.common.errors import ConfigError
-from apps.common.spot.trace import Market
-from apps.train.spot.job import IDLE, ON_DEMAND, Job, Prices, View
+from apps.common.spot.trace import ON_DEMAND, Market
+from apps.train.spot.job import IDLE, Job, Prices, View
 from apps.train.spot.policy import POLICIES, Policy, any_zone, greedy, wait
 from apps.train.spot.replay import Outcome, replay
 

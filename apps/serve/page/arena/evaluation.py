@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from apps.common import ratings
 from apps.common.errors import CriaError
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.serve.page.arena.evaluation_lines import (
     JudgmentLine,
     QuestionLine,
@@ -102,7 +102,8 @@ class Shelf:
 
 def load(folder: str) -> Evaluation:
     """Raises NotFoundError or ValueError for a folder that is no evaluation."""
-    files = storage.glob(storage.join(folder, "answers", "*.jsonl"))
+    said = storage.join(folder, "answers")
+    files = [storage.join(said, name) for name in parts.names(said) if name.endswith(".jsonl")]
     judgments = _judgments(folder)
     return Evaluation(
         questions=read_questions(storage.join(folder, "questions.jsonl")),

@@ -74,7 +74,7 @@ def read_questions(uri: str) -> list[QuestionLine]:
 
 def read_answers(uri: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     """The model, and its texts by question id; ("", {}) of an empty file."""
-    lines = _lines(uri)
+    lines = _parsed(parts.read(uri) or b"")
     answers = {str(line["question_id"]): _texts(line["turn_texts"]) for line in lines}
     return (str(lines[0]["model"]) if lines else ""), answers
 

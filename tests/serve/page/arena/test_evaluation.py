@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from apps.common.files import parts, storage
 from apps.serve.page.arena.evaluation import Shelf
 from apps.serve.page.arena.evaluation_lines import JudgmentLine
 from tests.serve.page.live import Person
@@ -33,6 +34,19 @@ def test_an_evaluation_folder_is_shown_with_both_orders(open_page) -> None:
     assert person.http.get("/question.json?id=../x").status_code == 404
     judge = person.http.get("/leaderboard.json").json()["judge"]
     assert judge[0]["model"] == "tuned"
+
+
+def test_a_folder_in_a_bucket_is_shown_while_its_files_lie_in_parts(s3) -> None:
+    s3.create_bucket(Bucket="evaluation")
+    for path in Path(FOLDER).rglob("*.jsonl"):
+        uri = f"s3://evaluation/{path.relative_to(FOLDER)}"
+        if path.parent.name == "answers":
+            for line in path.read_bytes().splitlines():
+                parts.append(uri, line)
+        else:
+            storage.write_atomic(uri, path.read_bytes())
+    shown, expected = Shelf("s3://evaluation").evaluation(), Shelf(FOLDER).evaluation()
+    assert shown.questions and shown == expected
 
 
 def test_a_folder_that_is_not_there_yet_is_an_empty_shelf(tmp_path: Path) -> None:

@@ -35,6 +35,23 @@ def test_parts_are_read_in_the_order_of_their_writing(bucket: str) -> None:
     assert parts.digest(uri) == storage.digest_file(f"{bucket}/whole")
 
 
+def test_a_folder_lists_a_file_in_parts_under_its_own_name(bucket: str, tmp_path: Path) -> None:
+    for folder in (bucket, str(tmp_path)):
+        storage.write_atomic(f"{folder}/b.json", b"{}")
+        parts.append(f"{folder}/a.jsonl", b"1\n")
+        parts.append(f"{folder}/a.jsonl", b"2\n")
+        assert parts.names(folder) == ["a.jsonl", "b.json"]
+
+
+def test_what_replaces_a_file_replaces_its_parts(bucket: str, tmp_path: Path) -> None:
+    for folder in (bucket, str(tmp_path)):
+        parts.append(f"{folder}/a.jsonl", b"1\n")
+        parts.replace(f"{folder}/a.jsonl", b"2\n")
+        assert parts.read(f"{folder}/a.jsonl") == b"2\n"
+        parts.append(f"{folder}/a.jsonl", b"3")
+        assert parts.read(f"{folder}/a.jsonl") == b"2\n3\n"
+
+
 def test_a_file_that_was_copied_to_a_bucket_is_read_before_its_parts(bucket: str) -> None:
     uri = f"{bucket}/raw.jsonl"
     storage.write_atomic(uri, b"1\n")

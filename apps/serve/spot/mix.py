@@ -1,4 +1,4 @@
-"""The fleet that costs least, when being short has a price too.
+"""The mix of spot and on demand that costs least, when being short has a price too.
 
 A loss in a zone that holds more machines than the fleet can spare leaves too few replicas until
 the replacement is ready. With 4 replicas, spot at 1/3, zones that take machines every 5 h, 0.1 h
@@ -18,7 +18,7 @@ from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Mix:
     """Machines in the zones, in the order of the odds, and on demand."""
 
     in_zones: tuple[int, ...]
@@ -31,7 +31,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Odds:
-    """What a plan is judged by."""
+    """What a mix is judged by."""
 
     losses_per_h: tuple[float, ...]
     """of each zone: how often it takes machines; the one that does least comes first"""
@@ -46,23 +46,23 @@ class Odds:
 
 
 @lru_cache(maxsize=1 << 14)
-def best_plan(target: int, most: tuple[int, ...], odds: Odds) -> Plan:
+def best_mix(target: int, most: tuple[int, ...], odds: Odds) -> Mix:
     """For `target` replicas, with at most so many machines in each zone."""
-    best, least = Plan((0,) * len(most), target), math.inf
-    for plan in _plans(target, most):
-        if rent(plan, odds) < least and (whole := price(plan, target, odds)) < least:
-            best, least = plan, whole
+    best, least = Mix((0,) * len(most), target), math.inf
+    for mix in _mixes(target, most):
+        if rent(mix, odds) < least and (whole := price(mix, target, odds)) < least:
+            best, least = mix, whole
     return best
 
 
-def _plans(target: int, most: Sequence[int]) -> Iterator[Plan]:
+def _mixes(target: int, most: Sequence[int]) -> Iterator[Mix]:
     """As even as can be over the first zones, with 0 to all replicas on demand."""
     for on_demand in range(target + 1):
-        yield Plan((0,) * len(most), on_demand)
+        yield Mix((0,) * len(most), on_demand)
         for used in range(1, len(most) + 1):
             caps = (*most[:used], *(0,) * (len(most) - used))
             for total in range(max(1, target - on_demand), 2 * target + 1):
-                yield Plan(spread(total, caps), on_demand)
+                yield Mix(spread(total, caps), on_demand)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -75,25 +75,25 @@ def spread(total: int, most: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def rent(plan: Plan, odds: Odds) -> float:
+def rent(mix: Mix, odds: Odds) -> float:
     """Of an hour, in machine-hours on demand."""
-    return plan.on_demand + sum(plan.in_zones) * odds.spot_price
+    return mix.on_demand + sum(mix.in_zones) * odds.spot_price
 
 
-def price(plan: Plan, target: int, odds: Odds) -> float:
+def price(mix: Mix, target: int, odds: Odds) -> float:
     """The rent, and what being short costs."""
-    return rent(plan, odds) + odds.short_price * target * short_share(plan, target, odds)
+    return rent(mix, odds) + odds.short_price * target * short_share(mix, target, odds)
 
 
-def short_share(plan: Plan, target: int, odds: Odds) -> float:
+def short_share(mix: Mix, target: int, odds: Odds) -> float:
     """Share of the time with fewer than `target` ready, by losses of one zone and of pairs."""
-    spare = plan.total - target
+    spare = mix.total - target
     if spare < 0:
         return 1.0
-    held = [(n, rate) for n, rate in zip(plan.in_zones, odds.losses_per_h, strict=True) if n]
+    held = [(n, rate) for n, rate in zip(mix.in_zones, odds.losses_per_h, strict=True) if n]
     short_per_h = 0.0
     for i, (count, rate) in enumerate(held):
         others = [n for j, (n, _) in enumerate(held) if j != i]
-        is_too_much = sum(count + n > spare for n in others) / max(len(others), 1)
-        short_per_h += rate * (1.0 if count > spare else odds.together * is_too_much)
+        share_too_much = sum(count + n > spare for n in others) / max(len(others), 1)
+        short_per_h += rate * (1.0 if count > spare else odds.together * share_too_much)
     return short_per_h * odds.recovery_s / 3600
