@@ -107,6 +107,7 @@ def test_no_answer_in_a_bucket_is_paid_twice_though_the_command_is_killed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_judgment_in_a_bucket_is_paid_twice_though_the_command_is_killed(
     bucket: str, tmp_path: Path, serve
 ) -> None:
@@ -135,6 +136,7 @@ def test_no_judgment_in_a_bucket_is_paid_twice_though_the_command_is_killed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_task_of_the_cluster_goes_on_where_its_lost_machine_stopped(
     bucket: str, tmp_path: Path, serve
 ) -> None:
