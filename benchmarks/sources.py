@@ -1,6 +1,6 @@
 """How long "Where did this come from?" takes in a large index of training data.
 
-    python -m benchmarks.sources                           # 100,000 conversations, four minutes
+    python -m benchmarks.sources                           # 100,000 conversations, five minutes
 
 Makes conversations of words drawn as in a natural language (Zipf), a fifth of them with one of a
 few phrases that all assistants say, indexes them, and looks up answers of four kinds. Beside it
