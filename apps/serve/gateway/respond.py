@@ -34,6 +34,7 @@ SSE_HEADERS = [
 ]
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE_S = 15.0
+_PIECE_BYTES = 1 << 18
 
 
 class WatchedResponse(Response):
@@ -199,7 +200,7 @@ class Answer(LivingResponse):
         # Log-probabilities take microseconds each, and there may be a million of them.
         in_thread = any(choice.wants_logprobs for choice in plan.choices)
         body = await asyncio.to_thread(self._body) if in_thread else self._body()
-        await send_whole(send, 200, orjson.Fragment(body), {"x-request-id": plan.head.id})
+        await send_whole(send, 200, body, {"x-request-id": plan.head.id})
 
     def _body(self) -> bytes:
         return orjson.dumps(whole_body(self._plan, self._usage))
@@ -288,14 +289,17 @@ async def send_part(send: Send, body: bytes, more: bool = True) -> None:
 
 
 async def send_whole(send: Send, status: int, value: Any, headers: dict[str, str]) -> None:
-    body = orjson.dumps(value)
+    """JSON, or the bytes of some; in pieces, as the server would copy it whole, several times."""
+    body = value if isinstance(value, bytes) else orjson.dumps(value)
     raw = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
     raw += [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send_part(send, body, more=False)
+    for start in range(0, len(body), _PIECE_BYTES):
+        piece = body[start : start + _PIECE_BYTES]
+        await send_part(send, piece, more=start + len(piece) < len(body))
 
 
 def json_response(value: object, status: int = 200) -> Response:
