@@ -36,6 +36,19 @@ class StreamError(Exception):
         self.status = status
 
 
+class Lines:
+    """Lines of server-sent events, which end at a line feed; httpx's end at U+2028 and others too,
+    which may stand in an answer."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def of(self, data: bytes) -> list[str]:
+        """Those that these bytes end."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        return [line.removesuffix(b"\r").decode() for line in whole]
+
+
 class _Stream:
     """What is known of one stream; does no input or output itself."""
 
@@ -47,18 +60,25 @@ class _Stream:
         self._has_begun = False
         self._attempts = self._fruitless = 0
         self._event: dict[str, str] = {}
+        self._lines = Lines()
 
     def next_request(self) -> tuple[str, dict[str, str]]:
         url = self._urls[self._attempts % len(self._urls)].rstrip("/")
         self._attempts += 1
-        self._event = {}
+        self._event, self._lines = {}, Lines()
         headers = {"content-type": "application/json"}
         if self._last_id:
             headers["last-event-id"] = self._last_id
         return f"{url}/{self._route}", headers
 
-    def read(self, line: str) -> dict[str, Any] | None:
-        """The chunk that this line ends, if it does. Raises StreamError for an error event."""
+    def read(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """The chunks that these bytes end. Raises StreamError for an error event."""
+        for line in self._lines.of(data):
+            if (chunk := self._read(line)) is not None:
+                yield chunk
+
+    def _read(self, line: str) -> dict[str, Any] | None:
+        """The chunk that this line ends, if it does."""
         if line:
             name, _, value = line.partition(":")
             self._event[name] = value.removeprefix(" ")
@@ -137,8 +157,8 @@ class AsyncClient:
                     "POST", url, content=stream.content, headers=headers
                 ) as response:
                     if response.status_code == 200:
-                        async for line in response.aiter_lines():
-                            if (chunk := stream.read(line)) is not None:
+                        async for data in response.aiter_bytes():
+                            for chunk in stream.read(data):
                                 yield chunk
                             if stream.is_done:
                                 return
@@ -178,9 +198,8 @@ class Client:
                     "POST", url, content=stream.content, headers=headers
                 ) as response:
                     if response.status_code == 200:
-                        for line in response.iter_lines():
-                            if (chunk := stream.read(line)) is not None:
-                                yield chunk
+                        for data in response.iter_bytes():
+                            yield from stream.read(data)
                             if stream.is_done:
                                 return
                     else:

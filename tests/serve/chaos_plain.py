@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import httpx
 from ray import serve
 
+from apps.serve.client import Lines
 from apps.serve.config import ServeConfig
 from tests.serve.chaos import NUM_REPLICAS, Service, actors, main
 
@@ -85,11 +86,13 @@ class PlainClient:
     async def stream(self, route: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         async with self._http.stream("POST", route, json={**body, "stream": True}) as answer:
             answer.raise_for_status()
-            async for line in answer.aiter_lines():
-                if line == "data: [DONE]":
-                    return
-                if line.startswith("data: "):
-                    yield json.loads(line.removeprefix("data: "))
+            lines = Lines()
+            async for data in answer.aiter_bytes():
+                for line in lines.of(data):
+                    if line == "data: [DONE]":
+                        return
+                    if line.startswith("data: "):
+                        yield json.loads(line.removeprefix("data: "))
         raise ConnectionError("the stream was cut")
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
-from apps.serve.client import AsyncClient, Client, StreamError, _Stream
+from apps.serve.client import AsyncClient, Client, Lines, StreamError, _Stream
 from tests.serve.api import Api, LiveServer
 
 TEXT = "a long answer " * 20
@@ -101,10 +103,34 @@ async def test_without_asyncio_too(cutters: list[Cutter]) -> None:
 def test_a_stream_without_ids_is_not_begun_again_in_the_middle() -> None:
     stream = _Stream(["http://a/v1"], "chat/completions", {})
     assert stream.pause_s("nobody listens", None) > 0, "nothing has come yet"
-    for line in ('data: {"choices": []}', ""):
-        stream.read(line)
+    assert list(stream.read(b'data: {"choices": []}\n\n')) == [{"choices": []}]
     with pytest.raises(StreamError, match="has no ids"):
         stream.pause_s("the connection closed", None)
+
+
+LINE_ENDS = "one\u2028two\x85three\u2029four\x0bfive\x1esix"
+
+
+def test_lines_end_at_line_feeds_alone_wherever_the_bytes_are_cut() -> None:
+    whole = f"data: {LINE_ENDS}\r\nid: 1\n\n".encode()
+    for cut in range(len(whole)):
+        lines = Lines()
+        assert lines.of(whole[:cut]) + lines.of(whole[cut:]) == [f"data: {LINE_ENDS}", "id: 1", ""]
+
+
+async def test_an_answer_with_what_others_take_for_the_end_of_a_line(api_saying) -> None:
+    with LiveServer(api_saying(LINE_ENDS)) as server:
+        async with AsyncClient([f"{server.url}/v1"]) as client:
+            assert text_of([c async for c in client.stream("chat/completions", BODY)]) == LINE_ENDS
+        async with (
+            httpx.AsyncClient() as plain,
+            plain.stream(
+                "POST", f"{server.url}/v1/chat/completions", json={**BODY, "stream": True}
+            ) as answer,
+        ):
+            lines = [line async for line in answer.aiter_lines()]
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert text_of(chunks) == LINE_ENDS
 
 
 async def test_a_refusal_is_told_at_once(api_saying) -> None:

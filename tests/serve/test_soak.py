@@ -3,11 +3,13 @@
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
+from apps.serve.client import Lines
 from tests.serve.service import (
     ON_RAY,
     QUESTION,
@@ -51,7 +53,7 @@ async def ask(http: httpx.AsyncClient, number: int, seen: Seen) -> None:
         if answer.status_code != 200:
             seen.failed.append(f"{number}: {(await answer.aread())[:200]}")
             return
-        async for line in answer.aiter_lines():
+        async for line in lines_of(answer):
             if leaves_after is not None and tokens >= leaves_after:
                 seen.given_up += 1
                 seen.given_up_tokens += tokens
@@ -68,6 +70,13 @@ async def ask(http: httpx.AsyncClient, number: int, seen: Seen) -> None:
                 seen.finished_tokens += chunk["usage"]["completion_tokens"]
                 return
     seen.failed.append(f"{number}: it ended without usage")
+
+
+async def lines_of(answer: httpx.Response) -> AsyncIterator[str]:
+    lines = Lines()
+    async for data in answer.aiter_bytes():
+        for line in lines.of(data):
+            yield line
 
 
 async def load(service: Service, first: int, seen: Seen) -> None:

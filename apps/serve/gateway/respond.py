@@ -35,6 +35,8 @@ SSE_HEADERS = [
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE_S = 15.0
 _PIECE_BYTES = 1 << 18
+_LINE_ENDS = [(char.encode(), f"\\u{ord(char):04x}".encode()) for char in "\x85\u2028\u2029"]
+"""Lines end at these for many clients, httpx's among them, though not for server-sent events."""
 
 
 class WatchedResponse(Response):
@@ -268,8 +270,12 @@ def _choice_bodies(plan: Plan) -> list[dict[str, Any]]:
 
 def event(value: Any, name: str = "") -> bytes:
     """One server-sent event, and its id where it has one."""
+    data = orjson.dumps(value)
+    if not data.isascii():
+        for raw, escaped in _LINE_ENDS:
+            data = data.replace(raw, escaped)
     numbered = b"\nid: " + name.encode() if name else b""
-    return b"data: " + orjson.dumps(value) + numbered + b"\n\n"
+    return b"data: " + data + numbered + b"\n\n"
 
 
 async def _chained(first: Delta, rest: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
