@@ -11,7 +11,7 @@ import pytest
 
 from apps.serve.engine.llama.kv_cache import CHUNK
 from apps.serve.gateway.api import VERSION
-from tests.serve.service import CONTEXT, ON_RAY, Service, wait_until
+from tests.serve.service import CONTEXT, ON_RAY, QUESTION, Service, wait_until
 
 pytestmark = ON_RAY
 
@@ -27,6 +27,29 @@ async def test_an_answer_does_not_depend_on_what_else_is_running(service: Servic
     alone = [await service.text(**one) for one in fields]
     together = await asyncio.gather(*(service.text(**one) for one in fields))
     assert list(together) == alone
+
+
+@pytest.mark.parametrize("model", ["one", "two"])
+async def test_all_choices_of_an_answer_come_at_once(service: Service, model: str) -> None:
+    """They are calls of one HTTP request, which Serve must not take for one call."""
+    fields: Any = {"model": model, "n": 5, "seed": 3, "temperature": 1.0, "max_tokens": 20}
+    whole = await service.client.chat.completions.create(messages=QUESTION, timeout=60, **fields)
+    texts = [choice.message.content for choice in whole.choices]
+    assert len(set(texts)) == 5
+    streamed = [""] * 5
+    async for chunk in await service.client.chat.completions.create(
+        messages=QUESTION, stream=True, timeout=60, **fields
+    ):
+        streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert streamed == texts
+
+
+async def test_all_prompts_of_a_request_are_answered(service: Service) -> None:
+    fields: Any = {"model": "two", "seed": 3, "max_tokens": 20, "timeout": 60}
+    both = await service.client.completions.create(prompt=["A tree", "A stone"], n=2, **fields)
+    best = await service.client.completions.create(prompt="A tree", best_of=3, **fields)
+    assert [len(one.choices) for one in (both, best)] == [4, 1]
+    assert all(choice.text for choice in (*both.choices, *best.choices))
 
 
 async def test_a_later_turn_finds_the_earlier_ones_computed_whichever_gateway_has_it(

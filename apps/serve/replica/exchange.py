@@ -1,6 +1,7 @@
 """Where the gateway gets a request's tokens from: a model's replicas."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -176,7 +177,11 @@ class ReplicaBackend:
     async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
         inbox = self._exchange.open(request.id, self._application)
         handle = self._handle.options(session_id=request.conversation)
-        response = handle.generate.remote(encode_request(request), self._exchange.address)
+        # Serve tells calls apart by the HTTP request in whose context they are made, and would give
+        # only one choice of an answer a replica.
+        response = contextvars.Context().run(
+            handle.generate.remote, encode_request(request), self._exchange.address
+        )
         call = asyncio.ensure_future(_watch(response, inbox))
         finished = False
         try:
