@@ -3,7 +3,7 @@
     python -m benchmarks.sources                           # 100,000 conversations, five minutes
 
 Makes conversations of words drawn as in a natural language (Zipf), a fifth of them with one of a
-few phrases that all assistants say, indexes them, and looks up answers of four kinds. Beside it
+few phrases that all assistants say. Indexes them, and looks up answers of four kinds. Beside it
 stands what SQLite's own full-text search takes for the same: FTS5, one phrase query for every eight
 words in a row of the answer.
 """

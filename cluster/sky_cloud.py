@@ -75,8 +75,8 @@ class Held:
     """Unix time at which a zone was last seen without machines."""
     lost_s: float = 0.0
     lost_at: float | None = None
-    """`seconds` of the newest step when machines were last lost: while it is the newest still, none
-    was taken since."""
+    """`seconds` of the newest step when machines were last lost. They tell one attempt's steps from
+    another's: while that step is the newest still, none was taken since."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,7 +115,8 @@ class SkyCloud:
         if record.status in TAKEN or self._starts_too_long(record):
             self.held.failed_s[self.held.place] = self.clock()
             self.held.lost_s += max(self.work_s * (self._taken() - self._saved()), 0.0)
-            self.held.lost_at = self._last_step_taken()
+            newest = self._last_step()
+            self.held.lost_at = newest["seconds"] if newest else None
             self.move(IDLE)
         elif record.has_ended and record.status != "SUCCEEDED":
             where = self.held.place
@@ -155,14 +156,9 @@ class SkyCloud:
         record = self._last_step()
         if record is None:
             return 0.0
-        if self._last_step_taken() == self.held.lost_at:
+        if record["seconds"] == self.held.lost_at:
             return self._saved()
         return record["step"] / record["num_steps"]
-
-    def _last_step_taken(self) -> float | None:
-        """Seconds of training at the newest step, which tell one attempt's steps from another's."""
-        record = self._last_step()
-        return None if record is None else record["seconds"]
 
     def _saved(self) -> float:
         """Share of the steps that a whole checkpoint holds."""

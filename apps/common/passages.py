@@ -118,7 +118,7 @@ def write_passages(path: str, made_of: str = "") -> Generator[PassageWriter]:
 
 
 class Passages:
-    """An opened file. Safe to use from several threads."""
+    """A file that each look-up opens anew, so several threads may."""
 
     def __init__(self, path: str, made_of: str) -> None:
         self.path, self.made_of = path, made_of
@@ -232,7 +232,7 @@ def _reading(path: str) -> Generator[sqlite3.Connection]:
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             yield connection
-    except (sqlite3.Error, TypeError) as error:
+    except (sqlite3.Error, TypeError) as error:  # TypeError: of a row that is missing
         raise CorruptError(
             f"{path} is no index of passages ({error}); make it with `python -m apps.data index`."
         ) from error

@@ -25,7 +25,7 @@ from apps.common.text.shared_runs import MIN_RUN
 from apps.data.config import IndexConfig, PackConfig
 from apps.data.packing.identity import read_identity
 from apps.data.packing.mix import Source, find_source
-from apps.data.packing.tokenize import Read, RowGroups, draw, read_groups, split_of
+from apps.data.packing.tokenize import Read, draw, read_groups, split_of
 
 _PIECE_CHARS, _OVERLAP_CHARS = 4_000, 400
 """of a long message; a run of up to 400 characters at the end of one piece is whole in the next"""
@@ -49,8 +49,7 @@ class TrainingData:
         """All of them, and whether each one is trained on."""
         for source in self.sources:
             for file in source.files:
-                for first, stop in file.units():
-                    groups = RowGroups(uri=file.uri, blake2b=file.blake2b, first=first, stop=stop)
+                for groups in file.units():
                     for batch in read_groups(groups):
                         for read in batch:
                             yield read, self._is_trained_on(read, source.weight)

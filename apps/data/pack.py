@@ -34,7 +34,6 @@ from apps.data.packing.best_fit import best_fit_decreasing, one_per_row
 from apps.data.packing.identity import read_identity
 from apps.data.packing.mix import Source, find_source
 from apps.data.packing.tokenize import (
-    RowGroups,
     TokenizeArgs,
     TokenizedUnit,
     TokenLedger,
@@ -193,9 +192,8 @@ def tokenize_units(job: Job) -> tuple[list[Unit[TokenizeArgs]], list[float]]:
     weights: list[float] = []
     for source in job.sources:
         for file in source.files:
-            for first, stop in file.units():
-                groups = RowGroups(uri=file.uri, blake2b=file.blake2b, first=first, stop=stop)
-                name = f"{file.uri}, row groups {first} to {stop - 1}"
+            for groups in file.units():
+                name = f"{file.uri}, row groups {groups.first} to {groups.stop - 1}"
                 args = dataclasses.replace(common, file=groups)
                 units.append(Unit(stage="tokenize", name=name, args=args))
                 weights.append(source.weight)

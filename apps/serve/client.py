@@ -37,8 +37,10 @@ class StreamError(Exception):
 
 
 class Lines:
-    """Lines of server-sent events, which end at a line feed; httpx's end at U+2028 and others too,
-    which may stand in an answer."""
+    """Lines of server-sent events, which end at a line feed.
+
+    httpx ends lines at U+2028 and others too, which may stand in an answer.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -47,6 +49,14 @@ class Lines:
         """Those that these bytes end."""
         *whole, self._rest = (self._rest + data).split(b"\n")
         return [line.removesuffix(b"\r").decode() for line in whole]
+
+
+async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
+    """As they come."""
+    lines = Lines()
+    async for data in response.aiter_bytes():
+        for line in lines.of(data):
+            yield line
 
 
 class _Stream:

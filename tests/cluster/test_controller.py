@@ -98,6 +98,20 @@ def controlled(market: Market, policy: Policy) -> tuple[Controller, list[str]]:
     return controller, places
 
 
+def follow_to_the_end(cloud: FakeCloud) -> Controller:
+    """By the greedy policy; each look is ten minutes."""
+    controller = Controller(
+        job=JOB, policy=policy_of("greedy", JOB, PRICES, 600), cloud=cloud,
+        home=cloud.market.zones[0], tick_s=600, spent=Spent(seen_s=0.0),
+    )  # fmt: skip
+
+    def sleep(seconds: float) -> None:
+        cloud.now_s += seconds
+
+    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
+    return controller
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("name", ["any-zone", "greedy", "uniform-progress-2024", "least-cost"])
 def test_it_decides_as_the_simulator_does(name: str, seed: int, capsys) -> None:
@@ -128,15 +142,7 @@ def test_a_job_is_left_alone_while_it_exports(capsys) -> None:
     cloud, moves = ExportingCloud(market, JOB), list[str]()
     move = cloud.move
     cloud.move = lambda place: (moves.append(place), move(place))
-    controller = Controller(
-        job=JOB, policy=policy_of("greedy", JOB, PRICES, 600), cloud=cloud,
-        home=market.zones[0], tick_s=600, spent=Spent(seen_s=0.0),
-    )  # fmt: skip
-
-    def sleep(seconds: float) -> None:
-        cloud.now_s += seconds
-
-    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
+    follow_to_the_end(cloud)
     assert moves == [market.zones[0]]
     assert cloud.trained_s is not None and cloud.now_s >= cloud.trained_s + 1800
 
@@ -215,15 +221,7 @@ def test_a_cloud_that_does_not_answer_is_asked_again(capsys) -> None:
     market = generate(GeneratorConfig(zones=1, up_h=200, down_h=0.1, hours=120, seed=0))
     cloud = AwayCloud(market, JOB)
     cloud.away_s = (3 * 3600.0, 5 * 3600.0)
-    controller = Controller(
-        job=JOB, policy=policy_of("greedy", JOB, PRICES, 600), cloud=cloud,
-        home=market.zones[0], tick_s=600, spent=Spent(seen_s=0.0),
-    )  # fmt: skip
-
-    def sleep(seconds: float) -> None:
-        cloud.now_s += seconds
-
-    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
+    controller = follow_to_the_end(cloud)
     assert capsys.readouterr().out.count("launch.away") == 12
     assert sum(controller.spent.paid_s.values()) == cloud.now_s
 
@@ -265,13 +263,5 @@ class HalfMovedCloud(FakeCloud):
 def test_machines_are_paid_where_they_are_even_when_the_move_had_no_answer(capsys) -> None:
     market = generate(GeneratorConfig(zones=1, up_h=200, down_h=0.1, hours=120, seed=0))
     cloud = HalfMovedCloud(market, JOB)
-    controller = Controller(
-        job=JOB, policy=policy_of("greedy", JOB, PRICES, 600), cloud=cloud,
-        home=market.zones[0], tick_s=600, spent=Spent(seen_s=0.0),
-    )  # fmt: skip
-
-    def sleep(seconds: float) -> None:
-        cloud.now_s += seconds
-
-    follow(controller, Reporter("json"), lambda: None, sleep, lambda: cloud.now_s)
+    controller = follow_to_the_end(cloud)
     assert controller.spent.paid_s == {market.zones[0]: cloud.now_s}

@@ -67,7 +67,7 @@ class Launch:
         self.work_s = job_of(plan.training, plan.checkpoints, plan.preemptions, None).work_s
         trainer = Trainer(sky, self.out, self.work_s)
         self.out.mkdir()
-        storage.write_json(str(tmp_path / "plan" / PLAN_NAME), configs.to_dict(plan))
+        configs.write_json(plan, str(tmp_path / "plan" / PLAN_NAME))
         self.config = LaunchConfig(
             plan=str(tmp_path / "plan"), zones=("aws/a", "gcp/b"), out=str(self.out),
             policy="greedy", deadline_h=2 * self.work_s / 3600,

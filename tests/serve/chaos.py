@@ -14,7 +14,6 @@ import asyncio
 import dataclasses
 import json
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -29,7 +28,7 @@ from apps.serve.client import AsyncClient
 from apps.serve.config import GatewayConfig, ModelConfig, Resources, ServeConfig
 from apps.serve.page.config import PageConfig
 from tests.serve.models import write_model
-from tests.serve.service import START_TIMEOUT_S, replicas_of
+from tests.serve.service import START_TIMEOUT_S, kill, replicas_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLIENTS = 32
@@ -232,13 +231,6 @@ def actors(part: str) -> list[Any]:
 
     listed = ray.util.list_named_actors(all_namespaces=True)
     return [ray.get_actor(a["name"], namespace="serve") for a in listed if part in a["name"]]
-
-
-def kill(actor: Any) -> None:
-    import ray
-
-    pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=30)
-    os.kill(pid, signal.SIGKILL)
 
 
 def alive(replicas: list[Any]) -> bool:

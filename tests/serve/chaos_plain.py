@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 import httpx
 from ray import serve
 
-from apps.serve.client import Lines
-from apps.serve.config import ServeConfig
+from apps.serve.client import lines_of
 from tests.serve.chaos import NUM_REPLICAS, Service, actors, main
 
 NAME = "plain"
@@ -55,16 +54,12 @@ class Plain:
 class PlainService(Service):
     whole: ClassVar = {NAME: NUM_REPLICAS}
 
-    def __init__(self, cluster: Any, config: ServeConfig) -> None:
-        super().__init__(cluster, config)
-        self._served = config
-
     def start(self) -> None:
         from apps.common.files import config as configs
 
-        http = {"host": "127.0.0.1", "port": self._served.gateway.port}
+        http = {"host": "127.0.0.1", "port": self._config.gateway.port}
         serve.start(proxy_location="EveryNode", http_options=http)
-        model = configs.to_dict(self._served.models[0])
+        model = configs.to_dict(self._config.models[0])
         serve.run(Plain.bind(model), name=NAME, route_prefix="/")
 
     def replicas(self) -> list[Any]:
@@ -86,13 +81,11 @@ class PlainClient:
     async def stream(self, route: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         async with self._http.stream("POST", route, json={**body, "stream": True}) as answer:
             answer.raise_for_status()
-            lines = Lines()
-            async for data in answer.aiter_bytes():
-                for line in lines.of(data):
-                    if line == "data: [DONE]":
-                        return
-                    if line.startswith("data: "):
-                        yield json.loads(line.removeprefix("data: "))
+            async for line in lines_of(answer):
+                if line == "data: [DONE]":
+                    return
+                if line.startswith("data: "):
+                    yield json.loads(line.removeprefix("data: "))
         raise ConnectionError("the stream was cut")
 
 

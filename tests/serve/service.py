@@ -88,12 +88,14 @@ def inside(replica: Any, fn: Callable[[Any], Any]) -> Any:
     return ray.get(call, timeout=30)
 
 
-def pid_of(replica: Any) -> int:
-    return inside(replica, lambda _: os.getpid())
+def pid_of(actor: Any) -> int:
+    import ray
+
+    return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=30)
 
 
-def kill(replica: Any) -> None:
-    os.kill(pid_of(replica), signal.SIGKILL)
+def kill(actor: Any) -> None:
+    os.kill(pid_of(actor), signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float) -> None:

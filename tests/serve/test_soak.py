@@ -3,13 +3,12 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
-from apps.serve.client import Lines
+from apps.serve.client import lines_of
 from tests.serve.service import (
     ON_RAY,
     QUESTION,
@@ -70,13 +69,6 @@ async def ask(http: httpx.AsyncClient, number: int, seen: Seen) -> None:
                 seen.finished_tokens += chunk["usage"]["completion_tokens"]
                 return
     seen.failed.append(f"{number}: it ended without usage")
-
-
-async def lines_of(answer: httpx.Response) -> AsyncIterator[str]:
-    lines = Lines()
-    async for data in answer.aiter_bytes():
-        for line in lines.of(data):
-            yield line
 
 
 async def load(service: Service, first: int, seen: Seen) -> None:

@@ -12,7 +12,7 @@ def _say(kind: type[BaseException], error: BaseException, traceback: TracebackTy
         print(SENTENCE, file=sys.stderr)
     elif _was_interrupted(error):
         print(SENTENCE, file=sys.stderr, flush=True)
-        os._exit(130)
+        os._exit(130)  # as a shell says of Ctrl-C; Python would end with 1 here
     else:
         sys.__excepthook__(kind, error, traceback)
 

@@ -34,9 +34,9 @@ def to_dict(config: object) -> dict[str, object]:
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
-def write_json(config: object, uri: str) -> None:
+def write_json(record: object, uri: str) -> None:
     """Keep a dataclass in a file, whole or as it was before."""
-    storage.write_json(uri, to_dict(config))
+    storage.write_json(uri, to_dict(record))
 
 
 def read_json(cls: type[T], uri: str) -> T | None:

@@ -19,6 +19,16 @@ from apps.common.files.config import RESOLVED_NAME
 _UNIT_BYTES = 16 << 20
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowGroups:
+    """Row groups [first, stop) of a Parquet file of clean conversations."""
+
+    uri: str
+    blake2b: str
+    first: int
+    stop: int
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A clean folder and its share in the mix."""
@@ -38,8 +48,8 @@ class SourceFile:
     group_bytes: tuple[int, ...]
     """uncompressed"""
 
-    def units(self) -> list[tuple[int, int]]:
-        """Row group ranges [first, stop) of at most 16 MB of text together, or one group alone."""
+    def units(self) -> list[RowGroups]:
+        """Row groups of at most 16 MB of text together, or one alone."""
         ranges: list[tuple[int, int]] = []
         first, size = 0, 0
         for i, num_bytes in enumerate(self.group_bytes):
@@ -49,7 +59,10 @@ class SourceFile:
             size += num_bytes
         if self.group_bytes:
             ranges.append((first, len(self.group_bytes)))
-        return ranges
+        return [
+            RowGroups(uri=self.uri, blake2b=self.blake2b, first=first, stop=stop)
+            for first, stop in ranges
+        ]
 
 
 def find_source(text: str) -> Source:

@@ -28,6 +28,7 @@ from apps.common.packs import SPLITS
 from apps.common.text.conversation import ChatTemplate, Message, ToolSchemas
 from apps.common.text.tokenizer import break_control_tokens
 from apps.data.ledger import Counts, add_to
+from apps.data.packing.mix import RowGroups
 from apps.data.packing.segments import Cut, Cutter, OverLong, Segment
 
 _BATCH_CONVERSATIONS = 128
@@ -39,16 +40,6 @@ _SEGMENTS = pa.schema(
         pa.field("draw", pa.float64(), nullable=False),
     ]
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowGroups:
-    """Row groups [first, stop) of a Parquet file of clean conversations."""
-
-    uri: str
-    blake2b: str
-    first: int
-    stop: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

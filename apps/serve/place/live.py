@@ -1,8 +1,7 @@
 """What a running service is asked: each model's requests over a while, from its /metrics."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import numpy as np
@@ -45,39 +44,40 @@ def read(gateway: str, key: str) -> dict[str, Asked]:
 
 
 def counted(scrape: str) -> dict[str, Asked]:
-    """Of Prometheus' text, all keys and endpoints together; requests that were refused asked for
-    no tokens and are left out."""
-    totals: defaultdict[tuple[str, str], float] = defaultdict(float)
+    """Of Prometheus' text, all keys and endpoints together; without requests of status 4xx."""
+    totals: dict[tuple[str, str], float] = {}
     for family in text_string_to_metric_families(scrape):
         for sample in family.samples:
             if sample.labels.get("status", "")[:1] != "4":
-                totals[sample.labels.get("model", ""), sample.name] += sample.value
+                key = sample.labels.get("model", ""), sample.name
+                totals[key] = totals.get(key, 0.0) + sample.value
     return {
         model: Asked(
             requests=requests,
-            prompt_tokens=totals[model, _PROMPT],
-            output_tokens=totals[model, _OUTPUT],
+            prompt_tokens=totals.get((model, _PROMPT), 0.0),
+            output_tokens=totals.get((model, _OUTPUT), 0.0),
         )
-        for (model, name), requests in list(totals.items())
+        for (model, name), requests in totals.items()
         if name == _REQUESTS
     }
 
 
 def between(before: Mapping[str, Asked], after: Mapping[str, Asked]) -> dict[str, Asked]:
-    """What came since; a counter that fell began again at zero."""
+    """What came since."""
+    return {model: _since(before.get(model, Asked()), now) for model, now in after.items()}
 
-    def grown(old: float, new: float) -> float:
-        return new - old if new >= old else new
 
-    return {
-        model: Asked(
-            requests=grown(old.requests, new.requests),
-            prompt_tokens=grown(old.prompt_tokens, new.prompt_tokens),
-            output_tokens=grown(old.output_tokens, new.output_tokens),
-        )
-        for model, new in after.items()
-        for old in (before.get(model, Asked()),)
-    }
+def _since(old: Asked, new: Asked) -> Asked:
+    """A counter that fell began again at zero."""
+
+    def grown(before: float, after: float) -> float:
+        return after - before if after >= before else after
+
+    return Asked(
+        requests=grown(old.requests, new.requests),
+        prompt_tokens=grown(old.prompt_tokens, new.prompt_tokens),
+        output_tokens=grown(old.output_tokens, new.output_tokens),
+    )
 
 
 def like(
@@ -110,9 +110,4 @@ def _of_model(
         prompt=max(round(asked.prompt_tokens / asked.requests), 1),
         output=max(round(asked.output_tokens / asked.requests), 1),
     )
-    return Arrivals(
-        at_s=made.at_s,
-        prompt_tokens=made.prompt_tokens,
-        output_tokens=made.output_tokens,
-        model=np.full(made.num_requests, index, dtype=np.int64),
-    )
+    return replace(made, model=np.full(made.num_requests, index, dtype=np.int64))

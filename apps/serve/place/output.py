@@ -13,6 +13,9 @@ from apps.serve.place.placement import (
 )
 from apps.serve.place.search import Problem, Score
 
+_PIPELINE = "--pipeline-parallel-size"
+"""vLLM's flag, written here and read again"""
+
 
 def service(groups: Placement, models: Sequence[Model]) -> dict[str, object]:
     """`{"models": [...]}`; a model that stands in no group is left out.
@@ -43,8 +46,8 @@ def _put(held: list[tuple[Group, float]], index: int, entry: ModelConfig) -> Non
     """Into the first group of its kind with room, or a new one; with each, the share taken."""
     arguments = list(entry.options.get("server_args", ()))
     pipeline, tensor = 1, int(entry.options.get("tensor_parallel_size", 1))
-    if "--pipeline-parallel-size" in arguments:
-        pipeline = int(arguments[arguments.index("--pipeline-parallel-size") + 1])
+    if _PIPELINE in arguments:
+        pipeline = int(arguments[arguments.index(_PIPELINE) + 1])
     part = max([entry.resources.gpus, *entry.resources.custom.values()])
     share = min(part or 1.0, 1.0)
     for number, (group, taken) in enumerate(held):
@@ -64,7 +67,7 @@ def _entry(index: int, groups: Sequence[Group], models: Sequence[Model]) -> dict
     group, sharing = groups[0], max(len(group.models) for group in groups)
     arguments: list[str] = []
     if group.pipeline > 1:
-        arguments += ["--pipeline-parallel-size", str(group.pipeline)]
+        arguments += [_PIPELINE, str(group.pipeline)]
     if sharing > 1:
         arguments += ["--gpu-memory-utilization", f"{_memory_share(index, groups, models):.3f}"]
     options: dict[str, object] = {"tensor_parallel_size": group.tensor}

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from apps.common.errors import CriaError
-from apps.serve.client import Lines
+from apps.serve.client import lines_of
 
 _BUSY = "The models are busy right now. Try again in a moment."
 _SENTENCES = {
@@ -131,18 +131,16 @@ class ChatClient:
 async def _pieces(response: httpx.Response) -> AsyncGenerator[Piece, None]:
     """An event ends with an empty line: its id may stand before its data or behind them."""
     event_id = payload = ""
-    lines = Lines()
-    async for data in response.aiter_bytes():
-        for line in lines.of(data):
-            if line.startswith("id:"):
-                event_id = line[3:].strip()
-            elif line.startswith("data:"):
-                payload = line[5:].strip()
-            elif not line and payload:
-                if payload == "[DONE]":
-                    return
-                yield _piece(json.loads(payload), event_id)
-                payload = ""
+    async for line in lines_of(response):
+        if line.startswith("id:"):
+            event_id = line[3:].strip()
+        elif line.startswith("data:"):
+            payload = line[5:].strip()
+        elif not line and payload:
+            if payload == "[DONE]":
+                return
+            yield _piece(json.loads(payload), event_id)
+            payload = ""
     raise StreamLost(_FAILED)
 
 

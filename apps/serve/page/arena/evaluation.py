@@ -102,8 +102,9 @@ class Shelf:
 
 def load(folder: str) -> Evaluation:
     """Raises NotFoundError or ValueError for a folder that is no evaluation."""
-    said = storage.join(folder, "answers")
-    files = [storage.join(said, name) for name in parts.names(said) if name.endswith(".jsonl")]
+    answers = storage.join(folder, "answers")
+    names = [name for name in parts.names(answers) if name.endswith(".jsonl")]
+    files = [storage.join(answers, name) for name in names]
     judgments = _judgments(folder)
     return Evaluation(
         questions=read_questions(storage.join(folder, "questions.jsonl")),

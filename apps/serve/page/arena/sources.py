@@ -56,13 +56,13 @@ class Sources:
 
     def __init__(self, page: PageConfig, database: Database, moderator: Moderator) -> None:
         self._page, self._database, self._moderator = page, database, moderator
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def look(self, asker: Asker, turn: str) -> dict[str, object]:
         """The passages with the longest shared runs. Raises Refusal."""
         file, answer = await asyncio.to_thread(self._answer, asker, turn)
         try:
-            async with self._turn:
+            async with self._lock:
                 shared = await asyncio.to_thread(_search, file, answer)
         except (CriaError, OSError) as error:
             logger.exception("%s could not be searched", file)

@@ -113,7 +113,7 @@ class Turn(Base):
 
 
 class Lookup(Base):
-    """Somebody asked where an answer came from: counted by the limits, deleted a day later."""
+    """Somebody asked where an answer came from. The limits count it; one a day later deletes it."""
 
     __tablename__ = "lookups"
 
