@@ -28,7 +28,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
-from apps.common.files.config import above_zero
+from apps.common.files.config import above_zero, at_least
 from apps.serve.config import ServeConfig
 from apps.serve.place import arrivals, live, output
 from apps.serve.place.arrivals import Arrivals
@@ -40,8 +40,6 @@ from apps.serve.place.speed import shape
 MEMORY_GB = {"A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141}
 SAMPLE_REQUESTS = 2500
 """What the search looks at first, the busiest; the result is chosen by the whole trace."""
-FEWEST_REQUESTS = 20
-"""Fewer between two looks say nothing of the traffic."""
 _GPUS = re.compile(r"(\d+)x(\S+)")
 _SLO = re.compile(r"ttft=([\d.]+)(ms|s),tpot=([\d.]+)(ms|s)")
 _UNIT_S = {"s": 1.0, "ms": 1e-3}
@@ -131,6 +129,7 @@ class PlaceConfig:
 
     def __post_init__(self) -> None:
         above_zero(self, "", "times", "seconds", "every_minutes")
+        at_least(0, self, "", "looks")
         if self.watch and not (self.serving and self.out and self.serving != self.out):
             raise ConfigError(
                 "--watch needs --serving FILE, the YAML that is served, and --out FILE, another "
@@ -172,24 +171,26 @@ def within(problem: Problem, groups: Placement) -> float:
 def watch(config: PlaceConfig, reporter: Reporter) -> None:
     """Propose; a person applies it, with `apps.serve run`, which cuts no stream."""
     entries = configs.load(ModelsFile, config.file).models
-    key = os.environ.get(config.key_env, "") if config.key_env else ""
+    configs.load(ServeConfig, config.serving)  # while somebody looks
+    if config.key_env and not os.environ.get(config.key_env):
+        raise ConfigError(f"--key-env names {config.key_env}, which is not set.")
+    key = os.environ[config.key_env] if config.key_env else ""
     before, since_s = live.read(config.watch, key), time.monotonic()
     for _ in range(config.looks) if config.looks else itertools.count():
         time.sleep(config.every_minutes * 60)
         try:
             after = live.read(config.watch, key)
-        except CriaError as error:
-            reporter.line(f"{error.sentence} It is asked again in {config.every_minutes:g} min.")
-            continue
-        now_s = time.monotonic()
-        grown, over_s = live.between(before, after), now_s - since_s
-        before, since_s = after, now_s
-        asked = [grown.get(entry.name, live.Asked()) for entry in entries]
-        requests = sum(one.requests for one in asked)
-        if requests < FEWEST_REQUESTS:
-            reporter.event("place.quiet", requests=requests)
-        else:
-            _propose(config, entries, asked, over_s, reporter)
+            now_s = time.monotonic()
+            grown, over_s = live.between(before, after), now_s - since_s
+            before, since_s = after, now_s
+            asked = [grown.get(entry.name, live.Asked()) for entry in entries]
+            requests = sum(one.requests for one in asked)
+            if requests < live.FEWEST_REQUESTS:
+                reporter.event("place.quiet", requests=requests)
+            else:
+                _propose(config, entries, asked, over_s, reporter)
+        except CriaError as error:  # the gateway is away, or somebody edits the file
+            reporter.line(f"{error.sentence} The next look is in {config.every_minutes:g} min.")
 
 
 def _propose(

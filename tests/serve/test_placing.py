@@ -19,6 +19,11 @@ from apps.serve.place.speed import Shape
 
 SMALL = ["--traffic.minutes", "0.5", "--traffic.kind", "gamma", "--seconds", "2"]
 
+SERVED = """
+models:
+  - {name: vicuna, path: p, engine: vllm, replicas: 3, resources: {gpus: 1.0}}
+  - {name: big, path: p, engine: vllm, replicas: 1, resources: {gpus: 1.0}}
+"""
 ANY = Shape(weights_bytes=0, kv_bytes_per_token=0, speeds={}, source="")
 
 
@@ -130,10 +135,7 @@ def test_shifted_traffic_is_answered_with_another_yaml(
     gateway: Gateway, tmp_path: Path, capsys
 ) -> None:
     """One model had three GPUs of four; now the other is asked for everything."""
-    rows = [{"name": "vicuna", "path": "p", "replicas": 3, "resources": {"gpus": 1.0}}]
-    rows += [{"name": "big", "path": "p", "replicas": 1, "resources": {"gpus": 1.0}}]
-    served = {"models": [{**row, "engine": "vllm"} for row in rows]}
-    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(served))
+    (tmp_path / "serve.yaml").write_text(SERVED)
     gateway.requests = {"vicuna": 30, "big": 3000}
     assert watching(tmp_path, "--looks", "1") == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -147,11 +149,31 @@ def test_shifted_traffic_is_answered_with_another_yaml(
 
 
 def test_few_requests_change_nothing(gateway: Gateway, tmp_path: Path, capsys) -> None:
-    (tmp_path / "serve.yaml").write_text("models: []")
+    (tmp_path / "serve.yaml").write_text(SERVED)
     gateway.requests = {"vicuna": 3, "big": 1}
     assert watching(tmp_path, "--looks", "2") == 0
     assert capsys.readouterr().out.count("place.quiet") == 2
     assert not (tmp_path / "proposed.yaml").exists()
+
+
+def test_a_file_that_somebody_edits_ends_no_watch(
+    gateway: Gateway, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    served = tmp_path / "serve.yaml"
+    served.write_text(SERVED)
+    gateway.requests = {"vicuna": 30, "big": 30}
+    get = gateway.get
+    monkeypatch.setattr(
+        httpx, "get", lambda url, **_: (get(url), served.write_text("models: ["))[0]
+    )
+    assert watching(tmp_path, "--looks", "2") == 0
+    assert capsys.readouterr().out.count("The next look is in 1 min.") == 2
+
+
+def test_a_key_that_is_not_there_is_a_sentence(tmp_path: Path, capsys) -> None:
+    (tmp_path / "serve.yaml").write_text(SERVED)
+    assert watching(tmp_path, "--key-env", "NOBODY_SET_THIS") == 2
+    assert "NOBODY_SET_THIS, which is not set" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_watch_that_would_write_over_what_is_served_is_refused(tmp_path: Path, capsys) -> None:

@@ -8,10 +8,13 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.common.errors import CriaError
+from apps.serve.gateway.account import CLIENT_LEFT
 from apps.serve.place import arrivals
 from apps.serve.place.arrivals import Arrivals
 
 _TIMEOUT_S = 30.0
+FEWEST_REQUESTS = 20
+"""Fewer say nothing of the traffic."""
 _REQUESTS, _PROMPT, _OUTPUT = (
     f"cria_{name}_total" for name in ("requests", "prompt_tokens", "completion_tokens")
 )
@@ -44,11 +47,11 @@ def read(gateway: str, key: str) -> dict[str, Asked]:
 
 
 def counted(scrape: str) -> dict[str, Asked]:
-    """Of Prometheus' text, all keys and endpoints together; without requests of status 4xx."""
+    """Of Prometheus' text, all keys and endpoints together, but for what was refused."""
     totals: dict[tuple[str, str], float] = {}
     for family in text_string_to_metric_families(scrape):
         for sample in family.samples:
-            if sample.labels.get("status", "")[:1] != "4":
+            if not _is_refused(sample.labels.get("status", "")):
                 key = sample.labels.get("model", ""), sample.name
                 totals[key] = totals.get(key, 0.0) + sample.value
     return {
@@ -60,6 +63,11 @@ def counted(scrape: str) -> dict[str, Asked]:
         for (model, name), requests in totals.items()
         if name == _REQUESTS
     }
+
+
+def _is_refused(status: str) -> bool:
+    """What a client gave up was asked for, and its tokens are counted."""
+    return status.startswith("4") and status != str(CLIENT_LEFT)
 
 
 def between(before: Mapping[str, Asked], after: Mapping[str, Asked]) -> dict[str, Asked]:
@@ -83,7 +91,11 @@ def _since(old: Asked, new: Asked) -> Asked:
 def like(
     asked: Sequence[Asked], over_s: float, *, seconds: float, cv: float, seed: int
 ) -> Arrivals:
-    """Made requests at the models' own rates and mean lengths; `asked` came in `over_s`."""
+    """Made requests at the models' own rates and mean lengths; `asked` came in `over_s`.
+
+    At least FEWEST_REQUESTS, in `seconds` or however long they take to come.
+    """
+    seconds = max(seconds, 2 * FEWEST_REQUESTS * over_s / sum(one.requests for one in asked))
     each = [
         _of_model(index, one, over_s, seconds, cv, seed + index)
         for index, one in enumerate(asked)

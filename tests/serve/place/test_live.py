@@ -41,6 +41,13 @@ def test_what_is_asked_is_read_as_the_gateway_writes_it() -> None:
     assert grown["big"] == Asked()
 
 
+def test_what_clients_gave_up_was_asked_for() -> None:
+    metrics = GatewayMetrics()
+    count(metrics, "small", 3, status="499")
+    count(metrics, "small", 2, status="404")
+    assert live.counted(render([metrics.samples()], {}, {}))["small"].requests == 3
+
+
 def test_gateways_that_began_again_have_counted_what_they_say() -> None:
     grown = live.between({"m": Asked(requests=900)}, {"m": Asked(requests=7)})
     assert grown == {"m": Asked(requests=7)}
@@ -58,6 +65,11 @@ def test_made_requests_are_like_those_that_came() -> None:
     assert made.prompt_tokens[made.model == 0].mean() == pytest.approx(300, rel=0.1)
     assert made.output_tokens[made.model == 2].mean() == pytest.approx(200, rel=0.15)
     assert (np.diff(made.at_s) >= 0).all()
+
+
+def test_a_few_requests_of_a_day_are_not_none_of_a_minute() -> None:
+    made = live.like([Asked(requests=20)], 86400, seconds=60, cv=2.0, seed=0)
+    assert made.num_requests >= 10 and made.prompt_tokens.min() >= 1
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "no address"])

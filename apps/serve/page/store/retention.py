@@ -17,7 +17,12 @@ _AT_ONCE = 500
 
 
 def forget_older(database: Database, days: int) -> int:
-    """Deletes the conversations that began more than so many days ago; how many."""
+    """Deletes the conversations that began more than so many days ago; how many.
+
+    And look-ups of more than a day ago, which no limit counts any more.
+    """
+    with database.write() as session:
+        session.execute(sa.delete(Lookup).where(Lookup.created_s < now_s() - _DAY_S))
     return _forget(database, Conversation.created_s < now_s() - days * _DAY_S)
 
 
