@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 import orjson
 
 import apps
-from apps.common.command.allocator import keep_freed_memory
+from apps.common.command.allocator import collect_rarely, keep_freed_memory
 from apps.common.errors import CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
@@ -88,6 +88,7 @@ def digest_of_sources(root: Path) -> str:
 def finish(unit: Unit[Args], process: Process[Args, Manifest], folder: str) -> Manifest:
     """Run one unit unless its manifest is there; return the manifest."""
     keep_freed_memory()
+    collect_rarely()
     manifest_uri = storage.join(folder, f"{unit.key}.json")
     if storage.exists(manifest_uri):
         return configs.from_dict(process.manifest, storage.read_json(manifest_uri))

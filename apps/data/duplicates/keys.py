@@ -1,8 +1,8 @@
 """What conversations are compared by: digests of their messages, and MinHash signatures.
 
-A conversation of three messages a, b and c has the prefix digests h(a), h(ab) and h(abc). It is the
-beginning of another one when its last digest is among the other's; that is a search in a sorted
-array, however many conversations there are.
+A conversation of three messages has their digests a, b and c, and the prefix digests h(a), h(ab)
+and h(abc). It is the beginning of another one when its last digest is among the other's; that is a
+search in a sorted array, however many conversations there are.
 
 A MinHash signature has one number for each of 128 permutations: the smallest hash of the text's
 shingles. The share of numbers that two signatures have in common estimates the Jaccard similarity
@@ -129,12 +129,12 @@ def of(record: Record, rules: Rules, *, messages: int, num_bytes: int) -> Keys:
         if not (needs_all or needs_digests or needs_opening):
             break
         said = f"{turn.role}\0{normalized(turn.text)}\0".encode("utf-8", "surrogatepass")
-        if needs_all or needs_opening:
-            running.update(said)
+        digest = hashlib.blake2b(said, digest_size=8).digest()
+        running.update(digest)
         if needs_all:
             prefixes.append(int.from_bytes(running.digest(), "little"))
         if needs_digests:
-            digests.append(_number(said))
+            digests.append(int.from_bytes(digest, "little"))
         if needs_opening and turn.role in ("user", "assistant"):
             num_opening_words += num_words(turn.text[:_OPENING_CHARS])
             if turn.role == "assistant":
