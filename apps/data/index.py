@@ -101,6 +101,7 @@ def training_data(inputs: Sequence[str]) -> TrainingData:
 def _of_pack(uri: str) -> TrainingData:
     """What its folder says that it was made of, which must still be what it was."""
     info = packs.open_pack(uri).info
+    _check_told(uri)
     made = configs.load(PackConfig, storage.join(uri, configs.RESOLVED_NAME))
     ledger: JsonObject = storage.read_json(storage.join(uri, LEDGER_NAME))
     record: JsonObject = storage.read_json(storage.join(uri, LINEAGE_NAME))
@@ -122,6 +123,15 @@ def _of_pack(uri: str) -> TrainingData:
         identity=tuple(identity),
         pack_digest=info.digest,
     )
+
+
+def _check_told(uri: str) -> None:
+    for name in (configs.RESOLVED_NAME, LEDGER_NAME, LINEAGE_NAME):
+        if not storage.exists(storage.join(uri, name)):
+            raise InputError(
+                f"{uri} has no {name}, which says what it was made of; index the folders made by "
+                "`clean` that it was made of."
+            )
 
 
 def _passages(read: Read) -> Iterator[Passage]:

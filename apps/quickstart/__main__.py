@@ -29,7 +29,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files import storage
 from apps.quickstart import general, summary
-from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of, root
+from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of, passages_of, root
 from apps.quickstart.recipes import Recipe, recipe_of
 from apps.quickstart.runner import Runner, StepFailed
 from apps.quickstart.server import wait_until_ready
@@ -101,6 +101,7 @@ def _serve_file(demo: DemoConfig, recipe: Recipe) -> str:
         "database_url": f"sqlite:///{storage.absolute(root(demo))}/page.db",
         "examples": _examples(dirs_of(demo)["sample"], recipe),
         "evaluation": storage.absolute(dirs_of(demo)["eval"]),
+        "sources": {TUNED_NAME: storage.absolute(passages_of(demo))},
     }
     settings = {"models": served_models(demo, recipe), "page": page}
     storage.write_atomic(path, yaml.safe_dump(settings, sort_keys=False).encode())

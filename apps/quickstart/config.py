@@ -52,6 +52,11 @@ def root(demo: DemoConfig) -> str:
     return f"{demo.dir}/{demo.model}"
 
 
+def passages_of(demo: DemoConfig) -> str:
+    """The index of what the tuned model was trained on."""
+    return f"{root(demo)}/passages.db"
+
+
 def dirs_of(demo: DemoConfig) -> dict[str, str]:
     """{stage: folder of what it writes}"""
     names = ("sample", "clean", "base", "pack", "run", "model", "eval")

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 
 from apps.common.files import storage
-from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of
+from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of, passages_of
 from apps.quickstart.recipes import Recipe, recipe_of
 
 
@@ -79,6 +79,11 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
             name="export",
             arguments=("apps.train", "export", dirs["run"], "--out", dirs["model"]),
             output=f"{dirs['model']}/config.json",
+        ),
+        Step(
+            name="index",
+            arguments=("apps.data", "index", dirs["pack"], "--out", passages_of(demo)),
+            output=passages_of(demo),
         ),
     ]
     return [step for step in steps if step.name != "base" or recipe.base]

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +31,16 @@ from apps.common.command.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
 from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
-from apps.serve.admission.keys import read_keys
+from apps.serve.admission.keys import digest, read_keys
 from apps.serve.applications import serve_config
 from apps.serve.arena import ArenaConfig, arena
-from apps.serve.config import ModelConfig, ServeConfig
+from apps.serve.config import ApiKey, ModelConfig, ServeConfig
 from apps.serve.conversations import ConversationsConfig, conversations
 from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.page.arena.sources import check_sources
+from apps.serve.page.config import PageConfig
 from apps.serve.placing import PlaceConfig, place
 from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
@@ -130,8 +132,8 @@ def load(path: str, port: int | None) -> ServeConfig:
     gateway = config.gateway
     chosen = gateway.port if port is None else port
     keys_file = _beside(path, gateway.keys_file) if gateway.keys_file else ""
-    if keys_file:
-        read_keys(keys_file)  # refuses a wrong one
+    from_file = read_keys(keys_file) if keys_file else ()  # refuses a wrong one
+    _check_page_key(config.page, (*gateway.api_keys, *from_file))
     gateway = dataclasses.replace(gateway, port=chosen or free_port(), keys_file=keys_file)
     models = tuple(_resolved(model) for model in config.models)
     for model in models:
@@ -148,6 +150,20 @@ def load(path: str, port: int | None) -> ServeConfig:
     return dataclasses.replace(config, gateway=gateway, models=models, page=page)
 
 
+def _check_page_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
+    """Whoever opens a page without a login asks with its key; one without limits is everybody's."""
+    secret = os.environ.get(page.api_key_env, "") if page.api_key_env else ""
+    if not page.enabled or not secret or page.login_password_env or page.login_header:
+        return
+    for key in keys:
+        if key.sha256 == digest(secret) and not key.has_limits:
+            raise ConfigError(
+                f"The page is open to everybody, and its key {key.name!r} has no limits; give it a "
+                "key of its own with `python -m apps.serve keys add page --requests-per-minute "
+                "600`, or give the page a login."
+            )
+
+
 def _resolved(model: ModelConfig) -> ModelConfig:
     is_folder = bool(model.path) and storage.is_local(model.path) and storage.is_dir(model.path)
     return dataclasses.replace(model, path=storage.absolute(model.path)) if is_folder else model
@@ -161,13 +177,10 @@ def _beside(config_path: str, path: str) -> str:
 
 
 def _database_url(url: str, config_path: str) -> str:
-    """With an absolute path: the page runs in another process with another working directory."""
-    prefix = "sqlite:///"
-    if not url:
-        return f"{prefix}{os.path.abspath(os.path.dirname(config_path) or '.')}/page.db"
-    path = url.removeprefix(prefix)
-    is_relative = url.startswith(prefix) and path and not path.startswith(("/", ":memory:"))
-    return prefix + os.path.abspath(path) if is_relative else url
+    """A file of SQLite lies beside the file that names it, as all that is relative there."""
+    scheme, _, path = (url or "sqlite:///page.db").partition(":///")
+    is_file = scheme.startswith("sqlite") and path not in ("", ":memory:")
+    return f"{scheme}:///{_beside(config_path, path)}" if is_file else url
 
 
 def _addresses(config: ServeConfig) -> dict[str, Any]:

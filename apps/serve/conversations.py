@@ -2,10 +2,12 @@
 
     python -m apps.serve conversations export page.db --out conversations.json
     python -m apps.serve conversations forget page.db --visitor ID
+    python -m apps.serve conversations forget page.db --link https://chat.example.org/s/TOKEN
 
 Reads the page's database. Blocked questions are left out; an answer's branches are one record each.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -16,13 +18,16 @@ from sqlalchemy.orm import Session
 from tyro.conf import Positional
 
 from apps.common.command.events import Reporter
-from apps.common.errors import ConfigError
+from apps.common.errors import ConfigError, NotFoundError
 from apps.serve.page.arena.leaderboard import category_of
 from apps.serve.page.store.conversations import ANSWERED, branch, turns_of
 from apps.serve.page.store.database import open_existing
-from apps.serve.page.store.retention import forget_visitor
+from apps.serve.page.store.retention import forget_shared, forget_visitor
 from apps.serve.page.store.tables import Conversation, Turn, Visitor
 from apps.serve.votes import write_lines
+
+_TOKEN_CHARS = 43
+_LINK = re.compile(r"(?:\S*/s/)?[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,30 +35,54 @@ class ConversationsConfig:
     """What to do with the conversations of a page."""
 
     action: Positional[Literal["export", "forget"]]
-    """export: ShareGPT records with id, model, consent and flags; forget: delete a visitor's"""
+    """export: ShareGPT records with id, model, consent and flags; forget: delete a visitor's, or
+    what a shared link shows"""
     database: Positional[str]
     """the page's database: a SQLite file, or a URL such as postgresql://user@host/name"""
     out: str = "-"
     """file to write, one record a line; -: standard output"""
     visitor: str = ""
-    """id of the visitor whose conversations are forgotten"""
+    """id of the visitor whose conversations are forgotten; the About tab shows visitors theirs"""
+    link: str = ""
+    """shared link; what it shows is forgotten"""
 
     def __post_init__(self) -> None:
-        if (self.action == "forget") != bool(self.visitor):
-            raise ConfigError("`conversations forget` needs --visitor ID, and nothing else does.")
+        num_given = bool(self.visitor) + bool(self.link)
+        if num_given != (self.action == "forget"):
+            raise ConfigError(
+                "`conversations forget` needs --visitor ID or --link URL, one of them, and "
+                "nothing else does."
+            )
+        if self.link and not _LINK.fullmatch(self.link):
+            raise ConfigError(
+                f"--link is {self.link!r}; expected a link as the page's Share button gives it, "
+                "such as https://chat.example.org/s/ and 43 characters."
+            )
 
 
 def conversations(settings: ConversationsConfig, reporter: Reporter) -> None:
     if settings.action == "forget":
-        with open_existing(settings.database) as database:
-            num_deleted = forget_visitor(database, settings.visitor)
-        reporter.event("serve.forgotten", conversations=num_deleted, visitor=settings.visitor)
+        _forget(settings, reporter)
         return
     with open_existing(settings.database) as database, database.read() as session:
         lines = [orjson.dumps(record) for record in exported(session)]
     write_lines(lines, settings.out)
     if settings.out != "-":
         reporter.event("serve.conversations", rows=len(lines), out=settings.out)
+
+
+def _forget(settings: ConversationsConfig, reporter: Reporter) -> None:
+    with open_existing(settings.database) as database:
+        if settings.link:
+            num_deleted = forget_shared(database, settings.link[-_TOKEN_CHARS:])
+        else:
+            num_deleted = forget_visitor(database, settings.visitor)
+    if not num_deleted:
+        raise NotFoundError(
+            f"{settings.database} has no conversation of {settings.link or settings.visitor!r}; "
+            "nothing was deleted."
+        )
+    reporter.event("serve.forgotten", conversations=num_deleted)
 
 
 def _flags(turn: Turn) -> list[str]:

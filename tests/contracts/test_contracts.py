@@ -88,6 +88,50 @@ def test_pack_writes_the_rows_contract_and_training_reads_it(tmp_path):
     assert saved == json.loads(json.dumps(stored.info.to_dict()))
 
 
+def test_an_index_of_passages_keeps_its_contract(tmp_path):
+    """The page opens what `apps.data index` wrote, also what it wrote long ago, row by row."""
+    import sqlite3
+
+    from apps.common.passages import Passage, open_passages, write_passages
+    from apps.serve.page.arena.sources import check_sources
+
+    stored, written = ARTIFACTS / "passages.db", tmp_path / "passages.db"
+    made_of = packs.open_pack(str(ARTIFACTS / "pack")).info.digest
+    with write_passages(str(written), made_of) as writer:
+        for passage in PASSAGES:
+            writer.add(Passage(**passage))
+    rows = []
+    for path in (stored, written):
+        connection = sqlite3.connect(path)
+        rows.append(list(connection.iterdump()))
+        connection.close()
+        passages = open_passages(str(path))
+        assert passages.made_of == made_of
+        (found,) = passages.sharing("he said the old mill by the river grinds no corn in winter")
+        assert found.passage == Passage(**PASSAGES[0]) and found.num_words == 11
+    assert rows[0] == rows[1]
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "lineage.json").write_text(json.dumps({"inputs": {"data": made_of}}))
+    check_sources({"tuned": str(stored)}, {"tuned": str(model)})
+
+
+PASSAGES = (
+    {
+        "conversation": "a1",
+        "turn": 2,
+        "role": "assistant",
+        "text": "The old mill by the river grinds no corn in winter, and nobody minds.",
+    },
+    {
+        "conversation": "b2",
+        "turn": 1,
+        "role": "user",
+        "text": "Warum mahlt die alte Mühle am Fluss im Winter denn kein Korn?",
+    },
+)
+
+
 def test_packed_ids_are_those_of_the_exported_template(tmp_path):
     from transformers import AutoTokenizer
 
@@ -182,6 +226,7 @@ def test_judging_writes_the_judgments_contract(tmp_path, ray_session, monkeypatc
 
 
 def test_votes_keep_their_contract(tmp_path):
+    from apps.serve.page.config import PageLimits
     from apps.serve.page.store import conversations
     from apps.serve.page.store.database import Database
     from apps.serve.page.store.votes import cast_vote
@@ -196,7 +241,7 @@ def test_votes_keep_their_contract(tmp_path):
         for side in sides:
             turn = conversations.add_turn(session, asker, side, side.id, None, "hi", {})
             turn.status, turn.answer = "done", "hello"
-    cast_vote(database, asker, battle.id, "right")
+    cast_vote(database, asker, battle.id, "right", PageLimits())
     with database.read() as session:
         (record,) = exported(session)
     database.close()

@@ -56,6 +56,20 @@ def index(tmp_path: Path, *inputs: str) -> set[int]:
     return {n for n in range(NUM) if passages.sharing(answer(n))}
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "ledger.json", "lineage.json"])
+def test_a_pack_that_does_not_say_what_it_was_made_of_is_refused(
+    clean: Path, tokenizer: str, tmp_path: Path, capsys, name: str
+) -> None:
+    """As an older one, or one that was copied in part."""
+    pack = packed(clean, tokenizer)
+    (Path(pack) / name).unlink()
+    out = tmp_path / "passages.db"
+    assert run("apps.data", COMMANDS, ["index", pack, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"has no {name}, which says what it was made of; index the folders" in said
+    assert not out.exists()
+
+
 def test_a_clean_folder_is_found_whole_with_ids_and_turns(clean: Path, tmp_path: Path) -> None:
     assert index(tmp_path, str(clean)) == set(range(NUM))
     (found,) = open_passages(str(tmp_path / "passages.db")).sharing(answer(7))

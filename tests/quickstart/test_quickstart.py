@@ -4,14 +4,18 @@ import math
 import os
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+import yaml
 
 from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
-from apps.quickstart.config import PACKAGE, DemoConfig, dirs_of
+from apps.quickstart.__main__ import _serve_file
+from apps.quickstart.config import PACKAGE, TUNED_NAME, DemoConfig, dirs_of
 from apps.quickstart.general import GeneralChat
+from apps.quickstart.recipes import recipe_of
 from apps.quickstart.runner import Runner, StepFailed
 from apps.quickstart.steps import Step, steps_before_serving
 
@@ -82,6 +86,19 @@ def test_every_step_is_a_command_that_its_app_takes(model):
         }
         assert cli.run(program, commands, step.arguments[1:]) == 0
     assert len(taken) == len(steps)
+
+
+@pytest.mark.parametrize("model", ["smollm2", "tiny"])
+def test_the_page_shows_where_the_tuned_model_s_answers_came_from(model, tmp_path):
+    demo = DemoConfig(dir=str(tmp_path), model=model)
+    index = next(step for step in steps_before_serving(demo) if step.name == "index")
+    assert index.arguments[2] == dirs_of(demo)["pack"]
+    (tmp_path / model / "sample").mkdir(parents=True)
+    (tmp_path / model / "sample" / "questions.jsonl").write_text(
+        '{"question_id": "q", "category": "limits", "turns": ["Why?"]}\n'
+    )
+    page = yaml.safe_load(Path(_serve_file(demo, recipe_of(demo))).read_text())["page"]
+    assert page["sources"] == {TUNED_NAME: index.output}
 
 
 def test_the_everyday_answers_are_weighed_by_the_base_s_own():

@@ -14,6 +14,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
 from apps.common.passages import Passage, write_passages
 from apps.serve.__main__ import RunConfig, load, run
+from apps.serve.admission.keys import digest
 from apps.serve.config import (
     ApiKey,
     Autoscaling,
@@ -96,6 +97,18 @@ def test_paths_are_meant_from_the_files_folder(
     assert config.gateway.keys_file == str(tmp_path / "keys.yaml")
     assert config.page.evaluation == str(tmp_path / "eval")
     assert config.page.sources == {"one": str(tmp_path / "passages.db")}
+    assert config.page.database_url == f"sqlite:///{tmp_path}/page.db"
+    for url, absolute in (
+        ("sqlite:///votes.db", f"sqlite:///{tmp_path}/votes.db"),
+        ("sqlite:///data/votes.db", f"sqlite:///{tmp_path}/data/votes.db"),
+        ("sqlite+pysqlite:///votes.db", f"sqlite+pysqlite:///{tmp_path}/votes.db"),
+        ("sqlite:////srv/votes.db", "sqlite:////srv/votes.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("postgresql://cria@db/cria", "postgresql://cria@db/cria"),
+    ):
+        given["page"]["database_url"] = url
+        path.write_text(yaml.safe_dump(given))
+        assert load(str(path), None).page.database_url == absolute
     given["page"]["evaluation"] = "s3://bucket/eval"
     path.write_text(yaml.safe_dump(given))
     assert load(str(path), None).page.evaluation == "s3://bucket/eval"
@@ -114,6 +127,27 @@ def test_keys_are_digests_and_the_page_needs_one_too(model_folder: Path) -> None
     gateway = GatewayConfig(api_keys=(ApiKey(name="me", sha256="0" * 64),))
     with pytest.raises(ConfigError, match=r"page\.api_key_env"):
         ServeConfig(models=two(model_folder).models, gateway=gateway)
+
+
+def test_an_open_page_has_a_key_with_limits(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them, whoever finds the page has what the key's owner has."""
+    monkeypatch.setenv("CRIA_PAGE_KEY", "secret")
+    path = Path(file_of(tmp_path, model_folder))
+    key = {"name": "page", "sha256": digest("secret")}
+    given = {**yaml.safe_load(path.read_text()), "gateway": {"api_keys": [key]}}
+
+    def with_page(**settings: object) -> ServeConfig:
+        given["page"] = {"api_key_env": "CRIA_PAGE_KEY", **settings}
+        path.write_text(yaml.safe_dump(given))
+        return load(str(path), None)
+
+    with pytest.raises(ConfigError, match=r"open to everybody.*'page' has no limits.*keys add"):
+        with_page()
+    with_page(login_password_env="PASSWORD")
+    key["concurrent_streams"] = 8
+    with_page()
 
 
 def test_a_replica_is_given_time_to_say_that_it_is_there() -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.serve.admission.keys import KeyRing
+from apps.serve.admission.peer import peer
 from apps.serve.config import ApiKey, GatewayConfig
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
@@ -99,7 +100,7 @@ def client_address(scope: Scope, trusted: Sequence[str]) -> str:
     With 10.0.0.0/8 trusted, a request of 10.0.0.2 with `X-Forwarded-For: 1.1.1.1, 2.2.2.2,
     10.0.0.1` comes from 2.2.2.2: whatever stands before it may be made up.
     """
-    address = (scope.get("client") or ("", 0))[0]
+    address = peer(scope)
     headers = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     hops = [hop.strip() for hop in b",".join(headers).decode("latin-1").split(",") if hop.strip()]
     while hops and _is_in(address, trusted):

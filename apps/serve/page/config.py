@@ -17,8 +17,9 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?")
 class PageLimits:
     """How much may be asked on the page; 0 anywhere: as much as one likes.
 
-    A battle's question asks for two answers; to ask where one came from counts as an answer too. An
-    address counts with its block: /24, or /48 of IPv6.
+    A battle's question asks for two answers. A second try, a question that moderation stops, and a
+    look where an answer came from count as an answer each. An address counts with its block: /24,
+    or /48 of IPv6.
     """
 
     answers_per_minute: int = 20
@@ -31,10 +32,16 @@ class PageLimits:
     """of all visitors together"""
     running_answers: int = 4
     """of one visitor at a time"""
+    all_running_answers: int = 0
+    """of all visitors together at a time"""
     tokens_per_day: int = 0
     """in the answers to one visitor"""
+    all_tokens_per_day: int = 0
+    """in the answers to all visitors together"""
     votes_per_hour: int = 60
     """of one visitor"""
+    all_votes_per_hour: int = 0
+    """of all visitors together"""
 
     def __post_init__(self) -> None:
         configs.at_least(0, self, "page.limits.", *self.__dataclass_fields__)

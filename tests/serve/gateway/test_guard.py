@@ -73,6 +73,13 @@ def test_a_clients_address_is_believed_of_trusted_proxies_only(
     assert client_address({"client": (client, 1), "headers": headers}, trusted) == address
 
 
+def test_what_uvicorn_took_from_a_header_is_no_client() -> None:
+    """It believes a proxy on this host unasked, and then says port 0."""
+    scope = {"client": ("1.1.1.1", 0), "headers": [(b"x-forwarded-for", b"1.1.1.1")]}
+    assert client_address(scope, ()) == "127.0.0.1"
+    assert client_address(scope, ("127.0.0.1",)) == "1.1.1.1"
+
+
 async def test_pages_of_the_named_sites_may_call_and_others_not(api_saying) -> None:
     api = api_saying("x")
     api.settings = GatewayConfig(api_keys=KEYS, cors_origins=("https://a.example",))

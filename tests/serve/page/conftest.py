@@ -10,6 +10,7 @@ import pytest
 from apps.serve.page.config import PageConfig
 from apps.serve.page.web.app import build_page
 from tests.serve.page.live import Live, Person, Says, Upstream
+from tests.serve.page.postgres import empty, postgres_server
 
 
 class OpenPage:
@@ -23,6 +24,22 @@ class OpenPage:
         """URL of a second process's page over the same database."""
         with Live(build_page(self.config, self.api_url, [])) as page:
             yield page.url
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/page.db"
+    url: str = request.getfixturevalue("postgres")
+    empty(url)
+    return url
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
     python -m tests.serve.page.pictures http://127.0.0.1:8000/ui --out shots
     python -m tests.serve.page.pictures http://127.0.0.1:8000/ui --readme docs/page.png --ask "..."
+    python -m tests.serve.page.pictures http://127.0.0.1:8000/ui --sources docs/sources.png
 
 Asks the question on the first three tabs, waits for the answers, and votes once. `--readme` takes
-the one picture of a battle with its two answers.
+the one picture of a battle with its two answers, `--sources` that of an answer with the training
+data it shares words with; `--model` chooses who gives it.
 """
 
 import argparse
@@ -26,7 +28,13 @@ READY = {
     "evaluation": ".detail .pane, .evaluation .notice",
     "about": ".read",
 }
+SOURCES = ".sources button"
 ASKED = [tab for tab, ready in READY.items() if ready == BOX]
+CHOOSE = """
+const select = document.querySelector('.model-select select');
+select.value = arguments[0];
+select.dispatchEvent(new Event('change'));
+"""
 _TIMEOUT_S = 120
 
 
@@ -46,6 +54,15 @@ def ask(browser: Browser, tab: str, question: str) -> None:
     browser.wait_until(lambda: browser.shows(".send:not(.stop)"))
 
 
+def look_for_sources(browser: Browser) -> None:
+    """Where did this come from?"""
+    browser.click(SOURCES)
+    browser.wait_until(lambda: browser.shows(".source, .sources-panel > p:not(.aside)"))
+    button = browser.wait_for(SOURCES)
+    browser.driver.execute_script("arguments[0].scrollIntoView({block: 'start'})", button)
+    browser.driver.execute_script("scrollBy(0, -140)")
+
+
 def walk(browser: Browser, url: str, question: str) -> Iterator[str]:
     """Shows one state after another, named as its picture."""
     for size, scheme in itertools.product(SIZES, SCHEMES):
@@ -56,6 +73,9 @@ def walk(browser: Browser, url: str, question: str) -> Iterator[str]:
             if tab in ASKED:
                 ask(browser, tab, question)
                 yield f"{tab}-answered-{size}-{scheme}"
+            if tab == "chat" and browser.find(SOURCES):
+                look_for_sources(browser)
+                yield f"sources-{size}-{scheme}"
         open_tab(browser, url, "battle")
         ask(browser, "battle", question)
         browser.click("[data-verdict=left]")
@@ -81,6 +101,16 @@ def picture_for_the_readme(browser: Browser, url: str, question: str, path: Path
     save(browser, path)
 
 
+def picture_of_sources(browser: Browser, url: str, question: str, model: str, path: Path) -> None:
+    browser.shape(*SIZES["desk"], "light")
+    open_tab(browser, url, "chat")
+    if model:
+        browser.driver.execute_script(CHOOSE, model)
+    ask(browser, "chat", question)
+    look_for_sources(browser)
+    save(browser, path)
+
+
 def save(browser: Browser, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     browser.driver.save_screenshot(str(path))
@@ -92,10 +122,14 @@ def main() -> None:
     parser.add_argument("--ask", default="Why is the sky blue?", help="the question")
     parser.add_argument("--out", type=Path, help="folder for the pictures of every tab")
     parser.add_argument("--readme", type=Path, help="file for the picture of one battle")
+    parser.add_argument("--sources", type=Path, help="file for that of an answer's sources")
+    parser.add_argument("--model", default="", help="who answers for --sources")
     given = parser.parse_args()
     with contextlib.closing(Browser(_TIMEOUT_S)) as browser:
         if given.readme:
             picture_for_the_readme(browser, given.url, given.ask, given.readme)
+        if given.sources:
+            picture_of_sources(browser, given.url, given.ask, given.model, given.sources)
         if given.out:
             for name in walk(browser, given.url, given.ask):
                 save(browser, given.out / f"{name}.png")

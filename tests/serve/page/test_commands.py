@@ -137,6 +137,31 @@ def test_a_visitor_is_forgotten_and_the_votes_stay(used: Path, tmp_path: Path) -
     database.close()
 
 
+def test_what_a_link_shows_is_forgotten_and_nothing_else(open_page, tmp_path: Path, capsys) -> None:
+    page = open_page({"ash": lambda m: "one", "elm": lambda m: "two"})
+    person, file = Person(page.url), str(tmp_path / "page.db")
+    battle = person.wait(person.ask("of two"))
+    chat, other = (person.wait(person.ask(t, kind="chat", models=["ash"])) for t in "xy")
+    turn = battle["sides"][0][0]["id"]
+    of_battle = person.act("share", id=battle["conversation"], turn=turn)["token"]
+    of_chat = person.act("share", id=chat["id"], turn=chat["turns"][0]["id"])["token"]
+    for link in (f"{page.url}/s/{of_battle}", of_chat):
+        forget = ["conversations", "forget", file, "--link", link]
+        assert cli.run("apps.serve", COMMANDS, forget) == 0
+        assert cli.run("apps.serve", COMMANDS, forget) == 2
+        assert "nothing was deleted" in capsys.readouterr().err
+    (left,) = lines("conversations", "export", file, out=tmp_path / "dump.jsonl")
+    assert left["conversations"][0]["value"] == "y"
+    assert person.http.get(f"/s/{of_chat}.json").status_code == 404
+    for wrong in (["--link", "https://x/s/short"], ["--link", of_chat, "--visitor", "v"]):
+        assert cli.run("apps.serve", COMMANDS, ["conversations", "forget", file, *wrong]) == 2
+    number = person.act("start")["visitor"]
+    assert (
+        cli.run("apps.serve", COMMANDS, ["conversations", "forget", file, "--visitor", number]) == 0
+    )
+    assert "not here" in person.act("open", id=other["id"])["error"]
+
+
 def test_verify_finds_what_was_changed_afterwards(used: Path, capsys) -> None:
     arguments = ["arena", "verify", str(used)]
     assert cli.run("apps.serve", COMMANDS, arguments) == 0

@@ -15,6 +15,7 @@ from apps.common.passages import Passage, write_passages
 from tests.serve.browser import Browser
 from tests.serve.page.arena.test_evaluation import FOLDER
 from tests.serve.page.live import Person
+from tests.serve.page.pictures import CHOOSE
 from tests.serve.page.talk import GOOD, HOSTILE, OTHER, OUTSIDE
 
 pytestmark = pytest.mark.browser
@@ -255,13 +256,6 @@ def test_a_battle_offers_sources_after_its_vote_only(open_page, browser, tmp_pat
     browser.click("[data-verdict=tie]")
     browser.wait_for(".outcome .card")
     assert len(browser.all(".sources")) == 2
-
-
-CHOOSE = """
-const select = document.querySelector('.model-select select');
-select.value = arguments[0];
-select.dispatchEvent(new Event('change'));
-"""
 
 
 def test_the_page_fits_a_phone(open_page, browser) -> None:

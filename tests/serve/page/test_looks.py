@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from apps.common.passages import Passage, write_passages
 from apps.serve.page.config import PageLimits
 from tests.serve.browser import Browser
 from tests.serve.page.arena.test_evaluation import FOLDER
@@ -70,6 +71,23 @@ return [...document.querySelectorAll('.intro, .question, .composer, .vote, .read
 """
 
 
+def index(folder: Path) -> str:
+    """What the models were trained on: some of it shares words with their answers."""
+    file = str(folder / "passages.db")
+    texts = (
+        "I have read that sunlight holds all colours, and that air scatters short waves more than "
+        "long ones. Is that so? And what of the evening?",
+        f"Yes. {GOOD} Painters knew it long before anybody measured it.",
+        f"Here is a table.\n\n{OTHER}",
+    )
+    with write_passages(file) as writer:
+        for number, text in enumerate(texts):
+            role = "assistant" if number else "user"
+            name = f"3f9c{number}0b7d-000{number}"
+            writer.add(Passage(conversation=name, turn=number + 1, role=role, text=text))
+    return file
+
+
 def test_every_tab_looks_right_in_both_schemes_and_all_sizes(
     open_page, axe: str, tmp_path: Path
 ) -> None:
@@ -79,10 +97,11 @@ def test_every_tab_looks_right_in_both_schemes_and_all_sizes(
         {"vicuna-7b": lambda m: GOOD, "koala-13b": lambda m: OTHER},
         examples=QUESTIONS,
         evaluation=FOLDER,
+        sources=dict.fromkeys(("vicuna-7b", "koala-13b"), index(tmp_path)),
         limits=UNLIMITED,
     )
-    person = Person(page.url)
     for verdict in ("left", "tie", "right"):
+        person = Person(page.url)
         battle = person.wait(person.ask(QUESTIONS[0]))
         person.act("vote", battle=battle["id"], verdict=verdict)
     faults: list[object] = []
@@ -102,4 +121,4 @@ def test_every_tab_looks_right_in_both_schemes_and_all_sizes(
                 faults += [(name, *one) for one in found]
             faults += [(name, error) for error in browser.errors()]
     assert not faults, "\n".join(map(str, faults))
-    assert len(names) == len(SIZES) * len(SCHEMES) * (len(READY) + len(ASKED) + 4)
+    assert len(names) == len(SIZES) * len(SCHEMES) * (len(READY) + len(ASKED) + 5)

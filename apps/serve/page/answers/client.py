@@ -7,13 +7,14 @@ A visitor gets one of our own sentences.
 import json
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
 from apps.common.errors import CriaError
 from apps.serve.client import lines_of
+from apps.serve.page.store.text import split_half, storable
 
 _BUSY = "The models are busy right now. Try again in a moment."
 _SENTENCES = {
@@ -130,7 +131,7 @@ class ChatClient:
 
 async def _pieces(response: httpx.Response) -> AsyncGenerator[Piece, None]:
     """An event ends with an empty line: its id may stand before its data or behind them."""
-    event_id = payload = ""
+    event_id = payload = half = ""
     async for line in lines_of(response):
         if line.startswith("id:"):
             event_id = line[3:].strip()
@@ -139,7 +140,9 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[Piece, None]:
         elif not line and payload:
             if payload == "[DONE]":
                 return
-            yield _piece(json.loads(payload), event_id)
+            piece = _piece(json.loads(payload), event_id)
+            text, half = split_half(half + piece.text)
+            yield replace(piece, text=storable(text))
             payload = ""
     raise StreamLost(_FAILED)
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from apps.serve.page.store.conversations import OPEN, messages_before
 from apps.serve.page.store.database import Database, new_id, now_s
-from apps.serve.page.store.tables import Conversation, Turn
+from apps.serve.page.store.tables import Conversation, Request, Turn
 
 _SILENT_S = 5.0
 """an owner that has said nothing for so long is gone"""
@@ -36,6 +36,7 @@ class Beat:
     text: str
     last_event: str
     watched_s: float
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Order:
     text: str
     last_event: str
     """how far the last owner came, where the API numbers its events"""
+    tokens: int
+    """that this answer has cost so far"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class End:
 
     snapshot: Snapshot
     finish_reason: str
-    completion_tokens: int
+    tokens: int
     flags: dict[str, object]
 
 
@@ -84,7 +87,7 @@ class TurnRows:
         with self._database.read() as session:
             turn = session.get_one(Turn, turn_id)
             conversation = session.get_one(Conversation, turn.conversation_id)
-            given = conversation.settings
+            given, request = conversation.settings, session.get(Request, turn_id)
             settings = {name: given[name] for name in ("temperature", "top_p") if name in given}
             if "max_tokens" in given:
                 settings["max_completion_tokens"] = given["max_tokens"]
@@ -94,14 +97,16 @@ class TurnRows:
                 settings,
                 turn.answer if turn.last_event else "",
                 turn.last_event,
+                request.tokens if request else 0,
             )
 
-    def stop(self, turn_id: str, text: str | None) -> bool:
-        """Whether it was still open; `text` is what has been said, where the caller knows."""
+    def stop(self, turn_id: str, said: tuple[str, int] | None) -> bool:
+        """Whether it was still open; `said`: text and tokens so far, where the caller knows."""
         values: dict[str, object] = {"status": "stopped", "finish_reason": "stopped"}
-        if text is not None:
-            values["answer"] = text
         with self._database.write() as session:
+            if said is not None:
+                values["answer"] = said[0]
+                _spend(session, {turn_id: said[1]})
             stop = sa.update(Turn).where(Turn.id == turn_id, Turn.status.in_(OPEN))
             return session.scalar(stop.values(**values).returning(Turn.id)) is not None
 
@@ -114,7 +119,7 @@ class TurnRows:
             now = end.snapshot
             turn.answer, turn.status, turn.error = now.text, now.status, now.error
             turn.finish_reason = end.finish_reason
-            turn.completion_tokens = end.completion_tokens
+            _spend(session, {turn_id: end.tokens})
             turn.flags = {**turn.flags, **end.flags}
         return True
 
@@ -162,6 +167,7 @@ class TurnRows:
                 for turn_id, (beat, watched_s) in beats.items()
             ],
         )
+        _spend(session, {turn_id: beat.tokens for turn_id, (beat, _) in beats.items()})
 
     def stored(self, turn_ids: Sequence[str]) -> dict[str, tuple[Snapshot, bool]]:
         """What the database has, and whether its owner has fallen silent; says that one looks."""
@@ -179,3 +185,12 @@ class TurnRows:
             )
             for turn in turns
         }
+
+
+def _spend(session: Session, tokens: Mapping[str, int]) -> None:
+    """What the answers have cost, for the limits."""
+    spent = sa.update(Request).where(Request.id == sa.bindparam("turn_id"))
+    session.connection().execute(
+        spent.values(tokens=sa.bindparam("so_far")),
+        [{"turn_id": turn_id, "so_far": num} for turn_id, num in tokens.items()],
+    )

@@ -46,7 +46,8 @@ class _Live:
     now: Snapshot
     last_event: str = ""
     finish_reason: str = ""
-    completion_tokens: int = 0
+    tokens: int = 0
+    """that the answer has cost; until the API says, every piece of text is one"""
     flags: dict[str, object] = field(default_factory=dict[str, object])
     watched_s: float = field(default_factory=now_s)
     task: asyncio.Task[None] | None = None
@@ -81,8 +82,8 @@ class Runner:
     async def stop(self, turn_id: str) -> None:
         """End an answer where it stands; what has been said is kept."""
         live = self._live.get(turn_id)
-        text = live.now.text if live else None
-        if await asyncio.to_thread(self._rows.stop, turn_id, text) and live:
+        said = (live.now.text, live.tokens) if live else None
+        if await asyncio.to_thread(self._rows.stop, turn_id, said) and live:
             self._end(turn_id, live, Snapshot(live.now.text, "stopped"))
 
     async def look(self, turn_ids: Sequence[str]) -> Mapping[str, Snapshot]:
@@ -111,7 +112,7 @@ class Runner:
             logger.exception("an answer failed")
             end = Snapshot(live.now.text, "failed", _BROKEN)
         try:
-            record = End(end, live.finish_reason, live.completion_tokens, live.flags)
+            record = End(end, live.finish_reason, live.tokens, live.flags)
             if await asyncio.to_thread(self._rows.end, turn_id, record):
                 self._end(turn_id, live, end)
         finally:
@@ -126,14 +127,16 @@ class Runner:
 
     async def _answer(self, turn_id: str, live: _Live) -> Snapshot:
         order = await asyncio.to_thread(self._rows.order, turn_id)
-        live.last_event = order.last_event
+        live.last_event, live.tokens = order.last_event, order.tokens
+        before = 0 if order.text else order.tokens  # the API counts one answer, from its beginning
         live.now = Snapshot(order.text, "running" if order.text else "waiting")
         moderated_chars = 0
         pieces = self._pieces(live, order)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 live.finish_reason = piece.finish_reason or live.finish_reason
-                live.completion_tokens = piece.completion_tokens or live.completion_tokens
+                told = piece.completion_tokens
+                live.tokens = before + told if told else live.tokens + bool(piece.text)
                 text = live.now.text + piece.text
                 if len(text) - moderated_chars >= _MODERATE_EVERY_CHARS:
                     moderated_chars = len(text)
@@ -192,7 +195,7 @@ class Runner:
     async def _keep_up(self) -> None:
         """Says that this process is at work; lets go of what others ended or nobody waits for."""
         beats = {
-            turn_id: Beat(live.now.text, live.last_event, live.watched_s)
+            turn_id: Beat(live.now.text, live.last_event, live.watched_s, live.tokens)
             for turn_id, live in self._live.items()
         }
         still = await asyncio.to_thread(self._rows.beat, beats) if beats else {}

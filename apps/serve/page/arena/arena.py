@@ -35,6 +35,7 @@ from apps.serve.page.store.tables import Battle, Conversation, Turn, Visitor
 Reply = dict[str, object]
 """what the page gets, as JSON"""
 _TURN_ID = re.compile(r"[0-9a-f]{32}")
+_MAX_FOLLOWED = 8
 _MAX_SYSTEM_CHARS = 4_000
 _NOT_UP = "This model is not up right now. Choose another, or try again in a moment."
 
@@ -86,6 +87,7 @@ class Arena:
             "examples": list(self._page.examples),
             "terms": self._page.terms,
             "agreed": agreed,
+            "visitor": asker.visitor_id,
             "models": [{"name": m.name, "max_tokens": m.max_tokens} for m in up],
             "cards": [self._models.card(m.name) for m in up],
             "sources": list(self._page.sources),
@@ -96,6 +98,7 @@ class Arena:
 
     async def ask(self, asker: Asker, question: Question) -> Reply:
         text = self._checked(question)
+        await asyncio.to_thread(self._admit, asker, question)
         if reason := await self._reason(f"{question.system}\n{text}".strip()):
             await asyncio.to_thread(self._keep_blocked, asker, question, reason)
             raise Refusal(QUESTION_BLOCKED)
@@ -140,11 +143,12 @@ class Arena:
     async def delete(self, asker: Asker, id: str) -> Reply:
         return await asyncio.to_thread(self._delete, asker, id)
 
-    def own_turns(self, asker: Asker, turn_ids: Sequence[str]) -> list[str]:
+    def own_turns(self, asker: Asker, turn_ids: Sequence[object]) -> list[str]:
         """Those that are the visitor's own; a stranger's answers are nobody's business."""
+        known = [t for t in turn_ids if isinstance(t, str) and _TURN_ID.fullmatch(t)]
         with self._database.read() as session:
             mine = sa.select(Turn.id).where(
-                Turn.id.in_(list(turn_ids)[:8]), Turn.visitor_id == asker.visitor_id
+                Turn.id.in_(known[:_MAX_FOLLOWED]), Turn.visitor_id == asker.visitor_id
             )
             return list(session.scalars(mine))
 
@@ -167,17 +171,24 @@ class Arena:
             raise Refusal(f"The system message may have {_MAX_SYSTEM_CHARS:,} characters.")
         return text
 
+    def _admit(self, asker: Asker, question: Question) -> None:
+        """Refuses before moderation is asked, which costs; what came before is let through."""
+        with self._database.read() as session:
+            if session.get(Turn, question.id) is None:
+                self._check_terms(session.get(Visitor, asker.visitor_id), question)
+                num_answers = len(_turn_ids(question))
+                limits.check_answers(session, asker, self._page.limits, num_answers)
+
     def _store(
         self, asker: Asker, question: Question, text: str, up: Mapping[str, ModelUp]
     ) -> tuple[list[str], Reply]:
         with self._database.write() as session:
+            visitor = talks.known_visitor(session, asker.visitor_id)
             known = session.get(Turn, question.id)
             if known is not None:
                 return self._known(session, asker, known)
-            visitor = talks.known_visitor(session, asker.visitor_id)
-            self._check_terms(visitor, question)
-            num_answers = 1 if question.kind == "chat" else 2
-            limits.check_question(session, asker, self._page.limits, num_answers)
+            self._agree(visitor, question)
+            limits.count_answers(session, asker, self._page.limits, _turn_ids(question))
             if question.kind == "chat":
                 return self._store_chat(session, asker, question, text, up)
             return self._store_battle(session, asker, question, text, up)
@@ -188,11 +199,15 @@ class Arena:
         ids = [turn.id, talks.twin_id(turn.id)] if conversation.battle_id else [turn.id]
         return ids, views.of_conversation(session, conversation)
 
-    def _check_terms(self, visitor: Visitor, question: Question) -> None:
+    def _check_terms(self, visitor: Visitor | None, question: Question) -> None:
+        has_agreed = question.agreed or (visitor is not None and visitor.consented_s is not None)
+        if self._page.terms and not has_agreed:
+            raise Refusal("Read the terms and agree to them first.")
+
+    def _agree(self, visitor: Visitor, question: Question) -> None:
+        self._check_terms(visitor, question)
         if question.agreed and visitor.consented_s is None:
             visitor.consented_s = now_s()
-        if self._page.terms and visitor.consented_s is None:
-            raise Refusal("Read the terms and agree to them first.")
 
     def _store_chat(
         self,
@@ -254,7 +269,7 @@ class Arena:
             battle, both = talks.new_battle(
                 session, asker, names, blind, _settings(question, chosen), text
             )
-        turn_ids = [question.id, talks.twin_id(question.id)]
+        turn_ids = _turn_ids(question)
         for conversation, turn_id in zip(both, turn_ids, strict=True):
             turns = talks.turns_of(session, conversation.id)
             self._check_length(turns)
@@ -282,9 +297,11 @@ class Arena:
     def _keep_blocked(self, asker: Asker, question: Question, reason: str) -> None:
         """A blocked question is kept with its reason; no model hears of it."""
         with self._database.write() as session:
+            visitor = talks.known_visitor(session, asker.visitor_id)
             if session.get(Turn, question.id) is not None:
                 return
-            talks.known_visitor(session, asker.visitor_id)
+            self._agree(visitor, question)
+            limits.count_answers(session, asker, self._page.limits, [question.id])
             conversation = talks.new_conversation(
                 session, asker, "chat", "", {"system": question.system}, "Blocked"
             )
@@ -296,6 +313,7 @@ class Arena:
 
     def _reopen(self, asker: Asker, turn_id: str) -> Reply:
         with self._database.write() as session:
+            talks.known_visitor(session, asker.visitor_id)
             turn = session.get(Turn, turn_id)
             if turn is None or turn.visitor_id != asker.visitor_id:
                 raise Refusal(talks.GONE)
@@ -304,15 +322,13 @@ class Arena:
             conversation = session.get_one(Conversation, turn.conversation_id)
             if conversation.battle_id and talks.has_vote(session, conversation.battle_id):
                 raise Refusal("This battle has its vote. Begin the next one.")
-            limits.check_question(session, asker, self._page.limits, 1)
+            limits.count_answers(session, asker, self._page.limits, [turn_id])
             turn.status, turn.answer, turn.error = "waiting", "", ""
             turn.owner, turn.last_event = "", ""
             return views.of_conversation(session, conversation)
 
     def _vote(self, asker: Asker, battle_id: str, verdict: str) -> Reply:
-        with self._database.read() as session:
-            limits.check_vote(session, asker, self._page.limits)
-        votes.cast_vote(self._database, asker, battle_id, verdict)
+        votes.cast_vote(self._database, asker, battle_id, verdict, self._page.limits)
         return self._view(asker, battle_id)
 
     def _view(self, asker: Asker, id: str) -> Reply:
@@ -338,6 +354,11 @@ class Arena:
             visitor = session.get(Visitor, asker.visitor_id)
             agreed = visitor is not None and visitor.consented_s is not None
             return views.history(session, asker.visitor_id), agreed
+
+
+def _turn_ids(question: Question) -> list[str]:
+    """Of the answers that it asks for."""
+    return [question.id, *([] if question.kind == "chat" else [talks.twin_id(question.id)])]
 
 
 def _picked(names: Sequence[str], up: Mapping[str, ModelUp]) -> list[str]:

@@ -83,10 +83,11 @@ def default_max_tokens(models: Sequence[ModelUp]) -> int:
 
 
 def _facts(record: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Never a path: a visitor learns the base model's name, not where it lies."""
+    """Never a path: a visitor learns what base and data are called, not where they lie."""
     facts: list[tuple[str, str]] = []
     if base := str(record.get("base_model") or ""):
-        facts.append(("Base", base.rstrip("/").rsplit("/", 1)[-1]))
+        facts.append(("Base", _name(base)))
+    facts += _data(record)
     if isinstance(tokens := record.get("tokens"), int):
         facts.append(("Trained on", f"{tokens:,} tokens"))
     if isinstance(usd := record.get("usd"), int | float):
@@ -95,6 +96,19 @@ def _facts(record: Mapping[str, object]) -> list[tuple[str, str]]:
     if created := str(record.get("created") or ""):
         facts.append(("Made", created[:10]))
     return facts
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _data(record: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The pack's name and the beginning of its digest, by which others can tell it apart."""
+    match record:
+        case {"inputs": {"data": str() as digest}, "run": {"data": str() as path}}:
+            return [("Data", f"{_name(path)}, digest {digest[:8]}")]
+        case _:
+            return []
 
 
 def _savings(cost: object) -> list[tuple[str, str]]:

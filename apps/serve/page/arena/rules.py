@@ -1,9 +1,10 @@
 """Which votes look bought: left out of the ratings, kept with the reason. Pure; no database.
 
-Three rules look at what a visitor can hardly hide. `many_of_one_address`: one block of addresses
-gives more votes a day than a class room. `picks_battles`: a visitor votes where one model stands,
-and passes the other battles by. `one_sided`: a visitor favours one model beyond what its strength
-and chance explain.
+Four rules look at what a visitor can hardly hide. `too_fast`: a visitor votes again before a person
+could have asked, and read two answers. `many_of_one_address`: one block of addresses gives more
+votes a day than a class room. `picks_battles`: a visitor votes where one model stands, and passes
+the other battles by. `one_sided`: a visitor favours one model beyond what its strength and chance
+explain.
 
 The last is a mixture, fitted by expectation and maximisation for each model: a visitor is honest
 and follows the Bradley-Terry odds, or is a fan and votes for the model in 19 of 20 battles. Nobody
@@ -11,6 +12,7 @@ is left out for it until the mixture explains all votes on the model far better 
 so that an honest arena loses no vote to it. Source of the fit: Dempster, Laird and Rubin (1977).
 """
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,10 +23,12 @@ import numpy.typing as npt
 
 from apps.common import ratings
 
+TOO_FAST = "too_fast"
 MANY_OF_ONE_ADDRESS = "many_of_one_address"
 PICKS_BATTLES = "picks_battles"
 ONE_SIDED = "one_sided"
 
+_LEAST_GAP_S = 3.0
 _DAY_S = 86_400.0
 _MAX_A_DAY = 150
 _PICKED_BY_CHANCE = 1e-5
@@ -60,11 +64,23 @@ def left_out(
         votes: blind votes in the order they came
         drawn: the pairs of every battle that a visitor began, voted on or not
     """
-    reasons = _many_of_one_address(votes)
+    reasons = _too_fast(votes)
+    rest = [vote for vote in votes if vote.battle_id not in reasons]
+    reasons |= _many_of_one_address(rest)
     rest = [vote for vote in votes if vote.battle_id not in reasons]
     reasons |= _picks_battles(rest, drawn)
     rest = [vote for vote in votes if vote.battle_id not in reasons]
     return reasons | _one_sided(rest)
+
+
+def _too_fast(votes: Sequence[RuledVote]) -> dict[str, str]:
+    """Votes at 0, 1 and 5 s: the second one's battle was begun, read and judged within a second."""
+    return {
+        vote.battle_id: TOO_FAST
+        for own in _by_visitor(votes).values()
+        for before, vote in itertools.pairwise(own)
+        if vote.created_s - before.created_s < _LEAST_GAP_S
+    }
 
 
 def _many_of_one_address(votes: Sequence[RuledVote]) -> dict[str, str]:

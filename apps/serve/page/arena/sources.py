@@ -84,6 +84,7 @@ class Sources:
     def _answer(self, asker: Asker, turn_id: str) -> tuple[str, str]:
         """The index of the model's training data, and the answer; counted as a request."""
         with self._database.write() as session:
+            talks.known_visitor(session, asker.visitor_id)
             turn = session.get(Turn, turn_id)
             if turn is None or turn.visitor_id != asker.visitor_id:
                 raise Refusal(talks.GONE)

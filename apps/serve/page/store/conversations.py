@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from apps.serve.page.store.database import new_id, now_s
+from apps.serve.page.store.database import INSERTS, new_id, now_s
 from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.store.tables import Battle, Conversation, Kind, Turn, Visitor, Vote
 
@@ -27,13 +27,15 @@ class Asker:
 
 
 def known_visitor(session: Session, visitor_id: str) -> Visitor:
-    """The visitor's row; made at the first thing that is kept."""
-    visitor = session.get(Visitor, visitor_id)
-    if visitor is None:
-        visitor = Visitor(id=visitor_id, created_s=now_s(), consented_s=None)
-        session.add(visitor)
-        session.flush()
-    return visitor
+    """The visitor's row; made at the first thing that is kept.
+
+    Until the transaction ends, no other of the same visitor gets past here: what is sent twice at
+    the same moment is stored once, and no limit is passed by asking in parallel.
+    """
+    insert = INSERTS[session.get_bind().dialect.name]
+    row = insert(Visitor).values(id=visitor_id, created_s=now_s(), consented_s=None)
+    session.execute(row.on_conflict_do_nothing())
+    return session.get_one(Visitor, visitor_id, with_for_update=True)
 
 
 def new_conversation(
@@ -104,7 +106,6 @@ def add_turn(
         conversation_id=conversation.id,
         parent_id=parent_id,
         visitor_id=asker.visitor_id,
-        address=asker.address,
         created_s=now_s(),
         question=question,
         answer="",
@@ -116,7 +117,6 @@ def add_turn(
         beat_s=0.0,
         watched_s=now_s(),
         last_event="",
-        completion_tokens=0,
     )
     session.add(turn)
     session.flush()
@@ -185,6 +185,8 @@ def share(session: Session, visitor_id: str, conversation_id: str, turn_id: str 
     The left side of a battle carries the link of both.
     """
     conversation = own_conversation(session, visitor_id, conversation_id)
+    if turn_id is not None and turn_id not in {t.id for t in turns_of(session, conversation_id)}:
+        raise Refusal(GONE)
     conversation.shared_turn_id = turn_id
     conversation.share_token = secrets.token_urlsafe(32) if turn_id else None
     return conversation.share_token or ""

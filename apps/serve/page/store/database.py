@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
@@ -27,6 +28,8 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 _ADVISORY_LOCK = 7_261_001
 """PostgreSQL's name of the migration lock, an arbitrary number; the log's is one more."""
 _LOCK_TIMEOUT_S = 30
+INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""how a row is inserted that may be there already, by the kinds of database that we know"""
 _WRITES = "cria_writes"
 
 
@@ -44,8 +47,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._writing = self.engine.execution_options(**{_WRITES: True})
-        with _migration_lock(self.engine) as connection:
-            _alembic(connection, command.upgrade, "head")
+        try:
+            with _migration_lock(self.engine) as connection:
+                _check_encoding(connection)
+                _alembic(connection, command.upgrade, "head")
+        except BaseException:
+            self.close()
+            raise
 
     def read(self) -> Session:
         """For looking only: what is changed in it is not kept."""
@@ -92,6 +100,8 @@ def _engine(url: str) -> sa.Engine:
             parsed = parsed.set(drivername="postgresql+pg8000")
             # As PostgreSQL's own programs do, so that no file of settings holds a password.
             parsed = parsed.set(password=parsed.password or os.environ.get("PGPASSWORD"))
+        if parsed.get_backend_name() not in INSERTS:
+            raise NoSuchModuleError(parsed.drivername)
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=24)
@@ -131,6 +141,18 @@ def _migration_lock(engine: sa.Engine) -> Iterator[sa.Connection]:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         yield connection
+
+
+def _check_encoding(connection: sa.Connection) -> None:
+    """initdb of a server without a locale makes databases of ASCII, which keep few languages."""
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = connection.scalar(sa.text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise ConfigError(
+            f"The database of page.database_url has the encoding {encoding}; expected UTF8, as "
+            "`createdb -E UTF8 -T template0 NAME` makes it."
+        )
 
 
 def _alembic(connection: sa.Connection, run: Any, revision: str) -> None:

@@ -4,7 +4,7 @@ Counting there holds for all processes of the page, and over their restarts.
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -13,27 +13,49 @@ from apps.serve.page.config import PageLimits
 from apps.serve.page.store.conversations import OPEN, Asker
 from apps.serve.page.store.database import new_id, now_s
 from apps.serve.page.store.refusal import Refusal
-from apps.serve.page.store.tables import Lookup, Turn, Vote
+from apps.serve.page.store.tables import Request, Turn, Vote
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 _LOST_S = 30.0
 """an answer whose process has not been heard of for so long takes no place any more"""
 
 
-def check_question(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
-    """Raises Refusal when these answers would be too many."""
+def check_answers(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
+    """Raises Refusal when so many answers would be too many."""
     _check_rates(session, asker, limits, num_answers)
     _check_running(session, asker, limits, num_answers)
     _check_tokens(session, asker, limits)
 
 
+def count_answers(
+    session: Session, asker: Asker, limits: PageLimits, turn_ids: Sequence[str]
+) -> None:
+    """Raises Refusal when these would be too many.
+
+    An answer that is asked for again counts again; what its first try has cost stays counted.
+    """
+    check_answers(session, asker, limits, len(turn_ids))
+    for turn_id in turn_ids:
+        again = sa.update(Request).where(Request.id == turn_id).values(id=new_id())
+        session.execute(again)
+        _count(session, asker, turn_id)
+
+
 def count_lookup(session: Session, asker: Asker, limits: PageLimits) -> None:
     """A search of training data counts as an answer. Raises Refusal when it would be too many."""
     _check_rates(session, asker, limits, 1)
-    session.execute(sa.delete(Lookup).where(Lookup.created_s < now_s() - _DAY_S))
-    session.add(
-        Lookup(id=new_id(), visitor_id=asker.visitor_id, address=asker.address, created_s=now_s())
-    )
+    _count(session, asker, new_id())
+
+
+def forget_counted(session: Session) -> None:
+    """Deletes what no limit counts any more."""
+    session.execute(sa.delete(Request).where(Request.created_s < now_s() - _DAY_S))
+
+
+def _count(session: Session, asker: Asker, request_id: str) -> None:
+    row = {"visitor_id": asker.visitor_id, "address": asker.address, "created_s": now_s()}
+    session.add(Request(id=request_id, tokens=0, **row))
+    session.flush()
 
 
 def _check_rates(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
@@ -57,43 +79,47 @@ def _check_rates(session: Session, asker: Asker, limits: PageLimits, num_answers
 
 
 def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
-    since = Vote.created_s > now_s() - _HOUR_S
-    query = sa.select(sa.func.count()).where(Vote.visitor_id == asker.visitor_id, since)
-    if limits.votes_per_hour and (session.scalar(query) or 0) >= limits.votes_per_hour:
+    """Raises Refusal when one more vote would be too many."""
+    query = sa.select(sa.func.count()).where(Vote.created_s > now_s() - _HOUR_S)
+    mine = query.where(Vote.visitor_id == asker.visitor_id)
+    if limits.votes_per_hour and (session.scalar(mine) or 0) >= limits.votes_per_hour:
         raise Refusal("You have voted as often as this page takes for now. Try again later.")
+    if limits.all_votes_per_hour and (session.scalar(query) or 0) >= limits.all_votes_per_hour:
+        raise Refusal("This page takes no more votes for now. Try again later.")
 
 
 def _oldest_in_the_way(
     session: Session, whose: Mapping[str, str], window_s: float, room: int
 ) -> float | None:
     """When the request was made that must leave the window before there is room; None: there is."""
-    since = now_s() - window_s
-    asked = sa.union_all(
-        sa.select(Turn.created_s).filter_by(**whose).where(Turn.created_s > since),
-        sa.select(Lookup.created_s).filter_by(**whose).where(Lookup.created_s > since),
-    ).subquery()
-    query = sa.select(asked.c.created_s).order_by(asked.c.created_s.desc())
-    return session.scalar(query.offset(max(0, room)).limit(1))
+    query = sa.select(Request.created_s).filter_by(**whose)
+    query = query.where(Request.created_s > now_s() - window_s)
+    newest_first = query.order_by(Request.created_s.desc())
+    return session.scalar(newest_first.offset(max(0, room)).limit(1))
 
 
 def _check_running(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
     query = sa.select(sa.func.count()).where(
-        Turn.visitor_id == asker.visitor_id,
         Turn.status.in_(OPEN),
         Turn.created_s > now_s() - _DAY_S,
         sa.func.coalesce(sa.func.nullif(Turn.beat_s, 0.0), Turn.created_s) > now_s() - _LOST_S,
     )
-    running = session.scalar(query) or 0
-    if limits.running_answers and running + num_answers > limits.running_answers:
+    mine = query.where(Turn.visitor_id == asker.visitor_id)
+    most = limits.running_answers
+    if most and (session.scalar(mine) or 0) + num_answers > most:
         raise Refusal("Wait for your other answers first; too many are on their way.")
+    most = limits.all_running_answers
+    if most and (session.scalar(query) or 0) + num_answers > most:
+        raise Refusal("Too many visitors are asking right now. Try again in a moment.")
 
 
 def _check_tokens(session: Session, asker: Asker, limits: PageLimits) -> None:
-    since = Turn.created_s > now_s() - _DAY_S
-    query = sa.select(sa.func.sum(Turn.completion_tokens))
-    used = session.scalar(query.where(Turn.visitor_id == asker.visitor_id, since)) or 0
-    if limits.tokens_per_day and used >= limits.tokens_per_day:
+    query = sa.select(sa.func.sum(Request.tokens)).where(Request.created_s > now_s() - _DAY_S)
+    mine = query.where(Request.visitor_id == asker.visitor_id)
+    if limits.tokens_per_day and (session.scalar(mine) or 0) >= limits.tokens_per_day:
         raise Refusal("You have had all the text that this page gives in a day. Come back later.")
+    if limits.all_tokens_per_day and (session.scalar(query) or 0) >= limits.all_tokens_per_day:
+        raise Refusal("This page has given all the text that it gives in a day. Come back later.")
 
 
 def _in_words(wait_s: int) -> str:

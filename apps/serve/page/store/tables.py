@@ -84,8 +84,6 @@ class Turn(Base):
     parent_id: Mapped[str | None] = mapped_column(_ID)
     """The turn before; turns of one parent are branches."""
     visitor_id: Mapped[str] = mapped_column(sa.ForeignKey("visitors.id"))
-    address: Mapped[str] = mapped_column(sa.String(16))
-    """digest of the block of addresses that the question came from"""
     created_s: Mapped[float] = mapped_column(sa.Double)
     question: Mapped[str] = mapped_column(sa.Text)
     answer: Mapped[str] = mapped_column(sa.Text)
@@ -103,29 +101,35 @@ class Turn(Base):
     """when a page last looked; an answer that nobody waits for is stopped"""
     last_event: Mapped[str] = mapped_column(sa.String(256), server_default="")
     """id of the last event behind `answer`, when the API numbers its events"""
-    completion_tokens: Mapped[int]
 
     __table_args__ = (
         sa.Index("ix_turns_visitor_created", "visitor_id", "created_s"),
-        sa.Index("ix_turns_address_created", "address", "created_s"),
         sa.Index("ix_turns_created", "created_s"),
     )
 
 
-class Lookup(Base):
-    """Somebody asked where an answer came from. The limits count it; one a day later deletes it."""
+class Request(Base):
+    """What the limits count: an answer that was asked for, or a look into the training data.
 
-    __tablename__ = "lookups"
+    Apart from the conversations, so that who deletes one may not ask more for it. Rows of more than
+    a day ago are deleted.
+    """
+
+    __tablename__ = "requests"
 
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    """of the turn, where one is answered"""
     visitor_id: Mapped[str] = mapped_column(sa.ForeignKey("visitors.id"))
     address: Mapped[str] = mapped_column(sa.String(16))
+    """digest of the block of addresses that it came from"""
     created_s: Mapped[float] = mapped_column(sa.Double)
+    tokens: Mapped[int]
+    """that the model has given for it so far"""
 
     __table_args__ = (
-        sa.Index("ix_lookups_visitor_created", "visitor_id", "created_s"),
-        sa.Index("ix_lookups_address_created", "address", "created_s"),
-        sa.Index("ix_lookups_created", "created_s"),
+        sa.Index("ix_requests_visitor_created", "visitor_id", "created_s"),
+        sa.Index("ix_requests_address_created", "address", "created_s"),
+        sa.Index("ix_requests_created", "created_s"),
     )
 
 

@@ -3,11 +3,13 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from apps.serve.page.config import PageLimits
 from apps.serve.page.store import log
 from apps.serve.page.store.conversations import Asker, own_battle, sides, turns_of
 from apps.serve.page.store.database import Database, now_s
+from apps.serve.page.store.limits import check_vote
 from apps.serve.page.store.refusal import Refusal
-from apps.serve.page.store.tables import VERDICTS, Battle, Turn, Vote
+from apps.serve.page.store.tables import VERDICTS, Battle, Turn, Visitor, Vote
 
 OUTCOMES = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 """share of the win that the left model takes"""
@@ -17,7 +19,9 @@ SAID_AT_ONCE = (NOT_BLIND, NAMES_A_MODEL)
 """reasons that the visitor hears; whoever rigs learns nothing from the others"""
 
 
-def cast_vote(database: Database, asker: Asker, battle_id: str, verdict: str) -> Vote:
+def cast_vote(
+    database: Database, asker: Asker, battle_id: str, verdict: str, limits: PageLimits
+) -> Vote:
     """The vote that the battle has from now on. Raises Refusal.
 
     Saying the same again is no error: an answer may be lost on its way to the page.
@@ -25,12 +29,14 @@ def cast_vote(database: Database, asker: Asker, battle_id: str, verdict: str) ->
     if verdict not in VERDICTS:
         raise Refusal("A vote says left, right, tie or both_bad.")
     with database.write() as session:
+        session.get(Visitor, asker.visitor_id, with_for_update=True)  # one vote after the other
         battle = own_battle(session, asker.visitor_id, battle_id)
         kept = session.get(Vote, battle_id)
         if kept is not None:
             if kept.verdict == verdict:
                 return kept
             raise Refusal("This battle has its vote already; the first one counts.")
+        check_vote(session, asker, limits)
         last = last_turns(session, battle)
         _check_complete(battle, last)
         vote = Vote(

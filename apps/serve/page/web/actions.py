@@ -16,17 +16,17 @@ from gradio.events import api
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.common.json_value import JsonObject
+from apps.common.json_value import JsonObject, JsonValue
 from apps.serve.page.arena.arena import Arena, Question, Reply
 from apps.serve.page.arena.sources import Sources
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.refusal import Refusal
-from apps.serve.page.web.guard import ASKER
+from apps.serve.page.store.text import storable
+from apps.serve.page.web.guard import ASKER, FAILED
 
 logger = logging.getLogger("ray.serve")
 
 Action = Callable[[Asker, JsonObject], Awaitable[Reply]]
-_BROKEN = "The page failed. Try again in a moment."
 _UNREADABLE = "The page sent something that is not understood here. Reload it."
 
 
@@ -69,24 +69,28 @@ def _endpoint(name: str, action: Action) -> Callable[..., Awaitable[str]]:
             return json.dumps({"error": _UNREADABLE})
         except Exception:
             logger.exception("the action %s failed", name)
-            return json.dumps({"error": _BROKEN})
+            return json.dumps({"error": FAILED})
 
     return endpoint
 
 
 def _with(method: Callable[..., Awaitable[Reply]], **kinds: type) -> Action:
     async def action(asker: Asker, body: JsonObject) -> Reply:
+        given: dict[str, JsonValue] = {}
         for name, kind in kinds.items():
-            if not isinstance(body.get(name), kind):
+            value = body.get(name)
+            if not isinstance(value, kind):
                 raise Refusal(_UNREADABLE)
-        return await method(asker, **{name: body[name] for name in kinds})
+            given[name] = storable(value) if isinstance(value, str) else value
+        return await method(asker, **given)
 
     assert set(kinds) <= set(inspect.signature(method).parameters)
     return action
 
 
 def _question(body: JsonObject) -> Question:
+    texts = {k: storable(v) if isinstance(v, str) else v for k, v in body.items()}
     try:
-        return configs.from_dict(Question, body)
+        return configs.from_dict(Question, texts)
     except ConfigError as error:
         raise Refusal(_UNREADABLE) from error

@@ -18,7 +18,9 @@ from typing import TypeVar
 
 import gradio as gr
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp
 
@@ -39,7 +41,7 @@ from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.store.retention import forget_hourly
 from apps.serve.page.web.actions import actions_of, add_actions
 from apps.serve.page.web.assets import Assets
-from apps.serve.page.web.guard import ASKER, Guard
+from apps.serve.page.web.guard import ASKER, FAILED, Guard
 from apps.serve.page.web.login import Door
 from apps.serve.page.web.visitors import Visitors
 
@@ -60,12 +62,9 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        forgetting = None
-        if page.retention_days:
-            forgetting = asyncio.create_task(forget_hourly(database, page.retention_days))
+        forgetting = asyncio.create_task(forget_hourly(database, page.retention_days))
         yield
-        if forgetting is not None:
-            forgetting.cancel()
+        forgetting.cancel()
         await runner.close()
         await client.close()
         await reader.close()
@@ -74,6 +73,7 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
     actions = actions_of(arena, Sources(page, database, reader))
     app = FastAPI(title=page.title, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(GZipMiddleware, compresslevel=5)  # leaves event streams alone
+    _add_errors(app)
     assets = Assets(page)
     _add_files(app, assets)
     _add_shared(app, assets, database)
@@ -84,6 +84,20 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
     gr.mount_gradio_app(app, blocks, path="/", show_error=False, ssr_mode=False, footer_links=[])
     secret = database.secret("cookies")
     return Guard(app, page, Visitors(page, secret), Door(page, secret), actions)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """A sentence of ours for whatever FastAPI would say of an error."""
+
+    async def unreadable(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "There is nothing here."}, 404)
+
+    async def broken(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": FAILED}, 500)
+
+    app.add_exception_handler(RequestValidationError, unreadable)
+    app.add_exception_handler(StarletteHTTPException, unreadable)
+    app.add_exception_handler(Exception, broken)
 
 
 def _add_files(app: FastAPI, assets: Assets) -> None:

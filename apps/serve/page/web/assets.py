@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from apps.serve.page.config import PageConfig
 from apps.serve.page.render.code import stylesheet
@@ -59,7 +59,7 @@ class Assets:
         """A page that was open before an update may still ask for its own version: it gets ours."""
         asset = self._files.get(name)
         if asset is None:
-            return Response(status_code=404)
+            return JSONResponse({"error": "There is nothing here."}, 404)
         return asset.response(accepts, _FOR_EVER if digest == self._digest else "no-cache")
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from apps.serve.admission.peer import peer
 from apps.serve.page.config import PageConfig
 from apps.serve.page.web.headers import security_headers
 from apps.serve.page.web.login import Door
@@ -31,7 +32,7 @@ _OPEN = re.compile(r"/|/static/.*|/favicon\.ico|/robots\.txt")
 """what a visitor gets before logging in: the page itself, which then asks for the password"""
 _WRONG_PASSWORD_S = 1.0
 _PAGE = re.compile(r"/|/s/[A-Za-z0-9_-]{43}")
-_FAILED = "The page failed. Try again in a moment."
+FAILED = "The page failed. Try again in a moment."
 _BYTES_PER_CHAR = 12
 """of a character outside the BMP in JSON"""
 
@@ -58,8 +59,8 @@ class Guard:
             return
         headers = dict(scope["headers"])
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-        peer = (scope.get("client") or ("",))[0]
-        asker = self._visitors.asker(headers, peer)
+        connected = peer(scope)
+        asker = self._visitors.asker(headers, connected)
         scope[ASKER] = asker
         cookie = self._visitors.new_cookie() if asker is None and _PAGE.fullmatch(path) else b""
         answer = self._with_headers(send, cookie)
@@ -70,11 +71,14 @@ class Guard:
         elif scope["method"] == "POST" and path == "/login":
             await self._log_in(headers, receive, answer)
         elif not _OPEN.fullmatch(path) and not self._door.is_open_for(
-            headers, self._visitors.is_proxy(peer)
+            headers, self._visitors.is_proxy(connected)
         ):
             await _refuse(answer, 401, "Log in first.")
-        elif scope["method"] in ("GET", "HEAD") and _GET.fullmatch(path):
+        elif scope["method"] == "GET" and _GET.fullmatch(path):
             await self._app(scope, receive, answer)
+        elif scope["method"] == "HEAD" and _GET.fullmatch(path) and path != "/events":
+            # Link previews and monitors ask so; the server that sends the answer drops its body.
+            await self._app({**scope, "method": "GET"}, receive, answer)
         elif scope["method"] == "POST" and path in self._actions:
             await self._act(scope, headers, receive, answer)
         else:
@@ -176,7 +180,7 @@ def _hiding_errors(send: Send) -> Send:
         nonlocal failed
         if message["type"] == "http.response.start" and message["status"] >= 400:
             failed = True
-            await _refuse(send, message["status"], _FAILED)
+            await _refuse(send, message["status"], FAILED)
         elif not failed:
             await send(message)
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from apps.serve.page.answers.client import ChatClient
-from apps.serve.page.arena.models import Models, _facts
+from apps.serve.page.arena.models import Models, PageModel, _facts, default_max_tokens
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -33,11 +33,11 @@ class Api:
             await writer.wait_closed()
 
     @contextlib.asynccontextmanager
-    async def models(self):
+    async def models(self, known: Sequence[PageModel] = ()):
         async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             client = ChatClient(f"http://127.0.0.1:{port}/v1", "")
-            yield Models(client, [])
+            yield Models(client, known)
             await client.close()
             await asyncio.gather(*self._handlers)
 
@@ -89,6 +89,37 @@ def test_a_list_is_kept_for_the_next_visitors() -> None:
             first, second = await models.up(), await models.up()
             assert [(m.name, m.max_tokens) for m in first] == [("ash", 100)]
             assert first == second and api.num_asked == 1
+
+    asyncio.run(run())
+
+
+def test_a_card_names_base_and_data_and_no_path() -> None:
+    record = {
+        "base_model": "/srv/secret/llama-7b/",
+        "inputs": {"data": "9f8e7d6c5b4a", "base": "x"},
+        "run": {"data": "s3://bucket/secret/pack-2026"},
+        "tokens": 1_234_567,
+        "created": "2026-11-29T06:01:45Z",
+    }
+    facts = _facts(record)
+    assert facts == [
+        ("Base", "llama-7b"),
+        ("Data", "pack-2026, digest 9f8e7d6c"),
+        ("Trained on", "1,234,567 tokens"),
+        ("Made", "2026-11-29"),
+    ]
+    assert "secret" not in str(facts)
+
+
+def test_no_longer_answer_is_offered_than_the_model_gives() -> None:
+    """`limits.max_output_tokens` below the page's usual length once broke every chat."""
+
+    async def run() -> None:
+        async with Api(says(b'{"data": [{"id": "ash", "context_tokens": 4096}]}')).models(
+            [PageModel(name="ash", max_output_tokens=64)]
+        ) as models:
+            up = await models.up()
+            assert up[0].max_tokens == default_max_tokens(up) == 64
 
     asyncio.run(run())
 

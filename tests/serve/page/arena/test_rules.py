@@ -1,11 +1,23 @@
 """Rigging does not move the table, and honest visitors lose nearly nothing."""
 
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 
 from apps.common.ratings import Rating
+from apps.serve.page.arena import leaderboard
 from apps.serve.page.arena.pairing import draw_pair
-from apps.serve.page.arena.rules import MANY_OF_ONE_ADDRESS, left_out
+from apps.serve.page.arena.rules import (
+    MANY_OF_ONE_ADDRESS,
+    ONE_SIDED,
+    PICKS_BATTLES,
+    TOO_FAST,
+    left_out,
+)
 from apps.serve.page.store.refusal import Refusal
+from apps.serve.page.store.votes import SAID_AT_ONCE
 from tests.serve.page.arena.visitors import MODELS, World, board
 
 
@@ -45,6 +57,26 @@ def test_an_honest_arena_loses_at_most_one_vote_in_a_hundred() -> None:
     world = World(seed=11)
     world.honest(1000)
     assert len(left_out(world.votes, world.drawn)) <= 0.01 * len(world.votes)
+
+
+def test_a_script_that_votes_faster_than_a_person_reads_is_left_out() -> None:
+    world = World(seed=13)
+    world.honest(20)
+    honest = list(world.votes)
+    for n in range(25):
+        world._vote("script", "net", *world._pair("script"), outcome=1.0)
+        world.votes[-1] = dataclasses.replace(world.votes[-1], created_s=1e6 + 0.4 * n)
+    out = left_out(world.votes, world.drawn)
+    assert not out.keys() & {vote.battle_id for vote in honest}
+    assert sorted(set(out.values())) == [TOO_FAST] and len(out) == 24
+
+
+def test_every_rule_has_words_on_the_leaderboard() -> None:
+    script = (Path(leaderboard.__file__).parents[1] / "web/static/leaderboard.js").read_text()
+    named = re.search(r"const RULES = \{(.*?)\};", script, re.S)
+    assert named is not None
+    known = {TOO_FAST, MANY_OF_ONE_ADDRESS, PICKS_BATTLES, ONE_SIDED, *SAID_AT_ONCE}
+    assert set(re.findall(r"(\w+): ", named[1])) == known
 
 
 def test_one_network_counts_for_a_class_room() -> None:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Battle, Vote
 from tests.serve.page.live import Person
+from tests.serve.page.store.test_limits import together
 
 TWO = {"ash": lambda messages: "one", "elm": lambda messages: "two"}
 
@@ -29,6 +30,22 @@ def test_a_battle_takes_one_vote_and_says_so(open_page) -> None:
     assert person.act("vote", battle=battle["id"], verdict="tie")["verdict"] == "tie"
     assert "first one counts" in person.act("vote", battle=battle["id"], verdict="left")["error"]
     assert [(vote.battle_id, vote.verdict) for vote in kept(page)] == [(battle["id"], "tie")]
+
+
+def test_what_comes_twice_at_one_moment_is_kept_once(open_page, database_url: str) -> None:
+    page = open_page(TWO, database_url=database_url)
+    person, id = Person(page.url), uuid.uuid4().hex
+    asked = together(*[lambda: person.ask(id=id)] * 6)
+    assert {one.get("id") for one in asked} == {asked[0]["id"]}, asked
+    battle = person.wait(asked[0])
+    verdicts = ("left", "left", "left", "tie", "tie", "right")
+    said = together(
+        *[lambda v=v: person.act("vote", battle=battle["id"], verdict=v) for v in verdicts]
+    )
+    (vote,) = kept(page)
+    for one in said:
+        assert one.get("verdict") == vote.verdict or "first one counts" in one["error"]
+    assert len(page.upstream.requests) == 2
 
 
 def test_a_vote_needs_two_complete_answers_of_two_models(open_page) -> None:

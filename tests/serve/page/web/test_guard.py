@@ -1,11 +1,14 @@
 """What a request meets before the page: hosts, origins, sizes, and Gradio's own routes."""
 
+import logging
+
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from apps.common.errors import ConfigError
-from apps.serve.page.config import PageConfig
+from apps.serve.page.arena.leaderboard import Leaderboard
+from apps.serve.page.config import PageConfig, PageLimits
 from apps.serve.page.web.guard import Guard
 from apps.serve.page.web.login import Door
 from apps.serve.page.web.visitors import COOKIE, Visitors
@@ -106,6 +109,58 @@ async def test_an_error_inside_never_shows_its_text(open_page) -> None:
     assert response.status_code == 500 and response.json() == {
         "error": "The page failed. Try again in a moment."
     }
+
+
+def test_every_error_is_a_sentence_of_ours(open_page, monkeypatch) -> None:
+    person = Person(open_page(TWO).url)
+    paths = {
+        "/question.json": 404,
+        "/events": 404,
+        "/static/0123456789abcdef/none.js": 404,
+        f"/s/{'x' * 43}.json": 404,
+        f"/download/{'0' * 32}.md": 404,
+        "/leaderboard.json": 500,
+    }
+    monkeypatch.setattr(Leaderboard, "tables", lambda self: 1 / 0)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    for path, status in paths.items():
+        response = person.http.get(path)
+        assert response.status_code == status, path
+        assert list(response.json()) == ["error"] and response.json()["error"].endswith("."), path
+
+
+def test_whoever_asks_for_the_head_alone_gets_it(open_page) -> None:
+    """Link previews and monitors do."""
+    person = Person(open_page(TWO).url)
+    for path in ("/", "/favicon.ico", "/leaderboard.json"):
+        response = person.http.head(path)
+        assert response.status_code == 200 and response.content == b"", path
+        assert response.headers["content-type"] == person.http.get(path).headers["content-type"]
+
+
+def test_a_proxy_on_this_host_is_believed_only_where_it_is_configured(open_page) -> None:
+    """uvicorn believes it unasked: whoever says another address each time had no limit."""
+    one_a_network = PageLimits(address_answers_per_hour=1)
+
+    def ask(page, address: str) -> dict:
+        person = Person(page.url)
+        person.http.headers["x-forwarded-for"] = address
+        return person.ask(kind="chat", models=["ash"])
+
+    addresses = ("1.1.1.1", "2.2.2.2", "3.3.3.3")
+    page = open_page(TWO, limits=one_a_network)
+    assert ["error" in ask(page, address) for address in addresses] == [False, True, True]
+    page = open_page(TWO, limits=one_a_network, trusted_proxies=("127.0.0.1",))
+    assert ["error" in ask(page, address) for address in addresses] == [False] * 3
+
+
+def test_a_login_of_a_proxy_on_this_host_is_believed_whomever_it_speaks_for(open_page) -> None:
+    page = open_page(TWO, login_header="X-User", trusted_proxies=("127.0.0.1",))
+    person = Person(page.url)
+    person.http.headers["x-forwarded-for"] = "1.1.1.1"
+    assert person.act("start") == {"error": "Log in first."}
+    person.http.headers["x-user"] = "ann"
+    assert "models" in person.act("start")
 
 
 @pytest.mark.parametrize(

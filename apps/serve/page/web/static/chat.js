@@ -171,6 +171,7 @@ class Chat {
       await act("retry", { turn });
       Object.assign(this.talk.turns.find((one) => one.id === turn), { status: "waiting", html: [], error: "" });
       this.answers.get(turn).reset();
+      toBottom();
       this.#followOpen();
     } catch (error) {
       toast(error.message);

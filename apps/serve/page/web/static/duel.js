@@ -168,6 +168,7 @@ class Duel {
     try {
       await act("retry", { turn });
       this.answers.get(turn).reset();
+      toBottom();
       this.#followOpen();
     } catch (error) {
       toast(error.message);

@@ -1,7 +1,7 @@
 // Small pieces that several pages share.
 
 import { copyText, h, toast } from "./dom.js";
-import { act, link } from "./server.js";
+import { act, getJson, link } from "./server.js";
 
 export function modelSelect(models, label, value, onchange) {
   const select = h("select", { "aria-label": label, onchange }, models.map((model) => h("option", { value: model.name }, model.name)));
@@ -12,12 +12,30 @@ export function modelSelect(models, label, value, onchange) {
 }
 
 export function modelCard(page, name, { mark = "", badge = "", change = null } = {}) {
-  const card = page.cards.find((known) => known.name === name) || { facts: [] };
+  const card = page.cards.find((known) => known.name === name) || { name, facts: [] };
   return h("div", { class: "card" },
     h("header", {}, mark && h("span", { class: "side-mark" }, mark), h("h2", {}, name), badge && h("span", { class: "badge" }, badge)),
     change && h("p", { class: "rating" }, "Rating ", h("strong", {}, change.rating.toLocaleString()), " ",
       h("span", { class: change.change < 0 ? "down" : "up" }, `${change.change < 0 ? "−" : "+"}${Math.abs(change.change)}`), " by this vote"),
-    card.facts.length ? h("dl", {}, card.facts.map(([term, fact]) => [h("dt", {}, term), h("dd", {}, fact)])) : null);
+    facts(card, change === null));
+}
+
+// What is known of the model at once, and its scores when they are there. Those by votes are left
+// out beside a rating that a vote has just changed: the leaderboard follows within seconds.
+function facts({ name, facts: known }, showsVotes) {
+  const row = ([term, fact]) => [h("dt", {}, term), h("dd", {}, fact)];
+  const list = h("dl", { hidden: !known.length }, known.map(row));
+  scores(name, showsVotes).then((rows) => {
+    list.append(...rows.flatMap(row));
+    list.hidden = !list.children.length;
+  }).catch(() => {}); // the leaderboard says what is wrong with it
+  return list;
+}
+
+async function scores(name, showsVotes) {
+  const { categories, judge } = await getJson("leaderboard.json");
+  const of = (term, rows) => rows.filter((row) => row.model === name).map((row) => [term, `${row.rating.toLocaleString()}, between ${row.low.toLocaleString()} and ${row.high.toLocaleString()}`]);
+  return [...(showsVotes ? of("By votes", categories.all.ratings) : []), ...of("By the judge", judge)];
 }
 
 // Sends a question; asks for the terms once, where the page has any.

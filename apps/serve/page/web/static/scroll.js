@@ -6,7 +6,8 @@ let lastTop = 0;
 const bottom = () => document.documentElement.scrollHeight - innerHeight;
 
 addEventListener("scroll", () => {
-  if (scrollY < lastTop - 4) follows = false;
+  // A page that became shorter has moved up too, to its end.
+  if (scrollY < lastTop - 4 && bottom() - scrollY > 4) follows = false;
   else if (bottom() - scrollY < 60) follows = true;
   lastTop = scrollY;
 }, { passive: true });

@@ -1,8 +1,10 @@
 // A shared conversation: as it was when its visitor shared it, to read only.
 
-import { Answer } from "./answer.js";
+import { Answer, isFinal } from "./answer.js";
 import { h } from "./dom.js";
 import { getJson } from "./server.js";
+
+const REFRESH_MS = 2000; // while an answer is still on its way
 
 export async function showShared(main, token) {
   let talk;
@@ -21,4 +23,5 @@ export async function showShared(main, token) {
   main.replaceChildren(h("section", { class: "shared" },
     h("p", { class: "aside" }, "Shared by a visitor of this page."), ...rounds,
     h("p", { class: "row center" }, h("a", { class: "button-link", href: document.body.dataset.base }, "Ask something yourself"))));
+  if (talk.columns.flat().some((turn) => !isFinal(turn.status))) setTimeout(() => showShared(main, token), REFRESH_MS);
 }
