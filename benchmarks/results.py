@@ -122,6 +122,12 @@ BARS = (
         "serve",
         _over("overhead", "api 32", "bare 32"),
     ),
+    Bar(
+        "later turns cached, two replicas over one",
+        ">= 0.95",
+        "routing",
+        _ratio("ratios", "cached, two / one"),
+    ),
     Bar("640 judge calls, over the ideal time", "<= 1.1", "judge", _trial("constant latency")),
     Bar("the same with 20 % faults", "640 of 640", "judge", _trial("20 % faults")),
     Bar("calls repeated after five kill -9", "<= in flight", "judge", _kills),

@@ -8,6 +8,7 @@ cache; `first token` is of later turns too. `two, one killed` loses a replica to
 middle, and every chat has to reach its end.
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -123,6 +124,9 @@ def _line(begin: str, metrics: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", help="JSON file; results/routing.json if not given")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder) / "vicuna-5M", "5M")
         results = {
@@ -134,7 +138,7 @@ def main() -> None:
         print(f"{name}: {json.dumps({k: round(v, 3) for k, v in summary.items()})}")
     ratio = results["two"]["cached"] / results["one"]["cached"]
     print(f"cached share of later turns, two replicas over one: {ratio:.3f} (bar 0.95)")
-    save("routing", {**results, "ratios": {"cached, two / one": ratio}})
+    save("routing", {**results, "ratios": {"cached, two / one": ratio}}, options.out)
 
 
 if __name__ == "__main__":
