@@ -167,6 +167,7 @@ def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
     browser.wait_for(".outcome .card")
     names = sorted(element.text for element in browser.all(".outcome h2"))
     assert names == ["koala-13b", "vicuna-7b"] and "Your vote is kept." in browser.text(".outcome")
+    assert "undefined" not in browser.text(".outcome")
     browser.driver.refresh()
     browser.wait_for(".outcome .card")
     assert not browser.errors()

@@ -48,6 +48,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
+NO_WORDS = r"return document.body.innerText.match(/\b(undefined|null|NaN)\b|\[object/g)"
 RUN_AXE = """
 const done = arguments[arguments.length - 1];
 axe.run({resultTypes: ['violations']}).then((result) => done(JSON.stringify(
@@ -119,6 +120,7 @@ def test_every_tab_looks_right_in_both_schemes_and_all_sizes(
                 browser.driver.execute_cdp_cmd("Runtime.evaluate", {"expression": axe})
                 found = json.loads(browser.driver.execute_async_script(RUN_AXE))
                 faults += [(name, *one) for one in found]
+            faults += [(name, "no word for people", word) for word in run(NO_WORDS) or ()]
             faults += [(name, error) for error in browser.errors()]
     assert not faults, "\n".join(map(str, faults))
     assert len(names) == len(SIZES) * len(SCHEMES) * (len(READY) + len(ASKED) + 5)

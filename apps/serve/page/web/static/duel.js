@@ -203,9 +203,10 @@ class Duel {
     if (!this.battle.verdict) return;
     const winner = { left: 0, right: 1 }[this.battle.verdict];
     const cards = this.battle.models.map((name, side) => modelCard(this.page, name, { change: this.battle.changes[side], mark: side ? "B" : "A", badge: side === winner ? "Your choice" : "" }));
+    const leftOut = LEFT_OUT[this.battle.left_out_by];
     this.outcome.replaceChildren(
       h("p", { class: "outcome-line" }, h("strong", {}, "Your vote is kept. "), SAID[this.battle.verdict]),
-      LEFT_OUT[this.battle.left_out_by] && h("p", { class: "aside" }, LEFT_OUT[this.battle.left_out_by]),
+      ...(leftOut ? [h("p", { class: "aside" }, leftOut)] : []),
       h("div", { class: "cards" }, cards),
       h("div", { class: "row center" },
         h("button", { class: "primary", type: "button", onclick: () => this.page.go(this.kind) }, this.blind ? "Next battle" : "New comparison"),

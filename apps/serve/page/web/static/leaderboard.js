@@ -45,24 +45,31 @@ class Leaderboard {
     const style = h("button", { type: "button", class: this.controlsStyle ? "chip here" : "chip", "aria-pressed": String(Boolean(this.controlsStyle)), onclick: () => { this.controlsStyle = !this.controlsStyle; this.#load(); } }, "Style control");
     const left = Object.entries(this.tables.left_out);
     tabs.append(style);
+    const { judge } = this.tables;
+    const voted = this.controlsStyle ? styleControlled(this.styled) : table.ratings.length ? ratings(table.ratings) : noVotes();
+    this.element.classList.toggle("wide", judge.length > 0);
     this.body.replaceChildren(tabs,
-      this.controlsStyle ? styleControlled(this.styled) : table.ratings.length ? h("div", {}, ratings(table.ratings), h("h2", {}, "Who wins against whom"), winRates(table)) :
-        h("p", { class: "notice" }, "No votes yet. The first battle begins this table."),
-      this.tables.judge.length ? h("div", {}, h("h2", {}, "By the judge"), h("p", { class: "lead" }, "The same arithmetic over the judge's verdicts on the held-out questions of the Evaluation tab."), ratings(this.tables.judge)) : "",
+      judge.length ? h("div", { class: "sides" },
+        h("div", {}, h("h2", {}, "By votes"), voted),
+        h("div", {}, h("h2", {}, "By the judge"), ratings(judge),
+          h("p", { class: "aside" }, "The same arithmetic over the judge's verdicts on the held-out questions of the Evaluation tab."))) : voted,
+      !this.controlsStyle && table.ratings.length ? h("div", {}, h("h2", {}, "Who wins against whom"), winRates(table)) : "",
       h("p", { class: "aside" }, `${this.tables.num_votes.toLocaleString()} votes count.`,
         left.length ? ` Left out: ${left.map(([rule, count]) => `${count} because ${RULES[rule] || rule}`).join(", ")}.` : "",
         " Every vote and every change of rank is in a hash-chained log; its newest digest is ", h("code", {}, this.tables.log_digest.slice(0, 16)), "."));
   }
 }
 
+const noVotes = () => h("p", { class: "notice" }, "No votes yet. The first battle begins this table.");
+
 function styleControlled(styled) {
-  if (!styled?.ratings.length) return h("p", { class: "notice" }, "No votes yet. The first battle begins this table.");
+  if (!styled?.ratings.length) return noVotes();
   const effects = Object.entries(styled.effects).map(([name, effect]) => `${name} ${effect < 0 ? "−" : "+"}${Math.abs(effect)}`);
   return h("div", {}, ratings(styled.ratings),
     h("p", { class: "aside" }, `All votes, once length and layout are taken out. What each adds to the log-odds of a win: ${effects.join(", ")}.`));
 }
 
-const COLUMN_CLASS = { Model: "", "": "", Interval: "number quiet" };
+const COLUMN_CLASS = { Model: "", "": "bar" };
 
 function ratings(rows) {
   const low = Math.min(...rows.map((row) => row.low));
@@ -83,11 +90,11 @@ function ratings(rows) {
     return svg;
   };
   const counted = rows[0].battles !== undefined;
-  const columns = ["Rank", "Model", "Rating", "Interval", "", ...(counted ? ["Battles", "Wins"] : [])];
+  const columns = ["Rank", "Model", "Rating", "", ...(counted ? ["Battles", "Wins"] : [])];
   return h("div", { class: "table", tabIndex: 0 }, h("table", { class: "ratings" },
     h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col", class: COLUMN_CLASS[name] ?? "number" }, name)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", { class: "number" }, String(row.rank)), h("th", { scope: "row" }, row.model),
-      h("td", { class: "number" }, String(row.rating)), h("td", { class: "number quiet" }, `${row.low} to ${row.high}`), h("td", {}, bar(row)),
+      h("td", { class: "number" }, String(row.rating), h("small", {}, `${row.low} to ${row.high}`)), h("td", { class: "bar" }, bar(row)),
       counted && h("td", { class: "number" }, row.battles.toLocaleString()), counted && h("td", { class: "number" }, percent(row.win_rate)))))));
 }
 
