@@ -57,8 +57,7 @@ def ask(browser: Browser, tab: str, question: str) -> None:
 def look_for_sources(browser: Browser) -> None:
     """Where did this come from?"""
     browser.click(SOURCES)
-    browser.wait_until(lambda: browser.shows(".source, .sources-panel > p:not(.aside)"))
-    button = browser.wait_for(SOURCES)
+    button = browser.wait_for(f"{SOURCES}[aria-expanded=true]")
     browser.driver.execute_script("arguments[0].scrollIntoView({block: 'start'})", button)
     browser.driver.execute_script("scrollBy(0, -140)")
 

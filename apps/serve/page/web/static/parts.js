@@ -78,7 +78,7 @@ export async function shareDialog(talk, conversation, turn) {
   const dialog = h("dialog", { class: "share", "aria-labelledby": "share-title" },
     h("h2", { id: "share-title" }, "Anybody with this link can read it"),
     h("p", { class: "aside" }, "It shows the conversation as it is now, and nothing that comes later."),
-    h("input", { readOnly: true, value: address, "aria-label": "The link", onfocus: ({ target }) => target.setSelectionRange(0, target.value.length, "backward") }),
+    h("input", { readOnly: true, value: address, "aria-label": "The link", onfocus: ({ target }) => { target.select(); requestAnimationFrame(() => { target.scrollLeft = 0; }); } }),
     h("div", { class: "row" },
       h("button", { class: "primary", type: "button", onclick: () => { dialog.close(); copyText(address); } }, "Copy"),
       h("button", { type: "button", onclick: takeBack }, "Take it back"),
