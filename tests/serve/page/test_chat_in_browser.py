@@ -156,7 +156,7 @@ def test_a_shared_answer_that_is_on_its_way_arrives_at_its_reader(open_page, bro
 def test_a_conversation_is_saved_found_again_and_deleted(open_page, browser) -> None:
     page = open_page({"ash": lambda m: f"about {m[-1]['content']}"})
     begin(browser, page.url, "kettles")
-    for number, wanted in ((2, "## kettles"), (3, '"content": "kettles"')):
+    for number, wanted in ((2, "## You\n\nkettles"), (3, '"content": "kettles"')):
         browser.driver.execute_script(
             "HTMLAnchorElement.prototype.click = function () { window.saved = this.href; }"
         )

@@ -10,6 +10,7 @@ from apps.serve.page.store.conversations import branch, has_vote, own_conversati
 from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.store.tables import Battle, Conversation
 
+_BLIND = "Vote first: the file would name the model."
 _GONE = "There is nothing behind this link any more."
 
 
@@ -36,9 +37,19 @@ def shared(session: Session, token: str) -> dict[str, object]:
     }
 
 
-def as_json(session: Session, visitor_id: str, conversation_id: str) -> str:
-    """The visitor's own chat with all its branches, in OpenAI's roles."""
+def _named(session: Session, visitor_id: str, conversation_id: str) -> Conversation:
+    """The visitor's own, whose model may be told: of a blind battle not before the vote."""
     conversation = own_conversation(session, visitor_id, conversation_id)
+    if conversation.battle_id is not None:
+        battle = session.get_one(Battle, conversation.battle_id)
+        if battle.blind and not has_vote(session, battle.id):
+            raise Refusal(_BLIND)
+    return conversation
+
+
+def as_json(session: Session, visitor_id: str, conversation_id: str) -> str:
+    """The visitor's own chat with all its branches, in OpenAI's roles. Refusal."""
+    conversation = _named(session, visitor_id, conversation_id)
     turns = [
         {
             "id": turn.id,
@@ -56,10 +67,11 @@ def as_json(session: Session, visitor_id: str, conversation_id: str) -> str:
 
 
 def as_markdown(session: Session, visitor_id: str, conversation_id: str) -> str:
-    """The newest branch, for people."""
-    conversation = own_conversation(session, visitor_id, conversation_id)
+    """The newest branch, for people. Refusal."""
+    conversation = _named(session, visitor_id, conversation_id)
     turns = turns_of(session, conversation_id)
     path = branch(turns, turns[-1].id if turns else None)
-    parts = [f"# {conversation.title}\n\nAnswers by {conversation.model}.\n"]
-    parts += [f"## {turn.question}\n\n{turn.answer}\n" for turn in path]
+    name = conversation.model
+    parts = [f"# {conversation.title}\n\nAnswers by {name}.\n"]
+    parts += [f"## You\n\n{turn.question}\n\n## {name}\n\n{turn.answer}\n" for turn in path]
     return "\n".join(parts)

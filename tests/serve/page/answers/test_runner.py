@@ -6,6 +6,8 @@ import time
 import pytest
 
 from apps.serve.page.answers.rows import TurnRows
+from apps.serve.page.store.database import Database
+from apps.serve.page.store.tables import Turn
 from tests.serve.page.live import Live, Person
 
 LONG = " ".join(str(n) for n in range(400))
@@ -36,6 +38,22 @@ def test_a_page_that_comes_later_gets_the_whole_answer(open_page) -> None:
                 html = [*html[: event["keep"]], *event["html"]]
         assert events[-1]["status"] == "done" and html == [f"<p>{LONG}</p>\n"]
     assert len(page.upstream.requests) == 1
+
+
+def test_a_question_is_stored_before_its_model_hears_of_it(open_page) -> None:
+    stored: list[str] = []
+
+    def says(messages: list[dict[str, str]]) -> str:
+        database = Database(page.config.database_url)
+        with database.read() as session:
+            stored.extend(turn.question for turn in session.query(Turn))
+        database.close()
+        return "yes"
+
+    page = open_page({"ash": says})
+    person = Person(page.url)
+    person.wait(person.ask("Why?", kind="chat", models=["ash"]))
+    assert stored == ["Why?"]
 
 
 def test_answers_that_end_together_are_both_told(open_page, monkeypatch) -> None:

@@ -44,7 +44,9 @@ def test_a_file_is_its_visitors_own(open_page) -> None:
     assert [turn["parent"] for turn in saved.json()["turns"]] == [None, None]
     text = person.http.get(f"/download/{talk['id']}.md").text
     assert (
-        "## edited" in text and "Answers by ash." in text and "first" not in text.split("##", 1)[1]
+        "## You\n\nedited\n\n## ash\n\nedited\n" in text
+        and "Answers by ash." in text
+        and "first" not in text.split("##", 1)[1]
     )
     assert Person(page.url).http.get(f"/download/{talk['id']}.json").status_code == 404
     assert len(branch["turns"]) == 2

@@ -102,4 +102,13 @@ def test_no_name_is_in_anything_a_blind_battle_sends(open_page) -> None:
     turns = [side[0]["id"] for side in battle["sides"]]
     sent = [battle, *person.events(turns), person.wait(battle)]
     sent.append(person.act("vote", battle=battle["id"], verdict="left"))
+    turn = battle["sides"][0][0]["id"]
+    token = person.act("share", id=battle["conversation"], turn=turn)["token"]
+    paths = [f"/download/{battle['conversation']}.{kind}" for kind in ("json", "md")]
+    paths += [f"/s/{token}.json", f"/s/{token}"]
+    sent += [person.http.get(path).text for path in paths]
+    bodies = ({"id": battle["conversation"]}, {"id": battle["id"]}, {"turn": turn})
+    sent += [person.act(name, **body) for name in ("open", "retry", "sources") for body in bodies]
+    sent.append(person.ask("And?", kind="chat", to=battle["conversation"]))
     assert "vicuna" not in str(sent) and "koala" not in str(sent) and "secret" not in str(sent)
+    assert "Vote first" in str(sent), "the file is refused"
