@@ -50,6 +50,8 @@ class LaunchConfig:
     """SkyPilot's task file"""
     env: tuple[str, ...] = ()
     """NAME=VALUE for the task"""
+    secret: tuple[str, ...] = ()
+    """names of variables here whose values the task is given, such as HF_TOKEN"""
     policy: str = LEAST_COST
     """as in `apps.train simulate`"""
     deadline_h: float | None = None
@@ -128,6 +130,7 @@ def sky_cloud(config: LaunchConfig, job: Job, state: LaunchState) -> SkyCloud:
         work_s=job.work_s,
         zones=config.zones,
         envs=dict(pair.split("=", 1) for pair in config.env),
+        secrets=config.secret,
         retry_s=config.retry_minutes * 60,
         start_s=config.start_minutes * 60,
         held=state.held,

@@ -7,8 +7,9 @@
 
 The chunks are OpenAI's. After a loss the same request is sent again with `Last-Event-ID`, to the
 next address where there are several, and the stream goes on after the last chunk that came: none is
-missing, none comes twice. A stream without ids cannot go on, and ends in StreamError. `Client` is
-the same without asyncio.
+missing, none comes twice. Streams of a pool have no ids; a plain chat of one goes on from its text,
+by `continue_final_message`, where the gateway says that it can. Any other ends in StreamError.
+`Client` is the same without asyncio.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ MAX_FRUITLESS = 8
 _PAUSE_S = 0.25
 _MAX_PAUSE_S = 8.0
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+GOES_ON_HEADER = "x-goes-on-from"
+"""of a stream without ids: `text`, where `continue_final_message` brings the rest"""
 _TIMEOUT = httpx.Timeout(60.0)  # a gateway says every 15 s that it is there
 
 
@@ -59,6 +62,50 @@ async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
             yield line
 
 
+class _Said:
+    """What has come of a plain chat."""
+
+    def __init__(self) -> None:
+        self.is_finished = False
+        self._id = self._text = ""
+        self._num_pieces = 0
+        self._is_continued = False
+
+    def taken(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """The chunk, as part of the stream that began first."""
+        self._id = self._id or chunk.get("id", "")
+        for choice in chunk.get("choices", ()):
+            delta = choice.get("delta") or {}
+            self._text += delta.get("content") or ""
+            self._num_pieces += bool(delta.get("content"))
+            self.is_finished = choice.get("finish_reason") is not None
+            if self._is_continued:
+                delta.pop("role", None)
+        return {**chunk, "id": self._id} if self._is_continued else chunk
+
+    def rest_of(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The request for what is missing. A piece is at least one token."""
+        self._is_continued = True
+        *messages, last = body["messages"]
+        begun = self._text
+        if body.get("continue_final_message"):
+            begun = f"{last['content']}{begun}"
+        else:
+            messages.append(last)
+        left = {
+            name: max(1, most - self._num_pieces)
+            for name in ("max_tokens", "max_completion_tokens")
+            if isinstance(most := body.get(name), int)
+        }
+        return {
+            **body,
+            **left,
+            "messages": [*messages, {"role": "assistant", "content": begun}],
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+        }
+
+
 class _Stream:
     """What is known of one stream; does no input or output itself."""
 
@@ -66,8 +113,10 @@ class _Stream:
         self._urls, self._route = urls, route
         self.content = orjson.dumps({**body, "stream": True})
         self.is_done = False
+        self._body = body
         self._last_id = ""
-        self._has_begun = False
+        self._has_begun = self._goes_on_from_text = False
+        self._said = _Said()
         self._attempts = self._fruitless = 0
         self._event: dict[str, str] = {}
         self._lines = Lines()
@@ -80,6 +129,15 @@ class _Stream:
         if self._last_id:
             headers["last-event-id"] = self._last_id
         return f"{url}/{self._route}", headers
+
+    def begins(self, headers: Mapping[str, str]) -> None:
+        """The answer to a request has begun; `headers` are the gateway's."""
+        self._goes_on_from_text = headers.get(GOES_ON_HEADER) == "text"
+
+    @property
+    def has_all(self) -> bool:
+        """Whether the answer has ended, its last event or not."""
+        return self.is_done or (self._goes_on_from_text and self._said.is_finished)
 
     def read(self, data: bytes) -> Iterator[dict[str, Any]]:
         """The chunks that these bytes end. Raises StreamError for an error event."""
@@ -105,7 +163,7 @@ class _Stream:
         self._last_id = event.get("id", "")
         self._has_begun = True
         self._fruitless = 0
-        return chunk
+        return self._said.taken(chunk)
 
     def check(self, status: int, text: bytes) -> None:
         """Raises StreamError for an answer that another attempt would only repeat."""
@@ -115,10 +173,12 @@ class _Stream:
     def pause_s(self, reason: str, response: httpx.Response | None) -> float:
         """Until the next attempt. Raises StreamError when there were too many in vain.
 
-        So it does where the next would begin anew: streams of models elsewhere have no ids.
+        So it does where the next would begin anew.
         """
         if self._has_begun and not self._last_id:
-            raise StreamError(f"The stream was lost and has no ids to go on from: {reason}")
+            if not self._goes_on_from_text:
+                raise StreamError(f"The stream was lost and has no ids to go on from: {reason}")
+            self.content = orjson.dumps({**self._said.rest_of(self._body), "stream": True})
         self._fruitless += 1
         if self._fruitless > MAX_FRUITLESS:
             raise StreamError(f"The stream did not go on after {MAX_FRUITLESS} attempts: {reason}")
@@ -167,6 +227,7 @@ class AsyncClient:
                     "POST", url, content=stream.content, headers=headers
                 ) as response:
                     if response.status_code == 200:
+                        stream.begins(response.headers)
                         async for data in response.aiter_bytes():
                             for chunk in stream.read(data):
                                 yield chunk
@@ -177,6 +238,8 @@ class AsyncClient:
                         stream.check(response.status_code, response.content)
             except httpx.TransportError as error:
                 reason = repr(error)
+            if stream.has_all:
+                return
             await asyncio.sleep(stream.pause_s(reason, response))
 
 
@@ -208,6 +271,7 @@ class Client:
                     "POST", url, content=stream.content, headers=headers
                 ) as response:
                     if response.status_code == 200:
+                        stream.begins(response.headers)
                         for data in response.iter_bytes():
                             yield from stream.read(data)
                             if stream.is_done:
@@ -217,4 +281,6 @@ class Client:
                         stream.check(response.status_code, response.content)
             except httpx.TransportError as error:
                 reason = repr(error)
+            if stream.has_all:
+                return
             time.sleep(stream.pause_s(reason, response))

@@ -24,7 +24,7 @@ class FakeJob:
     def record(self) -> dict[str, Any]:
         return {
             "job_id": self.number, "job_name": self.name, "status": self.status,
-            "start_at": self.start_at, "end_at": self.end_at,
+            "submitted_at": self.asked_s, "start_at": self.start_at, "end_at": self.end_at,
             "failure_reason": self.failure_reason or None,
         }  # fmt: skip
 

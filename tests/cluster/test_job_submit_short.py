@@ -1,19 +1,14 @@
 """Each app as a Ray job: `cluster/run_ray.sh` on a real local Ray with its dashboard and token."""
 
 import json
-import os
-import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from apps.common.command.runtime import free_port
-from cluster.start_ray import stop
+from tests.cluster.machines import lone_machine
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,8 +16,6 @@ pytestmark = [
     pytest.mark.xdist_group("jobs"),  # its Ray is not the session's
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 CHATS = [
     {
         "id": f"c{i}",
@@ -38,25 +31,8 @@ APPS = ("data", "train", "serve", "eval")
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A machine as SkyPilot leaves it; yields the environment of its shell."""
-    home = tmp_path_factory.mktemp("node")
-    work = home / "sky_workdir"
-    for part in ("apps", "cluster"):
-        shutil.copytree(ROOT / part, work / part, ignore=shutil.ignore_patterns("__pycache__"))
-    activate = work / ".venv/bin/activate"
-    activate.parent.mkdir(parents=True)
-    activate.write_text(f'export PATH="{BIN}:$PATH"\n')
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    port, dashboard_port = free_port(), free_port()
-    with tempfile.TemporaryDirectory(prefix="cria-job-", dir="/tmp") as folder:
-        yield env | {
-            "HOME": str(home),
-            "CRIA_RAY_TEMP": folder,
-            "RAY_HEAD_PORT": str(port),
-            "RAY_DASHBOARD_PORT": str(dashboard_port),
-            "SKYPILOT_NODE_RANK": "0",
-        }
-        stop(port)
+    with lone_machine(tmp_path_factory.mktemp("node")) as env:
+        yield env
 
 
 def job(node: dict[str, str], *command: str) -> str:

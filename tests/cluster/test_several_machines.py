@@ -63,27 +63,13 @@ def test_bad_input_is_two_and_is_tried_once(two: list[TestMachine]) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_machine_is_75(two: list[TestMachine]) -> None:
-    head, worker = two
-    fails = "import time, sys; print('BEGUN', flush=True); time.sleep(3); sys.exit(1)"
-    begun = head.run_ray("python", "-c", fails, HF_TOKEN="new")
-    assert begun.stdout
-    for line in begun.stdout:
-        if line.startswith("BEGUN"):
-            break
-    worker.lose()
-    text, _ = begun.communicate(timeout=120)
-    assert begun.returncode == 75, text
-
-
-@pytest.mark.slow
 def test_a_folder_of_one_machine_is_refused_before_any_work(
     two: list[TestMachine], tmp_path: Path
 ) -> None:
     """/dev/shm is each machine's own here, and this test's folder is seen by both."""
     dump, own = tmp_path / "dump.json", "/dev/shm/own"
     write_dump(dump)
-    two[0].popen("cp", str(dump), own + ".json").wait(30)
+    two[0].run("cp", str(dump), own + ".json")
     for source, out, fault in (
         (str(dump), own, f"--out {own} is another folder there; give a bucket"),
         (own + ".json", str(tmp_path / "clean"), f"{own}.json is not there, or is another"),
@@ -95,6 +81,21 @@ def test_a_folder_of_one_machine_is_refused_before_any_work(
     shared = ("python", "-m", "apps.data", "clean", str(dump), "--out", str(tmp_path / "clean"))
     (code, text), _ = run(two, *shared)
     assert code == 0, text
+
+
+@pytest.mark.slow
+def test_a_lost_machine_is_75(two: list[TestMachine]) -> None:
+    """The last one here: the worker does not come back."""
+    head, worker = two
+    fails = "import time, sys; print('BEGUN', flush=True); time.sleep(3); sys.exit(1)"
+    begun = head.run_ray("python", "-c", fails, HF_TOKEN="new")
+    assert begun.stdout
+    for line in begun.stdout:
+        if line.startswith("BEGUN"):
+            break
+    worker.lose()
+    text, _ = begun.communicate(timeout=120)
+    assert begun.returncode == 75, text
 
 
 def write_dump(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from apps.common.spot.trace import ON_DEMAND
-from cluster.sky_cloud import task_config
+from cluster.sky_jobs import task_config
 
 pytestmark = [pytest.mark.sky, pytest.mark.xdist_group("sky")]
 
@@ -94,8 +94,8 @@ def test_a_task_writes_to_its_bucket_itself(sky: Any, name: str) -> None:
 
 @pytest.mark.parametrize("place", ["gcp/us-central1/us-central1-a", ON_DEMAND])
 def test_the_strict_parser_takes_the_task_that_is_bound_to_a_place(sky: Any, place: str) -> None:
-    envs = {"BUCKET": "s3://b", "BASE": "hub/id"}
-    task = sky.Task.from_yaml_config(task_config(CLUSTER / "train.yaml", place, "vicuna", envs))
+    envs = {"BUCKET": "s3://b", "BASE": "hub/id", "RUN": "vicuna"}
+    task = sky.Task.from_yaml_config(task_config(CLUSTER / "train.yaml", place, envs))
     for resources in task.resources:
         assert resources.use_spot is (place != ON_DEMAND)
         assert resources.job_recovery["recover_on_exit_codes"] == [75]

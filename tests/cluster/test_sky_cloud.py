@@ -12,7 +12,8 @@ from apps.common.files.schema import checkpoint_name
 from apps.common.spot.trace import ON_DEMAND
 from apps.train.spot.job import IDLE
 from cluster.controller import CloudIsAway
-from cluster.sky_cloud import Held, SkyCloud, task_config
+from cluster.sky_cloud import Held, SkyCloud
+from cluster.sky_jobs import task_config
 from tests.cluster.fake_sky import Clock, FakeSky
 
 TASK = Path(__file__).resolve().parents[2] / "cluster/train.yaml"
@@ -33,14 +34,14 @@ def sky(clock: Clock, monkeypatch) -> FakeSky:
 def cloud_of(tmp_path: Path, clock: Clock, held: Held | None = None) -> SkyCloud:
     return SkyCloud(
         task=TASK, name="run", out=str(tmp_path), work_s=1000.0, zones=("aws/a", "gcp/b"),
-        envs={}, retry_s=900.0, start_s=600.0, held=held or Held(), save=lambda: None,
+        envs={}, secrets=(), retry_s=900.0, start_s=600.0, held=held or Held(), save=lambda: None,
         clock=clock, sleep=clock.sleep,
     )  # fmt: skip
 
 
 def test_a_task_is_bound_to_one_zone_and_market() -> None:
-    there = task_config(TASK, "gcp/us-central1/us-central1-a", "vicuna", {"BUCKET": "s3://b"})
-    dear = task_config(TASK, ON_DEMAND, "vicuna", {})
+    there = task_config(TASK, "gcp/us-central1/us-central1-a", {"RUN": "vicuna"})
+    dear = task_config(TASK, ON_DEMAND, {})
     assert isinstance(there["resources"], dict)
     recovery = there["resources"].pop("job_recovery")
     assert there["resources"] == {

@@ -119,11 +119,13 @@ def events(response: httpx.Response) -> list[dict]:
 
 
 class LiveServer:
-    """The API on a loopback port, its loop in a thread."""
+    """The API on a port of its own, its loop in a thread."""
 
-    def __init__(self, api: Api) -> None:
-        self.api = api
-        config = uvicorn.Config(api.app, port=0, log_level="error", lifespan="off", ws="none")
+    def __init__(self, api: Api, host: str = "127.0.0.1") -> None:
+        self.api, self._host = api, host
+        config = uvicorn.Config(
+            api.app, host=host, port=0, log_level="error", lifespan="off", ws="none"
+        )
         config.timeout_graceful_shutdown = 5  # a failed test may leave a client that reads nothing
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -133,7 +135,7 @@ class LiveServer:
         while not self._server.started:
             time.sleep(0.01)
         port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{self._host}:{port}"
         return self
 
     def __exit__(self, *_: object) -> None:

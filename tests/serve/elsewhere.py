@@ -1,6 +1,6 @@
 """A server elsewhere: the API over a scripted engine, in a process of its own that can be killed.
 
-    python -m tests.serve.elsewhere FOLDER "what it says" STEP_S
+    python -m tests.serve.elsewhere FOLDER "what it says" STEP_S [HOST]
 
 Prints its port.
 """
@@ -40,13 +40,13 @@ def elsewhere(folder: Path, says: str, step_s: float = 0.02) -> Iterator[Elsewhe
             process.kill()
 
 
-def main(folder: str, says: str, step_s: str) -> None:
+def main(folder: str, says: str, step_s: str, host: str = "127.0.0.1") -> None:
     from apps.serve.config import ModelConfig
     from apps.serve.model.served import load_model
     from tests.serve.scripted import going_on
 
     served = load_model(ModelConfig(name="scripted", path=folder))
-    with LiveServer(Api(served, going_on(served, says, float(step_s)))) as server:
+    with LiveServer(Api(served, going_on(served, says, float(step_s))), host) as server:
         print(server.url.rpartition(":")[2], flush=True)
         signal.pause()
 

@@ -108,6 +108,48 @@ def test_a_stream_without_ids_is_not_begun_again_in_the_middle() -> None:
         stream.pause_s("the connection closed", None)
 
 
+def said(text: str, name: str, **more: object) -> bytes:
+    delta = {"role": "assistant", "content": text} if text else {}
+    choice = {"index": 0, "delta": delta, "finish_reason": None, **more}
+    return b"data: " + json.dumps({"id": name, "choices": [choice]}).encode() + b"\n\n"
+
+
+def test_a_stream_of_a_pool_goes_on_from_its_text() -> None:
+    """Without ids; the gateway has said that it can."""
+    stream = _Stream(["http://a/v1"], "chat/completions", {**BODY, "max_tokens": 9})
+    stream.begins({"x-goes-on-from": "text"})
+    chunks = [*stream.read(said("One", "c1")), *stream.read(said(" two", "c1"))]
+    for _ in range(2):  # the next attempt may come to nothing
+        assert stream.pause_s("the connection closed", None) > 0
+        asked = json.loads(stream.content)
+        assert asked["messages"][-1] == {"role": "assistant", "content": "One two"}
+        assert asked["continue_final_message"] and asked["stream"] and asked["max_tokens"] == 7
+        stream.next_request()
+    stream.begins({"x-goes-on-from": "text"})
+    chunks += stream.read(said(" three.", "c2"))
+    assert not stream.has_all
+    chunks += stream.read(said("", "c2", finish_reason="stop"))
+    assert text_of(chunks) == "One two three." and {chunk["id"] for chunk in chunks} == {"c1"}
+    assert ["role" in chunk["choices"][0]["delta"] for chunk in chunks] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert stream.has_all, "only the last line is missing"
+
+
+def test_what_the_asker_began_is_begun_still() -> None:
+    messages = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "One"}]
+    body = {"messages": messages, "continue_final_message": True}
+    stream = _Stream(["http://a/v1"], "chat/completions", body)
+    stream.begins({"x-goes-on-from": "text"})
+    assert list(stream.read(said(" two", "c1")))
+    stream.pause_s("the connection closed", None)
+    again = json.loads(stream.content)["messages"]
+    assert again == [messages[0], {"role": "assistant", "content": "One two"}]
+
+
 LINE_ENDS = "one\u2028two\x85three\u2029four\x0bfive\x1esix"
 
 

@@ -135,6 +135,37 @@ async def test_a_worker_joins_answers_and_leaves_when_what_it_began_has_ended(
         assert joined.event()["event"] == "serve.left"
 
 
+async def test_a_launcher_is_told_who_is_there_and_well(gateway: Gateway, far: Elsewhere) -> None:
+    async def there() -> dict[str, tuple[bool, bool]]:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        listed = await gateway.http.get("/pools/pool/workers", headers=headers)
+        return {one["id"]: (one["is_up"], one["leaves"]) for one in listed.json()["workers"]}
+
+    assert await there() == {}
+    with join(gateway.url, far.url, "--worker", "spot-1"):
+        await gateway.until(lambda: gateway.pool.is_up)
+        assert await there() == {"spot-1": (True, False)}
+        far.signal(signal.SIGKILL)
+        await gateway.until(lambda: not gateway.pool.is_up)
+        assert await there() in ({"spot-1": (False, False)}, {})
+
+
+async def test_an_answer_waits_while_nobody_is_there_to_go_on(
+    gateway: Gateway, model_folder: Path
+) -> None:
+    """The only worker is lost and out before the next one has come."""
+    with elsewhere(model_folder, TEXT, step_s=0.5) as far, join(gateway.url, far.url) as joined:
+        await gateway.until(lambda: gateway.pool.is_up)
+        stream = asyncio.create_task(gateway.chat(stream=True))
+        (member,) = gateway.pool.members.values()
+        await gateway.until(lambda: member.running)
+        far.signal(signal.SIGKILL)
+        joined.process.kill()
+        await gateway.until(lambda: not gateway.pool.members)
+    with elsewhere(model_folder, TEXT) as second, join(gateway.url, second.url):
+        assert texts(events(await stream)) == [TEXT]
+
+
 async def test_a_worker_whose_heartbeat_ends_is_out(gateway: Gateway, far: Elsewhere) -> None:
     with join(gateway.url, far.url) as joined:
         await gateway.until(lambda: gateway.pool.members)
@@ -170,6 +201,7 @@ async def test_the_door_is_shut_to_those_without_a_key_for_it(gateway: Gateway) 
     assert (await gateway.announced(base_url="http://a:b@c/v1")).status_code == 400
     assert (await gateway.announced(worker="a%20b")).status_code == 400
     assert (await gateway.announced()).json() == {"pool": "pool", "lease_s": 3.0, "running": 0}
+    assert (await gateway.http.get("/pools/pool/workers")).status_code == 403
     stolen = await gateway.announced("sk-other", base_url="http://127.0.0.1:10/v1")
     assert stolen.status_code == 403, "the worker is another key's"
     assert [m.config.options["base_url"] for m in gateway.pool.members.values()] == [

@@ -1,4 +1,7 @@
-"""Where workers elsewhere announce themselves: PUT and DELETE /pools/NAME/workers/ID."""
+"""Where workers elsewhere announce themselves: PUT and DELETE /pools/NAME/workers/ID.
+
+GET /pools/NAME/workers lists those that are there.
+"""
 
 import re
 from typing import Annotated
@@ -50,7 +53,8 @@ def add_joining(api: FastAPI, directory: Directory, settings: Settings) -> None:
 
     @api.put(path, openapi_extra=request_schema(WorkerBody))
     async def announce(request: Request, pool: str, worker: str) -> Response:
-        owner = _owner(request, directory, pool, worker)
+        owner = _owner(request, directory, pool)
+        _check_id(directory, owner, pool, worker)
         body = await read_body(request, WorkerBody, settings())
         said = Announcement(
             pool=pool,
@@ -74,16 +78,27 @@ def add_joining(api: FastAPI, directory: Directory, settings: Settings) -> None:
 
     @api.delete(path)
     async def leave(request: Request, pool: str, worker: str) -> Response:
-        owner = _owner(request, directory, pool, worker)
+        owner = _owner(request, directory, pool)
+        _check_id(directory, owner, pool, worker)
         gone = Announcement(
             pool=pool, worker=worker, owner=owner.name, base_url="", model="", is_gone=True
         )
         await directory.announce(gone)
         return json_response({"pool": pool})
 
+    @api.get("/pools/{pool}/workers")
+    async def workers(request: Request, pool: str) -> Response:
+        _owner(request, directory, pool)
+        there = directory.workers.of(pool)
+        states = [
+            {"id": worker, "is_up": one.is_up, "leaves": one.is_leaving, "running": one.running}
+            for worker, one in there.items()
+        ]
+        return json_response({"pool": pool, "workers": states})
 
-def _owner(request: Request, directory: Directory, pool: str, worker: str) -> ApiKey:
-    """Of a key that may join this pool. Raises ApiError 400, 403 or 404."""
+
+def _owner(request: Request, directory: Directory, pool: str) -> ApiKey:
+    """Of a key that may join this pool. Raises ApiError 403 or 404."""
     owner = Account.of(request.scope).owner
     if owner is None or pool not in owner.may_join:
         raise ApiError(
@@ -98,10 +113,14 @@ def _owner(request: Request, directory: Directory, pool: str, worker: str) -> Ap
         raise ApiError(404, f"The model {pool[:96]!r} is no pool.")
     if not config.joinable:
         raise ApiError(403, f"The pool {pool!r} is closed; set its options.joinable to true.")
+    return owner
+
+
+def _check_id(directory: Directory, owner: ApiKey, pool: str, worker: str) -> None:
+    """Raises ApiError 400 or 403."""
     if not _WORKER.fullmatch(worker):
         raise ApiError(400, f"The worker's id {worker[:96]!r} is not usable.")
-    if directory.workers.owner_of(pool, worker) not in (None, owner.name) or worker in {
-        member.model for member in config.members
-    }:
+    config = directory.entries[pool].config.engine_config("")
+    named = {member.model for member in config.members} if isinstance(config, PoolConfig) else ()
+    if directory.workers.owner_of(pool, worker) not in (None, owner.name) or worker in named:
         raise ApiError(403, f"There is a back end {worker!r} already; take another id.")
-    return owner

@@ -13,6 +13,7 @@ from starlette.types import Send
 
 from apps.serve.answer.choices import Head, Usage
 from apps.serve.answer.merge import merged
+from apps.serve.client import GOES_ON_HEADER
 from apps.serve.config import ModelConfig
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
@@ -97,13 +98,21 @@ class PooledAnswer(LivingResponse):
         body = self._head.body(kind, list(pieces))
         return event({**body, "usage": usage} if usage is not None else body)
 
+    def _more_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """For the client that loses this gateway: it has the text, and nobody else has."""
+        (first, *others), members = self._choices, self._pool.members.values()
+        is_plain = self._is_chat and not others and can_continue(self._request, first)
+        if is_plain and any(member.continues for member in members):
+            return ((GOES_ON_HEADER.encode(), b"text"),)
+        return ()
+
     async def _strand(
         self, indices: Sequence[int], body: Json
     ) -> AsyncGenerator[Sequence[Json], None]:
         """Pieces of these choices, which `body` asks for in this order, until all are finished."""
         turns = Turns(self._pool)
         while True:
-            goes_on = self._is_chat and body is not self._body
+            goes_on = bool(self._is_chat and body.get("continue_final_message"))
             with self._account.waiting():
                 member = await turns.next(must_continue=goes_on)
             try:

@@ -8,7 +8,7 @@ request that cannot be served gets its proper status and not an error inside a 2
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
@@ -82,8 +82,11 @@ class LivingResponse(WatchedResponse):
     async def _begin_stream(self, send: Send) -> None:
         if not self._has_begun:
             self._has_begun = True
-            head = [*SSE_HEADERS, (b"x-request-id", self._id.encode())]
+            head = [*SSE_HEADERS, *self._more_headers(), (b"x-request-id", self._id.encode())]
             await send({"type": "http.response.start", "status": 200, "headers": head})
+
+    def _more_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return ()
 
     async def _send_events(self, send: Send, events: bytes) -> None:
         self._sent_s = time.monotonic()

@@ -29,7 +29,7 @@ class Turns:
         begin_s = time.monotonic()
         while (member := self._pool.choose(self._full, must_continue)) is None:
             members = self._pool.members.values()
-            if must_continue and not any(one.continues for one in members):
+            if must_continue and members and not any(one.continues for one in members):
                 raise ApiError(
                     503,
                     "The server that was answering is gone, and no other of this pool goes on with "

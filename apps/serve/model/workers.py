@@ -78,6 +78,10 @@ class Workers:
         joined = self._joined.get((pool, worker))
         return joined.said.owner if joined is not None else None
 
+    def of(self, pool: str) -> Mapping[str, Member]:
+        """By their ids."""
+        return {worker: one.member for (name, worker), one in self._joined.items() if name == pool}
+
     async def heard(self, said: Announcement) -> int:
         """How many requests are with it."""
         key = (said.pool, said.worker)

@@ -35,8 +35,9 @@ class SkyServe:
         self._active, self._failing = list(zones), list[str]()
 
     def decide(self, fleet: Fleet) -> Wanted:
-        for zone in (*fleet.lost, *fleet.refused):
-            self._fail(zone)
+        for zone in self._zones:
+            if zone in fleet.lost or zone in fleet.refused:
+                self._fail(zone)
         for zone in [z for z in self._failing if fleet.ready.get(z) and z not in fleet.lost]:
             self._failing.remove(zone)
             self._active.append(zone)

@@ -1,0 +1,161 @@
+"""Managed jobs of SkyPilot: asked for, looked at and cancelled. What 0.14.1 says of a job:
+
+    RECOVERING, FAILED_NO_RESOURCE           its zone has no machines, or has them no more
+    PENDING, STARTING                        SkyPilot looks for machines there, if need be forever
+    FAILED, FAILED_SETUP, FAILED_PRECHECKS   bad input, or it fails anywhere
+    FAILED_CONTROLLER, CANCELLED             somebody must look
+
+A lost machine ends our commands with 75, which a task's `recover_on_exit_codes` makes RECOVERING.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import yaml
+
+from apps.common.errors import ConfigError, CriaError, InputError
+from apps.common.spot.trace import ON_DEMAND
+from cluster.controller import CloudIsAway
+
+if TYPE_CHECKING:
+    from sky.server.common import RequestId
+
+TAKEN = {"RECOVERING", "FAILED_NO_RESOURCE"}
+BAD_INPUT = {"FAILED_PRECHECKS"}
+ENDED = {"SUCCEEDED", "CANCELLED"}
+FIELDS = ("job_id", "job_name", "status", "submitted_at", "start_at", "end_at", "failure_reason")
+
+
+class Answer(Protocol):
+    """A record of SkyPilot's queue."""
+
+    def __getitem__(self, name: str) -> object: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord:
+    """What the queue says of one managed job."""
+
+    job_id: int
+    name: str
+    status: str
+    asked_s: float
+    """Unix time at which it was launched."""
+    has_run: bool
+    """Whether its machines were there once."""
+    end_s: float | None
+    """Unix time of its end."""
+    reason: str
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED or self.status.startswith("FAILED")
+
+
+def task_config(
+    path: Path, place: str, envs: Mapping[str, str], secrets: Sequence[str] = ()
+) -> dict[str, object]:
+    """The task file, bound to one zone and market; what counts as a lost machine stays.
+
+    Values of `secrets` are taken from this process's environment. Raises ConfigError.
+    """
+    task = cast(dict[str, object], yaml.safe_load(path.read_text()))
+    resources = dict(cast(Mapping[str, object], task["resources"]))
+    resources.pop("infra", None)
+    if place == ON_DEMAND:
+        resources["use_spot"] = False
+    else:
+        resources.pop("any_of", None)
+        resources |= {"use_spot": True, "infra": place}
+    declared = cast(Mapping[str, object], task["envs"])
+    hidden = cast(Mapping[str, object], task.get("secrets", {}))
+    return {
+        **task,
+        "resources": resources,
+        "envs": {**declared, **envs},
+        "secrets": {**hidden, **from_environment(secrets)},
+    }
+
+
+def from_environment(names: Sequence[str]) -> dict[str, str]:
+    """Raises ConfigError."""
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(f"The task needs {missing[0]}, which is not set here; export it first.")
+    return {name: os.environ[name] for name in names}
+
+
+def launch(config: Mapping[str, object], name: str) -> int:
+    """The number of a new job. Raises CloudIsAway, InputError."""
+    import sky
+
+    try:
+        task = sky.Task.from_yaml_config(dict(config))
+    except ValueError as error:
+        raise InputError(f"SkyPilot refuses the task file: {error}") from None
+    job_ids, _ = cast(
+        tuple[Sequence[int] | None, object], _get(lambda: sky.jobs.launch(task, name=name))
+    )
+    if not job_ids:
+        raise CriaError(f"SkyPilot launched {name} and gave it no number; see `sky jobs queue`.")
+    return job_ids[0]
+
+
+def cancel(job_id: int) -> None:
+    """Ask for it; the job ends a while later."""
+    import sky
+
+    _get(lambda: sky.jobs.cancel(job_ids=[job_id], graceful=True))
+
+
+def queue(*, job_id: int | None = None, name: str | None = None) -> list[JobRecord]:
+    """The job of that number, or those with `name` anywhere in theirs."""
+    import sky
+
+    wanted = None if job_id is None else [job_id]
+    answer = _get(
+        lambda: sky.jobs.queue_v2(
+            refresh=True, job_ids=wanted, name_match=name, fields=list(FIELDS)
+        )
+    )
+    records, *_ = cast(tuple[Sequence[Answer], object], answer)
+    return [_job_record(one) for one in records]
+
+
+def _job_record(answer: Answer) -> JobRecord:
+    status = answer["status"]
+    return JobRecord(
+        job_id=cast(int, answer["job_id"]),
+        name=str(answer["job_name"]),
+        status=str(getattr(status, "value", status)),
+        asked_s=cast(float | None, answer["submitted_at"]) or 0.0,
+        has_run=answer["start_at"] is not None,
+        end_s=cast(float | None, answer["end_at"]),
+        reason=str(answer["failure_reason"] or ""),
+    )
+
+
+def _get(request: Callable[[], object]) -> object:
+    """The answer to a request; CloudIsAway when SkyPilot's server or controller cannot be asked."""
+    import sky
+
+    try:
+        return sky.get(cast("RequestId[object]", request()))
+    except (sky.exceptions.ApiServerConnectionError, sky.exceptions.ClusterNotUpError) as error:
+        raise CloudIsAway(f"SkyPilot cannot be asked now: {error}") from error
+
+
+def failure(record: JobRecord, place: str) -> CriaError:
+    """A sentence; exit code 2 where the input is to blame."""
+    codes = re.search(r"exit codes? \[?([\d, ]+)", record.reason)
+    exit_codes = codes[1].replace(",", " ").split() if codes else []
+    kind = InputError if record.status in BAD_INPUT or "2" in exit_codes else CriaError
+    reason = record.reason.strip().rstrip(".") or "SkyPilot gives no reason"
+    return kind(
+        f"Managed job {record.job_id} in {place} is {record.status}: {reason}; it is not started "
+        f"on other machines: read `sky jobs logs {record.job_id}`, mend it, run this again."
+    )

@@ -1,0 +1,90 @@
+"""SkyPilot's managed jobs as a pool's workers: one job a worker, bound to one place.
+
+The name of a job says where it is, so that nothing need be remembered: `worker-aws-us-east-1-3` is
+the third worker of `worker`, in aws/us-east-1. SkyPilot itself would start a reclaimed job in the
+same place again, forever if need be: such a job is ended, and the policy chooses the place.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from apps.common.spot.trace import ON_DEMAND
+from cluster import sky_jobs
+from cluster.sky_jobs import JobRecord
+from cluster.workers import Worker
+
+
+@dataclass(kw_only=True, slots=True)
+class SkyWorkers:
+    """See the head of this file."""
+
+    task: Path
+    name: str
+    """with which the jobs' names begin"""
+    zones: tuple[str, ...]
+    envs: Mapping[str, str]
+    secrets: tuple[str, ...]
+    """names of variables whose values the task is given"""
+    _leaving: set[int] = field(default_factory=set[int])
+    """jobs that were cancelled by us"""
+    _alive: set[int] = field(default_factory=set[int])
+    """jobs that had not ended at the last look: an older end is known"""
+    _number: int = 0
+    """of the newest worker"""
+
+    def workers(self) -> Sequence[Worker]:
+        records = [(one, self._place(one.name)) for one in sky_jobs.queue(name=self.name)]
+        ours = [(one, place) for one, place in records if place is not None]
+        was_alive, self._alive = self._alive, {one.job_id for one, _ in ours if not one.has_ended}
+        seen: list[Worker] = []
+        for record, place in ours:
+            self._number = max(self._number, int(record.name.rpartition("-")[2]))
+            is_new = record.job_id in was_alive | self._alive
+            if is_new and record.job_id not in self._leaving and not _is_cancelled(record):
+                seen.append(_worker(record, place))
+        return seen
+
+    def _place(self, name: str) -> str | None:
+        """Worked example: aws/us-east-1 for worker-aws-us-east-1-3; None for a stranger's job."""
+        slug, _, number = name.removeprefix(f"{self.name}-").rpartition("-")
+        slugs = {_slug(place): place for place in (*self.zones, ON_DEMAND)}
+        is_ours = name.startswith(f"{self.name}-") and number.isdigit()
+        return slugs.get(slug) if is_ours else None
+
+    def launch(self, place: str) -> None:
+        self._number += 1
+        name = f"{self.name}-{_slug(place)}-{self._number}"
+        envs = {**self.envs, "WORKER": name}
+        self._alive.add(
+            sky_jobs.launch(sky_jobs.task_config(self.task, place, envs, self.secrets), name)
+        )
+
+    def end(self, worker: Worker) -> None:
+        for record in sky_jobs.queue(name=worker.name):
+            if record.name == worker.name and not record.has_ended:
+                sky_jobs.cancel(record.job_id)
+                self._leaving.add(record.job_id)
+
+
+def _slug(place: str) -> str:
+    return place.replace("/", "-")
+
+
+def _is_cancelled(record: JobRecord) -> bool:
+    """By whom ever; what ends by itself with 0 was told to leave, too."""
+    return record.status in ("CANCELLING", "CANCELLED", "SUCCEEDED")
+
+
+def _worker(record: JobRecord, place: str) -> Worker:
+    """Raises CriaError for a job that no other machine would help."""
+    is_taken = record.status in sky_jobs.TAKEN
+    if record.has_ended and not is_taken:
+        raise sky_jobs.failure(record, place)
+    return Worker(
+        name=record.name,
+        place=place,
+        asked_s=record.asked_s,
+        has_run=record.has_run,
+        is_taken=is_taken,
+    )

@@ -1,0 +1,194 @@
+"""The controller of a pool's workers decides as the replay does, and is not easily fooled."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from apps.common.command.events import Reporter
+from apps.common.spot.generator import GeneratorConfig, generate
+from apps.common.spot.trace import ON_DEMAND, Market
+from apps.serve.spot.fleet import Fleet, Policy, Wanted
+from apps.serve.spot.policies import POLICIES
+from apps.serve.spot.replay import Service, replay
+from cluster.controller import CloudIsAway
+from cluster.workers import Worker, WorkerController, follow
+
+SERVICE = Service(replicas=3, cold_start_s=180, look_s=60)
+
+
+@dataclass
+class Noted:
+    """A policy, and what it wanted at each look."""
+
+    policy: Policy
+    wanted: list[dict[str, int]] = field(default_factory=list)
+
+    def decide(self, fleet: Fleet) -> Wanted:
+        wanted = self.policy.decide(fleet)
+        self.wanted.append(dict(wanted))
+        return wanted
+
+
+@dataclass
+class TraceCloud:
+    """Machines of a market; they are ready as long after their start as the service says."""
+
+    market: Market
+    now_s: float = 0.0
+    alive: dict[str, Worker] = field(default_factory=dict)
+    taken: list[Worker] = field(default_factory=list)
+    number: int = 0
+
+    def left(self) -> Mapping[str, int]:
+        column = self.market.counts[:, int(self.now_s / self.market.tick_s)].tolist()
+        return dict(zip(self.market.zones, column, strict=True))
+
+    def of(self, place: str) -> list[Worker]:
+        return [one for one in self.alive.values() if one.place == place]
+
+    def workers(self) -> list[Worker]:
+        for zone, count in self.left().items():
+            there = self.of(zone)
+            for one in there[: max(len(there) - count, 0)]:  # the oldest go
+                del self.alive[one.name]
+                self.taken.append(worker(one.name, zone, one.asked_s, is_taken=True))
+        seen, self.taken = [*self.alive.values(), *self.taken], []
+        return seen
+
+    def launch(self, place: str) -> None:
+        self.number += 1
+        one = worker(f"w{self.number}", place, self.now_s)
+        if place == ON_DEMAND or len(self.of(place)) < self.left()[place]:
+            self.alive[one.name] = one
+        else:
+            self.taken.append(worker(one.name, place, self.now_s, has_run=False, is_taken=True))
+
+    def end(self, worker: Worker) -> None:
+        self.alive.pop(worker.name, None)
+
+    def up(self) -> frozenset[str]:
+        since_s = self.now_s - SERVICE.cold_start_s
+        return frozenset(one.name for one in self.alive.values() if one.asked_s <= since_s)
+
+
+def worker(
+    name: str, place: str, asked_s: float, has_run: bool = True, is_taken: bool = False
+) -> Worker:
+    return Worker(name=name, place=place, asked_s=asked_s, has_run=has_run, is_taken=is_taken)
+
+
+def controller_of(cloud: "TraceCloud", policy: Policy) -> WorkerController:
+    return WorkerController(
+        policy=policy, cloud=cloud, pool=cloud, replicas=SERVICE.replicas, start_s=900.0,
+        sleep=lambda seconds: None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", POLICIES)
+def test_it_decides_as_the_replay_does(name: str, seed: int) -> None:
+    market = generate(GeneratorConfig(zones=3, up_h=2, down_h=1, hours=30, seed=seed))
+    replayed = Noted(POLICIES[name](market.zones, SERVICE))
+    replay(SERVICE, market, replayed)
+    live = Noted(POLICIES[name](market.zones, SERVICE))
+    cloud = TraceCloud(market)
+    controller = controller_of(cloud, live)
+    for look in range(len(replayed.wanted)):
+        cloud.now_s = look * SERVICE.look_s
+        controller.step(cloud.now_s)
+    assert live.wanted == replayed.wanted
+    assert len(live.wanted) > 1000
+
+
+@dataclass
+class Still:
+    """A cloud whose workers a test writes down."""
+
+    there: list[Worker]
+    up_names: list[set[str]]
+    """at each question; the last one stays"""
+    launched: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    before: Callable[[], None] = lambda: None
+
+    def workers(self) -> list[Worker]:
+        self.before()
+        return self.there
+
+    def launch(self, place: str) -> None:
+        self.launched.append(place)
+
+    def end(self, worker: Worker) -> None:
+        self.ended.append(worker.name)
+
+    def up(self) -> frozenset[str]:
+        return frozenset(self.up_names.pop(0) if len(self.up_names) > 1 else self.up_names[0])
+
+
+@dataclass
+class Wants:
+    wanted: Wanted
+    seen: list[Fleet] = field(default_factory=list)
+
+    def decide(self, fleet: Fleet) -> Wanted:
+        self.seen.append(fleet)
+        return self.wanted
+
+
+def step(cloud: Still, wanted: Wanted, looks: int = 1) -> Fleet:
+    controller = WorkerController(
+        policy=Wants(wanted), cloud=cloud, pool=cloud, replicas=2, start_s=600,
+        sleep=lambda seconds: None,
+    )  # fmt: skip
+    return [controller.step(1000.0) for _ in range(looks)][-1]
+
+
+def test_who_answers_nobody_yet_goes_before_who_does_and_the_newest_first() -> None:
+    there = [worker(f"w{i}", "a", 100.0 * i) for i in range(5)]
+    cloud = Still(there, [{"w1", "w2", "w4"}])
+    step(cloud, {"a": 2})
+    assert cloud.ended == ["w3", "w0", "w4"] and cloud.launched == []
+
+
+def test_a_start_that_never_comes_is_a_zone_without_machines() -> None:
+    there = [worker("w1", "a", 300.0, has_run=False), worker("w2", ON_DEMAND, 300.0, has_run=False)]
+    cloud = Still(there, [set()])
+    fleet = step(cloud, {"b": 1, ON_DEMAND: 1})
+    assert fleet.refused == {"a"} and not fleet.lost and fleet.starting == {ON_DEMAND: 1}
+    assert cloud.ended == ["w1"] and cloud.launched == ["b"]
+
+
+def test_what_was_taken_is_lost_and_ended() -> None:
+    cloud = Still([worker("w1", "a", 0.0, is_taken=True), worker("w2", "b", 0.0)], [{"w2"}])
+    fleet = step(cloud, {"b": 1})
+    assert (fleet.lost, fleet.ready, fleet.refused) == ({"a": 1}, {"b": 1}, frozenset())
+    assert cloud.ended == ["w1"]
+
+
+def test_a_gateway_that_has_just_begun_is_asked_again() -> None:
+    there = [worker("w1", "a", 0.0), worker("w2", "b", 0.0)]
+    cloud = Still(there, [{"w1", "w2"}, {"w1"}, {"w2"}])
+    assert step(cloud, {"a": 1, "b": 1}, looks=2).num_ready == 2
+
+
+def test_a_cloud_that_is_away_is_asked_again_and_nothing_is_decided(capsys) -> None:
+    cloud = Still([worker("w1", "a", 0.0)], [{"w1"}])
+    looks = 0
+
+    def before() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise CloudIsAway("no answer")
+        if looks == 4:
+            raise KeyboardInterrupt
+
+    cloud.before = before
+    policy = Wants({"a": 1})
+    controller = WorkerController(policy=policy, cloud=cloud, pool=cloud, replicas=1, start_s=600)
+    with pytest.raises(KeyboardInterrupt):
+        follow(controller, Reporter("json"), 60, lambda seconds: None, lambda: 0.0)
+    told = capsys.readouterr().out
+    assert told.count("workers.away") == 1 and told.count("workers.seen") == 1
+    assert len(policy.seen) == 2 and cloud.launched == cloud.ended == []
