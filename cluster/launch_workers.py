@@ -79,12 +79,12 @@ class GatewayPool:
 
     def __init__(self, gateway: str, name: str, token: str) -> None:
         self._url = f"{gateway.rstrip('/')}/pools/{quote(name, safe='')}/workers"
-        self._http = httpx.Client(timeout=10, headers={"authorization": f"Bearer {token}"})
+        self._headers = {"authorization": f"Bearer {token}"}
 
     def up(self) -> frozenset[str]:
         """Raises CloudIsAway, and ConfigError for what no waiting mends."""
         try:
-            answer = self._http.get(self._url)
+            answer = httpx.get(self._url, headers=self._headers, timeout=10)
         except httpx.HTTPError as error:
             raise CloudIsAway(f"The gateway is out of reach ({type(error).__name__})") from error
         is_json = answer.headers.get("content-type", "").startswith("application/json")

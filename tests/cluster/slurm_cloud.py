@@ -155,8 +155,8 @@ def slurm_cloud() -> Iterator[SlurmCloud]:
 @contextlib.contextmanager
 def _user(folder: Path) -> Iterator[None]:
     """One for Slurm's jobs; its processes are ours."""
-    made = ["useradd", "--create-home", "--home-dir", str(folder / "home"), "-s", "/bin/bash", USER]
-    subprocess.run(made, check=True, env={"PATH": SBIN})
+    made = ["useradd", "--create-home", "--home-dir", str(folder / "home"), "-s", "/bin/bash", "-p", "*"]
+    subprocess.run([*made, USER], check=True, env={"PATH": SBIN})  # "*": no password, not locked
     uid = pwd.getpwnam(USER).pw_uid
     try:
         yield

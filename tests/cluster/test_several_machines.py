@@ -78,6 +78,7 @@ def test_a_folder_of_one_machine_is_refused_before_any_work(
         (code, text), _ = run(two, *command)
         assert code == 2, text
         assert fault in text and "tried again" not in text
+    assert not any((tmp_path / "clean").iterdir()), "a refused run leaves no settings either"
     shared = ("python", "-m", "apps.data", "clean", str(dump), "--out", str(tmp_path / "clean"))
     (code, text), _ = run(two, *shared)
     assert code == 0, text

@@ -71,7 +71,7 @@ class Spot:
             time.sleep(0.3)
 
     def up(self) -> frozenset[str]:
-        """None while the gateway is away."""
+        """Nobody while the gateway is away."""
         try:
             return self.controller.pool.up()
         except CloudIsAway:

@@ -116,6 +116,21 @@ def test_a_unit_whose_process_dies_is_run_again(ray_session: Any, tmp_path: Path
     assert (tmp_path / "1").exists()
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    task: str
+
+
+def own_name(args: Given, folder: str) -> Named:
+    return Named(ray.get_runtime_context().get_task_name() or "")
+
+
+def test_the_dashboard_names_a_task_by_what_it_does(ray_session: Any, tmp_path: Path) -> None:
+    units = [Unit(stage="clean", name=str(i), args=Given(i)) for i in range(3)]
+    done = pipeline.run_units(units, Process(own_name, Named), str(tmp_path), workers=1)
+    assert [one.task for one in done] == ["MapBatches(clean of 3)"] * 3
+
+
 def fail(args: Given, folder: str) -> Done:
     if args.i == 1:
         raise InputError("dump.json bytes 0-9 is not what it was.")

@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apps.common.errors import CriaError, InputError
+from apps.common.files import config as configs
 from apps.common.files import storage
 
 WAIT_S = 120
@@ -49,11 +50,20 @@ class Asked:
 def require_shared(reads: Mapping[str, str], out: str) -> None:
     """InputError where another machine sees other inputs or another --out, or none at all.
 
-    `reads`: what a sentence calls it -> URI. Needs a Ray that is connected.
+    `reads`: what a sentence calls it -> URI. Needs a Ray that is connected. Where nothing was begun
+    in `out`, nothing is left there.
     """
     machines = _other_machines()
     if not machines:
         return
+    fault = _first_fault(reads, out, machines)
+    if fault is not None:
+        configs.forget_resolved(out)
+        raise InputError(fault)
+
+
+def _first_fault(reads: Mapping[str, str], out: str, machines: Mapping[str, str]) -> str | None:
+    """A sentence; `machines`: address -> node."""
     with _probe(storage.absolute(out)) as probe:
         uris = {name: storage.absolute(uri) for name, uri in reads.items()}
         seen = {name: (uri, looks_like(uri)) for name, uri in uris.items()}
@@ -66,7 +76,8 @@ def require_shared(reads: Mapping[str, str], out: str) -> None:
         for address, answer in answers.items():
             fault = _answer(answer, address)
             if fault is not None:
-                raise InputError(f"On {address}, one of {len(machines) + 1} machines: {fault}.")
+                return f"On {address}, one of {len(machines) + 1} machines: {fault}."
+    return None
 
 
 def _answer(answer: "ray.ObjectRef[str | None]", address: str) -> str | None:

@@ -107,6 +107,12 @@ def write_resolved(config: object, dir_uri: str, name: str = RESOLVED_NAME) -> N
     storage.write_atomic(storage.join(dir_uri, name), dump(config).encode())
 
 
+def forget_resolved(dir_uri: str) -> None:
+    """The settings of a run that is refused before it has begun: nothing else lies beside them."""
+    if storage.list_dir(dir_uri) == [RESOLVED_NAME]:
+        storage.remove_tree(storage.join(dir_uri, RESOLVED_NAME))
+
+
 def at_least(least: int, config: object, section: str, *names: str) -> None:
     """Refuse settings below `least`, and those that are no finite number; None is a default.
 

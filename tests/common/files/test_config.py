@@ -57,6 +57,17 @@ def test_equal_settings_have_equal_digests_and_others_differ():
     assert config.digest(one) == config.digest(two) != config.digest(Run(data=("b",)))
 
 
+def test_settings_of_a_refused_run_go_and_those_of_one_that_has_begun_stay(tmp_path):
+    config.write_resolved(Run(data=("a",), steps=7), str(tmp_path))
+    (tmp_path / "part").touch()
+    config.forget_resolved(str(tmp_path))
+    assert (tmp_path / "config.yaml").exists()
+    (tmp_path / "part").unlink()
+    config.forget_resolved(str(tmp_path))
+    config.forget_resolved(str(tmp_path / "none"))
+    assert not any(tmp_path.iterdir())
+
+
 def test_resolved_settings_read_back_as_written(tmp_path):
     run = Run(data=("a", "b"), steps=7)
     config.write_resolved(run, str(tmp_path))
