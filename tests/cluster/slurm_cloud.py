@@ -25,13 +25,13 @@ from apps.common.command.runtime import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = "criasky"
-TOOLS = ("slurmctld", "slurmd", "munged", "sshd", "uv", "rsync", "socat", "nc", "useradd")
+TOOLS = ("slurmctld", "slurmd", "munged", "sshd", "uv", "curl", "rsync", "socat", "nc", "useradd")
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 CURL = """#!/bin/sh
 case "$*" in
 *astral.sh/uv/*) echo 'mkdir -p "$UV_INSTALL_DIR" && cp {folder}/bin/uv "$UV_INSTALL_DIR"' ;;
-*) exec /usr/bin/curl "$@" ;;
+*) exec {folder}/bin/real-curl "$@" ;;
 esac
 """
 UV = """#!/bin/bash
@@ -118,7 +118,13 @@ class SlurmCloud:
         return json.loads(lines[-1].removeprefix("QUEUE "))
 
     def slurm_jobs(self) -> list[str]:
-        return self.run("squeue", "-h", "-t", "running", "-o", "%i").stdout.split()
+        return self.run("squeue", "-h", "-o", "%i").stdout.split()
+
+    def end_jobs(self) -> None:
+        deadline_s = time.monotonic() + 60
+        while self.slurm_jobs() and time.monotonic() < deadline_s:
+            self.run("scancel", "--user", USER)
+            time.sleep(1)
 
     def lose_machine(self) -> None:
         """What runs on the node is killed, as when a cloud takes the machine."""
@@ -148,6 +154,7 @@ def slurm_cloud() -> Iterator[SlurmCloud]:
         cloud = SlurmCloud(folder=folder, env=env)
         _wait_for_port(port)
         _wait_for_node(cloud)
+        stack.callback(cloud.end_jobs)
         stack.callback(cloud.sky, "api", "stop")
         yield cloud
 
@@ -155,7 +162,16 @@ def slurm_cloud() -> Iterator[SlurmCloud]:
 @contextlib.contextmanager
 def _user(folder: Path) -> Iterator[None]:
     """One for Slurm's jobs; its processes are ours."""
-    made = ["useradd", "--create-home", "--home-dir", str(folder / "home"), "-s", "/bin/bash", "-p", "*"]
+    made = [
+        "useradd",
+        "--create-home",
+        "--home-dir",
+        str(folder / "home"),
+        "-s",
+        "/bin/bash",
+        "-p",
+        "*",
+    ]
     subprocess.run([*made, USER], check=True, env={"PATH": SBIN})  # "*": no password, not locked
     uid = pwd.getpwnam(USER).pw_uid
     try:
@@ -192,6 +208,7 @@ def _write(folder: Path) -> int:
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    shutil.copy("/usr/bin/curl", folder / "bin/real-curl")
     for name in ("curl", "uv"):
         (folder / "bin" / name).chmod(0o755)
     (folder / "munge/key").write_bytes(os.urandom(1024))
@@ -218,7 +235,11 @@ def _daemons(folder: Path) -> list[list[str]]:
 def _daemon(folder: Path, *argv: str) -> Iterator[None]:
     env = {"PATH": SBIN, "SLURM_CONF": f"{folder}/slurm.conf", "HOME": "/root"}
     with (folder / f"{Path(argv[0]).name}.out").open("wb") as out:
-        begun = subprocess.Popen(argv, env=env, stdout=out, stderr=out)
+        # Logins have a PATH of their own: there the stand-in takes curl's place, for nobody else.
+        shim = f'mount --bind {folder}/bin/curl /usr/bin/curl && exec "$@"'
+        begun = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", shim, "sh", *argv], env=env, stdout=out, stderr=out
+        )
     try:
         time.sleep(1)
         assert begun.poll() is None, (folder / f"{Path(argv[0]).name}.out").read_text()

@@ -68,6 +68,21 @@ class Watched:
         """Those of which Prometheus has had no sample so far."""
         return {name for name in metrics if not self.ask("series", **{"match[]": name, "start": 0})}
 
+    def empty_panels(self, board: str = "") -> list[str]:
+        """Those that have drawn nothing in the last hour."""
+        now_s = time.time()
+        window = {"start": now_s - 3000, "end": now_s, "step": 1.0}
+        return [
+            f"{title}: {expression}"
+            for title, expression in panels()
+            if title.startswith(board)
+            and not any(
+                value != "NaN"
+                for series in self.ask("query_range", query=expression, **window)["result"]
+                for _, value in series["values"]
+            )
+        ]
+
     def wait_for(self, app: str, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Until every metric of that app has been scraped."""
         prefix = "cria_" if app == "serve" else f"ray_cria_{app}_"
@@ -190,19 +205,28 @@ def test_serving_is_seen(watched: Watched) -> None:
         )
     )
     url = f"http://127.0.0.1:{watched.gateway_port}"
-    client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
-
-    def chat() -> None:
-        for model in ("one", "many", "nobody"):
-            hello = {"role": "user", "content": "Hello there"}
-            body = {"model": model, "messages": [hello], "max_tokens": 8}
-            client.post("/v1/chat/completions", json=body)
-
     command = [sys.executable, "-m", "apps.serve", "run", str(served)]
     log = watched.folder / "serve.log"
-    with process(*command, log=log, **watched.env):
+    headers = {"authorization": f"Bearer {KEY}"}
+    with (
+        process(*command, log=log, **watched.env),
+        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
+    ):
+
+        def chat() -> None:
+            for model in ("one", "many", "nobody"):
+                hello = {"role": "user", "content": "Hello there"}
+                body = {"model": model, "messages": [hello], "max_tokens": 8}
+                client.post("/v1/chat/completions", json=body)
+
         until(lambda: is_up(f"{url}/ready"), lambda: None, log.read_text)
         watched.wait_for("serve", chat)
+        # A rate needs requests between two looks at the numbers.
+        until(
+            lambda: not watched.empty_panels("serve"),
+            chat,
+            lambda: "\n".join(watched.empty_panels("serve")),
+        )
 
 
 def test_judging_is_seen(watched: Watched) -> None:
@@ -231,15 +255,4 @@ def test_judging_is_seen(watched: Watched) -> None:
 def test_every_panel_has_drawn_something(watched: Watched) -> None:
     """After the apps have run: each expression, with its labels and its arithmetic, has values."""
     until(lambda: not watched.unseen(recorded()), lambda: None, lambda: "the rules were not run")
-    now_s = time.time()
-    window = {"start": now_s - 3000, "end": now_s, "step": 1.0}
-    empty = [
-        f"{title}: {expression}"
-        for title, expression in panels()
-        if not any(
-            value != "NaN"
-            for series in watched.ask("query_range", query=expression, **window)["result"]
-            for _, value in series["values"]
-        )
-    ]
-    assert empty == []
+    assert watched.empty_panels() == []
