@@ -153,6 +153,33 @@ def test_a_shared_answer_that_is_on_its_way_arrives_at_its_reader(open_page, bro
     assert browser.text(".shared .answer-body").split() == ["word"] * 40
 
 
+def test_a_page_with_a_password_asks_for_it_also_behind_a_link(
+    open_page, browser, monkeypatch
+) -> None:
+    monkeypatch.setenv("PAGE_PASSWORD", "open sesame")
+    page = open_page({"ash": lambda m: "about it"}, login_password_env="PAGE_PASSWORD")
+
+    def log_in() -> None:
+        browser.type(".login input", "open\n")
+        browser.wait_until(lambda: "not the password" in browser.text("#toast"))
+        browser.wait_for(".login input").clear()
+        browser.type(".login input", "open sesame\n")
+
+    browser.open(f"{page.url}/#chat")
+    log_in()
+    browser.type(ASK, "first\n")
+    finished(browser, 1)
+    browser.click(".tools button:first-child")
+    browser.wait_for("dialog.share input")
+    link = browser.value("dialog.share input")
+    browser.driver.delete_all_cookies()
+    browser.open(link)
+    log_in()
+    browser.wait_for(".shared .answer-body")
+    assert "about it" in browser.text(".shared")
+    browser.errors()  # the browser tells of each 401 and 403
+
+
 def test_a_conversation_is_saved_found_again_and_deleted(open_page, browser) -> None:
     page = open_page({"ash": lambda m: f"about {m[-1]['content']}"})
     begin(browser, page.url, "kettles")

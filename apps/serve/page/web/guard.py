@@ -28,7 +28,7 @@ _GET = re.compile(
     r"|/static/[0-9a-f]{16}/[a-z_-]+\.(?:js|css|svg)"
     r"|/s/[A-Za-z0-9_-]{43}(?:\.json)?|/download/[0-9a-f]{32}\.(?:json|md)"
 )
-_OPEN = re.compile(r"/|/static/.*|/favicon\.ico|/robots\.txt")
+_OPEN = re.compile(r"/|/s/[A-Za-z0-9_-]{43}|/static/.*|/favicon\.ico|/robots\.txt")
 """what a visitor gets before logging in: the page itself, which then asks for the password"""
 _WRONG_PASSWORD_S = 1.0
 _PAGE = re.compile(r"/|/s/[A-Za-z0-9_-]{43}")

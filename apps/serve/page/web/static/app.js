@@ -100,7 +100,11 @@ async function start() {
   document.getElementById("history-button").addEventListener("click", () => showHistory().catch((error) => toast(error.message)));
   const token = location.pathname.match(/\/s\/([A-Za-z0-9_-]{43})$/)?.[1];
   if (token) {
-    await showShared(main, token);
+    await showShared(main, token).catch(async (error) => {
+      if (!(error instanceof LoginNeeded)) throw error;
+      await loggedIn();
+      await showShared(main, token);
+    });
     return;
   }
   for (;;) {

@@ -41,6 +41,7 @@ export async function logIn(password) {
 export async function getJson(path) {
   const response = await fetch(`${base}${path}`);
   const body = await response.json().catch(() => ({}));
+  if (response.status === 401) throw new LoginNeeded(body.error);
   if (!response.ok) throw new Refused(body.error || "This cannot be shown right now. Try again in a moment.");
   return body;
 }

@@ -2,7 +2,7 @@
 
 import { Answer, isFinal } from "./answer.js";
 import { h } from "./dom.js";
-import { getJson } from "./server.js";
+import { LoginNeeded, getJson } from "./server.js";
 
 const REFRESH_MS = 2000; // while an answer is still on its way
 
@@ -11,6 +11,7 @@ export async function showShared(main, token) {
   try {
     talk = await getJson(`s/${token}.json`);
   } catch (error) {
+    if (error instanceof LoginNeeded) throw error;
     main.replaceChildren(h("p", { class: "notice" }, error.message));
     return;
   }
