@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apps.serve.page.answers.client import AnswerError, ChatClient, Piece, StreamLost
@@ -28,7 +29,8 @@ from apps.serve.page.store.votes import NAMES_A_MODEL
 logger = logging.getLogger("ray.serve")
 
 _BEAT_S = 1.0
-_UNWATCHED_S = 30.0
+_UNWATCHED_S = 60.0
+"""a crowded page may take half of it to open a visitor's stream"""
 _MODERATE_EVERY_CHARS = 200
 _NEWEST_CHARS = 4_000
 """of a growing answer are read; what came before was read before"""
@@ -59,6 +61,9 @@ class Runner:
     def __init__(self, database: Database, client: ChatClient, moderator: Moderator) -> None:
         self._rows, self._client, self._moderator = TurnRows(database), client, moderator
         self._live: dict[str, _Live] = {}
+        self._watchers: Counter[str] = Counter()
+        self.num_streams = 0
+        """pages that follow answers here"""
         self._beats: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -85,6 +90,17 @@ class Runner:
         said = (live.now.text, live.tokens) if live else None
         if await asyncio.to_thread(self._rows.stop, turn_id, said) and live:
             self._end(turn_id, live, Snapshot(live.now.text, "stopped"))
+
+    @contextlib.contextmanager
+    def watching(self, turn_ids: Sequence[str]) -> Generator[None]:
+        """Somebody waits for these answers, however seldom a busy process comes to look."""
+        self.num_streams += 1
+        self._watchers.update(turn_ids)
+        try:
+            yield
+        finally:
+            self.num_streams -= 1
+            self._watchers -= Counter(turn_ids)
 
     async def look(self, turn_ids: Sequence[str]) -> Mapping[str, Snapshot]:
         """The answers as they stand; those that nobody is working on begin anew."""
@@ -208,7 +224,8 @@ class Runner:
                 self._end(turn_id, live, stored[turn_id][0] if turn_id in stored else live.now)
                 continue
             watched_s, place = still[turn_id]
-            live.watched_s = max(live.watched_s, watched_s)
+            now = now_s() if self._watchers[turn_id] else 0.0
+            live.watched_s = max(live.watched_s, watched_s, now)
             live.now.place = 0 if live.now.text else place
             if now_s() - live.watched_s > _UNWATCHED_S:
                 await self.stop(turn_id)

@@ -5,6 +5,7 @@ these behind. A page that connects again gets everything from the first block, f
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from apps.serve.page.answers.runner import Runner
 from apps.serve.page.render.markdown import blocks
 
 _TICK_S = 0.1
-_RENDER_SHARE = 8
-"""Rendering takes at most one part in so many of a stream's time."""
+_RENDER_SHARE = 2
+"""The rendering of all streams of a process takes at most one part in so many of a CPU's time."""
+_MAX_TICK_S = 5.0
 _SIGN_OF_LIFE_S = 10.0
 
 
@@ -43,29 +45,41 @@ class _Shown:
 
 async def events(runner: Runner, turn_ids: Sequence[str]) -> AsyncGenerator[AnswerEvent, None]:
     """Changes until all answers have ended; an empty event is a sign of life."""
+    with runner.watching(turn_ids):
+        async with contextlib.aclosing(_changes(runner, turn_ids)) as changes:
+            async for event in changes:
+                yield event
+
+
+async def _changes(runner: Runner, turn_ids: Sequence[str]) -> AsyncGenerator[AnswerEvent, None]:
     shown = {turn_id: _Shown() for turn_id in turn_ids}
     open_ids, spoke_s = list(turn_ids), time.monotonic()
     while open_ids:
-        start_s = time.monotonic()
+        worked_s = 0.0
         seen = await runner.look(open_ids)
         for turn_id in list(open_ids):
             snapshot = seen.get(turn_id)
             if snapshot is None or snapshot.is_final:
                 open_ids.remove(turn_id)
-            if snapshot and (event := await _change(turn_id, snapshot, shown[turn_id])):
+            if snapshot is None:
+                continue
+            event, took_s = await _change(turn_id, snapshot, shown[turn_id])
+            worked_s += took_s
+            if event is not None:
                 spoke_s = time.monotonic()
                 yield event
         if time.monotonic() - spoke_s > _SIGN_OF_LIFE_S:
             spoke_s = time.monotonic()
             yield {}
-        worked_s = time.monotonic() - start_s
-        await asyncio.sleep(max(_TICK_S, _RENDER_SHARE * worked_s))
+        pause_s = _RENDER_SHARE * runner.num_streams * worked_s
+        await asyncio.sleep(min(_MAX_TICK_S, max(_TICK_S, pause_s)))
 
 
-async def _change(turn_id: str, now: Snapshot, shown: _Shown) -> AnswerEvent | None:
-    """The event that brings the page up to date, if it is not."""
+async def _change(turn_id: str, now: Snapshot, shown: _Shown) -> tuple[AnswerEvent | None, float]:
+    """The event that brings the page up to date, if it is not; and what CPU time it took."""
     if (now.text, now.status, now.place) == (shown.text, shown.status, shown.place):
-        return None
+        return None, 0.0
+    took_s = 0.0
     event: AnswerEvent = {
         "turn": turn_id,
         "status": now.status,
@@ -73,12 +87,17 @@ async def _change(turn_id: str, now: Snapshot, shown: _Shown) -> AnswerEvent | N
         "place": now.place,
     }
     if now.text != shown.text:
-        html = await asyncio.to_thread(blocks, now.text)
+        html, took_s = await asyncio.to_thread(_rendered, now.text)
         keep = _common(shown.html, html)
         event |= {"keep": keep, "html": html[keep:]}
         shown.html = html
     shown.text, shown.status, shown.place = now.text, now.status, now.place
-    return event
+    return event, took_s
+
+
+def _rendered(text: str) -> tuple[list[str], float]:
+    start_s = time.thread_time()
+    return blocks(text), time.thread_time() - start_s
 
 
 def _common(before: Sequence[str], after: Sequence[str]) -> int:

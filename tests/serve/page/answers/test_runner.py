@@ -1,10 +1,12 @@
 """Answers that survive what happens to the page, and errors that say nothing of what is behind."""
 
+import math
 import threading
 import time
 
 import pytest
 
+from apps.serve.page.answers import runner, watch
 from apps.serve.page.answers.rows import TurnRows
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Turn
@@ -71,6 +73,21 @@ def test_answers_that_end_together_are_both_told(open_page, monkeypatch) -> None
     turns = [side[0]["id"] for side in person.ask()["sides"]]
     last = {event["turn"]: event["status"] for event in person.events(turns)}
     assert last == dict.fromkeys(turns, "done")
+
+
+def test_an_answer_is_not_stopped_while_its_page_waits(open_page, monkeypatch) -> None:
+    """However seldom a busy process looks for changes."""
+    monkeypatch.setattr(watch, "_TICK_S", 2.0)
+    page = open_page({"ash": lambda m: LONG})
+    page.upstream.pieces = 1
+    person = Person(page.url)
+    turn = person.ask(kind="chat", models=["ash"])["turns"][0]["id"]
+    changes = person.follow([turn])
+    next(changes)
+    monkeypatch.setattr(runner, "_UNWATCHED_S", 0.2)
+    time.sleep(1.5)  # a beat at least: time enough to be stopped
+    page.upstream.pieces = math.inf
+    assert list(changes)[-1]["status"] == "done"
 
 
 def test_another_process_takes_over_what_one_left_behind(open_page) -> None:
