@@ -144,14 +144,15 @@ def find_ray_node(gcs_port: int, proc: Path = Path("/proc")) -> RayNode | None:
     """This machine's node of the Ray whose head listens on `gcs_port`.
 
     Read from the raylet's own command line. SkyPilot runs a second Ray of its own beside ours; the
-    port tells them apart.
+    port tells them apart. On a machine of many users, another's Ray is none of ours.
     """
     for cmdline in proc.glob("[0-9]*/cmdline"):
         try:
             argv = cmdline.read_bytes().decode(errors="replace").split("\0")
+            is_own = cmdline.stat().st_uid == os.getuid()
         except OSError:
             continue  # the process ended meanwhile
-        if not argv[0].endswith("/raylet"):
+        if not (is_own and argv[0].endswith("/raylet")):
             continue
         flags = dict(arg.lstrip("-").split("=", 1) for arg in argv if "=" in arg)
         address, node_id = flags.get("gcs-address", ""), flags.get("node_id")

@@ -3,8 +3,9 @@
     python -m cluster.start_ray        # on every node, in any order; cluster/run_ray.sh calls it
 
 Reads SKYPILOT_NODE_RANK, SKYPILOT_NODE_IPS, SKYPILOT_NUM_NODES and SKYPILOT_NUM_GPUS_PER_NODE, and
-the settings RAY_HEAD_PORT, RAY_DASHBOARD_PORT, CRIA_RAY_TEMP (Ray's folder, /tmp/ray otherwise) and
-CRIA_RAY_SPILL (where objects go that do not fit in memory, in Ray's folder otherwise).
+the settings RAY_HEAD_PORT, RAY_DASHBOARD_PORT, RAY_DASHBOARD_AGENT_LISTEN_PORT, CRIA_RAY_TEMP
+(Ray's folder, /tmp/ray otherwise) and CRIA_RAY_SPILL (where objects go that do not fit in memory,
+in Ray's folder otherwise).
 
 A worker joins once the head has published the environment that it was started with: a relaunch
 with another token or key starts Ray anew on every machine, because the processes of a job inherit
@@ -35,8 +36,6 @@ from cluster.spot_watch import find_ray_node
 LOST_MACHINE = 75
 """the exit code for which the cluster files ask SkyPilot for another machine"""
 WAIT_S = 300.0
-AGENT_PORT = 52366
-"""SkyPilot's own Ray has the agent's usual 52365, on every node"""
 INHERITED = (
     *("*_TOKEN", "*_KEY", "*_KEY_ID", "*SECRET*", "*_PASSWORD"),
     *("AWS_*", "GOOGLE_*", "AZURE_*", "HF_*", "NCCL_*", "GLOO_*", "CRIA_*"),
@@ -66,6 +65,8 @@ class Machine:
     head_address: str
     """host:port of the head's Ray"""
     dashboard_port: int
+    agent_port: int
+    """where this machine takes jobs; SkyPilot's own Ray has the usual 52365"""
     temp_dir: str
     spill_dir: str
 
@@ -86,7 +87,7 @@ class Machine:
         gpus = ["--num-gpus", str(self.num_gpus)] if self.num_gpus else []
         temp = ["--temp-dir", self.temp_dir] if self.temp_dir else []
         spill = ["--object-spilling-directory", self.spill_dir] if self.spill_dir else []
-        agent = ["--dashboard-agent-listen-port", str(AGENT_PORT), "--disable-usage-stats"]
+        agent = ["--dashboard-agent-listen-port", str(self.agent_port), "--disable-usage-stats"]
         return ["ray", "start", *place, *agent, *gpus, *temp, *spill]
 
 
@@ -100,6 +101,7 @@ def this_machine(env: Mapping[str, str]) -> Machine:
         num_gpus=int(env.get("SKYPILOT_NUM_GPUS_PER_NODE") or 0),
         head_address=f"{head[0] if rank else '127.0.0.1'}:{env.get('RAY_HEAD_PORT') or 6379}",
         dashboard_port=int(env.get("RAY_DASHBOARD_PORT") or 8265),
+        agent_port=int(env.get("RAY_DASHBOARD_AGENT_LISTEN_PORT") or 52366),
         temp_dir=env.get("CRIA_RAY_TEMP", ""),
         spill_dir=env.get("CRIA_RAY_SPILL", ""),
     )
@@ -175,10 +177,12 @@ def stop(gcs_port: int, proc: Path = Path("/proc")) -> None:
 
 
 def _pids_of(gcs_port: int, proc: Path) -> list[int]:
-    """Ray's own processes name their head's address or, the head, its port."""
+    """Ray's own processes name their head's address or, the head, its port; other users' stay."""
     found: list[int] = []
     for cmdline in proc.glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
+            if cmdline.stat().st_uid != os.getuid():
+                continue
             words = cmdline.read_bytes().decode(errors="replace").split("\0")
             flags = dict(word.lstrip("-").split("=", 1) for word in words[1:] if "=" in word)
             address = flags.get("gcs-address") or flags.get("gcs_address") or ""

@@ -41,6 +41,10 @@ class Cancelled(Exception):
     """SkyPilot, or a person, ends the task."""
 
 
+class NoAgent(Exception):
+    """No machine of this Ray takes jobs."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
     """How one attempt ended."""
@@ -109,7 +113,7 @@ def _submit(client: JobSubmissionClient, command: Sequence[str]) -> str:
             )
         except RuntimeError as error:
             if attempt == 9:
-                raise
+                raise NoAgent from error
             say(f"Ray takes no job yet ({str(error).strip().splitlines()[0][:200]})")
             time.sleep(3)
     raise AssertionError("the last attempt raises")
@@ -179,6 +183,10 @@ def main() -> int:
         return attempts(client, args.command, args.tries, args.notice_file)
     except (Cancelled, KeyboardInterrupt):
         return CANCELLED
+    except NoAgent:
+        say("Ray took no job in ten attempts: its agent is not up; dashboard_agent.log says why.")
+        say("Where another's Ray has its port, set RAY_DASHBOARD_AGENT_LISTEN_PORT to a free one.")
+        return 1
     finally:
         ship_logs.ship(os.environ.get("CRIA_LOGS", ""))
 

@@ -89,6 +89,7 @@ def lone_machine(home: Path) -> Iterator[dict[str, str]]:
             "CRIA_RAY_TEMP": folder,
             "RAY_HEAD_PORT": str(port),
             "RAY_DASHBOARD_PORT": str(dashboard_port),
+            "RAY_DASHBOARD_AGENT_LISTEN_PORT": str(free_port()),
             "SKYPILOT_NODE_RANK": "0",
         }
         stop(port)

@@ -71,13 +71,15 @@ def take(url: str, token: Path, picture: Path) -> None:
         browser.shape(1280, 900, "light")
         browser.open(f"{url}/#/jobs")
         browser.driver.refresh()
-        link = "a[href*='/jobs/data-clean']"
-        WebDriverWait(browser.driver, 120).until(lambda _: browser.find(link))
-        time.sleep(12)  # so that some ranges are done
-        browser.driver.refresh()
+        link = "table a[href*='jobs/']"
+        WebDriverWait(browser.driver, 90).until(lambda _: browser.find(link))
+        time.sleep(10)  # so that some ranges are done
         browser.click(link)
-        time.sleep(12)
+        time.sleep(10)
         browser.driver.save_screenshot(str(picture))
+    except Exception:
+        browser.driver.save_screenshot(str(picture.with_suffix(".failed.png")))
+        raise
     finally:
         browser.close()
 

@@ -236,10 +236,9 @@ def _daemon(folder: Path, *argv: str) -> Iterator[None]:
     env = {"PATH": SBIN, "SLURM_CONF": f"{folder}/slurm.conf", "HOME": "/root"}
     with (folder / f"{Path(argv[0]).name}.out").open("wb") as out:
         # Logins have a PATH of their own: there the stand-in takes curl's place, for nobody else.
-        shim = f'mount --bind {folder}/bin/curl /usr/bin/curl && exec "$@"'
-        begun = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", shim, "sh", *argv], env=env, stdout=out, stderr=out
-        )
+        shim = f"set -e; mount --bind {folder}/bin/curl /usr/bin/curl; {_opened(folder)}"
+        shell = ["unshare", "--mount", "sh", "-c", shim + 'exec "$@"', "sh"]
+        begun = subprocess.Popen([*shell, *argv], env=env, stdout=out, stderr=out)
     try:
         time.sleep(1)
         assert begun.poll() is None, (folder / f"{Path(argv[0]).name}.out").read_text()
@@ -247,6 +246,17 @@ def _daemon(folder: Path, *argv: str) -> Iterator[None]:
     finally:
         begun.terminate()
         begun.wait(30)
+
+
+def _opened(folder: Path) -> str:
+    """The shell that lets Slurm's user run this Python, where that lies in root's home."""
+    python = Path(sys.base_prefix)
+    closed = [part for part in reversed(python.parents) if not part.stat().st_mode & 0o001]
+    if not closed:
+        return ""
+    kept = f"mkdir -p {folder}/python; mount --bind {python} {folder}/python; "
+    kept += f"mount -t tmpfs -o mode=755 tmpfs {closed[0]}; "
+    return kept + f"mkdir -p {python}; mount --bind {folder}/python {python}; "
 
 
 def _environment(folder: Path) -> dict[str, str]:

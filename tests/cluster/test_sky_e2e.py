@@ -7,7 +7,6 @@ the files.
 """
 
 import hashlib
-import itertools
 import json
 import subprocess
 import sys
@@ -23,13 +22,15 @@ import yaml
 from apps.common.files import config as configs
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
-from tests.cluster.slurm_cloud import ROOT, USER, SlurmCloud, slurm_cloud
+from apps.train.checkpoint import checkpoint
+from apps.train.loop.record import read_metrics
+from tests.cluster.slurm_cloud import ROOT, SlurmCloud, slurm_cloud
 from tests.made import byte_level_folder
 from tests.train.conftest import ROW_TOKENS, save_model, save_pack, small_config
 
 pytestmark = [pytest.mark.sky_e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 NUM_LOSSES = 3
-STEPS = 400
+STEPS = 150
 INTERVAL_STEPS = 20
 WAIT_S = 1500.0
 
@@ -95,10 +96,9 @@ def test_bad_input_is_not_started_again(cloud: SlurmCloud, bucket: Path) -> None
     assert begun.returncode == 0, begun.stdout[-2000:] + begun.stderr[-2000:]
     record = ended(cloud, "typo")
     assert record["status"] == "FAILED", record
-    submitted = cloud.run("sacct", "--version").returncode  # no accounting here: the queue counts
     queue = cloud.sky("jobs", "queue", "--all").stdout
-    print(submitted, queue)
     (line,) = [line for line in queue.splitlines() if " typo " in line]
+    print(line)
     assert " 0 " in line, "no recovery"
 
 
@@ -113,53 +113,58 @@ def ended(cloud: SlurmCloud, name: str) -> dict[str, object]:
 
 
 def steps(run: Path) -> list[int]:
-    """As they were taken, over all attempts."""
     if not (run / "metrics.jsonl").exists():
         return []
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines if line.startswith("{")]
+    return [record["step"] for record in read_metrics(str(run))]
 
 
-def weights(run: Path) -> str:
-    files = sorted((run / "model").rglob("*.safetensors"))
+def exported(model: Path) -> str:
+    files = sorted(model.rglob("*.safetensors"))
     assert files
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def undisturbed(cloud: SlurmCloud, settings: Path, base: Path, pack: Path) -> str:
+    """Digest of what the same run leaves when nothing happens."""
+    run, model = cloud.folder / "alone", cloud.folder / "alone-model"
+    places = ["--base", str(base), "--data", str(pack), "--out", str(run)]
+    for words in (
+        ["run", "--config", str(settings), *places],
+        ["export", str(run), "--out", str(model)],
+    ):
+        command = [sys.executable, "-W", "ignore", "-m", "apps.train", *words]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    return exported(model)
 
 
 def test_a_job_that_loses_its_node_three_times_ends_as_if_undisturbed(
     cloud: SlurmCloud, bucket: Path
 ) -> None:
-    base, pack = cloud.folder / "base", bucket / "pack-small"
+    base, pack, run = cloud.folder / "base", bucket / "pack-small", bucket / "runs/spot"
     byte_level_folder(base)
     write_template(str(base), load_template("llama-2", load_tokenizer(str(base))))
     save_model(base)
     pack.mkdir()
     save_pack(pack, base, num_rows=22, row_tokens=ROW_TOKENS, template="llama-2")
     settings = cloud.folder / "settings.yaml"
-    config = replace(small_config(base, pack, Path("unset")), steps=STEPS)
-    checkpoint = replace(config.checkpoint, interval_steps=INTERVAL_STEPS)
-    settings.write_text(configs.dump(replace(config, checkpoint=checkpoint)))
-    alone = cloud.folder / "alone"
-    command = ["-m", "apps.train", "run", "--config", str(settings), "--base", str(base)]
-    command += ["--data", str(pack), "--out", str(alone)]
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=600)
+    config = replace(small_config(base, pack, run), steps=STEPS)
+    saves = replace(config.checkpoint, interval_steps=INTERVAL_STEPS)
+    settings.write_text(configs.dump(replace(config, checkpoint=saves)))
+    alone = undisturbed(cloud, settings, base, pack)
     words = {'--preset "$PRESET"': f"--config {settings}", "$BUCKET/pack": str(pack)}
     options = given(BUCKET=str(bucket), BASE=str(base), RUN="spot")
     path = task(cloud, "train", words)
     begun = cloud.sky("jobs", "launch", "-y", "-d", "-n", "spot", path, *options)
     assert begun.returncode == 0, begun.stdout[-2000:] + begun.stderr[-2000:]
-    run = bucket / "runs/spot"
-    for loss in range(NUM_LOSSES):
-        newest = max(steps(run), default=0)
+    newest = 0
+    for loss in range(1, NUM_LOSSES + 1):
         deadline_s = time.monotonic() + WAIT_S
-        while max(steps(run), default=0) < newest + 2 * INTERVAL_STEPS:
+        while max(steps(run), default=0) < newest + INTERVAL_STEPS + INTERVAL_STEPS // 2:
             assert time.monotonic() < deadline_s, cloud.jobs()
-            time.sleep(1)
+            time.sleep(0.5)
         cloud.lose_machine()
-        print(f"loss {loss + 1} at step {max(steps(run))}, {time.strftime('%H:%M:%S')}")
+        newest, kept = max(steps(run)), checkpoint.committed_step(str(run))
+        print(f"{time.strftime('%H:%M:%S')} loss {loss} at step {newest}, saved {kept}", flush=True)
+        assert newest - kept <= INTERVAL_STEPS
     assert ended(cloud, "spot")["status"] == "SUCCEEDED"
-    taken = steps(run)
-    lost = [a - b + 1 for a, b in itertools.pairwise(taken) if b <= a]
-    print(f"lost steps at each loss: {lost}; user {USER}")
-    assert len(lost) <= NUM_LOSSES and all(count <= INTERVAL_STEPS for count in lost)
-    assert weights(run) == weights(alone)
+    assert exported(bucket / "models/spot") == alone

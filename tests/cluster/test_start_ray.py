@@ -1,5 +1,6 @@
 """One machine's place in our Ray, told from SkyPilot's variables, and the end of its processes."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster import start_ray
+from cluster.spot_watch import find_ray_node
 
 HEAD = {"SKYPILOT_NODE_RANK": "0", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2"}
 
@@ -67,6 +69,16 @@ def test_our_rays_processes_are_told_by_the_heads_port(
     (tmp_path / "11").mkdir()
     (tmp_path / "11" / "cmdline").write_text("\0".join([*argv, ""]))
     assert start_ray._pids_of(6379, tmp_path) == ([11] if is_ours else [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_another_users_ray_on_the_same_machine_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "11").mkdir()
+    cmdline = tmp_path / "11" / "cmdline"
+    cmdline.write_text("/ray/raylet\0--gcs-address=10.0.0.5:6379\0--node_id=ab\0")
+    assert start_ray._pids_of(6379, tmp_path) == [11] and find_ray_node(6379, tmp_path)
+    os.chown(cmdline, 12345, 12345)
+    assert start_ray._pids_of(6379, tmp_path) == [] and find_ray_node(6379, tmp_path) is None
 
 
 def test_stopping_ends_what_is_left_also_when_it_does_not_listen() -> None:

@@ -3,6 +3,7 @@
 import pytest
 from ray.job_submission import JobStatus
 
+from cluster import submit_job
 from cluster.submit_job import Ended, job_name, outcome
 
 
@@ -46,3 +47,23 @@ def test_each_end_has_its_exit_code(
 )
 def test_a_job_is_named_by_what_it_does(command: str, name: str) -> None:
     assert job_name(command.split()) == name
+
+
+class NoJobs:
+    """A Ray whose agent never comes up."""
+
+    def __init__(self, url: str) -> None: ...
+
+    def submit_job(self, **job: object) -> str:
+        raise RuntimeError("Request failed with status code 500: No available agent")
+
+
+def test_a_ray_that_takes_no_job_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(submit_job, "JobSubmissionClient", NoJobs)
+    monkeypatch.setattr(submit_job.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(submit_job.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr("sys.argv", ["submit_job", "--", "python", "-m", "apps.data", "clean"])
+    assert submit_job.main() == 1
+    assert "RAY_DASHBOARD_AGENT_LISTEN_PORT" in capsys.readouterr().err
