@@ -87,6 +87,11 @@ Host local
 SKY_CONF = """
 jobs: {controller: {consolidation_mode: true}}
 """
+PLUGINS = """
+plugins:
+  - class: cluster.next_region.NextRegionPlugin
+  - class: tests.cluster.sky_reachable.ReachablePlugin
+"""
 QUEUE = """
 import dataclasses, json
 from cluster import sky_jobs
@@ -148,9 +153,10 @@ def slurm_cloud() -> Iterator[SlurmCloud]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(_user(folder))
         port = _write(folder)
-        for argv in _daemons(folder):
+        reachable = free_port()
+        for argv in _daemons(folder, reachable):
             stack.enter_context(_daemon(folder, *argv))
-        env = _environment(folder)
+        env = {**_environment(folder), "CRIA_REACHABLE": f"http://127.0.0.1:{reachable}/"}
         cloud = SlurmCloud(folder=folder, env=env)
         _wait_for_port(port)
         _wait_for_node(cloud)
@@ -203,6 +209,7 @@ def _write(folder: Path) -> int:
         ),
         "client/.slurm/config": SSH_CONF.format(port=port, folder=folder, user=USER),
         "client/.sky/config.yaml": SKY_CONF,
+        "client/plugins.yaml": PLUGINS,
         "bin/curl": CURL.format(folder=folder),
         "bin/uv": UV.format(uv=shutil.which("uv")),
     }
@@ -220,10 +227,13 @@ def _write(folder: Path) -> int:
     return port
 
 
-def _daemons(folder: Path) -> list[list[str]]:
+def _daemons(folder: Path, reachable: int) -> list[list[str]]:
+    """`reachable`: the port of a server that answers whether there is a network."""
     munge = [f"--{name}={folder}/munge/{name}" for name in ("socket", "pid-file", "seed-file")]
     munge += [f"--key-file={folder}/munge/key", f"--log-file={folder}/munge/log"]
+    empty = ["--bind", "127.0.0.1", "--directory", f"{folder}/state"]
     return [
+        [sys.executable, "-m", "http.server", str(reachable), *empty],
         ["munged", "--foreground", "--force", *munge],
         ["slurmctld", "-D", "-i"],
         ["slurmd", "-D"],
@@ -237,7 +247,17 @@ def _daemon(folder: Path, *argv: str) -> Iterator[None]:
     with (folder / f"{Path(argv[0]).name}.out").open("wb") as out:
         # Logins have a PATH of their own: there the stand-in takes curl's place, for nobody else.
         shim = f"set -e; mount --bind {folder}/bin/curl /usr/bin/curl; {_opened(folder)}"
-        shell = ["unshare", "--mount", "sh", "-c", shim + 'exec "$@"', "sh"]
+        shell = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            shim + 'exec "$@"',
+            "sh",
+        ]
         begun = subprocess.Popen([*shell, *argv], env=env, stdout=out, stderr=out)
     try:
         time.sleep(1)
@@ -268,7 +288,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "SLURM_CONF": f"{folder}/slurm.conf",
         "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
-        "SKYPILOT_SERVER_PLUGINS_CONFIG": str(ROOT / "cluster/sky_plugins.yaml"),
+        "SKYPILOT_SERVER_PLUGINS_CONFIG": str(folder / "client/plugins.yaml"),
     }
 
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 import pytest
 import yaml
 
+from apps.common.command.runtime import free_port
 from apps.common.files import config as configs
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
@@ -50,6 +51,8 @@ def task(cloud: SlurmCloud, name: str, run_words: Mapping[str, str] = MappingPro
     config["resources"] = {"infra": "slurm/local", "cpus": "2+", "job_recovery": recovery}
     config["num_nodes"] = 1
     config["workdir"] = str(ROOT)
+    config["envs"]["CRIA_RAY_TEMP"] = f"/tmp/{cloud.folder.name}-ray"
+    config["envs"]["RAY_DASHBOARD_AGENT_LISTEN_PORT"] = str(free_port())
     config["setup"] = f"ln -sfn {sys.prefix} .venv"
     for word, other in run_words.items():
         config["run"] = config["run"].replace(word, other)
