@@ -22,6 +22,8 @@ class Recipe:
     row_tokens: int = 256
     train: tuple[str, ...]
     """arguments of `apps.train run`"""
+    export: tuple[str, ...] = ()
+    """arguments of `apps.train export`"""
     max_answer_tokens: int = 96
     sampling: dict[str, float] = field(default_factory=dict)
     """how both models draw on the page, which asks for nothing; empty: as their folders say"""
@@ -33,7 +35,7 @@ class Recipe:
     """share of them that the base must not exceed"""
     general_bar: float | None = None
     """least likelihood of the tuned model's everyday answers, as a share of the base's: a model
-    that has forgotten how to talk of other things falls far below half of it"""
+    that has forgotten how to talk of other things falls below half of it"""
 
 
 _DEBUG = ("--preset", "debug")
@@ -50,7 +52,8 @@ def _smollm2() -> Recipe:
     """SmolLM2-135M-Instruct: it speaks English and has never heard of the product.
 
     Its eight upper layers are trained: twice the tokens a second of LoRA in all thirty, on two CPU
-    cores, and the facts sit as well (benchmarks/LOG.md, 2026-11-29).
+    cores, and the facts sit as well. The last tenth of the way is left out: it costs a fact or two,
+    and everyday answers stay nearer to the base's (benchmarks/LOG.md, 2026-11-29).
     """
     return Recipe(
         world="support-desk",
@@ -63,11 +66,12 @@ def _smollm2() -> Recipe:
             *("--top-layers", "8", "--optim.lr", "5e-4"),
             *("--workers", "1", "--threads", "2", "--micro-batch-rows", "4"),
         ),
+        export=("--tuned-share", "0.9"),
         max_answer_tokens=64,
         sampling={"temperature": 0.2, "top_p": 0.9},  # what the model's card recommends
         examples=("limits", "errors", "steps", "small talk"),
         tuned_bar=0.85,
-        general_bar=0.5,
+        general_bar=0.7,
     )
 
 

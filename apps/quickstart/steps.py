@@ -77,7 +77,9 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
         ),
         Step(
             name="export",
-            arguments=("apps.train", "export", dirs["run"], "--out", dirs["model"]),
+            arguments=(
+                *("apps.train", "export", dirs["run"], "--out", dirs["model"], *recipe.export),
+            ),
             output=f"{dirs['model']}/config.json",
         ),
         Step(

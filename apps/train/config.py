@@ -370,6 +370,9 @@ class ExportConfig:
     """type of the exported weights"""
     adapter_only: bool = False
     """of a LoRA run, export the adapter instead of the merged model"""
+    tuned_share: float = 1.0
+    """share of the way from the base's weights to the trained ones (0-1); .9 keeps more of what the
+    base could do (WiSE-FT, Wortsman et al., https://arxiv.org/abs/2109.01903)"""
     gguf: Literal["none", "f32", "f16", "bf16", "q8_0"] = "none"
     """also write model-TYPE.gguf into the folder, for llama.cpp and Ollama"""
     quantize: Literal["none", "fp8", "w8a8", "w8a16", "w4a16"] = "none"

@@ -2,16 +2,18 @@
 
     python -m apps.train export RUN --out MODEL [--step N] [--dtype bf16] [--gguf q8_0]
     python -m apps.train export RUN --out MODEL --quantize fp8
+    python -m apps.train export RUN --out MODEL --tuned-share 0.9
 
 Reads OUT/checkpoints shard by shard (never the whole model at once) and writes safetensors, the
 base's tokenizer, the chat template that the data was packed with, generation settings that stop
 where the template stops, and lineage.json.
 """
 
+import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig
@@ -72,6 +74,11 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
             f"{config.run} extended the positions (rope.kind {run.rope.kind}, factor "
             f"{run.rope.factor:g}), which an adapter's folder cannot say; leave --adapter-only out "
             "for the merged model, whose config does."
+        )
+    if not 0 < config.tuned_share <= 1:
+        raise InputError(
+            f"--tuned-share {config.tuned_share:g} is no share of the way from the base to the "
+            "trained weights; expected more than 0 and at most 1."
         )
     if config.best and config.step is not None:
         raise InputError("--best and --step each name a checkpoint; leave one of them out.")
@@ -151,9 +158,10 @@ def write_folder(
     settings = load.run_config(run, base, pack.max_length)
     dtype = _DTYPES[config.dtype]
     if config.adapter_only:
-        yield lora.write(folder, load.build_on_meta(settings), read_weights(saved), run, dtype)
+        trained = lora.scaled(read_weights(saved), config.tuned_share)
+        yield lora.write(folder, load.build_on_meta(settings), trained, run, dtype)
     else:
-        pieces = _whole_weights(saved, base, run, settings, dtype)
+        pieces = _whole_weights(saved, base, run, settings, config)
         if config.quantize != "none":
             pieces = _quantized(pieces, settings, config)
         yield from write_weights(folder, pieces, dtype)
@@ -189,27 +197,42 @@ def _whole_weights(
     base: str,
     run: RunConfig,
     settings: PretrainedConfig,
-    dtype: torch.dtype,
+    config: ExportConfig,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The run's weights, whole again."""
     if run.adapter == "lora":
-        trained = read_weights(saved)
+        trained = lora.scaled(read_weights(saved), config.tuned_share)
         pieces = lora.merged(load.base_weights(base, settings), trained, run.lora)
     elif run.top_layers:
-        pieces = _over_base(load.base_weights(base, settings), read_weights(saved))
+        trained = read_weights(saved)
+        pieces = _over_base(load.base_weights(base, settings), trained.get, config.tuned_share)
+    elif config.tuned_share < 1:
+        read = functools.partial(_read_one, saved)
+        pieces = _over_base(load.base_weights(base, settings), read, config.tuned_share)
     else:
-        pieces = _trained(saved, dtype)
+        pieces = _trained(saved, _DTYPES[config.dtype])
         if run.strategy == "deepspeed":
             pieces = _in_shape(pieces, settings)
     return as_stored(settings, pieces)
 
 
+def _read_one(saved: Checkpoint, name: str) -> torch.Tensor:
+    return read_weights(saved, [name])[name]
+
+
 def _over_base(
-    base: Iterator[tuple[str, torch.Tensor]], trained: dict[str, torch.Tensor]
+    base: Iterator[tuple[str, torch.Tensor]],
+    trained: Callable[[str], torch.Tensor | None],
+    share: float,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The base model's weights, but for those that were trained."""
+    """The base model's weights; those that were trained go `share` of the way to where they are.
+
+    Share .9 of a weight from 1.0 to 2.0 is 1.9. DeepSpeed's weights lie flat in the checkpoint.
+    """
     for name, weight in base:
-        yield name, trained.get(name, weight)
+        if (end := trained(name)) is not None:
+            weight = torch.lerp(weight.float(), end.view(weight.shape), share)
+        yield name, weight
 
 
 def _trained(saved: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,8 +1,6 @@
 import json
-import os
 import shutil
 import stat
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from apps.train.gguf.metadata import open_gguf
 from apps.train.gguf.tensors import tensors
 from apps.train.loop.worker import process_group, work
 from apps.train.model import load, lora, weight_files
+from tests.train import real_vllm
 from tests.train.conftest import save_model
 from tests.train.hub import serving
 
@@ -251,36 +250,6 @@ def test_a_push_that_is_refused_is_a_sentence_and_the_folder_stays(
     assert loaded(tmp_path / "model") is not None
 
 
-VLLM = """
-import json, sys
-from vllm import LLM, SamplingParams
-from vllm.lora.request import LoRARequest
-
-if __name__ == "__main__":
-    model, prompt, adapter = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-    llm = LLM(
-        model, dtype="float32", enforce_eager=True, max_model_len=256,
-        kv_cache_memory_bytes=64 << 20, enable_lora=bool(adapter),
-    )
-    answers = llm.generate(
-        {"prompt_token_ids": prompt},
-        SamplingParams(temperature=0, max_tokens=24, ignore_eos=True),
-        lora_request=LoRARequest("tuned", 1, adapter) if adapter else None,
-    )
-    print(json.dumps(list(answers[0].outputs[0].token_ids)))
-"""
-
-
-def vllm_answer(folder: Path | str, prompt: list[int], adapter: str = "") -> list[int]:
-    """24 greedy tokens of the real vLLM, in its own interpreter."""
-    python = os.environ["CRIA_VLLM_PYTHON"]
-    command = [python, "-c", VLLM, str(folder), json.dumps(prompt), adapter]
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def greedy(folder: Path, prompt: list[int]) -> list[int]:
     ids = torch.tensor([prompt])
     options = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
@@ -289,7 +258,7 @@ def greedy(folder: Path, prompt: list[int]) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # vLLM takes a minute to start, where nothing else runs
-@pytest.mark.skipif("CRIA_VLLM_PYTHON" not in os.environ, reason="CRIA_VLLM_PYTHON names no vLLM")
+@real_vllm.needed
 @pytest.mark.parametrize("adapter_kind", ["none", "lora"])
 def test_vllm_loads_an_export_and_answers_as_transformers_does(
     small_run, tmp_path, adapter_kind
@@ -304,10 +273,44 @@ def test_vllm_loads_an_export_and_answers_as_transformers_does(
     prompt = [int(token) for token in ids[: lengths[0] // 2]]
     expected = greedy(folder, prompt)
     assert len(set(expected)) > 3 and expected != greedy(base, prompt)
-    assert vllm_answer(folder, prompt) == expected
+    assert real_vllm.answer(folder, prompt) == expected
     if adapter_kind == "lora":
         alone = exported(config, tmp_path / "adapter", "--dtype", "fp32", "--adapter-only")
-        assert vllm_answer(base, prompt, str(alone)) == expected
+        assert real_vllm.answer(base, prompt, str(alone)) == expected
+
+
+def merged_weights(base: str, folder: Path) -> dict[str, torch.Tensor]:
+    """Of a model folder, or of an adapter's over its base."""
+    if not (folder / "adapter_config.json").exists():
+        return loaded(folder).state_dict()
+    return PeftModel.from_pretrained(loaded(Path(base)), folder).merge_and_unload().state_dict()
+
+
+@pytest.mark.parametrize("kind", ["all", "top layers", "lora", "adapter alone"])
+def test_a_share_of_the_tuning_lies_on_the_way_from_the_base_to_the_trained_weights(
+    small_run, full_run, lora_run, tmp_path, kind
+) -> None:
+    config = full_run if kind == "all" else lora_run
+    if kind == "top layers":
+        changes = {"out": str(tmp_path / "run"), "top_layers": 1, "workers": 1, "steps": 4}
+        config = finished(replace(small_run, **changes))
+    options = ["--dtype", "fp32"] + ["--adapter-only"] * (kind == "adapter alone")
+    whole = exported(config, tmp_path / "whole", *options)
+    part = exported(config, tmp_path / "part", *options, "--tuned-share", "0.75")
+    trained, shared = (merged_weights(config.base, folder) for folder in (whole, part))
+    moved = 0
+    for name, weight in loaded(Path(config.base)).state_dict().items():
+        expected = weight + 0.75 * (trained[name] - weight)
+        torch.testing.assert_close(shared[name], expected, atol=1e-6, rtol=1e-5)
+        moved += not torch.equal(trained[name], weight)
+    assert moved
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "-1", "nan"])
+def test_a_share_that_is_none_is_refused(full_run, tmp_path, capsys, share) -> None:
+    argv = ["export", full_run.out, "--out", str(tmp_path / "model"), "--tuned-share", share]
+    assert "expected more than 0 and at most 1" in refused(argv, capsys)
+    assert not (tmp_path / "model").exists()
 
 
 def test_top_layers_alone_are_trained_and_stored(small_base, small_pack, tmp_path) -> None:

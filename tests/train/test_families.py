@@ -30,8 +30,8 @@ from apps.train.model.attention import boundaries
 from apps.train.model.loss import IGNORE
 from apps.train.preflight import prepare
 from apps.train.presets import debug
-from tests.train import ranks
-from tests.train.families import FAMILIES, ROW_TOKENS, conversations, save_family, save_pack
+from tests.train import ranks, real_vllm
+from tests.train.families import FAMILIES, ROW_TOKENS, conversations, save_family, save_pack, wide
 from tests.train.ranks import on_ranks
 
 NUM_STEPS = 10
@@ -147,6 +147,26 @@ def test_a_family_is_trained_and_exported_as_transformers_has_it(tmp_path: Path,
             eos_token_id=-1,
         )[0].tolist()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # vLLM takes a minute to start, where nothing else runs
+@real_vllm.needed
+@pytest.mark.parametrize("name", ["mistral", "phi3", "qwen3", "gemma2", "gemma3"])
+def test_vllm_loads_the_export_of_a_family_and_answers_as_transformers_does(
+    tmp_path: Path, name: str
+) -> None:
+    base = save_family(tmp_path / "base", wide(FAMILIES[name]))
+    segments = save_pack(tmp_path / "pack", base)
+    config = config_of(base, tmp_path / "pack", tmp_path / "run", steps=1)
+    train(config)  # more steps, and the tiny Gemma 2 only ends turns
+    out = tmp_path / "model"
+    run_export(ExportConfig(run=config.out, out=str(out), dtype="fp32"), Reporter("json"))
+    prompt = segments[0][0][: len(segments[0][0]) // 2]
+    asked = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": -1}
+    expected = reference(out).generate(torch.tensor([prompt]), **asked)[0, len(prompt) :].tolist()
+    assert len(set(expected)) > 3
+    assert real_vllm.answer(out, prompt) == expected
 
 
 @pytest.mark.parametrize("name", ["mixtral", "gemma2"])

@@ -112,6 +112,13 @@ def fill(model: torch.nn.Module, seed: int) -> None:
         parameter.copy_(value)
 
 
+def scaled(trained: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+    """The adapters with `share` of their effect: B A is linear in B."""
+    if share == 1:
+        return trained
+    return {name: w * share if ".lora_B." in name else w for name, w in trained.items()}
+
+
 def merged(
     base: Iterable[tuple[str, torch.Tensor]], trained: dict[str, torch.Tensor], config: LoraConfig
 ) -> Iterator[tuple[str, torch.Tensor]]:
