@@ -4,10 +4,8 @@ GET /pools/NAME/workers lists those that are there.
 """
 
 import re
-from typing import Annotated
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from apps.common.errors import ConfigError
@@ -17,35 +15,12 @@ from apps.serve.errors import ApiError, sentence
 from apps.serve.gateway.account import Account
 from apps.serve.gateway.body import Settings, read_body, request_schema
 from apps.serve.gateway.respond import json_response
+from apps.serve.gateway.worker_body import WorkerBody
 from apps.serve.model.directory import Directory
 from apps.serve.model.pool import PoolEntry
 from apps.serve.model.workers import LEASE_S, Announcement
 
 _WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}")
-Url = Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s]+$")]
-
-
-Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class WorkerPrices(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    input_usd_per_million_tokens: Usd = 0.0
-    output_usd_per_million_tokens: Usd = 0.0
-
-
-class WorkerBody(BaseModel):
-    """What a worker says of itself, once a second."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    base_url: Url
-    model: str = Field(min_length=1, max_length=256)
-    health_url: Url | None = None
-    api_key: Annotated[str, Field(max_length=512)] = ""
-    weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
-    continues: bool = False
-    prices: WorkerPrices = WorkerPrices()
-    leaves: bool = False
 
 
 def add_joining(api: FastAPI, directory: Directory, settings: Settings) -> None:
