@@ -150,7 +150,8 @@ def slurm_cloud() -> Iterator[SlurmCloud]:
     folder = Path(tempfile.mkdtemp(prefix="cria-slurm-", dir="/tmp"))
     folder.chmod(0o755)
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        for made in (folder, f"{folder}-ray"):  # the second is what the tasks' Ray writes
+            stack.callback(shutil.rmtree, made, ignore_errors=True)
         stack.enter_context(_user(folder))
         port = _write(folder)
         reachable = free_port()
