@@ -86,6 +86,8 @@ class _Said:
     def rest_of(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The request for what is missing. A piece is at least one token."""
         self._is_continued = True
+        if not self._text:
+            return dict(body)
         *messages, last = body["messages"]
         begun = self._text
         if body.get("continue_final_message"):
@@ -97,6 +99,8 @@ class _Said:
             for name in ("max_tokens", "max_completion_tokens")
             if isinstance(most := body.get(name), int)
         }
+        if isinstance(least := body.get("min_tokens"), int):
+            left["min_tokens"] = max(0, least - self._num_pieces)
         return {
             **body,
             **left,

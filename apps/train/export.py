@@ -9,11 +9,10 @@ base's tokenizer, the chat template that the data was packed with, generation se
 where the template stops, and lineage.json.
 """
 
-import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig
@@ -39,7 +38,7 @@ from apps.train.config import ExportConfig, RunConfig
 from apps.train.gguf.write import check_can_be_written, write_gguf
 from apps.train.loop.record import read_metrics
 from apps.train.model import load, lora
-from apps.train.model.stored import as_stored
+from apps.train.model.stored import Source, as_stored
 from apps.train.model.weight_files import FILE_BYTES, write_weights
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -203,36 +202,33 @@ def _whole_weights(
     if run.adapter == "lora":
         trained = lora.scaled(read_weights(saved), config.tuned_share)
         pieces = lora.merged(load.base_weights(base, settings), trained, run.lora)
-    elif run.top_layers:
-        trained = read_weights(saved)
-        pieces = _over_base(load.base_weights(base, settings), trained.get, config.tuned_share)
-    elif config.tuned_share < 1:
-        read = functools.partial(_read_one, saved)
-        pieces = _over_base(load.base_weights(base, settings), read, config.tuned_share)
+        return as_stored(settings, pieces)
+    if run.top_layers:
+        pieces = _over_base(load.base_weights(base, settings), read_weights(saved))
     else:
         pieces = _trained(saved, _DTYPES[config.dtype])
         if run.strategy == "deepspeed":
             pieces = _in_shape(pieces, settings)
+    if config.tuned_share < 1:
+        pieces = _on_the_way(load.base_sources(base, settings), pieces, config.tuned_share)
     return as_stored(settings, pieces)
 
 
-def _read_one(saved: Checkpoint, name: str) -> torch.Tensor:
-    return read_weights(saved, [name])[name]
-
-
 def _over_base(
-    base: Iterator[tuple[str, torch.Tensor]],
-    trained: Callable[[str], torch.Tensor | None],
-    share: float,
+    base: Iterator[tuple[str, torch.Tensor]], trained: dict[str, torch.Tensor]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The base model's weights; those that were trained go `share` of the way to where they are.
-
-    Share .9 of a weight from 1.0 to 2.0 is 1.9. DeepSpeed's weights lie flat in the checkpoint.
-    """
+    """The base model's weights, but for those that were trained."""
     for name, weight in base:
-        if (end := trained(name)) is not None:
-            weight = torch.lerp(weight.float(), end.view(weight.shape), share)
-        yield name, weight
+        yield name, trained.get(name, weight)
+
+
+def _on_the_way(
+    base: Mapping[str, Source], pieces: Iterator[tuple[str, torch.Tensor]], share: float
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights `share` of the way from the base's to `pieces`: .9 from 1.0 to 2.0 is 1.9."""
+    for name, end in pieces:
+        start = base[name].rows(0, base[name].shape[0])
+        yield name, torch.lerp(start.float(), end.float(), share)
 
 
 def _trained(saved: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

@@ -139,6 +139,24 @@ def test_a_stream_of_a_pool_goes_on_from_its_text() -> None:
     assert stream.has_all, "only the last line is missing"
 
 
+def test_fewest_tokens_are_asked_for_less_those_that_came() -> None:
+    body = {**BODY, "max_tokens": 9, "min_tokens": 8}
+    stream = _Stream(["http://a/v1"], "chat/completions", body)
+    stream.begins({"x-goes-on-from": "text"})
+    assert list(stream.read(said("One", "c1") + said(" two", "c1")))
+    stream.pause_s("the connection closed", None)
+    asked = json.loads(stream.content)
+    assert (asked["min_tokens"], asked["max_tokens"]) == (6, 7)
+
+
+def test_where_no_text_had_come_the_same_is_asked_again() -> None:
+    stream = _Stream(["http://a/v1"], "chat/completions", BODY)
+    stream.begins({"x-goes-on-from": "text"})
+    assert list(stream.read(said("", "c1")))
+    stream.pause_s("the connection closed", None)
+    assert json.loads(stream.content) == {**BODY, "stream": True}
+
+
 def test_what_the_asker_began_is_begun_still() -> None:
     messages = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "One"}]
     body = {"messages": messages, "continue_final_message": True}

@@ -24,7 +24,7 @@ _WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}")
 
 
 def add_joining(api: FastAPI, directory: Directory, settings: Settings) -> None:
-    path = "/pools/{pool}/workers/{worker}"
+    path = "/pools/{pool:path}/workers/{worker}"
 
     @api.put(path, openapi_extra=request_schema(WorkerBody))
     async def announce(request: Request, pool: str, worker: str) -> Response:
@@ -61,7 +61,7 @@ def add_joining(api: FastAPI, directory: Directory, settings: Settings) -> None:
         await directory.announce(gone)
         return json_response({"pool": pool})
 
-    @api.get("/pools/{pool}/workers")
+    @api.get("/pools/{pool:path}/workers")
     async def workers(request: Request, pool: str) -> Response:
         _owner(request, directory, pool)
         there = directory.workers.of(pool)

@@ -62,7 +62,7 @@ class PooledAnswer(LivingResponse):
         turns = Turns(self._pool)
         while True:
             with self._account.waiting():
-                member = await turns.next()
+                member = await turns.next(self._or_else(self._body))
             attempt = self._attempt(member, self._body)
             try:
                 with turns.taken(member):
@@ -112,9 +112,8 @@ class PooledAnswer(LivingResponse):
         """Pieces of these choices, which `body` asks for in this order, until all are finished."""
         turns = Turns(self._pool)
         while True:
-            goes_on = bool(self._is_chat and body.get("continue_final_message"))
             with self._account.waiting():
-                member = await turns.next(must_continue=goes_on)
+                member = await turns.next(self._or_else(body))
             try:
                 with turns.taken(member):
                     made = self._pieces(member, indices, body)
@@ -138,6 +137,24 @@ class PooledAnswer(LivingResponse):
                 async for pieces in all_pieces:
                     yield pieces
             return
+
+    def _or_else(self, body: Json) -> ApiError | None:
+        """What to say where no member goes on with a text that has begun; None: any will do."""
+        if not (self._is_chat and body.get("continue_final_message")):
+            return None
+        if body is self._body:
+            return ApiError(
+                400,
+                f"No back end of {self._pool.config.name!r} goes on with a message that has begun; "
+                "leave continue_final_message out.",
+                param="continue_final_message",
+            )
+        return ApiError(
+            503,
+            "The server that was answering is gone, and no other of this pool goes on with what "
+            "one has begun; send the request again.",
+            code="stream_lost",
+        )
 
     def _rest_of(self, index: int) -> Json:
         so_far = self._choices[index]

@@ -22,20 +22,18 @@ class Turns:
         self._told: ApiError | None = None
         self._fruitless = 0
 
-    async def next(self, must_continue: bool = False) -> Member:
-        """Waits while none is up. Raises ApiError when that takes too long, when all are full, and
-        when an answer that has begun can go on nowhere."""
+    async def next(self, or_else: ApiError | None = None) -> Member:
+        """Waits while none is up. Raises ApiError when that takes too long and when all are full.
+
+        `or_else` asks for a member that goes on with a text that has begun, and is raised where the
+        pool has none.
+        """
         patience_s = self._pool.config.limits.queue_timeout_s
         begin_s = time.monotonic()
-        while (member := self._pool.choose(self._full, must_continue)) is None:
+        while (member := self._pool.choose(self._full, or_else is not None)) is None:
             members = self._pool.members.values()
-            if must_continue and members and not any(one.continues for one in members):
-                raise ApiError(
-                    503,
-                    "The server that was answering is gone, and no other of this pool goes on with "
-                    "what one has begun; send the request again.",
-                    code="stream_lost",
-                )
+            if or_else is not None and members and not any(one.continues for one in members):
+                raise or_else
             if self._told is not None and any(one.is_up for one in members):
                 raise self._told
             if time.monotonic() - begin_s > patience_s:

@@ -153,9 +153,14 @@ def run_config(run: RunConfig, folder: str, row_tokens: int) -> PretrainedConfig
 
 def base_weights(folder: str, config: PretrainedConfig) -> Iterator[tuple[str, torch.Tensor]]:
     """Every parameter of the model whole, one at a time, as it was before training."""
-    shapes = {name: p.shape for name, p in build_on_meta(config).named_parameters()}
-    for name, source in sources(folder, config, shapes).items():
+    for name, source in base_sources(folder, config).items():
         yield name, source.rows(0, source.shape[0])
+
+
+def base_sources(folder: str, config: PretrainedConfig) -> dict[str, Source]:
+    """Where each parameter lies in the files of the base, to be read when it is wanted."""
+    shapes = {name: p.shape for name, p in build_on_meta(config).named_parameters()}
+    return sources(folder, config, shapes)
 
 
 def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -337,3 +337,18 @@ async def test_requests_that_wait_for_a_pool_are_counted_once_each(pool: Pooled)
     queue.leave(other)
     assert [response.status_code for response in await asyncio.gather(*asking)] == [200, 200]
     assert await pool.metric("cria_requests_waiting") == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_the_asker_began_goes_only_to_who_goes_on_with_it(
+    pool: Pooled, stream: bool
+) -> None:
+    far = await pool.add("one", continues=False)
+    begun = {"role": "assistant", "content": TEXT[:20]}
+    messages = [{"role": "user", "content": "Go on."}, begun]
+    body = {"model": "pool", "messages": messages, "continue_final_message": True, "stream": stream}
+    refused = await pool.near.http.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "continue_final_message"
+    await pool.add("two", far, continues=True)
+    assert (await pool.near.http.post("/v1/chat/completions", json=body)).status_code == 200
