@@ -43,8 +43,8 @@ class JobRecord:
     job_id: int
     name: str
     status: str
-    asked_s: float
-    """Unix time at which it was launched."""
+    starts_s: float | None
+    """Unix time since which SkyPilot looks for machines; None while the job waits for its turn."""
     has_run: bool
     """Whether its machines were there once."""
     end_s: float | None
@@ -132,7 +132,7 @@ def _job_record(answer: Answer) -> JobRecord:
         job_id=cast(int, answer["job_id"]),
         name=str(answer["job_name"]),
         status=str(getattr(status, "value", status)),
-        asked_s=cast(float | None, answer["submitted_at"]) or 0.0,
+        starts_s=cast(float | None, answer["submitted_at"]),
         has_run=answer["start_at"] is not None,
         end_s=cast(float | None, answer["end_at"]),
         reason=str(answer["failure_reason"] or ""),

@@ -5,7 +5,8 @@ the third worker of `worker`, in aws/us-east-1. SkyPilot itself would start a re
 same place again, forever if need be: such a job is ended, and the policy chooses the place.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +27,13 @@ class SkyWorkers:
     envs: Mapping[str, str]
     secrets: tuple[str, ...]
     """names of variables whose values the task is given"""
+    clock: Callable[[], float] = time.time
     _leaving: set[int] = field(default_factory=set[int])
     """jobs that were cancelled by us"""
     _alive: set[int] = field(default_factory=set[int])
     """jobs that had not ended at the last look: an older end is known"""
+    _seen_s: dict[int, float] = field(default_factory=dict[int, float])
+    """since when we know of a job, which SkyPilot may not have begun to start"""
     _number: int = 0
     """of the newest worker"""
 
@@ -42,7 +46,8 @@ class SkyWorkers:
             self._number = max(self._number, int(record.name.rpartition("-")[2]))
             is_new = record.job_id in was_alive | self._alive
             if is_new and record.job_id not in self._leaving and not _is_cancelled(record):
-                seen.append(_worker(record, place))
+                since_s = self._seen_s.setdefault(record.job_id, self.clock())
+                seen.append(_worker(record, place, since_s))
         return seen
 
     def _place(self, name: str) -> str | None:
@@ -56,9 +61,10 @@ class SkyWorkers:
         self._number += 1
         name = f"{self.name}-{_slug(place)}-{self._number}"
         envs = {**self.envs, "WORKER": name}
-        self._alive.add(
-            sky_jobs.launch(sky_jobs.task_config(self.task, place, envs, self.secrets), name)
-        )
+        config = sky_jobs.task_config(self.task, place, envs, self.secrets)
+        job_id = sky_jobs.launch(config, name)
+        self._alive.add(job_id)
+        self._seen_s[job_id] = self.clock()
 
     def end(self, worker: Worker) -> None:
         for record in sky_jobs.queue(name=worker.name):
@@ -76,7 +82,7 @@ def _is_cancelled(record: JobRecord) -> bool:
     return record.status in ("CANCELLING", "CANCELLED", "SUCCEEDED")
 
 
-def _worker(record: JobRecord, place: str) -> Worker:
+def _worker(record: JobRecord, place: str, seen_s: float) -> Worker:
     """Raises CriaError for a job that no other machine would help."""
     is_taken = record.status in sky_jobs.TAKEN
     if record.has_ended and not is_taken:
@@ -84,7 +90,7 @@ def _worker(record: JobRecord, place: str) -> Worker:
     return Worker(
         name=record.name,
         place=place,
-        asked_s=record.asked_s,
+        asked_s=seen_s if record.starts_s is None else record.starts_s,
         has_run=record.has_run,
         is_taken=is_taken,
     )

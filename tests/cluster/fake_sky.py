@@ -16,7 +16,8 @@ class FakeJob:
     name: str
     place: str
     asked_s: float
-    status: str = "STARTING"
+    status: str = "PENDING"
+    submitted_at: float | None = None
     start_at: float | None = None
     end_at: float | None = None
     failure_reason: str = ""
@@ -24,7 +25,7 @@ class FakeJob:
     def record(self) -> dict[str, Any]:
         return {
             "job_id": self.number, "job_name": self.name, "status": self.status,
-            "submitted_at": self.asked_s, "start_at": self.start_at, "end_at": self.end_at,
+            "submitted_at": self.submitted_at, "start_at": self.start_at, "end_at": self.end_at,
             "failure_reason": self.failure_reason or None,
         }  # fmt: skip
 
@@ -42,18 +43,25 @@ class Clock:
 
 @dataclass
 class FakeZones:
-    """Which places have machines; a job starts there a minute after it was asked for."""
+    """Which places have machines; a job runs there a minute after it was asked for.
+
+    SkyPilot begins with it some seconds before, and says only then when it was submitted.
+    """
 
     clock: Clock
     empty: set[str] = field(default_factory=set)
     jobs: list[FakeJob] = field(default_factory=list)
+    is_busy: bool = False
+    """SkyPilot begins with no further job."""
 
     def look(self) -> None:
         for job in self.jobs:
-            begins_s = job.asked_s + 60
+            begins_s, runs_s = job.asked_s + 20, job.asked_s + 60
+            if job.status == "PENDING" and not self.is_busy and self.clock() >= begins_s:
+                job.status, job.submitted_at = "STARTING", begins_s
             if job.status == "STARTING" and job.place not in self.empty:
-                if self.clock() >= begins_s:
-                    job.status, job.start_at = "RUNNING", begins_s
+                if self.clock() >= runs_s:
+                    job.status, job.start_at = "RUNNING", runs_s
             elif job.status == "CANCELLING":
                 job.status, job.end_at = "CANCELLED", self.clock()
 

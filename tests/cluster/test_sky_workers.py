@@ -1,7 +1,8 @@
 """Managed jobs as workers: their names say where they are, and each end is told once."""
 
 import sys
-from pathlib import Path
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -24,8 +25,10 @@ def sky(monkeypatch: pytest.MonkeyPatch) -> FakeSky:
     return fake
 
 
-def cloud_of(name: str = "worker", task: Path = TASK) -> SkyWorkers:
-    return SkyWorkers(task=task, name=name, zones=ZONES, envs={"POOL": "p"}, secrets=SECRETS)
+def cloud_of(name: str = "worker", clock: Callable[[], float] = time.time) -> SkyWorkers:
+    return SkyWorkers(
+        task=TASK, name=name, zones=ZONES, envs={"POOL": "p"}, secrets=SECRETS, clock=clock
+    )  # fmt: skip
 
 
 def shown(workers: list[Worker]) -> list[tuple[str, str, bool, bool]]:
@@ -85,6 +88,17 @@ def test_an_end_is_told_once_and_an_old_one_never(status: str, sky: FakeSky) -> 
         cloud.end(refused)
         assert sky.zones.jobs[0].status == status, "what has ended is not cancelled"
     assert cloud.workers() == [] and cloud_of().workers() == []
+
+
+def test_a_job_that_waits_for_its_turn_is_no_older_than_our_launch(sky: FakeSky) -> None:
+    clock, cloud = sky.zones.clock, cloud_of(clock=sky.zones.clock)
+    launched_s, sky.zones.is_busy = clock(), True
+    cloud.launch(ZONES[0])
+    clock.sleep(600)
+    assert [one.asked_s for one in cloud.workers()] == [launched_s]
+    assert [one.asked_s for one in cloud_of(clock=clock).workers()] == [clock()]
+    sky.zones.is_busy = False
+    assert [one.asked_s for one in cloud.workers()] == [launched_s + 20], "SkyPilot has begun"
 
 
 def test_a_worker_that_was_told_to_leave_is_nobodys_loss(sky: FakeSky) -> None:
