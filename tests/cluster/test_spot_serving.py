@@ -34,7 +34,7 @@ from tests.serve.models import write_text_files
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1500)]
 
 TEXT = "Whoever begins this answer, another one on another machine will end it as it was begun."
-OWNER, JOINS = "sk-cria-owner", "sk-cria-joins"
+OWNER, JOINS, PAGE = "sk-cria-owner", "sk-cria-joins", "sk-cria-page"
 ZONES = ("zone-a", "zone-b", "zone-c")
 NUM_CLIENTS = 6
 REPLICAS = 2
@@ -123,6 +123,7 @@ def serve_yaml(folder: Path) -> str:
     keys = [
         {"name": "owner", "sha256": digest(OWNER), "admin": True},
         {"name": "workers", "sha256": digest(JOINS), "may_join": ["vicuna"]},
+        {"name": "page", "sha256": digest(PAGE), "concurrent_streams": 64},
     ]
     pool = {"name": "vicuna", "engine": "pool", "options": {"joinable": True}}
     gateway = {"host": "0.0.0.0", "port": 8000, "replicas": 2, "api_keys": keys}
@@ -136,7 +137,7 @@ def spot(tmp_path: Path) -> Iterator[Spot]:
         head = net.add()
         (tmp_path / "serve.yaml").write_text(serve_yaml(tmp_path))
         command = (sys.executable, "-W", "ignore", "-m", "apps.serve", "run")
-        serving = head.popen(*command, str(tmp_path / "serve.yaml"), CRIA_API_KEY=OWNER)
+        serving = head.popen(*command, str(tmp_path / "serve.yaml"), CRIA_API_KEY=PAGE)
         printed = threading.Thread(target=lambda: print(serving.communicate()[0]))
         printed.start()
         url = f"http://{head.address}:8000"
