@@ -9,7 +9,6 @@ zone and market. Where to go next is decided by the policies that `apps.train si
 Writes OUT/cost.json, and OUT/launch.json: the same command, started again, takes up the same job.
 """
 
-import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from apps.train.spot.learnt import LEAST_COST
 from apps.train.spot.least_cost import least_cost, plan_tick_s
 from apps.train.spot.planned import job_of, prices_of
 from apps.train.spot.policy import POLICIES, Policy
+from cluster import sky_jobs
 from cluster.controller import Controller, Spent, follow
 from cluster.sky_cloud import Held, SkyCloud
 
@@ -69,9 +69,7 @@ class LaunchConfig:
 
     def __post_init__(self) -> None:
         configs.above_zero(self, "", "tick_minutes", "retry_minutes", "start_minutes")
-        for pair in self.env:
-            if "=" not in pair:
-                raise ConfigError(f"--env is {pair!r}; expected NAME=VALUE.")
+        sky_jobs.envs_of(self.env)
         if not self.zones:
             raise ConfigError("--zones is empty; expected cloud/region/zone, one or more.")
 
@@ -96,11 +94,8 @@ def run_launch(
     job = job_of(plan.training, plan.checkpoints, plan.preemptions, deadline_s)
     prices, dated = prices_of(plan, config.on_demand_price, config.prices)
     policy = policy_of(config.policy, job, prices, config.tick_minutes * 60)
-    try:
-        importlib.import_module("sky")
-    except ImportError:
-        message = "SkyPilot is not installed; `pip install skypilot==0.14.1`, then `sky check`."
-        raise ConfigError(message) from None
+    sky_jobs.check_installed()
+    sky_jobs.from_environment(config.secret)  # a restart without them must not cancel the job
     state = read_state(config.out) or LaunchState(spent=Spent(seen_s=clock()), held=Held())
     cloud = sky_cloud(config, job, state)
     cloud.sleep, cloud.clock = sleep, clock
@@ -129,7 +124,7 @@ def sky_cloud(config: LaunchConfig, job: Job, state: LaunchState) -> SkyCloud:
         out=config.out,
         work_s=job.work_s,
         zones=config.zones,
-        envs=dict(pair.split("=", 1) for pair in config.env),
+        envs=sky_jobs.envs_of(config.env),
         secrets=config.secret,
         retry_s=config.retry_minutes * 60,
         start_s=config.start_minutes * 60,

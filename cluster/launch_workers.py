@@ -10,7 +10,6 @@ simulate` replays. May be stopped at any time: workers go on, and the same comma
 again.
 """
 
-import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -69,9 +68,7 @@ class LaunchWorkersConfig(Service):
             raise ConfigError(f"policy is {self.policy!r}; expected one of {', '.join(POLICIES)}.")
         if not self.zones or len(set(self.zones)) < len(self.zones):
             raise ConfigError("--zones has none, or one twice; expected cloud/region, each once.")
-        for pair in self.env:
-            if "=" not in pair:
-                raise ConfigError(f"--env is {pair!r}; expected NAME=VALUE.")
+        sky_jobs.envs_of(self.env)
 
 
 class GatewayPool:
@@ -102,18 +99,14 @@ def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
         pool.up()
     except CloudIsAway as away:
         raise ConfigError(f"{away.sentence.rstrip('.')}; start the head first.") from away
-    try:
-        importlib.import_module("sky")
-    except ImportError:
-        message = "SkyPilot is not installed; `pip install skypilot==0.14.1`, then `sky check`."
-        raise ConfigError(message) from None
+    sky_jobs.check_installed()
     service = Service(**{one.name: getattr(config, one.name) for one in fields(Service)})
     envs = {"GATEWAY": config.gateway, "POOL": config.pool}
     cloud = SkyWorkers(
         task=config.task,
         name=config.name,
         zones=config.zones,
-        envs={**envs, **dict(pair.split("=", 1) for pair in config.env)},
+        envs={**envs, **sky_jobs.envs_of(config.env)},
         secrets=SECRETS,
     )
     controller = WorkerController(

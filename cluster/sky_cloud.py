@@ -135,16 +135,19 @@ class SkyCloud:
 
     def move(self, place: str) -> None:
         """Two jobs never write to one run: the next is launched when the last has ended."""
+        task = None if place == IDLE else self._task_at(place)  # what may fail comes first
         self._cancel()
         self._leave()
-        if place == IDLE:
+        if task is None:
             return
         self.held.place, self.held.asked_s = place, self.clock()
         self.save()
-        envs = {**self.envs, "RUN": self.name}
-        config = sky_jobs.task_config(self.task, place, envs, self.secrets)
-        self.held.job_id = sky_jobs.launch(config, self.name)
+        self.held.job_id = sky_jobs.launch(task, self.name)
         self.save()
+
+    def _task_at(self, place: str) -> dict[str, object]:
+        envs = {**self.envs, "RUN": self.name}
+        return sky_jobs.task_config(self.task, place, envs, self.secrets)
 
     def _leave(self) -> None:
         self.held.job_id, self.held.place, self.held.is_leaving = None, IDLE, False

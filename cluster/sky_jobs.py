@@ -8,6 +8,7 @@
 A lost machine ends our commands with 75, which a task's `recover_on_exit_codes` makes RECOVERING.
 """
 
+import importlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +80,23 @@ def task_config(
         "envs": {**declared, **envs},
         "secrets": {**hidden, **from_environment(secrets)},
     }
+
+
+def check_installed() -> None:
+    """Raises ConfigError."""
+    try:
+        importlib.import_module("sky")
+    except ImportError:
+        message = "SkyPilot is not installed; `pip install skypilot==0.14.1`, then `sky check`."
+        raise ConfigError(message) from None
+
+
+def envs_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Worked example: {"MODEL": "a=b"} of MODEL=a=b. Raises ConfigError."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--env is {pair!r}; expected NAME=VALUE.")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def from_environment(names: Sequence[str]) -> dict[str, str]:

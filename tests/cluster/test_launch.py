@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apps.common.command.events import Reporter
-from apps.common.errors import InputError
+from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.files import costs, storage
 from apps.common.files.schema import checkpoint_name
@@ -129,7 +129,7 @@ def test_bad_input_is_never_started_again(launch: Launch, capsys) -> None:
     assert launch.places == ["aws/a"]
 
 
-def stopped(launch: Launch, at_s: float) -> None:
+def stopped(launch: Launch, at_s: float, config: LaunchConfig | None = None) -> None:
     """The launcher is killed at the first call after so many seconds."""
     look, kill_s = launch.sky.before_answer, launch.clock() + at_s
 
@@ -140,7 +140,7 @@ def stopped(launch: Launch, at_s: float) -> None:
 
     launch.sky.before_answer = stop
     with pytest.raises(KeyboardInterrupt):
-        launch.run()
+        launch.run(config)
     launch.sky.before_answer = look
 
 
@@ -167,6 +167,19 @@ def test_money_that_was_spent_before_a_restart_is_not_forgotten(launch: Launch, 
     assert launch.places == ["aws/a", "gcp/b"]
     assert launch.hours()["aws/a"] == pytest.approx(0.5 * launch.work_s / 3600, abs=0.2)
     assert launch.hours()["gcp/b"] >= 0.4 * launch.work_s / 3600
+
+
+def test_a_launcher_without_the_secret_leaves_the_job_alone(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    config = replace(launch.config, secret=("HF_TOKEN",))
+    monkeypatch.setenv("HF_TOKEN", "hf")
+    stopped(launch, 0.5 * launch.work_s, config)
+    monkeypatch.delenv("HF_TOKEN")
+    launch.sky.zones.jobs[0].status = "RECOVERING"
+    with pytest.raises(ConfigError, match="needs HF_TOKEN"):
+        launch.run(config)
+    assert launch.sky.zones.jobs[0].status == "RECOVERING"
 
 
 def test_a_launch_that_has_ended_starts_nothing_more(launch: Launch, capsys) -> None:
