@@ -23,6 +23,7 @@ from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
 from apps.common.files.config import above_zero
+from apps.serve.join import is_ours, message_of
 from apps.serve.spot.policies import POLICIES
 from apps.serve.spot.replay import Service
 from cluster import sky_jobs
@@ -84,12 +85,15 @@ class GatewayPool:
             answer = httpx.get(self._url, headers=self._headers, timeout=10)
         except httpx.HTTPError as error:
             raise CloudIsAway(f"The gateway is out of reach ({type(error).__name__})") from error
-        is_json = answer.headers.get("content-type", "").startswith("application/json")
-        if answer.status_code in (401, 403, 404) and is_json:
-            raise ConfigError(f"The gateway refuses: {answer.json()['error']['message']}")
-        if answer.status_code != 200 or not is_json:
+        if answer.status_code in (401, 403, 404) and is_ours(answer):
+            raise ConfigError(f"{self._url} refuses: {message_of(answer)}")
+        if answer.status_code != 200 or not is_ours(answer):
             raise CloudIsAway(f"The gateway answered {answer.status_code}")
-        return frozenset(one["id"] for one in answer.json()["workers"] if one["is_up"])
+        try:
+            return frozenset(one["id"] for one in answer.json()["workers"] if one["is_up"])
+        except (ValueError, KeyError, TypeError):
+            message = f"{self._url} lists no workers; check the gateway's address."
+            raise ConfigError(message) from None
 
 
 def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:

@@ -29,7 +29,7 @@ _TIMEOUT_S = 5.0
 _REFUSED = (400, 401, 403, 404)
 
 
-def _is_ours(response: httpx.Response) -> bool:
+def is_ours(response: httpx.Response) -> bool:
     """The gateway's own words; Ray's proxy says 404 in plain text while the gateway starts."""
     return response.headers.get("content-type", "").startswith("application/json")
 
@@ -145,11 +145,14 @@ class _Worker:
             )
         except httpx.HTTPError as error:
             return f"the gateway is out of reach ({type(error).__name__})"
-        if response.status_code in _REFUSED and _is_ours(response):
-            raise ConfigError(f"The gateway refuses this worker: {_message(response)}")
+        if response.status_code in _REFUSED and is_ours(response):
+            raise ConfigError(f"The gateway refuses this worker: {message_of(response)}")
         if response.status_code != 200:
             return f"the gateway answered {response.status_code}"
-        self._running = response.json()["running"]
+        try:
+            self._running = response.json()["running"]
+        except (ValueError, KeyError, TypeError):
+            return "the answer is no gateway's; check its address"
         return ""
 
     def leave(self, reporter: Reporter) -> None:
@@ -191,7 +194,8 @@ def _own_address(gateway: str) -> str:
         raise ConfigError(f"There is no way to {host!r} ({error}); check the address.") from error
 
 
-def _message(response: httpx.Response) -> str:
+def message_of(response: httpx.Response) -> str:
+    """Why it was refused, whoever refused it."""
     try:
         return response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):

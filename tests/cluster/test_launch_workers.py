@@ -1,0 +1,51 @@
+"""What the launcher of workers says where no gateway is at the address that it was given."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from apps.common.errors import ConfigError
+from cluster.launch_workers import GatewayPool
+
+
+@contextmanager
+def answering(status: int, body: str) -> Iterator[str]:
+    """The address of a server that says the same to everybody."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (404, '{"error": "no such page"}', "refuses: status 404"),
+        (404, '{"detail": "Not Found"}', "refuses: status 404"),
+        (403, '{"error": {"message": "Key x may not join."}}', "refuses: Key x may not join"),
+        (200, '{"status": "ok"}', "lists no workers; check the gateway's address"),
+        (200, '["a"]', "lists no workers"),
+        (200, "{", "lists no workers"),
+    ],
+)
+def test_what_is_no_gateway_is_a_sentence(status: int, body: str, sentence: str) -> None:
+    with answering(status, body) as url, pytest.raises(ConfigError, match=sentence):
+        GatewayPool(url, "vicuna", "sk").up()
