@@ -7,6 +7,7 @@ preemptions every four hours. Simulated: 24 runs on a made-up market of three zo
 come for 4 h and go for 3 h on average, spot in whichever zone has some (`apps.train simulate`).
 """
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -56,4 +57,5 @@ def table() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print("\n".join(table()))

@@ -6,6 +6,7 @@ Cases and patterns have one author: a form of number that neither knows is misse
 apps/data/rules/personal_quality.json, which the cleaning report shows.
 """
 
+import argparse
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.data.rules import personal_cases
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     entities = personal_cases.measured(mask)
     print(f"{'entity':12} {'cases':>6} {'precision':>10} {'recall':>7}")
     for name, row in entities.items():

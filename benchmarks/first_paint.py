@@ -8,6 +8,7 @@ when the page could be used, requests, and bytes over the wire. `near` is loopba
 slow mobile network of Lighthouse, 150 ms and 1.6 Mbit/s, which shows what waits for what.
 """
 
+import argparse
 import contextlib
 import json
 import statistics
@@ -75,6 +76,7 @@ def page(url: str) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder) / "vicuna-5M", "5M")
         with our_server(model, threads=1) as api_url:
