@@ -17,9 +17,9 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?")
 class PageLimits:
     """How much may be asked on the page; 0 anywhere: as much as one likes.
 
-    A battle's question asks for two answers. A second try, a question that moderation stops, and a
-    look where an answer came from count as an answer each. An address counts with its block: /24,
-    or /48 of IPv6.
+    A battle's question asks for two answers. A question counts when it comes, also where moderation
+    or a model that is not up stops it later. A second try, and a look where an answer came from,
+    count as an answer each. An address counts with its block: /24, or /48 of IPv6.
     """
 
     answers_per_minute: int = 20

@@ -98,15 +98,18 @@ class Arena:
 
     async def ask(self, asker: Asker, question: Question) -> Reply:
         text = self._checked(question)
-        await asyncio.to_thread(self._admit, asker, question)
+        known = await asyncio.to_thread(self._admit, asker, question)
+        turn_ids, view = known or await self._new(asker, question, text)
+        for turn_id in turn_ids:
+            await self._runner.begin(turn_id)
+        return view
+
+    async def _new(self, asker: Asker, question: Question, text: str) -> tuple[list[str], Reply]:
         if reason := await self._reason(f"{question.system}\n{text}".strip()):
             await asyncio.to_thread(self._keep_blocked, asker, question, reason)
             raise Refusal(QUESTION_BLOCKED)
         up = {model.name: model for model in await self._models.up()}
-        turn_ids, view = await asyncio.to_thread(self._store, asker, question, text, up)
-        for turn_id in turn_ids:
-            await self._runner.begin(turn_id)
-        return view
+        return await asyncio.to_thread(self._store, asker, question, text, up)
 
     async def _reason(self, text: str) -> str:
         try:
@@ -171,17 +174,11 @@ class Arena:
             raise Refusal(f"The system message may have {_MAX_SYSTEM_CHARS:,} characters.")
         return text
 
-    def _admit(self, asker: Asker, question: Question) -> None:
-        """Refuses before moderation is asked, which costs; what came before is let through."""
-        with self._database.read() as session:
-            if session.get(Turn, question.id) is None:
-                self._check_terms(session.get(Visitor, asker.visitor_id), question)
-                num_answers = len(_turn_ids(question))
-                limits.check_answers(session, asker, self._page.limits, num_answers)
+    def _admit(self, asker: Asker, question: Question) -> tuple[list[str], Reply] | None:
+        """Counts a question before moderation, which costs, whatever becomes of it later.
 
-    def _store(
-        self, asker: Asker, question: Question, text: str, up: Mapping[str, ModelUp]
-    ) -> tuple[list[str], Reply]:
+        One that came before is what it was, whatever its text is now.
+        """
         with self._database.write() as session:
             visitor = talks.known_visitor(session, asker.visitor_id)
             known = session.get(Turn, question.id)
@@ -189,23 +186,34 @@ class Arena:
                 return self._known(session, asker, known)
             self._agree(visitor, question)
             limits.count_answers(session, asker, self._page.limits, _turn_ids(question))
+        return None
+
+    def _store(
+        self, asker: Asker, question: Question, text: str, up: Mapping[str, ModelUp]
+    ) -> tuple[list[str], Reply]:
+        with self._database.write() as session:
+            talks.known_visitor(session, asker.visitor_id)
+            known = session.get(Turn, question.id)
+            if known is not None:
+                return self._known(session, asker, known)
+            # Those that were admitted meanwhile are on their way too.
+            limits.check_running(session, asker, self._page.limits, len(_turn_ids(question)))
             if question.kind == "chat":
                 return self._store_chat(session, asker, question, text, up)
             return self._store_battle(session, asker, question, text, up)
 
     def _known(self, session: Session, asker: Asker, turn: Turn) -> tuple[list[str], Reply]:
         """The question came before: its answer was lost on the way to the page."""
+        if turn.error == QUESTION_BLOCKED:
+            raise Refusal(QUESTION_BLOCKED)
         conversation = talks.own_conversation(session, asker.visitor_id, turn.conversation_id)
         ids = [turn.id, talks.twin_id(turn.id)] if conversation.battle_id else [turn.id]
         return ids, views.of_conversation(session, conversation)
 
-    def _check_terms(self, visitor: Visitor | None, question: Question) -> None:
-        has_agreed = question.agreed or (visitor is not None and visitor.consented_s is not None)
+    def _agree(self, visitor: Visitor, question: Question) -> None:
+        has_agreed = question.agreed or visitor.consented_s is not None
         if self._page.terms and not has_agreed:
             raise Refusal("Read the terms and agree to them first.")
-
-    def _agree(self, visitor: Visitor, question: Question) -> None:
-        self._check_terms(visitor, question)
         if question.agreed and visitor.consented_s is None:
             visitor.consented_s = now_s()
 
@@ -297,11 +305,9 @@ class Arena:
     def _keep_blocked(self, asker: Asker, question: Question, reason: str) -> None:
         """A blocked question is kept with its reason; no model hears of it."""
         with self._database.write() as session:
-            visitor = talks.known_visitor(session, asker.visitor_id)
+            talks.known_visitor(session, asker.visitor_id)
             if session.get(Turn, question.id) is not None:
                 return
-            self._agree(visitor, question)
-            limits.count_answers(session, asker, self._page.limits, [question.id])
             conversation = talks.new_conversation(
                 session, asker, "chat", "", {"system": question.system}, "Blocked"
             )

@@ -30,7 +30,7 @@ def known_visitor(session: Session, visitor_id: str) -> Visitor:
     """The visitor's row; made at the first thing that is kept.
 
     Until the transaction ends, no other of the same visitor gets past here: what is sent twice at
-    the same moment is stored once, and no limit is passed by asking in parallel.
+    the same moment is stored once, and none of a visitor's limits is passed by asking in parallel.
     """
     insert = INSERTS[session.get_bind().dialect.name]
     row = insert(Visitor).values(id=visitor_id, created_s=now_s(), consented_s=None)

@@ -26,7 +26,8 @@ from apps.serve.page.store.tables import LogEntry, Secret
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _ADVISORY_LOCK = 7_261_001
-"""PostgreSQL's name of the migration lock, an arbitrary number; the log's is one more."""
+"""PostgreSQL's name of the migration lock, an arbitrary number; the log's is one more, that
+of the limits two."""
 _LOCK_TIMEOUT_S = 30
 INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """how a row is inserted that may be there already, by the kinds of database that we know"""
@@ -91,6 +92,15 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def lock_counts(session: Session) -> None:
+    """Nobody else counts for the limits until this transaction ends.
+
+    `session` comes from `write`. As for the log, only PostgreSQL needs a lock here.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK + 2})"))
 
 
 def _engine(url: str) -> sa.Engine:

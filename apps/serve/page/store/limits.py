@@ -1,6 +1,7 @@
 """How much one visitor, one block of addresses and all together may ask, counted in the database.
 
-Counting there holds for all processes of the page, and over their restarts.
+Counting there holds for all processes of the page, and over their restarts. No limit is passed by
+asking in parallel: `known_visitor` locks out the same visitor, and `lock_counts` all others.
 """
 
 import ipaddress
@@ -11,20 +12,13 @@ from sqlalchemy.orm import Session
 
 from apps.serve.page.config import PageLimits
 from apps.serve.page.store.conversations import OPEN, Asker
-from apps.serve.page.store.database import new_id, now_s
+from apps.serve.page.store.database import lock_counts, new_id, now_s
 from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.store.tables import Request, Turn, Vote
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 _LOST_S = 30.0
 """an answer whose process has not been heard of for so long takes no place any more"""
-
-
-def check_answers(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
-    """Raises Refusal when so many answers would be too many."""
-    _check_rates(session, asker, limits, num_answers)
-    _check_running(session, asker, limits, num_answers)
-    _check_tokens(session, asker, limits)
 
 
 def count_answers(
@@ -34,7 +28,9 @@ def count_answers(
 
     An answer that is asked for again counts again; what its first try has cost stays counted.
     """
-    check_answers(session, asker, limits, len(turn_ids))
+    _check_rates(session, asker, limits, len(turn_ids))
+    check_running(session, asker, limits, len(turn_ids))
+    _check_tokens(session, asker, limits)
     for turn_id in turn_ids:
         again = sa.update(Request).where(Request.id == turn_id).values(id=new_id())
         session.execute(again)
@@ -59,6 +55,8 @@ def _count(session: Session, asker: Asker, request_id: str) -> None:
 
 
 def _check_rates(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
+    if limits.address_answers_per_hour or limits.all_answers_per_hour:
+        lock_counts(session)
     mine, here = {"visitor_id": asker.visitor_id}, {"address": asker.address}
     for limit, window_s, whose, who in (
         (limits.answers_per_minute, _MINUTE_S, mine, "You have"),
@@ -80,6 +78,8 @@ def _check_rates(session: Session, asker: Asker, limits: PageLimits, num_answers
 
 def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
     """Raises Refusal when one more vote would be too many."""
+    if limits.all_votes_per_hour:
+        lock_counts(session)
     query = sa.select(sa.func.count()).where(Vote.created_s > now_s() - _HOUR_S)
     mine = query.where(Vote.visitor_id == asker.visitor_id)
     if limits.votes_per_hour and (session.scalar(mine) or 0) >= limits.votes_per_hour:
@@ -98,7 +98,10 @@ def _oldest_in_the_way(
     return session.scalar(newest_first.offset(max(0, room)).limit(1))
 
 
-def _check_running(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
+def check_running(session: Session, asker: Asker, limits: PageLimits, num_answers: int) -> None:
+    """Raises Refusal when so many more at a time would be too many."""
+    if limits.all_running_answers:
+        lock_counts(session)
     query = sa.select(sa.func.count()).where(
         Turn.status.in_(OPEN),
         Turn.created_s > now_s() - _DAY_S,

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from apps.common.errors import ConfigError
 from apps.common.files.endpoints import EndpointSettings
 from apps.serve.page.answers.moderation import QUESTION_UNREAD
-from apps.serve.page.config import PageConfig
+from apps.serve.page.config import PageConfig, PageLimits
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Conversation, Turn
 from tests.serve.page.live import Live, Person
@@ -124,6 +124,33 @@ def test_a_long_question_is_read_from_its_beginning(open_page, guard) -> None:
     question = f"{FORBIDDEN} {'well ' * 1500}"
     assert "not sent" in Person(page.url).ask(question, kind="chat", models=["ash"])["error"]
     assert not page.upstream.requests
+
+
+def test_no_question_is_read_by_moderation_without_being_counted(open_page, guard) -> None:
+    """Neither one that is sent again with another text, nor one that is refused afterwards."""
+    reader, endpoint = guard
+    limits = PageLimits(answers_per_minute=3, running_answers=0)
+    settings = {"moderation": "endpoint", "moderation_endpoint": endpoint, "limits": limits}
+    page = open_page({"ash": lambda m: "yes"}, **settings)
+    person, id = Person(page.url), "0" * 32
+    talk = person.wait(person.ask("Why?", kind="chat", models=["ash"], id=id))
+    num_read = len(reader.read)
+    for text in ("Why not?", f"Say {FORBIDDEN}"):
+        again = person.ask(text, kind="chat", models=["ash"], id=id)
+        assert again["turns"][0]["question"] == talk["turns"][0]["question"] == "Why?"
+    assert len(reader.read) == num_read
+    said = [person.ask("Why?", kind="chat", models=["nobody"])["error"] for _ in range(4)]
+    assert ["not up" in one for one in said] == [True, True, False, False]
+    assert len(reader.read) == num_read + 2
+
+
+def test_a_blocked_question_that_is_sent_again_is_still_refused(open_page, guard) -> None:
+    reader, endpoint = guard
+    page = open_page({"ash": lambda m: "x"}, moderation="endpoint", moderation_endpoint=endpoint)
+    person = Person(page.url)
+    for text in (FORBIDDEN, "Hello"):
+        assert "was not sent" in person.ask(text, kind="chat", models=["ash"], id="0" * 32)["error"]
+    assert len(reader.read) == 1
 
 
 def test_an_endpoint_and_its_kind_need_each_other() -> None:
