@@ -58,7 +58,8 @@ class LaunchWorkersConfig(Service):
     env: tuple[str, ...] = ()
     """NAME=VALUE for the task"""
     start_minutes: float = 15.0
-    """a start in a zone that takes longer counts as a zone without machines"""
+    """a start in a zone that takes longer counts as a zone without machines, and so does a machine
+    that is not well for so long"""
 
     def __post_init__(self) -> None:
         Service.__post_init__(self)  # super() does not know a class with slots

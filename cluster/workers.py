@@ -2,13 +2,13 @@
 
 What a replay decides with a Fleet (`python -m apps.serve simulate`), this does with a cloud
 (`cluster/sky_workers.py`, or one of tests). A worker is one machine with one replica. Knows of no
-SkyPilot and no network, and keeps nothing: who is there is asked anew at every look.
+SkyPilot and no network. Who is there is asked anew at every look.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from apps.common.command.events import Reporter
@@ -69,22 +69,29 @@ class WorkerController:
     replicas: int
     """that have to be ready"""
     start_s: float
-    """a start in a zone that takes longer counts as a zone without machines"""
+    """a start in a zone that takes longer counts as a zone without machines, and so does a machine
+    that is not well for so long"""
     sleep: Callable[[float], None] = time.sleep
     _was_up: frozenset[str] = frozenset()
+    _unwell_s: dict[str, float] = field(default_factory=dict[str, float])
+    """since when those whose machines are there have not been well"""
 
     def step(self, now_s: float) -> Fleet:
         """Look, decide, start and end; returns what was seen. Raises CloudIsAway."""
-        workers, up = self.cloud.workers(), self._up()
-        gone = [one for one in workers if one.is_taken or self._never_came(one, now_s)]
+        up = self._up()  # first: an end that the cloud tells once must not be lost with it
+        workers = self.cloud.workers()
+        unwell = [one.name for one in workers if one.has_run and one.name not in up]
+        self._unwell_s = {name: self._unwell_s.get(name, now_s) for name in unwell}
+        gone = [one for one in workers if one.is_taken or self._is_late(one, now_s)]
         held = [one for one in workers if one not in gone]
+        lost = [one for one in gone if one.is_taken and one.has_run]
         fleet = Fleet(
             now_s=now_s,
             target=self.replicas,
             ready=Counter(one.place for one in held if one.name in up),
             starting=Counter(one.place for one in held if one.name not in up),
-            lost=Counter(one.place for one in gone if one.has_run),
-            refused=frozenset(one.place for one in gone if not one.has_run),
+            lost=Counter(one.place for one in lost),
+            refused=frozenset(one.place for one in gone if one not in lost),
         )
         wanted = self.policy.decide(fleet)
         for one in gone:
@@ -103,10 +110,11 @@ class WorkerController:
         self._was_up = up
         return up
 
-    def _never_came(self, worker: Worker, now_s: float) -> bool:
+    def _is_late(self, worker: Worker, now_s: float) -> bool:
         """On demand SkyPilot may look everywhere, and there is no better place to ask."""
-        is_late = now_s - worker.asked_s > self.start_s
-        return worker.place != ON_DEMAND and not worker.has_run and is_late
+        if worker.has_run:
+            return now_s - self._unwell_s.get(worker.name, now_s) > self.start_s
+        return worker.place != ON_DEMAND and now_s - worker.asked_s > self.start_s
 
     def _follow(self, place: str, there: Sequence[Worker], count: int, up: frozenset[str]) -> None:
         """Those that answer nobody yet go first, the newest of them before the others."""

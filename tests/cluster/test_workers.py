@@ -78,7 +78,7 @@ def worker(
     return Worker(name=name, place=place, asked_s=asked_s, has_run=has_run, is_taken=is_taken)
 
 
-def controller_of(cloud: "TraceCloud", policy: Policy) -> WorkerController:
+def controller_of(cloud: "TraceCloud | Still", policy: Policy) -> WorkerController:
     return WorkerController(
         policy=policy, cloud=cloud, pool=cloud, replicas=SERVICE.replicas, start_s=900.0,
         sleep=lambda seconds: None,
@@ -136,6 +136,11 @@ class Wants:
         return self.wanted
 
 
+class Away:
+    def up(self) -> frozenset[str]:
+        raise CloudIsAway("no answer")
+
+
 def step(cloud: Still, wanted: Wanted, looks: int = 1) -> Fleet:
     controller = WorkerController(
         policy=Wants(wanted), cloud=cloud, pool=cloud, replicas=2, start_s=600,
@@ -157,6 +162,28 @@ def test_a_start_that_never_comes_is_a_zone_without_machines() -> None:
     fleet = step(cloud, {"b": 1, ON_DEMAND: 1})
     assert fleet.refused == {"a"} and not fleet.lost and fleet.starting == {ON_DEMAND: 1}
     assert cloud.ended == ["w1"] and cloud.launched == ["b"]
+
+
+def test_a_machine_that_never_becomes_well_is_ended_and_its_zone_counts_as_refused() -> None:
+    there = [worker("w1", "a", 0.0), worker("w2", ON_DEMAND, 0.0), worker("w3", "b", 0.0)]
+    cloud = Still(there, [{"w3"}])
+    policy = Wants({"a": 1, "b": 1, ON_DEMAND: 1})
+    controller = controller_of(cloud, policy)
+    controller.step(10_000.0)
+    assert controller.step(10_900.0).starting == {"a": 1, ON_DEMAND: 1} and cloud.ended == []
+    fleet = controller.step(10_901.0)
+    assert (fleet.refused, fleet.lost, fleet.starting) == ({"a", ON_DEMAND}, {}, {})
+    assert cloud.ended == ["w1", "w2"] and cloud.launched == ["a", ON_DEMAND]
+
+
+def test_an_end_that_is_told_once_is_not_lost_while_the_gateway_is_away() -> None:
+    cloud, asked = Still([], [set()]), list[str]()
+    cloud.before = lambda: asked.append("cloud")
+    controller = controller_of(cloud, Wants({}))
+    controller.pool = Away()
+    with pytest.raises(CloudIsAway):
+        controller.step(0.0)
+    assert asked == []
 
 
 def test_what_was_taken_is_lost_and_ended() -> None:
