@@ -10,6 +10,7 @@ simulate` replays. May be stopped at any time: workers go on, and the same comma
 again.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -51,8 +52,8 @@ class LaunchWorkersConfig(Service):
     """the pool's name at the gateway"""
     policy: str = "steady"
     """as in `apps.serve simulate`"""
-    name: str = "worker"
-    """with which the names of the managed jobs begin"""
+    name: str = ""
+    """with which the names of the managed jobs begin (default: worker- and the pool)"""
     task: Path = TASK
     """SkyPilot's task file"""
     env: tuple[str, ...] = ()
@@ -109,10 +110,11 @@ def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
     envs = {"GATEWAY": config.gateway, "POOL": config.pool}
     cloud = SkyWorkers(
         task=config.task,
-        name=config.name,
+        name=config.name or f"worker-{re.sub(r'[^A-Za-z0-9]+', '-', config.pool)}",
         zones=config.zones,
         envs={**envs, **sky_jobs.envs_of(config.env)},
         secrets=SECRETS,
+        reporter=reporter,
     )
     controller = WorkerController(
         policy=POLICIES[config.policy](config.zones, service),

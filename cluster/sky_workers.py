@@ -5,11 +5,13 @@ the third worker of `worker`, in aws/us-east-1. SkyPilot itself would start a re
 same place again, forever if need be: such a job is ended, and the policy chooses the place.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from apps.common.command.events import Reporter
 from apps.common.spot.trace import ON_DEMAND
 from cluster import sky_jobs
 from cluster.sky_jobs import JobRecord
@@ -27,6 +29,7 @@ class SkyWorkers:
     envs: Mapping[str, str]
     secrets: tuple[str, ...]
     """names of variables whose values the task is given"""
+    reporter: Reporter
     clock: Callable[[], float] = time.time
     _leaving: set[int] = field(default_factory=set[int])
     """jobs that were cancelled by us"""
@@ -34,12 +37,15 @@ class SkyWorkers:
     """jobs that had not ended at the last look: an older end is known"""
     _seen_s: dict[int, float] = field(default_factory=dict[int, float])
     """since when we know of a job, which SkyPilot may not have begun to start"""
+    _told: set[str] = field(default_factory=set[str])
+    """jobs of which it was said that nobody here looks after them"""
     _number: int = 0
     """of the newest worker"""
 
     def workers(self) -> Sequence[Worker]:
         records = [(one, self._place(one.name)) for one in sky_jobs.queue(name=self.name)]
         ours = [(one, place) for one, place in records if place is not None]
+        self._tell({one.name for one, place in records if place is None and not one.has_ended})
         was_alive, self._alive = self._alive, {one.job_id for one, _ in ours if not one.has_ended}
         seen: list[Worker] = []
         for record, place in ours:
@@ -49,6 +55,14 @@ class SkyWorkers:
                 since_s = self._seen_s.setdefault(record.job_id, self.clock())
                 seen.append(_worker(record, place, since_s))
         return seen
+
+    def _tell(self, strangers: set[str]) -> None:
+        """Ours of a zone that is no longer given, or another pool's: they are left alone."""
+        named = {one for one in strangers if re.fullmatch(rf"{re.escape(self.name)}-.*-\d+", one)}
+        if new := named - self._told:
+            self._told |= new
+            hint = "in none of --zones, so neither counted nor ended; `sky jobs cancel -n NAME`"
+            self.reporter.event("workers.elsewhere", jobs=", ".join(sorted(new)), hint=hint)
 
     def _place(self, name: str) -> str | None:
         """Worked example: aws/us-east-1 for worker-aws-us-east-1-3; None for a stranger's job."""

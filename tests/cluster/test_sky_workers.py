@@ -1,11 +1,13 @@
 """Managed jobs as workers: their names say where they are, and each end is told once."""
 
+import json
 import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
+from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.spot.trace import ON_DEMAND
 from cluster.launch_workers import SECRETS, TASK, main
@@ -25,9 +27,14 @@ def sky(monkeypatch: pytest.MonkeyPatch) -> FakeSky:
     return fake
 
 
-def cloud_of(name: str = "worker", clock: Callable[[], float] = time.time) -> SkyWorkers:
+def cloud_of(
+    name: str = "worker",
+    clock: Callable[[], float] = time.time,
+    zones: tuple[str, ...] = ZONES,
+) -> SkyWorkers:
     return SkyWorkers(
-        task=TASK, name=name, zones=ZONES, envs={"POOL": "p"}, secrets=SECRETS, clock=clock
+        task=TASK, name=name, zones=zones, envs={"POOL": "p"}, secrets=SECRETS, clock=clock,
+        reporter=Reporter("json"),
     )  # fmt: skip
 
 
@@ -59,6 +66,21 @@ def test_another_launcher_knows_them_all_by_their_names(sky: FakeSky) -> None:
     assert shown(list(again.workers())) == [(name, ZONES[0], True, False)]
     again.launch(ZONES[0])
     assert sky.zones.jobs[-1].name == "worker-aws-us-east-1-2", "a name is used once"
+
+
+def test_workers_of_a_zone_that_is_no_longer_given_are_told_of_once(
+    sky: FakeSky, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = cloud_of()
+    for zone in ZONES:
+        first.launch(zone)
+    cloud_of("my-worker").launch(ZONES[1])
+    again = cloud_of(zones=ZONES[:1])
+    assert [one.place for one in again.workers()] == [ZONES[0]] and len(again.workers()) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["jobs"]) == ("workers.elsewhere", "worker-gcp-us-central1-2")
+    assert len(sky.zones.alive) == 3, "they may be another pool's"
 
 
 def test_a_job_that_was_taken_is_told_until_it_is_ended(sky: FakeSky) -> None:
