@@ -29,6 +29,8 @@ class Upstream:
         """whether events carry ids, and a stream goes on behind the one that comes back"""
         self.cut_after = 0
         """break the connection after so many events, once"""
+        self.forgets = False
+        """whether a stream that comes back begins anew, without ids"""
         self.resumed_behind: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.app = FastAPI()
@@ -47,6 +49,8 @@ class Upstream:
             return JSONResponse({"error": {"message": message}}, says)
         last = request.headers.get("last-event-id", "")
         self.resumed_behind += [last] if last else []
+        if last and self.forgets:
+            self.numbers, last = False, ""
         sent = int(last.partition(":")[2] or 0)
         return StreamingResponse(self._events(says(body["messages"]), sent))
 

@@ -106,14 +106,16 @@ class TurnRows:
         with self._database.write() as session:
             if said is not None:
                 values["answer"] = said[0]
-                _spend(session, {turn_id: said[1]})
             stop = sa.update(Turn).where(Turn.id == turn_id, Turn.status.in_(OPEN))
-            return session.scalar(stop.values(**values).returning(Turn.id)) is not None
+            was_open = session.scalar(stop.values(**values).returning(Turn.id)) is not None
+            if was_open and said is not None:
+                _spend(session, {turn_id: said[1]})
+            return was_open
 
     def end(self, turn_id: str, end: End) -> bool:
         """Before any page hears of the end; False when the answer is not ours any more."""
         with self._database.write() as session:
-            turn = session.get(Turn, turn_id)
+            turn = session.get(Turn, turn_id, with_for_update=True)
             if turn is None or turn.owner != self._me or turn.status not in OPEN:
                 return False
             now = end.snapshot
@@ -129,7 +131,8 @@ class TurnRows:
             query = sa.select(Turn.id, Turn.watched_s, Turn.created_s, Conversation.model)
             query = query.join(Conversation, Conversation.id == Turn.conversation_id)
             mine = sa.and_(Turn.owner == self._me, Turn.status.in_(OPEN), Turn.id.in_(beats))
-            rows = session.execute(query.where(mine)).all()
+            # Locked, so that an end meanwhile is either seen here or comes after these writes.
+            rows = session.execute(query.where(mine).with_for_update(of=Turn)).all()
             if rows:
                 self._write(session, {row.id: (beats[row.id], row.watched_s) for row in rows})
             waiting = session.execute(

@@ -50,9 +50,14 @@ class _Live:
     finish_reason: str = ""
     tokens: int = 0
     """that the answer has cost; until the API says, every piece of text is one"""
+    tokens_before: int = 0
+    """of them, those of streams before this one: the API counts one answer, from its beginning"""
     flags: dict[str, object] = field(default_factory=dict[str, object])
     watched_s: float = field(default_factory=now_s)
     task: asyncio.Task[None] | None = None
+
+    def begin_anew(self) -> None:
+        self.last_event, self.now, self.tokens_before = "", Snapshot("", "running"), self.tokens
 
 
 class Runner:
@@ -144,7 +149,7 @@ class Runner:
     async def _answer(self, turn_id: str, live: _Live) -> Snapshot:
         order = await asyncio.to_thread(self._rows.order, turn_id)
         live.last_event, live.tokens = order.last_event, order.tokens
-        before = 0 if order.text else order.tokens  # the API counts one answer, from its beginning
+        live.tokens_before = 0 if order.text else order.tokens
         live.now = Snapshot(order.text, "running" if order.text else "waiting")
         moderated_chars = 0
         pieces = self._pieces(live, order)
@@ -152,7 +157,7 @@ class Runner:
             async for piece in pieces:
                 live.finish_reason = piece.finish_reason or live.finish_reason
                 told = piece.completion_tokens
-                live.tokens = before + told if told else live.tokens + bool(piece.text)
+                live.tokens = live.tokens_before + told if told else live.tokens + bool(piece.text)
                 text = live.now.text + piece.text
                 if len(text) - moderated_chars >= _MODERATE_EVERY_CHARS:
                     moderated_chars = len(text)
@@ -181,7 +186,8 @@ class Runner:
                 async with contextlib.aclosing(stream):
                     async for piece in stream:
                         if not piece.event_id and after:
-                            after, live.now = "", Snapshot("", "running")
+                            after = ""
+                            live.begin_anew()
                         give_up_s, pause_s = 0.0, _RECONNECT_S
                         yield piece
                 return
@@ -191,7 +197,7 @@ class Runner:
                 if not live.last_event or not (after or is_lost) or time.monotonic() > give_up_s:
                     raise
                 if not is_lost:
-                    live.last_event, live.now = "", Snapshot("", "running")
+                    live.begin_anew()
             await asyncio.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
 

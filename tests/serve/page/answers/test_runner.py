@@ -5,12 +5,15 @@ import threading
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from apps.serve.page.answers import runner, watch
-from apps.serve.page.answers.rows import TurnRows
+from apps.serve.page.answers.rows import Beat, TurnRows
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Turn
 from tests.serve.page.live import Live, Person
+from tests.serve.page.postgres import empty
+from tests.serve.page.store.test_limits import spent
 
 LONG = " ".join(str(n) for n in range(400))
 
@@ -129,6 +132,42 @@ def test_a_lost_gateway_costs_a_reconnect_and_no_text(open_page) -> None:
     talk = person.wait(person.ask(kind="chat", models=["ash"]))
     assert talk["turns"][0]["html"] == [f"<p>{LONG}</p>\n"]
     assert page.upstream.resumed_behind == ["stream:7"]
+
+
+def test_a_stream_that_begins_anew_spends_both_parts(open_page) -> None:
+    """A gateway that has lost the stream sends it from the beginning, without its numbers."""
+    page = open_page({"ash": lambda m: LONG})
+    page.upstream.numbers, page.upstream.cut_after, page.upstream.forgets = True, 7, True
+    person = Person(page.url)
+    talk = person.wait(person.ask(kind="chat", models=["ash"]))
+    assert talk["turns"][0]["html"] == [f"<p>{LONG}</p>\n"]
+    assert spent(page) == [7 + len(LONG)], "the first part's pieces, and what the API said"
+
+
+def test_a_late_beat_leaves_an_end_as_it_is(open_page, postgres: str) -> None:
+    empty(postgres)
+    page = open_page({"ash": lambda m: "yes"}, database_url=postgres)
+    person = Person(page.url)
+    turn_id = person.wait(person.ask(kind="chat", models=["ash"]))["turns"][0]["id"]
+    database = Database(postgres)
+    rows = TurnRows(database)
+    with database.write() as session:
+        session.get_one(Turn, turn_id).status, session.get_one(Turn, turn_id).owner = "waiting", ""
+    assert rows.claim(turn_id)
+    beats = {turn_id: Beat(text="ye", last_event="", watched_s=0.0, tokens=1)}
+    with database.write() as session:
+        session.get_one(Turn, turn_id).status = "done"
+        session.flush()
+        beat = threading.Thread(target=rows.beat, args=(beats,))
+        beat.start()
+        waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        while not session.scalar(waits):
+            assert beat.is_alive()
+    beat.join()
+    with database.read() as session:
+        turn = session.get_one(Turn, turn_id)
+    assert (turn.status, turn.answer) == ("done", "yes") and spent(page) == [3]
+    database.close()
 
 
 def test_a_question_that_is_sent_twice_is_asked_once(open_page) -> None:
