@@ -23,7 +23,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -140,23 +140,37 @@ def find_cloud(metadata: Metadata) -> tuple[str, Watch] | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    pid: int
+    program: str
+    flags: dict[str, str]
+    """Worked example: {"node_id": "ab"} of --node_id=ab."""
+
+
+def own_processes(proc: Path = Path("/proc")) -> Iterator[Process]:
+    """On a machine of many users, another's Ray is none of ours."""
+    for cmdline in proc.glob("[0-9]*/cmdline"):
+        try:
+            program, *words = cmdline.read_bytes().decode(errors="replace").split("\0")
+            is_own = cmdline.stat().st_uid == os.getuid()
+        except OSError:
+            continue  # the process ended meanwhile
+        if is_own:
+            flags = dict(word.lstrip("-").split("=", 1) for word in words if "=" in word)
+            yield Process(pid=int(cmdline.parent.name), program=program, flags=flags)
+
+
 def find_ray_node(gcs_port: int, proc: Path = Path("/proc")) -> RayNode | None:
     """This machine's node of the Ray whose head listens on `gcs_port`.
 
     Read from the raylet's own command line. SkyPilot runs a second Ray of its own beside ours; the
-    port tells them apart. On a machine of many users, another's Ray is none of ours.
+    port tells them apart.
     """
-    for cmdline in proc.glob("[0-9]*/cmdline"):
-        try:
-            argv = cmdline.read_bytes().decode(errors="replace").split("\0")
-            is_own = cmdline.stat().st_uid == os.getuid()
-        except OSError:
-            continue  # the process ended meanwhile
-        if not (is_own and argv[0].endswith("/raylet")):
-            continue
-        flags = dict(arg.lstrip("-").split("=", 1) for arg in argv if "=" in arg)
-        address, node_id = flags.get("gcs-address", ""), flags.get("node_id")
-        if node_id and address.endswith(f":{gcs_port}"):
+    for process in own_processes(proc):
+        address, node_id = process.flags.get("gcs-address", ""), process.flags.get("node_id")
+        is_raylet = process.program.endswith("/raylet")
+        if is_raylet and node_id and address.endswith(f":{gcs_port}"):
             return RayNode(node_id=node_id, gcs_address=address)
     return None
 

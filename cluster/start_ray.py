@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from cluster.spot_watch import find_ray_node
+from cluster.spot_watch import find_ray_node, own_processes
 
 LOST_MACHINE = 75
 """the exit code for which the cluster files ask SkyPilot for another machine"""
@@ -179,16 +179,12 @@ def stop(gcs_port: int, proc: Path = Path("/proc")) -> None:
 def _pids_of(gcs_port: int, proc: Path) -> list[int]:
     """Ray's own processes name their head's address or, the head, its port; other users' stay."""
     found: list[int] = []
-    for cmdline in proc.glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if cmdline.stat().st_uid != os.getuid():
-                continue
-            words = cmdline.read_bytes().decode(errors="replace").split("\0")
-            flags = dict(word.lstrip("-").split("=", 1) for word in words[1:] if "=" in word)
-            address = flags.get("gcs-address") or flags.get("gcs_address") or ""
-            port = address.rpartition(":")[2] or flags.get("gcs_server_port")
-            if port == str(gcs_port):
-                found.append(int(cmdline.parent.name))
+    for process in own_processes(proc):
+        flags = process.flags
+        address = flags.get("gcs-address") or flags.get("gcs_address") or ""
+        port = address.rpartition(":")[2] or flags.get("gcs_server_port")
+        if port == str(gcs_port):
+            found.append(process.pid)
     return found
 
 
