@@ -98,6 +98,11 @@ class GatewayPool:
             raise ConfigError(message) from None
 
 
+def jobs_name(pool: str) -> str:
+    """Worked example: worker-org-vicuna of org/vicuna, as SkyPilot takes no slash."""
+    return f"worker-{re.sub('[^A-Za-z0-9]+', '-', pool)}"
+
+
 def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
     """Without end. What is wrong with the settings is said before the first machine."""
     pool = GatewayPool(config.gateway, config.pool, sky_jobs.from_environment(SECRETS)[JOIN_TOKEN])
@@ -110,7 +115,7 @@ def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
     envs = {"GATEWAY": config.gateway, "POOL": config.pool}
     cloud = SkyWorkers(
         task=config.task,
-        name=config.name or f"worker-{re.sub(r'[^A-Za-z0-9]+', '-', config.pool)}",
+        name=config.name or jobs_name(config.pool),
         zones=config.zones,
         envs={**envs, **sky_jobs.envs_of(config.env)},
         secrets=SECRETS,

@@ -130,12 +130,11 @@ def build_and_run(tmp_path: Path, command: str) -> subprocess.CompletedProcess[s
         chmod a+x {open_folders}
         exec chroot /mnt/root sh -c "$SCRIPT"
     """
-    path = "/home/ray/bin:/usr/bin:/bin:/usr/sbin:/sbin"
     return subprocess.run(
         ["unshare", "--mount", "sh", "-c", copy],
         env={
             "HOME": "/home/ray",
-            "PATH": f"{path}:/usr/sbin:/sbin",
+            "PATH": "/home/ray/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "SCRIPT": script(folder, command),
         },
         capture_output=True,
@@ -153,6 +152,7 @@ def can_copy(tmp_path: Path) -> None:
         pytest.skip("an overlay over / needs root and a kernel that lets a namespace mount it")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("can_copy")
 def test_the_image_builds_as_its_user_and_runs_the_apps(tmp_path: Path) -> None:
     look = "for app in data eval; do python -m apps.$app --help >/dev/null; done"

@@ -1,4 +1,4 @@
-"""What the launcher of workers says where no gateway is at the address that it was given."""
+"""What the launcher of workers names them, and says where no gateway is at its address."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from apps.common.errors import ConfigError
-from cluster.launch_workers import GatewayPool
+from cluster.launch_workers import GatewayPool, jobs_name
 
 
 @contextmanager
@@ -49,3 +49,8 @@ def answering(status: int, body: str) -> Iterator[str]:
 def test_what_is_no_gateway_is_a_sentence(status: int, body: str, sentence: str) -> None:
     with answering(status, body) as url, pytest.raises(ConfigError, match=sentence):
         GatewayPool(url, "vicuna", "sk").up()
+
+
+def test_each_pools_jobs_have_a_name_of_their_own() -> None:
+    names = [jobs_name(pool) for pool in ("vicuna", "vicuna-13b", "org/vicuna")]
+    assert names == ["worker-vicuna", "worker-vicuna-13b", "worker-org-vicuna"]
