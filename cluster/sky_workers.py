@@ -61,7 +61,7 @@ class SkyWorkers:
         named = {one for one in strangers if re.fullmatch(rf"{re.escape(self.name)}-.*-\d+", one)}
         if new := named - self._told:
             self._told |= new
-            hint = "in none of --zones, so neither counted nor ended; `sky jobs cancel -n NAME`"
+            hint = "in none of --zones: left alone; if this pool's, `sky jobs cancel -n NAME`"
             self.reporter.event("workers.elsewhere", jobs=", ".join(sorted(new)), hint=hint)
 
     def _place(self, name: str) -> str | None:
