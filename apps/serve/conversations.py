@@ -80,7 +80,7 @@ def _forget(settings: ConversationsConfig, reporter: Reporter) -> None:
     if not num_deleted:
         raise NotFoundError(
             f"{settings.database} has no conversation of {settings.link or settings.visitor!r}; "
-            "nothing was deleted."
+            "no conversation was deleted."
         )
     reporter.event("serve.forgotten", conversations=num_deleted)
 

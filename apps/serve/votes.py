@@ -66,6 +66,7 @@ def _record(session: Session, vote: Vote, battle: Battle) -> dict[str, object]:
         "battle_id": battle.id,
         "created": datetime.fromtimestamp(vote.created_s, UTC).isoformat(timespec="seconds"),
         "visitor": _hashed(vote.visitor_id),
+        "consent": _has_agreed(session, vote),
         "models": [battle.left_model, battle.right_model],
         "verdict": vote.verdict,
         "blind": battle.blind,
@@ -108,7 +109,6 @@ def preference_pairs(session: Session) -> Iterator[PreferencePair]:
             continue
         won = 0 if vote.verdict == "left" else 1
         names = (battle.left_model, battle.right_model)
-        visitor = session.get_one(Visitor, vote.visitor_id)
         yield PreferencePair(
             id=battle.id,
             messages=messages_before(session, turns[won][0]),
@@ -116,8 +116,12 @@ def preference_pairs(session: Session) -> Iterator[PreferencePair]:
             rejected=turns[1 - won][0].answer,
             models=(names[won], names[1 - won]),
             visitor=_hashed(vote.visitor_id),
-            consent=visitor.consented_s is not None,
+            consent=_has_agreed(session, vote),
         )
+
+
+def _has_agreed(session: Session, vote: Vote) -> bool:
+    return session.get_one(Visitor, vote.visitor_id).consented_s is not None
 
 
 def _hashed(visitor_id: str) -> str:

@@ -253,6 +253,7 @@ def test_votes_keep_their_contract(tmp_path):
         "blind": True,
         "counted": True,
         "left_out_by": "",
+        "consent": False,
         "conversations": [talk, talk],
     }
     assert wanted.items() <= record.items()

@@ -23,6 +23,15 @@ def browser() -> Iterator[Browser]:
         yield it
 
 
+LOSE_ONE = """
+const real = window.fetch;
+window.fetch = async () => {
+  [window.fetch, window.lost] = [real, true];
+  throw new TypeError("lost");
+};
+"""
+
+
 def begin(browser: Browser, url: str, *questions: str) -> None:
     browser.open("about:blank")
     browser.open(f"{url}/#chat")
@@ -147,6 +156,8 @@ def test_a_shared_answer_that_is_on_its_way_arrives_at_its_reader(open_page, bro
     token = person.act("share", id=talk["id"], turn=turn)["token"]
     browser.open(f"{page.url}/s/{token}")
     browser.wait_for(".shared .answer")
+    browser.driver.execute_script(LOSE_ONE)  # what is on show stays, and is asked for again
+    browser.wait_until(lambda: browser.driver.execute_script("return window.lost"))
     page.upstream.pieces = math.inf
     person.wait(talk)
     browser.wait_for(".shared .answer[data-status=done]")

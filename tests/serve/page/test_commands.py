@@ -149,7 +149,7 @@ def test_what_a_link_shows_is_forgotten_and_nothing_else(open_page, tmp_path: Pa
         forget = ["conversations", "forget", file, "--link", link]
         assert cli.run("apps.serve", COMMANDS, forget) == 0
         assert cli.run("apps.serve", COMMANDS, forget) == 2
-        assert "nothing was deleted" in capsys.readouterr().err
+        assert "no conversation was deleted" in capsys.readouterr().err
     (left,) = lines("conversations", "export", file, out=tmp_path / "dump.jsonl")
     assert left["conversations"][0]["value"] == "y"
     assert person.http.get(f"/s/{of_chat}.json").status_code == 404

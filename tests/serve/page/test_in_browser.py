@@ -10,8 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from apps.common.passages import Passage, write_passages
+from apps.serve.page.store.database import Database
+from apps.serve.page.store.tables import Vote
 from tests.serve.browser import Browser
 from tests.serve.page.arena.test_evaluation import FOLDER
 from tests.serve.page.live import Person
@@ -171,6 +174,24 @@ def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
     browser.driver.refresh()
     browser.wait_for(".outcome .card")
     assert not browser.errors()
+
+
+def test_each_of_four_keys_is_a_verdict(open_page, browser) -> None:
+    page = open_page(PAIR)
+    begin(browser, f"{page.url}/")
+    said = ("You preferred A.", "You preferred B.", "You called it a tie.", "You found both bad.")
+    for key, sentence in zip("1234", said, strict=True):
+        browser.type(ASK, "Why?\n")
+        browser.wait_until(lambda: browser.shows(".vote"))
+        browser.driver.execute_script("document.activeElement.blur()")
+        browser.press(key)
+        browser.wait_until(lambda sentence=sentence: sentence in browser.text(".outcome"))
+    with (
+        contextlib.closing(Database(page.config.database_url)) as database,
+        database.read() as rows,
+    ):
+        votes = rows.scalars(sa.select(Vote).order_by(Vote.created_s)).all()
+        assert [vote.verdict for vote in votes] == ["left", "right", "tie", "both_bad"]
 
 
 def test_who_waits_sees_dots_seconds_and_the_place_in_line(open_page, browser) -> None:

@@ -12,7 +12,7 @@ export function about(page) {
     ...section("What is kept",
       "Your questions, the answers and your votes are kept on this server, with a random number in a cookie that tells them apart from other visitors'. Your address is kept only as a keyed digest of its network.",
       "Do not enter personal data. You can delete each of your conversations under its answers; a vote stays, without its texts."),
-    h("p", {}, "Your number is ", h("code", {}, page.visitor), ". Whoever runs this page can delete all that is kept under it, or what one of your shared links shows."),
+    h("p", {}, "Your number is ", h("code", {}, page.visitor), ". Whoever runs this page can delete all conversations kept under it, or what one of your shared links shows. Votes stay, without their texts."),
     ...section("What is published",
       "Who runs this page may publish conversations and votes, and train models on them. They then carry no cookie number and no address, and a mark that says whether you agreed to terms here.",
       "Ratings, the number of votes and a digest of the log of votes are public on the Leaderboard. A conversation that you share can be read by anybody who has its link, until you take the link back."),

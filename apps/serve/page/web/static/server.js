@@ -5,6 +5,7 @@ const TRIES = 8;
 
 export class Refused extends Error {}
 export class LoginNeeded extends Refused {}
+export class Gone extends Refused {}
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -42,6 +43,7 @@ export async function getJson(path) {
   const response = await fetch(`${base}${path}`);
   const body = await response.json().catch(() => ({}));
   if (response.status === 401) throw new LoginNeeded(body.error);
+  if (response.status === 404 && body.error) throw new Gone(body.error);
   if (!response.ok) throw new Refused(body.error || "This cannot be shown right now. Try again in a moment.");
   return body;
 }
