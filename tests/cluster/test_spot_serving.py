@@ -162,6 +162,18 @@ def spot(tmp_path: Path) -> Iterator[Spot]:
 
 
 @contextmanager
+def beside(run: Callable[[], None], ends: threading.Event) -> Iterator[None]:
+    """`run` in a thread of its own, which stops when `ends` is set."""
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+@contextmanager
 def controlled(controller: WorkerController) -> Iterator[None]:
     """By cluster/workers.py, a look a second."""
     ends = threading.Event()
@@ -176,13 +188,8 @@ def controlled(controller: WorkerController) -> Iterator[None]:
         except Ended:
             return
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with beside(run, ends):
         yield
-    finally:
-        ends.set()
-        thread.join()
 
 
 @contextmanager
@@ -209,13 +216,8 @@ def clients(url: str, seen: Seen) -> Iterator[None]:
     async def all_clients() -> None:
         await asyncio.gather(*map(client, range(NUM_CLIENTS)))
 
-    thread = threading.Thread(target=lambda: asyncio.run(all_clients()))
-    thread.start()
-    try:
+    with beside(lambda: asyncio.run(all_clients()), ends):
         yield
-    finally:
-        ends.set()
-        thread.join()
 
 
 BLOWS = ("worker", "gateway", "worker", "page", "zone", "gateway", "every_zone", "zones_open")
