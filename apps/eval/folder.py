@@ -5,7 +5,7 @@ from typing import cast
 import orjson
 
 from apps.common.errors import NotFoundError
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.eval.calls import journal
 from apps.eval.calls.lines import PlannedLine
 from apps.eval.config import JudgeConfig
@@ -36,7 +36,7 @@ def plan_uri(directory: str) -> str:
 
 def read_plan(directory: str) -> list[PlannedLine]:
     """Every judgment that the folder needs; [] before it was judged."""
-    return cast(list[PlannedLine], journal.read_lines(plan_uri(directory)))
+    return cast(list[PlannedLine], parts.records(plan_uri(directory)))
 
 
 def write_plan(config: JudgeConfig, plan: Plan) -> None:

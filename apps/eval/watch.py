@@ -29,7 +29,6 @@ from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import parts, storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_step
-from apps.eval.calls.journal import read_lines
 from apps.eval.config import WatchConfig
 from apps.eval.page.curve import CurveLine, render_curve
 from apps.eval.records.question import load_questions
@@ -95,7 +94,7 @@ def _add_point(config: WatchConfig, step: int, env: Environment, reporter: Repor
 
 
 def _points(config: WatchConfig) -> list[CurveLine]:
-    return cast(list[CurveLine], read_lines(_curve(config)))
+    return cast(list[CurveLine], parts.records(_curve(config)))
 
 
 def _curve(config: WatchConfig) -> str:

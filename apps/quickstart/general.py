@@ -9,9 +9,9 @@ import math
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
-from apps.common.files import storage
+from apps.common.files import parts, storage
 from apps.common.files.model_folder import text_folder
 from apps.common.text.conversation import ChatTemplate
 from apps.common.text.templates import load_template
@@ -42,7 +42,7 @@ def measure(dirs: Mapping[str, str], base: str, template: str, url: str) -> Gene
     `template` names the base's chat template; `own` is its folder's. Writes everyday.json beside
     the report.
     """
-    questions = [json.loads(q) for q in _lines(f"{dirs['sample']}/questions.jsonl")]
+    questions = _records(f"{dirs['sample']}/questions.jsonl")
     everyday = {str(q["question_id"]): q["turns"][0] for q in questions if "match" not in q}
     if not everyday:
         return None
@@ -51,7 +51,7 @@ def measure(dirs: Mapping[str, str], base: str, template: str, url: str) -> Gene
     chat = load_template(folder if template == "own" else template, tokenizer)
     means: dict[str, float] = {}
     for model in (BASE_NAME, TUNED_NAME):
-        answers = [json.loads(a) for a in _lines(f"{dirs['eval']}/answers/{model}.jsonl")]
+        answers = _records(f"{dirs['eval']}/answers/{model}.jsonl")
         said = {str(a["question_id"]): a["turn_texts"][0] for a in answers}
         values = [
             _log_likelihood(_prompt(chat, tokenizer, text), _ids(tokenizer, said[number]), url)
@@ -64,8 +64,8 @@ def measure(dirs: Mapping[str, str], base: str, template: str, url: str) -> Gene
     return result
 
 
-def _lines(uri: str) -> list[bytes]:
-    return storage.read_bytes(uri).splitlines()
+def _records(uri: str) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], parts.records(uri))
 
 
 def _prompt(chat: ChatTemplate, tokenizer: Tokenizer, question: str) -> list[int]:

@@ -1,16 +1,15 @@
 """The table at the end of the demo, read from the artifacts that the four apps left."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
 
 from apps.common.command.events import Reporter
-from apps.common.files import schema, storage
+from apps.common.files import parts, schema, storage
 from apps.quickstart.general import GeneralChat
 
 _EDGE_STEPS = 10
@@ -112,7 +111,7 @@ def _verdict(preference: dict[str, Any] | None) -> str:
 
 
 def _steps(uri: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in storage.read_bytes(uri).splitlines()]
+    rows = cast(list[dict[str, Any]], parts.records(uri))
     return [row for row in rows if "loss" in row]
 
 

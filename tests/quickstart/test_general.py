@@ -54,7 +54,8 @@ def test_the_mean_is_taken_over_the_answer_s_tokens_alone(tmp_path, url, monkeyp
     tokenizer = general.load_tokenizer(str(base))
     for model, answer in (("base", "ab"), ("cria-tuned", "abcd")):
         said = {"question_id": 2, "turn_texts": [answer]}
-        write_lines(tmp_path / f"eval/answers/{model}.jsonl", said)
+        write_lines(path := tmp_path / f"eval/answers/{model}.jsonl", said)
+        path.write_text(path.read_text() + '\n{"question_id": 2, "turn_te')  # of a killed writer
     chat = general.load_template(str(base), tokenizer)
     prompt = general._prompt(chat, tokenizer, "A fox?")
     monkeypatch.setattr(_Scores, "prompt_tokens", tuple(prompt))

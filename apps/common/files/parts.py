@@ -6,11 +6,15 @@ the file, and no writer ever reads or replaces what another has written:
     raw.jsonl.parts/<time>-<random>.jsonl
 """
 
+import contextlib
 import hashlib
 import time
 import uuid
 
+import orjson
+
 from apps.common.files import storage
+from apps.common.json_value import JsonObject, JsonValue
 
 _SUFFIX = ".parts"
 
@@ -39,6 +43,20 @@ def read(uri: str) -> bytes | None:
         return whole
     parts = storage.read_all(uri + _SUFFIX)
     return whole if not parts else (whole or b"") + b"".join(parts)
+
+
+def records(uri: str) -> list[JsonObject]:
+    """Every line that is a JSON object; [] where nothing was written.
+
+    A line that its writer was killed over is passed over, wherever it stands, as blank ones are.
+    """
+    found: list[JsonObject] = []
+    for line in (read(uri) or b"").split(b"\n"):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            value: JsonValue = orjson.loads(line)
+            if isinstance(value, dict):
+                found.append(value)
+    return found
 
 
 def names(folder: str) -> list[str]:

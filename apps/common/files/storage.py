@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import uuid
 from collections.abc import Generator, Mapping
 from typing import IO, Any, cast
@@ -21,6 +22,9 @@ from apps.common.errors import CriaError, InputError, NotFoundError, StorageErro
 
 COMMIT_NAME = "COMMITTED.json"
 _CHUNK_BYTES = 1 << 20
+_APPENDING = threading.Lock()
+"""Held from the look at a file's last byte to the end of the write: half of another thread's line
+is not the torn line of a dead writer."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -233,12 +237,13 @@ def append_lines(path: str, lines: bytes) -> None:
     with _sentences(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "ab+") as handle:
-            if handle.tell() > 0:
-                handle.seek(-1, os.SEEK_END)
-                if handle.read(1) != b"\n":
-                    lines = b"\n" + lines
-            handle.write(lines)
-            handle.flush()
+            with _APPENDING:
+                if handle.seek(0, os.SEEK_END) > 0:
+                    handle.seek(-1, os.SEEK_END)
+                    if handle.read(1) != b"\n":
+                        lines = b"\n" + lines
+                handle.write(lines)
+                handle.flush()
             os.fsync(handle.fileno())
 
 

@@ -22,7 +22,6 @@ import orjson
 
 from apps.common.errors import CriaError
 from apps.common.files import parts, storage
-from apps.common.json_value import JsonObject
 from apps.eval.calls.hold import Hold, hold
 from apps.eval.calls.lines import IntentLine, ParsedLine, ResponseLine, charged_usd
 
@@ -51,25 +50,13 @@ def parsed_path(directory: str, version: str) -> str:
     return storage.join(judgments_dir(directory), f"parsed-{version}.jsonl")
 
 
-def read_lines(path: str) -> list[JsonObject]:
-    """All whole lines; [] without a file.
-
-    A torn line, left by a writer that was killed, is passed over: its call counts as not stored.
-    """
-    records: list[JsonObject] = []
-    for line in (parts.read(path) or b"").splitlines():
-        with contextlib.suppress(orjson.JSONDecodeError):
-            records.append(orjson.loads(line))
-    return records
-
-
 def read_raw(directory: str) -> list[ResponseLine]:
-    """Every response of the folder."""
-    return cast(list[ResponseLine], read_lines(raw_path(directory)))
+    """Every response of the folder; one whose line is torn counts as not stored."""
+    return cast(list[ResponseLine], parts.records(raw_path(directory)))
 
 
 def read_intents(directory: str) -> list[IntentLine]:
-    return cast(list[IntentLine], read_lines(intents_path(directory)))
+    return cast(list[IntentLine], parts.records(intents_path(directory)))
 
 
 @dataclass(slots=True)

@@ -21,7 +21,6 @@ from apps.eval.calls.journal import (
     BudgetExhaustedError,
     Journal,
     judgments_dir,
-    read_lines,
     read_raw,
 )
 from apps.eval.calls.parameters import ParameterFit
@@ -159,7 +158,7 @@ class _Batches:
     async def finish_earlier(self, poll_s: float) -> None:
         """Batches that a killed run left behind: their responses are paid for."""
         notes: dict[str, _Note] = {}
-        for record in cast(list[_Note], read_lines(self._notes)):
+        for record in cast(list[_Note], parts.records(self._notes)):
             notes.setdefault(record["input_file"], record).update(record)
         open_notes = {k: v for k, v in notes.items() if "ended" not in v}
         if not open_notes:

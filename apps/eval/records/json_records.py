@@ -15,6 +15,7 @@ from apps.common.json_value import JsonObject, JsonValue
 
 _BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_OWN_START = b'{"question_id":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,17 @@ def parse_records(data: bytes, uri: str, is_own: bool = False) -> list[Record]:
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            if is_own and line.startswith(b'{"question_id":') and not line.rstrip().endswith(b"}"):
+            if is_own and _is_torn(line):
                 continue
             raise InputError(f"{where} is not JSON: {error}") from None
         records.append(_record(value, where))
     return records
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether it is the beginning of one of our own lines."""
+    start = line[: len(_OWN_START)]
+    return _OWN_START.startswith(start) and not line.rstrip().endswith(b"}")
 
 
 def _array(data: bytes, uri: str) -> list[JsonValue]:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
+from apps.common.command.allocator import keep_freed_tensors
 from apps.common.errors import CriaError, InputError
 from apps.common.packs import open_pack
 from apps.common.text.tokenizer import load_tokenizer
@@ -134,7 +135,9 @@ def rank_device(config: RunConfig) -> torch.device:
 
 
 def configure_torch(config: RunConfig) -> None:
-    """Process-wide settings of the numerics."""
+    """Process-wide settings of the numerics, and on a CPU of memory."""
+    if not torch.cuda.is_available():
+        keep_freed_tensors()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")

@@ -1,6 +1,7 @@
 """Lines that are added in a bucket are read as of one file."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ def test_on_a_disk_it_is_one_file(tmp_path: Path) -> None:
     parts.append(uri, b"1\n2\n")
     parts.append(uri, b"3\n")
     assert parts.read(uri) == Path(uri).read_bytes() == b"1\n2\n3\n"
+
+
+def test_threads_that_append_at_once_leave_whole_lines_alone(tmp_path: Path) -> None:
+    uri = str(tmp_path / "answers.jsonl")
+    line = b'{"text":"' + b"x" * 20_000 + b'"}'
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: parts.append(uri, line), range(320)))
+    assert Path(uri).read_bytes() == (line + b"\n") * 320
+
+
+def test_lines_of_killed_writers_are_passed_over_wherever_they_stand(tmp_path: Path) -> None:
+    uri = str(tmp_path / "answers.jsonl")
+    assert parts.records(uri) == []
+    Path(uri).write_bytes(b'{"a": 1}\n{"a": 2, "te\n\n{"a": "\xe2\x80\n{"a": "\xc2\x85"}\n{"a"')
+    assert parts.records(uri) == [{"a": 1}, {"a": "\x85"}]
 
 
 def test_parts_are_read_in_the_order_of_their_writing(bucket: str) -> None:

@@ -85,8 +85,9 @@ def test_a_wrong_file_is_refused_with_a_sentence(tmp_path: Path, line: str, sent
 def test_a_torn_line_of_our_own_is_passed_over_and_a_foreign_one_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     whole = '{"question_id":"1","turn_texts":["x"],"model":"m"}\n'
-    path.write_text(whole + '{"question_id":"2","turn_te\n')
-    assert list(read_answers(str(path), "m", [], is_own=True)) == ["1"]
+    for torn in ("{", '{"quest', '{"question_id":"2","turn_te'):
+        path.write_text(f"{whole}{torn}\n{whole}{torn}")
+        assert list(read_answers(str(path), "m", [], is_own=True)) == ["1"]
     with pytest.raises(InputError, match="line 2 is not JSON"):
         read_answers(str(path), "m", [])
     path.write_text("{oops}\n")

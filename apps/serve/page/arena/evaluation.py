@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apps.common import ratings
-from apps.common.errors import CriaError
+from apps.common.errors import CriaError, NotFoundError
 from apps.common.files import parts, storage
 from apps.serve.page.arena.evaluation_lines import (
     JudgmentLine,
@@ -102,12 +102,15 @@ class Shelf:
 
 def load(folder: str) -> Evaluation:
     """Raises NotFoundError or ValueError for a folder that is no evaluation."""
+    questions = storage.join(folder, "questions.jsonl")
+    if not storage.exists(questions):
+        raise NotFoundError(f"{questions} does not exist")
     answers = storage.join(folder, "answers")
     names = [name for name in parts.names(answers) if name.endswith(".jsonl")]
     files = [storage.join(answers, name) for name in names]
     judgments = _judgments(folder)
     return Evaluation(
-        questions=read_questions(storage.join(folder, "questions.jsonl")),
+        questions=read_questions(questions),
         answers={model: answers for model, answers in map(read_answers, files) if model},
         judgments=judgments,
         ratings=_ratings(judgments),

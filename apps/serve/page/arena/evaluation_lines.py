@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import orjson
-
-from apps.common.files import parts, storage
+from apps.common.files import parts
 from apps.common.json_value import JsonObject, JsonValue
 
 _TIES = ("C", "A=B")
@@ -68,23 +66,20 @@ def read_questions(uri: str) -> list[QuestionLine]:
             category=str(line.get("category") or ""),
             turns=_texts(line["turns"]),
         )
-        for line in _lines(uri)
+        for line in parts.records(uri)
     ]
 
 
 def read_answers(uri: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     """The model, and its texts by question id; ("", {}) of an empty file."""
-    lines = _parsed(parts.read(uri) or b"")
+    lines = parts.records(uri)
     answers = {str(line["question_id"]): _texts(line["turn_texts"]) for line in lines}
     return (str(lines[0]["model"]) if lines else ""), answers
 
 
 def read_judgments(raw_uri: str, parsed_uri: str) -> list[JudgmentLine]:
-    parsed = {str(line["key"]): line for line in _lines(parsed_uri)}
-    return [
-        _judgment(line, parsed.get(str(line["key"]), {}))
-        for line in _parsed(parts.read(raw_uri) or b"")
-    ]
+    parsed = {str(line["key"]): line for line in parts.records(parsed_uri)}
+    return [_judgment(line, parsed.get(str(line["key"]), {})) for line in parts.records(raw_uri)]
 
 
 def _judgment(raw: JsonObject, parsed: Mapping[str, JsonValue]) -> JudgmentLine:
@@ -102,11 +97,3 @@ def _judgment(raw: JsonObject, parsed: Mapping[str, JsonValue]) -> JudgmentLine:
 
 def _texts(value: JsonValue) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else ()
-
-
-def _lines(uri: str) -> list[JsonObject]:
-    return _parsed(storage.read_bytes(uri))
-
-
-def _parsed(lines: bytes) -> list[JsonObject]:
-    return [orjson.loads(line) for line in lines.splitlines() if line.strip()]

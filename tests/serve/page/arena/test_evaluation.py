@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def test_a_folder_in_a_bucket_is_shown_while_its_files_lie_in_parts(s3) -> None:
             storage.write_atomic(uri, path.read_bytes())
     shown, expected = Shelf("s3://evaluation").evaluation(), Shelf(FOLDER).evaluation()
     assert shown.questions and shown == expected
+
+
+def test_lines_whose_writer_was_killed_are_not_there_yet(tmp_path: Path) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "evaluation")
+    for path in (*folder.glob("answers/*.jsonl"), *folder.glob("judgments/*.jsonl")):
+        path.write_bytes(path.read_bytes() + b'\n{"question_id": "to\n{')
+    assert Shelf(str(folder)).evaluation() == Shelf(FOLDER).evaluation()
 
 
 def test_a_folder_that_is_not_there_yet_is_an_empty_shelf(tmp_path: Path) -> None:
