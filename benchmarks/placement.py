@@ -4,7 +4,8 @@
 
 The trace is split among models by a power law (exponent 1; every other model a 13B, else 7B), and
 comes as fast as --times says. The SLO is 2 s to the first token and 80 ms between two. Speeds are
-computed ones (apps/serve/place/speeds.yaml).
+computed ones (apps/serve/place/speeds.yaml). With --held-out the placement is made for the first
+half of the trace and judged by the second.
 """
 
 import argparse
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--times", type=float, nargs="+", default=[2.0, 4.0, 6.0])
+    parser.add_argument("--held-out", action="store_true")
     arguments = parser.parse_args()
     folder = Path(os.environ["CRIA_TEST_DATA"]) / "azure-llm-2023"
     trace = read_azure(str(folder / "AzureLLMInferenceTrace_conv.csv"))
@@ -38,20 +40,24 @@ def main() -> None:
         ]
         for times in arguments.times:
             requests = split(trace, power_law(count)).faster(times)
-            sample, whole = (
+            end_s = float(requests.at_s[-1])
+            seen, judged = requests, requests
+            if arguments.held_out:
+                seen, judged = requests.between(0, end_s / 2), requests.between(end_s / 2, end_s)
+            sample, whole, by = (
                 Problem(
                     models=models,
                     cluster=Cluster(num_gpus=num_gpus, memory_bytes=80e9),
                     arrivals=some,
                     slo=Slo(ttft_s=2.0, tpot_s=0.08),
                 )
-                for some in (requests.busiest(2500), requests)
+                for some in (seen.busiest(2500), seen, judged)
             )
             begun_s = time.process_time()
             found = search(sample, whole, arguments.seconds)
             used_s = time.process_time() - begun_s
             even, greedy, best = (
-                whole.score(groups).attained / requests.num_requests
+                by.score(groups).attained / judged.num_requests
                 for groups in (found.even, found.greedy, found.best)
             )
             print(

@@ -7,7 +7,7 @@
 Runs on your own machine or at the head, and submits SkyPilot managed jobs of serve-worker.yaml,
 each bound to one zone and market. How many where is decided by the policies that `apps.serve
 simulate` replays. May be stopped at any time: workers go on, and the same command takes them up
-again.
+again. With --out and --on-demand-usd it writes OUT/cost.json after every look.
 """
 
 import re
@@ -23,6 +23,7 @@ from tyro.conf import Positional
 from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
+from apps.common.files import costs
 from apps.common.files.config import above_zero
 from apps.serve.join import is_ours, message_of
 from apps.serve.spot.policies import POLICIES
@@ -30,6 +31,7 @@ from apps.serve.spot.replay import Service
 from cluster import sky_jobs
 from cluster.controller import CloudIsAway
 from cluster.sky_workers import SkyWorkers
+from cluster.worker_cost import Machine, pool_cost
 from cluster.workers import WorkerController, follow
 
 TASK = Path(__file__).with_name("serve-worker.yaml")
@@ -61,10 +63,18 @@ class LaunchWorkersConfig(Service):
     start_minutes: float = 15.0
     """a start in a zone that takes longer counts as a zone without machines, and so does a machine
     that is not well for so long"""
+    out: str = ""
+    """folder for cost.json, such as s3://bucket/pools/vicuna"""
+    on_demand_usd: float | None = None
+    """of one machine, dollars an hour; one on spot costs --spot-price of it"""
+    kind: str = "worker"
+    """of machine, as cost.json names it, such as 1xL4"""
 
     def __post_init__(self) -> None:
         Service.__post_init__(self)  # super() does not know a class with slots
-        above_zero(self, "", "start_minutes")
+        above_zero(self, "", "start_minutes", "on_demand_usd")
+        if bool(self.out) != (self.on_demand_usd is not None):
+            raise ConfigError("cost.json needs both --out and --on-demand-usd; give both or none.")
         if not self.gateway.startswith(("http://", "https://")):
             raise ConfigError(f"The gateway is {self.gateway!r}; expected http:// or https://.")
         if self.policy not in POLICIES:
@@ -128,7 +138,16 @@ def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
         replicas=config.replicas,
         start_s=config.start_minutes * 60,
     )
-    follow(controller, reporter, config.look_s)
+
+    def save(now_s: float) -> None:
+        if config.on_demand_usd is not None:
+            spot_usd = config.on_demand_usd * config.spot_price
+            machine = Machine(
+                kind=config.kind, on_demand_usd=config.on_demand_usd, spot_usd=spot_usd
+            )
+            costs.write(config.out, pool_cost(cloud.rented(), machine, config.replicas, now_s))
+
+    follow(controller, reporter, config.look_s, save=save)
 
 
 COMMAND = cli.Command(

@@ -15,7 +15,7 @@ from apps.common.command.events import Reporter
 from apps.common.spot.trace import ON_DEMAND
 from cluster import sky_jobs
 from cluster.sky_jobs import JobRecord
-from cluster.workers import Worker
+from cluster.workers import Rented, Worker
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,11 +41,14 @@ class SkyWorkers:
     """jobs of which it was said that nobody here looks after them"""
     _number: int = 0
     """of the newest worker"""
+    _rented: list[Rented] = field(default_factory=list[Rented])
+    """as of the last look"""
 
     def workers(self) -> Sequence[Worker]:
         records = [(one, self._place(one.name)) for one in sky_jobs.queue(name=self.name)]
         ours = [(one, place) for one, place in records if place is not None]
         self._tell({one.name for one, place in records if place is None and not one.has_ended})
+        self._rented = [_rented(one, place) for one, place in ours if one.has_run]
         was_alive, self._alive = self._alive, {one.job_id for one, _ in ours if not one.has_ended}
         seen: list[Worker] = []
         for record, place in ours:
@@ -55,6 +58,10 @@ class SkyWorkers:
                 since_s = self._seen_s.setdefault(record.job_id, self.clock())
                 seen.append(_worker(record, place, since_s))
         return seen
+
+    def rented(self) -> Sequence[Rented]:
+        """All that SkyPilot remembers, as of the last look: those that have ended, too."""
+        return self._rented
 
     def _tell(self, strangers: set[str]) -> None:
         """Ours of a zone that is no longer given, or another pool's: they are left alone."""
@@ -89,6 +96,12 @@ class SkyWorkers:
 
 def _slug(place: str) -> str:
     return place.replace("/", "-")
+
+
+def _rented(record: JobRecord, place: str) -> Rented:
+    """A start that came is paid from its beginning, as `launch.py` counts it."""
+    assert record.starts_s is not None
+    return Rented(place=place, begun_s=record.starts_s, ended_s=record.end_s)
 
 
 def _is_cancelled(record: JobRecord) -> bool:

@@ -35,6 +35,16 @@ class Worker:
     """Whether its zone has no machine for it, or has it no more."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rented:
+    """A machine that came, and the time to pay for."""
+
+    place: str
+    begun_s: float
+    ended_s: float | None = None
+    """None while it is there"""
+
+
 class WorkerCloud(Protocol):
     """What the controller needs of whoever rents machines."""
 
@@ -131,15 +141,19 @@ def follow(
     look_s: float,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
+    save: Callable[[float], None] = lambda now_s: None,
 ) -> None:
-    """Look after look, without end; an event whenever something has changed."""
+    """Look after look, without end; an event whenever something has changed. `save` comes after
+    each."""
     told: Fleet | None = None
     while True:
         try:
-            fleet = controller.step(clock())
+            now_s = clock()
+            fleet = controller.step(now_s)
             if told is None or _shown(fleet) != _shown(told):
                 reporter.event("workers.seen", **_shown(fleet))
             told = fleet
+            save(now_s)
         except CloudIsAway as away:
             reporter.event("workers.away", reason=away.sentence)
         sleep(look_s)

@@ -15,8 +15,9 @@ from apps.serve.config import Autoscaling, ModelConfig, ServeConfig
 
 GATEWAY, PAGE = "gateway", "page"
 CLUSTER_GATEWAYS = 2
+_MARKET = "ray.io/market-type"
 NOT_ON_SPOT: Mapping[str, object] = {
-    "label_selector": {"ray.io/market-type": "!spot"},
+    "label_selector": {_MARKET: "!spot"},
     "fallback_strategy": [{"label_selector": {}}],
 }
 """Replicas may end at any time, what stands before them should not: it goes to spot machines only
@@ -66,6 +67,8 @@ def _model_entry(model: ModelConfig) -> dict[str, Any]:
         actor["memory"] = needs.memory_bytes
     if needs.custom:
         actor["resources"] = dict(needs.custom)
+    if needs.market != "any":
+        actor["label_selector"] = {_MARKET: "spot" if needs.market == "spot" else "!spot"}
     engine = {
         "name": model.name,
         "path": model.path,

@@ -48,6 +48,8 @@ class Resources:
     memory_bytes: int | None = None
     custom: dict[str, float] = field(default_factory=dict)
     """Ray custom resources, such as {"accelerator_type:H200": 0.001}"""
+    market: Literal["any", "stable", "spot"] = "any"
+    """machines it may stand on; Ray on a spot machine is started with RAY_NODE_MARKET_TYPE=spot"""
 
     def __post_init__(self) -> None:
         amounts = {"cpus": self.cpus, "gpus": self.gpus, "memory_bytes": self.memory_bytes or 0}

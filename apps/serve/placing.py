@@ -109,6 +109,9 @@ class PlaceConfig:
     """table to use in place of the one in the repository (YAML)"""
     seconds: float = 30.0
     """of local search, at most"""
+    spot: bool = False
+    """some machines may be taken away: each model has a replica on others, and the YAML says which
+    replicas stand where; a model on both is a pool of two"""
     explain: bool = False
     """say why, as comments above the YAML"""
     out: str = ""
@@ -153,7 +156,7 @@ def place(config: PlaceConfig, reporter: Reporter) -> None:
 
 
 def yaml_of(config: PlaceConfig, found: Found, whole: Problem) -> str:
-    content = output.service(found.best, whole.models)
+    content = output.service(found.best, whole.models, spot=config.spot)
     configs.from_dict(ServeConfig, content)  # what cannot be served is refused here
     lines: list[str] = []
     if config.explain:

@@ -4,16 +4,19 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
+from apps.common.files import costs
 from apps.common.spot.trace import ON_DEMAND
 from cluster.launch_workers import SECRETS, TASK, main
 from cluster.sky_workers import SkyWorkers
 from cluster.workers import Worker
 from tests.cluster.fake_sky import Clock, FakeSky
+from tests.cluster.test_launch_workers import answering
 
 ZONES = ("aws/us-east-1", "gcp/us-central1")
 
@@ -96,6 +99,52 @@ def test_a_job_that_was_taken_is_told_until_it_is_ended(sky: FakeSky) -> None:
     assert cloud.workers() == [] and cloud.workers() == []
 
 
+def test_machines_are_paid_from_the_start_that_came_to_their_end(sky: FakeSky) -> None:
+    clock, cloud = sky.zones.clock, cloud_of()
+    sky.zones.empty.add(ZONES[1])
+    began_s = clock()
+    for place in ZONES:
+        cloud.launch(place)
+    clock.sleep(600)
+    first, refused = cloud.workers()
+    (rented,) = cloud.rented()
+    assert (rented.place, rented.begun_s, rented.ended_s) == (ZONES[0], began_s + 20, None)
+    for worker in (first, refused):
+        cloud.end(worker)
+    clock.sleep(60)
+    cloud.workers()
+    (rented,) = cloud.rented()
+    assert rented.ended_s == clock()
+    again = cloud_of()
+    again.workers()
+    assert again.rented() == [rented], "another launcher pays for what was before it"
+
+
+def test_the_launcher_writes_what_its_workers_cost(
+    sky: FakeSky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """It began an hour ago, and is stopped at its fifth look."""
+    clock, looks = sky.zones.clock, list[str]()
+    clock.now_s = time.time() - 3660
+
+    def before_answer(call: str) -> None:
+        looks.extend([call] * (call == "queue"))
+        clock.sleep(40)
+        if len(looks) == 5:
+            raise KeyboardInterrupt
+
+    sky.before_answer = before_answer
+    with answering(200, '{"workers": []}') as url:
+        words = [url, "--zones", *ZONES, "--replicas", "2", "--look-s", "0.01"]
+        paid = ["--policy", "spread", "--out", str(tmp_path), "--on-demand-usd", "3"]
+        assert main([*words, *paid, "--kind", "1xL4", "--start-minutes", "600"]) == 130
+    cost = costs.read(str(tmp_path))
+    assert cost is not None and len(cost.machines) == 2
+    assert [row.hours for row in cost.machines] == pytest.approx([1, 1], abs=0.05)
+    assert cost.usd == sum(row.usd for row in cost.machines) == pytest.approx(2, abs=0.1)
+    assert cost.usd_on_demand == pytest.approx(6, abs=0.3)
+
+
 @pytest.mark.parametrize("status", ["FAILED_NO_RESOURCE", "FAILED_SETUP"])
 def test_an_end_is_told_once_and_an_old_one_never(status: str, sky: FakeSky) -> None:
     cloud = cloud_of()
@@ -139,6 +188,7 @@ def test_a_worker_that_was_told_to_leave_is_nobodys_loss(sky: FakeSky) -> None:
         (["http://x", "--zones", "a/b", "--replicas", "0"], "replicas is 0"),
         (["http://x", "--zones", "a/b", "--replicas", "2", "--policy", "y"], "policy is 'y'"),
         (["http://x", "--zones", "a/b", "--replicas", "2", "--env", "Y"], "expected NAME=VALUE"),
+        (["http://x", "--zones", "a/b", "--replicas", "2", "--out", "o"], "needs both --out and"),
         (["http://127.0.0.1:9", "--zones", "a/b", "--replicas", "2"], "start the head first"),
     ],
 )

@@ -1,18 +1,21 @@
 """The controller of a pool's workers decides as the replay does, and is not easily fooled."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
 from apps.common.command.events import Reporter
+from apps.common.files import costs
 from apps.common.spot.generator import GeneratorConfig, generate
 from apps.common.spot.trace import ON_DEMAND, Market
 from apps.serve.spot.fleet import Fleet, Policy, Wanted
 from apps.serve.spot.policies import POLICIES
 from apps.serve.spot.replay import Service, replay
 from cluster.controller import CloudIsAway
-from cluster.workers import Worker, WorkerController, follow
+from cluster.worker_cost import Machine, pool_cost
+from cluster.workers import Rented, Worker, WorkerController, follow
 
 SERVICE = Service(replicas=3, cold_start_s=180, look_s=60)
 
@@ -38,6 +41,8 @@ class TraceCloud:
     now_s: float = 0.0
     alive: dict[str, Worker] = field(default_factory=dict)
     taken: list[Worker] = field(default_factory=list)
+    paid: list[Rented] = field(default_factory=list)
+    """machines that have ended"""
     number: int = 0
 
     def left(self) -> Mapping[str, int]:
@@ -51,7 +56,7 @@ class TraceCloud:
         for zone, count in self.left().items():
             there = self.of(zone)
             for one in there[: max(len(there) - count, 0)]:  # the oldest go
-                del self.alive[one.name]
+                self.end(one)
                 self.taken.append(worker(one.name, zone, one.asked_s, is_taken=True))
         seen, self.taken = [*self.alive.values(), *self.taken], []
         return seen
@@ -65,7 +70,14 @@ class TraceCloud:
             self.taken.append(worker(one.name, place, self.now_s, has_run=False, is_taken=True))
 
     def end(self, worker: Worker) -> None:
-        self.alive.pop(worker.name, None)
+        if self.alive.pop(worker.name, None):
+            self.paid.append(self.bill(worker, self.now_s))
+
+    def bill(self, one: Worker, ended_s: float | None = None) -> Rented:
+        return Rented(place=one.place, begun_s=one.asked_s, ended_s=ended_s)
+
+    def rented(self) -> list[Rented]:
+        return [*self.paid, *map(self.bill, self.alive.values())]
 
     def up(self) -> frozenset[str]:
         since_s = self.now_s - SERVICE.cold_start_s
@@ -99,6 +111,45 @@ def test_it_decides_as_the_replay_does(name: str, seed: int) -> None:
         controller.step(cloud.now_s)
     assert live.wanted == replayed.wanted
     assert len(live.wanted) > 1000
+
+
+@pytest.mark.parametrize("name", ["steady", "skyserve+1", "on-demand"])
+def test_the_cost_is_that_of_the_replay_to_a_cent(name: str, tmp_path: Path) -> None:
+    """A look of a minute costs 10 cents on demand and 5 on spot."""
+    service = replace(SERVICE, spot_price=0.5)
+    market = generate(GeneratorConfig(zones=3, up_h=2, down_h=1, hours=30, seed=7))
+    looks = Noted(POLICIES[name](market.zones, service))
+    outcome = replay(service, market, looks)
+    cloud = TraceCloud(market)
+    controller = controller_of(cloud, POLICIES[name](market.zones, service))
+    for look in range(len(looks.wanted)):
+        cloud.now_s = look * service.look_s
+        controller.step(cloud.now_s)
+    machine = Machine(kind="1xL4", on_demand_usd=6.0, spot_usd=3.0)
+    cost = pool_cost(cloud.rented(), machine, service.replicas, outcome.hours * 3600)
+    on_demand_usd = outcome.hours * service.replicas * 6.0
+    assert cost.usd == pytest.approx(outcome.cost * on_demand_usd, abs=0.001)
+    assert cost.usd == round(sum(row.usd for row in cost.machines), 2)
+    hours = sum(row.hours for row in cost.machines)
+    assert hours == pytest.approx(outcome.machine_hours, abs=0.0005)
+    assert cost.usd_on_demand == pytest.approx(on_demand_usd, abs=0.005)
+    costs.write(str(tmp_path), cost)
+    assert costs.read(str(tmp_path)) == cost
+
+
+def test_a_pool_that_was_ended_for_a_while_cost_nothing_then() -> None:
+    rented = [
+        Rented(place="a", begun_s=0.0, ended_s=7200.0),
+        Rented(place="b", begun_s=3600.0, ended_s=10800.0),
+        Rented(place="a", begun_s=36000.0),
+    ]
+    machine = Machine(kind="1xL4", on_demand_usd=0.9, spot_usd=0.3)
+    cost = pool_cost(rented, machine, 2, 39600.0)
+    assert [(row.region, row.hours, row.usd) for row in cost.machines] == [
+        ("a", 3, 0.9), ("b", 2, 0.6),
+    ]  # fmt: skip
+    assert (cost.usd, cost.usd_on_demand) == (1.5, 2 * 4 * 0.9)
+    assert pool_cost([], machine, 2, 0.0).usd_on_demand == 0
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """`cost.json` of a run: machine hours by kind, place and market, and what they cost.
 
-The launcher writes it, which knows what was rented when (`cluster/launch.py`); on a machine of
-one's own `apps.train run` does. Every amount is in whole cents, and the sums are those of the rows.
+The launcher writes it, which knows what was rented when (`cluster/launch.py`, for a service
+`cluster/launch_workers.py`); on a machine of one's own `apps.train run` does. Every amount is in
+whole cents, and the sums are those of the rows.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ class RunCost:
     """At what those hours cost on average."""
     usd: float
     usd_on_demand: float
-    """The same hours, lost ones left out, on machines that stay."""
+    """The same work on machines that stay: a run's hours without the lost ones, and as many
+    machines as a service has to have, all the time."""
     prices_dated: str
     """Who says the prices, and when."""
 
@@ -50,8 +52,10 @@ def run_cost(
     lost_work_hours: float,
     on_demand_usd_per_hour: float,
     prices_dated: str,
+    on_demand_hours: float | None = None,
 ) -> RunCost:
-    """The totals of some rows.
+    """The totals of some rows; machines that stay take `on_demand_hours`, or those of the rows but
+    for the lost ones.
 
     Worked example: 10 h on spot at $6.88 are $68.80; of them 1 h was lost, $6.88; on demand at
     $12.00 the other 9 h are $108.00.
@@ -64,12 +68,13 @@ def run_cost(
         for row in machines
     )  # fmt: skip
     hours, usd = sum(row.hours for row in rows), round(sum(row.usd for row in rows), 2)
+    stays = hours - lost_work_hours if on_demand_hours is None else on_demand_hours
     return RunCost(
         machines=rows,
         lost_work_hours=round(lost_work_hours, 4),
         lost_work_usd=round(usd / hours * lost_work_hours, 2) if hours else 0.0,
         usd=usd,
-        usd_on_demand=round((hours - lost_work_hours) * on_demand_usd_per_hour, 2),
+        usd_on_demand=round(stays * on_demand_usd_per_hour, 2),
         prices_dated=prices_dated,
     )
 

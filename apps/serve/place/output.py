@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from apps.serve.config import ModelConfig, ServeConfig
+from apps.serve.engine.config import PoolConfig
 from apps.serve.place.placement import (
     MEMORY_SHARE,
     Group,
@@ -17,14 +18,43 @@ _PIPELINE = "--pipeline-parallel-size"
 """vLLM's flag, written here and read again"""
 
 
-def service(groups: Placement, models: Sequence[Model]) -> dict[str, object]:
+def service(groups: Placement, models: Sequence[Model], *, spot: bool = False) -> dict[str, object]:
     """`{"models": [...]}`; a model that stands in no group is left out.
 
     A replica alone on its GPUs reserves them. Replicas that share GPUs reserve a share of one, or,
     where each is spread over several, a custom resource that nodes with such a group must offer.
+    With `spot` each entry has a market; a model on both is a pool of NAME-stable and NAME-spot.
     """
-    held = [index for index in range(len(models)) if any(index in g.models for g in groups)]
-    return {"models": [_entry(index, _of(groups, index), models) for index in held]}
+    entries = list[dict[str, object]]()
+    at = list(zip(groups, markets(groups), strict=True))
+    for index in range(len(models)):
+        by_market = {
+            market: [group for group, its in at if index in group.models and its == market]
+            for market in ("stable", "spot")
+        }
+        if not spot and (held := _of(groups, index)):
+            entries.append(_entry(index, held, models))
+        elif by_market["spot"]:
+            entries += _pool(index, by_market, models)
+        elif by_market["stable"]:
+            entries.append(_entry(index, by_market["stable"], models, market="stable"))
+    return {"models": entries}
+
+
+def _pool(
+    index: int, by_market: Mapping[str, Sequence[Group]], models: Sequence[Model]
+) -> list[dict[str, object]]:
+    """Its members come first: `spot` is never alone."""
+    name = models[index].name
+    members: list[dict[str, object]] = [
+        {"model": f"{name}-{market}", "weight": float(len(groups))}
+        for market, groups in by_market.items()
+    ]
+    entries = [
+        {**_entry(index, groups, models, market=market), "name": f"{name}-{market}"}
+        for market, groups in by_market.items()
+    ]
+    return [*entries, {"name": name, "engine": "pool", "options": {"members": members}}]
 
 
 def in_use(served: ServeConfig, models: Sequence[Model]) -> Placement:
@@ -34,9 +64,13 @@ def in_use(served: ServeConfig, models: Sequence[Model]) -> Placement:
     their order: halves of A, A, B and C are groups of A and B, and of A and C.
     """
     indices = {model.name: index for index, model in enumerate(models)}
+    for entry in served.models:
+        config = entry.engine_config(entry.path)
+        if isinstance(config, PoolConfig) and entry.name in indices:
+            indices |= {member.model: indices[entry.name] for member in config.members}
     held: list[tuple[Group, float]] = []
     for entry in served.models:
-        if entry.name in indices:
+        if entry.name in indices and entry.engine != "pool":
             for _ in range(entry.replicas):
                 _put(held, indices[entry.name], entry)
     return placement([group for group, _ in held])
@@ -62,7 +96,9 @@ def _of(groups: Placement, index: int) -> list[Group]:
     return [group for group in groups if index in group.models]
 
 
-def _entry(index: int, groups: Sequence[Group], models: Sequence[Model]) -> dict[str, object]:
+def _entry(
+    index: int, groups: Sequence[Group], models: Sequence[Model], market: str = "any"
+) -> dict[str, object]:
     model = models[index]
     group, sharing = groups[0], max(len(group.models) for group in groups)
     arguments: list[str] = []
@@ -79,7 +115,7 @@ def _entry(index: int, groups: Sequence[Group], models: Sequence[Model]) -> dict
         "engine": "vllm",
         "options": options,
         "replicas": len(groups),
-        "resources": _resources(group, sharing),
+        "resources": _resources(group, sharing) | ({} if market == "any" else {"market": market}),
     }
 
 

@@ -65,6 +65,8 @@ class _Lane:
             speeds, kv_bytes_per_token, kv, limits,
         )  # fmt: skip
         self.now_s = 0.0
+        self.pause_s = np.inf
+        """Without work, since the last step."""
         self.rounds = 0
         self.holding = 0
         self.waiting: deque[tuple[int, int, int, int]] = deque()
@@ -103,6 +105,7 @@ class _Lane:
             elif self.ends:
                 self._run(until_s, last_s)
             else:
+                self.pause_s += until_s - self.now_s
                 self.now_s = until_s
                 return
 
@@ -110,9 +113,11 @@ class _Lane:
         """One round with prompt pieces up to the limit, of one model."""
         assert self.taking is not None
         room, model, begun = self.limits.prompt_piece_tokens, self.taking[1], []
-        taken = 0
+        taken = attended = 0
         while self.taking is not None and self.taking[1] == model and room:
             piece = min(self.prompt_left, room)
+            start = self.taking[2] - self.prompt_left
+            attended += piece * start + piece * (piece + 1) // 2
             self.prompt_left -= piece
             room -= piece
             taken += piece
@@ -122,46 +127,49 @@ class _Lane:
             self.taking = None
             if len(self.ends) + len(begun) < self.limits.max_running:
                 self._admit()
-        self._pass(1, model, taken)
+        self._pass(1, model, taken, attended)
         for request, its_model, prompt, output in begun:
-            first_s[request] = self.now_s
             held = int((prompt + output) * self.kv_per_token[its_model])
-            if output == 1:
-                last_s[request] = self.now_s
-                self._release(held)
-                continue
             heapq.heappush(
                 self.ends, (self.rounds + output - 1, request, its_model, prompt + output, held)
             )
             self.running[its_model] += 1
             self.context[its_model] += prompt + 1
         self._finish(last_s)
+        for request, *_ in begun:
+            first_s[request] = self.now_s
 
     def _run(self, until_s: float, last_s: NDArray[np.float64]) -> None:
         """Rounds until one sequence ends, or the time is over."""
         rounds = self.ends[0][0] - self.rounds
-        if self.now_s < until_s < np.inf:
-            one_s = self._round_s()
-            rounds = max(min(rounds, int((until_s - self.now_s) / one_s) + 1), 1)
-        self._pass(rounds, -1, 0)
+        left_s = until_s - self.now_s
+        if left_s < np.inf:
+            rounds = max(min(rounds, int(left_s / self._rounds_s(1)) + 1), 1)
+            while rounds > 1 and self._rounds_s(rounds - 1) >= left_s:
+                rounds -= 1  # contexts grow, so later rounds take longer than the first
+        self._pass(rounds)
         self._finish(last_s)
 
-    def _round_s(self) -> float:
+    def _rounds_s(self, rounds: int) -> float:
         return sum(
-            self.speeds[model].seconds(count, self.context[model], 0)
+            self.speeds[model].seconds(count, self.context[model], 0, rounds=rounds)
             for model, count in self.running.items()
             if count
         )
 
-    def _pass(self, rounds: int, prompt_model: int, prompt_tokens: int) -> None:
-        """k rounds of b sequences with C tokens: their contexts add up to k C + b k (k - 1) / 2."""
+    def _pass(
+        self, rounds: int, prompt_model: int = -1, prompt_tokens: int = 0, attended: int = 0
+    ) -> None:
+        """Some rounds, or one with a piece of prompts whose tokens attend to so many."""
+        pause_s, self.pause_s = self.pause_s, 0.0
         for model, count in self.running.items():
-            piece = prompt_tokens if model == prompt_model else 0
-            if not count and not piece:
+            has_piece = model == prompt_model
+            if not count and not has_piece:
                 continue
-            speed = self.speeds[model]
-            self.now_s += rounds * speed.seconds(count, self.context[model], piece)
-            self.now_s += speed.context_s * count * rounds * (rounds - 1) / 2
+            speed, piece = self.speeds[model], (prompt_tokens, attended) if has_piece else (0, 0)
+            self.now_s += speed.seconds(count, self.context[model], *piece, rounds)
+            if pause_s > 0:
+                self.now_s += speed.cold_s(pause_s)
             self.context[model] += rounds * count
         self.rounds += rounds
 
@@ -170,12 +178,17 @@ class _Lane:
         self.holding -= 1
 
     def _finish(self, last_s: NDArray[np.float64]) -> None:
+        """The tokens of a step are told when all that has ended in it is put away."""
+        ended = list[int]()
         while self.ends and self.ends[0][0] <= self.rounds:
             _, request, model, tokens, held = heapq.heappop(self.ends)
-            last_s[request] = self.now_s
+            self.now_s += self.speeds[model].ended_s * tokens
+            ended.append(request)
             self.running[model] -= 1
             self.context[model] -= tokens
             self._release(held)
+        for request in ended:
+            last_s[request] = self.now_s
 
 
 def simulate(

@@ -7,6 +7,7 @@ import pytest
 from apps.common.errors import CriaError
 from apps.common.files import config as configs
 from apps.serve.answer.choices import Usage
+from apps.serve.applications import serve_config
 from apps.serve.config import ServeConfig
 from apps.serve.gateway.metrics import GatewayMetrics, render
 from apps.serve.place import live
@@ -96,6 +97,7 @@ def group(*held: int, tensor: int = 1, pipeline: int = 1) -> Group:
     return Group(tensor=tensor, pipeline=pipeline, models=held)
 
 
+@pytest.mark.parametrize("spot", [False, True])
 @pytest.mark.parametrize(
     "groups",
     [
@@ -106,9 +108,31 @@ def group(*held: int, tensor: int = 1, pipeline: int = 1) -> Group:
         (group(0, 1, 2), group(3, tensor=4)),
     ],
 )
-def test_a_yaml_says_the_placement_that_it_was_written_for(groups: Placement) -> None:
-    written = configs.from_dict(ServeConfig, service(placement(groups), models(4)))
+def test_a_yaml_says_the_placement_that_it_was_written_for(groups: Placement, spot: bool) -> None:
+    written = configs.from_dict(ServeConfig, service(placement(groups), models(4), spot=spot))
     assert in_use(written, models(4)) == placement(groups)
+
+
+def test_each_model_keeps_a_replica_where_none_is_taken_away() -> None:
+    groups = placement([group(0), group(0), group(0), group(1)])
+    written = configs.from_dict(ServeConfig, service(groups, models(2), spot=True))
+    seen = {m.name: (m.replicas, m.resources.market) for m in written.models if m.engine != "pool"}
+    assert seen == {"m0-stable": (1, "stable"), "m0-spot": (2, "spot"), "m1": (1, "stable")}
+    (pool,) = [m for m in written.models if m.engine == "pool"]
+    weights = {member["model"]: member["weight"] for member in pool.options["members"]}
+    assert (pool.name, weights) == ("m0", {"m0-stable": 1.0, "m0-spot": 2.0})
+    actors = {
+        entry["name"]: entry["deployments"][0]["ray_actor_options"].get("label_selector")
+        for entry in serve_config(written)["applications"]
+        if entry["name"] not in ("gateway", "page")
+    }
+    assert list(actors.values()) == [
+        {"ray.io/market-type": "!spot"},
+        {"ray.io/market-type": "spot"},
+        {"ray.io/market-type": "!spot"},
+    ]
+    anywhere = configs.from_dict(ServeConfig, service(groups, models(2)))
+    assert {m.resources.market for m in anywhere.models} == {"any"} and len(anywhere.models) == 2
 
 
 def test_a_model_that_is_not_to_be_placed_is_left_out() -> None:

@@ -1,0 +1,60 @@
+"""What a step takes by a table's figures, one by one and in sums."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from apps.common.errors import ConfigError
+from apps.serve.place.speed import Speed, beyond, figures_of, shape, speed_of
+
+MEASURED = Speed(
+    step_s=0.002,
+    sequence_s=1e-4,
+    context_s=2e-7,
+    prompt_s=3e-5,
+    more_context_s=((1000.0, 1e-7), (4000.0, 4e-7)),
+    attention_s=5e-9,
+    ended_s=6e-6,
+    idle_s=((0.05, 0.003), (1.0, 0.02)),
+)
+
+
+def test_rounds_together_take_what_they_take_one_by_one() -> None:
+    for sequences, context in ((1, 3990), (7, 940), (30, 5000), (3, 10)):
+        together = MEASURED.seconds(sequences, context, 0, rounds=40)
+        apart = sum(MEASURED.seconds(sequences, context + sequences * k, 0) for k in range(40))
+        assert together == pytest.approx(apart)
+
+
+def test_what_exceeds_a_bound_is_summed_as_the_rounds_grow() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        bound, first, growth, rounds = rng.integers(0, [200, 200, 9, 40]).tolist()
+        plain = sum(max(first + growth * k - bound, 0) for k in range(rounds + 1))
+        assert beyond(bound, first, growth, rounds + 1) == plain
+
+
+def test_a_pause_costs_what_was_measured_and_no_more_than_the_longest() -> None:
+    pauses_s = (0.0, 0.025, 0.05, 0.525, 1.0, 60.0, np.inf)
+    cold_s = [MEASURED.cold_s(pause_s) for pause_s in pauses_s]
+    assert cold_s == pytest.approx([0, 0.0015, 0.003, 0.0115, 0.02, 0.02, 0.02])
+
+
+def test_a_table_keeps_every_figure(tmp_path: Path) -> None:
+    row = {"weights_gb": 1, "kv_bytes_per_token": 9, "speeds": {"CPU": {1: figures_of(MEASURED)}}}
+    (tmp_path / "speeds.yaml").write_text(yaml.safe_dump({"models": {"tiny": row}}))
+    again = shape("tiny", "CPU", str(tmp_path / "speeds.yaml")).speeds[1]
+    assert figures_of(again) == pytest.approx(figures_of(MEASURED), rel=1e-9)
+    plain = Speed(step_s=1.0, sequence_s=0.0, context_s=0.0, prompt_s=0.0)
+    assert set(figures_of(plain)) == {"step_ms", "sequence_us", "context_ns", "prompt_us"}
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"), [("step_ms", None), ("ended_us", "fast"), ("idle_ms", 3.0)]
+)
+def test_a_wrong_figure_is_a_sentence(name: str, figure: object) -> None:
+    figures = {**figures_of(MEASURED), name: figure}
+    with pytest.raises(ConfigError, match=f"{name} of a table of speeds is"):
+        speed_of(figures)
