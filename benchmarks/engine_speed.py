@@ -5,9 +5,9 @@
 
 Requests of made-up lengths, one to sixteen at once, and some after pauses, tell what a step takes.
 `--times` replays a span of Azure's trace, its lengths divided by 8 (for 135M by 32), so many times
-as fast, and compares what real requests waited with what the simulator says. The machine's speed changes within
-minutes where others share it, so the engine is measured before and after each replay, and the
-simulator takes both together. Timings need a machine that does nothing else.
+as fast, and compares what real requests waited with what the simulator says. The machine's speed
+changes within minutes where others share it, so the engine is measured before and after each
+replay, and the simulator takes both together. Timings need a machine that does nothing else.
 """
 
 import argparse
