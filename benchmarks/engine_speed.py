@@ -1,13 +1,14 @@
 """Measures our engine into the figures that `apps.serve place` needs, and checks them.
 
     python -m benchmarks.engine_speed 5M --out speeds.yaml
-    CRIA_TEST_DATA=... python -m benchmarks.engine_speed 5M --times 1 2 --seconds 60
+    CRIA_TEST_DATA=... chrt -r 5 python -m benchmarks.engine_speed 5M --times 1 2 --seconds 60
 
 Requests of made-up lengths, one to sixteen at once, and some after pauses, tell what a step takes.
 `--times` replays a span of Azure's trace, its lengths divided by 8 (for 135M by 32), so many times
 as fast, and compares what real requests waited with what the simulator says. The machine's speed
 changes within minutes where others share it, so the engine is measured before and after each
-replay, and the simulator takes both together. Timings need a machine that does nothing else.
+replay, and the simulator takes both together. `chrt -r 5` (as root) keeps other work from its core:
+without it a step beside busy processes waits some 4 ms for its turn, again and again.
 """
 
 import argparse

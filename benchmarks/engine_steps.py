@@ -132,7 +132,7 @@ async def profile(
     steps = [step for step in engine.taken() if step.pause_s == 0]
     for pause_s in PAUSES_S * 5:
         await asyncio.sleep(pause_s)
-        watch = await ask(engine, request(rng, _between(rng, 8, longest // 8), 4))
+        watch = await ask(engine, request(rng, int(rng.integers(8, longest // 5)), 4))
         await watch.done.wait()
     return [*steps, *engine.taken()]
 
