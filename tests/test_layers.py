@@ -16,6 +16,7 @@ WIRING = {
     *(f"apps/train/{name}.py" for name in ("rank", "relay", "run")),
     "apps/serve/deployment.py",
     "apps/serve/directory.py",
+    "apps/serve/launch.py",
     "apps/serve/routing.py",
     "apps/eval/judging/on_ray.py",
     *(f"apps/{app}/__main__.py" for app in APPS),

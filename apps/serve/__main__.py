@@ -76,12 +76,12 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
     wanted_cpus = sum(m.resources.cpus * m.most_replicas for m in config.models)
     cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(wanted_cpus) + 2)
     with ray_session(num_cpus=cpus) as session:
-        from apps.serve import deployment
+        from apps.serve import launch
 
-        config = deployment.with_entries(config)
-        deployment.check_fits(config)
+        config = launch.with_entries(config)
+        launch.check_fits(config)
         try:
-            with deployment.serving(config, reporter, settings.start_timeout_s):
+            with launch.serving(config, reporter, settings.start_timeout_s):
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
                 took_s = round(time.monotonic() - start_s, 1)
                 reporter.event("serve.ready", **_addresses(config), seconds=took_s)
@@ -104,7 +104,7 @@ def _check_port_free(host: str, port: int) -> None:
 
 def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -> None:
     """Apply the file again whenever it changes, until interrupted."""
-    from apps.serve import deployment
+    from apps.serve import launch
 
     seen = _stamp(settings.file)
     while True:
@@ -113,10 +113,10 @@ def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -
             continue
         seen = stamp
         try:
-            config = deployment.with_entries(load(settings.file, config.gateway.port))
-            deployment.check_fits(config)
-            deployment.apply(config)
-            deployment.wait_until_running(config, reporter, settings.start_timeout_s)
+            config = launch.with_entries(load(settings.file, config.gateway.port))
+            launch.check_fits(config)
+            launch.apply(config)
+            launch.wait_until_running(config, reporter, settings.start_timeout_s)
             reporter.event("serve.applied", models=[m.name for m in config.models])
         except (CriaError, OSError) as error:
             reporter.event("serve.refused", reason=str(error))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.common.files import config as configs
-from apps.serve.config import Autoscaling, ModelConfig, ServeConfig
+from apps.serve.config import MODEL_APPLICATION, Autoscaling, ModelConfig, ServeConfig
 
 GATEWAY, PAGE = "gateway", "page"
 CLUSTER_GATEWAYS = 2
@@ -37,6 +37,11 @@ def serve_config(config: ServeConfig) -> dict[str, Any]:
         "logging_config": {"enable_access_log": False},
         "applications": applications,
     }
+
+
+def is_ours(application: str) -> bool:
+    """Whether that name can be in `serve_config`; a cluster may have other applications too."""
+    return application in (GATEWAY, PAGE) or application.startswith(MODEL_APPLICATION)
 
 
 def _gateway_entry(config: ServeConfig) -> dict[str, Any]:

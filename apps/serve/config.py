@@ -24,6 +24,8 @@ from apps.serve.engine.config import PoolConfig, RemoteConfig, TorchConfig, Vllm
 from apps.serve.page.config import PageConfig
 
 EngineConfig = TorchConfig | VllmConfig | RemoteConfig | PoolConfig
+MODEL_APPLICATION = "model-"
+"""what the names of the models' Serve applications begin with"""
 _KINDS = {"torch": TorchConfig, "vllm": VllmConfig, "remote": RemoteConfig, "pool": PoolConfig}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
@@ -211,7 +213,7 @@ class ModelConfig:
     @property
     def application(self) -> str:
         """Name of the model's Serve application."""
-        return "model-" + re.sub(r"[^A-Za-z0-9]+", "-", self.name)
+        return MODEL_APPLICATION + re.sub(r"[^A-Za-z0-9]+", "-", self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,33 +1,24 @@
-"""The wiring to Ray Serve: one application per model, one for the gateway, one for the page.
+"""What Ray Serve runs: one application per model, one for the gateway, one for the page.
 
-Applying a changed configuration starts, stops or updates only the applications whose part of it
-changed; the others keep their replicas and streams. What is live is Serve's own state.
+launch.py starts them; `serve deploy` can, with what `python -m apps.serve build` prints.
 """
 
 import asyncio
-import contextlib
-import dataclasses
 import logging
 import os
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from ray.serve.config import HTTPOptions
 from starlette.types import ASGIApp
 
-from apps.common.command.events import Reporter
-from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files.model_folder import model_folder
 from apps.serve.admission.limiter import Limiter, Refusal
-from apps.serve.applications import CLUSTER_GATEWAYS, serve_config
-from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, ServeConfig
+from apps.serve.applications import CLUSTER_GATEWAYS
+from apps.serve.config import ApiKey, GatewayConfig, ModelConfig
 from apps.serve.directory import ServeDirectory
 from apps.serve.engine.config import TorchConfig, VllmConfig
 from apps.serve.engine.create import create_engine
@@ -47,9 +38,7 @@ from apps.serve.scaling import LOAD
 logger = logging.getLogger("ray.serve")
 
 _ENGINE_WATCH_S = 0.25
-_STOP_TIMEOUT_S = 30.0
-_TELL_AFTER_S = 30.0
-_LIMITER = "cria-limiter"
+LIMITER = "cria-limiter"
 _MANY = 10_000
 
 
@@ -178,15 +167,8 @@ class ActorLimiter:
 
 def _limiter_actor(url: str) -> Any:
     actor = ray.remote(num_cpus=0, max_restarts=-1)(Limiter)
-    named = actor.options(
-        name=_LIMITER, namespace=_LIMITER, get_if_exists=True, lifetime="detached"
-    )
+    named = actor.options(name=LIMITER, namespace=LIMITER, get_if_exists=True, lifetime="detached")
     return named.remote(url)
-
-
-def _end_limiter() -> None:
-    with contextlib.suppress(ValueError):  # there is none
-        ray.kill(ray.get_actor(_LIMITER, namespace=_LIMITER))
 
 
 @serve.deployment(name="Page", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0.1})
@@ -219,126 +201,3 @@ def gateway_app(args: dict[str, Any]) -> serve.Application:
 
 def page_app(args: dict[str, Any]) -> serve.Application:
     return PageDeployment.bind(args["page"], args["api_url"], args["models"])
-
-
-@contextlib.contextmanager
-def serving(config: ServeConfig, reporter: Reporter, timeout_s: float) -> Iterator[None]:
-    """Serve for the length of the block, then shut Serve down."""
-    apply(config)
-    try:
-        wait_until_running(config, reporter, timeout_s)
-        yield
-    finally:
-        stop()
-
-
-def with_entries(config: ServeConfig) -> ServeConfig:
-    """As many gateways as this cluster should have, where the file does not say."""
-    machines = sum(node["Alive"] for node in ray.nodes())
-    replicas = config.gateway.replicas or min(machines, CLUSTER_GATEWAYS)
-    gateway = dataclasses.replace(config.gateway, replicas=replicas)
-    return dataclasses.replace(config, gateway=gateway)
-
-
-def apply(config: ServeConfig) -> None:
-    """Start Serve if needed and hand it the configuration; returns before anything has started."""
-    # The same two calls as `serve run CONFIG.yaml` of Ray 2.60 (ray/serve/scripts.py): the public
-    # serve.run gives every application a new version and so would restart all of them.
-    from ray.serve._private.api import serve_start
-    from ray.serve.schema import ServeDeploySchema
-
-    with warnings.catch_warnings():
-        # Of metrics_interval_s, whose successor is a variable of every process's environment.
-        warnings.filterwarnings("ignore", ".*metrics_interval_s", DeprecationWarning)
-        schema = ServeDeploySchema.model_validate(serve_config(config))
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    http = HTTPOptions(host=config.gateway.host, port=config.gateway.port)
-    try:
-        client = serve_start(http_options=http, proxy_location=schema.proxy_location)
-    except RayActorError:
-        # Serve gives up on a proxy that starts slowly, as on a busy machine, and starts another.
-        client = serve_start(http_options=http, proxy_location=schema.proxy_location)
-    except RayTaskError as error:
-        stop()  # what did start would stay in a cluster that was joined, and keep this address
-        reason = str(error.cause).strip().splitlines()[-1]
-        raise CriaError(f"Ray Serve's HTTP proxy did not start: {reason}") from error
-    _check_address(client.http_config, config.gateway)
-    client.deploy_apps(schema, _blocking=False)
-
-
-def _check_address(running: Any, wanted: GatewayConfig) -> None:
-    """A Serve that runs already keeps its address, whatever it is asked for."""
-    if (running.host, running.port) != (wanted.host, wanted.port):
-        raise ConfigError(
-            f"Ray Serve already runs in this cluster, on {running.host}:{running.port}, not on "
-            f"{wanted.host}:{wanted.port}; set gateway.host and gateway.port to where it is, or "
-            "end it with `serve shutdown`."
-        )
-
-
-def stop() -> None:
-    """Shut Serve down. As `serve.shutdown()`, whose last call dies with the controller and would be
-    retried without end, which Ray tells on our standard output."""
-    from ray.serve.context import _get_global_client
-
-    _end_limiter()
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is not None:
-        last = client._controller.graceful_shutdown.options(max_task_retries=0)
-        with contextlib.suppress(RayActorError, GetTimeoutError):
-            ray.get(last.remote(), timeout=_STOP_TIMEOUT_S)
-    serve.shutdown()
-
-
-def wait_until_running(config: ServeConfig, reporter: Reporter, timeout_s: float) -> None:
-    """Raises CriaError with Serve's reason when an application cannot start."""
-    names = {entry["name"] for entry in serve_config(config)["applications"]}
-    began_s = told_s = time.monotonic()
-    up: set[str] = set()
-    with reporter.progress("serve.start", total=len(names), unit="applications") as bar:
-        listens = False
-        while not listens or up != names:
-            status = serve.status()
-            listens = "HEALTHY" in status.proxies.values()
-            for name in sorted(names - up):
-                if _has_started(name, status):
-                    up.add(name)
-                    bar.advance(1, latest=name)
-            now_s = time.monotonic()
-            late = ", ".join(sorted(names - up)) or "the HTTP proxy"
-            if now_s - began_s > timeout_s:
-                raise CriaError(f"Not up after {timeout_s:g} s: {late}; see the replicas' logs.")
-            if now_s - told_s > _TELL_AFTER_S and not (listens and up == names):
-                told_s = now_s
-                reporter.event("serve.waiting", waits_for=late, seconds=round(now_s - began_s))
-            time.sleep(0.1)
-
-
-def _has_started(name: str, status: Any) -> bool:
-    app = status.applications.get(name)
-    if app is not None and app.status.value == "DEPLOY_FAILED":
-        raise CriaError(_why(name, app))
-    return app is not None and app.status.value == "RUNNING"
-
-
-def _why(name: str, app: Any) -> str:
-    detail = " | ".join(d.message for d in app.deployments.values() if d.message) or app.message
-    lines = [line.strip() for line in detail.splitlines() if line.strip()]
-    return f"Application {name!r} did not start: {' '.join(lines[-3:])[:600]}"
-
-
-def check_fits(config: ServeConfig) -> None:
-    """Raises ConfigError when the cluster can never hold what the configuration asks for."""
-    have = ray.cluster_resources()
-    for key, name in (("cpus", "CPU"), ("gpus", "GPU")):
-        local = [m for m in config.models if m.is_local]
-        wanted = sum(getattr(m.resources, key) * _fewest_replicas(m) for m in local)
-        if wanted > have.get(name, 0):
-            raise ConfigError(
-                f"The models ask for {wanted:g} {name}s, the cluster has {have.get(name, 0):g}; "
-                f"lower resources.{key} or the number of replicas, or add nodes."
-            )
-
-
-def _fewest_replicas(model: ModelConfig) -> int:
-    return model.autoscaling.min_replicas if model.autoscaling else model.replicas

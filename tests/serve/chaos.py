@@ -161,10 +161,10 @@ class Service:
         self._nodes = [add_node(cluster), add_node(cluster)]
 
     def start(self) -> None:
-        from apps.serve import deployment
+        from apps.serve import launch
 
-        deployment.apply(self._config)
-        deployment.wait_until_running(self._config, Reporter("json", sys.stderr), START_TIMEOUT_S)
+        launch.apply(self._config)
+        launch.wait_until_running(self._config, Reporter("json", sys.stderr), START_TIMEOUT_S)
 
     def wait_until_whole(self) -> None:
         """Nothing is missing, and Serve's own state is settled."""

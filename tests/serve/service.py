@@ -36,10 +36,10 @@ class Service:
 
     def apply(self, config: ServeConfig) -> None:
         from apps.common.command.events import Reporter
-        from apps.serve import deployment
+        from apps.serve import launch
 
-        deployment.apply(config)
-        deployment.wait_until_running(config, Reporter("json"), START_TIMEOUT_S)
+        launch.apply(config)
+        launch.wait_until_running(config, Reporter("json"), START_TIMEOUT_S)
         self.config = config
 
     def metric(self, name: str, model: str) -> float:

@@ -273,7 +273,7 @@ def test_there_are_two_gateways_where_there_are_two_machines(
     import ray
 
     from apps.serve.applications import serve_config
-    from apps.serve.deployment import with_entries
+    from apps.serve.launch import with_entries
 
     nodes = [{"Alive": i < alive} for i in range(4)]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)

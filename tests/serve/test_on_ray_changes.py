@@ -64,6 +64,19 @@ async def test_a_model_is_added_changed_renamed_and_removed_while_others_stream(
     assert names([*replicas_of("one"), *replicas_of("two")]) == kept and len(kept) == 3
 
 
+def test_an_application_of_somebody_else_stays_when_the_models_change(running: Service) -> None:
+    from ray import serve
+
+    @serve.deployment(ray_actor_options={"num_cpus": 0})
+    def hello() -> str:
+        return "hello"
+
+    serve.run(hello.bind(), name="theirs", route_prefix="/theirs")
+    running.apply(running.config)
+    assert httpx.get(f"{running.url}/theirs").text == "hello"
+    serve.delete("theirs")
+
+
 def test_a_second_address_in_one_cluster_is_refused_and_the_first_goes_on(running: Service) -> None:
     moved = dataclasses.replace(running.config.gateway, port=free_port())
     with pytest.raises(ConfigError, match=f"already runs.*:{running.config.gateway.port}, not on"):

@@ -10,6 +10,9 @@ CPU that its own workers hold. Only what was started here is stopped.
 
 A machine that is busy starts Ray slowly: each of its own waits gets START_WAIT_S, and a start that
 fails is tried once more. SIGTERM ends the block as Ctrl-C does, with exit code 143.
+
+What a local start does without: a runtime_env, because the workers that Ray has ready for its first
+job have none and would be passed over, and without a dashboard the process that would serve it.
 """
 
 import contextlib
@@ -136,7 +139,6 @@ def _local(
         "object_store_memory": object_store_bytes or _default_object_store_bytes(),
         "log_to_driver": log_to_driver,
         "logging_level": "ERROR",
-        "runtime_env": _code_env(),
     }
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder())
@@ -152,15 +154,20 @@ def _local(
 
 @contextlib.contextmanager
 def _folder() -> Generator[str]:
-    """A folder of its own for Ray, and the token that protects it; at the end Ray is ended."""
+    """A folder of its own for Ray, the token that protects it, and what all its processes inherit;
+    at the end Ray is ended."""
     # Short, because the path of a Unix socket ends at 107 bytes.
     folder = tempfile.mkdtemp(prefix="cria-ray-", dir="/tmp")
     token_path = _token_path(folder)
     with open(os.open(token_path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as handle:
         handle.write(secrets.token_hex(32))
-    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
-    before = {name: os.environ.get(name) for name in auth}
-    os.environ.update(auth)
+    inherited = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": token_path,
+        "PYTHONPATH": _code_path(),
+    }
+    before = {name: os.environ.get(name) for name in inherited}
+    os.environ.update(inherited)
     try:
         yield folder
     finally:
@@ -182,7 +189,7 @@ def _start(folder: str, options: dict[str, object]) -> Session:
     ray = _ray()
     _reread_settings()
     port = free_port() if options["include_dashboard"] else None
-    with _ray_is_patient():
+    with _ray_is_patient(), _no_idle_server(has_dashboard=port is not None):
         context = ray.init(address="local", dashboard_port=port, _temp_dir=folder, **options)
     return Session(
         address=str(context.address_info["gcs_address"]),
@@ -294,6 +301,22 @@ def _ray_is_patient() -> Generator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _no_idle_server(*, has_dashboard: bool) -> Generator[None]:
+    """Without a dashboard Ray 2.60 starts its server all the same, and waits for it, for usage
+    statistics, which are off here. Ray itself goes on where that server did not start."""
+    if has_dashboard:
+        yield
+        return
+    services = importlib.import_module("ray._private.services")
+
+    def no_server(*_: object, **__: object) -> tuple[str, None]:
+        return "", None  # its address and its process
+
+    with mock.patch.object(services, "start_api_server", no_server):
+        yield
+
+
 def _put_back_handler(number: signal.Signals) -> None:
     """Of Python, in place of one that native code has put in since."""
     signal.signal(number, signal.getsignal(number))
@@ -320,10 +343,14 @@ def _reread_settings() -> None:
 
 
 def _code_env() -> dict[str, dict[str, str]]:
-    """Workers import the same `apps` as the driver, wherever they start."""
+    """Workers of a cluster that was joined get what those of a local one inherit."""
+    return {"env_vars": {"PYTHONPATH": _code_path(), **_ENV}}
+
+
+def _code_path() -> str:
+    """PYTHONPATH with which workers import the same `apps` as the driver, wherever they start."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(apps.__file__)))
-    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
-    return {"env_vars": {"PYTHONPATH": path, **_ENV}}
+    return os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
 
 
 def _default_object_store_bytes() -> int:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from apps.common.command.runtime import ray_session
@@ -26,6 +27,27 @@ def test_the_dashboards_address_is_refused_with_the_command_that_takes_it(
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(ConfigError, match="ray job submit"), ray_session():
         pass
+
+
+@pytest.mark.ray
+def test_the_workers_that_ray_has_ready_are_taken_and_import_our_code(ray_session: object) -> None:
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def where() -> tuple[str, dict[str, object]]:
+        import apps
+
+        return str(apps.__file__), dict(ray.get_runtime_context().runtime_env)
+
+    # Ray starts them without a runtime_env, and passes them over for a job that has one.
+    assert ray.get(where.remote()) == (str(ROOT / "apps" / "__init__.py"), {})
+
+
+@pytest.mark.ray
+def test_without_a_dashboard_no_process_serves_it(ray_session: object) -> None:
+    commands = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
+    assert any("gcs_server" in command for command in commands)
+    assert not [command for command in commands if "dashboard.py" in command]
 
 
 ENDS_SLOWLY = """
