@@ -75,7 +75,7 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
     start_s = time.monotonic()
     wanted_cpus = sum(m.resources.cpus * m.most_replicas for m in config.models)
     cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(wanted_cpus) + 2)
-    with ray_session(num_cpus=cpus) as session:
+    with ray_session(num_cpus=cpus, imports="apps.serve.launch") as session:
         from apps.serve import launch
 
         config = launch.with_entries(config)

@@ -28,6 +28,7 @@ from apps.serve.deployment import LIMITER
 
 _STOP_TIMEOUT_S = 30.0
 _TELL_AFTER_S = 30.0
+_LOOK_EVERY_S = 0.25
 
 
 @contextlib.contextmanager
@@ -162,22 +163,23 @@ def wait_until_running(config: ServeConfig, reporter: Reporter, timeout_s: float
     began_s = told_s = time.monotonic()
     up: set[str] = set()
     with reporter.progress("serve.start", total=len(names), unit="applications") as bar:
-        listens = False
-        while not listens or up != names:
+        while True:
             status = serve.status()
             listens = "HEALTHY" in status.proxies.values()
             for name in sorted(names - up):
                 if _has_started(name, status):
                     up.add(name)
                     bar.advance(1, latest=name)
+            if listens and up == names:
+                return
             now_s = time.monotonic()
             late = ", ".join(sorted(names - up)) or "the HTTP proxy"
             if now_s - began_s > timeout_s:
                 raise CriaError(f"Not up after {timeout_s:g} s: {late}; see the replicas' logs.")
-            if now_s - told_s > _TELL_AFTER_S and not (listens and up == names):
+            if now_s - told_s > _TELL_AFTER_S:
                 told_s = now_s
                 reporter.event("serve.waiting", waits_for=late, seconds=round(now_s - began_s))
-            time.sleep(0.1)
+            time.sleep(_LOOK_EVERY_S)
 
 
 def _has_started(name: str, status: Any) -> bool:

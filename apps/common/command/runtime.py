@@ -11,8 +11,8 @@ CPU that its own workers hold. Only what was started here is stopped.
 A machine that is busy starts Ray slowly: each of its own waits gets START_WAIT_S, and a start that
 fails is tried once more. SIGTERM ends the block as Ctrl-C does, with exit code 143.
 
-What a local start does without: a runtime_env, because the workers that Ray has ready for its first
-job have none and would be passed over, and without a dashboard the process that would serve it.
+A local start goes without a runtime_env, because the workers that Ray has ready for its first job
+have none and would be passed over, and without the processes that nobody would use.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from types import FrameType
 from typing import Any
 from unittest import mock
@@ -87,8 +87,10 @@ def ray_session(
     dashboard: bool = False,
     object_store_bytes: int | None = None,
     log_to_driver: bool = False,
+    imports: str = "",
 ) -> Generator[Session]:
-    """Join the cluster of RAY_ADDRESS, or run a local one for the length of the block."""
+    """Join the cluster of RAY_ADDRESS, or run a local one for the length of the block. `imports` is
+    a module that the block needs and that takes long: it is imported while Ray starts."""
     for name, value in _ENV.items():
         os.environ.setdefault(name, value)
     with _sigterm_ends_the_block():
@@ -96,7 +98,7 @@ def ray_session(
             with _joined(log_to_driver) as session:
                 yield session
             return
-        with _local(num_cpus, dashboard, object_store_bytes, log_to_driver) as session:
+        with _local(num_cpus, dashboard, object_store_bytes, log_to_driver, imports) as session:
             yield session
 
 
@@ -128,7 +130,11 @@ def _joined(log_to_driver: bool) -> Generator[Session]:
 
 @contextlib.contextmanager
 def _local(
-    num_cpus: int | None, dashboard: bool, object_store_bytes: int | None, log_to_driver: bool
+    num_cpus: int | None,
+    dashboard: bool,
+    object_store_bytes: int | None,
+    log_to_driver: bool,
+    imports: str,
 ) -> Generator[Session]:
     for name, value in _START_ENV.items():
         os.environ.setdefault(name, value)
@@ -142,6 +148,9 @@ def _local(
     }
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder())
+        if imports:
+            _ray()  # which reads its settings once
+            threading.Thread(target=importlib.import_module, args=(imports,), daemon=True).start()
         with _waits_are_told("Ray is still starting"):
             try:
                 session = _start(folder, options)
@@ -189,7 +198,7 @@ def _start(folder: str, options: dict[str, object]) -> Session:
     ray = _ray()
     _reread_settings()
     port = free_port() if options["include_dashboard"] else None
-    with _ray_is_patient(), _no_idle_server(has_dashboard=port is not None):
+    with _ray_is_patient(), _only_what_is_used(options):
         context = ray.init(address="local", dashboard_port=port, _temp_dir=folder, **options)
     return Session(
         address=str(context.address_info["gcs_address"]),
@@ -302,18 +311,24 @@ def _ray_is_patient() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _no_idle_server(*, has_dashboard: bool) -> Generator[None]:
-    """Without a dashboard Ray 2.60 starts its server all the same, and waits for it, for usage
-    statistics, which are off here. Ray itself goes on where that server did not start."""
-    if has_dashboard:
-        yield
-        return
+def _only_what_is_used(options: Mapping[str, object]) -> Generator[None]:
+    """What Ray 2.60 starts for nobody, a CPU second and 80 to 150 MB each: without a dashboard its
+    server (for usage statistics, which are off here) and the autoscaler's monitor (of machines that
+    there are none of), without logs on the terminal what collects them."""
     services = importlib.import_module("ray._private.services")
+    node: Any = importlib.import_module("ray._private.node").Node
 
     def no_server(*_: object, **__: object) -> tuple[str, None]:
-        return "", None  # its address and its process
+        return "", None  # its address and its process, as Ray has it where that did not start
 
-    with mock.patch.object(services, "start_api_server", no_server):
+    def nothing(*_: object, **__: object) -> None: ...
+
+    with contextlib.ExitStack() as stack:
+        if not options["include_dashboard"]:
+            stack.enter_context(mock.patch.object(services, "start_api_server", no_server))
+            stack.enter_context(mock.patch.object(node, "start_monitor", nothing))
+            if not options["log_to_driver"]:
+                stack.enter_context(mock.patch.object(node, "start_log_monitor", nothing))
         yield
 
 
