@@ -105,7 +105,6 @@ def _rotated(own: Sequence[ApiKey], secret: str, settings: KeysConfig) -> list[A
 
 def _shown(key: ApiKey) -> dict[str, object]:
     """Its settings that are not the usual ones; of the digest, enough to tell keys apart."""
-    usual = ApiKey(name=key.name, sha256=key.sha256)
-    names = [field.name for field in dataclasses.fields(key)]
-    shown = {n: getattr(key, n) for n in names if getattr(key, n) != getattr(usual, n)}
+    usual = dataclasses.asdict(ApiKey(name=key.name, sha256=key.sha256))
+    shown = {n: value for n, value in dataclasses.asdict(key).items() if value != usual[n]}
     return {"owner": key.name, "sha256": key.sha256[:8], **shown}
