@@ -17,6 +17,8 @@ ROUNDS = 6
 """The weights come from the fit before; they change no more after some four."""
 MOST_TIMES = 4.0
 """A step that takes so many times as long as it should was held up from outside."""
+FEWEST_PAUSES = 3
+"""Of one length; fewer say nothing."""
 KNOTS = (0.25, 0.5)
 """Of the largest context that was seen: from where on tokens may cost more."""
 
@@ -106,7 +108,8 @@ def _with_pauses(speed: Speed, steps: Sequence[MeasuredStep]) -> Speed:
             groups[-1].append(step)
         else:
             groups.append([step])
-    return replace(speed, idle_s=tuple(_pause(speed, group) for group in groups))
+    told = [group for group in groups if len(group) >= FEWEST_PAUSES]
+    return replace(speed, idle_s=tuple(_pause(speed, group) for group in told))
 
 
 def _pause(speed: Speed, steps: Sequence[MeasuredStep]) -> tuple[float, float]:
