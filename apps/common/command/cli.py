@@ -221,7 +221,10 @@ def _take(args: list[str], flag: str) -> str | None:
 
 
 def _known(error: BaseException) -> CriaError | None:
-    """Our own error behind an exception; Ray wraps a task's error and keeps it as `cause`."""
+    """Our own error behind an exception; Ray wraps a task's error and keeps it as `cause`.
+
+    A file that the system keeps from us is the user's to mend.
+    """
     seen: BaseException | None = error
     while seen is not None:
         cause = getattr(seen, "cause", None)
@@ -229,6 +232,11 @@ def _known(error: BaseException) -> CriaError | None:
             return cause
         if isinstance(seen, CriaError):
             return seen
+        if isinstance(seen, PermissionError) and isinstance(seen.filename, str):
+            return InputError(
+                f"{seen.filename} may not be opened by this user; give another path, or change who "
+                "may read and write it."
+            )
         seen = cause if isinstance(cause, BaseException) else seen.__cause__ or seen.__context__
     return None
 

@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
-from apps.common.command.allocator import keep_freed_tensors
 from apps.common.errors import CriaError, InputError
 from apps.common.packs import open_pack
 from apps.common.text.tokenizer import load_tokenizer
@@ -135,9 +134,7 @@ def rank_device(config: RunConfig) -> torch.device:
 
 
 def configure_torch(config: RunConfig) -> None:
-    """Process-wide settings of the numerics, and on a CPU of memory."""
-    if not torch.cuda.is_available():
-        keep_freed_tensors()
+    """Process-wide settings of the numerics."""
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from apps.common.command.allocator import keep_freed_memory, keep_freed_tensors
+from apps.common.command.allocator import keep_freed_memory
 
 PARSES = """
 import resource, sys
@@ -21,21 +21,6 @@ for _ in range(200):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
-MULTIPLIES = """
-import resource, sys
-import torch
-from apps.common.command.allocator import keep_freed_tensors
-if sys.argv[1] == "keep":
-    assert keep_freed_tensors()
-def logits():
-    return (torch.ones(10 << 20) + 1).sum()
-for _ in range(20):  # until the heap has a place for every piece
-    logits()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    logits()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
 
 COLLECTS = """
 import gc, sys
@@ -56,11 +41,6 @@ def counted(script: str, how: str) -> int:
 @pytest.mark.skipif(not keep_freed_memory(), reason="this C library has no mallopt")
 def test_freed_memory_stays_for_the_next_message() -> None:
     assert counted(PARSES, "keep") < 200 < counted(PARSES, "not")
-
-
-@pytest.mark.skipif(not keep_freed_tensors(), reason="this C library has no mallopt")
-def test_a_freed_tensor_stays_for_the_next_step() -> None:
-    assert counted(MULTIPLIES, "keep") < 200 < 10_000 < counted(MULTIPLIES, "not")
 
 
 def test_the_collector_looks_after_many_new_objects_only() -> None:

@@ -104,6 +104,15 @@ def test_a_wrapped_error_keeps_its_sentence_and_code(capsys):
     assert capsys.readouterr().err == "apps.test: No such bucket.\n"
 
 
+def test_a_file_that_may_not_be_opened_is_one_sentence(tmp_path, capsys):
+    def run(settings, reporter):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "model.safetensors"))
+
+    assert run_command(["x", "--out", "o"], run) == 2
+    told = capsys.readouterr().err
+    assert "model.safetensors may not be opened by this user" in told and "Traceback" not in told
+
+
 def test_a_defect_is_exit_code_1_with_its_traceback(capsys):
     def fail(settings, reporter):
         raise RuntimeError("boom")
