@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pyarrow.fs
 import ray
 import ray.train
+from ray.exceptions import ActorDiedError
 from ray.train import (
     ControllerError,
     FailureConfig,
@@ -155,6 +156,8 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
             asked = run_until_stopped(trainer.fit, ask, lambda: seen.has_step)
     except TrainingFailedError as error:
         raise _sentence_of(error, attempts, num_workers) from error
+    except ActorDiedError as error:
+        raise _controller_died(error, config.out) from error
     if seen.ended is not None:
         raise seen.ended
     if asked is not None and seen.stopped_step is not None:
@@ -221,4 +224,14 @@ def _sentence_of(error: TrainingFailedError, attempts: Attempts, num_workers: in
     return CriaError(
         f"Ray could not start {num_workers} workers ({reason}); look at `ray status`, then run the "
         "same command again."
+    )
+
+
+def _controller_died(error: ActorDiedError, out: str) -> CriaError:
+    """Of Ray Train's controller, which opens the run's folder before any worker starts."""
+    reason = str(error).strip().splitlines()[-1].rstrip(".")
+    bucket = "" if storage.is_local(out) else f" Its Ray must have the credentials of {out}."
+    return CriaError(
+        f"Ray could not start the training controller ({reason}).{bucket} Then run the same "
+        "command again."
     )
