@@ -61,7 +61,10 @@ def _failure_of(rank: int, error: BaseException) -> RankFailure:
         )
     said = f"{type(error).__name__}: {_first_line(error)}"
     if isinstance(error, RuntimeError) and any(word in said for word in _COLLECTIVE):
-        reason = f"it lost its connection to another rank ({_first_line(error)})."
+        reason = (
+            "it lost its connection to another rank, whose process or machine may be gone "
+            f"({_first_line(error)})."
+        )
         return RankFailure(rank=rank, reason=reason, blame=Blame.LOST_OTHERS)
     return RankFailure(rank=rank, reason=f"{said.rstrip('.')}.", blame=Blame.RAISED)
 

@@ -33,7 +33,12 @@ NODE = lost(RayActorError(error_msg="The actor died because its node has died. N
         ({0: BROKEN, 1: NODE}, 1, "its machine is gone."),
         ({0: lost(OutOfMemoryError("low"))}, 0, "Ray ended its process because the machine's mem"),
         ({0: BROKEN, 1: ValueError("of two\nlines")}, 1, "ValueError: of two."),
-        ({1: BROKEN}, 1, "it lost its connection to another rank ([/third_party/gloo"),
+        (
+            {1: BROKEN},
+            1,
+            "it lost its connection to another rank, whose process or machine may be gone "
+            "([/third_party/gloo",
+        ),
         ({0: FULL, 1: lost(RayActorError(preempted=True))}, 1, "its machine was taken back."),
     ],
 )

@@ -65,7 +65,9 @@ def test_a_machine_that_is_gone_is_told(small_base, small_pack, tmp_path) -> Non
     config = chaos_config(small_base, small_pack, tmp_path / "run")
     printed = on_machines(config, "lose", 40, tmp_path / "run.yaml")
     (reason,) = failures(printed)
-    assert "failed: its machine is gone. Training starts again from step " in reason
+    # Whether Ray knows of the machine by then, or only that the other rank lost its connection.
+    assert "its machine is gone." in reason or "process or machine may be gone (" in reason
+    assert "Training starts again from step " in reason
     assert "Traceback" not in printed
 
 
