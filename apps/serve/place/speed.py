@@ -19,8 +19,6 @@ from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 
 TABLE = Path(__file__).with_name("speeds.yaml")
-
-
 Figures = Mapping[str, float | Mapping[float, float]]
 """A table's entry of one degree."""
 Points = tuple[tuple[float, float], ...]
