@@ -10,6 +10,7 @@ api       the same model behind HTTP at 1, 8 and 32 streaming clients: ours and 
 overhead  a 135M shape, one thread: the API against the bare engine at 32 streaming clients, and
           what the API adds to the time to the first token of a single client
 modes     the overhead part under Ray Serve's throughput-optimised and HAProxy modes
+start     from the command to an answer of each of two small models: ours with the page, FastChat
 
 Peers are installed on first use in environments of their own (benchmarks/peers.py). Models are
 random; answers are greedy and never end early.
@@ -205,35 +206,75 @@ def work_for(model: str, count: int, seed: int, answer: tuple[int, int]) -> list
     return texts(backend, count, seed, answer)
 
 
+def start_part(folder: Path) -> dict[str, dict]:
+    """Seconds from the command until each of two models has answered; the best round counts."""
+    models = [make_model(folder / name, "5M") for name in ("first-5M", "second-5M")]
+    seconds: dict[str, list[float]] = {}
+    for number in range(ROUNDS):
+        for name, server in (("ours", our_servers), ("fastchat", fastchat_servers)):
+            began = time.perf_counter()
+            with server(models, threads=1):
+                took = time.perf_counter() - began
+            seconds.setdefault(name, []).append(took)
+            print(f"start {name}, round {number + 1}: {took:.1f} s", flush=True)
+    return {name: {"ready_s": min(took)} for name, took in seconds.items()}
+
+
 @contextmanager
 def our_server(
     model: str, threads: int, environment: dict[str, str] | None = None, replicas: int = 1
 ) -> Iterator[str]:
-    port, name = free_port(), Path(model).name
-    served = {"name": name, "path": model, "options": {"num_threads": threads}}
-    config = {
-        "models": [{**served, "replicas": replicas}],
-        "gateway": {"port": port},
-    }
+    config = {"models": [served(model, threads, replicas)]}
+    with our_command(config, environment or {}) as url:
+        yield url
+
+
+@contextmanager
+def our_servers(models: list[str], threads: int) -> Iterator[str]:
+    config = {"models": [served(model, threads) for model in models], "page": {}}
+    with our_command(config, {}) as url:
+        wait_until_answered(urllib.request.Request(url.removesuffix("/v1")), b"<html")
+        yield url
+
+
+def served(model: str, threads: int, replicas: int = 1) -> dict:
+    options = {"num_threads": threads}
+    return {"name": Path(model).name, "path": model, "options": options, "replicas": replicas}
+
+
+@contextmanager
+def our_command(config: dict, environment: dict[str, str]) -> Iterator[str]:
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "serve.yaml"
-        file.write_text(yaml.safe_dump(config))
+        file.write_text(yaml.safe_dump({**config, "gateway": {"port": port}}))
         command = [sys.executable, "-m", "apps.serve", "run", str(file), "--log-format", "json"]
-        with process(command, environment or {}, Path(folder) / "log"):
-            yield wait_until_served(f"http://127.0.0.1:{port}/v1", name)
+        url = f"http://127.0.0.1:{port}/v1"
+        with process(command, environment, Path(folder) / "log"):
+            for model in config["models"]:
+                wait_until_served(url, model["name"])
+            yield url
 
 
 @contextmanager
 def fastchat_server(model: str, threads: int) -> Iterator[str]:
+    with fastchat_servers([model], threads) as url:
+        yield url
+
+
+@contextmanager
+def fastchat_servers(models: list[str], threads: int) -> Iterator[str]:
     python = peers.environment("serve-fastchat", FASTCHAT)
-    controller, worker, api = free_port(), free_port(), free_port()
+    controller, api = free_port(), free_port()
+    workers = [(model, free_port()) for model in models]
     at = "http://127.0.0.1:{}".format
     serve = [python, "-m"]
     commands = [
         [*serve, "fastchat.serve.controller", "--port", str(controller), "--host", "127.0.0.1"],
-        [*serve, "fastchat.serve.model_worker", "--model-path", model, "--device", "cpu",
-         "--controller-address", at(controller), "--worker-address", at(worker),
-         "--port", str(worker), "--host", "127.0.0.1", "--limit-worker-concurrency", "64"],
+        *([*serve, "fastchat.serve.model_worker", "--model-path", model, "--device", "cpu",
+           "--controller-address", at(controller), "--worker-address", at(worker),
+           "--port", str(worker), "--host", "127.0.0.1", "--limit-worker-concurrency", "64"]
+          for model, worker in workers),
         [*serve, "fastchat.serve.openai_api_server", "--controller-address", at(controller),
          "--port", str(api), "--host", "127.0.0.1"],
     ]  # fmt: skip
@@ -243,7 +284,9 @@ def fastchat_server(model: str, threads: int) -> Iterator[str]:
             settings["LOGDIR"] = folder
             stack.enter_context(process(command, settings, Path(folder) / f"log{i}"))
             time.sleep(5 if i == 0 else 0)
-        yield wait_until_served(f"{at(api)}/v1", Path(model).name)
+        for model in models:
+            wait_until_served(f"{at(api)}/v1", Path(model).name)
+        yield f"{at(api)}/v1"
 
 
 @contextmanager
@@ -268,21 +311,27 @@ def process(command: list, environment: dict[str, str], log: Path) -> Iterator[N
             child.wait()
 
 
-def wait_until_served(url: str, model: str, timeout_s: float = 400) -> str:
-    deadline = time.monotonic() + timeout_s
+def wait_until_served(url: str, model: str) -> None:
     body = json.dumps({"model": model, "prompt": "the", "max_tokens": 1}).encode()
     request = urllib.request.Request(
         f"{url}/completions", body, {"Content-Type": "application/json"}
     )
+    wait_until_answered(request, b"choices")
+
+
+def wait_until_answered(
+    request: urllib.request.Request, expected: bytes, timeout_s: float = 400
+) -> None:
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                if b"choices" in response.read():
-                    return url
+                if expected in response.read():
+                    return
         except OSError:
             pass
-        time.sleep(0.5)
-    raise TimeoutError(f"{url} did not serve {model} within {timeout_s:g} s")
+        time.sleep(0.2)
+    raise TimeoutError(f"{request.full_url} did not answer within {timeout_s:g} s")
 
 
 def free_port() -> int:
@@ -312,21 +361,31 @@ def ratios(results: dict[str, dict]) -> Iterator[tuple[str, float, str]]:
     for part in [name for name in results if name.startswith("overhead")]:
         numbers = results[part]
         ratio = speed(part, "api 32") / speed(part, "bare 32")
-        yield f"{part}: API / bare engine, 32 clients", ratio, ">= 0.9"
+        yield f"{part}: API / bare engine, 32 clients", ratio, ">= 0.97"
         first = "first_token_p50_ms"
         added = numbers["api 1"][first] - numbers["bare 1"][first]
-        yield f"{part}: added ms to the first token", added, "<= 40"
+        yield f"{part}: added ms to the first token", added, "<= 12"
+    if "start" in results:
+        ours, theirs = (results["start"][name]["ready_s"] for name in ("ours", "fastchat"))
+        yield "start: seconds until two models answer", ours, "<= 15"
+        yield "start: ours / FastChat", ours / theirs, ""
 
 
 MODES = {
     "throughput": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
     "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
 }
+PARTS = {
+    "engine": engine_part,
+    "api": api_part,
+    "overhead": overhead_part,
+    "start": start_part,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="engine,api,overhead,modes")
+    parser.add_argument("--parts", default="engine,api,overhead,modes,start")
     parser.add_argument("--out", help="JSON file; results/serve.json if not given")
     args = parser.parse_args()
     results: dict[str, dict] = {}
@@ -340,8 +399,7 @@ def main() -> None:
                     except (TimeoutError, subprocess.CalledProcessError) as error:
                         print(f"mode {mode} does not run here: {error}", flush=True)
                 continue
-            run = {"engine": engine_part, "api": api_part, "overhead": overhead_part}[part]
-            results[part] = run(folder)
+            results[part] = PARTS[part](folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     save("serve", results, args.out)
