@@ -2,7 +2,8 @@
 
     python -m benchmarks.results          # writes README.md's table anew from results/*.json
 
-A benchmark ends with `save("data", result)`. Bars without a run keep their row and say so.
+A benchmark ends with `save("data", result)`. Bars without a run keep their row and say so. A run of
+some parts leaves the others as they were, with the date and machine of theirs under `earlier`.
 """
 
 import datetime
@@ -31,6 +32,8 @@ class Bar:
     bar: str
     script: str
     figure: Callable[[Result], str]
+    part: str = ""
+    """of a result that may be measured in parts"""
 
 
 def _ratio(*path: str) -> Callable[[Result], str]:
@@ -107,20 +110,42 @@ BARS = (
         ">= 1.5",
         "serve",
         _over("engine", "ours", "static"),
+        "engine",
     ),
     Bar(
         "engine over transformers, continuous",
         ">= 3",
         "serve",
         _over("engine", "ours", "continuous"),
+        "engine",
     ),
-    Bar("engine over openvino-genai", ">= 0.7", "serve", _over("engine", "ours", "openvino")),
-    Bar("API over FastChat, 32 clients", ">= 5", "serve", _over("api", "ours 32", "fastchat 32")),
+    Bar(
+        "engine over openvino-genai",
+        ">= 0.7",
+        "serve",
+        _over("engine", "ours", "openvino"),
+        "engine",
+    ),
+    Bar(
+        "API over FastChat, 32 clients",
+        ">= 5",
+        "serve",
+        _over("api", "ours 32", "fastchat 32"),
+        "api",
+    ),
     Bar(
         "API over its bare engine, 32 clients",
-        ">= 0.9",
+        ">= 0.97",
         "serve",
         _over("overhead", "api 32", "bare 32"),
+        "overhead",
+    ),
+    Bar(
+        "start until two models answer, s",
+        "<= 15",
+        "serve",
+        _ratio("start", "ours", "ready_s"),
+        "start",
     ),
     Bar(
         "later turns cached, two replicas over one",
@@ -135,8 +160,13 @@ BARS = (
 )
 
 
-def save(script: str, result: Result, path: str | Path | None = None) -> Path:
-    """Writes results/<script>.json, or `path`, with date, machine and command."""
+def save(
+    script: str, result: Result, path: str | Path | None = None, *, in_parts: bool = False
+) -> Path:
+    """Writes results/<script>.json, or `path`, with date, machine and command.
+
+    `in_parts`: top-level keys that were not measured this time stay as they are.
+    """
     where = Path(path) if path else RESULTS / f"{script}.json"
     where.parent.mkdir(parents=True, exist_ok=True)
     module = f"benchmarks.{Path(sys.argv[0]).stem}"
@@ -145,8 +175,17 @@ def save(script: str, result: Result, path: str | Path | None = None) -> Path:
         "machine": f"{os.cpu_count()} cores, {_processor()}",
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
     }
-    where.write_text(json.dumps({"measured": about, **result}, indent=2))
+    kept = _kept(json.loads(where.read_text()), result) if in_parts and where.exists() else {}
+    where.write_text(json.dumps({"measured": about, **kept, **result}, indent=2))
     return where
+
+
+def _kept(before: Result, result: Result) -> Result:
+    """The parts that only an earlier run has, and when each was measured."""
+    measured, earlier = before.pop("measured"), before.pop("earlier", {})
+    parts = {part: value for part, value in before.items() if part not in result}
+    when = {part: earlier.get(part, measured) for part in parts}
+    return {"earlier": when, **parts} if parts else {}
 
 
 def _processor() -> str:
@@ -174,7 +213,8 @@ def _measured(bar: Bar, result: Result | None) -> tuple[str, str]:
         figure = bar.figure(result)
     except (KeyError, StopIteration, TypeError):
         return "not in this run", result["measured"]["date"]
-    return figure, f"{result['measured']['date']}, {result['measured']['machine']}"
+    about = result.get("earlier", {}).get(bar.part, result["measured"])
+    return figure, f"{about['date']}, {about['machine']}"
 
 
 def main() -> None:

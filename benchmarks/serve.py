@@ -402,7 +402,7 @@ def main() -> None:
             results[part] = PARTS[part](folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    save("serve", results, args.out)
+    save("serve", results, args.out, in_parts=True)
     for what, value, bar in ratios(results):
         print(f"{what:55} {value:8.2f}  {bar}")
 

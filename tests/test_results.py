@@ -25,6 +25,17 @@ def test_what_was_not_run_says_so(tmp_path: Path) -> None:
     assert all("not run" in row for row in rows if "`data.py`" in row)
 
 
+def test_a_run_of_one_part_leaves_the_others_with_their_dates(tmp_path: Path) -> None:
+    path, speeds = tmp_path / "serve.json", {"ours 32": 10, "fastchat 32": 2}
+    api = {name: {"tokens_per_s": speed} for name, speed in speeds.items()}
+    path.write_text(json.dumps({"measured": {"date": "then", "machine": "slow"}, "api": api}))
+    results.save("serve", {"start": {"ours": {"ready_s": 9.0}}}, path, in_parts=True)
+    results.save("serve", {"start": {"ours": {"ready_s": 8.0}}}, path, in_parts=True)
+    rows = results.table(tmp_path).splitlines()
+    assert any("| 5.00 | `serve.py` | then, slow" in row for row in rows)
+    assert any("| 8.00 | `serve.py` |" in row and "then" not in row for row in rows)
+
+
 def test_the_page_shows_the_stored_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(f"above\n{results.BEGIN}\nold\n{results.END}\nbelow\n")
