@@ -336,7 +336,7 @@ def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
 def _write(output: Output, rules: Rules, folder: str) -> CleanedRange:
     if output.keys:
         table = keys.table_of(output.keys, rules)
-        tables.write(storage.join(folder, "keys.parquet"), [table], table.schema, level=1)
+        tables.write(storage.join(folder, "keys.parquet"), [table], table.schema, lasting=False)
     _write_rows(output.kept, folder, "kept", schema.CONVERSATIONS)
     samples = {rule: list(map(asdict, rows)) for rule, rows in output.samples.items()}
     storage.write_json(storage.join(folder, "samples.json"), samples)
@@ -354,5 +354,5 @@ def _write_rows(rows: Sequence[object], folder: str, name: str, kind: pa.Schema)
     if not rows:
         return 0
     table = tables.table_of(rows, kind)
-    tables.write(storage.join(folder, f"{name}.parquet"), [table], kind, level=1)
+    tables.write(storage.join(folder, f"{name}.parquet"), [table], kind, lasting=False)
     return table.nbytes

@@ -18,7 +18,6 @@ band; texts of similarity s share at least one of 32 bands with probability 1 - 
 # pyright: reportUnknownArgumentType=false
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +46,10 @@ BANDS = [f"bands_{i:02d}" for i in range(0, NUM_BANDS, BANDS_READ)]
 _SEED = 42
 _CODE_MARKS = b"`~{}()[]<>=_#/\\|;$\t"
 """What may be code: there an `A` is no `a`, and two blanks are not one."""
-_LINE_ENDS = re.compile(r"[ \t\r]+(?=\n)")
+_FOLDED = bytes(
+    ord(" ") if chr(code).isspace() else ord(chr(code).lower()) for code in range(128)
+) + bytes(128)
+"""`str.casefold` of ASCII, with one kind of blank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +130,7 @@ def of(record: Record, rules: Rules, *, messages: int, num_bytes: int) -> Keys:
     for turn in record.turns:
         if not (needs_all or needs_digests or needs_opening):
             break
-        said = f"{turn.role}\0{normalized(turn.text)}\0".encode("utf-8", "surrogatepass")
+        said = b"%b\0%b\0" % (turn.role.encode(), normalized(turn.text))
         digest = hashlib.blake2b(said, digest_size=8).digest()
         running.update(digest)
         if needs_all:
@@ -155,8 +157,8 @@ def of(record: Record, rules: Rules, *, messages: int, num_bytes: int) -> Keys:
     )
 
 
-def normalized(text: str) -> str:
-    """What two texts must have in common to be equal.
+def normalized(text: str) -> bytes:
+    """What two texts must have in common to be equal, in UTF-8.
 
     Characters have one form (NFC) and lines no blanks at their ends. Prose has one case and one
     kind of blank too: "what  is it?" is "What is it?". Where anything looks like code the text
@@ -164,19 +166,27 @@ def normalized(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    if not _looks_like_code(text):
-        return " ".join(text.casefold().split())
-    if " \n" in text or "\t\n" in text or "\r\n" in text:
-        text = _LINE_ENDS.sub("", text)
-    return text.strip()
-
-
-def _looks_like_code(text: str) -> bool:
-    """Whether it has a mark of code, or two blanks at the beginning of a line."""
     raw = text.encode("utf-8", "surrogatepass")
+    if not _looks_like_code(raw):
+        if raw.isascii():
+            return _with_single_blanks(raw.translate(_FOLDED))
+        return " ".join(text.casefold().split()).encode("utf-8", "surrogatepass")
+    if " \n" in text or "\t\n" in text or "\r\n" in text:
+        text = "\n".join([line.rstrip(" \t\r") for line in text.split("\n")])
+    return text.strip().encode("utf-8", "surrogatepass")
+
+
+def _looks_like_code(raw: bytes) -> bool:
+    """Whether it has a mark of code, or two blanks at the beginning of a line."""
     return (
-        len(raw.translate(None, _CODE_MARKS)) < len(raw) or "\n  " in text or text.startswith("  ")
+        len(raw.translate(None, _CODE_MARKS)) < len(raw) or b"\n  " in raw or raw.startswith(b"  ")
     )
+
+
+def _with_single_blanks(raw: bytes) -> bytes:
+    while b"  " in raw:
+        raw = raw.replace(b"  ", b" ")
+    return raw.strip(b" ")
 
 
 def _key(text: str) -> int:

@@ -8,6 +8,8 @@ import re
 
 from selectolax.lexbor import LexborNode
 
+from apps.data.html.nodes import every, first
+
 _NOT_CONTENT = """-comment button svg style script noscript template head title select textarea
 iframe object audio video canvas mjx-assistive-mml"""
 NOT_CONTENT = frozenset(_NOT_CONTENT.split())
@@ -18,7 +20,6 @@ _LABEL = re.compile(r"[A-Za-z][\w+#.\-]{0,24}")
 _COPY_TEXT = re.compile(r"(?:Copy code|Copy|Edit|Copied!)+$")
 _BACKTICKS = re.compile(r"`+")
 _LINE_TAGS = frozenset(("br", "div", "p", "li", "tr"))
-_LINES = ",".join(_LINE_TAGS)
 
 
 def span(node: LexborNode) -> str:
@@ -39,8 +40,14 @@ def quoted(code: str) -> str:
 
 def is_block(node: LexborNode) -> bool:
     """Whether a <code> outside of a <pre> is a block; its classes say so."""
-    classes = node.attrs.sget("class")
+    classes = node.attributes.get("class")
     return bool(classes) and ("hljs" in classes or "whitespace-pre" in classes)
+
+
+def is_of_page(node: LexborNode) -> bool:
+    """Whether a <code> has a class that the page gives to its blocks."""
+    classes = node.attributes.get("class") or ""
+    return "whitespace-pre" in classes or "hljs" in classes.lower().split()
 
 
 def lines_of(block: str) -> list[str]:
@@ -61,10 +68,10 @@ def _fenced(code: str, language: str) -> str:
 
 def text_of(node: LexborNode) -> str:
     """All the text; a <br>, or an element a line, is a line end, which `text()` would lose."""
-    first = node.first_child
-    if first is not None and first.next is None and first.tag == "-text":
-        return first.text_content or ""
-    if node.css_first(_LINES) is None:
+    only = node.first_child
+    if only is not None and only.next is None and only.tag == "-text":
+        return only.text_content or ""
+    if first(node, *_LINE_TAGS) is None:
         return node.text()
     text = ""
     for part in node.traverse(include_text=True):
@@ -77,7 +84,7 @@ def text_of(node: LexborNode) -> str:
 
 def pre(node: LexborNode) -> list[str]:
     """The block of a <pre>."""
-    codes = node.css("code")
+    codes = every(node, "code")
     if not codes or _is_code_around(node, codes[0]):
         text, language = text_of(node), _language_of(node)
     else:
@@ -89,7 +96,8 @@ def pre(node: LexborNode) -> list[str]:
 
 
 def _language_of(*nodes: LexborNode) -> str:
-    match = _LANGUAGE.search(" ".join(node.attrs.sget("class") for node in nodes[::-1]))
+    classes = [node.attributes.get("class") or "" for node in nodes[::-1]]
+    match = _LANGUAGE.search(" ".join(classes))
     return match[1] if match else ""
 
 
@@ -98,7 +106,7 @@ def _is_code_around(node: LexborNode, code: LexborNode) -> bool:
     only = node.first_child
     if only is not None and only.next is None and only.mem_id == code.mem_id:
         return False
-    if node.css_first("div,button") is not None:
+    if first(node, "div", "button") is not None:
         return False
     whole, own = node.text().strip(), code.text().strip()
     if whole == own:

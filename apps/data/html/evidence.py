@@ -80,14 +80,16 @@ def _is_in_order(text: str, *, any_tag: bool) -> bool:
     """
     tags = _tags(text)
     stack: list[str] = []
-    num_closed, last = 0, len(tags) - 1
-    for i, (closing, name, attributes, said) in enumerate(tags):
-        tag = name if name in _RENDERED else name.lower()
-        if tag in _EMPTY or attributes.endswith("/"):
+    num_closed = 0
+    for one in tags:
+        closing, name, attributes, said = one
+        is_known = name in _RENDERED
+        tag = name if is_known else name.lower()
+        if attributes[-1:] == "/" or (not is_known and tag in _EMPTY):
             if not (any_tag or tag in _EMPTY_RENDERED):
                 return False
         elif not closing:
-            if not (any_tag or tag in _RENDERED):
+            if not (is_known or any_tag or tag in _RENDERED):
                 return False
             stack.append(tag)
         elif not stack or stack.pop() != tag:
@@ -95,7 +97,8 @@ def _is_in_order(text: str, *, any_tag: bool) -> bool:
         elif not stack:
             num_closed += 1
         if said and (not stack or stack[-1] in _WITHOUT_TEXT) and not said.isspace():
-            return i == last and num_closed > 0 and _PART_OF_A_TAG.match(said) is not None
+            is_last = one is tags[-1]
+            return is_last and num_closed > 0 and _PART_OF_A_TAG.match(said) is not None
     return num_closed > 0 or (any_tag and bool(tags))
 
 

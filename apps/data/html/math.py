@@ -2,6 +2,8 @@
 
 from selectolax.lexbor import LexborNode
 
+from apps.data.html.nodes import first
+
 _DISPLAY = ("katex-display", "math-display", "math-block")
 _INLINE = ("katex", "math-inline")
 _SOURCE_ATTRIBUTES = ("data-latex", "data-tex", "data-math", "alttext")
@@ -9,6 +11,8 @@ _SOURCE_ATTRIBUTES = ("data-latex", "data-tex", "data-math", "alttext")
 
 def in_class(classes: str) -> str:
     """`display` or `inline` when the classes are those of a formula, else ``."""
+    if "katex" not in classes and "math" not in classes:
+        return ""
     if any(name in classes for name in _DISPLAY):
         return "display"
     return "inline" if any(name in classes for name in _INLINE) else ""
@@ -16,7 +20,7 @@ def in_class(classes: str) -> str:
 
 def tex(node: LexborNode, *, display: bool) -> str:
     """The TeX that the page keeps beside what it draws; without any, the visible text."""
-    annotation = node.css_first("annotation")
+    annotation = first(node, "annotation")
     found = annotation.text().strip() if annotation is not None else _attribute(node)
     if not found:
         visible = node.css_first(".katex-html,.katex-error,mjx-assistive-mml") or node

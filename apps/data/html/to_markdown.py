@@ -13,6 +13,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from apps.data.html import code, detect, math
 from apps.data.html.code import NOT_CONTENT
+from apps.data.html.nodes import every, first
 
 _SPACES = re.compile(r"[ \t\r\f]+")
 _LINE_ENDS = re.compile(r" ?\n ?")
@@ -77,10 +78,10 @@ def _only_text(node: LexborNode) -> str | None:
 
     Every node that is asked for makes an object, so the common case is seen in three.
     """
-    first = node.first_child
-    if first is None or first.next is not None or first.tag != "-text":
+    only = node.first_child
+    if only is None or only.next is not None or only.tag != "-text":
         return None
-    return _text(first.text_content or "")
+    return _text(only.text_content or "")
 
 
 def _blocks(node: LexborNode) -> list[str]:
@@ -170,7 +171,7 @@ def _inline_element(node: LexborNode, tag: str) -> str:
     if tag == "input":
         return _checkbox(node)
     if tag == "math":
-        return math.tex(node, display=node.attrs.sget("display") == "block")
+        return math.tex(node, display=node.attributes.get("display") == "block")
     if tag == "mjx-container":
         return math.mathjax_3(node)
     if tag in _TAGS_KEPT:
@@ -205,7 +206,7 @@ def _marked(text: str, mark: str) -> str:
 
 
 def _link(node: LexborNode) -> str:
-    text, href = _inline(node), node.attrs.sget("href")
+    text, href = _inline(node), node.attributes.get("href")
     label = text.strip()
     if not href or href == label or href == f"mailto:{label}":
         return text
@@ -221,7 +222,7 @@ def _kept_tag(node: LexborNode, tag: str) -> str:
 
 
 def _span(node: LexborNode) -> str:
-    classes = node.attrs.sget("class")
+    classes = node.attributes.get("class")
     if classes:
         if "katex-error" in classes:
             return node.text()
@@ -243,20 +244,38 @@ def _mathjax_span(node: LexborNode, classes: str) -> str:
 
 
 def _div(node: LexborNode) -> list[str]:
-    classes = node.attrs.sget("class")
+    classes = node.attributes.get("class")
     if classes:
         if math.in_class(classes) == "display":
             return [math.tex(node, display=True)]
         if "sr-only" in classes:
             return []
         if "bg-black" in classes or "rounded-md" in classes or "bg-gray-950" in classes:
-            bare = node.css_first("code.hljs, code[class*='whitespace-pre']")
-            if bare is not None and node.css_first(_MORE_THAN_CODE) is None:
+            bare = _only_code(node)
+            if bare is not None:
                 label = code.bar_label(node, bare)
                 return [code.block(bare, label)] if bare.text().strip() else []
         if "whitespace-pre-wrap" in classes and "markdown" not in classes:
             return _preformatted(node)
     return _blocks(node)
+
+
+def _only_code(node: LexborNode) -> LexborNode | None:
+    """The page's block of code in a box that holds no other content."""
+    bare: LexborNode | None = None
+    for part in node.traverse():
+        if part.tag in _MORE_THAN_CODE or (part.tag == "code" and _follows_code(part)):
+            return None
+        if bare is None and part.tag == "code" and code.is_of_page(part):
+            bare = part
+    return bare
+
+
+def _follows_code(node: LexborNode) -> bool:
+    before = node.prev
+    while before is not None and before.tag != "code":
+        before = before.prev
+    return before is not None
 
 
 def _preformatted(node: LexborNode) -> list[str]:
@@ -267,7 +286,7 @@ def _preformatted(node: LexborNode) -> list[str]:
 
 
 def _heading(node: LexborNode) -> list[str]:
-    if "sr-only" in node.attrs.sget("class"):
+    if "sr-only" in (node.attributes.get("class") or ""):
         return []
     text = _inline(node).strip().replace("\n", " ")
     return [f"{'#' * int((node.tag or 'h1')[1])} {text}"] if text else []
@@ -282,18 +301,20 @@ def _blockquote(node: LexborNode) -> list[str]:
 
 def _list(node: LexborNode) -> list[str]:
     ordered = node.tag == "ol"
-    number = _integer(node.attrs.sget("start"), 1) if ordered else 0
+    number = _integer(node.attributes.get("start"), 1) if ordered else 0
     items: list[str] = []
     loose = False
     for child, tag in _children(node):
         if tag == "li":
             if ordered:
-                number = _integer(child.attrs.sget("value"), number)
+                number = _integer(child.attributes.get("value"), number)
             marker = f"{number}. " if ordered else "- "
-            blocks = _blocks(child)
-            paragraphs = _own_paragraph(child)
-            loose = loose or paragraphs
-            body = ("\n\n" if paragraphs else "\n").join(blocks) if blocks else ""
+            if (only := _only_text(child)) is not None:
+                body = only.strip(" \n")
+            else:
+                paragraphs = _own_paragraph(child)
+                loose = loose or paragraphs
+                body = ("\n\n" if paragraphs else "\n").join(_blocks(child))
             items.append(_indented(marker, body))
             number += 1
         elif tag in ("ul", "ol"):
@@ -334,19 +355,20 @@ def _indented(marker: str, body: str) -> str:
     )
 
 
-def _integer(text: str, default: int) -> int:
+def _integer(text: str | None, default: int) -> int:
     """A number that Markdown has: 0 to nine digits."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
 def _table(node: LexborNode) -> list[str]:
-    own = node.css("tr")
-    has_tables = node.css_first("table table") is not None
+    parts = every(node, "tr", "table", "caption")
+    own = [part for part in parts if part.tag == "tr"]
+    has_tables = sum(part.tag == "table" for part in parts) > 1
     if has_tables:
         own = [row for row in own if _table_around(row) == node.mem_id]
     rows = [[cell for cell, tag in _children(row) if tag in ("td", "th")] for row in own]
     rows = [row for row in rows if row]
-    caption = node.css_first("caption")
+    caption = next((part for part in parts if part.tag == "caption"), None)
     blocks = _blocks(caption) if caption is not None else []
     if not rows:
         return blocks
@@ -371,12 +393,12 @@ def _table_row(cells: list[str], width: int, fill: str = "") -> str:
 def _cell(cell: LexborNode, has_tables: bool) -> str:
     """On one line: a table's row has no other, so lines are parted as GitHub's tables part them."""
     if (only := _only_text(cell)) is not None:
-        lines = [only.replace("\n", " ")]
-    elif has_tables and cell.css_first("table") is not None:
+        return only.replace("\n", " ").strip().replace("|", "\\|")
+    if has_tables and first(cell, "table") is not None:
         lines = [" ".join(cell.text(separator=" ").split())]
     elif _holds_block(cell):
         lines = [line for block in _blocks(cell) for line in _cell_lines(block)]
-    elif cell.css_first("br") is not None:
+    elif first(cell, "br") is not None:
         lines = _inline(cell).split("\n")
     else:
         lines = [_inline(cell).replace("\n", " ")]
@@ -403,7 +425,8 @@ def _rule_line(_: LexborNode) -> list[str]:
 
 _MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
 _INLINE = frozenset(("code", "br", "img", "input", "math"))
-_MORE_THAN_CODE = "pre,p,ul,ol,table,blockquote,h1,h2,h3,h4,h5,h6,code ~ code"
+_CONTENT = "pre p ul ol table blockquote h1 h2 h3 h4 h5 h6"
+_MORE_THAN_CODE = frozenset(_CONTENT.split())
 _TAGS_KEPT = frozenset(("sub", "sup"))
 _CONTAINERS = """p section article main header footer figure figcaption details summary dl dt dd li
 center address form fieldset html body aside nav"""

@@ -111,7 +111,7 @@ def read_json(
         if _holds_conversations(value):
             yield from _recovered(raw[1:], reading, record_id, offset + data.index(raw, start) + 1)
         elif value is not None:
-            at = offset + data.index(raw, start)
+            at = offset + data.index(raw[:1], start)  # only what was stripped lies before it
             yield to_record(value, raw, reading, record_id, at)
         else:
             yield from _recovered(data[start:end], reading, record_id, offset + start)
