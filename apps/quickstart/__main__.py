@@ -7,7 +7,8 @@
 
 Runs only the public command lines of the four apps and prints each, so that whatever it does can be
 done by hand. A finished step leaves a stamp in DIR/MODEL/.steps and is not run again; a step that
-was interrupted, even by SIGKILL, goes on where it stopped. Ctrl-C stops everything it started.
+was interrupted, even by SIGKILL, goes on where it stopped. Steps that do not need each other run
+side by side: the base model is made while the chats are. Ctrl-C stops everything it started.
 """
 
 import json
@@ -50,8 +51,7 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
         url = f"http://127.0.0.1:{port}"
         with runner.server(_serve_file(demo, recipe), port) as server:
             wait_until_ready(url, server, reporter)
-            for step in steps_while_serving(demo, url):
-                runner.run(step, key_arguments=tuple(a.replace(url, "") for a in step.arguments))
+            runner.run(steps_while_serving(demo, url), hidden=url)
             kept = general.measure(dirs, demo.base or dirs["base"], recipe.template, url)
             question, answer = _smoke_chat(url, dirs["sample"])
             reporter.event("smoke.done", question=question, answer=answer)
@@ -76,8 +76,7 @@ def _make_model(
     """Run the steps before serving; the tiny model's where the real one cannot be had."""
     runner = Runner(demo, reporter, env)
     try:
-        for step in steps_before_serving(demo):
-            runner.run(step)
+        runner.run(steps_before_serving(demo))
     except StepFailed as failure:
         if failure.step != "base" or failure.code != _BAD_INPUT or demo.model == "tiny":
             raise

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.common.files import storage
 from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of, passages_of
@@ -17,10 +17,15 @@ class Step:
     arguments: tuple[str, ...]
     output: str
     """exists when the step has ended well"""
+    needs: tuple[str, ...] = ()
+    """names of the steps that must have ended before"""
 
 
 def steps_before_serving(demo: DemoConfig) -> list[Step]:
-    """From the sample dump to the tuned model folder."""
+    """From the sample dump to the tuned model folder.
+
+    The base model is made beside the chats: with both done, packing follows.
+    """
     dirs, recipe = dirs_of(demo), recipe_of(demo)
     sample = f"{dirs['sample']}/sharegpt.json"
     base = demo.base or dirs["base"]
@@ -43,11 +48,13 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
                 *("--out", dirs["base"]),
             ),
             output=f"{dirs['base']}/config.json",
+            needs=("sample",) if any("{sample}" in part for part in recipe.base) else (),
         ),
         Step(
             name="clean",
             arguments=("apps.data", "clean", sample, "--out", dirs["clean"], "--profile", "vicuna"),
             output=f"{dirs['clean']}/{storage.COMMIT_NAME}",
+            needs=("sample",),
         ),
         Step(
             name="pack",
@@ -56,6 +63,7 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
                 *("--template", recipe.template, "--max-length", str(recipe.row_tokens)),
             ),
             output=f"{dirs['pack']}/{storage.COMMIT_NAME}",
+            needs=("base", "clean"),
         ),
         Step(
             name="train",
@@ -74,6 +82,7 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
                 *shlex.split(demo.train_args),
             ),
             output=f"{dirs['run']}/metrics.jsonl",
+            needs=("pack",),
         ),
         Step(
             name="export",
@@ -81,14 +90,19 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
                 *("apps.train", "export", dirs["run"], "--out", dirs["model"], *recipe.export),
             ),
             output=f"{dirs['model']}/config.json",
+            needs=("train",),
         ),
         Step(
             name="index",
             arguments=("apps.data", "index", dirs["pack"], "--out", passages_of(demo)),
             output=passages_of(demo),
+            needs=("pack", "train"),  # training has every core to itself
         ),
     ]
-    return [step for step in steps if step.name != "base" or recipe.base]
+    if recipe.base:
+        return steps
+    given = [step for step in steps if step.name != "base"]
+    return [replace(s, needs=tuple(n for n in s.needs if n != "base")) for s in given]
 
 
 def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
@@ -106,6 +120,7 @@ def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
                 *("--out", dirs["eval"]),
             ),
             output=f"{dirs['eval']}/answers/{TUNED_NAME}.jsonl",
+            needs=("export", "index"),
         ),
         Step(
             name="judge",
@@ -114,11 +129,13 @@ def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
                 *("--judge", *judge),
             ),
             output=f"{dirs['eval']}/judgments/raw.jsonl",
+            needs=("answer",),
         ),
         Step(
             name="report",
             arguments=("apps.eval", "report", dirs["eval"]),
             output=f"{dirs['eval']}/report.html",
+            needs=("judge",),
         ),
     ]
 

@@ -40,5 +40,6 @@ def test_ctrl_c_in_any_step_stops_everything_and_the_next_run_goes_on(tmp_path: 
     log = tmp_path / "last.log"
     assert start(tmp_path, log.name).wait(300) == 0, log.read_text()[-3000:]
     assert any(event["event"] == "demo.done" for event in events(log))
-    for step in STEPS[:5]:  # each was interrupted once, and done once
-        assert sum(is_begun(step, log) for log in tmp_path.glob("*.log")) == 2, step
+    for step in STEPS[:5]:  # each was interrupted once, and done once; two of them side by side
+        times = 3 if step in ("apps.train base", "apps.data clean") else 2
+        assert sum(is_begun(step, log) for log in tmp_path.glob("*.log")) == times, step

@@ -1,5 +1,6 @@
 """The demo's steps are public command lines; the whole run is in tests/e2e."""
 
+import io
 import math
 import os
 from dataclasses import replace
@@ -20,9 +21,14 @@ from apps.quickstart.runner import Runner, StepFailed
 from apps.quickstart.steps import Step, steps_before_serving
 
 
-def touch(path: str, marker: str) -> Step:
-    code = f"open({path!r}, 'a').write({marker!r})"
-    return Step(name="touch", arguments=("timeit", "-n1", "-r1", code), output=path)
+def code(text: str, output: str, name: str, needs: tuple[str, ...] = ()) -> Step:
+    """A step that runs Python code."""
+    arguments = ("timeit", "-n1", "-r1", text)
+    return Step(name=name, arguments=arguments, output=output, needs=needs)
+
+
+def touch(path: str, marker: str, name: str = "touch", needs: tuple[str, ...] = ()) -> Step:
+    return code(f"open({path!r}, 'a').write({marker!r})", path, name, needs)
 
 
 def runner(demo: DemoConfig) -> Runner:
@@ -31,36 +37,102 @@ def runner(demo: DemoConfig) -> Runner:
 
 def test_a_finished_step_is_not_run_again_and_a_changed_one_is(tmp_path):
     demo, out = DemoConfig(dir=str(tmp_path)), str(tmp_path / "out")
-    runner(demo).run(touch(out, "a"))
-    runner(demo).run(touch(out, "a"))
+    runner(demo).run([touch(out, "a")])
+    runner(demo).run([touch(out, "a")])
     assert (tmp_path / "out").read_text() == "a"
-    runner(demo).run(touch(out, "b"))
+    runner(demo).run([touch(out, "b")])
     assert (tmp_path / "out").read_text() == "ab"
 
 
 def test_a_step_is_run_again_when_its_output_is_gone(tmp_path):
     demo, out = DemoConfig(dir=str(tmp_path)), str(tmp_path / "out")
-    runner(demo).run(touch(out, "a"))
+    runner(demo).run([touch(out, "a")])
     (tmp_path / "out").unlink()
-    runner(demo).run(touch(out, "a"))
+    runner(demo).run([touch(out, "a")])
     assert (tmp_path / "out").read_text() == "a"
 
 
-def test_a_step_after_a_changed_one_is_run_again(tmp_path):
-    demo, first, second = DemoConfig(dir=str(tmp_path)), *(str(tmp_path / n) for n in "xy")
+def test_a_changed_step_makes_those_that_need_it_run_again_and_no_others(tmp_path):
+    demo = DemoConfig(dir=str(tmp_path))
     for marker in "ab":
-        both = runner(demo)
-        both.run(touch(first, marker))
-        both.run(Step(name="second", arguments=touch(second, "s").arguments, output=second))
-    assert (tmp_path / "y").read_text() == "ss"
+        first = touch(str(tmp_path / "first"), marker)
+        needs_it = touch(str(tmp_path / "second"), "s", name="second", needs=("touch",))
+        alone = touch(str(tmp_path / "third"), "t", name="third")
+        runner(demo).run([first, needs_it, alone])
+    assert (tmp_path / "second").read_text() == "ss"
+    assert (tmp_path / "third").read_text() == "t"
+
+
+def test_steps_run_side_by_side_unless_one_needs_the_other(tmp_path):
+    """Each of the first two ends only when it has seen the other begin."""
+    made = {name: tmp_path / name for name in ("left", "right", "both")}
+    meet = "import pathlib,time\nopen({mine!r},'w').close()\n"
+    meet += "while not pathlib.Path({other!r}).exists(): time.sleep(.01)"
+    steps = [
+        code(meet.format(mine=str(made[a]), other=str(made[b])), str(made[a]), name=a)
+        for a, b in (("left", "right"), ("right", "left"))
+    ]
+    seen = (
+        "import os; assert {{'left', 'right'}} <= set(os.listdir({stamps!r})); open({out!r}, 'w')"
+    )
+    demo = DemoConfig(dir=str(tmp_path))
+    check = seen.format(stamps=str(tmp_path / "smollm2/.steps"), out=str(made["both"]))
+    both = code(check, str(made["both"]), name="both", needs=("left", "right"))
+    runner(demo).run([both, *steps])
+    assert made["both"].exists()
 
 
 def test_a_failed_step_leaves_no_stamp(tmp_path):
     demo = DemoConfig(dir=str(tmp_path), model="tiny")
     failing = Step(name="fail", arguments=("timeit", "-n1", "raise SystemExit(3)"), output="x")
     with pytest.raises(CriaError, match="Step 'fail' ended with exit code"):
-        runner(demo).run(failing)
+        runner(demo).run([failing])
     assert not (tmp_path / "tiny" / ".steps" / "fail").exists()
+
+
+def test_a_failed_step_stops_the_one_beside_it(tmp_path):
+    """At once, and what needs either is not begun."""
+    begun, late = str(tmp_path / "begun"), str(tmp_path / "late")
+    slow = code(f"import time; open({begun!r}, 'w'); time.sleep(600)", begun, name="slow")
+    wait = f"import pathlib,time\nwhile not pathlib.Path({begun!r}).exists(): time.sleep(.01)\n"
+    failing = code(wait + "raise SystemExit(3)", "x", name="fail")
+    after = touch(late, "a", name="after", needs=("fail",))
+    with pytest.raises(StepFailed, match="'fail'"):
+        runner(DemoConfig(dir=str(tmp_path))).run([slow, failing, after])
+    assert not Path(late).exists()
+    assert not (tmp_path / "smollm2/.steps/slow").exists()
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_second_of_two_prints_when_it_ends(tmp_path, capfd):
+    """The first has the terminal; what the other says comes whole, under its command."""
+    out, terminal = str(tmp_path / "sample"), _Terminal()
+    wait = f"import os,time\nwhile not os.path.exists({out + '/config.yaml'!r}): time.sleep(.01)"
+    first = code(wait, "x", name="first")
+    arguments = ("apps.data", "sample", "--out", out, "--conversations", "9", "--questions", "1")
+    beside = Step(name="beside", arguments=arguments, output=out)
+    demo = DemoConfig(dir=str(tmp_path))
+    Runner(demo, Reporter(stream=terminal), dict(os.environ)).run([first, beside])
+    begun, ended = terminal.getvalue().split("ended after")
+    assert f"$ python -m apps.data sample --out {out}" in begun
+    assert "sample.done  records=" in ended
+    assert "sample.done" not in capfd.readouterr().out
+
+
+def test_on_a_terminal_the_reason_why_the_second_of_two_failed_is_shown(tmp_path):
+    terminal = _Terminal()
+    first = code("import time; time.sleep(600)", "x", name="first")
+    arguments = ("apps.data", "sample", "--out", str(tmp_path), "--questions", "0")
+    beside = Step(name="beside", arguments=arguments, output="x")
+    with pytest.raises(StepFailed, match="'beside' ended with exit code 2"):
+        Runner(DemoConfig(dir=str(tmp_path)), Reporter(stream=terminal), dict(os.environ)).run(
+            [first, beside]
+        )
+    assert "--questions is 0; expected at least 1" in terminal.getvalue()
 
 
 def test_every_base_model_has_its_own_folder_and_a_given_one_is_not_made():
@@ -110,7 +182,7 @@ def test_a_step_that_fails_says_which_and_how(tmp_path):
     demo = DemoConfig(dir=str(tmp_path))
     missing = Step(name="base", arguments=("apps.train", "base", "--out", "x"), output="x")
     with pytest.raises(StepFailed) as failure:
-        runner(demo).run(missing)
+        runner(demo).run([missing])
     assert (failure.value.step, failure.value.code) == ("base", 2)
 
 
