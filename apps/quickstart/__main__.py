@@ -11,6 +11,7 @@ was interrupted, even by SIGKILL, goes on where it stopped. Steps that do not ne
 side by side: the base model is made while the chats are. Ctrl-C stops everything it started.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -43,45 +44,50 @@ _BAD_INPUT = 2
 def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
     """The loop; returns after the smoke chat, or after Ctrl-C while serving."""
     started_s = time.monotonic()
-    with runtime.ray_session(dashboard=True) as session:
-        env = {**os.environ, **session.child_env()}
-        demo, runner = _make_model(demo, reporter, env)
+    with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(Runner(demo, reporter, os.environ))
+        runner.begin(steps_before_serving(demo))
+        session = stack.enter_context(runtime.ray_session(dashboard=True))
+        runner.env |= session.child_env()
+        demo, runner = _make_model(demo, reporter, runner, stack)
         dirs, recipe = dirs_of(demo), recipe_of(demo)
         port = demo.port if _is_free(demo.port) else runtime.free_port()
         url = f"http://127.0.0.1:{port}"
-        with runner.server(_serve_file(demo, recipe), port) as server:
-            wait_until_ready(url, server, reporter)
-            runner.run(steps_while_serving(demo, url), hidden=url)
-            kept = general.measure(dirs, demo.base or dirs["base"], recipe.template, url)
-            question, answer = _smoke_chat(url, dirs["sample"])
-            reporter.event("smoke.done", question=question, answer=answer)
-            result = summary.collect(dirs, kept)
-            addresses = {
-                "web page": f"{url}/ui",
-                "API": f"{url}/v1",
-                "Ray dashboard": f"{session.dashboard_url} (token: {session.token_path})",
-                "report": storage.absolute(f"{dirs['eval']}/report.html"),
-            }
-            summary.show(result, addresses, reporter, time.monotonic() - started_s)
-            if not (demo.base_args or demo.train_args):
-                _check(result, recipe)
-            if demo.serve:
-                reporter.line(f"Serving at {url}/ui until Ctrl-C.")
-                _serve_until_interrupted(server, reporter)
+        server = stack.enter_context(runner.server(_serve_file(demo, recipe), port))
+        wait_until_ready(url, server, reporter)
+        runner.run(steps_while_serving(demo, url), hidden=url)
+        kept = general.measure(dirs, demo.base or dirs["base"], recipe.template, url)
+        question, answer = _smoke_chat(url, dirs["sample"])
+        reporter.event("smoke.done", question=question, answer=answer)
+        result = summary.collect(dirs, kept)
+        addresses = {
+            "web page": f"{url}/ui",
+            "API": f"{url}/v1",
+            "Ray dashboard": f"{session.dashboard_url} (token: {session.token_path})",
+            "report": storage.absolute(f"{dirs['eval']}/report.html"),
+        }
+        summary.show(result, addresses, reporter, time.monotonic() - started_s)
+        if not (demo.base_args or demo.train_args):
+            _check(result, recipe)
+        if demo.serve:
+            reporter.line(f"Serving at {url}/ui until Ctrl-C.")
+            _serve_until_interrupted(server, reporter)
 
 
 def _make_model(
-    demo: DemoConfig, reporter: Reporter, env: dict[str, str]
+    demo: DemoConfig, reporter: Reporter, runner: Runner, stack: contextlib.ExitStack
 ) -> tuple[DemoConfig, Runner]:
     """Run the steps before serving; the tiny model's where the real one cannot be had."""
-    runner = Runner(demo, reporter, env)
     try:
         runner.run(steps_before_serving(demo))
     except StepFailed as failure:
         if failure.step != "base" or failure.code != _BAD_INPUT or demo.model == "tiny":
             raise
         reporter.line("The real model cannot be had (see above); going on as with MODEL=tiny.")
-        return _make_model(replace(demo, model="tiny"), reporter, env)
+        runner.close()
+        tiny = replace(demo, model="tiny")
+        runner = stack.enter_context(Runner(tiny, reporter, runner.env))
+        return _make_model(tiny, reporter, runner, stack)
     return demo, runner
 
 

@@ -5,9 +5,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from apps.common.command import process
 from apps.common.command.events import Reporter
@@ -42,33 +43,60 @@ class _Begun:
 
 
 class Runner:
-    """Its child processes end with this one."""
+    """Runs steps for the length of a `with` block; its child processes end with that.
 
-    def __init__(self, demo: DemoConfig, reporter: Reporter, env: dict[str, str]) -> None:
+    with Runner(demo, reporter, env) as runner:
+        runner.run(steps)
+    """
+
+    def __init__(self, demo: DemoConfig, reporter: Reporter, env: Mapping[str, str]) -> None:
         self._stamps = f"{root(demo)}/.steps"
         self._reporter = reporter
-        self._env = env
+        self.env = dict(env)
+        """of the commands that are still to begin"""
         self._keys: dict[str, str] = {}
+        self._running: list[_Begun] = []
+        self._children = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop what runs."""
+        self._children.close()
 
     def run(self, steps: Sequence[Step], hidden: str = "") -> None:
         """Run `steps`, each at once when those that it needs are done.
 
         Left out is a step whose stamp says that its arguments, after those of the steps that it
         needs, are done. `hidden` is a part of the arguments that stamps leave out, because it
-        changes by the run: an address. Raises StepFailed at the first failure, and stops the rest.
+        changes by the run: an address. Raises StepFailed at the first failure; what else runs then
+        is stopped with the block.
         """
-        waiting, running = list(steps), list[_Begun]()
-        with contextlib.ExitStack() as children:
-            while waiting or running:
-                for step in [s for s in waiting if self._may_begin(s, [*waiting, *running])]:
-                    waiting.remove(step)
-                    if not self._is_done(step, hidden):
-                        running.append(self._begin(step, running, children))
-                self._end_one(running)
+        waiting = [step for step in steps if step.name not in self._keys]
+        while waiting or self._running:
+            self._begin_those_that_can(waiting, hidden)
+            self._end_one()
 
-    def _may_begin(self, step: Step, others: Sequence[Step | _Begun]) -> bool:
-        names = {(o.step if isinstance(o, _Begun) else o).name for o in others}
-        return not names & set(step.needs)
+    def begin(self, steps: Sequence[Step]) -> None:
+        """Begin those of `steps` that need neither others nor Ray, which may be starting still;
+        `run` goes on with all."""
+        self._begin_those_that_can([s for s in steps if not s.needs and not s.uses_ray])
+
+    def _begin_those_that_can(self, waiting: list[Step], hidden: str = "") -> None:
+        """Take them from `waiting`; one that is done already may be what others wait for."""
+        while ready := [step for step in waiting if not self._lacks(step, waiting)]:
+            for step in ready:
+                waiting.remove(step)
+                if not self._is_done(step, hidden):
+                    self._running.append(self._begin(step))
+
+    def _lacks(self, step: Step, waiting: Sequence[Step]) -> bool:
+        names = {s.name for s in waiting} | {begun.step.name for begun in self._running}
+        return not names.isdisjoint(step.needs)
 
     def _is_done(self, step: Step, hidden: str) -> bool:
         """Whether an earlier run did it, which is told."""
@@ -82,30 +110,31 @@ class Runner:
             return True
         return False
 
-    def _begin(
-        self, step: Step, running: Sequence[_Begun], children: contextlib.ExitStack
-    ) -> _Begun:
+    def _begin(self, step: Step) -> _Begun:
         """Start its command. Two progress bars would fight over a terminal, so that the second of
         two steps prints into a file, which is shown when it ends."""
-        is_beside = not self._reporter.is_json and any(begun.log is None for begun in running)
-        log = Path(storage.local_path(f"{self._stamps}/{step.name}.log")) if is_beside else None
+        is_beside = any(begun.log is None for begun in self._running)
+        log = self._log(step) if is_beside and not self._reporter.is_json else None
         self._reporter.line(f"$ {_shown(step)}" + (f"   (beside; in {log})" if log else ""))
         arguments = [sys.executable, "-m", *step.arguments]
-        if log is None:
-            child = children.enter_context(process.child(arguments, self._env))
-        else:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            output = children.enter_context(log.open("wb"))
+        output = None
+        if log is not None:
             arguments += ["--log-format", "text"]
-            child = children.enter_context(process.child(arguments, self._env, output))
+            output = self._children.enter_context(log.open("wb"))
+        child = self._children.enter_context(process.child(arguments, self.env, output))
         return _Begun(step=step, child=child, log=log, started_s=time.monotonic())
 
-    def _end_one(self, running: list[_Begun]) -> None:
+    def _log(self, step: Step) -> Path:
+        path = Path(storage.local_path(f"{self._stamps}/{step.name}.log"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _end_one(self) -> None:
         """Wait for one of the commands, if any runs, and stamp its step."""
-        while running:
-            for begun in running:
+        while self._running:
+            for begun in self._running:
                 if (code := begun.child.poll()) is not None:
-                    running.remove(begun)
+                    self._running.remove(begun)
                     self._end(begun, code)
                     return
             time.sleep(_LOOK_EVERY_S)
@@ -127,7 +156,7 @@ class Runner:
         """`python -m apps.serve run` for the length of the block."""
         arguments = ["apps.serve", "run", serve_file, "--port", str(port)]
         self._reporter.line(f"$ {shlex.join(['python', '-m', *arguments])}")
-        with process.child([sys.executable, "-m", *arguments], self._env) as child:
+        with process.child([sys.executable, "-m", *arguments], self.env) as child:
             yield child
 
 

@@ -19,6 +19,8 @@ class Step:
     """exists when the step has ended well"""
     needs: tuple[str, ...] = ()
     """names of the steps that must have ended before"""
+    uses_ray: bool = True
+    """whether its command joins the demo's Ray"""
 
 
 def steps_before_serving(demo: DemoConfig) -> list[Step]:
@@ -38,6 +40,7 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
                 *("--questions", str(demo.questions or recipe.questions)),
             ),
             output=sample,
+            uses_ray=False,
         ),
         Step(
             name="base",
@@ -49,6 +52,7 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
             ),
             output=f"{dirs['base']}/config.json",
             needs=("sample",) if any("{sample}" in part for part in recipe.base) else (),
+            uses_ray=False,
         ),
         Step(
             name="clean",

@@ -1,5 +1,6 @@
 """Without the package index the demo goes on with the model that needs none."""
 
+import contextlib
 import os
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from apps.common.command.events import Reporter
 from apps.quickstart import __main__ as quickstart
 from apps.quickstart.config import DemoConfig
+from apps.quickstart.runner import Runner
 from apps.quickstart.steps import Step, steps_before_serving
 
 
@@ -25,7 +27,11 @@ def made(monkeypatch, demo: DemoConfig) -> DemoConfig:
         return [step for step in steps_before_serving(asked) if step.name == "base"]
 
     monkeypatch.setattr(quickstart, "steps_before_serving", steps)
-    return quickstart._make_model(demo, Reporter("json"), dict(os.environ))[0]
+    reporter = Reporter("json")
+    with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(Runner(demo, reporter, os.environ))
+        runner.begin(quickstart.steps_before_serving(demo))
+        return quickstart._make_model(demo, reporter, runner, stack)[0]
 
 
 def test_a_package_that_cannot_be_had_makes_it_the_tiny_model(

@@ -3,10 +3,12 @@
 import io
 import math
 import os
+import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -31,24 +33,25 @@ def touch(path: str, marker: str, name: str = "touch", needs: tuple[str, ...] = 
     return code(f"open({path!r}, 'a').write({marker!r})", path, name, needs)
 
 
-def runner(demo: DemoConfig) -> Runner:
-    return Runner(demo, Reporter("json"), env=dict(os.environ))
+def run(demo: DemoConfig, *steps: Step, reporter: Reporter | None = None) -> None:
+    with Runner(demo, reporter or Reporter("json"), os.environ) as runner:
+        runner.run(steps)
 
 
 def test_a_finished_step_is_not_run_again_and_a_changed_one_is(tmp_path):
     demo, out = DemoConfig(dir=str(tmp_path)), str(tmp_path / "out")
-    runner(demo).run([touch(out, "a")])
-    runner(demo).run([touch(out, "a")])
+    run(demo, touch(out, "a"))
+    run(demo, touch(out, "a"))
     assert (tmp_path / "out").read_text() == "a"
-    runner(demo).run([touch(out, "b")])
+    run(demo, touch(out, "b"))
     assert (tmp_path / "out").read_text() == "ab"
 
 
 def test_a_step_is_run_again_when_its_output_is_gone(tmp_path):
     demo, out = DemoConfig(dir=str(tmp_path)), str(tmp_path / "out")
-    runner(demo).run([touch(out, "a")])
+    run(demo, touch(out, "a"))
     (tmp_path / "out").unlink()
-    runner(demo).run([touch(out, "a")])
+    run(demo, touch(out, "a"))
     assert (tmp_path / "out").read_text() == "a"
 
 
@@ -58,7 +61,7 @@ def test_a_changed_step_makes_those_that_need_it_run_again_and_no_others(tmp_pat
         first = touch(str(tmp_path / "first"), marker)
         needs_it = touch(str(tmp_path / "second"), "s", name="second", needs=("touch",))
         alone = touch(str(tmp_path / "third"), "t", name="third")
-        runner(demo).run([first, needs_it, alone])
+        run(demo, first, needs_it, alone)
     assert (tmp_path / "second").read_text() == "ss"
     assert (tmp_path / "third").read_text() == "t"
 
@@ -78,15 +81,44 @@ def test_steps_run_side_by_side_unless_one_needs_the_other(tmp_path):
     demo = DemoConfig(dir=str(tmp_path))
     check = seen.format(stamps=str(tmp_path / "smollm2/.steps"), out=str(made["both"]))
     both = code(check, str(made["both"]), name="both", needs=("left", "right"))
-    runner(demo).run([both, *steps])
+    run(demo, both, *steps)
     assert made["both"].exists()
+
+
+def test_what_needs_no_ray_begins_before_ray_runs_and_is_done_once(tmp_path):
+    """`run` goes on with it, in the environment that came with Ray."""
+    early = replace(touch(str(tmp_path / "early"), "e", name="early"), uses_ray=False)
+    late_path = str(tmp_path / "late")
+    say = f"import os; open({late_path!r}, 'w').write(os.environ['OF_RAY'])"
+    late = code(say, late_path, name="late")
+    after = touch(str(tmp_path / "after"), "a", name="after", needs=("early",))
+    with Runner(DemoConfig(dir=str(tmp_path)), Reporter("json"), os.environ) as runner:
+        runner.begin([late, after, early])
+        while not (tmp_path / "early").exists():
+            time.sleep(0.01)
+        assert not Path(late_path).exists()
+        runner.env["OF_RAY"] = "address"
+        runner.run([late, after, early])
+    assert (tmp_path / "early").read_text() == "e" and (tmp_path / "after").exists()
+    assert Path(late_path).read_text() == "address"
+
+
+def test_what_was_begun_ends_with_the_block(tmp_path):
+    begun = tmp_path / "pid"
+    forever = f"import os,time; print(os.getpid(), file=open({str(begun)!r}, 'w'), flush=True)"
+    step = replace(code(forever + "\ntime.sleep(600)", "x", name="forever"), uses_ray=False)
+    with Runner(DemoConfig(dir=str(tmp_path)), Reporter("json"), os.environ) as runner:
+        runner.begin([step])
+        while not (begun.exists() and begun.read_text()):
+            time.sleep(0.01)
+    assert not psutil.pid_exists(int(begun.read_text()))
 
 
 def test_a_failed_step_leaves_no_stamp(tmp_path):
     demo = DemoConfig(dir=str(tmp_path), model="tiny")
     failing = Step(name="fail", arguments=("timeit", "-n1", "raise SystemExit(3)"), output="x")
     with pytest.raises(CriaError, match="Step 'fail' ended with exit code"):
-        runner(demo).run([failing])
+        run(demo, failing)
     assert not (tmp_path / "tiny" / ".steps" / "fail").exists()
 
 
@@ -98,7 +130,7 @@ def test_a_failed_step_stops_the_one_beside_it(tmp_path):
     failing = code(wait + "raise SystemExit(3)", "x", name="fail")
     after = touch(late, "a", name="after", needs=("fail",))
     with pytest.raises(StepFailed, match="'fail'"):
-        runner(DemoConfig(dir=str(tmp_path))).run([slow, failing, after])
+        run(DemoConfig(dir=str(tmp_path)), slow, failing, after)
     assert not Path(late).exists()
     assert not (tmp_path / "smollm2/.steps/slow").exists()
 
@@ -116,7 +148,7 @@ def test_on_a_terminal_the_second_of_two_prints_when_it_ends(tmp_path, capfd):
     arguments = ("apps.data", "sample", "--out", out, "--conversations", "9", "--questions", "1")
     beside = Step(name="beside", arguments=arguments, output=out)
     demo = DemoConfig(dir=str(tmp_path))
-    Runner(demo, Reporter(stream=terminal), dict(os.environ)).run([first, beside])
+    run(demo, first, beside, reporter=Reporter(stream=terminal))
     begun, ended = terminal.getvalue().split("ended after")
     assert f"$ python -m apps.data sample --out {out}" in begun
     assert "sample.done  records=" in ended
@@ -129,9 +161,7 @@ def test_on_a_terminal_the_reason_why_the_second_of_two_failed_is_shown(tmp_path
     arguments = ("apps.data", "sample", "--out", str(tmp_path), "--questions", "0")
     beside = Step(name="beside", arguments=arguments, output="x")
     with pytest.raises(StepFailed, match="'beside' ended with exit code 2"):
-        Runner(DemoConfig(dir=str(tmp_path)), Reporter(stream=terminal), dict(os.environ)).run(
-            [first, beside]
-        )
+        run(DemoConfig(dir=str(tmp_path)), first, beside, reporter=Reporter(stream=terminal))
     assert "--questions is 0; expected at least 1" in terminal.getvalue()
 
 
@@ -182,7 +212,7 @@ def test_a_step_that_fails_says_which_and_how(tmp_path):
     demo = DemoConfig(dir=str(tmp_path))
     missing = Step(name="base", arguments=("apps.train", "base", "--out", "x"), output="x")
     with pytest.raises(StepFailed) as failure:
-        runner(demo).run([missing])
+        run(demo, missing)
     assert (failure.value.step, failure.value.code) == ("base", 2)
 
 
