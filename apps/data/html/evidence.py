@@ -12,7 +12,8 @@ beside it. Where a page's own classes stand ("katex", "hljs"), order alone is as
 import re
 
 _TAG = re.compile(
-    r"<(/?)([a-zA-Z][a-zA-Z0-9:.-]*+)((?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+)>([^<]*+)"
+    r"<(/?)([a-zA-Z][a-zA-Z0-9:.-]*+)"
+    r"([^<>\"']*+(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*+)>([^<]*+)"
 )
 """Closing slash, name, attributes, and the text until the next `<`."""
 _PAGE_CLASS = re.compile(

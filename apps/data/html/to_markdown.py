@@ -86,11 +86,11 @@ def _only_text(node: LexborNode) -> str | None:
 
 def _blocks(node: LexborNode) -> list[str]:
     """The Markdown blocks of an element's children, to be joined by blank lines."""
-    if (only := _only_text(node)) is not None:
-        return [text] if (text := only.strip(" \n")) else []
+    child = node.first_child
+    if child is not None and child.next is None and child.tag == "-text":
+        return [text] if (text := _text(child.text_content or "").strip(" \n")) else []
     blocks: list[str] = []
     run: list[str] = []
-    child = node.first_child
     while child is not None:
         tag = child.tag or ""
         if tag == "-text":
@@ -113,7 +113,8 @@ def _blocks(node: LexborNode) -> list[str]:
         elif tag == "script":
             run.append(math.mathjax_2(child))
         child = child.next
-    _end_paragraph(run, blocks)
+    if run:
+        _end_paragraph(run, blocks)
     return blocks
 
 
@@ -144,13 +145,16 @@ def _inline(node: LexborNode) -> str:
     if (only := _only_text(node)) is not None:
         return only
     parts: list[str] = []
-    for child, tag in _children(node):
+    child = node.first_child
+    while child is not None:
+        tag = child.tag or ""
         if tag == "-text":
             parts.append(_text(child.text_content or ""))
         elif tag == "script":
             parts.append(math.mathjax_2(child))
         elif tag not in NOT_CONTENT:
             parts.append(_inline_element(child, tag))
+        child = child.next
     return "".join(parts)
 
 
@@ -366,7 +370,7 @@ def _table(node: LexborNode) -> list[str]:
     has_tables = sum(part.tag == "table" for part in parts) > 1
     if has_tables:
         own = [row for row in own if _table_around(row) == node.mem_id]
-    rows = [[cell for cell, tag in _children(row) if tag in ("td", "th")] for row in own]
+    rows = [[cell for cell in row.iter() if cell.tag in ("td", "th")] for row in own]
     rows = [row for row in rows if row]
     caption = next((part for part in parts if part.tag == "caption"), None)
     blocks = _blocks(caption) if caption is not None else []
