@@ -104,7 +104,7 @@ def replay(folder: Path) -> None:
         results["vicuna-13b", other] = [0.5 + 0.5 * np.sign(b - a) for a, b in scores]
     models = ["vicuna-13b", *(other for _, other in results)]
     rng = np.random.default_rng(0)
-    counts, same = [], 0
+    counts, same, at_half, even = [], 0, [], []
     for _ in range(20):
         decks = {pair: list(rng.permutation(shares)) for pair, shares in results.items()}
         all_MM, got_MM, left_MM = (np.zeros((len(models), len(models))) for _ in range(3))
@@ -112,6 +112,14 @@ def replay(folder: Path) -> None:
             place = models.index(other)
             all_MM[0, place], all_MM[place, 0] = sum(shares), len(shares) - sum(shares)
             left_MM[0, place] = left_MM[place, 0] = len(shares)
+        all_M = information.fit(all_MM).beta_M
+        even_MM = np.zeros_like(all_MM)
+        for (_, other), shares in decks.items():
+            place, half = models.index(other), len(shares) // 2
+            even_MM[0, place] = sum(shares[:half])
+            even_MM[place, 0] = half - even_MM[0, place]
+        even.append(tau(all_M, information.fit(even_MM).beta_M))
+        most, half_tau = int(left_MM.sum()) // 2, None
         while True:
             standings = information.fit(got_MM)
             games_MM = got_MM + got_MM.T
@@ -123,12 +131,17 @@ def replay(folder: Path) -> None:
                 got_MM[second, first] += 1 - share
                 left_MM[first, second] -= 1
                 left_MM[second, first] -= 1
+            if half_tau is None and got_MM.sum() >= most // 2:
+                half_tau = tau(all_M, information.fit(got_MM).beta_M)
         counts.append(int(got_MM.sum()))
-        orders = [np.argsort(-information.fit(wins).beta_M).tolist() for wins in (got_MM, all_MM)]
-        same += orders[0] == orders[1]
+        settled_tau = tau(all_M, information.fit(got_MM).beta_M)
+        same += settled_tau == 1
+        at_half.append(settled_tau if half_tau is None else half_tau)
     most = sum(map(len, results.values()))
     print(f"public reviews: settled after {min(counts)} to {max(counts)}, on average")
     print(f"{np.mean(counts):.0f} of {most}; the order of all {most} in {same} of 20 shuffles")
+    print(f"tau with that order after half of them: {np.mean(at_half):.3f}, ", end="")
+    print(f"{np.mean(even):.3f} when each model has half of its reviews")
 
 
 def main() -> None:
