@@ -1,5 +1,6 @@
 """Batches go under the same journal and budget, and a killed run finds its batch again."""
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,19 @@ def planned(num_questions: int) -> list[Call]:
     return list(make_plan(config, questions, answers).calls)
 
 
-async def judge(calls: list[Call], directory: Path, max_usd: float | None = None) -> RunResult:
+@pytest.fixture(params=["folder", "bucket"])
+def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an evaluation lies: on a disk, or where no machine's loss reaches it."""
+    if request.param == "folder":
+        return str(tmp_path)
+    name = f"batch-{uuid.uuid4().hex[:8]}"
+    request.getfixturevalue("s3").create_bucket(Bucket=name)
+    return f"s3://{name}/eval"
+
+
+async def judge(
+    calls: list[Call], directory: Path | str, max_usd: float | None = None
+) -> RunResult:
     job = Job(
         calls=tuple(calls),
         directory=str(directory),
@@ -55,25 +68,27 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
     return await batch_api.run(job, lambda *_: None, 0.01)
 
 
-async def test_a_batch_judges_everything_and_asks_again_for_what_failed(tmp_path, serve) -> None:
+async def test_a_batch_judges_everything_and_asks_again_for_what_failed(
+    kept_in: str, serve
+) -> None:
     endpoint: Endpoint = serve(Script(fault_share=0.3))
     calls = planned(12)
-    result = await judge(calls, tmp_path)
-    records = journal.read_raw(str(tmp_path))
+    result = await judge(calls, kept_in)
+    records = journal.read_raw(kept_in)
     assert {parse_record(record)["status"] for record in records} == {"ok"}
     assert len(records) == len(calls) == result.tally.stored
     assert len(endpoint.batches) > 1
     assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)))
     before = len(endpoint.batches)
-    assert (await judge(calls, tmp_path)).tally.stored == 0
+    assert (await judge(calls, kept_in)).tally.stored == 0
     assert len(endpoint.batches) == before
 
 
-async def test_the_budget_bounds_what_is_uploaded(tmp_path: Path, serve) -> None:
+async def test_the_budget_bounds_what_is_uploaded(kept_in: str, serve) -> None:
     endpoint: Endpoint = serve(Script())
     calls = planned(10)
     bound = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
-    result = await judge(calls, tmp_path, max_usd=5.5 * bound)
+    result = await judge(calls, kept_in, max_usd=5.5 * bound)
     assert result.tally.stopped and endpoint.served.total() == 5
 
 
@@ -102,7 +117,7 @@ async def test_a_run_killed_while_it_collects_stores_each_response_once(tmp_path
 
 @pytest.mark.parametrize("is_created", [True, False])
 async def test_a_run_killed_around_the_creation_of_a_batch_pays_once(
-    tmp_path: Path, serve, monkeypatch: pytest.MonkeyPatch, is_created: bool
+    kept_in: str, serve, monkeypatch: pytest.MonkeyPatch, is_created: bool
 ) -> None:
     endpoint: Endpoint = serve(Script())
     calls = planned(6)
@@ -117,9 +132,9 @@ async def test_a_run_killed_around_the_creation_of_a_batch_pays_once(
 
     monkeypatch.setattr(batch_api._Batches, "_note", killed)
     with pytest.raises(KeyboardInterrupt):
-        await judge(calls, tmp_path)
+        await judge(calls, kept_in)
     monkeypatch.setattr(batch_api._Batches, "_note", note)
     assert len(endpoint.batches) == is_created
-    await judge(calls, tmp_path)
-    assert remaining(calls, journal.read_raw(str(tmp_path)), 4) == []
+    await judge(calls, kept_in)
+    assert remaining(calls, journal.read_raw(kept_in), 4) == []
     assert endpoint.served.total() == len(calls), "no call was made twice"
