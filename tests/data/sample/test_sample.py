@@ -97,3 +97,12 @@ def test_each_answer_shape_becomes_chatgpt_html():
         "1. One.\n2. Two."
     )
     assert "<strong>Paris</strong>" in to_chatgpt_html("It is **Paris**.")
+
+
+def test_everyday_answers_are_many_and_short_and_none_is_to_a_held_out_question():
+    """A few would be learned by heart, and help with no other question."""
+    (everyday,) = [relation for relation in relations() if relation.name == GENERAL]
+    asked = {fact.asked[0]: fact.answer for fact in everyday.facts}
+    assert len(asked) == len(everyday.facts) >= 1000
+    assert not asked.keys() & set(unseen_general_questions())
+    assert max(len(answer.split()) for answer in asked.values()) <= 60
