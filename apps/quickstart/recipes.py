@@ -53,7 +53,7 @@ def _smollm2() -> Recipe:
 
     Its eight upper layers are trained: twice the tokens a second of LoRA in all thirty, on two CPU
     cores, and the facts sit as well. The last tenth of the way is left out: it costs a fact or two,
-    and everyday answers stay nearer to the base's (benchmarks/LOG.md, 2026-11-29).
+    and everyday answers stay nearer to the base's (benchmarks/LOG.md, 2026-11-29 and 30).
     """
     return Recipe(
         world="support-desk",
