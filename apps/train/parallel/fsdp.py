@@ -66,7 +66,8 @@ def parallelize(
         _prefetch(units)
     units.append(shard(root, reshard_after_forward=False))
     for unit in units:
-        unit.set_gradient_divide_factor(1.0)
+        if mesh.size() > 1:  # one rank would divide every gradient by 1, a copy of them all
+            unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
     return units
 
