@@ -105,6 +105,7 @@ def replay(folder: Path) -> None:
     models = ["vicuna-13b", *(other for _, other in results)]
     rng = np.random.default_rng(0)
     counts, same, at_half, even = [], 0, [], []
+    most = sum(map(len, results.values()))
     for _ in range(20):
         decks = {pair: list(rng.permutation(shares)) for pair, shares in results.items()}
         all_MM, got_MM, left_MM = (np.zeros((len(models), len(models))) for _ in range(3))
@@ -119,7 +120,7 @@ def replay(folder: Path) -> None:
             even_MM[0, place] = sum(shares[:half])
             even_MM[place, 0] = half - even_MM[0, place]
         even.append(tau(all_M, information.fit(even_MM).beta_M))
-        most, half_tau = int(left_MM.sum()) // 2, None
+        half_tau = None
         while True:
             standings = information.fit(got_MM)
             games_MM = got_MM + got_MM.T
@@ -137,7 +138,6 @@ def replay(folder: Path) -> None:
         settled_tau = tau(all_M, information.fit(got_MM).beta_M)
         same += settled_tau == 1
         at_half.append(settled_tau if half_tau is None else half_tau)
-    most = sum(map(len, results.values()))
     print(f"public reviews: settled after {min(counts)} to {max(counts)}, on average")
     print(f"{np.mean(counts):.0f} of {most}; the order of all {most} in {same} of 20 shuffles")
     print(f"tau with that order after half of them: {np.mean(at_half):.3f}, ", end="")

@@ -231,7 +231,7 @@ def our_server(
 
 @contextmanager
 def our_servers(models: list[str], threads: int) -> Iterator[str]:
-    config = {"models": [served(model, threads) for model in models], "page": {}}
+    config = {"models": [served(model, threads) for model in models]}
     with our_command(config, {}) as url:
         wait_until_answered(urllib.request.Request(url.removesuffix("/v1")), b"<html")
         yield url
@@ -283,7 +283,8 @@ def fastchat_servers(models: list[str], threads: int) -> Iterator[str]:
         for i, command in enumerate(commands):
             settings["LOGDIR"] = folder
             stack.enter_context(process(command, settings, Path(folder) / f"log{i}"))
-            time.sleep(5 if i == 0 else 0)
+            if i == 0:
+                wait_until_open(controller)  # the others register with it when they start
         for model in models:
             wait_until_served(f"{at(api)}/v1", Path(model).name)
         yield f"{at(api)}/v1"
@@ -332,6 +333,16 @@ def wait_until_answered(
             pass
         time.sleep(0.2)
     raise TimeoutError(f"{request.full_url} did not answer within {timeout_s:g} s")
+
+
+def wait_until_open(port: int, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port} after {timeout_s:g} s")
 
 
 def free_port() -> int:

@@ -14,7 +14,6 @@ side by side: the base model is made while the chats are. Ctrl-C stops everythin
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +44,7 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
     """The loop; returns after the smoke chat, or after Ctrl-C while serving."""
     started_s = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(runtime.sigterm_ends_the_block())
         runner = stack.enter_context(Runner(demo, reporter, os.environ))
         runner.begin(steps_before_serving(demo))
         session = stack.enter_context(runtime.ray_session(dashboard=True))
@@ -172,6 +172,5 @@ def _check(result: summary.Summary, recipe: Recipe) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command = cli.Command(config=DemoConfig, run=run_demo, help=DemoConfig.__doc__ or "")
     sys.exit(cli.run_single("apps.quickstart", command))

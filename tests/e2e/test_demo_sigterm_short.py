@@ -19,15 +19,10 @@ def test_sigterm_ends_the_demo_clean(tmp_path: Path, step: str) -> None:
     if step:
         wait_for(step, lambda: is_begun(step, log), demo, log)
     else:
-        wait_for("Ray", lambda: _has_ray(demo.pid), demo, log)
+        wait_for("Ray", lambda: len(psutil.Process(demo.pid).children(recursive=True)), demo, log)
     processes = [p for p in psutil.process_iter() if is_of_group(p, demo.pid)]
     os.kill(demo.pid, signal.SIGTERM)
     assert demo.wait(90) == 143, log.read_text()[-3000:]
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive, [p.cmdline() for p in alive]
     assert "Traceback" not in log.read_text()
-
-
-def _has_ray(pid: int) -> bool:
-    """The sample's command is a child too, and begins before it."""
-    return any("gcs_server" in p.name() for p in psutil.Process(pid).children(recursive=True))

@@ -1,8 +1,12 @@
 """Imported first by every command: Ctrl-C while its modules load is one line, not a traceback."""
 
+import contextlib
 import os
+import signal
 import sys
-from types import TracebackType
+import threading
+from collections.abc import Generator
+from types import FrameType, TracebackType
 
 SENTENCE = "Interrupted; run the same command again to go on."
 
@@ -21,6 +25,31 @@ def _was_interrupted(error: BaseException) -> bool:
     """Python 3.11 makes a RuntimeError of what is raised while a class is being made."""
     cause = error.__cause__
     return cause is not None and (isinstance(cause, KeyboardInterrupt) or _was_interrupted(cause))
+
+
+@contextlib.contextmanager
+def held_back() -> Generator[None]:
+    """SIGINT and SIGTERM come when the block has ended, the first of them at most.
+
+    For an import that cleaning up needs: one that is cut off leaves half a module behind, and an
+    extension module may swallow what a handler raises.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs handlers in the main thread
+        return
+    came: list[int] = []
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    handlers = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 sys.excepthook = _say

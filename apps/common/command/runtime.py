@@ -35,11 +35,14 @@ from unittest import mock
 import psutil
 
 import apps
+from apps.common.command import interrupt
 from apps.common.errors import ConfigError, CriaError
 
 MIN_LOGICAL_CPUS = 4
 START_WAIT_S = 120
 _TELL_AFTER_S = 20
+_TERMINATED = 128 + signal.SIGTERM
+_terminated = threading.Event()
 _MAX_OBJECT_STORE_BYTES = 1 << 30
 _ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -93,12 +96,14 @@ def ray_session(
     a module that the block needs and that takes long: it is imported while Ray starts."""
     for name, value in _ENV.items():
         os.environ.setdefault(name, value)
-    with _sigterm_ends_the_block():
+    with sigterm_ends_the_block():
         if os.environ.get("RAY_ADDRESS"):
-            with _joined(log_to_driver) as session:
-                yield session
-            return
-        with _local(num_cpus, dashboard, object_store_bytes, log_to_driver, imports) as session:
+            started = _joined(log_to_driver)
+        else:
+            started = _local(num_cpus, dashboard, object_store_bytes, log_to_driver, imports)
+        with started as session:
+            if _terminated.is_set():
+                raise SystemExit(_TERMINATED)
             yield session
 
 
@@ -261,8 +266,12 @@ def _say(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_ends_the_block() -> Generator[None]:
-    """Where the command has no handler of its own; its children end with it."""
+def sigterm_ends_the_block() -> Generator[None]:
+    """Where the command has no handler of its own; its children end with it.
+
+    Native code that Ray's start runs through may swallow what the handler raises. So it is also
+    noted, and raised again once Ray has started.
+    """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -270,13 +279,15 @@ def _sigterm_ends_the_block() -> Generator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one does not stop the cleaning up
-        raise SystemExit(128 + number)
+        _terminated.set()
+        raise SystemExit(_TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _terminated.clear()
 
 
 @contextlib.contextmanager
@@ -345,9 +356,10 @@ def free_port() -> int:
 
 
 def _ray() -> Any:
-    import ray
-
-    return ray
+    if "ray" in sys.modules:
+        return importlib.import_module("ray")
+    with interrupt.held_back():
+        return importlib.import_module("ray")
 
 
 def _reread_settings() -> None:

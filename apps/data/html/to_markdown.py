@@ -397,8 +397,8 @@ def _table_row(cells: list[str], width: int, fill: str = "") -> str:
 def _cell(cell: LexborNode, has_tables: bool) -> str:
     """On one line: a table's row has no other, so lines are parted as GitHub's tables part them."""
     if (only := _only_text(cell)) is not None:
-        return only.replace("\n", " ").strip().replace("|", "\\|")
-    if has_tables and first(cell, "table") is not None:
+        lines = [only.replace("\n", " ")]
+    elif has_tables and first(cell, "table") is not None:
         lines = [" ".join(cell.text(separator=" ").split())]
     elif _holds_block(cell):
         lines = [line for block in _blocks(cell) for line in _cell_lines(block)]

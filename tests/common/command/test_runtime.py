@@ -65,6 +65,64 @@ with ray_session(num_cpus=1, object_store_bytes=80 << 20):
 """
 
 
+IN_THE_IMPORT = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+from apps.common.command import interrupt
+from apps.common.command.runtime import ray_session
+
+class Sends(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "ray._raylet":
+            os.kill(os.getpid(), signal.{signal})
+
+sys.meta_path.insert(0, Sends())
+with ray_session(num_cpus=1, object_store_bytes=80 << 20):
+    print("up")
+"""
+SWALLOWED = """
+import os, signal, time
+import ray
+from apps.common.command.runtime import ray_session
+
+start = ray.init
+
+def swallows(*args, **kwargs):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    except SystemExit:
+        return start(*args, **kwargs)
+
+ray.init = swallows
+with ray_session(num_cpus=1, object_store_bytes=80 << 20):
+    print("up")
+"""
+
+
+def outcome_of(program: str) -> tuple[int, str, str]:
+    """Exit code, and what it printed, of a program."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name, codes", [("SIGTERM", {143}), ("SIGINT", {130, -signal.SIGINT})])
+def test_a_signal_that_comes_while_ray_is_imported_ends_the_command(
+    name: str, codes: set[int]
+) -> None:
+    code, out, err = outcome_of(IN_THE_IMPORT.format(signal=name))
+    assert code in codes and not out and "Traceback" not in err, err
+
+
+@pytest.mark.ray
+def test_a_sigterm_that_rays_start_swallows_ends_the_command_all_the_same() -> None:
+    code, out, err = outcome_of(SWALLOWED)
+    assert (code, out) == (143, "") and "Traceback" not in err, err
+
+
 @pytest.mark.ray
 def test_sigterm_gives_a_command_the_time_that_it_takes_to_clean_up() -> None:
     """Ray's own handler would abort it after three seconds."""
