@@ -1,8 +1,9 @@
 """Measures our engine into the figures that `apps.serve place` needs, and checks them.
 
-    python -m benchmarks.engine_speed 5M --out speeds.yaml
+    python -m benchmarks.engine_speed runs/vicuna/model --threads 1 2 --out speeds.yaml
     CRIA_TEST_DATA=... chrt -r 5 python -m benchmarks.engine_speed 5M --times 1 2 --seconds 60
 
+The model is a folder, or a random one of 5M or 135M parameters; its row has the folder's name.
 Requests of made-up lengths, one to sixteen at once, and some after pauses, tell what a step takes.
 `--times` replays a span of Azure's trace, its lengths divided by 8 (for 135M by 32), so many times
 as fast, and compares what real requests waited with what the simulator says. The machine's speed
@@ -16,7 +17,8 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ import yaml
 from numpy.typing import NDArray
 
 from apps.serve.engine.config import TorchConfig
+from apps.serve.engine.llama.model_folder import read_shape
 from apps.serve.place.arrivals import Arrivals, read_azure
 from apps.serve.place.measured import MeasuredStep, expected_s, fitted
 from apps.serve.place.placement import Cluster, Group, Model
@@ -62,7 +65,8 @@ async def replayed(
 ) -> tuple[Arrivals, Served, list[MeasuredStep]]:
     """When the requests really came, what they got, and the engine's steps meanwhile."""
     lengths = zip(arrivals.prompt_tokens.tolist(), arrivals.output_tokens.tolist(), strict=True)
-    requests = [request(rng, prompt, output) for prompt, output in lengths]
+    vocabulary = engine.info.vocab_size
+    requests = [request(rng, vocabulary, prompt, output) for prompt, output in lengths]
     begun_s, watches = time.perf_counter() + 0.5, []
     for at_s, one in zip(arrivals.at_s.tolist(), requests, strict=True):
         await asyncio.sleep(max(begun_s + at_s - time.perf_counter(), 0))
@@ -130,36 +134,56 @@ def _compared(real: NDArray[np.float64], made: NDArray[np.float64]) -> str:
     )
 
 
+async def measured(arguments: argparse.Namespace, path: str, threads: int) -> Speed | None:
+    """The replays that are asked for, and with --out the figures."""
+    config = TorchConfig(path=path, max_running=32, prefill_chunk_tokens=256, num_threads=threads)
+    engine = WatchedEngine(config)
+    await engine.start()
+    try:
+        rng, by = np.random.default_rng(0), SHRINK.get(arguments.model, 8)
+        longest = min(LONGEST_TOKENS // by, engine.info.context_tokens // 2)
+        await profile(engine, rng, arguments.profile_s, longest)  # warm: memory is touched
+        for times in arguments.times:
+            await check(engine, times, arguments.seconds, arguments.profile_s, by)
+        if not arguments.out:
+            return None
+        return fitted(await profile(engine, rng, arguments.profile_s, longest))
+    finally:
+        await engine.close()
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shape", choices=["5M", "135M"])
+    parser.add_argument("model", help="5M, 135M or a model folder")
     parser.add_argument("--out", help="table of speeds to write (YAML)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--times", type=float, nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--profile-s", type=float, default=15.0)
     arguments = parser.parse_args()
-    by = SHRINK[arguments.shape]
     with tempfile.TemporaryDirectory() as folder:
-        path = make_model(Path(folder), arguments.shape)
-        engine = WatchedEngine(TorchConfig(path=path, max_running=32, prefill_chunk_tokens=256))
-        await engine.start()
-        try:
-            rng = np.random.default_rng(0)
-            longest = LONGEST_TOKENS // by
-            await profile(engine, rng, arguments.profile_s, longest)  # warm: memory is touched
-            for times in arguments.times:
-                await check(engine, times, arguments.seconds, arguments.profile_s, by)
-            if arguments.out:
-                speed = fitted(await profile(engine, rng, arguments.profile_s, longest))
-                _write(arguments.out, arguments.shape, speed)
-        finally:
-            await engine.close()
+        path = arguments.model
+        if path in SHRINK:
+            path = make_model(Path(folder), path)
+        speeds = {
+            threads: await measured(arguments, path, threads) for threads in arguments.threads
+        }
+        if arguments.out:
+            known = {threads: speed for threads, speed in speeds.items() if speed}
+            _write(arguments.out, Path(arguments.model).name, path, known)
 
 
-def _write(path: str, name: str, speed: Speed) -> None:
-    speeds = {"CPU": {1: figures_of(speed)}}
-    row = {"weights_gb": 0.001, "kv_bytes_per_token": 1, "speeds": speeds}
-    Path(path).write_text(yaml.safe_dump({"models": {name: row}}))
+def _write(uri: str, name: str, folder: str, speeds: Mapping[int, Speed]) -> None:
+    """Keys and values are float32."""
+    sizes = read_shape(folder)
+    weights_bytes = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+    row = {
+        "weights_gb": weights_bytes / 1e9,
+        "kv_bytes_per_token": 8 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim,
+        "source": f"measured by benchmarks/engine_speed.py, {date.today()}",
+        "speeds": {"CPU": {threads: figures_of(speed) for threads, speed in speeds.items()}},
+    }
+    Path(uri).write_text(yaml.safe_dump({"models": {name: row}}))
 
 
 if __name__ == "__main__":

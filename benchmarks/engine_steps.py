@@ -12,7 +12,6 @@ from apps.serve.engine.torch.engine import TorchEngine
 from apps.serve.engine.torch.scheduler import Batch, Scheduler, Sequence
 from apps.serve.place.measured import MeasuredStep
 
-VOCABULARY = 4096
 SHORT_S = 0.002
 """A shorter wait is no pause."""
 PAUSES_S = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -101,9 +100,9 @@ class Watch(Outbox):
                 self._loop.call_soon_threadsafe(self.done.set)
 
 
-def request(rng: np.random.Generator, prompt: int, output: int) -> Request:
+def request(rng: np.random.Generator, vocabulary: int, prompt: int, output: int) -> Request:
     """Prompts differ from their first token on, so that no prefix is reused."""
-    ids = rng.integers(10, VOCABULARY - 10, prompt).tolist()
+    ids = rng.integers(10, vocabulary - 10, prompt).tolist()
     params = SamplingParams(max_tokens=output, temperature=0.0, ignore_eos=True)
     return Request(id=f"{rng.integers(1 << 60)}", prompt_ids=tuple(ids), params=params)
 
@@ -121,10 +120,13 @@ async def profile(
     """Steps of many kinds for so long, prompts of up to `longest` tokens, then some after each
     pause."""
     engine.taken()
+    vocabulary = engine.info.vocab_size
     end_s = time.perf_counter() + seconds
     for running in _over(end_s, (1, 2, 4, 8, 16)):
         requests = [
-            request(rng, _between(rng, 8, longest), _between(rng, 4, max(longest // 32, 12)))
+            request(
+                rng, vocabulary, _between(rng, 8, longest), _between(rng, 4, max(longest // 32, 12))
+            )
             for _ in range(running)
         ]
         watches = [await ask(engine, one) for one in requests]
@@ -132,7 +134,7 @@ async def profile(
     steps = [step for step in engine.taken() if step.pause_s == 0]
     for pause_s in PAUSES_S * 5:
         await asyncio.sleep(pause_s)
-        watch = await ask(engine, request(rng, int(rng.integers(8, longest // 5)), 4))
+        watch = await ask(engine, request(rng, vocabulary, int(rng.integers(8, longest // 5)), 4))
         await watch.done.wait()
     return [*steps, *engine.taken()]
 

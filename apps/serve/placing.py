@@ -2,6 +2,7 @@
 
     python -m apps.serve place models.yaml --gpus 16xA100-80GB --trace azure.csv > serve.yaml
     python -m apps.serve place models.yaml --gpus 8xH100 --slo ttft=1s,tpot=50ms --explain
+    python -m apps.serve place models.yaml --gpus 2xCPU --speeds measured.yaml
     python -m apps.serve place models.yaml --watch http://127.0.0.1:8000 --serving serve.yaml \
         --out proposed.yaml
 
@@ -30,14 +31,16 @@ from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.files.config import above_zero, at_least
 from apps.serve.config import ServeConfig
-from apps.serve.place import arrivals, live, output
+from apps.serve.place import arrivals, in_use, live, output
 from apps.serve.place.arrivals import Arrivals
+from apps.serve.place.explanation import explanation
 from apps.serve.place.placement import Cluster, Model, Placement
 from apps.serve.place.search import Found, Problem, search
 from apps.serve.place.simulator import Slo
 from apps.serve.place.speed import shape
 
-MEMORY_GB = {"A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141}
+CPU = "CPU"
+MEMORY_GB = {"A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141, CPU: 4}
 SAMPLE_REQUESTS = 2500
 """What the search looks at first, the busiest; the result is chosen by the whole trace."""
 _GPUS = re.compile(r"(\d+)x(\S+)")
@@ -95,7 +98,8 @@ class PlaceConfig:
     file: Positional[str]
     """YAML file with the models to place"""
     gpus: str = "8xA100-80GB"
-    """number and kind: A100-40GB, A100-80GB, H100 or H200"""
+    """number and kind: A100-40GB, A100-80GB, H100 or H200; 8xCPU: eight cores with 4 GB each, for
+    our own engine, whose speed --speeds has"""
     trace: str = ""
     """CSV of requests, as Azure's: TIMESTAMP,ContextTokens,GeneratedTokens"""
     traffic: MadeTraffic = field(default_factory=MadeTraffic)
@@ -108,7 +112,7 @@ class PlaceConfig:
     speeds: str = ""
     """table to use in place of the one in the repository (YAML)"""
     seconds: float = 30.0
-    """of local search, at most"""
+    """of search, at most"""
     spot: bool = False
     """some machines may be taken away: each model has a replica on others, and the YAML says which
     replicas stand where; a model on both is a pool of two"""
@@ -120,7 +124,7 @@ class PlaceConfig:
     """address of a running gateway: take what it is asked for the traffic, look again and again,
     and write --out where another placement keeps more requests within the SLO"""
     serving: str = ""
-    """the YAML that the gateway serves now"""
+    """the YAML that the gateway serves now; copying what is proposed over it applies that"""
     every_minutes: float = 10.0
     """between two looks"""
     looks: int = 0
@@ -155,15 +159,27 @@ def place(config: PlaceConfig, reporter: Reporter) -> None:
     reporter.event("place.done", out=config.out, within_slo=share, optimal=found.is_optimal)
 
 
-def yaml_of(config: PlaceConfig, found: Found, whole: Problem) -> str:
-    content = output.service(found.best, whole.models, spot=config.spot)
+def yaml_of(
+    config: PlaceConfig, found: Found, whole: Problem, served: in_use.Served | None = None
+) -> str:
+    """Of the placement alone, or of what is `served` with the placement in it."""
+    is_cpus = whole.cluster.is_cpus
+    placed = output.service(found.best, whole.models, spot=config.spot, is_cpus=is_cpus)
+    content = in_use.replaced(served, _names(whole), placed["models"]) if served else placed
     configs.from_dict(ServeConfig, content)  # what cannot be served is refused here
-    lines: list[str] = []
+    told: list[str] = []
     if config.explain:
         contenders = {"even replicas": found.even, "greedy (AlpaServe)": found.greedy}
-        told = output.explanation(whole, contenders, found.best, is_optimal=found.is_optimal)
-        lines = [f"# {line}" for line in told]
-    return "\n".join([*lines, yaml.safe_dump(content, sort_keys=False)])
+        told += explanation(whole, contenders, found.best, is_optimal=found.is_optimal)
+    left_out = [m.name for i, m in enumerate(whole.models) if not _replicas(found.best, i)]
+    if left_out:
+        told.append(f"without {', '.join(left_out)}: others keep more requests within the SLO so")
+    lines = [f"# {line}" for line in told]
+    return "\n".join([*lines, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)])
+
+
+def _names(problem: Problem) -> list[str]:
+    return [model.name for model in problem.models]
 
 
 def within(problem: Problem, groups: Placement) -> float:
@@ -172,9 +188,9 @@ def within(problem: Problem, groups: Placement) -> float:
 
 
 def watch(config: PlaceConfig, reporter: Reporter) -> None:
-    """Propose; a person applies it, with `apps.serve run`, which cuts no stream."""
+    """Propose; a person applies it, over the file that `apps.serve run` follows."""
     entries = configs.load(ModelsFile, config.file).models
-    configs.load(ServeConfig, config.serving)  # while somebody looks
+    _served(config, entries)  # while somebody looks
     if config.key_env and not os.environ.get(config.key_env):
         raise ConfigError(f"--key-env names {config.key_env}, which is not set.")
     key = os.environ[config.key_env] if config.key_env else ""
@@ -207,17 +223,35 @@ def _propose(
         asked, over_s, seconds=config.traffic.minutes * 60, cv=config.traffic.cv,
         seed=config.traffic.seed,
     )  # fmt: skip
-    found, whole = _search(config, entries, traffic.faster(config.times))
-    served = configs.load(ServeConfig, config.serving)
-    now = output.in_use(served, whole.models)
+    served = _served(config, entries)
+    now = in_use.in_use(configs.from_dict(ServeConfig, served), [entry.name for entry in entries])
+    stand = frozenset(index for group in now for index in group.models)
+    found, whole = _search(config, entries, traffic.faster(config.times), stand)
     share_now = within(whole, now) if now else 0.0
     share = within(whole, found.best)
     told = {"within_slo_now": share_now, "within_slo": share}
     if share < share_now + config.gain:
         reporter.event("place.kept", **told)
         return
-    storage.write_atomic(config.out, yaml_of(config, found, whole).encode())
-    reporter.event("place.proposed", out=config.out, **told)
+    storage.write_atomic(config.out, yaml_of(config, found, whole, served).encode())
+    replicas = {
+        model.name: f"{_replicas(now, index)} -> {_replicas(found.best, index)}"
+        for index, model in enumerate(whole.models)
+    }
+    reporter.event("place.proposed", out=config.out, replicas=replicas, **told)
+
+
+def _replicas(groups: Placement, index: int) -> int:
+    return sum(index in group.models for group in groups)
+
+
+def _served(config: PlaceConfig, entries: tuple[ModelToPlace, ...]) -> in_use.Served:
+    """What --serving holds, if a placement can be written into it."""
+    written = configs.load_yaml(config.serving)
+    names = [entry.name for entry in entries]
+    is_cpus = _gpus(config.gpus)[1] == CPU
+    in_use.check(configs.from_dict(ServeConfig, written), names, is_cpus=is_cpus)
+    return written
 
 
 def find(config: PlaceConfig) -> tuple[Found, Problem]:
@@ -227,17 +261,24 @@ def find(config: PlaceConfig) -> tuple[Found, Problem]:
 
 
 def _search(
-    config: PlaceConfig, entries: tuple[ModelToPlace, ...], requests: Arrivals
+    config: PlaceConfig,
+    entries: tuple[ModelToPlace, ...],
+    requests: Arrivals,
+    must_hold: frozenset[int] = frozenset(),
 ) -> tuple[Found, Problem]:
     num_gpus, accelerator = _gpus(config.gpus)
     models = [
         Model(name=e.name, path=e.path, shape=shape(e.speed, accelerator, config.speeds))
         for e in entries
     ]
-    cluster = Cluster(num_gpus=num_gpus, memory_bytes=MEMORY_GB[accelerator] * 1e9)
+    cluster = Cluster(
+        num_gpus=num_gpus,
+        memory_bytes=MEMORY_GB[accelerator] * 1e9,
+        is_cpus=accelerator == CPU,
+    )
     slo = read_slo(config.slo)
     sample, whole = (
-        Problem(models=models, cluster=cluster, arrivals=some, slo=slo)
+        Problem(models=models, cluster=cluster, arrivals=some, slo=slo, must_hold=must_hold)
         for some in (requests.busiest(SAMPLE_REQUESTS), requests)
     )
     found = search(sample, whole, config.seconds)

@@ -13,9 +13,7 @@ from apps.serve.__main__ import COMMANDS
 from apps.serve.answer.choices import Usage
 from apps.serve.config import ServeConfig
 from apps.serve.gateway.metrics import GatewayMetrics, render
-from apps.serve.place.output import in_use
-from apps.serve.place.placement import Model
-from apps.serve.place.speed import Shape
+from apps.serve.place.in_use import in_use
 
 SMALL = ["--traffic.minutes", "0.5", "--traffic.kind", "gamma", "--seconds", "2"]
 
@@ -24,7 +22,6 @@ models:
   - {name: vicuna, path: p, engine: vllm, replicas: 3, resources: {gpus: 1.0}}
   - {name: big, path: p, engine: vllm, replicas: 1, resources: {gpus: 1.0}}
 """
-ANY = Shape(weights_bytes=0, kv_bytes_per_token=0, speeds={}, source="")
 
 
 def models_file(folder: Path, **changes: object) -> str:
@@ -141,11 +138,23 @@ def test_shifted_traffic_is_answered_with_another_yaml(
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["event"] == "place.proposed" and told["within_slo"] > told["within_slo_now"] + 0.02
     big = configs.load(ServeConfig, str(tmp_path / "proposed.yaml")).models[-1]
-    group = in_use(ServeConfig(models=(big,)), [Model(name="big", path="", shape=ANY)])
+    group = in_use(ServeConfig(models=(big,)), ["big"])
     assert sum(one.num_gpus for one in group) > 1
     (tmp_path / "serve.yaml").write_bytes((tmp_path / "proposed.yaml").read_bytes())
     assert watching(tmp_path, "--looks", "1") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "place.kept"
+
+
+def test_a_model_that_nobody_asks_just_now_stays_in_service(
+    gateway: Gateway, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "serve.yaml").write_text(SERVED)
+    gateway.requests = {"vicuna": 0, "big": 6000}
+    assert watching(tmp_path, "--looks", "1") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["replicas"]["vicuna"] in ("3 -> 1", "3 -> 2")
+    proposed = configs.load(ServeConfig, str(tmp_path / "proposed.yaml"))
+    assert {model.name for model in proposed.models} == {"vicuna", "big"}
 
 
 def test_few_requests_change_nothing(gateway: Gateway, tmp_path: Path, capsys) -> None:

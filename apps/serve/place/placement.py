@@ -22,11 +22,14 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """GPUs of one kind."""
+    """GPUs of one kind, or cores of CPUs, on which our own engine runs: a core is a GPU then, and
+    `tensor` the threads of a replica."""
 
     num_gpus: int
     memory_bytes: float
     """of each"""
+    is_cpus: bool = False
+    """without pipelines, which our own engine does not have"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -74,7 +77,8 @@ def fits(group: Group, models: Sequence[Model], cluster: Cluster) -> bool:
     """Weights, room for some conversations of every model, and a known speed."""
     least = sum(least_bytes(models[index]) for index in group.models)
     known = all(group.tensor in models[index].shape.speeds for index in group.models)
-    return known and least <= group.num_gpus * cluster.memory_bytes * MEMORY_SHARE
+    can = group.pipeline == 1 or not cluster.is_cpus
+    return known and can and least <= group.num_gpus * cluster.memory_bytes * MEMORY_SHARE
 
 
 def is_servable(groups: Placement) -> bool:

@@ -30,15 +30,21 @@ MOST_ENUMERATED = 2000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """Better is greater: more requests within the SLO, then less waiting."""
+    """Better is greater: more of the models that must stand somewhere, then more requests within
+    the SLO, then less waiting."""
 
+    held: int
     attained: int
     minus_latency_s: float
     unserved: tuple[int, ...] = field(compare=False)
     """Requests of each model that do not get what they must."""
 
     def __gt__(self, other: "Score") -> bool:
-        return (self.attained, self.minus_latency_s) > (other.attained, other.minus_latency_s)
+        return self._rank > other._rank
+
+    @property
+    def _rank(self) -> tuple[int, int, float]:
+        return self.held, self.attained, self.minus_latency_s
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,6 +56,8 @@ class Problem:
     arrivals: Arrivals
     slo: Slo
     limits: EngineLimits = field(default_factory=EngineLimits)
+    must_hold: frozenset[int] = frozenset()
+    """Models that are not given up for others, though nobody may ask for them just now."""
     simulations: int = 0
     _known: dict[Placement, Score] = field(default_factory=dict[Placement, Score])
 
@@ -57,13 +65,14 @@ class Problem:
         if groups not in self._known:
             self.simulations += 1
             served = simulate(groups, self.models, self.cluster, self.arrivals, self.limits)
-            self._known[groups] = self._scored(served)
+            self._known[groups] = self._scored(groups, served)
         return self._known[groups]
 
-    def _scored(self, served: Served) -> Score:
+    def _scored(self, groups: Placement, served: Served) -> Score:
         attains, late_s = served.attains(self.slo), np.minimum(served.last_s, 600.0)
         lacking = np.bincount(self.arrivals.model[~attains], minlength=len(self.models))
         return Score(
+            held=len(self.must_hold & {index for group in groups for index in group.models}),
             attained=int(attains.sum()),
             minus_latency_s=-float(late_s.mean()),
             unserved=tuple(lacking.tolist()),

@@ -1,18 +1,21 @@
 """Traffic as a gateway counts it, and the placement that a YAML says."""
 
+from dataclasses import replace
+
 import httpx
 import numpy as np
 import pytest
 
-from apps.common.errors import CriaError
+from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.serve.answer.choices import Usage
 from apps.serve.applications import serve_config
 from apps.serve.config import ServeConfig
 from apps.serve.gateway.metrics import GatewayMetrics, render
 from apps.serve.place import live
+from apps.serve.place.in_use import check, in_use, replaced
 from apps.serve.place.live import Asked
-from apps.serve.place.output import in_use, service
+from apps.serve.place.output import service
 from apps.serve.place.placement import Group, Model, Placement, placement
 from apps.serve.place.speed import shape
 
@@ -93,10 +96,15 @@ def models(count: int) -> list[Model]:
     return [Model(name=f"m{number}", path="p", shape=speeds) for number in range(count)]
 
 
+def names(count: int) -> list[str]:
+    return [model.name for model in models(count)]
+
+
 def group(*held: int, tensor: int = 1, pipeline: int = 1) -> Group:
     return Group(tensor=tensor, pipeline=pipeline, models=held)
 
 
+@pytest.mark.parametrize("is_cpus", [False, True])
 @pytest.mark.parametrize("spot", [False, True])
 @pytest.mark.parametrize(
     "groups",
@@ -108,9 +116,14 @@ def group(*held: int, tensor: int = 1, pipeline: int = 1) -> Group:
         (group(0, 1, 2), group(3, tensor=4)),
     ],
 )
-def test_a_yaml_says_the_placement_that_it_was_written_for(groups: Placement, spot: bool) -> None:
-    written = configs.from_dict(ServeConfig, service(placement(groups), models(4), spot=spot))
-    assert in_use(written, models(4)) == placement(groups)
+def test_a_yaml_says_the_placement_that_it_was_written_for(
+    groups: Placement, spot: bool, is_cpus: bool
+) -> None:
+    if is_cpus:
+        groups = tuple(replace(group, pipeline=1) for group in groups)
+    content = service(placement(groups), models(4), spot=spot, is_cpus=is_cpus)
+    written = configs.from_dict(ServeConfig, content)
+    assert in_use(written, names(4)) == placement(groups)
 
 
 def test_each_model_keeps_a_replica_where_none_is_taken_away() -> None:
@@ -137,4 +150,74 @@ def test_each_model_keeps_a_replica_where_none_is_taken_away() -> None:
 
 def test_a_model_that_is_not_to_be_placed_is_left_out() -> None:
     written = configs.from_dict(ServeConfig, service((group(0), group(1)), models(2)))
-    assert in_use(written, models(1)) == (group(0),)
+    assert in_use(written, names(1)) == (group(0),)
+
+
+BEFORE = {
+    "gateway": {"port": 8123},
+    "page": {"enabled": False},
+    "models": [
+        {"name": "far", "engine": "remote", "options": {"base_url": "http://far/v1", "model": "x"}},
+        {
+            "name": "m0", "path": "mine", "engine": "vllm", "aliases": ["zero"], "replicas": 1,
+            "options": {
+                "lora": "l", "tensor_parallel_size": 4,
+                "server_args": [
+                    "--seed", "3", "--pipeline-parallel-size", "2",
+                    "--gpu-memory-utilization", ".4",
+                ],
+            },
+            "resources": {"gpus": 8.0, "cpus": 3.0, "custom": {"rack": 1.0}},
+            "limits": {"max_output_tokens": 50}, "prices": {"input_usd_per_million_tokens": 2.0},
+        },
+    ],
+}  # fmt: skip
+
+
+def test_what_says_nothing_of_places_stays_as_it_was_written() -> None:
+    groups = placement([group(0), group(0, tensor=1), group(1)])
+    after = replaced(BEFORE, names(2), service(groups, models(2))["models"])
+    assert after["gateway"] == BEFORE["gateway"] and after["page"] == BEFORE["page"]
+    config = configs.from_dict(ServeConfig, after)
+    far, m0, m1 = config.models
+    assert (far.engine, m1.replicas, in_use(config, names(2))) == ("remote", 1, groups)
+    assert (m0.path, m0.aliases, m0.replicas, m0.limits.max_output_tokens) == (
+        "mine", ("zero",), 2, 50,
+    )  # fmt: skip
+    assert m0.options == {"lora": "l", "tensor_parallel_size": 1, "server_args": ["--seed", "3"]}
+    assert (m0.resources.gpus, m0.resources.cpus, m0.resources.custom) == (1, 3, {"rack": 1.0})
+
+
+def test_a_model_that_becomes_a_pool_and_one_again_keeps_its_names_limits_and_prices() -> None:
+    both = placement([group(0), group(0)])
+    pooled = replaced(BEFORE, names(1), service(both, models(1), spot=True)["models"])
+    config = configs.from_dict(ServeConfig, pooled)
+    _, stable, spot, pool = config.models
+    assert (pool.name, pool.aliases, stable.aliases) == ("m0", ("zero",), ())
+    for one in (stable, spot):
+        assert one.prices.input_usd_per_million_tokens == 2 and one.limits.max_output_tokens == 50
+    assert in_use(config, names(1)) == both
+
+    again = replaced(pooled, names(1), service((group(0),), models(1))["models"])
+    _, alone = configs.from_dict(ServeConfig, again).models
+    before = configs.from_dict(ServeConfig, BEFORE).models[1]
+    assert (alone.name, alone.aliases, alone.limits) == ("m0", ("zero",), before.limits)
+    assert (alone.prices, alone.resources.market) == (before.prices, "any")
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ({"path": "p", "engine": "torch"}, "give --gpus of its kind"),
+        ({"path": "p", "engine": "vllm", "autoscaling": {"max_replicas": 2}}, "has autoscaling"),
+        ({"engine": "pool", "options": {"joinable": True}}, "has members elsewhere"),
+        ({"engine": "pool", "options": {"members": [{"model": "far"}]}}, "has members elsewhere"),
+    ],
+)
+def test_what_no_placement_can_be_written_into_is_a_sentence(
+    entry: dict[str, object], complaint: str
+) -> None:
+    far = BEFORE["models"][0]
+    served = configs.from_dict(ServeConfig, {"models": [far, {"name": "m0", **entry}]})
+    with pytest.raises(ConfigError, match=complaint):
+        check(served, ["m0"], is_cpus=False)
