@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 _MAX_STREAMS = 12
 """of one visitor at a time, in one process"""
+_QUEUE_SLEEP_S = 1.0
 
 
 def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> ASGIApp:
@@ -82,8 +83,17 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
     with gr.Blocks(mode="server", analytics_enabled=False) as blocks:
         add_actions(actions)
     gr.mount_gradio_app(app, blocks, path="/", show_error=False, ssr_mode=False, footer_links=[])
+    _look_seldom(blocks)
     secret = database.secret("cookies")
     return Guard(app, page, Visitors(page, secret), Door(page, secret), actions)
+
+
+def _look_seldom(blocks: gr.Blocks) -> None:
+    """No action is queued, yet Gradio looks into its queue every millisecond.
+
+    That was 4 % of a core, and each look may push an engine on the same machine off its core.
+    """
+    blocks._queue.sleep_when_free = _QUEUE_SLEEP_S
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -1,10 +1,12 @@
 """What a request meets before the page: hosts, origins, sizes, and Gradio's own routes."""
 
 import logging
+import time
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from gradio.queueing import Queue
 
 from apps.common.errors import ConfigError
 from apps.serve.page.arena.leaderboard import Leaderboard
@@ -39,6 +41,20 @@ def test_every_response_carries_the_policy(open_page) -> None:
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert "frame-ancestors https://lab.example;" in policy
         assert "http://" not in policy and response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_idle_page_lets_the_engine_run(open_page, monkeypatch) -> None:
+    looks: list[Queue] = []
+
+    def count(queue: Queue) -> int:
+        looks.append(queue)
+        return 0
+
+    monkeypatch.setattr(Queue, "__len__", count)
+    person = Person(open_page(TWO).url)
+    person.http.get("/")
+    time.sleep(0.5)  # Gradio's own pace would be hundreds of looks
+    assert 1 <= len(looks) <= 10
 
 
 def test_gradios_own_routes_are_closed(open_page) -> None:
