@@ -16,6 +16,7 @@ from apps.data.read.record.layout import (
     size_of,
 )
 from apps.data.read.record.lists import message_list
+from apps.data.read.record.media import without_marks
 
 REFUSALS = ("no_messages", "media", "tools")
 """The rules by which a conversation is dropped as it was read, before all others."""
@@ -47,6 +48,8 @@ def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layou
     conversation = layout.read(record, reading.names)
     if reading.tools == "drop":
         _leave_tools_out(conversation)
+    if reading.media == "drop":
+        without_marks(conversation)
     return conversation, layout
 
 

@@ -15,6 +15,7 @@ from apps.data.read.record.layout import (
     object_of,
     size_of,
 )
+from apps.data.read.record.media import media_of_message
 from apps.data.read.record.roles import CALLS, role_of
 from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of
 
@@ -54,6 +55,7 @@ def _turn(
             return Turn(role, said, size_of(said))
     if len(message) > 2:
         _count_ignored(message, conversation)
+        conversation.media += media_of_message(message)
     calls = calls_of(message) if len(message) > 2 or said is None else None
     text = said if isinstance(said, str) else text_of_content(said, conversation.media)
     if text is None:

@@ -12,6 +12,7 @@ from apps.data.read.record.layout import (
     size_of,
     text_of,
 )
+from apps.data.read.record.media import media_of_record
 from apps.data.read.record.tool_calls import functions_of
 
 IDS = ("id", "conversation_id", "conversation_hash", "uuid", "prompt_id", "message_tree_id")
@@ -28,6 +29,7 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
         if all(key in known for key in record):
             return
     conversation.has_plugins = bool(record.get("plugins"))
+    conversation.media += media_of_record(record, conversation)
     conversation.flags |= flags_of(record)
     conversation.tools = functions_of(record.get("tools") or record.get("functions"))
     _put_system(record, conversation)

@@ -84,6 +84,45 @@ def test_a_part_that_is_no_text_drops_the_conversation_or_itself(
     assert said(tmp_path / "b") == PLAIN
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {
+            "image": "a.jpg",
+            "messages": [{**ASKED, "content": f"<image>\n{ASKED['content']}"}, ANSWER],
+        },
+        {
+            "videos": ["a.mp4"],
+            "messages": [{**ASKED, "content": f"<video>{ASKED['content']}"}, ANSWER],
+        },
+        {"messages": [{**ASKED, "images": [{"bytes": "AA=="}]}, ANSWER]},
+    ],
+)
+def test_media_beside_the_text_drop_the_conversation_or_their_marks(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert clean_one(tmp_path / "a", record)["records"]["dropped"] == {"media": 1}
+    clean_one(tmp_path / "b", record, media="drop")
+    assert said(tmp_path / "b") == PLAIN
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"image": "portrait.png", "messages": [ASKED, ANSWER]},
+        {"images": [], "messages": [{**ASKED, "content": f"<image> {ASKED['content']}"}, ANSWER]},
+        {"messages": [{**ASKED, "images": None, "audio": []}, ANSWER]},
+    ],
+)
+def test_a_picture_that_no_text_shows_and_a_mark_without_one_change_nothing(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    clean_one(tmp_path, record, media="drop")
+    assert said(tmp_path)[0][1] == record["messages"][0]["content"]
+
+
 def test_tools_are_kept_dropped_or_refused(tmp_path: Path) -> None:
     record = {"messages": [ASKED, CALL, RESULT, ANSWER], "tools": [{"type": "function"}]}
     for name in ("keep", "drop", "refuse"):
