@@ -13,6 +13,8 @@ from torch.nn import functional
 
 IGNORE = -100
 CHUNK_POSITIONS = 1024
+_BLOCK_ELEMENTS = 1 << 18
+"""of the logits in fp32, 1 MiB: what a core's cache holds"""
 
 
 def supervised_loss(
@@ -54,22 +56,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels_N), CHUNK_POSITIONS):
             stop = start + CHUNK_POSITIONS
             hidden_CE, labels_C = hidden_NE[start:stop], labels_N[start:stop]
-            logits_CV = functional.linear(hidden_CE, weight_VE).float()
-            slope_CV = None
-            if softcap is not None:
-                logits_CV = torch.tanh(logits_CV / softcap)
-                slope_CV = 1 - logits_CV.square()
-                logits_CV = logits_CV.mul_(softcap)
-            log_normalizer_C = logits_CV.logsumexp(-1)
-            picked_C = logits_CV.gather(1, labels_C[:, None]).squeeze(1)
-            total += (log_normalizer_C - picked_C).sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            grad_CV = logits_CV.sub_(log_normalizer_C[:, None]).exp_()
-            grad_CV[torch.arange(len(labels_C), device=grad_CV.device), labels_C] -= 1.0
-            if slope_CV is not None:
-                grad_CV = grad_CV.mul_(slope_CV)
-            grad_CV = grad_CV.mul_(scale).to(weight_VE.dtype)
+            logits_CV = functional.linear(hidden_CE, weight_VE)
+            losses_C, grad_CV = _losses_and_slopes(
+                logits_CV, labels_C, scale, softcap, wants_slopes=wants_hidden or wants_weight
+            )
+            total += losses_C.sum()
             if grad_hidden is not None:
                 grad_hidden[start:stop] = grad_CV @ weight_VE
             if grad_weight is not None:
@@ -86,3 +77,41 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None, None
+
+
+def _losses_and_slopes(
+    logits_CV: torch.Tensor,
+    labels_C: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+    *,
+    wants_slopes: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cross entropies (C,), fp32, and the slopes of their sum times `scale` by the logits.
+
+    The slopes take the place of `logits_CV`. A CPU goes through it in blocks that its cache holds.
+    """
+    losses_C = torch.empty(len(labels_C), dtype=torch.float32, device=logits_CV.device)
+    rows = (
+        _BLOCK_ELEMENTS // logits_CV.shape[1] if logits_CV.device.type == "cpu" else len(labels_C)
+    )
+    for losses_B, logits_BV, labels_B in zip(
+        *(part.split(max(1, rows)) for part in (losses_C, logits_CV, labels_C)), strict=True
+    ):
+        wide_BV = logits_BV.float()
+        slope_BV = None
+        if softcap is not None:
+            wide_BV = torch.tanh(wide_BV / softcap)
+            slope_BV = 1 - wide_BV.square()
+            wide_BV = wide_BV.mul_(softcap)
+        log_normalizer_B = wide_BV.logsumexp(-1)
+        at_labels = torch.arange(len(labels_B), device=labels_B.device), labels_B
+        torch.sub(log_normalizer_B, wide_BV[at_labels], out=losses_B)
+        if not wants_slopes:
+            continue
+        wide_BV = wide_BV.sub_(log_normalizer_B[:, None]).exp_()
+        wide_BV[at_labels] -= 1.0
+        if slope_BV is not None:
+            wide_BV = wide_BV.mul_(slope_BV)
+        logits_BV.copy_(wide_BV.mul_(scale))
+    return losses_C, logits_CV
