@@ -8,15 +8,13 @@ from apps.data.html.detect import Html
 from apps.data.read.layouts import known, oasst, openai
 from apps.data.read.record.layout import (
     Layout,
-    LeftOut,
     Names,
     RawConversation,
-    Turn,
     Unreadable,
-    size_of,
 )
 from apps.data.read.record.lists import message_list
 from apps.data.read.record.media import without_marks
+from apps.data.read.record.tool_calls import is_of_tools, without_tools
 
 REFUSALS = ("no_messages", "media", "tools")
 """The rules by which a conversation is dropped as it was read, before all others."""
@@ -47,7 +45,7 @@ def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layou
     layout = _layout(record, reading)
     conversation = layout.read(record, reading.names)
     if reading.tools == "drop":
-        _leave_tools_out(conversation)
+        without_tools(conversation)
     if reading.media == "drop":
         without_marks(conversation)
     return conversation, layout
@@ -79,33 +77,3 @@ def refusal(conversation: RawConversation, reading: Reading) -> tuple[str, str] 
     if reading.tools == "refuse" and any(is_of_tools(turn) for turn in conversation.turns):
         return "tools", "turns of tools"
     return None
-
-
-def is_of_tools(turn: Turn) -> bool:
-    return turn.role == "tool" or turn.tool_calls is not None
-
-
-def _leave_tools_out(conversation: RawConversation) -> None:
-    """What an assistant said before and after a call becomes one answer.
-
-    user, assistant "Let me look." + call, tool, assistant "Sunny."
-    ->  user, assistant "Let me look.\\n\\nSunny."
-    """
-    turns: list[Turn] = []
-    gone: list[str] = []
-    after_tools = False
-    for turn in conversation.turns:
-        if turn.role == "tool" or (turn.tool_calls is not None and not turn.text.strip()):
-            gone.append(turn.text)
-            after_tools = True
-            continue
-        if after_tools and turns and turns[-1].role == turn.role == "assistant":
-            turns[-1] = turns[-1].joined_with(turn)
-        else:
-            turns.append(turn)
-        after_tools = turn.tool_calls is not None
-        turns[-1].tool_calls = None
-    conversation.turns = turns
-    if gone:
-        size = sum(size_of(text) for text in gone)
-        conversation.left_out.append(LeftOut("tools", len(gone), size))

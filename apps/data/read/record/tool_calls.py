@@ -3,7 +3,7 @@
 import orjson
 
 from apps.common.json_value import JsonObject, JsonValue
-from apps.data.read.record.layout import Turn, list_of, object_of, size_of
+from apps.data.read.record.layout import LeftOut, RawConversation, Turn, list_of, object_of, size_of
 
 CALL_FIELDS = ("tool_calls", "function_call")
 
@@ -63,3 +63,33 @@ def call_turn(text: str) -> Turn | None:
     """A turn whose text is nothing but calls, as ShareGPT dumps write them."""
     calls = normalized(text)
     return None if calls is None else Turn("assistant", "", size_of(text), tool_calls=calls)
+
+
+def is_of_tools(turn: Turn) -> bool:
+    return turn.role == "tool" or turn.tool_calls is not None
+
+
+def without_tools(conversation: RawConversation) -> None:
+    """What an assistant said before and after a call becomes one answer.
+
+    user, assistant "Let me look." + call, tool, assistant "Sunny."
+    ->  user, assistant "Let me look.\\n\\nSunny."
+    """
+    turns: list[Turn] = []
+    gone: list[str] = []
+    after_tools = False
+    for turn in conversation.turns:
+        if turn.role == "tool" or (turn.tool_calls is not None and not turn.text.strip()):
+            gone.append(turn.text)
+            after_tools = True
+            continue
+        if after_tools and turns and turns[-1].role == turn.role == "assistant":
+            turns[-1] = turns[-1].joined_with(turn)
+        else:
+            turns.append(turn)
+        after_tools = turn.tool_calls is not None
+        turns[-1].tool_calls = None
+    conversation.turns = turns
+    if gone:
+        size = sum(size_of(text) for text in gone)
+        conversation.left_out.append(LeftOut("tools", len(gone), size))
