@@ -14,6 +14,7 @@ from apps.common.files.endpoints import Style
 from apps.common.json_value import JsonObject, JsonValue
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.reply import Reply
+from apps.eval.calls.usage import anthropic_counts, openai_counts
 
 OPENAI_URL = "https://api.openai.com/v1"
 AZURE_VERSION = "2024-10-21"
@@ -71,14 +72,14 @@ def reply(style: Style, payload: JsonObject) -> Reply:
     message = _object(choice["message"])
     refusal = message.get("refusal")
     text, thoughts = _parts(message.get("content"))
-    usage = payload.get("usage")
+    prompt_tokens, completion_tokens = openai_counts(payload.get("usage"))
     return Reply(
         text=text or str(refusal or ""),
         thoughts=thoughts
         or str(message.get("reasoning_content") or message.get("reasoning") or ""),
         finish_reason="content_filter" if refusal else str(choice.get("finish_reason") or "stop"),
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         endpoint_model=str(payload.get("model")),
         fingerprint=_text_or_none(payload.get("system_fingerprint")),
     )
@@ -86,13 +87,14 @@ def reply(style: Style, payload: JsonObject) -> Reply:
 
 def _anthropic_reply(payload: JsonObject) -> Reply:
     text, thoughts = _parts(payload["content"])
-    usage, reason = payload.get("usage"), str(payload.get("stop_reason") or "end_turn")
+    reason = str(payload.get("stop_reason") or "end_turn")
+    prompt_tokens, completion_tokens = anthropic_counts(payload.get("usage"))
     return Reply(
         text=text,
         thoughts=thoughts,
         finish_reason=_ANTHROPIC_REASONS.get(reason, reason),
-        prompt_tokens=_count(usage, "input_tokens"),
-        completion_tokens=_count(usage, "output_tokens"),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         endpoint_model=str(payload.get("model")),
     )
 
@@ -114,12 +116,6 @@ def _thought(part: JsonObject) -> str:
     """A thinking part's text, which may be a list of parts itself."""
     inner = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
     return inner if isinstance(inner, str) else _parts(inner)[0]
-
-
-def _count(usage: JsonValue, name: str) -> int | None:
-    """A token count; None for anything that no count can be."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and value >= 0 else None
 
 
 def _object(value: JsonValue) -> JsonObject:

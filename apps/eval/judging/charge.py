@@ -10,8 +10,11 @@ that a count that is somewhat too low does not stretch `--max-usd`.
                                           310         310, 500 (four letters a token)
                                           0, -3, "x"  the bound: 2,000 and some, a token a byte
 
+Thinking that only the total shows is a part of the completion (calls/usage.py), and counts that
+contradict each other are none.
+
 Spending by the true count stays within the budget if the endpoint keeps to `max_tokens` and its
-tokenizer makes no more tokens than bytes. What it thinks in secret and does not report it can hide.
+tokenizer makes no more tokens than bytes. What it thinks in secret and reports nowhere it can hide.
 """
 
 import re

@@ -17,6 +17,7 @@ from tests.eval.scripted_judge import Script, completion, error
 
 WAYS = (
     *("honest", "omit", "null", "zero", "negative", "words", "half", "tenth", "dozen"),
+    *("hidden", "total"),
     *("garbage", "500", "502", "drop", "repeat", "429", "503"),
 )
 ANSWERS = ("[[A]]", "Both are fine.", "I'm sorry, I can't judge.", "Because of this. " * 40)
@@ -46,6 +47,12 @@ class Liar:
             return error(int(way), None)
         if way == "garbage":
             return web.Response(text="<html>")
+        if way in ("hidden", "total"):  # it thinks beside the text, and only its total shows that
+            thinking = self._rng.randrange(body["max_tokens"] - usage["completion_tokens"])
+            self.spent_usd += PRICE.usd(0, thinking)
+            usage["total_tokens"] += thinking
+            if way == "hidden":
+                usage["completion_tokens_details"] = {"reasoning_tokens": thinking}
         made["usage"] = self._said(way, usage)
         if made["usage"] is None:
             del made["usage"]
@@ -54,7 +61,7 @@ class Liar:
         self._last = web.json_response(made)
         return self._last
 
-    def _said(self, way: str, usage: dict[str, int]) -> object:
+    def _said(self, way: str, usage: dict) -> object:
         shares = {"zero": 0, "half": 2, "tenth": 10, "dozen": 12}
         if way in shares:
             return {k: v // shares[way] if shares[way] else 0 for k, v in usage.items()}
@@ -130,3 +137,36 @@ async def test_an_endpoint_without_usage_stops_at_the_budget(tmp_path: Path, ser
     assert endpoint.requests.total() == tally.stored == tally.estimated == 3
     assert tally.stopped and "--max-usd" in tally.stopped
     assert all(record.get("is_estimated") for record in journal.read_raw(str(tmp_path)))
+
+
+async def test_thinking_that_only_the_total_shows_is_charged(tmp_path: Path, serve) -> None:
+    """As Gemini's and xAI's endpoints count: the budget ends the run where the bill does."""
+
+    def thinking(request: web.Request, body: dict) -> web.StreamResponse:
+        made = completion(body, "It is A.\n[[A]]", is_cut=False)
+        made["usage"]["completion_tokens_details"] = {"reasoning_tokens": 2000}
+        made["usage"]["total_tokens"] += 2000
+        return web.json_response(made)
+
+    endpoint = serve(Script(handle=thinking))
+    calls = planned(20)
+    one_usd = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
+    tally = await judge(calls, tmp_path, max_usd=3.5 * one_usd)
+    stored = journal.read_raw(str(tmp_path))
+    assert tally.stopped and len(stored) == endpoint.requests.total() <= 4
+    assert all(record["usage"]["completion_tokens"] > 2000 for record in stored)
+    assert sum(record["usd"] for record in stored) <= 3.5 * one_usd
+
+
+async def test_counts_that_contradict_each_other_are_charged_the_bound(tmp_path, serve) -> None:
+    def contradicting(request: web.Request, body: dict) -> web.StreamResponse:
+        made = completion(body, "[[A]]", is_cut=False)
+        made["usage"]["total_tokens"] = made["usage"]["prompt_tokens"] - 1
+        return web.json_response(made)
+
+    serve(Script(handle=contradicting))
+    calls = planned(2)
+    tally = await judge(calls, tmp_path)
+    assert tally.estimated == tally.stored == len(calls)
+    for record, call in zip(journal.read_raw(str(tmp_path)), calls, strict=True):
+        assert record["usage"]["completion_tokens"] == call.max_tokens
