@@ -128,9 +128,10 @@ class Account:
     def _charge(self) -> None:
         if self._limits is None or self.owner is None:
             return
-        used = self.usage.prompt_tokens + self.usage.completion_tokens
+        # A resumed answer's prompt is charged at its admission and is no part of its usage.
+        more_prompt = max(0, self.usage.prompt_tokens - self._charged_tokens)
         usd = self._usd(self._model) if self._model is not None else 0.0
-        self._limits.end(self.owner, max(0, used - self._charged_tokens), usd)
+        self._limits.end(self.owner, more_prompt + self.usage.completion_tokens, usd)
         if self.owner.usd_per_day is not None:
             self._metrics.budget_days.labels(self.key).inc(usd / self.owner.usd_per_day)
 

@@ -106,7 +106,7 @@ def _add_generation(
             after = Position.read(request.headers.get("last-event-id"))
             plan = await _computed(request, make_plan, body, entry, after)
             await account.admit(limits, plan.prompt_tokens)
-            return Answer(account, plan, entry)
+            return Answer(account, plan.owned_by(account.key), entry)
 
     add("/v1/chat/completions", "chat_completions", ChatRequest, chat_plan)
     add("/v1/completions", "completions", CompletionRequest, completion_plan)

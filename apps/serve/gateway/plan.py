@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from apps.serve.answer.choices import ChatChoice, Head, TextChoice
 from apps.serve.answer.generation import Job
@@ -55,6 +56,15 @@ class Plan:
     """what the client has of the stream already; None: nothing"""
     stream: bool
     include_usage: bool
+
+    def owned_by(self, key: str) -> "Plan":
+        """With ids of this key's own ("": of nobody's), so that no other key goes on with its
+        stream, or ends it, by that stream's id."""
+        if not key:
+            return self
+        owner = blake2b(key.encode(), digest_size=8).hexdigest()
+        jobs = [dataclasses.replace(job, id=f"{owner}-{job.id}") for job in self.jobs]
+        return dataclasses.replace(self, jobs=jobs)
 
 
 def _most_tokens(prompt_tokens: int, params: Sequence[SamplingParams]) -> int:

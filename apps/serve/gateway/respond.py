@@ -120,6 +120,8 @@ class Answer(LivingResponse):
         self._entry = entry
         self._usage = Usage(plan.prompt_tokens, plan.per_prompt)
         self._cursor = Cursor(plan.head.id, len(plan.jobs), plan.after)
+        self._begun: set[int] = set()
+        """prompts, by number, that a delta has come of"""
         self._ticket: Ticket | None = None
 
     def _waits_for(self) -> str:
@@ -155,13 +157,21 @@ class Answer(LivingResponse):
                 await self._fail(send, error)
                 return
             self._account.first_token()
-            if self._plan.after is None:
-                self._account.usage.prompt_tokens = self._plan.prompt_tokens
+            self._count_prompt(first)  # the client may leave before the next await is over
             respond = self._stream if self._plan.stream else self._whole
             await respond(send, first, deltas)
 
+    def _count_prompt(self, delta: Delta) -> None:
+        """Once, unless an earlier connection did. Only a replica tells that there was one, by what
+        it kept: a client may send any Last-Event-ID."""
+        prompt = delta.index // self._plan.per_prompt
+        if prompt not in self._begun and not delta.is_replayed:
+            self._account.usage.prompt_tokens += len(self._plan.jobs[delta.index].prompt_ids)
+        self._begun.add(prompt)
+
     def _count(self, delta: Delta) -> None:
         """In the answer's usage; what an earlier connection counted is not counted again."""
+        self._count_prompt(delta)
         before = self._usage.cached_tokens
         self._usage.add(delta)
         if not delta.is_replayed:

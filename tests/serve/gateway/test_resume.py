@@ -8,12 +8,9 @@ import httpx
 import pytest
 
 from apps.serve.answer.position import Cursor, Position
-from apps.serve.model.entry import Entry
-from apps.serve.replica.exchange import Exchange, ReplicaBackend
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName
-from tests.serve.api import Api
-from tests.serve.replica.call import Call, ServeHandle
+from tests.serve.replica.gateway import gateway_of
 from tests.serve.scripted import ScriptedEngine
 
 TEXT = "Hello there, naïve 🙂 world"
@@ -80,32 +77,11 @@ def test_events_are_numbered_as_the_docstring_says() -> None:
     assert cursor.new(0, 2, 3) == [(f"{stream}:2+2", 1), (f"{stream}:4", 2)]
 
 
-class Handle(ServeHandle):
-    """A Serve handle to one replica in this process."""
-
-    def __init__(self, replica: ModelReplica) -> None:
-        self.replica = replica
-
-    def remote(self, payload: bytes, address) -> Call:
-        return Call(self.replica.generate(payload, address))
-
-
 async def test_a_replica_keeps_what_it_generated_for_a_gateway_that_died(served) -> None:
     ids = served.tokenizer.backend.encode("word " * 30).ids
     engine = ScriptedEngine(lambda request: ids, step_s=0.002)
     replica = ModelReplica(engine, ReplicaName("app", "one"))
-
-    async def ask_all(method: str, *arguments: Any) -> list[Any]:
-        return [getattr(replica, method)(*arguments)]
-
-    async def gateway() -> tuple[Api, Exchange]:
-        api, exchange = Api(served, engine), Exchange()
-        await exchange.start("127.0.0.1")
-        backend = ReplicaBackend(Handle(replica), exchange, "app", ask_all)
-        api.directory.entries["scripted"] = Entry(model=served, backend=backend)
-        return api, exchange
-
-    first, exchange = await gateway()
+    first, exchange = await gateway_of(replica, served)
     asking = asyncio.create_task(first.chat(stream=True))
     while not engine.steps_of.total() > 40:
         await asyncio.sleep(0.005)
@@ -118,7 +94,7 @@ async def test_a_replica_keeps_what_it_generated_for_a_gateway_that_died(served)
     while engine.running:
         await asyncio.sleep(0.005)
 
-    second, other_exchange = await gateway()
+    second, other_exchange = await gateway_of(replica, served)
     stream = request.id.rpartition("-")[0]
     second.http.headers["last-event-id"] = f"{stream}:20"
     rest = parts(await second.chat(stream=True))
@@ -126,7 +102,7 @@ async def test_a_replica_keeps_what_it_generated_for_a_gateway_that_died(served)
     assert text == ("word " * 30)[20:]
     assert len(engine.requests[-1].generated_ids) >= 40, "it was not generated again"
 
-    third, last_exchange = await gateway()
+    third, last_exchange = await gateway_of(replica, served)
     num_requests = len(engine.requests)
     third.http.headers["last-event-id"] = f"{stream}:30"
     assert len(parts(await third.chat(stream=True))) == len(rest) - 10
