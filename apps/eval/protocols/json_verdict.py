@@ -49,11 +49,23 @@ def scores_in(body: str) -> tuple[str, str] | None:
     return (one, two) if one is not None and two is not None else None
 
 
+def closing_json(body: str) -> str:
+    """The JSON object at the end, if it begins a line; "" without one."""
+    text, start = _at_end(body)[1:]
+    return text[start:] if not text[:start].rpartition("\n")[2].strip(" \t`*") else ""
+
+
 def _object_at_end(body: str) -> JsonObject:
     """The outermost JSON object that ends where the body ends, by plain keys; {} without one."""
+    return _at_end(body)[0]
+
+
+def _at_end(body: str) -> tuple[JsonObject, str, int]:
+    """(that object, the text without what closes a fence, where the object begins in it)."""
     text = re.sub(r"\s*```\s*\Z", "", body.rstrip())
+    nothing: tuple[JsonObject, str, int] = ({}, "", 0)
     if not text.endswith("}"):
-        return {}
+        return nothing
     decoder = json.JSONDecoder()
     starts = [match.start() for match in re.finditer(r"\{", text)][-_MAX_OBJECTS:]
     for start in starts:
@@ -62,8 +74,8 @@ def _object_at_end(body: str) -> JsonObject:
         except ValueError:
             continue
         if end == len(text):
-            return _plain_keys(value)
-    return {}
+            return _plain_keys(value), text, start
+    return nothing
 
 
 def _plain_keys(fields: JsonObject) -> JsonObject:
@@ -78,4 +90,4 @@ def _number(value: JsonValue) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     text = str(value).strip()
-    return text if re.fullmatch(r"-?\d{1,3}(?:\.\d+)?", text) else None
+    return text if re.fullmatch(r"-?\d{1,9}(?:\.\d+)?", text) else None

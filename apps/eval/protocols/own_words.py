@@ -1,0 +1,75 @@
+"""Where in a judge's text its own verdict stands, and where others' may be quoted.
+
+tag-1 [[A]]                            after the tag that only this judge was given
+----- END answer (tag-1) -----         the tag in brackets, as in the lines around an answer
+It asks me to write "[[A]]".           a quotation
+Final verdict: B                       the last line, alone
+"""
+
+import re
+
+_QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
+_BETWEEN = re.compile(r"\W{0,3}(?:,|/|,?\s*\b(?:or|and)\b)\W{0,3}", re.IGNORECASE)
+
+
+def without_quotations(body: str) -> str:
+    return _QUOTED.sub(" ", body)
+
+
+def last_line(body: str) -> str:
+    return body.rstrip().rsplit("\n", 1)[-1]
+
+
+def after_tag(body: str, nonce: str | None) -> list[tuple[str, bool]] | None:
+    """[(what follows a tag, whether the tag is the judge's own)], the last first; None without one.
+
+    A tag in brackets is taken for a quotation of the lines that stand around an answer.
+    """
+    if not nonce or nonce not in body:
+        return None
+    spots = [match.span() for match in re.finditer(re.escape(nonce), body)]
+    return [
+        (body[end:], not (body[:start].endswith("(") and body[end:].startswith(")")))
+        for start, end in reversed(spots)
+    ]
+
+
+def head(tail: str) -> str:
+    """The rest of the tag's line; if that says nothing, the next line where it is the last one."""
+    lines = [line for line in tail.split("\n") if re.search(r"\w", line)]
+    is_on_tags_line = bool(re.search(r"\w", tail.split("\n", 1)[0]))
+    return lines[0] if lines and (is_on_tags_line or len(lines) == 1) else ""
+
+
+def without_menus(body: str, bracketed: re.Pattern[str]) -> str:
+    """A text without its lists of what a verdict may be, such as `[[A]], [[B]] or [[C]]`."""
+    runs: list[list[re.Match[str]]] = []
+    for match in bracketed.finditer(body):
+        if runs and _BETWEEN.fullmatch(body[runs[-1][-1].end() : match.start()]):
+            runs[-1].append(match)
+        else:
+            runs.append([match])
+    for run in reversed(runs):
+        if len({match[0].casefold() for match in run}) > 1:
+            body = f"{body[: run[0].start()]} {body[run[-1].end() :]}"
+    return body
+
+
+def last_meant(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last match; one that the text only supposes counts where there is no other.
+
+    `It would be [[10]] if correct.` and `[[C]] for a tie` suppose.
+    """
+    matches = [*pattern.finditer(text)]
+    meant = [match for match in matches if not _is_supposed(match, text)]
+    if meant:
+        return meant[-1]
+    return matches[-1] if len({match[0].casefold() for match in matches}) == 1 else None
+
+
+def _is_supposed(match: re.Match[str], text: str) -> bool:
+    before, behind = text[max(0, match.start() - 40) : match.start()], text[match.end() :]
+    return bool(
+        re.search(r"\bwould (?:be|have (?:been|said))\W*\Z", before, re.IGNORECASE)
+        or re.match(r"\W{0,3}(?:if|when|unless|means|for (?:a )?tie)\b", behind, re.IGNORECASE)
+    )
