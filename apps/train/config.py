@@ -228,6 +228,9 @@ class RunConfig:
     top_layers: int = 0
     """train only so many decoder layers, the last ones: what lies below needs no backward pass and
     the embeddings stay; with an adapter, only these get one. 0: all"""
+    keep_base: float = 0.0
+    """answers that the base would give nearly word for word are not learned but kept: there the
+    loss is so many times KL(base || model). Needs top_layers; 0: all are learned"""
     lora: LoraConfig = field(default_factory=LoraConfig)
     rope: RopeConfig = field(default_factory=RopeConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -243,7 +246,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         at_least(1, self, "", "global_batch_rows", "micro_batch_rows", "workers", "steps")
-        at_least(0, self, "", "seed", "top_layers", "threads", "profile")
+        at_least(0, self, "", "seed", "top_layers", "threads", "profile", "keep_base")
         above_zero(self, "", "epochs")
         if self.workers is not None and self.workers > self.global_batch_rows:
             raise ConfigError(
@@ -260,6 +263,12 @@ class RunConfig:
             raise ConfigError(
                 "resize_embeddings makes rows that only training fills, and neither adapter lora "
                 "nor top_layers trains the embedding; leave one of them out."
+            )
+        if self.keep_base and (not self.top_layers or self.adapter == "lora"):
+            raise ConfigError(
+                f"keep_base {self.keep_base:g} asks the base's own upper layers, which are at hand "
+                "where --top-layers (up to all of them) are trained whole; give that and leave "
+                "--adapter out, or leave --keep-base out."
             )
         if self.strategy == "deepspeed" and self.adapter == "lora":
             raise ConfigError("adapter lora needs strategy fsdp; leave --strategy out.")

@@ -150,6 +150,7 @@ def make_setup(
         reshard=config.reshard,
         compiled=config.strategy == "fsdp" and config.compiles("cpu" if on_cpu else "cuda"),
         adapter_parameters=adapter_parameters(config, model) if config.adapter == "lora" else 0,
+        base_layers=config.top_layers if config.keep_base else 0,
         on_cpu=on_cpu,
     )
 

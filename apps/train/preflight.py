@@ -32,6 +32,7 @@ _MATHEMATICS = (
     "adapter",
     "lora",
     "top_layers",
+    "keep_base",
     "rope",
     "resize_embeddings",
     "optim",

@@ -169,15 +169,20 @@ def test_vllm_loads_the_export_of_a_family_and_answers_as_transformers_does(
     assert real_vllm.answer(out, prompt) == expected
 
 
-@pytest.mark.parametrize("name", ["mixtral", "gemma2"])
-def test_two_ranks_compute_what_one_does(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("mixtral", {}), ("gemma2", {}), ("gemma2", {"top_layers": 1, "keep_base": 1.0})],
+    ids=str,
+)
+def test_two_ranks_compute_what_one_does(tmp_path: Path, name: str, changes: dict) -> None:
     """Experts are shared out by rows of their stacked tensor, buffers are made on every rank."""
     base = save_family(tmp_path / "base", FAMILIES[name])
     save_pack(tmp_path / "pack", base)
     losses = []
     for world_size in (1, 2):
         out = tmp_path / f"run{world_size}"
-        config = config_of(base, tmp_path / "pack", out, steps=3, workers=world_size, wrap="layer")
+        changes |= {"steps": 3, "workers": world_size, "wrap": "layer"}
+        config = config_of(base, tmp_path / "pack", out, **changes)
         records = on_ranks(world_size, ranks.train, config)[0]
         losses.append([record["loss"] for record in records])
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

@@ -426,6 +426,19 @@ def test_top_layers_take_their_share_of_the_adapter_and_are_told_to_be_a_bound()
         make_plan(replace(VICUNA_7B, top_layers=33))
 
 
+def test_a_base_beside_the_model_is_planned_in_memory_and_time():
+    top = replace(VICUNA_7B, top_layers=8)
+    plain, held = (make_plan(replace(top, keep_base=weight)) for weight in (0.0, 1.0))
+    model = shape.load("llama-7b")
+    layers = 8 * model.layer_parameters
+    assert held.memory.parts.gathered - plain.memory.parts.gathered == 2 * layers
+    forward = 2 * (layers + 32000 * 4096) / (6 * model.num_parameters)
+    assert held.training.hours == pytest.approx(plain.training.hours * (1 + forward))
+    assert held.training.mfu == pytest.approx(plain.training.mfu / (1 + forward))
+    stated = [make_plan(replace(top, keep_base=w, tokens_per_s=900.0)) for w in (0.0, 1.0)]
+    assert stated[0].training.hours == stated[1].training.hours
+
+
 def test_lora_trains_and_checkpoints_only_the_adapter():
     plan = make_plan(replace(VICUNA_7B, adapter="lora"))
     # rank 16 on the seven linear maps of LLaMA-7B: peft reports 39,976,960 trainable parameters.

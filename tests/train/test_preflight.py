@@ -60,6 +60,13 @@ def test_more_top_layers_than_there_are(refuse, adapter) -> None:
     assert "top_layers is 3 and the model has 2 decoder layers" in error
 
 
+@pytest.mark.parametrize("flags", [(), ("--top-layers", "1", "--adapter", "lora")])
+def test_a_base_to_keep_to_that_is_not_at_hand(refuse, flags) -> None:
+    error = refuse("--keep-base", "1", *flags)
+    assert "keep_base 1 asks the base's own upper layers, which are at hand where" in error
+    assert "keep_base is -1" in refuse("--keep-base", "-1")
+
+
 def test_a_base_with_pickled_weights(refuse, small_base, tmp_path) -> None:
     shutil.copytree(small_base, tmp_path / "base")
     (tmp_path / "base/model.safetensors").rename(tmp_path / "base/pytorch_model.bin")

@@ -68,6 +68,7 @@ def test_resume_is_bit_identical(undisturbed, tmp_path, kill_after) -> None:
         {"adapter": "lora", "lora": LoraConfig(rank=4, dropout=0.2)},
         {"optim": replace(debug().optim, state="int8")},
         {"precision": "bf16", "wrap": "layer", "reshard": "step"},
+        {"precision": "bf16", "wrap": "layer", "top_layers": 1, "keep_base": 1.0},
         pytest.param({"optim": replace(debug().optim, state="bf16")}, marks=pytest.mark.slow),
         pytest.param({"cpu_offload": True, "wrap": "layer"}, marks=pytest.mark.slow),
     ],

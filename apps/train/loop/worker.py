@@ -170,6 +170,8 @@ def make_strategy(
     else:
         load.load_weights(causal_lm, folder, lora.stored_names(causal_lm))
     lora.fill(causal_lm, config.seed)
+    if config.keep_base:
+        strategy.keep_base(folder)
     return strategy
 
 

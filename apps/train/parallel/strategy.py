@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from apps.train.batches.micro_batch import MicroBatch
 from apps.train.config import RunConfig
 from apps.train.model import load
+from apps.train.model.beside import BaseBeside
 from apps.train.model.loss import supervised_loss
 from apps.train.parallel import adamw, fsdp
 
@@ -27,12 +28,15 @@ class PackedModel(torch.nn.Module):
     def __init__(self, causal_lm: PreTrainedModel) -> None:
         super().__init__()
         self.causal_lm = causal_lm
+        self.base: BaseBeside | None = None
+        """what the loss holds the model to in training"""
 
     def forward(
         self, batch: MicroBatch, scale: float, places: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Cross entropy summed over the supervised tokens, times `scale`; fp32 scalar.
 
+        In training with keep_base, KL(base || model) at those that the base says itself.
         With `places` (P,) in the first row: the likeliest next token at each, (P,).
         """
         output = self.causal_lm.base_model(
@@ -46,7 +50,8 @@ class PackedModel(torch.nn.Module):
         hidden = output.last_hidden_state
         if places is not None:
             return (hidden[0, places] @ weight.mT.to(hidden.dtype)).argmax(-1)
-        return supervised_loss(hidden, weight, batch.labels_BT, scale, softcap)
+        base = self.base.hidden() if self.base is not None and self.training else None
+        return supervised_loss(hidden, weight, batch.labels_BT, scale, softcap, base)
 
 
 def needs_mask(config: RunConfig, causal_lm: PreTrainedModel) -> bool:
@@ -106,8 +111,8 @@ class FsdpStrategy:
         self._config = config
         self._root = PackedModel(causal_lm)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        layers = load.decoder_layers(causal_lm)
-        self._units = fsdp.parallelize(self._root, layers, mesh, config)
+        self._layers = load.decoder_layers(causal_lm)
+        self._units = fsdp.parallelize(self._root, self._layers, mesh, config)
         load.materialize(causal_lm, torch.device("cpu") if config.cpu_offload else device)
         self._trainable = {n: p for n, p in causal_lm.named_parameters() if p.requires_grad}
         self._optimizer = adamw.make_optimizer(
@@ -115,6 +120,11 @@ class FsdpStrategy:
             config.optim,
             compiled=config.compiles(device.type) and not config.cpu_offload,
         )
+
+    def keep_base(self, folder: str) -> None:
+        """From now on the loss holds the model to its base, whose weights are in `folder`."""
+        trained = self._layers[-self._config.top_layers :]
+        self._root.base = BaseBeside(self.causal_lm, trained, self._config, folder, self.device)
 
     def loss(self, batch: MicroBatch, scale: float) -> torch.Tensor:
         return self._root(batch, scale)

@@ -77,6 +77,8 @@ class Setup:
     """torch.compile, which keeps less for the backward pass."""
     adapter_parameters: int = 0
     """Trainable parameters of a LoRA adapter; 0 trains the whole model."""
+    base_layers: int = 0
+    """Decoder layers of the base that run beside the trained ones (keep_base)."""
     loss_chunk_tokens: int = 1024
     """Tokens whose logits exist at a time."""
     on_cpu: bool = False
@@ -98,7 +100,8 @@ class Memory:
     gradients: float
     """fp32 shard, or with `reshard step` and accumulation all"""
     gathered: float
-    """whole layers that FSDP has put together, and gradients on their way to the shards"""
+    """whole layers that FSDP has put together, or that every rank keeps of the base, and gradients
+    on their way to the shards"""
     activations: float
     """what the forward pass keeps for the backward pass, and the layer at work"""
     logits: float
@@ -225,13 +228,16 @@ def _reduction(shape: ModelShape, setup: Setup) -> float:
 def _loss_bytes(shape: ModelShape, setup: Setup) -> tuple[float, float]:
     """A chunk of logits with its fp32 copy and gradient, and what the loss leaves behind.
 
-    It leaves gradients of the last hidden states and of the output layer (fp32).
+    It leaves gradients of the last hidden states and of the output layer (fp32). With the base
+    beside, its logits lie there too, and on a GPU four fp32 numbers for each of them.
     """
     c, d = setup.compute_bytes, shape.hidden_size
     chunk = min(setup.loss_chunk_tokens, setup.micro_batch_tokens)
-    passing = chunk * shape.vocab_size * (2 * MASTER_BYTES + c)
+    numbers = 4 * MASTER_BYTES if setup.base_layers else 2 * MASTER_BYTES
+    passing = chunk * shape.vocab_size * (numbers + (2 * c if setup.base_layers else c))
     head = 0 if setup.adapter_parameters else MASTER_BYTES * shape.vocab_size * d
-    return passing, setup.micro_batch_tokens * d * 2 * c + head
+    hidden = c if setup.base_layers else 0
+    return passing, setup.micro_batch_tokens * d * (2 * c + hidden) + head
 
 
 def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
@@ -291,7 +297,8 @@ def _memory(
     weights, optimizer, gradients = _state(shape, setup)
     if setup.accumulation == 1:
         gradients = 0.0
-    gathered = _gathered_weights(shape, setup) + reduction
+    beside = setup.compute_bytes * setup.base_layers * shape.layer_parameters
+    gathered = _gathered_weights(shape, setup) + reduction + beside
     host = _staged(shape, setup)
     runtime: float = CUDA_RUNTIME_BYTES
     if setup.on_cpu:
@@ -322,8 +329,10 @@ def _variants(setup: Setup, adapter_parameters: int) -> Iterator[tuple[int, Setu
     start = checkpointings.index(setup.activation_checkpointing)
     states = ("fp32", "bf16", "int8")
     precision = states.index(setup.optimizer_state)
-    if setup.strategy == "deepspeed":  # it has neither low-memory moments nor adapters here
-        states, adapter_parameters = states[: precision + 1], setup.adapter_parameters
+    if setup.strategy == "deepspeed":  # it has no low-memory moments here
+        states = states[: precision + 1]
+    if setup.strategy == "deepspeed" or setup.base_layers:  # neither goes with adapters
+        adapter_parameters = setup.adapter_parameters
     rows = sorted({setup.micro_batch_rows, 1}, reverse=True)
     reshards = ("step", "layer") if setup.reshard == "step" else ("layer",)
     offloads = (False, True) if not setup.cpu_offload else (True,)

@@ -1,6 +1,6 @@
 """How long training takes on some machines: computing, exchanging, and slots that stay empty."""
 
-from apps.train.model import shape
+from apps.train.model import flops, shape
 from apps.train.model.hardware import Accelerator
 from apps.train.planning import memory, network, offload, speed
 from apps.train.planning.result import Training
@@ -26,7 +26,8 @@ def training(
     joined = network.between(setup.world_size, accelerator, config.gpus_per_machine, config.network)
     rows = config.global_batch_rows
     rows_a_rank = setup.accumulation * setup.micro_batch_rows
-    compute_s = rows_a_rank * work.row_tokens / rate.slots_per_s
+    model_s = rows_a_rank * work.row_tokens / rate.slots_per_s
+    compute_s = model_s * (1 if _is_measured(config) else _with_base(model, setup))
     exchange_s = network.exchange_s(model, setup, joined)
     is_counted = config.cpu_offload and _is_given(config)
     copies_s = 0.0 if is_counted else offload.transfer_s(model, setup, accelerator)
@@ -34,7 +35,7 @@ def training(
     step_s = max(compute_s, exchange_s + copies_s) + update_s
     seconds = step_s * work.steps(rows)
     return Training(
-        mfu=None if rate.mfu is None else rate.mfu * compute_s / step_s,
+        mfu=None if rate.mfu is None else rate.mfu * model_s / step_s,
         tokens_per_s_per_gpu=rows * work.row_tokens * work.fill / step_s / setup.world_size,
         step_s=step_s,
         exchange_s=exchange_s,
@@ -53,9 +54,22 @@ def _of_top_layers(config: PlanConfig) -> str:
     return "; an upper bound: planned as if all layers were trained" if config.top_layers else ""
 
 
+def _with_base(model: shape.ModelShape, setup: memory.Setup) -> float:
+    """The work of a step where layers of the base and its output layer run beside, over that
+    without: a forward pass is a third of 6N."""
+    beside = setup.base_layers * model.layer_parameters + model.embedding_parameters
+    whole = flops.weight_flops_per_token(model, setup.adapter_parameters)
+    return 1 + 2 * beside / whole if setup.base_layers else 1.0
+
+
+def _is_measured(config: PlanConfig) -> bool:
+    """Is the speed that of whole steps, whatever was computed in them?"""
+    return config.tokens_per_s is not None or config.measured is not None
+
+
 def _is_given(config: PlanConfig) -> bool:
     """Is the speed somebody's, and not the published one of the card?"""
-    return any(given is not None for given in (config.tokens_per_s, config.measured, config.mfu))
+    return _is_measured(config) or config.mfu is not None
 
 
 def _speed(

@@ -187,3 +187,85 @@ def test_loss_falls_on_answers_and_their_end_token_only(name, tmp_path):
     texts = [tokenizer.backend.decode(part).strip() for part in spoken]
     assert texts[0] == answers[0]
     assert texts[1].startswith("USER: is a role word") and texts[1].endswith("are not ends.")
+
+
+@torch.no_grad()
+def half_said_by(model: LlamaForCausalLM) -> ArrayRows:
+    """Rows in which every second token is what the model would say there."""
+    rows = some_rows(seed=5)
+    for ids, lengths in zip(rows.ids, rows.lengths, strict=True):
+        start = 0
+        for length in lengths:
+            part = torch.from_numpy(ids[start : start + length])
+            for place in range(1, length, 2):
+                part[place] = model(input_ids=part[None, :place]).logits[0, -1].argmax()
+            start += length
+    return rows
+
+
+def kept_or_learned(
+    model: LlamaForCausalLM, base: LlamaForCausalLM, rows: ArrayRows, weight: float
+) -> torch.Tensor:
+    """By transformers: weight x KL(base || model) where the base says the token and two of three
+    of its answer, else the token's loss."""
+    total = torch.zeros(())
+    for ids, labels in conversations(rows):
+        now = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        before = base(input_ids=ids).logits[0, :-1].log_softmax(-1).detach()
+        wanted = labels[0, 1:]
+        answer: list[int] = []
+        for place, token in enumerate([*wanted.tolist(), IGNORE]):
+            if token != IGNORE:
+                answer.append(place)
+                continue
+            said = [bool(before[at].argmax() == wanted[at]) for at in answer]
+            for at, is_said in zip(answer, said, strict=True):
+                if is_said and sum(said) / len(said) > 0.65:
+                    total += weight * (before[at].exp() * (before[at] - now[at])).sum()
+                else:
+                    total -= now[at, wanted[at]]
+            answer = []
+    return total
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"wrap": "root"}, {"activation_checkpointing": "full"}, {"top_layers": 2}],
+    ids=str,
+)
+def test_a_model_is_held_to_what_its_base_says_itself(base, changes):
+    """The trained layer moves first: the base beside it stays where it was."""
+    before, now = plain_model(base), plain_model(base)
+    rows = half_said_by(before)
+    with torch.no_grad():
+        for parameter in now.model.layers[1].parameters():
+            parameter.mul_(1.3)
+    theirs = kept_or_learned(now, before, rows, 2.0) / rows.supervised.sum()
+    theirs.backward()
+    batch = micro_batch(rows, np.arange(len(rows)), CPU)
+    with worker.process_group():
+        chosen = settings(base, **{"top_layers": 1, "keep_base": 2.0, **changes})
+        held = worker.make_strategy(chosen, CPU, ROW_TOKENS)
+        with torch.no_grad():
+            for parameter in held.causal_lm.model.layers[1].parameters():
+                parameter.mul_(1.3)
+        measured = held.evaluate(batch, 1.0)
+        ours = held.loss(batch, 1 / rows.supervised.sum())
+        held.backward(ours, is_last=True)
+    torch.testing.assert_close(ours.detach(), theirs.detach())
+    expected = dict(now.named_parameters())
+    trained = {n: p for n, p in held.causal_lm.named_parameters() if p.requires_grad}
+    assert len(trained) == 9 * chosen.top_layers
+    for name, parameter in trained.items():
+        torch.testing.assert_close(parameter.grad.full_tensor(), expected[name].grad)
+    torch.testing.assert_close(measured, loss_of_every_token(now, rows))
+
+
+@torch.no_grad()
+def loss_of_every_token(model: LlamaForCausalLM, rows: ArrayRows) -> torch.Tensor:
+    """Its cross entropy, summed: what a validation counts, kept or not."""
+    return sum(
+        model(input_ids=ids, labels=labels).loss * supervised_tokens(labels)
+        for ids, labels in conversations(rows)
+        if supervised_tokens(labels)
+    )

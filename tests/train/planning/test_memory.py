@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from apps.train.batches.micro_batch import ArrayRows, micro_batch
-from apps.train.loop.worker import process_group
-from apps.train.model import load, lora, shape
+from apps.train.loop.worker import choose_trained, process_group
+from apps.train.model import load, shape
 from apps.train.parallel.strategy import FsdpStrategy
 from apps.train.plan import make_setup
 from apps.train.planning import memory
@@ -63,6 +63,17 @@ CASES = [
             "activation_checkpointing": "full",
         },
     ),
+    (
+        DEEP,
+        {
+            "wrap": "layer",
+            "micro_batch_rows": 8,
+            "global_batch_rows": 8,
+            "precision": "fp32",
+            "top_layers": 4,
+            "keep_base": 1.0,
+        },
+    ),
 ]
 DEEPER = {**DEEP, "num_hidden_layers": 8}
 SLOW_CASES = [
@@ -103,20 +114,22 @@ SLOW_CASES = [
 
 
 @pytest.mark.parametrize(("sizes", "settings"), CASES)
-def test_estimate_covers_what_the_allocator_gave_out(sizes, settings):
-    _check(sizes, settings)
+def test_estimate_covers_what_the_allocator_gave_out(sizes, settings, tmp_path):
+    _check(sizes, settings, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "settings"), SLOW_CASES)
-def test_estimate_covers_every_switch(sizes, settings):
-    _check(sizes, settings)
+def test_estimate_covers_every_switch(sizes, settings, tmp_path):
+    _check(sizes, settings, tmp_path)
 
 
-def _check(sizes: dict, settings: dict) -> None:
+def _check(sizes: dict, settings: dict, folder: Path) -> None:
     config = debug().__class__(
-        **{**{"base": "", "data": "", "out": ""}, **settings, "device": "cpu"}
+        **{**{"base": str(folder), "data": "", "out": ""}, **settings, "device": "cpu"}
     )
+    if config.keep_base:
+        LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(folder)
     measured = peak_bytes(lambda: _two_steps(sizes, config))
     read = shape.from_config(LlamaConfig(**sizes).to_dict())
     setup = make_setup(config, read, 1, ROW_TOKENS, on_cpu=True)
@@ -129,10 +142,11 @@ def _two_steps(sizes: dict, config) -> None:
     torch.manual_seed(0)
     with process_group():
         causal_lm = load.build_on_meta(LlamaConfig(**sizes))
-        if config.adapter == "lora":
-            lora.inject(causal_lm, config.lora)
+        choose_trained(causal_lm, config)
         strategy = FsdpStrategy(config, causal_lm, torch.device("cpu"))
         load.fill_randomly(causal_lm, seed=0)
+        if config.keep_base:
+            strategy.keep_base(config.base)
         rows = config.micro_batch_rows
         ids = np.random.default_rng(0).integers(0, sizes["vocab_size"], (rows, ROW_TOKENS))
         packed = ArrayRows(
@@ -163,8 +177,6 @@ def test_activations_of_a_layer_are_what_autograd_saves():
 
 def _saved_bytes(sizes: dict, dtype: torch.dtype, compiled: bool) -> float:
     """Bytes per token that the backward pass of transformers' LLaMA keeps, weights aside."""
-    from transformers import LlamaForCausalLM
-
     llama = LlamaForCausalLM(LlamaConfig(**sizes, attn_implementation="sdpa")).to(dtype)
     torch._dynamo.reset()
     if compiled:  # what is kept is decided before code is generated
