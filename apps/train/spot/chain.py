@@ -23,6 +23,8 @@ class Chain:
     tick_s: float
     moves: NDArray[np.float64]
     """[state, next state], rows add up to 1."""
+    moved: NDArray[np.float64]
+    """[state]: odds that the zone in use has lost its machines by then and another one has some"""
 
 
 def state(up_s: float) -> int:
@@ -37,7 +39,7 @@ def guess(tick_s: float) -> Chain:
     leave = min(tick_s / 3600 / _GUESS_H, 0.9)
     age = min(tick_s / FRESH_S, 1 - leave)
     moves = [[1 - leave, leave, 0.0], [leave, 1 - leave - age, age], [leave / 2, 0, 1 - leave / 2]]
-    return Chain(tick_s=tick_s, moves=np.array(moves))
+    return Chain(tick_s=tick_s, moves=np.array(moves), moved=np.zeros(3))
 
 
 def learn(history: Market, tick_s: float) -> Chain:
@@ -50,4 +52,19 @@ def learn(history: Market, tick_s: float) -> Chain:
     states = np.array([state(float(seconds)) for seconds in up_s[::every]])
     counts = guess(tick_s).moves * _PRIOR_H * 3600 / tick_s
     np.add.at(counts, (states[:-1], states[1:]), 1)
-    return Chain(tick_s=tick_s, moves=counts / counts.sum(axis=1, keepdims=True))
+    totals = counts.sum(axis=1)
+    moved = np.bincount(states[:-1], _moves(history, every), 3) / totals
+    return Chain(tick_s=tick_s, moves=counts / totals[:, None], moved=moved)
+
+
+def _moves(history: Market, every: int) -> NDArray[np.float64]:
+    """[moves from tick to tick]: 1 where a job that takes the first zone that is up, and stays for
+    as long as it may, finds itself in another one."""
+    at = np.empty(history.num_ticks, dtype=np.int64)
+    zone = -1
+    for tick, up in enumerate(history.up.T):
+        if zone < 0 or not up[zone]:
+            zone = int(up.argmax()) if up.any() else -1
+        at[tick] = zone
+    at = at[::every]
+    return ((at[1:] != at[:-1]) & (at[1:] >= 0) & (at[:-1] >= 0)).astype(np.float64)

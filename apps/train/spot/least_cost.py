@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from apps.common.spot.trace import ON_DEMAND
 from apps.train.spot.chain import DOWN, Chain, state
 from apps.train.spot.job import IDLE, Job, Prices, View
-from apps.train.spot.policy import Policy, any_zone, must_be_sure, spot_zone
+from apps.train.spot.policy import Policy, any_zone, must_be_sure, spot_zone, sure_s
 
 _QUANTA_PER_TICK = 2
 _IDLE, _ON_DEMAND, _SPOT = 0, 1, 2
@@ -60,7 +60,7 @@ def _choices(job: Job, deadline_s: float, chain: Chain, prices: Prices) -> NDArr
     choices = np.empty((num_ticks, 3, 3, len(left_s)), np.int8)
     for tick in reversed(range(num_ticks)):
         slack_s = deadline_s - tick * chain.tick_s - left_s
-        forced = slack_s < job.restart_s + max(job.restart_s + job.most_lost_s, chain.tick_s)
+        forced = slack_s < sure_s(job, chain.tick_s)
         usd = _usd(job, chain, prices, value, left_s)
         restart_usd = job.restart_s * prices.on_demand_usd / 3600
         for place in (_IDLE, _ON_DEMAND):
@@ -75,7 +75,8 @@ def _choices(job: Job, deadline_s: float, chain: Chain, prices: Prices) -> NDArr
 def _usd(job: Job, chain: Chain, prices: Prices, value: Values, left_s: Values) -> Values:
     """[place, state, next place, work left]: money from one choice on; `value` of the next tick.
 
-    A move is work of `restart_s` on top. Taken machines leave the job idle with its mean loss.
+    A move is work of `restart_s` on top. Taken machines leave the job idle with its mean loss,
+    also where another zone has some: to go on there costs a restart.
     """
     tick_s = chain.tick_s
 
@@ -86,9 +87,12 @@ def _usd(job: Job, chain: Chain, prices: Prices, value: Values, left_s: Values) 
     paid_h = np.minimum(left_s, tick_s) / 3600
     lost_s = min(job.most_lost_s, job.checkpoint_s / 2 + job.flush_s)
     expected = np.einsum("mk,akg->amg", chain.moves, value)
-    kept = np.einsum("mk,kg->mg", chain.moves[:, 1:], value[_SPOT, 1:])
-    taken = np.interp(left_s + lost_s, left_s, value[_IDLE, DOWN])
-    taken_usd = chain.moves[:, DOWN, None] * np.where(after_s > 0, at(taken[None], after_s), 0.0)
+    gone = chain.moved / chain.moves[:, 1:].sum(axis=1)
+    stays, goes = (chain.moves[:, 1:] * odds[:, None] for odds in (1 - gone, gone))
+    kept = np.einsum("mk,kg->mg", stays, value[_SPOT, 1:])
+    again = at(value[_IDLE], left_s + lost_s)
+    lost_usd = chain.moves[:, DOWN, None] * again[DOWN] + np.einsum("mk,kg->mg", goes, again[1:])
+    taken_usd = np.where(after_s > 0, at(lost_usd, after_s), 0.0)
     on_demand = paid_h * prices.on_demand_usd + at(expected[_ON_DEMAND], after_s)
     spot = paid_h * prices.spot_usd + at(kept, after_s) + taken_usd
     spot[DOWN] = np.inf

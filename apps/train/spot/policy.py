@@ -91,16 +91,21 @@ def spot_zone(view: View) -> str | None:
 
 
 def must_be_sure(job: Job, view: View) -> bool:
-    """Whether one more lost session on spot could miss the deadline.
+    """Whether only on demand is left. On a spot machine the slack does not shrink: it may stay."""
+    return view.place not in view.up and has_no_slack(job, view)
 
-    A session may cost its restart and all that a preemption loses, and then the restart on demand.
-    Waiting costs the tick. On a spot machine the slack does not shrink, so it may stay.
-    """
-    if job.deadline_s is None or view.place in view.up:
+
+def has_no_slack(job: Job, view: View) -> bool:
+    """Whether one more lost session on spot could miss the deadline."""
+    if job.deadline_s is None:
         return False
-    slack_s = job.deadline_s - view.elapsed_s - view.left_s
-    sure_s = job.restart_s + max(job.restart_s + job.most_lost_s, view.tick_s)
-    return slack_s < sure_s
+    return job.deadline_s - view.elapsed_s - view.left_s < sure_s(job, view.tick_s)
+
+
+def sure_s(job: Job, tick_s: float) -> float:
+    """Slack that a session on spot may need: its restart and all that a preemption loses, and then
+    the restart on demand. Waiting costs a tick."""
+    return job.restart_s + max(job.restart_s + job.most_lost_s, tick_s)
 
 
 POLICIES: dict[str, Policy] = {

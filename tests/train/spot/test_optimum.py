@@ -11,7 +11,7 @@ from apps.train.spot.chain import FRESH, OLD, guess, learn, state
 from apps.train.spot.job import Job, Prices
 from apps.train.spot.learnt import NAMES, best_line, made
 from apps.train.spot.optimum import optimum_usd
-from apps.train.spot.policy import LINES
+from apps.train.spot.policy import LINES, POLICIES
 from apps.train.spot.replay import replay
 
 PRICES = Prices(spot_usd=1.0, on_demand_usd=3.0)
@@ -78,6 +78,29 @@ def test_a_chain_counts_what_a_history_shows() -> None:
     assert chain.moves[OLD, 0] == pytest.approx(1 / 27, abs=0.01)
     assert [state(seconds) for seconds in (0, 600, 1800, 1801)] == [0, FRESH, FRESH, OLD]
     assert guess(600).moves.sum(axis=1) == pytest.approx(1)
+
+
+def hopping(ticks: int, hours: float = 400) -> Market:
+    """Two zones that have machines by turns, so many ticks each."""
+    in_first = np.arange(int(hours * 6)) // ticks % 2 == 0
+    counts = np.stack([in_first, ~in_first]).astype(np.int64)
+    return Market(name="m", tick_s=600, zones=("a", "b"), counts=counts)
+
+
+def test_a_chain_counts_how_often_another_zone_must_be_taken() -> None:
+    moved = learn(hopping(6, hours=4000), 600).moved
+    assert moved[OLD] == pytest.approx(1 / 6, abs=0.01) and moved[0] == 0
+    assert not learn(hopping(6).alone()[0], 600).moved.any()
+
+
+def test_machines_that_hop_from_zone_to_zone_are_not_chased() -> None:
+    """Some zone always has machines, for 20 minutes: a restart of 12 leaves no time to save."""
+    job = Job(work_s=36000, restart_s=720, checkpoint_s=600, flush_s=40, deadline_s=54000)
+    before, after = hopping(2).halves()
+    policy = made("least-cost", job, before, PRICES, range(0, 100, 10))
+    outcome, chasing = (replay(job, after, one) for one in (policy, POLICIES["greedy"]))
+    assert outcome.preemptions <= 3 < 10 < chasing.preemptions
+    assert outcome.usd(PRICES) < chasing.usd(PRICES)
 
 
 def test_where_spot_never_comes_back_the_best_line_does_not_wait_for_it() -> None:
