@@ -16,7 +16,7 @@ from apps.common.files import config as configs
 from apps.common.files import lineage, parts, storage
 from apps.eval.calls.client import CallFailure, Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
-from apps.eval.calls.reply import part_thoughts
+from apps.eval.calls.reply import part_thoughts, plain_reason
 from apps.eval.calls.retry import Asker
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import AnswerConfig
@@ -142,7 +142,7 @@ class Unanswered:
 
     failures: list[str] = field(default_factory=list[str])
     empty: list[str] = field(default_factory=list[str])
-    """why an answer has no text: length or content_filter"""
+    """why an answer has no text: length, content_filter, tool_calls or what else ended it"""
     refused: str | None = None
     """why the endpoint refuses every request"""
 
@@ -161,8 +161,13 @@ class Unanswered:
             told.append(f"{len(self.failures)} found no response (last: {self.failures[-1]})")
         if cut := self.empty.count("length"):
             told.append(f"{cut} were cut off before any text: give --max-tokens more")
-        if filtered := len(self.empty) - cut:
+        if filtered := self.empty.count("content_filter"):
             told.append(f"{filtered} were stopped by a content filter")
+        if others := [
+            reason for reason in self.empty if reason not in ("length", "content_filter")
+        ]:
+            ends = ", ".join(sorted(set(others)))
+            told.append(f"{len(others)} have no text, only thoughts or a tool's call ({ends})")
         return (
             f"{contestant.name} left {self.count} questions unanswered: {', '.join(told)}"
             if told
@@ -257,16 +262,20 @@ async def _ask_one(
             lost.refused = failure.sentence
         lost.failures.append(failure.sentence)
         return
-    if _is_without_text(made.turn_texts[-1], made.finish_reasons[-1]):
+    last_thought = made.thoughts[-1] if made.thoughts else ""
+    if _is_without_text(made.turn_texts[-1], last_thought, made.finish_reasons[-1]):
         lost.empty.append(made.finish_reasons[-1])
         return
     await asyncio.to_thread(parts.append, uri, made.to_json())
     bar.advance(1, tokens=made.usage["completion_tokens"])
 
 
-def _is_without_text(text: str, finish_reason: str) -> bool:
-    """Whether a turn is no answer: cut off while it thought, or stopped by a filter."""
-    return not text.strip() and finish_reason in ("length", "content_filter")
+def _is_without_text(text: str, thought: str, reason: str) -> bool:
+    """Whether a turn is no answer, but cut or filtered off, a thought alone or a tool's call.
+
+    A model that ends by itself and says nothing has answered with nothing.
+    """
+    return not text.strip() and (reason != "stop" or bool(thought.strip()))
 
 
 async def _converse(
@@ -284,11 +293,11 @@ async def _converse(
         messages.append({"role": "assistant", "content": text})
         texts.append(text)
         thoughts.append(reply.thoughts or thought)
-        reasons.append(reply.finish_reason)
+        reasons.append(plain_reason(reply.finish_reason))
         usage["prompt_tokens"] += reply.prompt_tokens or 0
         usage["completion_tokens"] += reply.completion_tokens or 0
         endpoint_model = reply.endpoint_model
-        if _is_without_text(text, reply.finish_reason):
+        if _is_without_text(text, thoughts[-1], reasons[-1]):
             break
     return Answer(
         question_id=question.question_id,

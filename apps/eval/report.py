@@ -13,6 +13,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import InputError
 from apps.common.files import lineage, parts, storage
 from apps.eval.calls import journal
+from apps.eval.calls.reply import plain_reason
 from apps.eval.config import ReportConfig
 from apps.eval.figures.answers import ModelRow
 from apps.eval.figures.as_json import to_json, to_json_object
@@ -165,7 +166,9 @@ def _model(questions: Sequence[Question], made: Mapping[str, Answer]) -> ModelRo
         answers=len(made),
         endpoint_models=tuple(sorted({item.endpoint_model for item in made.values()})),
         mean_answer_chars=num_chars / len(made) if made else 0.0,
-        cut_answers=sum("length" in item.finish_reasons for item in made.values()),
+        cut_answers=sum(
+            "length" in map(plain_reason, item.finish_reasons) for item in made.values()
+        ),
         accuracy=accuracy(questions, made),
         suspicious=suspicious.flags(made),
     )

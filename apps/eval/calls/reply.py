@@ -7,16 +7,30 @@ from dataclasses import dataclass
 _TAGGED = re.compile(
     r"\A\s*<(think|thinking|thought|reasoning)>(.*?)</\1>\s*", re.IGNORECASE | re.DOTALL
 )
-# Some servers put the opening tag into the prompt, so that only the closing one comes back.
-_CLOSED = re.compile(r"\A((?:(?!<think).)*?)</think>\s*", re.IGNORECASE | re.DOTALL)
+_CLOSING = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_OPENING = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _OPEN = re.compile(r"\A\s*<(?:think|thinking|thought|reasoning)>(.*)\Z", re.IGNORECASE | re.DOTALL)
+
+
+# Other endpoints' words for OpenAI's: Anthropic's and Bedrock's, Gemini's, Mistral's, Cohere's,
+# TGI's, vLLM's, Zhipu's, DeepSeek's, OpenRouter's.
+_SAID = {
+    "stop": "stop end_turn stop_sequence eos eos_token endoftext complete",
+    "length": "length max_tokens model_length max_output_tokens max_length error_limit "
+    "model_context_window_exceeded",
+    "content_filter": "content_filter content_filtered safety recitation blocklist spii sensitive "
+    "prohibited_content refusal guardrail_intervened error_toxic",
+    "error": "error abort aborted cancelled canceled failed timeout internal_error engine_error "
+    "network_error insufficient_system_resource",
+}
+_REASONS = {word: reason for reason, words in _SAID.items() for word in words.split()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
     text: str
     finish_reason: str
-    """stop, length or content_filter; other words of the endpoint as they are"""
+    """as the endpoint says it; `plain_reason` has one word for what means the same"""
     prompt_tokens: int | None = None
     """None where the endpoint did not say, or said what no count can be"""
     completion_tokens: int | None = None
@@ -27,11 +41,24 @@ class Reply:
     was_filtered: bool = False
     """the endpoint kept the prompt from the model; the text is the endpoint's"""
 
+    @property
+    def was_broken_off(self) -> bool:
+        """Whether the endpoint failed midway, so that the text is a fragment."""
+        return plain_reason(self.finish_reason) == "error"
+
     def used_tokens(self, otherwise: int) -> int:
         """Tokens in all, or `otherwise` where the endpoint did not count them."""
         if self.prompt_tokens is None or self.completion_tokens is None:
             return otherwise
         return self.prompt_tokens + self.completion_tokens
+
+
+def plain_reason(said: str) -> str:
+    """stop, length, content_filter, or error (broken off midway); other words as they are.
+
+    MAX_TOKENS -> length    abort -> error    tool_calls -> tool_calls
+    """
+    return _REASONS.get(said.lower(), said)
 
 
 def part_thoughts(text: str) -> tuple[str, str]:
@@ -41,8 +68,36 @@ def part_thoughts(text: str) -> tuple[str, str]:
     "hm</think>Hi."          ("hm", "Hi.")
     "<think>hm"              ("hm", "")        cut before it answered
     "Use <think> tags."      ("", "Use <think> tags.")
+    "Write `</think>`, then" ("", "Write `</think>`, then")
     """
-    for pattern, place in ((_TAGGED, 2), (_CLOSED, 1), (_OPEN, 1)):
-        if match := pattern.match(text):
-            return match[place].strip(), text[match.end() :]
+    if match := _TAGGED.match(text):
+        return match[2].strip(), text[match.end() :]
+    if (ends := thought_ends(text)) and not _OPENING.search(text, 0, ends[0].start()):
+        return text[: ends[0].start()].strip(), text[ends[0].end() :].lstrip()
+    if match := _OPEN.match(text):
+        return match[1].strip(), ""
     return "", text
+
+
+def thought_ends(text: str) -> list[re.Match[str]]:
+    """Closing tags that end a thought, and are not only written about.
+
+    Some servers put the opening tag into the prompt, so that only the closing one comes back: alone
+    on its line, at a line's end, or glued to what stands before and behind it.
+    """
+    return [match for match in _CLOSING.finditer(text) if _ends_thought(match, text)]
+
+
+def _ends_thought(match: re.Match[str], text: str) -> bool:
+    before = text[: match.start()].rpartition("\n")[2]
+    behind = text[match.end() :].partition("\n")[0]
+    is_in_code = text.count("```", 0, match.start()) % 2 and "```" in text[match.end() :]
+    is_in_quotes = before.count("`") % 2 and "`" in behind
+    if is_in_code or is_in_quotes or before[-1:] in tuple("\"'`\u201c\u2018<"):
+        return False
+    is_sentence_done = before.rstrip()[-1:] in ("", *".!?:)]}*")
+    if not behind.strip():
+        return is_sentence_done or not before[-1:].isspace()
+    if before.strip() and before[-1:] in tuple(".!?"):
+        return True
+    return not before[-1:].isspace() and bool(re.match(r"[\w*#\[(\\|$-]", behind))

@@ -77,12 +77,21 @@ def reply(style: Style, payload: JsonObject) -> Reply:
         text=text or str(refusal or ""),
         thoughts=thoughts
         or str(message.get("reasoning_content") or message.get("reasoning") or ""),
-        finish_reason="content_filter" if refusal else str(choice.get("finish_reason") or "stop"),
+        finish_reason="content_filter" if refusal else _openai_reason(choice, message, text),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         endpoint_model=str(payload.get("model")),
         fingerprint=_text_or_none(payload.get("system_fingerprint")),
     )
+
+
+def _openai_reason(choice: JsonObject, message: JsonObject, text: str) -> str:
+    """Why it ended; a call of a tool in place of a text, and an error beside one, say `stop` too"""
+    if choice.get("error"):
+        return "error"
+    if not text and (message.get("tool_calls") or message.get("function_call")):
+        return "tool_calls"
+    return str(choice.get("finish_reason") or "stop")
 
 
 def _anthropic_reply(payload: JsonObject) -> Reply:

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import cast
 
 from apps.eval.calls.lines import ParsedLine, ResponseLine, Status
+from apps.eval.calls.reply import plain_reason, thought_ends
 from apps.eval.protocols import verdicts
 from apps.eval.protocols.form import Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
+from apps.eval.protocols.own_words import without_quotations
 
 PARSER_VERSION = "4"
 
 _TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
-_THINK = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)
-# Some servers put the opening tag into the prompt, so that only the closing one comes back.
-_CLOSED_THINK = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.IGNORECASE | re.DOTALL)
-_OPEN_THINK = re.compile(r"<(think|thinking|reasoning)>", re.IGNORECASE)
+_THINK = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)
+_OPEN_THINK = re.compile(r"<(think|thinking|thought|reasoning)>", re.IGNORECASE)
 _SIGNS = {0x2212: "-", 0x2013: "-", 0x2044: "/"}
 _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) (?:sorry|unable)|i (?:can(?:no|')t|won't|will not|must decline)"
@@ -50,13 +50,17 @@ def parse(
     """
     if isinstance(form, str):
         form = Form(fmt=form)
-    if finish_reason == "content_filter":
+    reason = plain_reason(finish_reason)
+    if reason == "content_filter":
         return Parsed("refused")
-    was_cut = finish_reason == "length"
+    if reason == "error":
+        return Parsed("truncated")
+    was_cut = reason == "length"
     body = _THINK.sub("", _plain(text)).strip()
-    if not is_pair_line(body.split("\n", 1)[0], form):  # a tag quoted later is no thought
-        body = _CLOSED_THINK.sub("", body).strip()
-    if _OPEN_THINK.search(body):
+    is_scored_first = is_pair_line(body.split("\n", 1)[0], form)
+    if not is_scored_first and (ends := thought_ends(body)):
+        body = body[ends[-1].end() :].strip()
+    if _OPEN_THINK.search(without_quotations(body)):
         return Parsed("truncated" if was_cut else "unparsed")
     # Where the verdict comes last, a text cut by the token limit holds at most a provisional one.
     is_first_whole = form.fmt == "scores" and _first_line_is_whole(body, form)

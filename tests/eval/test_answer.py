@@ -1,0 +1,76 @@
+"""Only what a model said as its answer is stored; the rest is asked again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.eval.commands import command, jsonl
+from tests.eval.scripted_judge import Script, completion
+
+CALL = {"id": "1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+
+
+def said(reason: str, text: str | None = "", **message: object) -> dict[str, object]:
+    return {
+        "index": 0,
+        "finish_reason": reason,
+        "message": {"role": "assistant", "content": text, **message},
+    }
+
+
+def answered(tmp_path: Path, serve, choice: dict[str, object]) -> tuple[int, list[dict]]:
+    """(exit code, lines of answers) of one question that is answered with a choice."""
+
+    def handle(request: web.Request, body: dict) -> web.StreamResponse:
+        return web.json_response({**completion(body, "", is_cut=False), "choices": [choice]})
+
+    server, out = serve(Script(handle=handle)), tmp_path / "eval"
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
+    model = ["--model", f"m={server.url}", "--max-attempts", "2"]
+    code = command("answer", "--questions", questions, "--out", str(out), *model)
+    file = out / "answers" / "m.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return code, [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        (said("tool_calls", None, tool_calls=[CALL]), "a tool's call (tool_calls)"),
+        (said("stop", None, tool_calls=[CALL]), "a tool's call (tool_calls)"),
+        (said("stop", reasoning_content="long thoughts"), "only thoughts"),
+        (said("stop", "<think>long thoughts</think>"), "only thoughts"),
+        (said("model_length"), "1 were cut off before any text"),
+        (said("MAX_TOKENS"), "1 were cut off before any text"),
+        (said("error", "Paris is the"), "the endpoint broke off its answer"),
+        (said("abort", "Paris is the"), "the endpoint broke off its answer"),
+    ],
+)
+def test_what_is_no_answer_is_not_stored(
+    tmp_path: Path, serve, capsys, choice: dict[str, object], told: str
+) -> None:
+    code, lines = answered(tmp_path, serve, choice)
+    assert code == 1 and lines == []
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("choice", "text", "reason"),
+    [
+        (said("stop", "Paris."), "Paris.", "stop"),
+        (said("eos_token", "Paris."), "Paris.", "stop"),
+        (said("max_tokens", "Paris is"), "Paris is", "length"),
+        (said("stop", ""), "", "stop"),
+        (said("stop", "Paris.", tool_calls=[CALL]), "Paris.", "stop"),
+        (said("stop", "R1 writes `</think>`, then answers."), None, "stop"),
+    ],
+)
+def test_what_a_model_said_is_stored_whole(
+    tmp_path: Path, serve, choice: dict[str, object], text: str | None, reason: str
+) -> None:
+    code, (line,) = answered(tmp_path, serve, choice)
+    whole = "R1 writes `</think>`, then answers." if text is None else text
+    assert code == 0 and line["turn_texts"] == [whole]
+    assert line["finish_reasons"] == [reason]
