@@ -53,6 +53,8 @@ class RemoteEngine:
         self.config = config
         self._key = key or read_key(config)
         self._slots = asyncio.Semaphore(config.max_running)
+        self._tells_usage = True
+        """of a stream, where it is asked to; few servers do not know the question"""
 
     async def start(self) -> None:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -67,17 +69,25 @@ class RemoteEngine:
     async def send(self, route: str, body: Mapping[str, Any]) -> AsyncIterator[RemoteAnswer]:
         """Forward a request body to one of ROUTES; leaving the context cancels it there.
 
+        A stream is asked for its usage, whatever the body says, where the server can tell it.
+
         Raises OverloadedError when max_running requests are under way, aiohttp.ClientError when the
-        server cannot be reached.
+        server cannot be reached, ValueError when it answers 200 with no JSON object.
         """
         if route not in ROUTES:
             raise ValueError(f"route {route!r} is not one of {ROUTES}")
         if self._slots.locked():
             raise OverloadedError(f"{self.config.max_running} requests are under way already")
-        async with self._slots, self._post(route, body) as response:
-            is_stream = response.content_type == "text/event-stream"
-            answer = None if is_stream else await _read_json(response)
-            yield RemoteAnswer(response.status, answer, response)
+        async with self._slots:
+            asking = _asking_for_usage(body) if self._tells_usage else body
+            async with self._post(route, asking) as response:
+                answer = await _answer(response)
+                if asking == body or not _refuses_the_question(answer):
+                    yield answer
+                    return
+            self._tells_usage = False
+            async with self._post(route, body) as response:
+                yield await _answer(response)
 
     def _post(self, route: str, body: Mapping[str, Any]) -> Any:
         body = {**body, "model": self.config.model}
@@ -109,6 +119,23 @@ class RemoteEngine:
         await self._http.close()
 
 
+def _asking_for_usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not body.get("stream"):
+        return body
+    options = body.get("stream_options") or {}
+    return {**body, "stream_options": {**options, "include_usage": True}}
+
+
+def _refuses_the_question(answer: RemoteAnswer) -> bool:
+    return answer.status in (400, 422) and b"stream_options" in orjson.dumps(answer.body)
+
+
+async def _answer(response: aiohttp.ClientResponse) -> RemoteAnswer:
+    is_stream = response.content_type == "text/event-stream"
+    body = None if is_stream else await _read_json(response)
+    return RemoteAnswer(response.status, body, response)
+
+
 async def _read_json(response: aiohttp.ClientResponse) -> dict[str, Any]:
     raw = bytearray()
     async for part in response.content.iter_any():
@@ -121,6 +148,8 @@ async def _read_json(response: aiohttp.ClientResponse) -> dict[str, Any]:
         answer = None
     if isinstance(answer, dict):
         return answer
+    if response.status == 200:
+        raise ValueError("the remote server answered 200 with no JSON object")
     message = f"the remote server answered {response.status} with something that is not JSON"
     return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
 

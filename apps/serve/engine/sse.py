@@ -1,5 +1,6 @@
 """Reading server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,13 +14,8 @@ DONE = b"[DONE]"
 
 async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
     """JSON payloads of the `data` lines up to [DONE]. Raises ValueError on anything else."""
-    buffer = b""
-    async for part in response.content.iter_any():
-        buffer += part
-        *lines, buffer = buffer.split(b"\n")
-        if len(buffer) > MAX_LINE_BYTES:
-            raise ValueError(f"an event is longer than {MAX_LINE_BYTES:,} bytes")
-        for line in lines:
+    async with contextlib.aclosing(_lines(response)) as lines:
+        async for line in lines:
             if not line.startswith(b"data:"):
                 continue
             payload = line[5:].strip()
@@ -30,3 +26,16 @@ async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[dict[s
                 raise ValueError("an event is not a JSON object")
             yield event
     raise ValueError("the stream ended without [DONE]")
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """The last one may have no end: servers differ in what follows [DONE]."""
+    buffer = b""
+    async for part in response.content.iter_any():
+        buffer += part
+        *lines, buffer = buffer.split(b"\n")
+        if len(buffer) > MAX_LINE_BYTES:
+            raise ValueError(f"an event is longer than {MAX_LINE_BYTES:,} bytes")
+        for line in lines:
+            yield line
+    yield buffer

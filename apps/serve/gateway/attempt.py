@@ -6,7 +6,7 @@ two errors: the member was lost in the middle, or it does not take the request.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
 
 import aiohttp
@@ -19,14 +19,15 @@ from apps.serve.engine.remote import RemoteAnswer
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
 from apps.serve.gateway.forward import (
+    foreign_refusal,
     is_our_fault,
     limited_body,
     refused,
-    token_count,
     unreachable,
 )
 from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
 from apps.serve.gateway.respond import api_error, whole_body
+from apps.serve.gateway.tally import Tally, choices_of, said_in
 from apps.serve.model.entry import Entry, RemoteEntry
 from apps.serve.model.pool import Member
 from apps.serve.replica.exchange import ReplicaLostError
@@ -42,7 +43,6 @@ class Chunk(NamedTuple):
     choices: Sequence[Json]
     num_tokens: int
     """at least so many; a server elsewhere tells how many only at the end"""
-    usage: Usage | None = None
 
 
 class MemberLostError(Exception):
@@ -67,7 +67,8 @@ class Attempt:
         self._body = body
         self._account = account
         self.used = Usage(0)
-        """of a whole answer so far"""
+        """at this member so far"""
+        self.has_begun = False
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """A stream's. Raises ApiError 400 to 499, MemberRefusedError or MemberLostError."""
@@ -85,13 +86,16 @@ class Attempt:
         back_end = self._member.back_end
         if isinstance(back_end, RemoteEntry):
             async with self._answer(back_end) as answer:
-                self.used = usage_of(answer.body or {})
+                self._tally.take(answer.body or {})
                 return _good(answer.body)
         plan = await self._plan(back_end)
         usage = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(back_end, plan)) as deltas:
             async for delta in deltas:
-                self.used = usage  # a member that gave nothing has read nothing
+                self.has_begun, self.used = (
+                    True,
+                    usage,
+                )  # a member that gave nothing has read nothing
                 usage.add(delta)
                 plan.choices[delta.index].add(delta)
         return await asyncio.to_thread(whole_body, plan, usage)
@@ -101,8 +105,9 @@ class Attempt:
         usage = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(entry, plan)) as deltas:
             async for delta in deltas:
+                self.has_begun, self.used = True, usage
                 usage.add(delta)
-                yield Chunk(plan.choices[delta.index].add(delta), delta.num_generated, usage)
+                yield Chunk(plan.choices[delta.index].add(delta), delta.num_generated)
 
     async def _plan(self, entry: Entry) -> Plan:
         """In a thread: tokenizing a long prompt would hold up every stream."""
@@ -137,12 +142,11 @@ class Attempt:
             if answer.body is not None:
                 raise MemberRefusedError(refused(entry.config, answer.status), is_broken=True)
             async for chunk in answer.events():
+                self._tally.take(chunk)
                 if "error" in chunk:
                     raise MemberLostError(f"{entry.config.name} told of an error")
-                found = chunk.get("choices")
-                choices: list[Json] = found if isinstance(found, list) else []
-                usage = usage_of(chunk) if chunk.get("usage") else None
-                yield Chunk(choices, sum(map(_has_content, choices)), usage)
+                choices = choices_of(chunk)
+                yield Chunk(choices, sum(bool(said_in(choice)) for choice in choices))
 
     def _limited(self, entry: RemoteEntry) -> Json:
         """Its limits are its own: what is too much here may be little for another member."""
@@ -156,19 +160,23 @@ class Attempt:
         """One that is a success, within the member's own limits."""
         route = "chat/completions" if self._kind is ChatRequest else "completions"
         body = await asyncio.to_thread(self._limited, entry)
-        if body.get("stream"):
-            body["stream_options"] = {"include_usage": True}
-        has_begun = False
+        self._tally = Tally(body)
+        self.used = self._tally.usage
         try:
             async with entry.engine.send(route, body) as answer:
                 _check(entry, answer)
-                has_begun = True
+                self.has_begun = True
                 yield answer
+        except (ApiError, MemberRefusedError):
+            self._tally.nothing()
+            raise
         except OverloadedError as error:
+            self._tally.nothing()
             raise MemberRefusedError(api_error(error), is_broken=False) from error
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            if has_begun:
+            if self.has_begun:
                 raise MemberLostError(repr(error)) from error
+            self._tally.nothing()
             told = unreachable(entry.config, error)
             raise MemberRefusedError(told, is_broken=True) from error
 
@@ -205,36 +213,10 @@ def _check(entry: RemoteEntry, answer: RemoteAnswer) -> None:
         )
         raise MemberRefusedError(told, is_broken=False)
     if status != 200:
-        raise _refusal(status, answer.body or {})
-
-
-def _refusal(status: int, body: Mapping[str, object]) -> ApiError:
-    """In the server's own words."""
-    error = body.get("error")
-    said: Mapping[str, object] = error if isinstance(error, dict) else {}
-    param, code = said.get("param"), said.get("code")
-    return ApiError(
-        status,
-        str(said.get("message", "The server refused the request.")),
-        param=param if isinstance(param, str) else None,
-        code=code if isinstance(code, str) else None,
-    )
+        raise foreign_refusal(status, answer.body)
 
 
 def _good(body: Json | None) -> Json:
     if body is None or not isinstance(body.get("choices"), list):
         raise MemberLostError("an answer without choices")
     return body
-
-
-def usage_of(body: Mapping[str, object]) -> Usage:
-    found = body.get("usage")
-    counts: Mapping[str, object] = found if isinstance(found, dict) else {}
-    usage = Usage(token_count(counts.get("prompt_tokens")))
-    usage.completion_tokens = token_count(counts.get("completion_tokens"))
-    return usage
-
-
-def _has_content(choice: Json) -> bool:
-    delta = choice.get("delta")
-    return bool(choice.get("text") or (isinstance(delta, dict) and delta.get("content")))

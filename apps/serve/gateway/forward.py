@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Mapping
 
 import aiohttp
+import orjson
 from starlette.types import Send
 
 from apps.serve.config import ModelConfig
@@ -24,9 +25,12 @@ from apps.serve.gateway.respond import (
     send_part,
     send_whole,
 )
+from apps.serve.gateway.tally import Tally
 from apps.serve.model.entry import RemoteEntry
 from apps.serve.request.sampling import max_tokens, num_choices
 from apps.serve.request.schemas import ChatRequest, CompletionRequest
+
+_MAX_MESSAGE_CHARS = 4096
 
 
 class ForwardedAnswer(WatchedResponse):
@@ -40,41 +44,65 @@ class ForwardedAnswer(WatchedResponse):
         self._config = entry.config
         self._engine = entry.engine
         self._route = "chat/completions" if isinstance(body, ChatRequest) else "completions"
+        options = body.stream_options
+        self._include_usage = options is not None and bool(options.include_usage)
 
     async def _respond(self, send: Send) -> None:
+        tally = Tally(self._body)
+        self._account.usage = tally.usage
         async with contextlib.AsyncExitStack() as stack:
             try:
                 answer = await stack.enter_async_context(self._engine.send(self._route, self._body))
-            except (OverloadedError, aiohttp.ClientError, TimeoutError) as error:
+            except (OverloadedError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+                tally.nothing()
                 await self._send_error(send, unreachable(self._config, error))
                 return
-            if is_our_fault(answer.status):
-                await self._send_error(send, refused(self._config, answer.status))
+            if (error := self._error(answer)) is not None:
+                tally.nothing()
+                self._account.refuse(error)
+                headers = {**error.headers(), **answer.headers}
+                await send_whole(send, error.status, error.body(), headers)
             elif answer.body is not None:
+                tally.take(answer.body)
                 await send_whole(send, answer.status, self._renamed(answer.body), answer.headers)
             else:
-                await self._stream(send, answer)
+                await self._stream(send, answer, tally)
 
-    async def _stream(self, send: Send, answer: RemoteAnswer) -> None:
+    def _error(self, answer: RemoteAnswer) -> ApiError | None:
+        """None where it is an answer of the kind that was asked for."""
+        if answer.status >= 400 and not is_our_fault(answer.status):
+            return foreign_refusal(answer.status, answer.body)
+        is_stream = answer.body is None
+        is_whole = answer.body is not None and isinstance(answer.body.get("choices"), list)
+        if answer.status == 200 and (is_stream if self._body.get("stream") else is_whole):
+            return None
+        return refused(self._config, answer.status)
+
+    async def _stream(self, send: Send, answer: RemoteAnswer, tally: Tally) -> None:
         await send({"type": "http.response.start", "status": answer.status, "headers": SSE_HEADERS})
         tail = b""
         try:
             async for chunk in answer.events():
-                await send_part(send, event(self._renamed(chunk)))
+                tally.take(chunk)
+                if "error" in chunk:
+                    self._account.fail(foreign_refusal(502, chunk))
+                if (told := self._as_asked(chunk)) is not None:
+                    await send_part(send, event(self._renamed(told)))
         except (ValueError, aiohttp.ClientError, TimeoutError) as error:
             failure = unreachable(self._config, error)
             self._account.fail(failure)
             tail = event(failure.body())
         await send_part(send, tail + DONE, more=False)
 
-    def _renamed(self, value: dict[str, object]) -> dict[str, object]:
-        self._count_usage(value.get("usage"))
-        return {**value, "model": self._config.name} if "model" in value else value
+    def _as_asked(self, chunk: Mapping[str, object]) -> Mapping[str, object] | None:
+        """Without the usage, which is asked for whether the client wants it or not."""
+        if self._include_usage or "usage" not in chunk:
+            return chunk
+        rest = {name: value for name, value in chunk.items() if name != "usage"}
+        return rest if chunk.get("choices") or "error" in chunk else None
 
-    def _count_usage(self, usage: object) -> None:
-        if isinstance(usage, Mapping):
-            self._account.usage.prompt_tokens = token_count(usage.get("prompt_tokens"))
-            self._account.usage.completion_tokens = token_count(usage.get("completion_tokens"))
+    def _renamed(self, value: Mapping[str, object]) -> dict[str, object]:
+        return {**value, **({"model": self._config.name} if "model" in value else {})}
 
 
 def limited_body(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, object]:
@@ -86,14 +114,12 @@ def limited_body(body: ChatRequest | CompletionRequest, model: ModelConfig) -> d
     num_choices(max(body.n or 1, best_of or 1), model)
     most = max_tokens(body, model)
     values = body.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    if values.get("max_completion_tokens") is not None:  # servers differ in which of two they obey
+        values.pop("max_tokens", None)
     names = ("max_tokens", "max_completion_tokens")
     if model.limits.max_output_tokens is not None and all(values.get(n) is None for n in names):
         values["max_tokens"] = most
     return values
-
-
-def token_count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def is_our_fault(status: int) -> bool:
@@ -101,10 +127,31 @@ def is_our_fault(status: int) -> bool:
     return status in (401, 403, 407) or 300 <= status < 400
 
 
+def foreign_refusal(status: int, body: Mapping[str, object] | None) -> ApiError:
+    """In the server's own words, in OpenAI's shape; servers have several shapes of their own:
+    {"error": {"message"}}, {"error": "..."}, {"message": "..."}, {"detail": "..." or a list}."""
+    body = body or {}
+    error = body.get("error")
+    said: Mapping[str, object] = error if isinstance(error, dict) else body
+    words = [said.get("message"), error, body.get("detail")]
+    message = next((word for word in words if isinstance(word, str) and word), None)
+    if message is None and body.get("detail"):
+        message = orjson.dumps(body["detail"]).decode()
+    param, code = said.get("param"), said.get("code")
+    return ApiError(
+        status,
+        (message or f"The server refused the request ({status}).")[:_MAX_MESSAGE_CHARS],
+        param=param if isinstance(param, str) else None,
+        code=code if isinstance(code, str) else None,
+    )
+
+
 def refused(model: ModelConfig, status: int) -> ApiError:
     """Nothing of what it said: it may show parts of this service's own key."""
     return ApiError(
-        502, f"The server of {model.name!r} answered {status}; check base_url and its key here."
+        502,
+        f"The server of {model.name!r} answered {status}, and not as OpenAI's API does; check its "
+        "base_url and its key here.",
     )
 
 

@@ -14,7 +14,6 @@ from starlette.types import Send
 from apps.serve.answer.choices import Head, Usage
 from apps.serve.answer.merge import merged
 from apps.serve.client import GOES_ON_HEADER
-from apps.serve.config import ModelConfig
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
 from apps.serve.gateway.attempt import (
@@ -71,7 +70,7 @@ class PooledAnswer(LivingResponse):
                 turns.failed(member, error)
                 continue
             finally:  # what it used counts whatever its end
-                self._count(member.config, attempt.used)
+                self._count(member, attempt)
             self._account.first_token()
             answer = {**body, "id": self._head.id, "model": self._head.model}
             await send_whole(send, 200, answer, {"x-request-id": self._head.id})
@@ -171,17 +170,15 @@ class PooledAnswer(LivingResponse):
         self, member: Member, indices: Sequence[int], body: Json
     ) -> AsyncGenerator[Sequence[Json], None]:
         """Of one attempt. What it used counts whatever its end."""
-        usage, seen = None, Usage(0)
-        chunks = _until_gone(self._attempt(member, body).chunks(), member)
+        attempt = self._attempt(member, body)
+        chunks = _until_gone(attempt.chunks(), member)
         try:
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
-                    usage = chunk.usage or usage
-                    seen.completion_tokens += chunk.num_tokens
                     if pieces := self._taken_in(chunk, indices):
                         yield pieces
         finally:
-            self._count(member.config, usage or seen)
+            self._count(member, attempt)
         if not all(self._choices[i].is_finished for i in indices):
             raise MemberLostError("the stream ended before the answer did")
 
@@ -205,11 +202,14 @@ class PooledAnswer(LivingResponse):
             pieces.append({**piece, "index": index})
         return pieces
 
-    def _count(self, member: ModelConfig, usage: Usage) -> None:
+    def _count(self, member: Member, attempt: Attempt) -> None:
         """Prompts are the client's once, and paid for at every member that read one."""
+        if member.gone.is_set() and not attempt.has_begun:
+            return
+        usage = attempt.used
         self._usage.prompt_tokens = self._usage.prompt_tokens or usage.prompt_tokens
         self._usage.completion_tokens += usage.completion_tokens
-        self._account.spend(usage, member.prices)
+        self._account.spend(usage, member.config.prices)
 
 
 def _num_choices(request: ChatRequest | CompletionRequest) -> int:

@@ -47,23 +47,23 @@ def sampling_params(
 
 def max_tokens(body: Sampling, model: ModelConfig) -> int | None:
     """Longest answer in tokens; None lets it fill the context."""
-    asked = body.max_tokens
+    asked, name = body.max_tokens, "max_tokens"
     if isinstance(body, ChatRequest) and body.max_completion_tokens is not None:
-        asked = body.max_completion_tokens
+        asked, name = body.max_completion_tokens, "max_completion_tokens"
     limit = model.limits.max_output_tokens
     if isinstance(body, CompletionRequest) and asked is None:
         asked = min(16, limit or 16)  # OpenAI's default
     if asked is not None and (body.min_tokens or 0) > asked:
         raise ApiError(
             400,
-            f"min_tokens is {body.min_tokens}, more than max_tokens, which is {asked}.",
+            f"min_tokens is {body.min_tokens}, more than {name}, which is {asked}.",
             param="min_tokens",
         )
     if limit is not None and asked is not None and asked > limit:
         raise ApiError(
             400,
-            f"max_tokens is {asked}; the model {model.name!r} answers with at most {limit} tokens.",
-            param="max_tokens",
+            f"{name} is {asked}; the model {model.name!r} answers with at most {limit} tokens.",
+            param=name,
         )
     return asked if asked is not None else limit
 

@@ -76,6 +76,27 @@ async def test_a_server_that_is_gone_is_a_502(api_saying) -> None:
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}}
 
 
+MADE = {
+    "html": lambda: web.Response(text="<html>soon back</html>", content_type="text/html"),
+    "list": lambda: web.json_response([1]),
+    "no choices": lambda: web.json_response({"status": "ok"}),
+    "created": lambda: web.json_response({"choices": []}, status=201),
+    "html 503": lambda: web.Response(text="<html>", content_type="text/html", status=503),
+    "detail": lambda: web.json_response({"detail": "nope"}, status=422),
+    "details": lambda: web.json_response({"detail": [{"msg": "nope"}]}, status=422),
+    "message": lambda: web.json_response({"object": "error", "message": "nope"}, status=400),
+    "text": lambda: web.json_response({"error": "nope"}, status=404),
+    "odd": lambda: sse(b"data: []\n\ndata: [DONE]\n\n"),
+    "stream 500": lambda: sse(b'data: {"error": {"message": "x"}}\n\ndata: [DONE]\n\n', 500),
+    "no end": lambda: sse(b'data: {"model": "m", "choices": []}\n\ndata: [DONE]'),
+    "error": lambda: sse(b'data: {"error": {"message": "x"}}\n\ndata: [DONE]\n\n'),
+}
+
+
+def sse(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="text/event-stream")
+
+
 class Elsewhere:
     """A server whose answer hangs on `user`."""
 
@@ -92,11 +113,8 @@ class Elsewhere:
         if body.get("user") == "busy":
             error = {"error": {"message": "busy"}}
             return web.json_response(error, status=429, headers={"Retry-After": "7"})
-        if body.get("user") == "odd":
-            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-            await response.prepare(request)
-            await response.write(b"data: []\n\ndata: [DONE]\n\n")
-            return response
+        if (made := MADE.get(body.get("user"))) is not None:
+            return made()
         usage = {"prompt_tokens": "many", "completion_tokens": -1}
         return web.json_response({"model": body["model"], "choices": [], "usage": usage})
 
@@ -156,3 +174,57 @@ async def test_the_limits_of_a_remote_model_hold(elsewhere) -> None:
         assert (await near.chat(model="far", **fields)).status_code == 200
     sent = [{k: v for k, v in body.items() if k.startswith("max")} for body in far.bodies]
     assert sent == [{"max_tokens": 10}, {"max_tokens": 5}, {"max_completion_tokens": 5}]
+    both = {"max_tokens": 100_000, "max_completion_tokens": 5}
+    assert (await near.chat(model="far", **both)).status_code == 200
+    assert far.bodies[-1]["max_completion_tokens"] == 5 and "max_tokens" not in far.bodies[-1]
+    refused = await near.chat(model="far", max_tokens=5, max_completion_tokens=11)
+    assert refused.json()["error"]["param"] == "max_completion_tokens"
+
+
+@pytest.mark.parametrize("user", ["html", "list", "no choices", "created"])
+async def test_what_is_no_answer_is_a_502(elsewhere, user: str) -> None:
+    near, _ = elsewhere
+    for fields in ({}, {"stream": True}):
+        response = await near.chat(model="far", user=user, **fields)
+        assert (response.status_code, response.json()["error"]["type"]) == (502, "server_error")
+        assert "'far'" in response.json()["error"]["message"]
+
+
+async def test_a_stream_that_was_not_asked_for_is_a_502_and_so_is_none(elsewhere) -> None:
+    near, _ = elsewhere
+    assert (await near.chat(model="far", user="no end")).status_code == 502
+    assert (await near.chat(model="far", stream=True)).status_code == 502
+
+
+@pytest.mark.parametrize(
+    ("user", "status", "message"),
+    [
+        ("html 503", 503, "not JSON"),
+        ("detail", 422, "nope"),
+        ("details", 422, '[{"msg":"nope"}]'),
+        ("message", 400, "nope"),
+        ("text", 404, "nope"),
+        ("stream 500", 500, "refused the request"),
+    ],
+)
+async def test_refusals_of_any_shape_come_in_openais(elsewhere, user, status, message) -> None:
+    near, _ = elsewhere
+    response = await near.chat(model="far", user=user)
+    assert response.status_code == status
+    assert response.json().keys() == {"error"}
+    error = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"} and message in error["message"]
+
+
+async def test_a_stream_whose_last_line_has_no_end_is_whole(elsewhere) -> None:
+    near, _ = elsewhere
+    assert events(await near.chat(model="far", user="no end", stream=True)) == [
+        {"model": "far", "choices": []}
+    ]
+
+
+async def test_an_error_within_a_stream_is_counted_as_one(elsewhere) -> None:
+    near, _ = elsewhere
+    (error,) = events(await near.chat(model="far", user="error", stream=True))
+    assert error["error"]["message"] == "x"
+    assert 'status="502"' in (await near.http.get("/metrics")).text
