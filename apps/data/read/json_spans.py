@@ -35,6 +35,7 @@ _SEPARATORS = b" \t\r\n,"
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]|[^\s,\[\]{}":]++', re.DOTALL)
 _FIRST_KEY = re.compile(rb'\{\s*"((?:[^"\\]|\\.){1,200})"\s*:')
 _HOLDS_RECORDS = re.compile(rb"\s*[\[{]")
+_LIST_BEHIND = re.compile(rb"\s*:\s*\[\s*[\[{]")
 _TAIL = re.compile(rb'\]\s*(?:\}|,\s*"|\Z)')
 
 
@@ -168,29 +169,38 @@ def elements(data: bytes) -> Iterator[tuple[int, int, bool]]:
     """(start, end, closed) of the values that lie side by side in `data`.
 
     Closing brackets without an opening one are skipped, and with one that ends an array the rest of
-    an enclosing object (`], "meta": ...}`) is too. The last value may be unclosed: cut off, or its
-    quotes or brackets do not match.
+    an enclosing object (`], "meta": ...}`) is too, but for its other lists of records. The last
+    value may be unclosed: cut off, or its quotes or brackets do not match.
     """
     depth = start = 0
+    is_rest = False
     for token in _TOKEN.finditer(data):
         first = data[token.start()]
         if first in b"[{":
+            if depth == 0 and is_rest and first == 0x5B and _begins_records(data, token.end()):
+                is_rest = False
+                continue
             if depth == 0:
                 start = token.start()
             depth += 1
         elif first in b"]}":
             if depth == 0:
-                if first == 0x5D and _TAIL.match(data, token.start()):
+                if is_rest and first == 0x7D:
                     return
+                is_rest = is_rest or (first == 0x5D and bool(_TAIL.match(data, token.start())))
                 continue
             depth -= 1
-            if depth == 0:
+            if depth == 0 and not is_rest:
                 yield start, token.end(), True
-        elif depth == 0:
+        elif depth == 0 and not is_rest and not _LIST_BEHIND.match(data, token.end()):
             text = token[0]
             yield token.start(), token.end(), first != 0x22 or (len(text) > 1 and text[-1] == 0x22)
-    if depth:
+    if depth and not is_rest:
         yield start, len(data), False
+
+
+def _begins_records(data: bytes, start: int) -> bool:
+    return known.is_record(_first_value(data[start : start + HEAD_BYTES]))
 
 
 def record_starts(

@@ -19,7 +19,7 @@ MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""
 _AROUND = b" \t\r\n,"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_MAX_CONTINUED = 64
+_MAX_CONTINUED = 256
 """Objects inside a record that open with the records' key; the head of a dump has none such."""
 
 
@@ -118,20 +118,19 @@ def read_json(
 
 
 def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[object, bytes, int]:
-    """The value of span `i` and those after it, its bytes, and the first span beyond it."""
-    start = spans[i][0]
-    for stop in range(i + 2, min(i + 2 + _MAX_CONTINUED, len(spans) + 1)):
-        raw = data[start : spans[stop - 1][1]].strip(_AROUND)
-        if stop == len(spans):
-            raw = raw[: next(json_spans.elements(raw))[1]]  # what closes the array is no part of it
-        if (value := parse(raw)) is not None:
-            return value, raw, stop
-        if (
-            _is_conversation(data[slice(*spans[stop - 1])])
-            or len(raw) > json_spans.MAX_RECORD_BYTES
-        ):
-            break
-    return None, b"", i
+    """The value that begins with span `i` and ends in a later one, its bytes, and the first span
+    beyond it; None for a value that ends in its own span, for none, and around a conversation."""
+    start, limit = spans[i][0], spans[min(i + _MAX_CONTINUED, len(spans)) - 1][1]
+    around = data[start : min(limit, start + json_spans.MAX_RECORD_BYTES)]
+    end = start + next(json_spans.elements(around))[1]
+    stop = i + 1
+    while stop < len(spans) and spans[stop][0] < end:
+        stop += 1
+    if any(_is_conversation(data[slice(*span)]) for span in spans[i + 1 : stop - 1]):
+        return None, b"", i
+    raw = data[start:end]
+    value = parse(raw) if stop > i + 1 else None
+    return (None, b"", i) if value is None else (value, raw, stop)
 
 
 def _holds_conversations(value: object) -> bool:

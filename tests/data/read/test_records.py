@@ -272,3 +272,46 @@ def test_a_failure_names_file_and_record(
         place = r"record \w+-00000009"
     with pytest.raises(CriaError, match=f"{path}, {place}.*ZeroDivisionError: a fault of ours"):
         run_clean(tmp_path / "out", path)
+
+
+def test_a_value_that_is_no_record_before_the_last_one_hides_nothing(tmp_path: Path) -> None:
+    parts = [orjson.dumps(record) for record in RECORDS]
+    text = b"[" + b",".join([*parts[:-1], b"null", parts[-1]]) + b"]"
+    (tmp_path / "dump.json").write_bytes(text)
+    outputs, _ = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS and reasons(outputs) == ["bad-json"]
+
+
+@pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
+def test_records_that_open_with_another_key_beyond_the_head_are_all_read(
+    unit_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_spans, "HEAD_BYTES", 1500)
+    values = [{"model": "m", **r} if i > 25 and i % 2 else r for i, r in enumerate(RECORDS)]
+    (tmp_path / "dump.json").write_bytes(orjson.dumps(values))
+    assert kept_texts(read(tmp_path / "dump.json", unit_bytes=unit_bytes)[0]) == TEXTS
+
+
+def test_a_record_with_many_objects_that_open_like_a_record_is_read(tmp_path: Path) -> None:
+    many = {"id": "L", "cites": [{"id": f"{i}"} for i in range(80)], **conversation("L", "q", "a")}
+    values = [conversation(f"r{i}", f"{i}" * 9000, "a") for i in range(130)]
+    (tmp_path / "dump.json").write_bytes(orjson.dumps([*values, many, *RECORDS]))
+    outputs, total = read(tmp_path / "dump.json")
+    assert kept_texts(outputs)[-len(TEXTS) - 1 :] == ["q", *TEXTS]
+    assert total.records.kept == total.records.input == 131 + len(TEXTS)
+
+
+@pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
+@pytest.mark.parametrize("opens", ["id", "role"])
+def test_both_lists_of_an_object_of_splits_are_read(
+    opens: str, unit_bytes: int, tmp_path: Path
+) -> None:
+    def record(text: str) -> dict[str, Any]:
+        said = [{"role": "user", "content": text}, {"role": "assistant", "content": "a"}]
+        said = [{"id": text, **message} if opens == "id" else message for message in said]
+        return {"id": text, "messages": said}
+
+    splits = {"train": TEXTS[:30], "note": 1, "users": [{"name": "x"}], "test": TEXTS[30:]}
+    splits |= {name: list(map(record, splits[name])) for name in ("train", "test")}
+    (tmp_path / "dump.json").write_bytes(orjson.dumps({**splits, "meta": [1, 2]}))
+    assert kept_texts(read(tmp_path / "dump.json", unit_bytes=unit_bytes)[0]) == TEXTS
