@@ -2,8 +2,11 @@
 
 Published splits cut long conversations and repeat the last answer of a piece at the head of the
 next one: `abc_0` ends with the answer with which `abc_1` begins. Such pieces become one
-conversation again when their ids share the stem and the answers are equal to the byte. A piece that
-begins with an answer and has no predecessor is marked as a continuation.
+conversation again when their ids share the stem and the answers are equal to the byte. A greeting
+that many conversations share proves nothing: no other piece of the stem may begin with the answer,
+and where later pieces begin with a question, so that the ids merely count conversations, it must be
+long or come after another round. A piece that begins with an answer and has no predecessor is
+marked as a continuation.
 
     x_0: q1 a1 q2 a2    x_1: a2 q3 a3    x_3: a7 q8 a8
     ->  x_0: q1 a1 q2 a2 q3 a3    x_3, a continuation
@@ -11,11 +14,15 @@ begins with an answer and has no predecessor is marked as a continuation.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from apps.data.read.record.layout import Turn
 from apps.data.read.records import Broken, Record
 
+LONG_ANSWER = 80
+"""characters of an answer that two conversations do not share by chance"""
 _PIECE_ID = re.compile(r"(.+)_(\d{1,9})")
 
 
@@ -40,6 +47,8 @@ class Link:
     """digest of the answer that it begins with, or nothing"""
     closes: str
     """digest of the answer that it ends with, or nothing"""
+    is_telling: bool = True
+    """whether two conversations would not share that answer by chance"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +100,15 @@ def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
                 number=piece[1],
                 opens=_digest(first.text) if first.role == "assistant" else "",
                 closes=_digest(last.text) if last.role == "assistant" else "",
+                is_telling=_is_telling(record.turns),
             )
         )
     return RangeLinks(tuple(links))
+
+
+def _is_telling(turns: Sequence[Turn]) -> bool:
+    num_answers = sum(turn.role == "assistant" for turn in turns)
+    return num_answers > 1 or len(turns[-1].text) >= LONG_ANSWER
 
 
 def _digest(text: str) -> str:
@@ -121,11 +136,22 @@ def chains_of(links: Sequence[Link]) -> Chains:
 
 
 def _chains(pieces: list[Link]) -> list[list[Link]]:
+    """Of one stem, by number. A piece that is there twice goes on once."""
+    openings = Counter(opens for opens, _ in {(link.opens, link.number) for link in pieces})
+    only_counts = any(not link.opens for link in pieces if link.number > pieces[0].number)
     chains: list[list[Link]] = []
     for link in pieces:
-        last = chains[-1][-1] if chains else None
-        if last and link.opens and last.closes == link.opens and link.number > last.number:
-            chains[-1].append(link)
+        for chain in chains[-2:]:
+            last = chain[-1]
+            if (
+                link.opens
+                and last.closes == link.opens
+                and last.number < link.number
+                and openings[link.opens] == 1
+                and (last.is_telling or not only_counts)
+            ):
+                chain.append(link)
+                break
         else:
             chains.append([link])
     return chains

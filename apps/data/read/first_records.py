@@ -1,5 +1,6 @@
 """What the first records of a file are: the layouts they have, or what is in them instead."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,9 +34,11 @@ class Seen:
 
 def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
     """Of a file's first bytes; the last record in them may be cut off."""
-    pieces = itertools.islice(_pieces(head[separation.body :], separation), MOST)
-    values = [parse(piece) for piece in pieces]
-    return of_values([value for value in values if value is not None], reading)
+    pieces = _pieces(head[separation.body :], separation)
+    values = (value for piece in pieces if (value := parse(piece)) is not None)
+    seen = of_values(list(itertools.islice(values, MOST)), reading)
+    is_split = seen.is_split or any(_is_piece(value, reading) for value in values)
+    return dataclasses.replace(seen, is_split=is_split)
 
 
 def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:

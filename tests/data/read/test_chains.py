@@ -93,6 +93,31 @@ def test_what_does_not_overlap_exactly_is_not_joined(change: Any, tmp_path: Path
     assert ledger["records"]["joined"] == 0 and len(rows_of(tmp_path / "out")) == 3
 
 
+def test_a_greeting_joins_nothing_where_ids_count_conversations(tmp_path: Path) -> None:
+    greeting = {"from": "gpt", "value": "Hello! How can I assist you today?"}
+    said = [{"from": "human", "value": "How deep is the sea?"}, {"from": "gpt", "value": "Deep."}]
+    records = [
+        {"id": "chat_1", "conversations": [{"from": "human", "value": "Hi"}, greeting]},
+        {"id": "chat_2", "conversations": [greeting, *said]},
+        {"id": "chat_3", "conversations": said},
+    ]
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps(records))
+    assert run_clean(tmp_path / "out", dump, profile="none")["records"]["joined"] == 0
+    dump.write_bytes(orjson.dumps([records[0], records[1], {**records[1], "id": "chat_4"}]))
+    assert run_clean(tmp_path / "two", dump, profile="none")["records"]["joined"] == 0
+
+
+def test_pieces_that_are_there_twice_and_late_pieces_are_joined_once(tmp_path: Path) -> None:
+    first, second, third = split("a")
+    alone = [conversation(f"q{i}", f"What floats {i}?", f"Cork {i}.") for i in range(25)]
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps([*alone, second, first, third, second]))
+    ledger = run_clean(tmp_path / "out", dump, profile="none")
+    assert kept(tmp_path / "out")["a_0"] == whole("a", 0, 24)
+    assert (ledger["records"]["joined"], ledger["continuations"]) == (2, 1)
+
+
 def test_ids_that_only_look_like_pieces_stay_apart(tmp_path: Path) -> None:
     dump = tmp_path / "dump.json"
     records = [conversation(f"identity_{i}", "Who are you?", f"A helper, {i}.") for i in range(9)]
