@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from apps.common.files import storage
-from apps.data.read import first_records, inputs, json_spans, parquet, rows, source
+from apps.data.read import csv_rows, first_records, inputs, json_spans, parquet, rows, source
 from apps.data.read.first_records import Seen
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import oasst
@@ -115,7 +115,7 @@ def units(files: Iterable[str], unit_bytes: int, reading: Reading) -> list[Unit[
     pieces: list[Unit[PieceArgs]] = []
     for uri in files:
         size, stamp = inputs.size_and_stamp(uri)
-        last = 1 if inputs.is_member(uri) or rows.is_csv(uri) else size
+        last = 1 if inputs.is_member(uri) or csv_rows.is_csv(uri) else size
         for start in range(0, max(1, last), PIECE_BYTES):
             args = PieceArgs(
                 uri=uri,
@@ -133,7 +133,7 @@ def units(files: Iterable[str], unit_bytes: int, reading: Reading) -> list[Unit[
 
 def index(args: PieceArgs, folder: str) -> IndexedPiece:
     """Index one piece of a file; see `join` for what comes of them."""
-    if inputs.is_member(args.uri) or rows.is_csv(args.uri):
+    if inputs.is_member(args.uri) or csv_rows.is_csv(args.uri):
         return IndexedPiece(args.uri, _index_whole(args, folder))
     head = source.read_range(args.uri, 0, min(args.size, json_spans.HEAD_BYTES))
     separation = json_spans.sniff(head, args.reading.names) if source.is_plain(head) else None
@@ -188,7 +188,7 @@ def _index_text(
     args: PieceArgs, data: str, magic: bytes, hashed: source.Hashed, folder: str
 ) -> Piece:
     decoded = source.decoder(magic, hashed)
-    if rows.is_csv(args.uri):
+    if csv_rows.is_csv(args.uri):
         return _index_lines(args, rows.of_csv(decoded or source.chunks(hashed)), hashed, folder)
     spool = storage.join(folder, "decoded") if decoded is not None else None
     spooled = source.Spooled(decoded or source.chunks(hashed), spool)

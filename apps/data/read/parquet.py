@@ -17,8 +17,12 @@ import pyarrow.parquet as pq
 
 from apps.common.files import storage
 from apps.common.json_value import JsonObject
+from apps.data.read.csv_rows import unique_names
 from apps.data.read.reader import Reading
 from apps.data.read.records import Broken, Record, cut, to_record
+
+_NO_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError)
+"""What pyarrow raises for values that Python has not: far dates, unknown zones, doubled names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +97,46 @@ class _Watched(io.RawIOBase):
 
 def rows_of(batch: pa.RecordBatch) -> Iterator[JsonObject | bytes]:
     """Each row, or its JSON when a text in it is no UTF-8."""
+    batch = batch.rename_columns(unique_names(batch.schema.names))
     try:
         yield from batch.to_pylist()
         return
     except UnicodeDecodeError:
         pass
-    except (ValueError, OverflowError):  # a date beyond the year 9999
-        batch = _with_types(batch, _time_as_number)
+    except _NO_PYTHON:  # a date beyond the year 9999, a zone that nobody knows
+        batch = _readable(batch)
     for i in range(len(batch)):
         row = batch.slice(i, 1)
         try:
             yield row.to_pylist()[0]
         except UnicodeDecodeError:
             yield _json_of(row)
+
+
+def _readable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Columns that cannot become Python as numbers, or as a word for what they are."""
+    columns = [column if _can_be_read(column) else _as_number(column) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _can_be_read(column: pa.Array) -> bool:
+    try:
+        column.to_pylist()
+    except UnicodeDecodeError:
+        return True
+    except _NO_PYTHON:
+        return False
+    return True
+
+
+def _as_number(column: pa.Array) -> pa.Array:
+    try:
+        numbers = column.cast(_changed(column.type, _time_as_number))
+        if _can_be_read(numbers):
+            return numbers
+    except pa.ArrowException:
+        pass
+    return pa.array([str(column.type) if one.is_valid else None for one in column], pa.string())
 
 
 def check(batch: pa.RecordBatch) -> None:
@@ -150,7 +181,8 @@ def _text_as_bytes(kind: pa.DataType) -> pa.DataType:
 def _time_as_number(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_date32(kind):
         return pa.int32()
-    return pa.int64() if pa.types.is_timestamp(kind) or pa.types.is_date64(kind) else kind
+    is_long = pa.types.is_timestamp(kind) or pa.types.is_date64(kind) or pa.types.is_duration(kind)
+    return pa.int64() if is_long else kind
 
 
 def _surrogates(value: Any) -> str:

@@ -82,6 +82,26 @@ def damaged(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1_700_000_000_000], pa.timestamp("ms", tz="Mars/Phobos")),
+        pa.array([(1 << 63) - 1], pa.duration("s")),
+        pa.array([[("a", 9223372036854775)]], pa.map_(pa.string(), pa.timestamp("ms"))),
+        pa.array([[9223372036854775]], pa.list_(pa.timestamp("ms"), 1)),
+        pa.StructArray.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["k", "k"]),
+    ],
+    ids=str,
+)
+def test_a_column_that_python_cannot_hold_costs_nothing(column: pa.Array, tmp_path: Path) -> None:
+    conversations = pa.array([RECORDS[0]["conversations"]])
+    names = ["conversations", "odd"]
+    table = pa.Table.from_arrays([conversations, column], names=names)
+    pq.write_table(table, tmp_path / "dump.parquet")
+    outputs, total = read(tmp_path / "dump.parquet")
+    assert kept_texts(outputs) == TEXTS[:1] and total.ignored == {"odd": 1}
+
+
 def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     outputs, total = read(damaged(tmp_path / "dump.parquet"))
     assert kept_texts(outputs) == TEXTS[:10] + TEXTS[20:]

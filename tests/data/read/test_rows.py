@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from apps.data.read import rows
+from apps.data.read import csv_rows
 from tests.data.commands import rows_of, run_clean
 
 TALK = [{"from": "human", "value": "What floats?"}, {"from": "gpt", "value": "Cork, it's said."}]
@@ -42,6 +43,51 @@ def test_files_of_spreadsheets_are_read(mark: str, end: str, tmp_path: Path) -> 
     assert texts(tmp_path / "out") == [["Two;\nlines?", "Yes."], ["Täglich?", "Nein."]]
 
 
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('A?,B\nC?,"D\nE?,F\nG?,H\n', [("A?", "B"), ("C?", '"D'), ("E?", "F"), ("G?", "H")]),
+        ('A?,"B\nC?,D\nE?,"F\n', [("A?", '"B'), ("C?", "D"), ("E?", '"F')]),
+        ('"Say "hi" to me",hi\n"C\nD?",E\n', [('"Say "hi" to me"', "hi"), ("C\nD?", "E")]),
+        ('"A ""b""?",""\n,\n"C?",D\n', [('A "b"?', ""), ("C?", "D")]),
+    ],
+)
+def test_a_quote_that_somebody_wrote_swallows_no_rows(
+    text: str, rows: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    for separator in (",", "\t"):
+        head = f"prompt{separator}completion\n"
+        found = csv_rows.rows_of_csv([(head + text.replace(",", separator)).encode()])
+        told = [(row["prompt"], row["completion"]) for row in found if isinstance(row, dict)]
+        assert [row for row in told if any(row)] == rows
+
+
+def test_quotes_of_a_table_without_quoting_stay(tmp_path: Path) -> None:
+    cleaned(tmp_path, "dump.tsv", b'prompt\tcompletion\n"Stop" he said. Then?\t"Go" she said.\n')
+    assert texts(tmp_path / "out") == [['"Stop" he said. Then?', '"Go" she said.']]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_of_two_columns_of_a_name_the_second_is_ignored_and_told(form: str, tmp_path: Path) -> None:
+    names = ["prompt", "completion", "completion"]
+    if form == "csv":
+        data = (",".join(names) + "\nA?,first,second\n").encode()
+    else:
+        out = pa.BufferOutputStream()
+        columns = [pa.array([text]) for text in ("A?", "first", "second")]
+        pq.write_table(pa.Table.from_arrays(columns, names=names), out)
+        data = out.getvalue().to_pybytes()
+    ledger = cleaned(tmp_path, f"dump.{form}", data)
+    assert texts(tmp_path / "out") == [["A?", "first"]]
+    assert ledger["ignored"] == {"completion (2)": 1}
+
+
+def test_a_rank_that_is_no_number_and_a_spreadsheets_first_line(tmp_path: Path) -> None:
+    data = "sep=;\nprompt;completion;rank\nA?;B;\u00b2\n".encode()
+    cleaned(tmp_path, "dump.csv", data)
+    assert texts(tmp_path / "out") == [["A?", "B"]]
+
+
 def test_text_that_only_looks_like_a_list_stays_text(tmp_path: Path) -> None:
     cleaned(tmp_path, "dump.csv", b'prompt,completion\n"[1, 2]","[2, 1]"\n')
     assert texts(tmp_path / "out") == [["[1, 2]", "[2, 1]"]]
@@ -61,7 +107,7 @@ def test_a_damaged_arrow_stream_keeps_what_comes_before(tmp_path: Path) -> None:
 
 def test_csv_is_known_by_its_name() -> None:
     assert [
-        name for name in ("a.csv", "b.TSV", "c.csv.gz", "d.json", "csv") if rows.is_csv(name)
+        name for name in ("a.csv", "b.TSV", "c.csv.gz", "d.json", "csv") if csv_rows.is_csv(name)
     ] == [
         "a.csv",
         "b.TSV",
