@@ -98,6 +98,29 @@ def test_llama_3_s_long_positions_are_found_again(tmp_path: Path) -> None:
     assert convert(path, tmp_path / "other") == 2
 
 
+TYPE, FACTOR = "llama.rope.scaling.type", "llama.rope.scaling.factor"
+
+
+@pytest.mark.parametrize(
+    ("fields", "factor"),
+    [
+        ({FACTOR: 4.0}, 4.0),
+        ({"llama.rope.scale_linear": 4.0}, 4.0),
+        ({FACTOR: 2.0, "llama.rope.scale_linear": 4.0}, 2.0),
+        ({TYPE: "linear", "llama.rope.scale_linear": 4.0}, 4.0),
+        ({TYPE: "none", FACTOR: 4.0}, None),
+        ({TYPE: "linear", FACTOR: 0.0}, None),
+        ({TYPE: "linear"}, None),
+    ],
+)
+def test_positions_are_scaled_as_llama_cpp_scales_them(tmp_path: Path, fields, factor) -> None:
+    rope = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": factor}
+    model = small_llama(**({} if factor is None else {"rope_parameters": rope}))
+    path = write_gguf(tmp_path / "m.gguf", model, fields=fields)
+    assert convert(path, tmp_path / "base") == 0
+    assert_same_model(tmp_path / "base", model)
+
+
 def test_quantized_weights_come_near(tmp_path: Path) -> None:
     model = small_llama()
     kind = gguf.GGMLQuantizationType.Q8_0
@@ -199,6 +222,14 @@ def test_what_is_no_package_s_name_never_reaches_pip(tmp_path: Path, name: str, 
         ({"architecture": "gemma"}, "architecture 'gemma'; expected one of llama, qwen2, qwen3"),
         ({"fields": {"llama.expert_count": 8}}, "mixture of experts"),
         ({"fields": {"llama.rope.scaling.type": "yarn"}}, "scales its positions by 'yarn'"),
+        ({"fields": {"llama.rope.dimension_count": 8}}, "rope.dimension_count 8; expected 16"),
+        ({"fields": {"llama.attention.value_length": 8}}, "value_length 8; expected 16"),
+        ({"fields": {"llama.attention.causal": False}}, "attention.causal False; expected True"),
+        ({"fields": {"llama.rope.scaling.attn_factor": 2.0}}, "attn_factor 2.0; expected 1.0"),
+        (
+            {"fields": {FACTOR: 4.0}, "extra": {"rope_freqs.weight": np.ones(8, np.float32)}},
+            "by 4 and by rope_freqs.weight",
+        ),
         ({"extra": {"blk.0.odd.weight": np.zeros(4, np.float32)}}, "the tensor blk.0.odd.weight"),
         ({"template": "{{ messages[0]['content'] }}"}, "none of vicuna-v1.1"),
     ],

@@ -91,6 +91,7 @@ def config_of(file: GgufFile, *, is_tied: bool, vocab_size: int) -> PretrainedCo
         names = {tensor.name for tensor in file.reader.tensors}
         settings["attention_bias"] = "blk.0.attn_q.bias" in names
         settings["mlp_bias"] = "blk.0.ffn_up.bias" in names
+    _check_is_plain(file, settings["head_dim"])
     config = _CONFIGS[file.architecture](**settings)
     config.rope_parameters = _rope(file, config)
     config.architectures = [f"{type(config).__name__.removesuffix('Config')}ForCausalLM"]
@@ -115,18 +116,42 @@ def _short(value: float) -> float:
     return float(np.format_float_scientific(np.float32(value)))
 
 
+def _check_is_plain(file: GgufFile, head_dim: int) -> None:
+    """Raises InputError for settings of llama.cpp's that these families here have no words for."""
+    kept = {
+        "{}.rope.dimension_count": head_dim,
+        "{}.attention.value_length": head_dim,
+        "{}.rope.scaling.attn_factor": 1.0,
+        "{}.attention.causal": True,
+    }
+    for key, expected in kept.items():
+        if (value := file.value(key, expected)) != expected:
+            name = key.replace("{}", file.architecture)
+            raise InputError(f"{file.path} says {name} {value}; expected {expected}, or none.")
+
+
 def _rope(file: GgufFile, config: PretrainedConfig) -> dict[str, Any]:
-    """Rotary settings; a scaling that transformers would compute otherwise is refused."""
+    """Rotary settings; a scaling that transformers would compute otherwise is refused.
+
+    As llama.cpp reads them (llama-model.cpp, load_hparams): the type is linear where none is said,
+    the factor has an older name, and 0 means none.
+    """
     plain = dict(config.rope_parameters)
-    kind = file.value("{}.rope.scaling.type", "none")
-    if kind == "linear":
-        return {**plain, "rope_type": "linear", "factor": file.required("{}.rope.scaling.factor")}
-    if kind != "none":
+    kind = file.value("{}.rope.scaling.type", "linear")
+    if kind not in ("none", "linear"):
         raise InputError(
             f"{file.path} scales its positions by {kind!r}; expected none or linear scaling."
         )
+    older = file.value("{}.rope.scale_linear", 0.0)
+    factor = _short(file.value("{}.rope.scaling.factor", older)) if kind == "linear" else 0.0
     stored = [t for t in file.reader.tensors if t.name == ROPE_FACTORS]
-    return _llama3_rope(file, plain, np.array(stored[0].data), config) if stored else plain
+    if factor in (0.0, 1.0):
+        return _llama3_rope(file, plain, np.array(stored[0].data), config) if stored else plain
+    if stored:
+        raise InputError(
+            f"{file.path} scales its positions by {factor:g} and by {ROPE_FACTORS}; expected one."
+        )
+    return {**plain, "rope_type": "linear", "factor": factor}
 
 
 def _llama3_rope(

@@ -84,7 +84,7 @@ def write_gguf(
     template: str | None = CHATML,
     quantization: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     extra: dict[str, np.ndarray] | None = None,
-    fields: dict[str, str | int] | None = None,
+    fields: dict[str, str | int | float] | None = None,
 ) -> Path:
     """The model with a byte-level tokenizer; `fields` are added or replace what it would say."""
     writer = gguf.GGUFWriter(str(path), architecture)
@@ -94,7 +94,8 @@ def write_gguf(
         writer.add_chat_template(template)
     writer.add_string("general.license", "apache-2.0")
     for key, value in (fields or {}).items():
-        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
+        adders = {str: writer.add_string, float: writer.add_float32, bool: writer.add_bool}
+        adders.get(type(value), writer.add_uint32)(key, value)
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
