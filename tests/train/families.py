@@ -33,7 +33,7 @@ LLAMA_3_ROPE = {
 }  # fmt: skip
 LONG_ROPE = {
     "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.2, 1.3],
-    "long_factor": [1.0, 1.5, 2.0, 4.0], "original_max_position_embeddings": 128,
+    "long_factor": [1.0, 1.5, 2.0, 4.0], "original_max_position_embeddings": 110,
 }  # fmt: skip
 EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": False}
 WORDS = ("Paris", "is", "the", "capital", "of", "naïve", "cafés", "2+2", "makes", "four\n")
@@ -72,7 +72,11 @@ FAMILIES = {
     "llama sharded": Family(model_type="llama", shard="20KB"),
     "mistral": Family(model_type="mistral", changes={"sliding_window": 24}, template="llama-2"),
     "phi3": Family(
-        model_type="phi3", changes={"rope_parameters": LONG_ROPE, "sliding_window": None},
+        model_type="phi3",
+        changes={
+            "rope_parameters": LONG_ROPE, "sliding_window": None,
+            "original_max_position_embeddings": 110,  # some conversations are longer
+        },
     ),
     "qwen2": Family(
         model_type="qwen2", tokenizer=CHATML, tokenizer_class="Qwen2Tokenizer", template="chatml",
@@ -124,6 +128,8 @@ def wide(family: Family) -> Family:
         factors = {"short_factor": [1.0 + 0.02 * i for i in range(16)]}
         factors["long_factor"] = [1.0 + 0.2 * i for i in range(16)]
         changes["rope_parameters"] = {**LONG_ROPE, **factors}
+        # vLLM takes one kind of factors for every length, by the longest that it serves
+        changes["original_max_position_embeddings"] = 4096
     return replace(family, changes=changes)
 
 

@@ -18,6 +18,7 @@ from apps.common.files.model_settings import CONFIG, WEIGHTS, weight_files
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.config import RopeConfig, RunConfig
 from apps.train.model import attention
+from apps.train.model.long_rope import by_conversation
 from apps.train.model.shape import FAMILY, check_reach
 from apps.train.model.stored import Source, heads_differ, sources
 
@@ -142,6 +143,7 @@ def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, attn_implementation=attention.NAME, trust_remote_code=False
         )
+        by_conversation(model)
     model.tie_weights()
     return model
 
