@@ -19,6 +19,7 @@ from apps.common.text.tokenizer import load_tokenizer
 from apps.train.config import RopeConfig, RunConfig
 from apps.train.model import attention
 from apps.train.model.long_rope import by_conversation
+from apps.train.model.rope import extend
 from apps.train.model.shape import FAMILY, check_reach
 from apps.train.model.stored import Source, heads_differ, sources
 
@@ -76,20 +77,7 @@ def read_config(
     original = config.max_position_embeddings
     check_reach(folder, original, rope, row_tokens)
     if rope.kind != "none":
-        scaled = config.rope_parameters.get("rope_type", "default")
-        if scaled != "default":
-            raise InputError(
-                f"{folder} is already extended (rope_type {scaled}, {original} tokens); "
-                "rope.kind would replace that: leave it out, or start from a base that is not."
-            )
-        config.rope_parameters = {
-            **config.rope_parameters,
-            "rope_type": rope.kind,
-            "factor": rope.factor,
-        }
-        if rope.kind == "yarn":
-            config.rope_parameters["original_max_position_embeddings"] = original
-        config.max_position_embeddings = int(original * rope.factor)
+        extend(config, folder, rope)
     return config
 
 
