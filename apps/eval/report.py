@@ -53,7 +53,7 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
             f"{', '.join(answers)}"
         )
     judgments = load_judgments(config.dir)
-    require_current(judgments, answers)
+    require_current(judgments, questions, answers)
     if config.human and not any(len(item.models) == 2 for item in judgments):
         raise InputError(
             f"--human {config.human} holds verdicts on pairs and this folder has none; judge it "

@@ -66,6 +66,8 @@ class ProtocolFigures:
     questions: JudgedQuestions
     usd: float
     scores: Mapping[str, ScoreRow] | None = field(metadata=OMITTED)
+    scale: tuple[float, float] | None = field(metadata=OMITTED)
+    """Lowest and highest score."""
     compared: PairFigures | None = field(metadata=MERGED)
     relative_quality: RelativeQuality | None = field(metadata=OMITTED)
     agreement: JudgeAgreement | None
@@ -83,6 +85,11 @@ class ProtocolFigures:
     def scored(self) -> dict[str, ScoreRow]:
         """The models with a mean."""
         return {name: row for name, row in (self.scores or {}).items() if row.mean is not None}
+
+    @property
+    def highest(self) -> float:
+        """The best score there can be."""
+        return self.scale[1] if self.scale else 10.0
 
     @property
     def rated(self) -> tuple[RatingRow, ...]:

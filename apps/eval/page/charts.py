@@ -49,13 +49,18 @@ def bars(
     suffix: str = "",
     intervals: Mapping[str, tuple[float, float]] | None = None,
     notes: Mapping[str, str] | None = None,
+    bottom: float = 0.0,
 ) -> Markup:
-    """Horizontal bars with optional whiskers; `notes` stand in a column of their own."""
+    """Horizontal bars from `bottom` with optional whiskers; `notes` stand in their own column."""
     room = WIDTH - LABEL - (96 if notes else 60)
+
+    def length(value: float) -> float:
+        return room * (min(value, top) - bottom) / (top - bottom)
+
     body: list[str] = []
     for row, (name, value) in enumerate(values.items()):
         y = 6 + row * (BAR + GAP)
-        width = max(1.0, room * min(value, top) / top)
+        width = max(1.0, length(value))
         body.append(_text(LABEL - 12, y + 15.5, _short(name), "end"))
         body.append(
             f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="4" '
@@ -63,7 +68,7 @@ def bars(
         )
         end = width
         if intervals and name in intervals:
-            low, high = (room * min(edge, top) / top for edge in intervals[name])
+            low, high = (length(edge) for edge in intervals[name])
             middle = y + BAR / 2
             body.append(
                 f'<path d="M{LABEL + low:.1f} {middle}H{LABEL + high:.1f}'

@@ -51,7 +51,7 @@ def _standings(protocol: str, result: ProtocolFigures) -> list[Column]:
     elif result.scored:
         ordered = sorted(result.scored.items(), key=lambda item: -(item[1].mean or 0.0))
         cells = {name: _cell(row.mean, row.low, row.high, 2) for name, row in ordered}
-        columns.append(Column(heads=(protocol, "mean of 10"), cells=cells))
+        columns.append(Column(heads=(protocol, f"mean of {result.highest:g}"), cells=cells))
     if relative := result.relative_quality:
         cells = {name: Cell(figure=f"{share:.1f} %") for name, share in relative.percent.items()}
         columns.append(Column(heads=(protocol, f"of {relative.baseline}"), cells=cells))

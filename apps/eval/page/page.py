@@ -77,7 +77,9 @@ def _not_counted(counts: Coverage) -> str:
 
 def _basis(result: ProtocolFigures) -> str:
     """How the percentages of relative quality came about."""
-    if result.compared is None or result.relative_quality is None:
+    if result.relative_quality is None:
+        return ""
+    if result.compared is None:
         return "Percentages compare the means."
     through = result.relative_quality.through
     if not through:

@@ -8,6 +8,7 @@ ones), digits of every script, one kind of quotes and apostrophes, one case.
               -5  1.5e3  1.5 x 10^3  3/4                                signs, exponents, fractions
 """
 
+import math
 import re
 import unicodedata
 from typing import Literal
@@ -36,7 +37,6 @@ _NUMBER = re.compile(
     r"(?:e(?P<e>[-+]?\d+)|\s*[x*·]\s*10\s*(?:\^|\*\*)\s*(?P<ten>[-+]?\d+)"
     r"|(?:\^|\*\*)(?P<power>[-+]?\d+))?(?:\s*/\s*(?P<divisor>\d+)(?![\d/]))?"
 )
-_MAX_POWER = 300
 
 
 def agrees(match: Match, answer: str, reference: str) -> bool:
@@ -70,7 +70,10 @@ def plain(text: str) -> str:
 
 
 def last_number(text: str) -> tuple[float, ...]:
-    """What the last number of a text may mean, the likeliest first; () without one."""
+    """What the last number of a text may mean, the likeliest first.
+
+    () without one, and for one that no float can hold, such as 250^150.
+    """
     raised = _SUPERSCRIPT_RUN.sub(lambda run: f"^{run[0].translate(_SUPERSCRIPTS)}", text)
     joined = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d)", "'", raised)
     numbers = [
@@ -85,16 +88,23 @@ def _values(match: re.Match[str]) -> tuple[float, ...]:
     wholes = [re.sub(r"\D", "", whole), *([whole.rpartition(" ")[2]] if " " in whole else [])]
     values = [float(number) for one in wholes for number in _readings(one, match["rest"])]
     if ten := match["e"] or match["ten"]:
-        values = [value * 10.0 ** _bounded(ten) for value in values]
+        values = [value * _power(10.0, ten) for value in values]
     if match["power"]:
-        values = [value ** _bounded(match["power"]) for value in values if 0 < value < 10**6]
-    if divisor := int(match["divisor"] or 0):
+        values = [_power(value, match["power"]) for value in values if 0 < value < 10**6]
+    divisor = float(match["divisor"] or 0)
+    if math.isinf(divisor):
+        return ()
+    if divisor:
         values = [value / divisor for value in values]
-    return tuple(sign * value for value in values)
+    return tuple(sign * value for value in values if math.isfinite(value))
 
 
-def _bounded(power: str) -> int:
-    return max(-_MAX_POWER, min(_MAX_POWER, int(power)))
+def _power(base: float, exponent: str) -> float:
+    """inf where a float cannot hold it."""
+    try:
+        return base ** float(exponent)
+    except OverflowError:
+        return math.inf
 
 
 def _readings(whole: str, rest: str) -> list[str]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from apps.eval.figures.judges import Canaries, Drift
 from apps.eval.judging.plan import BETTER, load_canaries
-from apps.eval.scores.judgments import Judgment, contests
+from apps.eval.scores.judgments import Judgment, contests, points_of_scale
 
-# Scores of one judge on the same canary move by about .2 between runs at temperature 0.
+# Scores of one judge on the same canary move by about .2 between runs at temperature 0. Points of a
+# scale from 1 to 10; of another scale, as large a share.
 SCORE_DRIFT = 1.0
 
 Leads = dict[tuple[str, str], float]
@@ -24,11 +25,17 @@ def canary_check(
         right=sum(lead > 0 for lead in now.values()),
         n=len(now),
         total=len(load_canaries()) * len({item.judge for item in judgments}),
-        drift=_drift(now, _leads(previous)),
+        drift=_drift(now, _leads(previous), _most(judgments)),
     )
 
 
-def _drift(now: Leads, before: Leads) -> Drift | None:
+def _most(judgments: Sequence[Judgment]) -> float:
+    """The largest shift of a lead that is no drift; a pair won in place of a tie shifts by 1."""
+    alone = [item for item in judgments if len(item.models) == 1 and item.scores]
+    return points_of_scale(alone, SCORE_DRIFT) if alone else 1.0
+
+
+def _drift(now: Leads, before: Leads, most: float) -> Drift | None:
     shared = sorted(now.keys() & before.keys())
     if not shared:
         return None
@@ -38,7 +45,7 @@ def _drift(now: Leads, before: Leads) -> Drift | None:
         n=len(shared),
         flipped=flipped,
         mean_shift=sum(shifts) / len(shared),
-        has_drifted=flipped > 0 or max(shifts) > SCORE_DRIFT,
+        has_drifted=flipped > 0 or max(shifts) > most * (1.0 + 1e-9),
     )
 
 

@@ -2,7 +2,8 @@
 
 `report --previous FOLDER` compares the questions that both runs judged by one protocol. A pair's
 question has turned when the other model wins it now; an answer scored alone, when its mean moved by
-`SCORE_MOVE` or more. Judges of about GPT-4's size move by .2 between equal runs.
+`SCORE_MOVE` points of 1 to 10 or more, or as large a share of another scale. Judges of about
+GPT-4's size move by .2 between equal runs.
 """
 
 from collections import defaultdict
@@ -11,14 +12,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from apps.eval.figures.comparison import ModelChange, RunComparison, TurnedQuestion
-from apps.eval.scores.judgments import Contest, Judgment, contests
+from apps.eval.scores.judgments import Contest, Judgment, contests, points_of_scale
 from apps.eval.scores.statistics import Resampling, mean_interval
 
 SCORE_MOVE = 2.0
 MOST_TURNED = 500
 
 Place = tuple[str, tuple[str, ...]]
-"""question and models: a pair with its outcome 0..1, or one model with its score 1..10"""
+"""question and models: a pair with its outcome 0..1, or one model with its score"""
 
 
 def compare_runs(
@@ -29,7 +30,12 @@ def compare_runs(
     shared = [place for place in ours if place in theirs]
     if not shared:
         return None
-    turned = [place for place in shared if _has_turned(place, ours[place], theirs[place])]
+    # Bounds of what can change, and the change of a score that counts as one.
+    most, move = 1.0, 0.0
+    if len(shared[0][1]) == 1:
+        scored = [*now, *before]
+        most, move = points_of_scale(scored, 9.0), points_of_scale(scored, SCORE_MOVE)
+    turned = [place for place in shared if _has_turned(place, ours[place], theirs[place], move)]
     turned.sort(key=lambda place: -abs(ours[place] - theirs[place]))
     return RunComparison(
         n=len(shared),
@@ -37,7 +43,7 @@ def compare_runs(
         only_before=len(theirs) - len(shared),
         judges_now=tuple(sorted({item.judge for item in now})),
         judges_before=tuple(sorted({item.judge for item in before})),
-        models=_changes(shared, ours, theirs, resampling),
+        models=_changes(shared, ours, theirs, most, resampling),
         num_turned=len(turned),
         turned=tuple(
             TurnedQuestion(
@@ -66,9 +72,9 @@ def _values(judgments: Sequence[Judgment]) -> dict[Place, float]:
     return {place: float(np.mean(mine)) for place, mine in values.items()}
 
 
-def _has_turned(place: Place, now: float, before: float) -> bool:
+def _has_turned(place: Place, now: float, before: float, move: float) -> bool:
     if len(place[1]) == 1:
-        return abs(now - before) >= SCORE_MOVE
+        return abs(now - before) >= move * (1.0 - 1e-9)
     return (now - 0.5) * (before - 0.5) < 0
 
 
@@ -76,6 +82,7 @@ def _changes(
     shared: Sequence[Place],
     ours: Mapping[Place, float],
     theirs: Mapping[Place, float],
+    most: float,
     resampling: Resampling,
 ) -> dict[str, ModelChange]:
     """Each model's mean then and now on the shared questions, and the change's interval."""
@@ -85,7 +92,6 @@ def _changes(
         values[models[0]][question].append((then, now))
         if len(models) == 2:
             values[models[1]][question].append((1.0 - then, 1.0 - now))
-    most = 1.0 if any(len(models) == 2 for _, models in shared) else 9.0
     return {
         model: _change(by_question, most, resampling)
         for model, by_question in sorted(values.items())

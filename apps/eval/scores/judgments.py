@@ -5,16 +5,17 @@ models under one judge and repeat: both orders together, where a protocol has tw
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from apps.common.errors import CriaError, NotFoundError
+from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.eval.calls import journal
 from apps.eval.calls.lines import ParsedLine, PlannedLine, ResponseLine
 from apps.eval.folder import read_plan
 from apps.eval.judging.call import digest
 from apps.eval.protocols.parsing import form_of, parse_record
 from apps.eval.records.answer import Answer
+from apps.eval.records.question import Question
 from apps.eval.scores.statistics import Interval
 
 # Arena-Hard's labels as the strength of the first displayed answer.
@@ -122,6 +123,15 @@ def scale_of(judgments: Iterable[Judgment]) -> Interval:
     return (min(low for low, _ in scales), max(high for _, high in scales))
 
 
+def points_of_scale(judgments: Iterable[Judgment], of_ten: float) -> float:
+    """Points of a scale from 1 to 10 as the same share of the scale that these scores lie on.
+
+    2 of 1 to 10    2.2 of 0 to 10    0.22 of 0 to 1    22 of 0 to 100
+    """
+    low, high = scale_of(judgments)
+    return of_ten * (high - low) / 9.0
+
+
 def contests(judgments: Iterable[Judgment]) -> list[Contest]:
     """Joins the orders of each question; the pairwise judgments of one protocol."""
     groups: dict[tuple[object, ...], list[Judgment]] = defaultdict(list)
@@ -175,12 +185,18 @@ def require_complete(judgments: Sequence[Judgment], allow_missing: bool) -> None
 
 
 def require_current(
-    judgments: Iterable[Judgment], answers: Mapping[str, Mapping[str, Answer]]
+    judgments: Iterable[Judgment],
+    questions: Iterable[Question],
+    answers: Mapping[str, Mapping[str, Answer]],
 ) -> None:
-    """Refuses judgments of answers that have been replaced since."""
+    """Refuses judgments of answers or questions that have been replaced or removed since."""
+    asked = {question.question_id for question in questions}
     for item in judgments:
-        if item.answers_digest is None or not set(item.models) <= answers.keys():
-            continue  # a canary's answers are not of this folder
+        if item.kind == "canary":
+            continue  # its answers are not of this folder
+        _require_present(item, asked, answers)
+        if item.answers_digest is None:
+            continue
         made = [answers[model].get(item.question_id) for model in item.models]
         texts = [list(answer.turn_texts) if answer else [] for answer in made]
         if digest(list(item.models), texts) != item.answers_digest:
@@ -189,3 +205,15 @@ def require_current(
                 f"{item.question_id} now than {item.judge} judged by {item.protocol}; run `judge` "
                 "again: what has not changed is not paid again"
             )
+
+
+def _require_present(item: Judgment, asked: Collection[str], answers: Collection[str]) -> None:
+    gone = [f"answers/{model}.jsonl" for model in item.models if model not in answers]
+    if item.question_id not in asked:
+        gone.append(f"question {item.question_id} of questions.jsonl")
+    if gone:
+        raise InputError(
+            f"{' and '.join(dict.fromkeys(gone))} is gone, which {item.judge} judged by "
+            f"{item.protocol}; put it back, or run `judge` again for what is left: no judgment is "
+            "paid twice"
+        )

@@ -76,9 +76,9 @@ def protocol_figures(
     category = {question.question_id: question.category for question in questions}
     judges = tuple(sorted({item.judge for item in judgments}))
     held = contests(judged)
-    scores = compared = None
+    scores = compared = scale = None
     if any(item.scores for item in judged):
-        scores = mean_scores(judged, category, resampling)
+        scores, scale = mean_scores(judged, category, resampling), scale_of(judged)
     if any(len(item.models) == 2 for item in judged):
         compared = _compared(judgments, judged, held, category, answers, resampling)
     means = {name: row.mean for name, row in (scores or {}).items() if row.mean is not None}
@@ -92,7 +92,10 @@ def protocol_figures(
         usd=sum(item.usd for item in judgments),
         scores=scores,
         compared=compared,
-        relative_quality=relative_quality(means, compared.pairs if compared else (), baseline),
+        scale=scale,
+        relative_quality=relative_quality(
+            means, compared.pairs if compared else (), baseline, scale or (1.0, 10.0)
+        ),
         agreement=judge_agreement(judged),
         canaries=canary_check(judgments, previous),
         by_judge=by_judge(judgments, previous, answers),

@@ -8,18 +8,24 @@ their pair x vicuna / chatgpt in theirs. Scores given to answers alone are compa
 from collections.abc import Mapping, Sequence
 
 from apps.eval.figures.models import PairRow, RelativeQuality
+from apps.eval.scores.statistics import Interval
 
 Totals = Mapping[tuple[str, str], float]
 
 
 def relative_quality(
-    means: Mapping[str, float], pairs: Sequence[PairRow], baseline: str | None
+    means: Mapping[str, float],
+    pairs: Sequence[PairRow],
+    baseline: str | None,
+    scale: Interval = (1.0, 10.0),
 ) -> RelativeQuality | None:
-    """None without scores."""
-    if not means:
+    """None without scores, and on a scale that reaches 0 or below: a score is then no share."""
+    if not means or scale[0] <= 0:
         return None
     best = max(means, key=lambda model: means[model])
     anchor = baseline if baseline is not None and baseline in means else best
+    if means[anchor] <= 0:
+        return None
     ratios = _pair_ratios(pairs)
     percent: dict[str, float] = {}
     through: dict[str, str] = {}

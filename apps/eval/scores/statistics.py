@@ -136,17 +136,26 @@ def krippendorff_alpha(ratings: Mapping[str, Mapping[Item, float]], interval: bo
         for item, value in values.items():
             by_item[item].append(value)
     pairable = [values for values in by_item.values() if len(values) > 1]
-    pooled = np.array([value for values in pairable for value in values])
+    pooled = [value for values in pairable for value in values]
     if len(pooled) < 2:
         return float("nan")
+    # Distances of intervals do not change with the origin, and stay exact near it.
+    origin = pooled[0]
     observed = sum(
-        float(_distances(np.array(values), interval).sum()) / (len(values) - 1)
+        _distances([value - origin for value in values], interval) / (len(values) - 1)
         for values in pairable
     ) / len(pooled)
-    expected = float(_distances(pooled, interval).sum()) / (len(pooled) * (len(pooled) - 1))
+    expected = _distances([value - origin for value in pooled], interval)
+    expected /= len(pooled) * (len(pooled) - 1)
     return 1.0 if expected == 0 else 1.0 - observed / expected
 
 
-def _distances(values: Floats, interval: bool) -> Floats:
-    difference = values[:, None] - values[None, :]
-    return difference**2 if interval else (difference != 0).astype(np.float64)
+def _distances(values: Sequence[float], interval: bool) -> float:
+    """Sum of the distances of all ordered pairs, from sums and counts alone.
+
+    1, 1, 4: intervals 2 (3 x 18 - 6^2) = 36, which is 4 x 3^2; nominal 3^2 - (2^2 + 1^2) = 4
+    """
+    if interval:
+        squares = sum(value * value for value in values)
+        return 2.0 * (len(values) * squares - sum(values) ** 2)
+    return float(len(values) ** 2 - sum(count**2 for count in Counter(values).values()))

@@ -120,6 +120,15 @@ def test_models_that_met_are_compared_directly_and_single_answers_by_their_means
     assert relative_quality({}, (), None) is None
 
 
+def test_a_score_that_may_be_0_or_less_is_no_share() -> None:
+    scale = (-1.0, 1.0)
+    assert relative_quality({"good": 0.5, "bad": -0.5}, (), None, scale) is None
+    assert relative_quality({"good": -0.5, "bad": -1.0}, (), None) is None
+    assert relative_quality({"a": 0.0, "b": 0.0}, (), None) is None
+    assert relative_quality({"a": 50.0, "b": 25.0}, (), None, (0.0, 100.0)) is None
+    assert relative_quality({"a": 4.0, "b": 3.0}, (), None, (1.0, 5.0)) is not None
+
+
 def test_an_unknown_baseline_is_refused(blog: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "eval"
     assert command("replay", str(blog), "--out", str(out)) == 0

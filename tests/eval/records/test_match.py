@@ -72,6 +72,15 @@ def test_a_match_decides(match, reference: str, answer: str, expected: bool) -> 
     assert agrees(match, answer, reference) is expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["250^150", "1/" + "3" * 400, "10^" + "9" * 5000, "x^" + "9" * 5000, "9" * 400, "1e999"],
+)
+def test_a_number_that_no_float_holds_agrees_with_nothing(text: str) -> None:
+    for reference in ("42", "0", "1e300"):
+        assert agrees("number", f"The space has {text}", reference) is False
+
+
 @pytest.mark.parametrize("text", ["1/0", "9" * 400, "9^999999999", "1e999999", "^", "--", "1,,2"])
 def test_odd_numbers_end_in_a_value_or_none(text: str) -> None:
     assert all(isinstance(value, float) for value in last_number(text))

@@ -1,5 +1,7 @@
 """Two runs side by side: what moved, and which questions turned."""
 
+import pytest
+
 from apps.eval.scores.comparison import compare_runs
 from apps.eval.scores.statistics import Resampling
 from tests.eval.scores.test_scores import judgment
@@ -36,6 +38,33 @@ def test_a_score_turns_when_it_moves_by_two() -> None:
     assert found is not None
     assert [(t.question_id, t.before, t.now) for t in found.turned] == [("q1", 7.0, 5.0)]
     assert found.models["a"].now - found.models["a"].before < 0
+
+
+@pytest.mark.parametrize("scale", [(0.0, 100.0), (0.0, 1.0), (1.0, 5.0), (-1.0, 1.0)])
+def test_what_counts_as_turned_is_a_share_of_the_scale(scale: tuple[float, float]) -> None:
+    def scored(*shares: float) -> list:
+        low, high = scale
+        return [
+            judgment(
+                None,
+                question=f"q{i}",
+                models=("a",),
+                scores=(low + share * (high - low),),
+                scale=scale,
+                status="ok",
+            )
+            for i, share in enumerate(shares)
+        ]
+
+    width = scale[1] - scale[0]
+    before = [0.1 + i / 200 for i in range(40)]
+    found = compare_runs(scored(*(share + 0.5 for share in before)), scored(*before), Resampling())
+    assert found is not None and found.num_turned == 40
+    a = found.models["a"]
+    assert a.low < a.now - a.before < a.high <= width
+    assert a.high - a.low < 0.2 * width
+    found = compare_runs(scored(*(share + 0.2 for share in before)), scored(*before), Resampling())
+    assert found is not None and found.num_turned == 0
 
 
 def test_runs_without_a_common_question_are_not_compared() -> None:

@@ -2,13 +2,20 @@
 
 import pytest
 
-from apps.common.errors import CriaError
+from apps.common.errors import CriaError, InputError
 from apps.eval.judging.plan import BETTER, WORSE
 from apps.eval.records.answer import Answer
+from apps.eval.records.question import Question
 from apps.eval.scores import suspicious
 from apps.eval.scores.bias import bias
 from apps.eval.scores.canaries import canary_check
-from apps.eval.scores.judgments import Contest, Judgment, contests, require_complete
+from apps.eval.scores.judgments import (
+    Contest,
+    Judgment,
+    contests,
+    require_complete,
+    require_current,
+)
 from apps.eval.scores.pairs import pair_table, preference
 from apps.eval.scores.protocol import mean_scores
 from apps.eval.scores.statistics import Resampling
@@ -137,6 +144,42 @@ def test_canaries_show_a_judge_that_drifts() -> None:
         moved is not None and moved.drift and moved.drift.flipped == 1 and moved.drift.has_drifted
     )
     assert canary_check([judgment(1)]) is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "has_drifted"),
+    [((1, 10), 1.5, True), ((0, 100), 5, False), ((0, 100), 15, True), ((0, 1), 0.15, True)],
+)
+def test_canaries_drift_by_a_share_of_the_scale(scale, shift: float, has_drifted: bool) -> None:
+    def rated(moved: float) -> list[Judgment]:
+        low, high = scale
+        return [
+            judgment(
+                None, 0, "c", kind="canary", models=(m,), scores=(v,), scale=scale, status="ok"
+            )
+            for m, v in ((BETTER, high - moved), (WORSE, low))
+        ]
+
+    found = canary_check(rated(shift), previous=rated(0))
+    assert found is not None and found.drift is not None
+    assert found.drift.has_drifted is has_drifted and found.drift.flipped == 0
+
+
+@pytest.mark.parametrize(
+    ("models", "question", "gone"),
+    [
+        (("a", "c"), "q", "answers/c.jsonl is gone"),
+        (("a", "b"), "q2", "question q2 of questions.jsonl is gone"),
+        (("c",), "q2", "answers/c.jsonl and question q2"),
+    ],
+)
+def test_judgments_of_what_is_gone_are_refused(models, question: str, gone: str) -> None:
+    asked = [Question(question_id="q", category="c", turns=("?",))]
+    made = answers(a=1, b=2)
+    require_current([judgment(1)], asked, made)
+    require_current([judgment(1, models=(BETTER, WORSE), kind="canary")], asked, made)
+    with pytest.raises(InputError, match=gone):
+        require_current([judgment(1, 0, question, models=models)], asked, made)
 
 
 def test_answers_that_address_the_judge_are_flagged_and_plain_ones_are_not() -> None:

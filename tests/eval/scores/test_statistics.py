@@ -1,5 +1,7 @@
 """Agreement and intervals equal independent implementations, and count questions, not rows."""
 
+import tracemalloc
+
 import krippendorff
 import numpy as np
 import pytest
@@ -12,6 +14,26 @@ from apps.eval.scores.statistics import (
     ratio_interval,
     wilson_interval,
 )
+
+
+def test_alpha_of_many_answers_takes_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    ratings = {
+        judge: dict(enumerate(rng.integers(1, 10, 4000).astype(float).tolist())) for judge in "ab"
+    }
+    tracemalloc.start()
+    alpha = krippendorff_alpha(ratings, True)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert abs(alpha) < 0.1 and most_bytes < 10e6
+
+
+def test_alpha_does_not_depend_on_where_the_scale_begins() -> None:
+    near = {"a": {0: 1.0, 1: 2.0, 2: 4.0}, "b": {0: 1.0, 1: 3.0, 2: 4.0}}
+    far = {judge: {i: v + 1e6 for i, v in mine.items()} for judge, mine in near.items()}
+    assert krippendorff_alpha(far, True) == pytest.approx(krippendorff_alpha(near, True))
+    same = {judge: dict.fromkeys(range(3), 0.1) for judge in "ab"}
+    assert krippendorff_alpha(same, True) == 1.0
 
 
 @pytest.mark.parametrize("is_interval", [False, True])

@@ -1,0 +1,80 @@
+"""The page shows the scores of every scale, also where no score is a share of another."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from apps.common.command.events import Reporter
+from apps.common.files import storage
+from apps.eval.calls import journal
+from apps.eval.calls.reply import Reply
+from apps.eval.config import JudgeConfig, ReportConfig
+from apps.eval.folder import questions_uri, write_plan
+from apps.eval.judging.plan import make_plan
+from apps.eval.judging.prices import Price
+from apps.eval.records.answer import Answer, answers_uri
+from apps.eval.records.question import Question, dump_questions
+from apps.eval.report import report
+
+PRICE = Price(usd_per_million_prompt_tokens=1.0, usd_per_million_completion_tokens=1.0)
+RUBRIC = "name: own\nshows: single\ninstruction: Judge.\n"
+
+
+def judged(folder: Path, rubric: str, verdicts: dict[str, str]) -> str:
+    """A folder in which every answer of a model got the same verdict."""
+    protocol, directory = folder / "own.yaml", str(folder / "eval")
+    protocol.write_text(RUBRIC + rubric)
+    questions = [Question(question_id=str(i), category="c", turns=("?",)) for i in range(4)]
+    storage.write_atomic(questions_uri(directory), dump_questions(questions))
+    answers = {
+        name: {
+            q.question_id: Answer(question_id=q.question_id, turn_texts=(name,), model=name)
+            for q in questions
+        }
+        for name in verdicts
+    }
+    for name, made in answers.items():
+        lines = b"".join(item.to_json() for item in made.values())
+        storage.write_atomic(answers_uri(directory, name), lines)
+    config = JudgeConfig(
+        dir=directory, protocol=str(protocol), judge=("judge-4",), self_checks=0, canaries=False
+    )
+    plan = make_plan(config, questions, answers)
+    write_plan(config, plan)
+    said = [
+        call.response_line(
+            Reply(
+                text=f"{call.nonce} [[{verdicts[call.models[0]]}]]",
+                finish_reason="stop",
+                prompt_tokens=1,
+                completion_tokens=1,
+            ),
+            PRICE,
+            created_s=1.0,
+        )
+        for call in plan.calls
+    ]
+    lines = b"".join(orjson.dumps(line) + b"\n" for line in said)
+    storage.write_atomic(journal.raw_path(directory), lines)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("rubric", "verdicts", "scale", "has_shares"),
+    [
+        ("format: choice\nlabels: {bad: -1, fine: 0, good: 1}", ("good", "bad"), [-1, 1], False),
+        ("format: rating\nscale: [0, 100]", ("80", "40"), [0, 100], False),
+        ("format: rating\nscale: [1, 5]", ("4", "2"), [1, 5], True),
+    ],
+)
+def test_scores_of_every_scale_are_shown(
+    tmp_path: Path, rubric: str, verdicts: tuple[str, str], scale, has_shares: bool
+) -> None:
+    directory = judged(tmp_path, rubric, dict(zip("ab", verdicts, strict=True)))
+    report(ReportConfig(dir=directory), Reporter("json"))
+    found = storage.read_json(f"{directory}/report.json")["protocols"]["own"]
+    assert found["scale"] == scale
+    assert (found.get("relative_quality") is not None) == has_shares
+    page = (Path(directory) / "report.html").read_text()
+    assert f"Mean score of {scale[1]}" in page and f"mean of {scale[1]}" in page
