@@ -185,6 +185,11 @@ class ReportConfig:
     num_resamples: int = 1000
     """Bootstrap resamples of questions."""
 
+    def __post_init__(self) -> None:
+        above_zero(self, "", "num_resamples")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; expected 0 or more")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplayConfig:

@@ -6,6 +6,7 @@ The page needs nothing but itself up to 4 MB of texts; those of a larger run lie
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import orjson
 
@@ -126,7 +127,7 @@ def build(
         models={name: _model(questions, made) for name, made in answers.items()},
         protocols=_protocols(config, questions, answers, judgments),
         reference_tables=_reference_tables() if config.reference_set else None,
-        contamination=storage.read_json(config.contamination) if config.contamination else None,
+        contamination=_contamination(config.contamination) if config.contamination else None,
         manifest=_manifest(config, answers),
     )
 
@@ -172,6 +173,37 @@ def _model(questions: Sequence[Question], made: Mapping[str, Answer]) -> ModelRo
         accuracy=accuracy(questions, made),
         suspicious=suspicious.flags(made),
     )
+
+
+def _contamination(uri: str) -> Mapping[str, object]:
+    """contamination.json, which `contamination` makes; raises InputError for anything else."""
+    try:
+        record: object = storage.read_json(uri)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not _is_contamination(cast(Mapping[str, object], record)):
+        raise InputError(
+            f"--contamination {uri} is not what `python -m apps.eval contamination` makes; give "
+            "its contamination.json"
+        )
+    return cast(Mapping[str, object], record)
+
+
+def _is_contamination(record: Mapping[str, object]) -> bool:
+    rows = record.get("contaminated")
+    return (
+        all(type(record.get(name)) is int for name in ("questions", "texts"))
+        and isinstance(rows, list)
+        and all(map(_is_contaminated, cast(list[object], rows)))
+    )
+
+
+def _is_contaminated(row: object) -> bool:
+    if not isinstance(row, dict):
+        return False
+    fields = cast(Mapping[str, object], row)
+    shares = [fields.get("overlap"), fields.get("similarity")]
+    return isinstance(fields.get("example"), str) and all(type(s) in (int, float) for s in shares)
 
 
 def _reference_tables() -> tuple[Mapping[str, object], ...]:

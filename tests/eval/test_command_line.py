@@ -37,6 +37,9 @@ def test_a_list_flag_may_be_repeated(typed: str, meant: str) -> None:
         ("judge {out} --backend batch", "the offline judge makes no API calls"),
         ("reparse {out}", "has no judgments"),
         ("report {out}", "is not an evaluation folder"),
+        ("report {out} --num-resamples 0", "num_resamples is 0"),
+        ("report {out} --num-resamples -1", "num_resamples is -1"),
+        ("report {out} --seed -1", "seed is -1"),
         ("contamination built-in --data {out}", "neither clean conversations"),
     ],
 )

@@ -71,10 +71,21 @@ def load(cls: type[T], uri: str) -> T:
     return from_dict(cls, load_yaml(uri))
 
 
+class _KeysAsWritten(yaml.SafeLoader):
+    """YAML 1.1 takes `yes`, `no`, `on`, `off` and `null` for values; as keys they are words."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if key.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(uri: str) -> dict[str, object]:
     """Read a YAML mapping; anything else is a ConfigError."""
     try:
-        values = yaml.safe_load(storage.read_bytes(uri))
+        values = yaml.load(storage.read_bytes(uri), _KeysAsWritten)
     except yaml.YAMLError as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"{uri} is not valid YAML ({detail}); mend the file.") from error
@@ -203,7 +214,10 @@ def _coerce_container(
 ) -> object:
     if origin is dict or origin is Mapping:
         mapping = _expect_mapping(value, where)
-        return {k: _coerce(args[1], v, f"{where}.{k}") for k, v in mapping.items()}
+        return {
+            str(k) if args[0] is str else k: _coerce(args[1], v, f"{where}.{k}")
+            for k, v in mapping.items()
+        }
     items = list(_expect_items(value, where))
     if origin is tuple and args and args[-1] is not Ellipsis:
         if len(items) != len(args):

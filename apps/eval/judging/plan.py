@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from apps.common.errors import InputError
-from apps.common.files import storage
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.judging.call import Call, answers_digest, digest
 from apps.eval.judging.offline import ReferenceCheck, is_offline
 from apps.eval.protocols import wording
 from apps.eval.protocols.load import BUILT_IN, Protocol, load_protocol, vicuna_kind
+from apps.eval.protocols.prompt_file import load_prompts
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question, is_correct
 
@@ -51,7 +51,7 @@ def make_plan(
     planner = _Planner(
         config=config,
         protocol=load_protocol(config.protocol),
-        prompts=_prompt_file(config.prompt_file),
+        prompts=load_prompts(config.prompt_file),
         judge_models=judge_models or {},
     )
     entrants = _entrants(config, planner.protocol, answers)
@@ -268,13 +268,3 @@ def load_canaries() -> list[dict[str, str]]:
     """Fixed pairs of answers of which one is plainly better."""
     data = files("apps.eval").joinpath("data/canaries.jsonl").read_bytes()
     return [orjson.loads(line) for line in data.splitlines() if line.strip()]
-
-
-def _prompt_file(uri: str | None) -> dict[str, dict[str, object]]:
-    if uri is None:
-        return {}
-    records = [orjson.loads(line) for line in storage.read_bytes(uri).splitlines() if line.strip()]
-    prompts = {record["category"]: record for record in records}
-    if missing := {"general", "coding", "math"} - prompts.keys():
-        raise InputError(f"{uri} has no prompt of category {sorted(missing)}; see FastChat's file")
-    return prompts

@@ -83,11 +83,21 @@ def _verdicts(uri: str, questions: Sequence[Question]) -> Iterator[Verdict]:
 def _records(text: str, uri: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
     """Numbered records of JSONL, a JSON array or CSV."""
     if uri.endswith(".csv"):
-        return enumerate(csv.DictReader(io.StringIO(text)), 2)
+        return _rows(text, uri)
     if text.lstrip().startswith("["):
         # PandaLM's file holds NaN, which Python's reader knows and orjson refuses.
         return enumerate(_json_array(text, uri), 1)
     return _lines(text, uri)
+
+
+def _rows(text: str, uri: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a whole conversation
+    try:
+        for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+            if any(row.values()):
+                yield number, row
+    except csv.Error as error:
+        raise InputError(f"{uri} is no readable CSV ({error}); {_EXPECTED}") from None
 
 
 def _json_array(text: str, uri: str) -> list[Mapping[str, Any]]:
@@ -125,6 +135,8 @@ def _winner(record: Mapping[str, Any]) -> Verdict:
     else:
         first, second = record["model_a"], record["model_b"]
         names = {first: 1.0, second: 0.0, "model_a": 1.0, "model_b": 0.0}
+    if not first or not second:
+        raise ValueError("a verdict without two models")
     outcome = 0.5 if str(record["winner"]).lower() in _TIES else names[record["winner"]]
     return Verdict(
         question_id=str(record["question_id"]), models=(str(first), str(second)), outcome=outcome

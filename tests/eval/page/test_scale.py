@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from apps.common.command.events import Reporter
+from apps.common.errors import InputError
 from apps.common.files import storage
 from apps.eval.calls import journal
 from apps.eval.calls.reply import Reply
@@ -78,3 +79,22 @@ def test_scores_of_every_scale_are_shown(
     assert (found.get("relative_quality") is not None) == has_shares
     page = (Path(directory) / "report.html").read_text()
     assert f"Mean score of {scale[1]}" in page and f"mean of {scale[1]}" in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{not json", "[1, 2]", "{}", '{"questions": 1, "texts": 2, "contaminated": 3}'),
+        '{"questions": 1, "texts": 2, "contaminated": [{"question_id": "1"}]}',
+    ],
+)
+def test_another_file_than_contaminations_is_refused(tmp_path: Path, text: str) -> None:
+    directory = judged(tmp_path, "format: rating", {"a": "4"})
+    path = tmp_path / "contamination.json"
+    row = {"question_id": "1", "overlap": 1.0, "similarity": 1, "example": "Why?"}
+    path.write_bytes(orjson.dumps({"questions": 1, "texts": 2, "contaminated": [row]}))
+    report(ReportConfig(dir=directory, contamination=str(path)), Reporter("json"))
+    assert "Why?" in (Path(directory) / "report.html").read_text()
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"is not what .* makes"):
+        report(ReportConfig(dir=directory, contamination=str(path)), Reporter("json"))

@@ -133,6 +133,23 @@ def test_a_wrong_rubric_is_refused_in_a_sentence(tmp_path: Path, text: str, sent
         load_protocol(written(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ("{yes: 1, no: 0}", ["yes", "no"]),
+        ("{On: 1, OFF: 0}", ["On", "OFF"]),
+        ("{null: 0, ~: 1}", ["null", "~"]),
+        ("{1: 0, 2: 1}", ["1", "2"]),
+    ],
+)
+def test_labels_are_the_words_that_are_written(tmp_path: Path, labels: str, names: list) -> None:
+    text = f"name: own\nshows: single\nformat: choice\nlabels: {labels}\ninstruction: Judge.\n"
+    protocol = load_protocol(written(tmp_path, text))
+    assert [*protocol.labels] == names
+    (worth,) = parse(f"tag [[{names[1]}]]", protocol.form, nonce="tag").scores or ()
+    assert worth == protocol.labels[names[1]]
+
+
 def test_an_unknown_protocol_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="expected vicuna-blog, pairwise-swap"):
         load_protocol("mine")

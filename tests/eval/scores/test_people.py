@@ -90,3 +90,20 @@ def test_a_line_that_no_layout_fits_is_named(
     file.write_text(text)
     with pytest.raises(InputError, match=told):
         read_people(str(file), QUESTIONS)
+
+
+def test_a_cell_may_hold_a_whole_conversation_and_a_broken_file_is_a_sentence(
+    tmp_path: Path,
+) -> None:
+    head = "question_id,model_a,model_b,winner,conversation\n"
+    path = tmp_path / "battles.csv"
+    path.write_text(f"{head}q,a,b,model_a,{'x' * 140_000}\n")
+    assert read_people(str(path), []).outcome("q", ("a", "b")) == 1.0
+    path.write_text(f"{head}q,a,b,model_a,x\n,,,,\n")
+    assert len(read_people(str(path), []).outcomes) == 1, "a blank row is no verdict"
+    path.write_bytes(f"{head}q,a,b,model_a,x\ry\n".encode())
+    with pytest.raises(InputError, match="is no readable CSV"):
+        read_people(str(path), [])
+    path.write_text(f"{head}q\n")
+    with pytest.raises(InputError, match="line 2 is not a verdict"):
+        read_people(str(path), [])
