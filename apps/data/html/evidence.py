@@ -26,8 +26,11 @@ _OWN_CLASS = re.compile(
 )
 _OWN_ATTRIBUTE = re.compile(
     r"<[a-z][^<>\s]*+(?:\s[^<>\s]*+)*?\s(?:(?:id|on\w+|name|action|method|for|charset|lang|border"
-    r"|cellpadding|cellspacing|bgcolor)\s*=|style=\"(?!text-align))"
+    r"|cellpadding|cellspacing|bgcolor)\s*=|style=\"(?!text-align)|v-|ng-|[@:#*(\[][a-zA-Z]"
+    r"|className=|[\w-]+=\{)"
 )
+_TEMPLATE = re.compile(r"<[?%]|=>\s*\(?\s*<[a-zA-Z]|<>")
+"""Of PHP, ERB and JSX; a renderer writes no bare `<` or `>` of a text."""
 _OWN_ALIGN = re.compile(r"<(?!t[dhr]\b)[a-z][^<>\s]*+(?:\s[^<>\s]*+)*?\salign\s*=")
 _INDENTED = re.compile(r"\n[ \t]+</?[a-zA-Z]")
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
@@ -43,6 +46,7 @@ _EMPTY_RENDERED = frozenset(("br", "hr", "img", "input"))
 _WITHOUT_TEXT = frozenset(("ol", "ul", "table", "thead", "tbody", "tfoot", "tr"))
 _ENOUGH_CHARS = 4096
 """Of a text with page classes: whoever writes about them says so before."""
+_LABELS = re.compile(r"Copy code|Copy|Edit|Regenerate response")
 _PART_OF_A_TAG = re.compile(r"</?[a-zA-Z][^<>]*\Z|<\Z")
 
 
@@ -54,10 +58,19 @@ def is_page(text: str) -> bool:
     return _is_in_order(text[:_ENOUGH_CHARS] if has_page_class else text, any_tag=has_page_class)
 
 
+def is_talk(text: str) -> bool:
+    """Whether there is text between the tags that is no label of a page's buttons."""
+    return _LABELS.sub("", _TAG.sub(r"\4", text)).strip() != ""
+
+
 def _is_source(text: str) -> bool:
     """Whether somebody wrote this HTML, or Markdown around it."""
     outside = _PRE.sub("", text) if "<pre" in text else text
     if "\n\n" in outside or _TALKED.search(outside) is not None:
+        return True
+    if ("<?" in outside or "<%" in outside or "=>" in outside or "<>" in outside) and (
+        _TEMPLATE.search(outside) is not None
+    ):
         return True
     if ("\n " in outside or "\n\t" in outside) and _INDENTED.search(outside) is not None:
         return True
@@ -90,7 +103,7 @@ def _is_in_order(text: str, *, any_tag: bool) -> bool:
             if not (any_tag or tag in _EMPTY_RENDERED):
                 return False
         elif not closing:
-            if not (is_known or any_tag or tag in _RENDERED):
+            if not (is_known or any_tag or (tag in _RENDERED and not _is_component(name))):
                 return False
             stack.append(tag)
         elif not stack or stack.pop() != tag:
@@ -101,6 +114,11 @@ def _is_in_order(text: str, *, any_tag: bool) -> bool:
             is_last = one is tags[-1]
             return is_last and num_closed > 0 and _PART_OF_A_TAG.match(said) is not None
     return num_closed > 0 or (any_tag and bool(tags))
+
+
+def _is_component(name: str) -> bool:
+    """Whether a tag is one of JSX or Vue: <Button>, but not <BUTTON>."""
+    return name[0].isupper() and not name.isupper()
 
 
 def _tags(text: str) -> list[tuple[str, str, str, str]]:

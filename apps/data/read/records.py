@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from apps.common.errors import CorruptError
-from apps.data.html import detect, to_markdown
+from apps.data.html import detect, evidence, to_markdown
 from apps.data.read import json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
@@ -237,10 +237,12 @@ def convert(record: Record) -> dict[str, int]:
         )
         if is_html:
             try:
-                turn.text = to_markdown.to_markdown(turn.text)
-                turn.is_page = True
+                markdown = to_markdown.to_markdown(turn.text)
             except detect.HtmlRefused as error:
                 raise Unreadable(error.reason, len(record.turns)) from error
+            is_html = bool(markdown) or record.html != "auto" or not evidence.is_talk(turn.text)
+            if is_html:
+                turn.text, turn.is_page = markdown, True
         elif len(turn.text) > detect.MAX_BYTES:
             raise Unreadable("message-too-long", len(record.turns))
         name = f"{turn.role}_{'html' if is_html else 'plain'}"

@@ -47,6 +47,16 @@ SOURCES = {
     "Tailwind": '<div class="bg-black rounded-md p-4"><p>a</p></div>',
     "wrong order": "<p><b>a</p></b>",
     "text in a list": "<ol> is for steps; <ul> for the others.</ol>",
+    "JSX": '<div className="a"><Button onClick={() => go()}>Go</Button></div>',
+    "JSX of lower-case tags": "<div>{items.map(i => <p>{i}</p>)}</div>",
+    "JSX with a fragment": "<p>a</p><><p>b</p></>",
+    "PHP": "<div><?php echo $x; ?></div>",
+    "short PHP": "<p>Hello <?= $name ?>, welcome back</p>",
+    "ERB": "<ul><% xs.each do |x| %><li>x</li><% end %></ul>",
+    "Vue": '<p v-if="ok">a</p><p v-else>b</p>',
+    "Vue's short forms": '<p :key="a" @click="go">b</p>',
+    "Angular": '<p [hidden]="a">b</p>',
+    "Angular of old": '<p ng-bind="x"></p><p>y</p>',
     "no tag first": "Use `<p>` for paragraphs: <p>like this</p>",
 }
 
@@ -91,6 +101,15 @@ def test_text_that_renders_to_itself_comes_back(lines: list[str]) -> None:
     text = "\n\n".join(paragraphs)
     assert to_markdown(page) == text or not paragraphs
     assert not is_html(f"So: {text}", by_assistant=True)
+
+
+def test_what_would_leave_nothing_of_an_answer_stays_as_it_is(tmp_path: Path) -> None:
+    shown = "<div>\n<button>Save it</button>\n<svg></svg>\n</div>"
+    pages = {"button": shown, "label": "<div><button>Copy code</button></div>", "blank": "<p></p>"}
+    records = [conversation(name, "How do I do that?", page) for name, page in pages.items()]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records), profile="none")
+    rows = rows_of(tmp_path / "out")
+    assert [row["messages"][1]["content"] for row in rows] == [shown, "", ""]
 
 
 def test_a_user_decides_for_all_answers(tmp_path: Path) -> None:
