@@ -5,7 +5,9 @@
 `ray job submit` itself ends with 1 whatever the command's own code was, so that SkyPilot would
 start new machines for a misspelt setting. Here: 0 done; 2 bad input, never tried again; 75 a
 machine of the cluster was lost or is being reclaimed; 143 cancelled; 1 failed otherwise, after
---tries attempts on these machines (a run goes on from where it stopped).
+--tries attempts on these machines (a run goes on from where it stopped). A dashboard that does not
+answer for a moment ends nothing; one that is silent for SILENCE_S is 75 where a machine was lost
+too, else 1.
 
 Ctrl-C and SIGTERM stop the job. With CRIA_LOGS=s3://bucket/folder this machine's logs are put there
 at the end (cluster/ship_logs.py).
@@ -22,8 +24,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, cast
+from typing import NoReturn, TypeVar, cast
 
+import aiohttp
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -33,8 +36,15 @@ from cluster.start_ray import LOST_MACHINE, num_alive, this_machine
 BAD_INPUT = 2
 CANCELLED = 143
 RUNTIME_ENV = Path(__file__).with_name("runtime_env.yaml")
+SUBMITS = 10
+"""attempts to reach a Ray that has just begun, 3 s apart"""
 SETTLE_S = 30.0
 """Ray takes so long to call a machine lost that does not answer"""
+SILENCE_S = 300.0
+"""a dashboard that gives no job's status for so long does not come back"""
+BROKEN = (RuntimeError, OSError, aiohttp.ClientError)
+"""what a dashboard that is away or starting makes of a request; those of requests are OSErrors"""
+T = TypeVar("T")
 
 
 class Cancelled(Exception):
@@ -43,6 +53,10 @@ class Cancelled(Exception):
 
 class NoAgent(Exception):
     """No machine of this Ray takes jobs."""
+
+
+class Silent(Exception):
+    """The dashboard does not say what became of a job, which may go on: no second one is begun."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +102,12 @@ def run(client: JobSubmissionClient, command: Sequence[str]) -> Ended:
         asyncio.run(_follow(client, job_id))
     except (Cancelled, KeyboardInterrupt):
         say(f"stopping job {job_id}")
-        client.stop_job(job_id)
+        try:
+            client.stop_job(job_id)
+        except BROKEN as error:
+            say(f"the dashboard does not take that ({_first_line(error)})")
         raise Cancelled from None
-    info = client.get_job_info(job_id)
+    info = _answer(lambda: client.get_job_info(job_id))
     return Ended(
         status=cast(JobStatus, info.status),
         exit_code=info.driver_exit_code,
@@ -98,30 +115,57 @@ def run(client: JobSubmissionClient, command: Sequence[str]) -> Ended:
     )
 
 
-def _submit(client: JobSubmissionClient, command: Sequence[str]) -> str:
-    """A Ray that is just up may have no agent yet that takes jobs."""
-    runtime_env = yaml.safe_load(RUNTIME_ENV.read_text())
-    name = job_name(command)
-    began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    for attempt in range(10):
+def connect(url: str) -> JobSubmissionClient:
+    """A dashboard that is just up may not listen yet. Raises NoAgent."""
+    for attempt in range(SUBMITS):
         try:
-            return client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=f"{name}-{began}-{os.getpid()}-{attempt}",
-                runtime_env=runtime_env,
-                metadata={"name": name},
-            )
-        except RuntimeError as error:
-            if attempt == 9:
-                raise NoAgent from error
-            say(f"Ray takes no job yet ({str(error).strip().splitlines()[0][:200]})")
-            time.sleep(3)
+            return JobSubmissionClient(url)
+        except BROKEN as error:
+            _wait_for_ray(attempt, error)
     raise AssertionError("the last attempt raises")
 
 
+def _submit(client: JobSubmissionClient, command: Sequence[str]) -> str:
+    """A Ray that is just up may have no agent yet that takes jobs. Raises NoAgent.
+
+    A request whose answer was lost may have begun the job: it is looked for before the next.
+    """
+    runtime_env = yaml.safe_load(RUNTIME_ENV.read_text())
+    name = job_name(command)
+    began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    for attempt in range(SUBMITS):
+        job_id = f"{name}-{began}-{os.getpid()}-{attempt}"
+        try:
+            return client.submit_job(
+                entrypoint=shlex.join(command),
+                submission_id=job_id,
+                runtime_env=runtime_env,
+                metadata={"name": name},
+            )
+        except BROKEN as error:
+            if not isinstance(error, RuntimeError) and _is_known(client, job_id):
+                return job_id
+            _wait_for_ray(attempt, error)
+    raise AssertionError("the last attempt raises")
+
+
+def _wait_for_ray(attempt: int, error: Exception) -> None:
+    if attempt == SUBMITS - 1:
+        raise NoAgent from error
+    say(f"Ray takes no job yet ({_first_line(error)})")
+    time.sleep(3)
+
+
+def _is_known(client: JobSubmissionClient, job_id: str) -> bool:
+    return any(job.submission_id == job_id for job in _answer(client.list_jobs))
+
+
 async def _follow(client: JobSubmissionClient, job_id: str) -> None:
-    """What the command prints, until it has ended; a connection that breaks is made again."""
-    shown = 0
+    """What the command prints, until it has ended; a connection that breaks is made again.
+
+    Raises Silent.
+    """
+    shown, said = 0, ""
     while True:
         at = 0
         try:
@@ -130,11 +174,30 @@ async def _follow(client: JobSubmissionClient, job_id: str) -> None:
                 if at > shown:
                     print(text[-(at - shown) :], end="", flush=True)
                     shown = at
-        except (RuntimeError, OSError) as error:
-            say(f"the connection to the job's output broke ({error})")
-        if client.get_job_status(job_id).is_terminal():
+        except BROKEN as error:
+            if said != (said := _first_line(error)):
+                say(f"the connection to the job's output broke ({said}); it is made again")
+        if _answer(lambda: client.get_job_status(job_id)).is_terminal():
             return
         await asyncio.sleep(1)
+
+
+def _answer(ask: Callable[[], T]) -> T:
+    """What the dashboard says, asked again while it is away. Raises Silent."""
+    deadline_s = time.monotonic() + SILENCE_S
+    while True:
+        try:
+            return ask()
+        except BROKEN as error:
+            if time.monotonic() >= deadline_s:
+                say(f"the dashboard has been silent for {SILENCE_S:.0f} s ({_first_line(error)})")
+                raise Silent from error
+        time.sleep(1)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def lost_machine() -> bool:
@@ -151,7 +214,10 @@ def lost_machine() -> bool:
 def attempts(client: JobSubmissionClient, command: Sequence[str], tries: int, notice: Path) -> int:
     """The exit code of the last of at most `tries` attempts; only a plain failure has a next."""
     for left in reversed(range(tries)):
-        ended = run(client, command)
+        try:
+            ended = run(client, command)
+        except Silent:
+            return LOST_MACHINE if notice.exists() or lost_machine() else 1
         code = outcome(ended, notice=notice.exists(), lost_machine=lost_machine)
         if code:
             say(f"the job ended: {ended.status.value.lower()}, exit code {ended.exit_code}")
@@ -178,8 +244,8 @@ def main() -> int:
         raise Cancelled
 
     signal.signal(signal.SIGTERM, cancel)
-    client = JobSubmissionClient(f"http://127.0.0.1:{this_machine(os.environ).dashboard_port}")
     try:
+        client = connect(f"http://127.0.0.1:{this_machine(os.environ).dashboard_port}")
         return attempts(client, args.command, args.tries, args.notice_file)
     except (Cancelled, KeyboardInterrupt):
         return CANCELLED
