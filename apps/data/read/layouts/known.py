@@ -25,7 +25,7 @@ from apps.data.read.layouts import (
 from apps.data.read.record.layout import Layout, Names, list_of, object_of
 from apps.data.read.record.lists import KEYS
 from apps.data.read.record.messages import is_message
-from apps.data.read.record.rounds import pair_of
+from apps.data.read.record.rounds import is_pair
 
 LayoutName = Literal[
     "sharegpt",
@@ -89,7 +89,7 @@ def as_record(value: object, names: Names = NO_NAMES) -> JsonObject | None:
 def _opens_a_conversation(first: object) -> bool:
     """Whether a list that begins so is one conversation: a message or a pair, but no record."""
     if isinstance(first, list):
-        return pair_of(cast(list[object], first)) is not None
+        return is_pair(cast(list[object], first))
     record = object_of(first)
     return record is not None and is_message(record) and recognised(record) is None
 

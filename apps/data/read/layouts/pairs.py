@@ -10,7 +10,8 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.lists import KEYS
 from apps.data.read.record.metadata import describe
-from apps.data.read.record.rounds import pair_of, rounds
+from apps.data.read.record.parse import parse_cell
+from apps.data.read.record.rounds import is_pair, read_rounds
 
 _LISTS = (*KEYS, "rounds", "pairs")
 
@@ -21,8 +22,9 @@ def _recognises(record: JsonObject) -> bool:
 
 def _pairs(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
     for key in _LISTS:
-        value = list_of(record.get(key))
-        if value and pair_of(value[0]) is not None:
+        given = record.get(key)
+        value = list_of(parse_cell(given) if isinstance(given, str) else given)
+        if value and is_pair(value[0]):
             return key, value
     return None
 
@@ -31,7 +33,8 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     found = _pairs(record)
     if found is None:
         raise Unreadable("no-messages")
-    conversation = RawConversation(turns=rounds(found[1]))
+    conversation = RawConversation()
+    read_rounds(found[1], conversation)
     describe(record, conversation, (found[0],))
     return conversation
 

@@ -9,6 +9,7 @@ from apps.data.read.record.layout import (
     Unreadable,
     list_of,
 )
+from apps.data.read.record.question import has_answer
 
 _ASKED = ("prompt", "query", "question", "input", "problem", "human", "user")
 _SAID = (
@@ -18,10 +19,11 @@ _SAID = (
 
 
 def _columns(record: JsonObject) -> tuple[str, str] | None:
-    for asked in _ASKED:
-        for said in _SAID:
-            if has_text(record, asked) and has_text(record, said):
-                return asked, said
+    for answers in (has_text, has_answer):
+        for asked in _ASKED:
+            for said in _SAID:
+                if has_text(record, asked) and answers(record, said):
+                    return asked, said
     is_list = list_of(record.get("prompt")) and list_of(record.get("completion"))
     return ("prompt", "completion") if is_list else None
 
@@ -34,7 +36,7 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     found = _columns(record)
     if found is None:
         raise Unreadable("no-messages")
-    return read_columns(record, names, asked=found[0], context=None, said=found[1])
+    return read_columns(record, names, asked=found[0], said=found[1])
 
 
 LAYOUT = Layout(

@@ -1,6 +1,6 @@
 """One round in columns: a question, an answer, and what may stand beside them."""
 
-from apps.common.json_value import JsonObject
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
     Names,
     RawConversation,
@@ -11,39 +11,52 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.messages import is_message, read_messages
 from apps.data.read.record.metadata import describe
-from apps.data.read.record.rounds import rounds
+from apps.data.read.record.parse import parse_cell
+from apps.data.read.record.question import has_answer, question_of, text_of_value
+from apps.data.read.record.rounds import read_rounds
 
 
 def has_text(record: JsonObject, key: str) -> bool:
     return isinstance(record.get(key), str)
 
 
-def read_columns(
-    record: JsonObject, names: Names, *, asked: str, context: str | None, said: str
-) -> RawConversation:
+def read_columns(record: JsonObject, names: Names, *, asked: str, said: str) -> RawConversation:
     """One round, after those of a `history` column.
 
-    `asked`, `context` and `said` are names of columns: the question, a text to put below it, and
-    the answer. Question and answer may be lists of messages instead of texts. Raises Unreadable.
+    `asked` and `said` are names of columns: the question and the answer. They may be lists of
+    messages instead of texts. Raises Unreadable.
     """
     conversation = RawConversation()
-    history = list_of(record.get("history")) or []
-    conversation.turns += rounds(history)
-    question, answer = record.get(asked), record.get(said)
-    if isinstance(question, str) and isinstance(answer, str):
-        beside = record.get(context) if context else None
-        text = f"{question}\n\n{beside}" if isinstance(beside, str) and beside else question
-        size = size_of(question) + (size_of(beside) if isinstance(beside, str) else 0)
-        conversation.turns.append(Turn("user", text, size))
-        conversation.turns.append(Turn("assistant", answer, size_of(answer)))
-    elif _is_conversational(question) and _is_conversational(answer):
-        read_messages([*(list_of(question) or ()), *(list_of(answer) or ())], names, conversation)
+    read = {asked, said}
+    history = _list(record.get("history"))
+    if history is not None:
+        if all(map(is_message, history)):
+            read_messages(history, names, conversation)
+        else:
+            read_rounds(history, conversation)
+        read.add("history")
+    question, answer = _conversational(record.get(asked)), _conversational(record.get(said))
+    if question and answer:
+        read_messages([*question, *answer], names, conversation)
+    elif has_text(record, asked) and has_answer(record, said):
+        told = question_of(record, asked)
+        reply = text_of_value(record[said]) or ""
+        conversation.turns.append(Turn("user", told.text, told.raw_bytes))
+        conversation.turns.append(Turn("assistant", reply, size_of(reply)))
+        read |= told.read
     else:
         raise Unreadable("bad-message", 2)
-    describe(record, conversation, tuple(filter(None, (asked, context, said, "history"))))
+    describe(record, conversation, read)
     return conversation
 
 
-def _is_conversational(value: object) -> bool:
-    messages = list_of(value)
-    return bool(messages) and all(map(is_message, messages or ()))
+def _conversational(value: object) -> list[JsonValue] | None:
+    messages = _list(value)
+    return messages if messages and all(map(is_message, messages)) else None
+
+
+def _list(value: object) -> list[JsonValue] | None:
+    """A list; a table's cell holds one as text."""
+    if isinstance(value, str) and value.startswith("["):
+        value = parse_cell(value)
+    return list_of(value)

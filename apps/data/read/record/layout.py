@@ -124,8 +124,8 @@ def size_of(text: str) -> int:
 
 
 def is_set(value: object) -> bool:
-    """Whether a field says anything."""
-    return value is not None and value != "" and value != [] and value != {}
+    """Whether a field says anything; a table has NaN where nothing is."""
+    return value is not None and value != "" and value != [] and value != {} and value == value
 
 
 def text_of(record: JsonObject, *keys: str) -> str:

@@ -14,15 +14,15 @@ from apps.data.read.record.layout import (
     is_set,
     object_of,
     size_of,
+    text_of,
 )
+from apps.data.read.record.learned import is_learned, weights_read
 from apps.data.read.record.media import media_of_message
 from apps.data.read.record.roles import CALLS, role_of
-from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of
+from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of, normalized
 
 WHO = ("from", "role", "author", "speaker", "sender")
 WHAT = ("value", "content", "text", "message")
-_WEIGHTS = ("weight", "train", "training", "loss")
-_CARRIED = frozenset((*WHO, *WHAT, *_WEIGHTS, *CALL_FIELDS, "tool_call_id"))
 
 
 def is_message(value: object) -> bool:
@@ -48,73 +48,87 @@ def read_messages(messages: list[JsonValue], names: Names, conversation: RawConv
 def _turn(
     message: JsonObject, roles: dict[str, str], conversation: RawConversation, num_messages: int
 ) -> Turn:
-    name, said = who_and_what(message)
+    who, what = _first(message, WHO), _said_in(message)
+    name, said = _speaker(message.get(who)), message.get(what)
     if len(message) == 2 and isinstance(said, str) and not roles:
         role = role_of(name, roles)
         if role is not None:
             return Turn(role, said, size_of(said))
-    if len(message) > 2:
-        _count_ignored(message, conversation)
-        conversation.media += media_of_message(message)
-    calls = calls_of(message) if len(message) > 2 or said is None else None
+    conversation.media += media_of_message(message)
     text = said if isinstance(said, str) else text_of_content(said, conversation.media)
-    if text is None:
-        if calls is None:
-            raise Unreadable("bad-message", num_messages)
-        text = ""
-    if isinstance(name, str) and name.strip().lower() in CALLS and name not in roles:
-        turn = call_turn(text)
-        if turn is None:
-            raise Unreadable("bad-tool-call", num_messages)
-        return turn
-    role = role_of(name, roles)
+    turn = _only_calls(name, text, roles, num_messages) or _with_calls(
+        message, text, role_of(name, roles), num_messages
+    )
+    turn.raw_bytes = size_of(said) if isinstance(said, str) else size_of(turn.text)
+    turn.is_learned = is_learned(message)
+    if turn.role == "tool":
+        turn.tool_call_id = text_of(message, "tool_call_id") or None
+        turn.name = text_of(message, "name") or None
+    if len(message) > 2:
+        _count_ignored(message, turn, who, what, conversation, roles)
+    return turn
+
+
+def _only_calls(
+    name: JsonValue, text: str | None, roles: dict[str, str], num_messages: int
+) -> Turn | None:
+    """The turn of a speaker whose texts are calls."""
+    if not isinstance(name, str) or name.strip().lower() not in CALLS or name in roles:
+        return None
+    turn = call_turn(text) if text else None
+    if turn is None:
+        raise Unreadable("bad-tool-call", num_messages)
+    return turn
+
+
+def _with_calls(message: JsonObject, text: str | None, role: str | None, num_messages: int) -> Turn:
+    calls = calls_of(message)
+    if text is None and calls is None:
+        raise Unreadable("bad-message", num_messages)
     if role is None:
         raise Unreadable("unknown-role", num_messages)
-    size = size_of(said) if isinstance(said, str) else size_of(text)
-    if len(message) <= 2:
-        return Turn(role, text, size)
-    return Turn(
-        role,
-        text,
-        size,
-        is_learned=_is_learned(message),
-        tool_calls=calls if role == "assistant" else None,
-        tool_call_id=_text(message, "tool_call_id") if role == "tool" else None,
-        name=_text(message, "name") if role == "tool" else None,
-    )
+    return Turn(role, text or "", 0, tool_calls=calls if role == "assistant" else None)
 
 
-def who_and_what(message: JsonObject) -> tuple[JsonValue, JsonValue]:
-    """A Parquet of mixed dumps has every name of both, most of them null."""
-    name = message.get("from")
-    said = message.get("value")
-    if name is None:
-        name = next((v for key in WHO if (v := message.get(key)) is not None), None)
-    if said is None:
-        said = next((v for key in WHAT if (v := message.get(key)) is not None), None)
+def _speaker(name: JsonValue) -> JsonValue:
     author = object_of(name)
-    return (author.get("role") if author is not None else name), said
+    return name if author is None else author.get("role")
 
 
-def _is_learned(message: JsonObject) -> bool:
-    """`weight: 0` and `train: false` keep a turn in the context and out of the loss."""
-    given = (message.get(key) for key in _WEIGHTS)
-    return all(value is None or yes_or_no(value) is not False for value in given)
+def _first(message: JsonObject, keys: tuple[str, ...]) -> str:
+    """A Parquet of mixed dumps has every name of both, most of them null."""
+    for key in keys:
+        if message.get(key) is not None:
+            return key
+    return keys[0]
 
 
-def _text(message: JsonObject, key: str) -> str | None:
-    value = message.get(key)
-    return value if isinstance(value, str) and value else None
+def _said_in(message: JsonObject) -> str:
+    """An exporter that fills one of several leaves the others null or empty."""
+    first = _first(message, WHAT)
+    if message.get(first) not in ("", []):
+        return first
+    others = (key for key in WHAT if isinstance(said := message.get(key), str | list) and said)
+    return next(others, first)
 
 
-def _count_ignored(message: JsonObject, conversation: RawConversation) -> None:
+def _count_ignored(
+    message: JsonObject,
+    turn: Turn,
+    who: str,
+    what: str,
+    conversation: RawConversation,
+    roles: dict[str, str],
+) -> None:
+    """Name the fields that say more than the turn."""
     conversation.flags |= flags_of(message)
-    for key, value in message.items():
-        if key in MODERATION or (key in FLAGS and yes_or_no(value) is not None):
-            continue
-        if key == "name" and message.get("role") in ("tool", "function"):
-            continue
-        if (key not in _CARRIED and is_set(value) and value is not False) or (
-            key == "weight" and yes_or_no(value) is None
-        ):
-            conversation.ignored.append(f"messages[].{key}")
+    read = {who, what, *MODERATION, *weights_read(message)}
+    read |= {key for key in FLAGS if key in message and yes_or_no(message[key]) is not None}
+    read |= {key for key in WHAT if message.get(key) == message.get(what)}
+    read |= {key for key in WHO if role_of(_speaker(message.get(key)), roles) == turn.role}
+    read |= {"tool_call_id", "name"} if turn.role == "tool" else set()
+    if turn.tool_calls is not None:
+        read |= {key for key in CALL_FIELDS if normalized(message.get(key)) == turn.tool_calls}
+    conversation.ignored += [
+        f"messages[].{key}" for key, value in message.items() if key not in read and is_set(value)
+    ]

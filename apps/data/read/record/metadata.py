@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from apps.common.json_value import JsonObject
+from apps.data.read.record.content import text_of_content
 from apps.data.read.record.flags import FLAGS, MODERATION, flags_of, yes_or_no
 from apps.data.read.record.layout import (
     LeftOut,
@@ -13,15 +14,18 @@ from apps.data.read.record.layout import (
     text_of,
 )
 from apps.data.read.record.media import media_of_record
+from apps.data.read.record.parse import parse_cell
 from apps.data.read.record.tool_calls import functions_of
 
 IDS = ("id", "conversation_id", "conversation_hash", "uuid", "prompt_id", "message_tree_id")
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
-_CARRIED = frozenset((*IDS, *SYSTEM, *MODERATION, "model", "plugins", "tools"))
 
 
 def describe(record: JsonObject, conversation: RawConversation, carried: Iterable[str]) -> None:
-    """Put what is around the messages on the conversation; `carried` has been read already."""
+    """Put what is around the messages on the conversation, and name what nothing carries.
+
+    `carried` has been read already.
+    """
     conversation.source_id = conversation.source_id or text_of(record, *IDS)
     conversation.model = conversation.model or text_of(record, "model") or None
     if len(record) <= 2 and "system" not in record and "system_prompt" not in record:
@@ -31,29 +35,49 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
     conversation.has_plugins = bool(record.get("plugins"))
     conversation.media += media_of_record(record, conversation)
     conversation.flags |= flags_of(record)
-    conversation.tools = functions_of(record.get("tools") or record.get("functions"))
-    _put_system(record, conversation)
-    known = _CARRIED | frozenset(carried)
+    read = {*carried, *MODERATION, "plugins"}
+    read |= _put_tools(record, conversation) | _put_system(record, conversation)
+    read |= {key for key in IDS if text_of(record, key) == conversation.source_id}
+    read |= {"model"} if text_of(record, "model") == conversation.model else set()
     conversation.ignored += [
         key
         for key, value in record.items()
-        if key not in known
-        and is_set(value)
-        and not (key == "functions" and conversation.tools is not None)
-        and not (key in FLAGS and yes_or_no(value) is not None)
+        if key not in read and is_set(value) and not (key in FLAGS and yes_or_no(value) is not None)
     ]
 
 
-def _put_system(record: JsonObject, conversation: RawConversation) -> None:
-    """A system column is the first turn, unless the messages have a system turn of their own."""
-    text = text_of(record, *SYSTEM)
-    if not text:
-        return
+def _put_tools(record: JsonObject, conversation: RawConversation) -> set[str]:
+    """The first list of functions; which columns say what it says."""
+    given = {key: functions_of(record[key]) for key in ("tools", "functions") if key in record}
+    conversation.tools = next((tools for tools in given.values() if tools is not None), None)
+    return {key for key, tools in given.items() if tools == conversation.tools is not None}
+
+
+def _put_system(record: JsonObject, conversation: RawConversation) -> set[str]:
+    """A system column is the first turn, unless the messages have a system turn of their own.
+
+    Which columns say what that turn says.
+    """
+    read: set[str] = set()
     turns = conversation.turns
-    if not (turns and turns[0].role == "system"):
-        turns.insert(0, Turn("system", text, size_of(text)))
-    elif turns[0].text.strip() != text.strip():
-        conversation.ignored.append(next(key for key in SYSTEM if text_of(record, key)))
+    for key in SYSTEM:
+        text = _system_text(record.get(key), conversation)
+        if not text:
+            continue
+        if not (turns and turns[0].role == "system"):
+            turns.insert(0, Turn("system", text, size_of(text)))
+        if turns[0].text.strip() == text.strip():
+            read.add(key)
+    return read
+
+
+def _system_text(value: object, conversation: RawConversation) -> str | None:
+    """A text or parts; a table's cell holds parts as text."""
+    if isinstance(value, str) and not value.startswith("[{"):
+        return value
+    parts = parse_cell(value) if isinstance(value, str) else value
+    text = None if parts is None else text_of_content(parts, conversation.media)
+    return text if text is not None or not isinstance(value, str) else value
 
 
 def leave_out(conversation: RawConversation, reason: str, texts: Iterable[str]) -> None:

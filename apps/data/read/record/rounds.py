@@ -1,36 +1,76 @@
-"""Pairs of a question and its answer, as texts or under names such as human and assistant."""
+"""Pairs of a question and its answer, as texts or under names such as human and assistant.
+
+XTuner's pairs say more: {"system": "Be brief.", "input": "Hi", "output": "Yo", "output_with_loss":
+false}. https://xtuner.readthedocs.io/en/latest/training/multi_turn_conversation.html has them.
+"""
 
 from apps.common.json_value import JsonObject, JsonValue
-from apps.data.read.record.layout import Turn, Unreadable, list_of, object_of, size_of
+from apps.data.read.record.layout import (
+    RawConversation,
+    Turn,
+    Unreadable,
+    is_set,
+    list_of,
+    object_of,
+    size_of,
+)
+from apps.data.read.record.learned import is_learned, weights_read
+from apps.data.read.record.question import has_answer, question_of, text_of_value
 
 _ASKED = ("human", "user", "question", "prompt", "instruction", "query", "input")
 _SAID = ("assistant", "bot", "gpt", "answer", "response", "output", "completion")
 
 
-def pair_of(value: object) -> tuple[str, str] | None:
-    """Question and answer, or None."""
+def is_pair(value: object) -> bool:
+    """Whether a value is a question and its answer."""
     texts = list_of(value)
     if texts is not None:
-        spoken = [text for text in texts if isinstance(text, str)]
-        return (spoken[0], spoken[1]) if len(spoken) == len(texts) == 2 else None
+        return len(texts) == 2 and all(isinstance(text, str) for text in texts)
     fields = object_of(value)
-    if fields is None:
-        return None
-    asked, said = _first_text(fields, _ASKED), _first_text(fields, _SAID)
+    return fields is not None and _columns(fields) is not None
+
+
+def _columns(fields: JsonObject) -> tuple[str, str] | None:
+    asked = next((key for key in _ASKED if isinstance(fields.get(key), str)), None)
+    said = next((key for key in _SAID if has_answer(fields, key)), None)
     return None if asked is None or said is None else (asked, said)
 
 
-def _first_text(fields: JsonObject, names: tuple[str, ...]) -> str | None:
-    return next((text for name in names if isinstance(text := fields.get(name), str)), None)
-
-
-def rounds(pairs: list[JsonValue]) -> list[Turn]:
-    """Raises Unreadable."""
-    turns: list[Turn] = []
+def read_rounds(pairs: list[JsonValue], conversation: RawConversation) -> None:
+    """Add the turns of a list. Raises Unreadable."""
     for value in pairs:
-        pair = pair_of(value)
-        if pair is None:
+        if not is_pair(value):
             raise Unreadable("bad-pair", 2 * len(pairs))
-        turns.append(Turn("user", pair[0], size_of(pair[0])))
-        turns.append(Turn("assistant", pair[1], size_of(pair[1])))
-    return turns
+        fields = object_of(value)
+        if fields is not None:
+            _read_fields(fields, conversation)
+            continue
+        for role, text in zip(("user", "assistant"), list_of(value) or (), strict=False):
+            assert isinstance(text, str)  # a pair's are
+            conversation.turns.append(Turn(role, text, size_of(text)))
+
+
+def _read_fields(fields: JsonObject, conversation: RawConversation) -> None:
+    columns = _columns(fields)
+    assert columns is not None  # a pair has both
+    question, answer = question_of(fields, columns[0]), text_of_value(fields[columns[1]]) or ""
+    _put_system(fields, conversation)
+    conversation.turns += [
+        Turn("user", question.text, question.raw_bytes),
+        Turn("assistant", answer, size_of(answer), is_learned=is_learned(fields)),
+    ]
+    read = {*question.read, columns[1], *weights_read(fields)}
+    read |= {"system"} if isinstance(fields.get("system"), str) else set()
+    conversation.ignored += [
+        f"pairs[].{key}" for key, value in fields.items() if key not in read and is_set(value)
+    ]
+
+
+def _put_system(fields: JsonObject, conversation: RawConversation) -> None:
+    """A pair's system text is a turn before it, unless it is what the last one was."""
+    text = fields.get("system")
+    if not isinstance(text, str) or not text:
+        return
+    last = next((turn for turn in reversed(conversation.turns) if turn.role == "system"), None)
+    if last is None or last.text != text:
+        conversation.turns.append(Turn("system", text, size_of(text)))

@@ -14,12 +14,14 @@ def calls_of(message: JsonObject) -> str | None:
     {"function_call": {"name": "f", "arguments": "{\\"x\\": 1}"}}
     ->  [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
     """
-    given = message.get("tool_calls") or message.get("function_call")
-    return normalized(given) if given else None
+    given = (normalized(message.get(key)) for key in CALL_FIELDS)
+    return next((calls for calls in given if calls is not None), None)
 
 
 def normalized(given: object) -> str | None:
     """None when it is no list of calls with names."""
+    if not given:
+        return None
     if isinstance(given, str):
         given = _parsed(given)
     calls = [_call(one) for one in (list_of(given) or [given])]
@@ -32,14 +34,30 @@ def _call(given: object) -> JsonObject | None:
     if call is None:
         return None
     function = object_of(call.get("function")) or call
-    name = function.get("name")
+    name = function.get("name") or call.get("function")
     if not isinstance(name, str) or not name:
         return None
-    arguments = function.get("arguments", function.get("parameters", {}))
+    arguments = function.get("arguments")
+    if arguments is None:
+        arguments = function.get("parameters") or {}
     if isinstance(arguments, str):
         arguments = arguments if (value := _parsed(arguments)) is None else value
+    else:
+        arguments = _own(arguments)
     made: JsonObject = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made
+
+
+def _own(value: JsonValue) -> JsonValue:
+    """Without nulls: a table gives every object the names of all, null where it has none.
+
+    {"city": "Linz", "zone": None}  ->  {"city": "Linz"}
+    """
+    if isinstance(value, list):
+        return [_own(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _own(one) for key, one in value.items() if one is not None}
+    return value
 
 
 def _parsed(text: str) -> JsonValue:

@@ -1,0 +1,58 @@
+"""What is asked in columns: a text, and what stands beside it for it to speak of."""
+
+import json
+import math
+from dataclasses import dataclass
+
+from apps.common.json_value import JsonObject
+from apps.data.read.record.layout import size_of
+
+BESIDE = ("input", "context")
+"""Columns that hold what a question speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    text: str
+    raw_bytes: int
+    """UTF-8 bytes of the texts; numbers and lists are written anew, and are not among them."""
+    read: frozenset[str]
+    """The columns it was made of."""
+
+
+def question_of(fields: JsonObject, asked: str) -> Question:
+    """The text of a column, with those of `BESIDE` below it that it does not quote already.
+
+    {"instruction": "Sum this list.", "input": [1, 2, 3]}  ->  "Sum this list.\\n\\n[1, 2, 3]"
+    """
+    texts, raw_bytes, read = [text_of_value(fields.get(asked)) or ""], 0, [asked]
+    for key in (asked, *BESIDE):
+        value = fields.get(key)
+        text = text_of_value(value)
+        if text is None:
+            continue
+        raw_bytes += size_of(value) if isinstance(value, str) else 0
+        read.append(key)
+        if text and key != asked and text not in texts[0]:
+            texts.append(text)
+    return Question("\n\n".join(texts), raw_bytes, frozenset(read))
+
+
+def has_answer(fields: JsonObject, key: str) -> bool:
+    """An answer may be a number."""
+    value = fields.get(key)
+    return isinstance(value, str) or _is_number(value)
+
+
+def text_of_value(value: object) -> str | None:
+    """A text, a number, or a list or object as JSON; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if _is_number(value) or (isinstance(value, list | dict) and value):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return None
+
+
+def _is_number(value: object) -> bool:
+    """A table has NaN where nothing is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
