@@ -51,7 +51,7 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     leave_out(conversation, "hidden", hidden)
     on_branch = set(branch)
     others = [_message(mapping, key) for key in mapping if key not in on_branch]
-    texts = [text for message in others if message and (text := _text(message, []))]
+    texts = [text for message in others if message and (text := _text(message, RawConversation()))]
     leave_out(conversation, "other_branch", texts)
     describe(record, conversation, (*_OF_THE_TREE, "default_model_slug"))
     return conversation
@@ -78,9 +78,9 @@ def _message(mapping: JsonObject, key: str) -> JsonObject:
     return object_of((object_of(mapping[key]) or {}).get("message")) or {}
 
 
-def _text(message: JsonObject, media: list[str]) -> str:
+def _text(message: JsonObject, conversation: RawConversation) -> str:
     content = object_of(message.get("content")) or {}
-    return text_of_content(content, media) or ""
+    return text_of_content(content, conversation) or ""
 
 
 def _take(
@@ -88,15 +88,16 @@ def _take(
 ) -> None:
     content = object_of(message.get("content")) or {}
     metadata = object_of(message.get("metadata")) or {}
-    media: list[str] = []
-    text = _text(message, media)
-    if not text and not media:
+    own = RawConversation()
+    text = _text(message, own)
+    conversation.ignored += own.ignored
+    if not text and not own.media:
         return
     kind = str(content.get("content_type") or "text")
     if kind in _HIDDEN_KINDS or metadata.get("is_visually_hidden_from_conversation") is True:
         hidden.append(text)
         return
-    conversation.media += media
+    conversation.media += own.media
     author = object_of(message.get("author")) or {}
     role = role_of(author.get("role"), dict(names.roles))
     if role is None:

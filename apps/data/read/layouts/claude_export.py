@@ -62,7 +62,7 @@ def _text(message: JsonObject, conversation: RawConversation, hidden: list[str])
             hidden.append(text_of(given, "thinking", "text", "name"))
         else:
             shown.append(part)
-    return (text_of_content(shown, conversation.media) or "") if shown else text_of(message, "text")
+    return (text_of_content(shown, conversation) or "") if shown else text_of(message, "text")
 
 
 LAYOUT = Layout(

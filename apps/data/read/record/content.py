@@ -1,62 +1,111 @@
 """What a message says: a text, or a list of parts of which some are no text."""
 
-from apps.common.json_value import JsonObject
-from apps.data.read.record.layout import list_of, object_of
+import re
+
+from apps.common.json_value import JsonObject, JsonValue
+from apps.data.read.record.layout import RawConversation, is_set, list_of, object_of
 
 _TEXT_KEYS = ("text", "content", "value")
 _TEXT_KINDS = frozenset(
-    ("text", "input_text", "output_text", "markdown", "paragraph", "multimodal_text")
+    (
+        *("text", "input_text", "output_text", "markdown", "paragraph", "multimodal_text"),
+        "audio_transcription",
+    )
 )
-_MEDIA = ("image", "audio", "video", "file", "media", "document", "asset_pointer")
+_SPOKEN = ("audio_transcription",)
+"""What stands beside the sound that it says in words."""
+_KINDS = ("type", "content_type")
+_MEDIA = frozenset(("image", "audio", "video", "file", "media", "document", "asset"))
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 
 
-def text_of_content(content: object, media: list[str]) -> str | None:
-    """The text parts joined; None when it is neither a text nor parts.
+def parts_of(content: object) -> list[JsonValue] | None:
+    """The parts of what is no text; None when it has none."""
+    part = object_of(content)
+    if part is None:
+        return list_of(content)
+    inner = list_of(part.get("parts"))
+    return [part] if inner is None else inner
 
-    Kinds of the parts that are no text are added to `media`.
+
+def kind_of(part: JsonObject) -> str:
+    """Its own name of what it is; "" for none."""
+    return next((kind for key in _KINDS if isinstance(kind := part.get(key), str) and kind), "")
+
+
+def text_of_content(content: object, conversation: RawConversation) -> str | None:
+    """The text parts joined; None when it is neither a text nor parts, or no part says anything.
+
+    Kinds of the parts that are media are added to the conversation's `media`; what else is no text
+    is named among its `ignored`.
 
         [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": ...}]
         ->  "What is this?", and "image_url" to media
     """
     if isinstance(content, str):
         return content
-    parts = list_of(content)
+    parts = parts_of(content)
     if parts is None:
-        part = object_of(content)
-        if part is None:
-            return None
-        inner = list_of(part.get("parts"))
-        parts = [part] if inner is None else inner
-    texts = [text for part in parts if (text := _text_of_part(part, media)) is not None]
-    if not texts and not media:
+        return None
+    num_media = len(conversation.media)
+    is_spoken = any(kind_of(object_of(part) or {}) in _SPOKEN for part in parts)
+    given = (one for one in parts if not (is_spoken and _is_sound(one, conversation)))
+    texts = [text for part in given if (text := _text_of_part(part, conversation)) is not None]
+    if not texts and len(conversation.media) == num_media:
         return "" if not parts else None
     return "\n\n".join(text for text in texts if text)
 
 
-def _text_of_part(part: object, media: list[str]) -> str | None:
+def _text_of_part(part: object, conversation: RawConversation) -> str | None:
     if isinstance(part, str):
         return part
     given = object_of(part)
     if given is None:
+        if is_set(part):
+            ignore_part("part", conversation)
         return None
-    kind = str(given.get("type") or given.get("content_type") or "")
-    if kind in _TEXT_KINDS or not kind:
-        text = _first_text(given)
-        if text is not None or kind in _TEXT_KINDS:
-            return text
-    if _is_media(given, kind):
-        media.append(kind or next(key for key in given if _names_media(key)))
+    kind = kind_of(given)
+    key = next((key for key in _TEXT_KEYS if isinstance(given.get(key), str)), None)
+    if kind not in _TEXT_KINDS and (kind or key is None) and (media := _media_in(given, kind)):
+        conversation.media.append(media)
         return None
-    return _first_text(given)
+    if key is None:
+        ignore_part(kind or next((key for key in given if is_set(given[key])), ""), conversation)
+        return None
+    for other, value in given.items():
+        if other not in (*_KINDS, key) and is_set(value):
+            ignore_part(other, conversation)
+    text = given[key]
+    assert isinstance(text, str)  # the key of one
+    return text
 
 
-def _first_text(part: JsonObject) -> str | None:
-    return next((said for key in _TEXT_KEYS if isinstance(said := part.get(key), str)), None)
+def _is_sound(part: object, conversation: RawConversation) -> bool:
+    """Whether a part is nothing but sound; it is counted."""
+    given = object_of(part)
+    kind = "" if given is None else kind_of(given)
+    if given is None or kind in _SPOKEN or "audio" not in kind:
+        return False
+    if any("video" in key and is_set(value) for key, value in given.items()):
+        return False
+    ignore_part(kind, conversation)
+    return True
 
 
-def _is_media(part: JsonObject, kind: str) -> bool:
-    return _names_media(kind) or any(map(_names_media, part))
+def ignore_part(name: str, conversation: RawConversation) -> None:
+    """Count a part without text by its kind, or a field of a part."""
+    if name:
+        conversation.ignored.append(f"messages[].content[].{name}")
+
+
+def _media_in(part: JsonObject, kind: str) -> str | None:
+    """The kind, or the field that holds what is no text."""
+    if _names_media(kind):
+        return kind
+    field = next((key for key in part if is_set(part[key]) and _names_media(key)), None)
+    return kind or field if field else None
 
 
 def _names_media(name: str) -> bool:
-    return any(word in name for word in _MEDIA)
+    """Whether one of its words does: `image_url` and `inputAudio`, but no `profile`."""
+    return any(word.lower().removesuffix("s") in _MEDIA for word in _WORD.findall(name))

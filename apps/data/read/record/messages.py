@@ -20,6 +20,7 @@ from apps.data.read.record.learned import is_learned, weights_read
 from apps.data.read.record.media import media_of_message
 from apps.data.read.record.roles import CALLS, role_of
 from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of, normalized
+from apps.data.read.record.tool_parts import has_tool_parts, turns_of_parts
 
 WHO = ("from", "role", "author", "speaker", "sender")
 WHAT = ("value", "content", "text", "message")
@@ -42,30 +43,50 @@ def read_messages(messages: list[JsonValue], names: Names, conversation: RawConv
         message = object_of(value)
         if message is None:
             raise Unreadable("bad-message", len(messages))
-        conversation.turns.append(_turn(message, roles, conversation, len(messages)))
+        conversation.turns += _turns(message, roles, conversation, len(messages))
 
 
-def _turn(
+def _turns(
     message: JsonObject, roles: dict[str, str], conversation: RawConversation, num_messages: int
-) -> Turn:
+) -> list[Turn]:
+    """One, or several of a message whose parts are calls or results of tools."""
     who, what = _first(message, WHO), _said_in(message)
     name, said = _speaker(message.get(who)), message.get(what)
     if len(message) == 2 and isinstance(said, str) and not roles:
         role = role_of(name, roles)
         if role is not None:
-            return Turn(role, said, size_of(said))
+            return [Turn(role, said, size_of(said))]
     conversation.media += media_of_message(message)
-    text = said if isinstance(said, str) else text_of_content(said, conversation.media)
+    if has_tool_parts(said):
+        role = role_of(name, roles)
+        turns = turns_of_parts(said, role, conversation) if role else []
+        if not turns:
+            raise Unreadable("bad-message" if role else "unknown-role", num_messages)
+    else:
+        turns = [_turn(message, name, said, roles, conversation, num_messages)]
+    for turn in turns:
+        turn.is_learned = is_learned(message)
+    if len(message) > 2:
+        _count_ignored(message, turns, who, what, conversation, roles)
+    return turns
+
+
+def _turn(
+    message: JsonObject,
+    name: JsonValue,
+    said: JsonValue,
+    roles: dict[str, str],
+    conversation: RawConversation,
+    num_messages: int,
+) -> Turn:
+    text = text_of_content(said, conversation)
     turn = _only_calls(name, text, roles, num_messages) or _with_calls(
         message, text, role_of(name, roles), num_messages
     )
     turn.raw_bytes = size_of(said) if isinstance(said, str) else size_of(turn.text)
-    turn.is_learned = is_learned(message)
     if turn.role == "tool":
         turn.tool_call_id = text_of(message, "tool_call_id") or None
         turn.name = text_of(message, "name") or None
-    if len(message) > 2:
-        _count_ignored(message, turn, who, what, conversation, roles)
     return turn
 
 
@@ -114,21 +135,23 @@ def _said_in(message: JsonObject) -> str:
 
 def _count_ignored(
     message: JsonObject,
-    turn: Turn,
+    turns: list[Turn],
     who: str,
     what: str,
     conversation: RawConversation,
     roles: dict[str, str],
 ) -> None:
-    """Name the fields that say more than the turn."""
+    """Name the fields that say more than the turns."""
     conversation.flags |= flags_of(message)
     read = {who, what, *MODERATION, *weights_read(message)}
     read |= {key for key in FLAGS if key in message and yes_or_no(message[key]) is not None}
     read |= {key for key in WHAT if message.get(key) == message.get(what)}
-    read |= {key for key in WHO if role_of(_speaker(message.get(key)), roles) == turn.role}
-    read |= {"tool_call_id", "name"} if turn.role == "tool" else set()
-    if turn.tool_calls is not None:
-        read |= {key for key in CALL_FIELDS if normalized(message.get(key)) == turn.tool_calls}
+    role = role_of(_speaker(message.get(who)), roles)
+    read |= {key for key in WHO if role_of(_speaker(message.get(key)), roles) == role}
+    for turn in turns:
+        read |= {"tool_call_id", "name"} if turn.role == "tool" else set()
+        if turn.tool_calls is not None:
+            read |= {key for key in CALL_FIELDS if normalized(message.get(key)) == turn.tool_calls}
     conversation.ignored += [
         f"messages[].{key}" for key, value in message.items() if key not in read and is_set(value)
     ]

@@ -76,7 +76,7 @@ def _system_text(value: object, conversation: RawConversation) -> str | None:
     if isinstance(value, str) and not value.startswith("[{"):
         return value
     parts = parse_cell(value) if isinstance(value, str) else value
-    text = None if parts is None else text_of_content(parts, conversation.media)
+    text = None if parts is None else text_of_content(parts, conversation)
     return text if text is not None or not isinstance(value, str) else value
 
 

@@ -74,7 +74,21 @@ def functions_of(given: object) -> str | None:
     functions = list_of(given)
     if not functions or not all(isinstance(one, dict) for one in functions):
         return None
-    return orjson.dumps(functions).decode()
+    return orjson.dumps([_function(one) for one in functions]).decode()
+
+
+def _function(given: JsonValue) -> JsonValue:
+    """Anthropic's in the form that templates know."""
+    function = object_of(given) or {}
+    if "input_schema" not in function or not isinstance(function.get("name"), str):
+        return given
+    named = {"input_schema": "parameters"}
+    made: JsonObject = {
+        named.get(key, key): value
+        for key, value in function.items()
+        if key in ("name", "description", "input_schema")
+    }
+    return {"type": "function", "function": made}
 
 
 def call_turn(text: str) -> Turn | None:
