@@ -54,12 +54,13 @@ LAYOUTS: tuple[Layout, ...] = (
     ultrachat.LAYOUT,
     sharegpt.LAYOUT,
     openai.LAYOUT,
-    pairs.LAYOUT,
     alpaca.LAYOUT,
     dolly.LAYOUT,
     prompt_completion.LAYOUT,
+    pairs.LAYOUT,
 )
-"""In the order in which they are tried: those with fields of their own first."""
+"""In the order in which they are tried: those with fields of their own first, and lists of texts
+after columns, for they may be of anything."""
 BY_NAME: Mapping[str, Layout] = {
     name: layout for name in get_args(LayoutName) for layout in LAYOUTS if layout.name == name
 }

@@ -1,6 +1,7 @@
 """UltraChat: texts in turn, the user first; its 200k selection has messages and a prompt beside."""
 
 from apps.common.json_value import JsonObject
+from apps.data.read.layouts import alpaca, dolly, prompt_completion
 from apps.data.read.record.layout import (
     Layout,
     Names,
@@ -10,14 +11,24 @@ from apps.data.read.record.layout import (
     list_of,
     size_of,
 )
-from apps.data.read.record.lists import KEYS, holds_messages, read_list
+from apps.data.read.record.lists import holds_messages, read_list
 from apps.data.read.record.metadata import describe
+from apps.data.read.record.parse import parse_cell
 
 _ROLES = ("user", "assistant")
+_LISTS = ("data", "conversations", "messages", "conversation", "dialogue", "dialog", "chat")
+_QUESTIONS = ("question_id", "category")
+"""Beside them `turns` are questions that stand one after another, as MT-bench has them."""
+_COLUMNS = (alpaca.LAYOUT, dolly.LAYOUT, prompt_completion.LAYOUT)
+"""What they recognise says more of the record than a list of texts."""
 
 
 def _recognises(record: JsonObject) -> bool:
-    return _is_selection(record) or _texts(record) is not None
+    return _is_selection(record) or (_texts(record) is not None and not _has_columns(record))
+
+
+def _has_columns(record: JsonObject) -> bool:
+    return any(layout.recognises(record) for layout in _COLUMNS)
 
 
 def _is_selection(record: JsonObject) -> bool:
@@ -25,8 +36,10 @@ def _is_selection(record: JsonObject) -> bool:
 
 
 def _texts(record: JsonObject) -> tuple[str, list[str]] | None:
-    for key in ("data", *KEYS):
-        value = list_of(record.get(key))
+    has_questions = any(key in record for key in _QUESTIONS)
+    for key in _LISTS if has_questions else (*_LISTS, "turns"):
+        given = record.get(key)
+        value = list_of(parse_cell(given) if isinstance(given, str) else given)
         if value and isinstance(value[0], str):
             texts = [text for text in value if isinstance(text, str)]
             if len(texts) == len(value):
