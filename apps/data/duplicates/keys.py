@@ -23,11 +23,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from apps.common.files import storage
 from apps.common.text.words import num_words, words
+from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
 from apps.data.rules.profiles import Rules
 from apps.data.write import tables
@@ -62,7 +64,7 @@ class Keys:
     prefixes: list[int]
     """digests of the conversation up to each message"""
     digests: list[int]
-    """those of each message"""
+    """those of each message, and of the functions that the model could call"""
     opening: int
     """that of the first round; 0 where it is too short to mean anything"""
     chars: int
@@ -123,14 +125,15 @@ def of(record: Record, rules: Rules, *, messages: int, num_bytes: int) -> Keys:
     needs_all = rules.duplicate == "drop"
     needs_digests = rules.duplicate_id == "drop" and bool(record.source_id)
     needs_opening = rules.duplicate_opening == "drop"
-    running = hashlib.blake2b(digest_size=8)
+    offered = _offered(record)
+    running = hashlib.blake2b(offered, digest_size=8)
     prefixes: list[int] = []
-    digests: list[int] = []
+    digests = [_number(offered)] if offered and needs_digests else []
     opening, num_opening_words = 0, 0
     for turn in record.turns:
         if not (needs_all or needs_digests or needs_opening):
             break
-        said = b"%b\0%b\0" % (turn.role.encode(), normalized(turn.text))
+        said = b"%b\0%b\0%b" % (turn.role.encode(), normalized(turn.text), _called(turn))
         digest = hashlib.blake2b(said, digest_size=8).digest()
         running.update(digest)
         if needs_all:
@@ -197,13 +200,49 @@ def _number(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
+def _offered(record: Record) -> bytes:
+    """The functions that the model could call: with others it is another conversation."""
+    return (record.tools or "").encode("utf-8", "surrogatepass")
+
+
+def _called(turn: Turn) -> bytes:
+    """Names and arguments of a turn's calls, without their ids, which are by chance."""
+    if turn.tool_calls is None:
+        return b""
+    functions = [call["function"] for call in orjson.loads(turn.tool_calls)]
+    return orjson.dumps(functions, option=orjson.OPT_SORT_KEYS)
+
+
+def _functions(record: Record) -> bytes:
+    """Those that could be called, and the names of those that were: with others nothing is near."""
+    calls = [turn.tool_calls for turn in record.turns if turn.tool_calls is not None]
+    names = [call["function"]["name"] for made in calls for call in orjson.loads(made)]
+    return _offered(record) + (orjson.dumps(names) if names else b"")
+
+
 def _signature(record: Record) -> list[int]:
-    spoken = words("\n".join(turn.text for turn in record.turns))
+    spoken = [word for turn in record.turns for word in _spoken(turn)]
     runs = [spoken[i:] for i in range(SHINGLE_WORDS)]
     shingles = list(map(" ".join, zip(*runs, strict=False))) or [" ".join(spoken)]
+    if functions := _functions(record):
+        mark = f"{_number(functions):x} "
+        shingles = [mark + shingle for shingle in shingles]
     hashed = RMinHash(num_perm=NUM_PERMUTATIONS, seed=_SEED)
     hashed.update(shingles)
     return hashed.digest()
+
+
+def _spoken(turn: Turn) -> list[str]:
+    """The words of a turn and of its calls; the characters of what is hardly words.
+
+    "Hi there!"  ->  hi, there        "∫ ÷ √"  ->  ∫, ÷, √
+    """
+    found = words(turn.text)
+    if 2 * sum(map(len, found)) < len(turn.text):
+        text = "".join(turn.text.split())
+        if 2 * sum(map(len, found)) < len(text):
+            found = list(text)
+    return found + words(_called(turn).decode()) if turn.tool_calls else found
 
 
 class KeyTable:

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,3 +181,67 @@ NEARLY = {
         "लाल",
     ),
 }
+
+
+def _calling(name: str, function: str, text: str = "") -> dict[str, Any]:
+    asked = {"role": "user", "content": "What time is it over there in Linz, please?"}
+    call = {"id": name, "type": "function", "function": {"name": function, "arguments": "{}"}}
+    answer = {"role": "assistant", "content": text, "tool_calls": [call]}
+    return {"id": name, "messages": [asked, answer]}
+
+
+def _offering(name: str, text: str = "") -> dict[str, Any]:
+    tool = {"type": "function", "function": {"name": "get_time"}}
+    return {**_calling(name, "get_time", text), "tools": [tool]}
+
+
+WORDS = "It is half past four, and the sun will be down before long, so make haste."
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [_calling("a", "get_time"), _calling("b", "clock_now")],
+        [_calling("a", "get_time"), _offering("b")],
+        [_calling("a", "get_time", WORDS), _offering("b", WORDS)],
+        [_calling("1", "get_time"), _calling("1", "clock_now")],
+        [_calling("1", "get_time"), _offering("1")],
+    ],
+)
+def test_other_calls_or_other_tools_make_another_conversation(
+    records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run_clean(
+        tmp_path / "out",
+        write_dump(tmp_path / "dump.json", records),
+        profile="none",
+        rules=Rules(duplicate="drop", duplicate_id="drop", near_duplicate=0.7),
+    )
+    assert kept(tmp_path / "out") == [record["id"] for record in records]
+
+
+def test_the_ids_of_calls_make_no_other_conversation(tmp_path: Path) -> None:
+    records = [_offering(name) for name in "ab"]
+    dump = write_dump(tmp_path / "dump.json", records)
+    run_clean(tmp_path / "out", dump, profile="none", rules=Rules(duplicate="drop"))
+    assert kept(tmp_path / "out") == ["a"]
+
+
+WORDLESS = [
+    ("🐶🐱🐭🐹🐰🦊🐻🐼", "🍎🍐🍊🍋🍌🍉🍇🍓"),
+    ("🚗🚕🚙🚌🚎🚓🚑🚒", "⚽🏀🏈⚾🎾🏐🏉🎱"),
+    ("∫ ÷ √ ≤ ≥ → ← ↑", "≠ ≈ ∞ ± × ∑ ∏ ∂"),
+    ("?!? ... !!! ,,, ;;;", "--- *** +++ === ///"),
+    ("ok 🐶🐱🐭🐹🐰🦊🐻🐼", "ok 🍎🍐🍊🍋🍌🍉🍇🍓"),
+    ("ok 🚗🚕🚙🚌🚎🚓🚑🚒", "ok ⚽🏀🏈⚾🎾🏐🏉🎱"),
+]
+
+
+def test_conversations_without_words_are_compared_by_their_characters(tmp_path: Path) -> None:
+    records = [conversation(str(i), *texts) for i, texts in enumerate(WORDLESS)]
+    question, answer = WORDLESS[0]
+    records.append(conversation("near", question, answer + "🍓"))
+    dump = write_dump(tmp_path / "dump.json", records)
+    run_clean(tmp_path / "out", dump, profile="none", rules=Rules(near_duplicate=0.7))
+    assert kept(tmp_path / "out") == ["1", "2", "3", "4", "5", "near"]
+    assert dropped(tmp_path / "out")["0"][0] == "near_duplicate"
