@@ -1,6 +1,7 @@
 """Rules of a conversation's shape: whose turn it is, and whether there is one at all."""
 
 import dataclasses
+import functools
 import itertools
 
 from apps.common.text.words import num_words
@@ -45,10 +46,13 @@ def _is_printable(text: str) -> bool:
 
 
 def ends(record: Record, rules: Rules) -> Verdict:
-    """Answers before the first user turn and user turns after the last answer go."""
+    """Answers before the first user turn and user turns after the last answer go.
+
+    Several system turns before them, as of a system and a developer, are joined to one.
+    """
     if rules.ends != "trim":
         return None
-    turns = record.turns
+    turns = _with_one_head(record.turns)
     head = [turn for turn in turns[:1] if turn.role == "system"]
     start, stop = len(head), len(turns)
     while start < stop and turns[start].role != "user":
@@ -56,15 +60,22 @@ def ends(record: Record, rules: Rules) -> Verdict:
     while stop > start and turns[stop - 1].role != "assistant":
         stop -= 1
     if start == len(head) and stop == len(turns):
-        return None
+        return turns if len(turns) < len(record.turns) else None
     return head + turns[start:stop]
+
+
+def _with_one_head(turns: list[Turn]) -> list[Turn]:
+    head = list(itertools.takewhile(lambda turn: turn.role == "system", turns))
+    if len(head) < 2:
+        return turns
+    return [functools.reduce(Turn.joined_with, head), *turns[len(head) :]]
 
 
 def alternation(record: Record, rules: Rules) -> Verdict:
     """user, assistant, user, assistant... after an optional system turn."""
-    turns = record.turns
+    turns = record.turns if rules.alternation == "keep" else _with_one_head(record.turns)
     if rules.alternation == "keep" or not _repeats_role(turns):
-        return None
+        return turns if len(turns) < len(record.turns) else None
     if rules.alternation == "drop" or any(turn.role == "system" for turn in turns[1:]):
         return Drop("two messages of one role in a row, or a late system message")
     merged: list[Turn] = []

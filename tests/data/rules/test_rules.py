@@ -272,3 +272,25 @@ def quality(*texts: str) -> float:
 def test_a_limit_of_quality_drops_what_is_below() -> None:
     assert drops("min_quality", record("What is it?", "No."), min_quality=0.8)
     assert not drops("min_quality", record("What is it?", "No."), min_quality=0.0)
+
+
+@pytest.mark.parametrize("rule", ["ends", "alternation"])
+@pytest.mark.parametrize("alternation", ["drop", "merge"])
+def test_several_system_turns_at_the_head_are_one(rule: str, alternation: str) -> None:
+    roles = ("system", "system", "user", "assistant")
+    given = record("Be terse.", "Answer in German.", "Hi", "Hallo", roles=roles)
+    turns = verdict(rule, given, alternation=alternation)
+    assert isinstance(turns, list)
+    assert [(turn.role, turn.text, turn.num_raw) for turn in turns] == [
+        ("system", "Be terse.\n\nAnswer in German.", 2),
+        ("user", "Hi", 1),
+        ("assistant", "Hallo", 1),
+    ]
+
+
+def test_a_head_of_several_system_turns_is_cut_like_one() -> None:
+    roles = ("system", "system", "assistant", "user", "assistant", "user")
+    turns = verdict("ends", record(*"abcdef", roles=roles))
+    assert isinstance(turns, list)
+    assert [turn.text for turn in turns] == ["a\n\nb", "d", "e"]
+    assert drops("alternation", record(*"abcdef", roles=(*roles[:5], "system")))

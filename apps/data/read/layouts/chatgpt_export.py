@@ -7,6 +7,7 @@ its instructions, its thoughts) is no part of the conversation, and is counted.
 import orjson
 
 from apps.common.json_value import JsonObject
+from apps.data.read.layouts.chatgpt_citations import without_citations
 from apps.data.read.record.content import text_of_content
 from apps.data.read.record.layout import (
     Layout,
@@ -103,6 +104,9 @@ def _take(
     if role is None:
         raise Unreadable("unknown-role", 1)
     conversation.model = text_of(metadata, "model_slug") or conversation.model
+    if role == "assistant" and (shown := without_citations(text)) != text:
+        conversation.ignored.append("messages[].citations")
+        text = shown
     conversation.turns.append(_turn(role, text, message, author))
 
 

@@ -1,4 +1,8 @@
-"""Claude's data export (conversations.json): `chat_messages` with sender, text and parts."""
+"""Claude's data export (conversations.json): `chat_messages` with sender, text and parts.
+
+Questions that were edited and answers that were made anew are branches: each message names its
+parent. The conversation is the branch of the last leaf; the messages beside it are counted.
+"""
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.content import text_of_content
@@ -17,7 +21,14 @@ from apps.data.read.record.layout import (
 from apps.data.read.record.metadata import describe, leave_out
 from apps.data.read.record.roles import role_of
 
+_PARENT, _LEAF = "parent_message_uuid", "current_leaf_message_uuid"
 _OF_CONVERSATION = ("chat_messages", "name", "summary", "created_at", "updated_at", "account")
+_OF_MESSAGE = frozenset(
+    (
+        *("uuid", "parent_message_uuid", "sender", "text", "content", "index"),
+        *("attachments", "files", "created_at", "updated_at"),
+    )
+)
 _HIDDEN_PARTS = frozenset(
     ("thinking", "redacted_thinking", "tool_use", "tool_result", "token_budget")
 )
@@ -31,20 +42,48 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     messages = list_of(record.get("chat_messages"))
     if messages is None:
         raise Unreadable("no-messages")
+    given = [message for one in messages if (message := object_of(one)) is not None]
+    if len(given) < len(messages):
+        raise Unreadable("bad-message", len(messages))
     conversation = RawConversation()
     hidden: list[str] = []
-    for given in messages:
-        message = object_of(given)
-        if message is None:
-            raise Unreadable("bad-message", len(messages))
+    branch = _branch(given, text_of(record, _LEAF))
+    for message in branch:
         role = role_of(message.get("sender"), dict(names.roles))
         if role is None:
             raise Unreadable("unknown-role", len(messages))
         text = _text(message, conversation, hidden)
         conversation.turns.append(Turn(role, text, size_of(text)))
+        conversation.ignored += [
+            f"messages[].{key}"
+            for key, value in message.items()
+            if key not in _OF_MESSAGE and is_set(value)
+        ]
+    on_branch = set(map(id, branch))
+    others = [message for message in given if id(message) not in on_branch]
+    texts = [_text(message, RawConversation(), []) for message in others]
+    leave_out(conversation, "other_branch", texts)
     leave_out(conversation, "hidden", hidden)
-    describe(record, conversation, _OF_CONVERSATION)
+    describe(record, conversation, (*_OF_CONVERSATION, _LEAF))
     return conversation
+
+
+def _branch(messages: list[JsonObject], last: str) -> list[JsonObject]:
+    """The messages from the first to `last`, or to the last leaf; all where there is no tree.
+
+    1 <- 2 <- 3, 1 <- 4   ->   1, 4
+    """
+    by_id = {text_of(message, "uuid"): message for message in messages}
+    parents = {text_of(message, _PARENT) for message in messages}
+    leaves = [key for key in by_id if key and key not in parents]
+    if "" in by_id or not leaves or not parents & by_id.keys():
+        return messages
+    key = last if last in by_id else leaves[-1]
+    path: dict[str, JsonObject] = {}
+    while key in by_id and key not in path:
+        path[key] = by_id[key]
+        key = text_of(by_id[key], _PARENT)
+    return list(path.values())[::-1]
 
 
 def _text(message: JsonObject, conversation: RawConversation, hidden: list[str]) -> str:
