@@ -47,6 +47,28 @@ def check_can_be_written(config: PretrainedConfig) -> None:
         raise InputError(
             f"--gguf cannot write positions scaled by {kind!r}; expected default, linear or llama3."
         )
+    computed = {
+        "hidden_act": (config.hidden_act, ("silu", "swish")),
+        "partial_rotary_factor": (_rotary_share(config), (1.0,)),
+    }
+    if config.model_type not in _HAS_BIASES:
+        computed["attention_bias"] = (getattr(config, "attention_bias", False), (False,))
+    for key, (value, known) in computed.items():
+        if value not in known:
+            raise InputError(
+                f"--gguf cannot write a {config.model_type} model with {key} {value!r}: llama.cpp "
+                f"computes it with {known[0]!r}. Leave --gguf out and serve the folder itself."
+            )
+
+
+_HAS_BIASES = ("llama", "qwen2")
+"""model types whose biases of the attention llama.cpp reads: a choice in llama, always in qwen2"""
+
+
+def _rotary_share(config: PretrainedConfig) -> float:
+    """The share of a head that is rotated; transformers keeps it in one of two places."""
+    inner = config.rope_parameters.get("partial_rotary_factor")
+    return float(inner or getattr(config, "partial_rotary_factor", None) or 1.0)
 
 
 def write_gguf(folder: str, path: str, kind: str) -> None:

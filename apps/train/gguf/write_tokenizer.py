@@ -5,21 +5,21 @@ import re
 from collections.abc import Sequence
 
 import gguf
-import tokenizers
 
 from apps.common.errors import InputError
 from apps.common.files.model_settings import read_settings
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import Tokenizer, load_tokenizer
+from apps.train.gguf.same_ids import (
+    add_tokens,
+    differing,
+    joins_alike,
+    probes,
+    splits_alike,
+)
 from apps.train.gguf.tokenizer import PRE_TOKENIZERS, byte_level, sentencepiece
 
 _Type = gguf.TokenType
-_PROBES = (
-    "Hello world, it's 12345 o'clock; we'll see.  Two spaces",
-    "naïve Grüße 你好 世界 🦙 ABCdef 3.14 don't I'M",
-    "def f(x):\n    return x\n\n\n\tx = [1, 2]  # end \n ",
-)
-"""Texts that the known ways of splitting split differently"""
 
 
 def write_tokenizer(writer: gguf.GGUFWriter, folder: str, num_embeddings: int) -> None:
@@ -30,10 +30,16 @@ def write_tokenizer(writer: gguf.GGUFWriter, folder: str, num_embeddings: int) -
     merges = [tuple(merge) for merge in model.get("merges", [])]
     if model["type"] != "BPE":
         raise InputError(f"--gguf knows no {model['type']} tokenizers; expected BPE.")
+    if len(texts) > num_embeddings:
+        raise InputError(
+            f"The tokenizer of {folder} has {len(texts)} ids and the model {num_embeddings} rows "
+            "for them; llama.cpp expects a row for each, so leave --gguf out."
+        )
+    checks = probes(folder, tokenizer)
     if model.get("byte_fallback"):
-        _write_sentencepiece(writer, tokenizer, texts, merges)
+        _write_sentencepiece(writer, tokenizer, texts, merges, checks)
     else:
-        _write_byte_level(writer, tokenizer, texts, merges, ignores=bool(model["ignore_merges"]))
+        _write_byte_level(writer, tokenizer, texts, merges, checks)
     writer.add_token_list(texts)
     writer.add_token_types(types)
     _write_special(writer, folder, tokenizer)
@@ -63,19 +69,32 @@ def _write_byte_level(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     merges: Sequence[tuple[str, str]],
-    *,
-    ignores: bool,
+    checks: Sequence[str],
 ) -> None:
+    names = list[str]()
     for name in PRE_TOKENIZERS:
         candidate = byte_level(name, texts, merges)
-        if ignores == (name == "llama-bpe") and _agree(candidate, tokenizer):
-            writer.add_tokenizer_model("gpt2")
-            writer.add_tokenizer_pre(name)
-            writer.add_token_merges([" ".join(merge) for merge in merges])
-            return
-    raise InputError(
-        "--gguf knows no name for the way in which this tokenizer splits text; expected that of "
-        f"{', '.join(PRE_TOKENIZERS)}. Leave it out and convert the folder with llama.cpp."
+        if not (splits_alike(candidate, tokenizer) and joins_alike(candidate, tokenizer)):
+            continue
+        add_tokens(candidate, tokenizer)
+        if (text := differing(candidate, tokenizer, checks)) is not None:
+            raise InputError(_differs(text))
+        names.append(name)
+    if not names:
+        raise InputError(
+            "--gguf knows no name for the way in which this tokenizer splits text; expected that "
+            f"of {', '.join(PRE_TOKENIZERS)}, each with llama.cpp's use of merges. Leave --gguf "
+            "out and serve the folder itself."
+        )
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(names[0])
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+
+
+def _differs(text: str) -> str:
+    return (
+        f"--gguf has no words for this tokenizer: llama.cpp would split {text[:60]!r} into other "
+        "ids than the model was trained with. Leave --gguf out and serve the folder itself."
     )
 
 
@@ -84,6 +103,7 @@ def _write_sentencepiece(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     merges: Sequence[tuple[str, str]],
+    checks: Sequence[str],
 ) -> None:
     """Scores are minus the rank of the merge that makes a token: the first merges come first."""
     ranks: dict[str, int] = {}
@@ -91,24 +111,17 @@ def _write_sentencepiece(
         ranks.setdefault(left + right, rank)
     scores = [-float(ranks.get(text, 0)) for text in texts]
     unknown = tokenizer.special_tokens.get("unk_token", "<unk>")
+    differences = list[str]()
     for prepends in (True, False):
-        if _agree(sentencepiece(texts, scores, unknown, prepends=prepends), tokenizer):
+        candidate = sentencepiece(texts, scores, unknown, prepends=prepends)
+        add_tokens(candidate, tokenizer)
+        if (text := differing(candidate, tokenizer, checks)) is None:
             writer.add_tokenizer_model("llama")
             writer.add_token_scores(scores)
             writer.add_add_space_prefix(prepends)
             return
-    raise InputError(
-        "--gguf has no words for this tokenizer: what it would write splits text otherwise; leave "
-        "it out and convert the folder with llama.cpp."
-    )
-
-
-def _agree(candidate: tokenizers.Tokenizer, tokenizer: Tokenizer) -> bool:
-    return all(
-        candidate.encode(text, add_special_tokens=False).ids
-        == tokenizer.backend.encode(text, add_special_tokens=False).ids
-        for text in _PROBES
-    )
+        differences.append(text)
+    raise InputError(_differs(differences[0]))
 
 
 def _write_special(writer: gguf.GGUFWriter, folder: str, tokenizer: Tokenizer) -> None:
@@ -130,10 +143,27 @@ def _write_special(writer: gguf.GGUFWriter, folder: str, tokenizer: Tokenizer) -
         writer.add_eos_token_id(eos)
     if others := [stop for stop in stops if stop != eos]:
         writer.add_eot_token_id(others[0])
-    first = tokenizer.backend.encode("a").ids[:1]
-    writer.add_add_bos_token(first == [named.get("bos_token")])
+    _write_around(writer, tokenizer, named.get("bos_token"), eos)
     template = load_template(folder, tokenizer)
     writer.add_chat_template(_without_markers(template.source))
+
+
+def _write_around(
+    writer: gguf.GGUFWriter, tokenizer: Tokenizer, bos: int | None, eos: int | None
+) -> None:
+    """What the tokenizer puts around a text: GGUF knows a first and a last token."""
+    bare = tokenizer.backend.encode("a", add_special_tokens=False).ids
+    whole = tokenizer.backend.encode("a").ids
+    for adds_bos, adds_eos in ((False, False), (True, False), (False, True), (True, True)):
+        if [bos] * adds_bos + bare + [eos] * adds_eos == whole:
+            writer.add_add_bos_token(adds_bos)
+            writer.add_add_eos_token(adds_eos)
+            return
+    texts = [tokenizer.backend.id_to_token(index) for index in whole]
+    raise InputError(
+        f"--gguf cannot write a tokenizer that makes {texts} of 'a'; expected nothing around it "
+        "but its bos_token and its eos_token. Leave --gguf out and serve the folder itself."
+    )
 
 
 def _without_markers(source: str) -> str:

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gguf
 import httpx
 import pytest
 import torch
@@ -28,7 +30,9 @@ from apps.common.errors import InputError
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.__main__ import COMMANDS
+from apps.train.gguf.metadata import open_gguf
 from apps.train.gguf.write import KINDS, check_can_be_written, write_gguf
+from apps.train.gguf.write_tokenizer import write_tokenizer
 from tests.made import byte_level_folder, sentencepiece_folder
 from tests.train.gguf.files import exact
 
@@ -51,7 +55,8 @@ FAMILIES = {
 }
 TOKENIZERS = {
     "byte-level": (byte_level_folder, "llama-2"),
-    "sentencepiece": (sentencepiece_folder, "vicuna-v1.1"),
+    "byte-level, Llama 3": (lambda folder: byte_level_folder(folder, "llama-3"), "llama-3"),
+    "sentencepiece": (lambda folder: sentencepiece_folder(folder, legacy=True), "vicuna-v1.1"),
 }
 
 
@@ -146,11 +151,14 @@ def test_llama_cpp_answers_and_splits_text_as_the_folder(
     asked = {"prompt": ids, "n_predict": 16, "temperature": 0.0, "top_k": 1}
     question = {"role": "user", "content": "Is it?"}
     prompt = load_template(folder, loaded).render([question], add_generation_prompt=True).text
+    texts = [text, prompt, f"{prompt}\n\nWord", "\n\nWord\n\n 12345"]
     with llama_cpp(tmp_path / "m.gguf") as client:
         told = client.post("/completion", json=asked | {"ignore_eos": True, "return_tokens": True})
         assert told.json()["tokens"] == greedy(model, ids, 16)
-        split = client.post("/tokenize", json={"content": text, "add_special": False})
-        assert split.json()["tokens"] == ids
+        for content in texts:
+            split = client.post("/tokenize", json={"content": content, "parse_special": True})
+            wanted = loaded.backend.encode(content, add_special_tokens=False).ids
+            assert split.json()["tokens"] == wanted
         shown = client.post("/apply-template", json={"messages": [question]})
         assert shown.json()["prompt"] == prompt
 
@@ -174,6 +182,105 @@ def test_what_gguf_cannot_say_is_refused() -> None:
     scaled = LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
     with pytest.raises(InputError, match="dynamic"):
         check_can_be_written(scaled)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "said"),
+    [
+        (LlamaConfig, {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        (Qwen2Config, {"hidden_act": "relu"}, "hidden_act 'relu'"),
+        (Qwen3Config, {"attention_bias": True}, "attention_bias True"),
+        (LlamaConfig, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+    ],
+)
+def test_a_model_that_llama_cpp_would_compute_otherwise_is_refused(config, changes, said) -> None:
+    with pytest.raises(InputError, match=said):
+        check_can_be_written(config(**changes))
+    check_can_be_written(config())
+
+
+def legacy_false(folder: Path) -> None:
+    sentencepiece_folder(folder, legacy=False)
+
+
+def changed(folder: Path, change: Callable[[dict], object]) -> None:
+    """Llama 3's tokenizer.json after `change`."""
+    byte_level_folder(folder, "llama-3")
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    change(saved)
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+
+
+def unreachable(saved: dict) -> None:
+    """A token that no merges lead to: it is met only where merges are ignored."""
+    vocabulary = saved["model"]["vocab"]
+    vocabulary["Word"] = max(vocabulary.values()) + 1
+
+
+def takes_blanks(saved: dict) -> None:
+    saved["added_tokens"][-1]["rstrip"] = True
+
+
+def ends_with_eos(saved: dict) -> None:
+    eos = saved["added_tokens"][1]
+    saved["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": eos["content"], "type_id": 0}},
+        ],
+        "pair": [],
+        "special_tokens": {
+            eos["content"]: {
+                "id": eos["content"],
+                "ids": [eos["id"]],
+                "tokens": [eos["content"]],
+            }
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "template", "said"),
+    [
+        (legacy_false, "vicuna-v1.1", "would split '<s>A chat"),
+        (lambda folder: changed(folder, unreachable), "llama-3", "no name for the way"),
+        (lambda folder: changed(folder, takes_blanks), "llama-3", "would split '<|eot_id|>a"),
+        (
+            lambda folder: changed(folder, lambda saved: saved.update(normalizer={"type": "NFKC"})),
+            "llama-3",
+            "would split",
+        ),
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, template: str, said: str
+) -> None:
+    monkeypatch.setitem(TOKENIZERS, "made", (make, template))
+    save(tmp_path / "model", tokenizer="made")
+    with pytest.raises(InputError, match=re.escape(said)):
+        write_gguf(str(tmp_path / "model"), str(tmp_path / "m.gguf"), "f32")
+    assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize("change", [ends_with_eos, lambda saved: None])
+def test_what_stands_around_a_text_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change
+) -> None:
+    make = (lambda folder: changed(folder, change), "llama-3")
+    monkeypatch.setitem(TOKENIZERS, "made", make)
+    save(tmp_path / "model", tokenizer="made")
+    write_gguf(str(tmp_path / "model"), str(tmp_path / "m.gguf"), "f32")
+    file = open_gguf(str(tmp_path / "m.gguf"))
+    assert file.value("tokenizer.ggml.add_eos_token") is (change is ends_with_eos)
+    assert file.value("tokenizer.ggml.pre") == "llama-bpe"
+
+
+def test_more_tokens_than_rows_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "model")
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    with pytest.raises(InputError, match="has 420 ids and the model 300 rows"):
+        write_tokenizer(writer, str(tmp_path / "model"), 300)
 
 
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
