@@ -14,8 +14,9 @@ from apps.common.command.events import Bar, Reporter
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import lineage, parts, storage
-from apps.eval.calls.client import CallFailure, Endpoint, connect
+from apps.eval.calls.client import Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
+from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.reply import part_thoughts, plain_reason
 from apps.eval.calls.retry import Asker
 from apps.eval.calls.run_all import run_all
@@ -143,7 +144,7 @@ class Unanswered:
     failures: list[str] = field(default_factory=list[str])
     empty: list[str] = field(default_factory=list[str])
     """why an answer has no text: length, content_filter, tool_calls or what else ended it"""
-    refused: str | None = None
+    refused: CallFailure | None = None
     """why the endpoint refuses every request"""
 
     @property
@@ -152,10 +153,10 @@ class Unanswered:
 
     def sentence(self, contestant: Contestant) -> str | None:
         if self.refused:
-            return (
-                f"{contestant.name}'s endpoint refuses requests ({self.refused}); check the URL, "
-                f"the model's name {contestant.endpoint.model!r} and the key"
+            advice = self.refused.advice or (
+                f"check the URL, the model's name {contestant.endpoint.model!r} and the key"
             )
+            return f"{contestant.name}'s endpoint refuses requests ({self.refused}); {advice}"
         told: list[str] = []
         if self.failures:
             told.append(f"{len(self.failures)} found no response (last: {self.failures[-1]})")
@@ -259,7 +260,7 @@ async def _ask_one(
         made = await _converse(asker, config, contestant, question)
     except CallFailure as failure:
         if failure.kind == "fatal":
-            lost.refused = failure.sentence
+            lost.refused = failure
         lost.failures.append(failure.sentence)
         return
     last_thought = made.thoughts[-1] if made.thoughts else ""

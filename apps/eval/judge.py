@@ -174,6 +174,11 @@ def _tell_plan(
         minutes=round(estimate.minutes, 2),
         **{name: count for name, count in optional.items() if count},
     )
+    if repairs := sum(one.next_call is not None and bool(one.next_call.repair) for one in known):
+        reporter.line(
+            f"{repairs} stored judgments cannot be read and their verdict alone was asked for in "
+            "vain or not yet: it is asked for first, before any new judgment."
+        )
     if final:
         reporter.line(
             f"{final} judgments without a verdict are final and will not be asked for again; "

@@ -24,8 +24,9 @@ from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.text.words import words
-from apps.eval.calls.client import CallFailure, Client, Endpoint, connect
+from apps.eval.calls.client import Client, Endpoint, connect
 from apps.eval.calls.endpoints import parse_endpoint
+from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.reply import Reply
 from apps.eval.calls.retry import Asker

@@ -8,8 +8,9 @@ import pytest
 from aiohttp import web
 
 from apps.common.command.events import Reporter
-from apps.eval.calls.client import CallFailure, connect
 from apps.eval.calls.client import Endpoint as ClientEndpoint
+from apps.eval.calls.client import connect
+from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.retry import Asker
 from tests.eval.commands import command, jsonl
 from tests.eval.scripted_judge import Endpoint, Script, completion, error, respond

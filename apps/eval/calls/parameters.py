@@ -3,6 +3,9 @@
 Reasoning models want max_completion_tokens and no temperature, and their names do not always tell:
 a deployment may be called anything. So the name is a first guess, and the endpoint's own
 `unsupported_parameter` (HTTP 400) decides, once.
+
+The form of a reply is refused in too many words to know ("This response_format type is unavailable
+now"), so any refusal of a request with one is a reason to send it without.
 """
 
 import re
@@ -14,9 +17,10 @@ _REASONING_FAMILIES = ("o1", "o3", "o4", "gpt-5")
 _CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 _REFUSED = re.compile(
     r"unsupported|not supported|does not support|doesn't support|unrecognized|unknown|unexpected|"
-    r"extra inputs|not permitted|not allowed|deprecated",
+    r"extra inputs|not permitted|not allowed|not accepted|deprecated|unavailable|not available",
     re.IGNORECASE,
 )
+FORM = "response_format"
 _LENGTHS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
@@ -57,6 +61,17 @@ class ParameterFit:
         self._drop.add(asked)
         self.learned.append(f"it refuses {refused}, which is left out")
         return True
+
+    def without_form(self, sent: Parameters) -> Parameters | None:
+        """What was sent, without the form of the reply; None where it had none."""
+        form = self._rename.get(FORM, FORM)
+        return {k: v for k, v in sent.items() if k != form} if form in sent else None
+
+    def drop_form(self) -> None:
+        """A request was refused for its form: no later one has it."""
+        if FORM not in self._drop:
+            self._drop.add(FORM)
+            self.learned.append(f"it refuses a request with {FORM}, which is left out")
 
     def _learn_length(self, refused: str) -> bool:
         """The other name of the longest answer; without one the cost would have no bound."""

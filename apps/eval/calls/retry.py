@@ -10,7 +10,8 @@ from typing import cast
 
 from apps.common.command.events import Bar
 from apps.common.errors import CriaError
-from apps.eval.calls.client import CallFailure, Client, complete
+from apps.eval.calls.client import Client, complete
+from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.gate_pool import GatePool
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.rate_gate import Limits, Outcome

@@ -64,11 +64,15 @@ def body(
     }
 
 
-def reply(style: Style, payload: JsonObject) -> Reply:
+def reply(style: Style, said: JsonValue) -> Reply:
     """The reply in a response's JSON; raises TypeError or the like for anything else."""
+    payload = _object(said)
     if style == "anthropic":
         return _anthropic_reply(payload)
-    choice = _object(_list(payload["choices"])[0])
+    choices = _list(payload["choices"])
+    if not choices:
+        raise ValueError("its choices are empty")
+    choice = _object(choices[0])
     message = _object(choice["message"])
     refusal = message.get("refusal")
     text, thoughts = _parts(message.get("content"))
@@ -118,6 +122,8 @@ def _parts(content: JsonValue) -> tuple[str, str]:
             thoughts.append(_thought(part))
         elif part["type"] in ("text", "output_text"):
             texts.append(str(part["text"]))
+        elif part["type"] == "refusal":
+            texts.append(str(part["refusal"]))
     return "".join(texts), "".join(thoughts)
 
 
@@ -129,13 +135,13 @@ def _thought(part: JsonObject) -> str:
 
 def _object(value: JsonValue) -> JsonObject:
     if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is not an object")
+        raise TypeError(f"{str(value)[:60]!r} is not an object")
     return value
 
 
 def _list(value: JsonValue) -> list[JsonValue]:
     if not isinstance(value, list):
-        raise TypeError(f"{value!r} is not a list")
+        raise TypeError(f"{str(value)[:60]!r} is not a list")
     return value
 
 

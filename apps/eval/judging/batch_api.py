@@ -16,18 +16,21 @@ from apps.common.errors import CriaError
 from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject
 from apps.eval.calls import styles
-from apps.eval.calls.client import CallFailure, Endpoint, read_response, told
+from apps.eval.calls.client import Endpoint, read_response
+from apps.eval.calls.failure import UNFIT, CallFailure, is_filtered
 from apps.eval.calls.journal import (
     BudgetExhaustedError,
     Journal,
     judgments_dir,
     read_raw,
 )
+from apps.eval.calls.json_body import load, stated_status, told
 from apps.eval.calls.parameters import ParameterFit
 from apps.eval.judging.asking import asks, refuse_unreadable, remaining, standings
 from apps.eval.judging.call import Call
 from apps.eval.judging.job import Job, OnProgress, RunResult, Tally
 from apps.eval.judging.local import local_reply
+from apps.eval.judging.loop import REJECTIONS_TO_STOP
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -61,6 +64,11 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
                         break
                     for start in range(0, len(left), MAX_REQUESTS):
                         await batches.submit(left[start : start + MAX_REQUESTS], poll_s)
+                    if tally.rejected >= REJECTIONS_TO_STOP and not tally.stored:
+                        raise CriaError(
+                            f"the Batch API answers no request for {judge!r} ({tally.last_error}); "
+                            "mend the settings it names, or the URL, and run again"
+                        )
                     on_progress(*await writer.state(), {})
                     responses = read_raw(job.directory)
                     refuse_unreadable(standings(mine, responses, job.persistence.max_asks))
@@ -91,13 +99,14 @@ async def _store_local(calls: Iterable[Call], writer: Journal, tally: Tally) -> 
 
 
 def _connect(endpoint: Endpoint) -> "AsyncOpenAI":
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     return AsyncOpenAI(
         api_key=endpoint.api_key or "none",
         base_url=endpoint.base_url,
         default_headers=dict(endpoint.headers),
-        timeout=endpoint.timeout_s,
+        # A redirect would take the calls, and headers with keys, to another host.
+        http_client=DefaultAsyncHttpxClient(follow_redirects=False, timeout=endpoint.timeout_s),
     )
 
 
@@ -189,8 +198,11 @@ class _Batches:
             batch = await self._client.batches.retrieve(batch_id)
         if batch.output_file_id:
             content = await self._client.files.content(batch.output_file_id)
-            lines = map(orjson.loads, content.content.splitlines())
-            await asyncio.gather(*(self._store(line, sent, attempts) for line in lines))
+            lines = content.content.splitlines()
+            read = await asyncio.gather(*(self._store(line, sent, attempts) for line in lines))
+            if not all(read):  # whose response such a line held is open
+                await self._release(attempts, may_be_billed=True)
+                attempts = {}
         await self._release(attempts)
         self._note(input_file=batch.input_file_id, ended=batch.status)
         if batch.status == "failed":
@@ -199,31 +211,46 @@ class _Batches:
                 "use --backend live"
             )
 
-    async def _store(
-        self, line: JsonObject, sent: dict[str, Call], attempts: dict[str, int]
-    ) -> None:
+    async def _store(self, data: bytes, sent: dict[str, Call], attempts: dict[str, int]) -> bool:
+        """Keeps what a line of the output says, once; False for a line that says nothing."""
+        line = _output_line(data)
+        if line is None:
+            return not data.strip()
         key, response = str(line["custom_id"]), line.get("response")
-        if key not in sent or not isinstance(response, dict) or not response:
-            return
-        call, status = sent[key], cast(int, response["status_code"])
-        data = orjson.dumps(response.get("body"))
-        if status == 400 and self.fit.learn(*told(data), self.fit.fitted(call.parameters)):
-            return
+        if key not in sent or key not in attempts or not isinstance(response, dict) or not response:
+            return True
+        body, status = orjson.dumps(response.get("body")), response.get("status_code")
+        status = stated_status(status if isinstance(status, int) else 200, body)
+        message, code = told(body)
+        if status in UNFIT and not is_filtered(status, message, code):
+            parameters = self.fit.fitted(sent[key].parameters)
+            if self.fit.learn(message, code, parameters):
+                return True
+            if self.fit.without_form(parameters) is not None:
+                self.fit.drop_form()
+        await self._store_reply(sent[key], attempts, status, body)
+        return True
+
+    async def _store_reply(
+        self, call: Call, attempts: dict[str, int], status: int, body: bytes
+    ) -> None:
         try:
-            reply = read_response(self._endpoint.style, status, {}, data)
+            reply = read_response(self._endpoint.style, status, {}, body)
         except CallFailure as failure:
             self._tally.last_error = failure.sentence
-            if status < 400:  # a failed request of a batch is not billed
-                await self._writer.fail_call(key, attempts.pop(key), may_be_billed=True)
+            self._tally.rejected += failure.kind in ("garbled", "rejected")
+            # A failed request of a batch is not billed, unless something was made of it.
+            if failure.kind == "garbled":
+                await self._writer.fail_call(call.key, attempts.pop(call.key), may_be_billed=True)
             return
         record = call.response_line(reply, self._job.prices[call.judge], created_s=time.time())
-        await self._writer.store(record, attempts.pop(key))
+        await self._writer.store(record, attempts.pop(call.key))
         self._tally.stored += 1
         self._tally.estimated += "is_estimated" in record
 
-    async def _release(self, attempts: dict[str, int]) -> None:
-        """Ends attempts that certainly were not billed."""
-        ends = [self._writer.fail_call(*one, may_be_billed=False) for one in attempts.items()]
+    async def _release(self, attempts: dict[str, int], may_be_billed: bool = False) -> None:
+        """Ends attempts without a response."""
+        ends = [self._writer.fail_call(*one, may_be_billed) for one in attempts.items()]
         await asyncio.gather(*ends)
 
     def _note(self, **record: object) -> None:
@@ -243,3 +270,12 @@ class _Batches:
         stored = {record["key"]: record for record in read_raw(self._job.directory)}
         for call in self._job.calls:
             yield from (ask for ask, _ in asks(call, stored, self._job.persistence.max_asks))
+
+
+def _output_line(data: bytes) -> JsonObject | None:
+    """A line of a batch's output; None for one that names no request."""
+    try:
+        line = load(data)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and "custom_id" in line else None

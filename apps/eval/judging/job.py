@@ -51,6 +51,7 @@ class Tally:
     failed: int = 0
     """calls left for the next run"""
     rejected: int = 0
+    """refused for what they held, or answered with something else than a reply"""
     stopped: str | None = None
     """why the chunk ended early: the budget"""
     last_error: str | None = None

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from apps.common.errors import CriaError
 from apps.eval.calls import rate_gate
-from apps.eval.calls.client import CallFailure, EndpointRefusedError
+from apps.eval.calls.client import EndpointRefusedError
+from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.journal import BudgetExhaustedError
 from apps.eval.calls.lines import ResponseLine, Status
 from apps.eval.calls.reply import Reply
@@ -27,7 +28,8 @@ from apps.eval.protocols.parsing import parse
 
 Ask = Callable[[Call, int], Awaitable[Reply]]
 """the response to a call, from the endpoint of that number"""
-# This many rejected requests before any success: the request itself is wrong, not one answer.
+# This many rejected requests before any success: the request itself is wrong, not one answer. The
+# same of successes that hold no reply: something else than a model answers there, at full price.
 REJECTIONS_TO_STOP = 5
 
 
@@ -76,11 +78,16 @@ class Caller:
 
         async def one(call: Call) -> None:
             async with widths[call.judge]:
-                await trials[call.judge].wait_for_room()
+                if not call.repair:
+                    await trials[call.judge].wait_for_room()
                 if tally.stopped is None:
                     await self._judge(call, trials[call.judge], tally)
 
-        await run_all(one(call) for call in calls)
+        # Verdicts that an earlier run could not read are in doubt: new ones wait for them.
+        repairs = [call for call in calls if call.repair]
+        for call in repairs:
+            trials[call.judge].begin_doubt()
+        await run_all(one(call) for call in (*repairs, *(c for c in calls if not c.repair)))
         return tally
 
     async def _judge(self, call: Call, trial: Readability, tally: Tally) -> None:
@@ -88,6 +95,9 @@ class Caller:
         try:
             if reply := local_reply(call):
                 await self._store_local(call, reply, tally)
+            elif call.repair:
+                async with trial.repair():
+                    await self._ask(call, trial, tally)
             else:
                 await self._ask(call, trial, tally)
         except BudgetExhaustedError as error:
@@ -103,6 +113,8 @@ class Caller:
         """Asks until a response is final: read, refused, or beyond repair."""
         reply = await self._send(call, trial, tally)
         if reply is None:
+            if call.repair:  # what it said first stays unreadable
+                trial.give_up(tally.last_error)
             return
         status = _status(call, reply)
         if status == "ok":
@@ -181,18 +193,21 @@ def _status(call: Call, reply: Reply) -> Status:
 def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
     """True if this call cannot succeed; raises if none can."""
     if failure.kind == "fatal":
+        advice = failure.advice or (
+            "check its URL, its key (OPENAI_BASE_URL and OPENAI_API_KEY for a plain name), the "
+            "quota and the model's name"
+        )
         raise EndpointRefusedError(
-            f"the endpoint refuses {call.judge!r} ({failure.sentence}); check its URL, its key "
-            "(OPENAI_BASE_URL and OPENAI_API_KEY for a plain name), the quota and the model's "
-            "name; what is stored stays stored"
+            f"the endpoint refuses {call.judge!r} ({failure.sentence}); {advice}; what is "
+            "stored stays stored"
         )
-    if failure.kind != "rejected":
-        return False
-    tally.failed += 1
-    tally.rejected += 1
-    if not tally.stored and tally.rejected >= REJECTIONS_TO_STOP:
+    # A request for the verdict alone may be refused for what only it holds.
+    tally.rejected += failure.kind in (("garbled",) if call.repair else ("garbled", "rejected"))
+    if tally.rejected >= REJECTIONS_TO_STOP and not tally.stored:
         raise CriaError(
-            f"the endpoint rejects every request for {call.judge!r} ({failure.sentence}); mend the "
-            "settings it names and run again"
+            f"the endpoint rejects every request for {call.judge!r}, or answers with something "
+            f"else than a reply ({failure.sentence}); mend the settings it names, or the URL, "
+            "and run again"
         )
-    return True
+    tally.failed += failure.kind == "rejected"
+    return failure.kind == "rejected"

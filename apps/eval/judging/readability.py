@@ -64,17 +64,24 @@ class Readability:
             async with self._changed:
                 self._changed.notify_all()
 
-    def give_up(self) -> None:
-        """A judgment stays unreadable. Raises UnreadableJudgeError where it ends the trial."""
+    def give_up(self, failure: str | None = None) -> None:
+        """A judgment stays unreadable. Raises UnreadableJudgeError where it ends the trial.
+
+        `failure` is why the request for its verdict alone found no reply, if so.
+        """
         self._unreadable += 1
         if not self._is_proven and self._unreadable >= UNREADABLE_TO_STOP:
-            raise unreadable_judge(self._judge)
+            raise unreadable_judge(self._judge, failure)
 
 
-def unreadable_judge(judge: str) -> UnreadableJudgeError:
+def unreadable_judge(judge: str, failure: str | None = None) -> UnreadableJudgeError:
+    once_more, later = "", "those that cannot are never asked for again"
+    if failure:
+        once_more = f", and asked for one alone it gives none ({failure})"
+        later = "the next run asks for the others alone before it begins a new one"
     return UnreadableJudgeError(
-        f"none of the first {UNREADABLE_TO_STOP} verdicts of {judge!r} can be read, so the run "
-        "stops; look at their response_text in judgments/raw.jsonl, and name another --judge, "
-        "another --protocol or more --max-tokens: those that were read so far are kept, and the "
-        "unreadable ones are never asked for again"
+        f"none of the first {UNREADABLE_TO_STOP} verdicts of {judge!r} can be read{once_more}, so "
+        "the run stops; look at their response_text in judgments/raw.jsonl, and name another "
+        "--judge, another --protocol or more --max-tokens: those that were read are kept, and "
+        f"{later}"
     )

@@ -4,7 +4,8 @@ import pytest
 from aiohttp import web
 
 from apps.eval.calls import styles
-from apps.eval.calls.client import CallFailure, Endpoint, complete, connect
+from apps.eval.calls.client import Endpoint, complete, connect
+from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.parameters import ParameterFit
 from apps.eval.calls.reply import Reply, part_thoughts
 from tests.eval.scripted_judge import Script, completion, error

@@ -1,9 +1,12 @@
 """Batches go under the same journal and budget, and a killed run finds its batch again."""
 
+import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from apps.common.errors import CriaError
 from apps.eval.calls import journal
@@ -138,3 +141,96 @@ async def test_a_run_killed_around_the_creation_of_a_batch_pays_once(
     await judge(calls, kept_in)
     assert remaining(calls, journal.read_raw(kept_in), 4) == []
     assert endpoint.served.total() == len(calls), "no call was made twice"
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoint]:
+    """Has an endpoint change the lines of every batch's output."""
+
+    def change(endpoint: Endpoint, changed: Callable[[list[dict]], list]) -> Endpoint:
+        keep = endpoint._file
+
+        def file(data: bytes) -> dict:
+            lines = [json.loads(line) for line in data.splitlines()]
+            if "response" in lines[0]:
+                made = [x if isinstance(x, str) else json.dumps(x) for x in changed(lines)]
+                data = "\n".join(made).encode()
+            return keep(data)
+
+        monkeypatch.setattr(endpoint, "_file", file)
+        return endpoint
+
+    return change
+
+
+def without_status(lines: list[dict]) -> list:
+    for line in lines:
+        del line["response"]["status_code"]
+    return lines
+
+
+@pytest.mark.parametrize(
+    "changed", [lambda lines: [lines[0], *lines], without_status, lambda lines: ["", *lines]]
+)
+async def test_a_line_that_comes_twice_or_without_its_status_is_stored_once(
+    tmp_path: Path, serve, output, changed
+) -> None:
+    endpoint: Endpoint = output(serve(Script()), changed)
+    calls = planned(3)
+    result = await judge(calls, tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert len(records) == len({r["key"] for r in records}) == len(calls) == result.tally.stored
+    assert len(endpoint.batches) == 1
+    assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)))
+
+
+@pytest.mark.parametrize("line", ["{torn", "7", '{"response": null}'])
+async def test_a_line_that_names_no_request_leaves_what_it_held_charged(
+    tmp_path: Path, serve, output, line: str
+) -> None:
+    """Somebody's response was there, and it may be billed: it is asked for again."""
+    changes = iter([lambda lines: [line, *lines[1:]]])
+    endpoint: Endpoint = output(
+        serve(Script()), lambda lines: next(changes, lambda same: same)(lines)
+    )
+    calls = planned(3)
+    result = await judge(calls, tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert len(records) == len(calls) and len(endpoint.batches) == 2
+    bound = calls[0].usd_at_most(PRICE)
+    assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)) + bound)
+
+
+async def test_a_batch_that_holds_no_replies_is_not_made_again_and_again(
+    tmp_path: Path, serve, output
+) -> None:
+    def empty(lines: list[dict]) -> list:
+        return [{**x, "response": {"status_code": 200, "body": {"choices": []}}} for x in lines]
+
+    endpoint: Endpoint = output(serve(Script()), empty)
+    with pytest.raises(CriaError, match=r"answers no request for 'judge-4' .*choices are empty"):
+        await judge(planned(6), tmp_path)
+    assert len(endpoint.batches) == 1
+
+
+async def test_a_batch_is_not_taken_to_another_host(tmp_path: Path, serve) -> None:
+    other = serve(Script())
+    target = Endpoint(Script())
+
+    async def moved(request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": f"{other.url}/files"})
+
+    app = web.Application()
+    app.router.add_post("/v1/files", moved)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    target.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPENAI_BASE_URL", target.url)
+            with pytest.raises(CriaError, match="Batch API refuses"):
+                await judge(planned(2), tmp_path)
+    finally:
+        await runner.cleanup()
+    assert other.files == {}

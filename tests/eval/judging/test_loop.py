@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from apps.common.errors import CriaError
 from apps.eval.calls import journal
@@ -14,7 +15,7 @@ from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.one_run import FAST, PRICE, judge, planned, statuses
-from tests.eval.scripted_judge import Endpoint, Script
+from tests.eval.scripted_judge import Endpoint, Script, error
 
 
 async def test_every_judgment_arrives_through_a_fifth_of_faults(tmp_path: Path, serve) -> None:
@@ -156,3 +157,34 @@ async def test_planted_instructions_do_not_raise_a_rating(
     for (name, turn), parsed in rated.items():
         assert parsed["status"] == "ok" and parsed["scores"][0] < 10
         assert parsed["scores"] == rated["plain", turn]["scores"], name
+
+
+async def test_something_else_than_a_model_is_left_after_few_calls(tmp_path: Path, serve) -> None:
+    """Each is charged its bound, because a model may have written before its text was lost."""
+    page = serve(Script(handle=lambda *_: web.Response(text="<html>Sign in</html>")))
+    with pytest.raises(CriaError, match=r"something else than a reply .*Sign in"):
+        await judge(planned(20), tmp_path)
+    assert page.requests.total() <= 32 + 5
+
+
+async def test_a_flagged_answer_is_refused_and_the_others_are_judged(tmp_path: Path, serve) -> None:
+    def flagging(request: web.Request, body: dict) -> web.StreamResponse | None:
+        if "item 3" in body["messages"][1]["content"]:
+            words = "Your chosen model requires moderation. Your input was flagged."
+            return web.json_response({"error": {"message": words, "code": 403}}, status=403)
+        return None
+
+    serve(Script(handle=flagging))
+    tally = await judge(planned(8), tmp_path)
+    assert (tally.stored, tally.failed, tally.unreadable) == (16, 0, 2)
+    assert statuses(tmp_path).count("refused") == 2
+
+
+async def test_a_days_pause_ends_the_run_at_once(tmp_path: Path, serve) -> None:
+    def resting(request: web.Request, body: dict) -> web.StreamResponse:
+        return error(429, "rate_limit_exceeded", {"Retry-After": "86400"})
+
+    endpoint = serve(Script(handle=resting))
+    with pytest.raises(EndpointRefusedError, match=r"wait 24 hours\); run the same command again"):
+        await judge(planned(4), tmp_path)
+    assert endpoint.requests.total() <= 8 and journal.read_raw(str(tmp_path)) == []

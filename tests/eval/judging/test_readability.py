@@ -94,22 +94,85 @@ async def test_a_filtered_pair_is_refused_and_never_asked_again(tmp_path: Path, 
     assert endpoint.requests.total() == len(calls)
 
 
-async def test_a_repair_that_finds_no_response_does_not_hold_up_the_others(
-    tmp_path: Path, serve
-) -> None:
-    """Its judgment is left for the next run, which asks for the verdict alone."""
+def without_repairs(first: str, *readable: str):
+    """An endpoint that never answers a request for the verdict alone."""
 
     def broken(request: web.Request, body: dict) -> web.StreamResponse:
         if len(body["messages"]) > 2:
             return error(400, None)
-        return web.json_response(completion(body, "Well.", is_cut=False))
+        is_readable = any(item in body["messages"][1]["content"] for item in readable)
+        return web.json_response(completion(body, "[[A]]" if is_readable else first, False))
 
-    serve(Script(handle=broken))
+    return Script(handle=broken)
+
+
+async def test_a_repair_that_finds_no_response_does_not_hold_up_the_others(
+    tmp_path: Path, serve
+) -> None:
+    """Its judgment is left for the next run, which asks for the verdict alone."""
+    serve(without_repairs("Well.", "item 1"))
     calls = planned(20)
     tally = await judge(calls, tmp_path)
-    assert tally.failed == len(calls) and statuses(tmp_path) == ["unparsed"] * len(calls)
+    read = statuses(tmp_path).count("ok")
+    assert tally.failed == len(calls) - read == statuses(tmp_path).count("unparsed")
     left = remaining(calls, journal.read_raw(str(tmp_path)), FAST.max_asks)
-    assert all(call.repair for call in left) and len(left) == len(calls)
+    assert all(call.repair for call in left) and len(left) == len(calls) - read
+
+
+async def test_five_repairs_without_a_response_end_the_trial_in_every_run(
+    tmp_path: Path, serve
+) -> None:
+    endpoint = serve(without_repairs("Well."))
+    calls = planned(100)
+    with pytest.raises(UnreadableJudgeError, match=r"gives none \(HTTP 400: scripted 400\)"):
+        await judge(calls, tmp_path)
+    paid = len(statuses(tmp_path))
+    assert paid <= 32 + 5
+    before = endpoint.requests.total()
+    with pytest.raises(UnreadableJudgeError, match="asks for the others alone before"):
+        await judge(calls, tmp_path)
+    assert len(statuses(tmp_path)) == paid, "no new judgment is paid before one can be read"
+    assert endpoint.requests.total() <= before + 2 * 5, "each with its form and without"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid parameter: 'response_format' of type 'json_schema' is not supported.",
+        "This response_format type is unavailable now",
+        "This model does not support response format `json_schema`.",
+        "Guided decoding needs a backend",
+    ],
+)
+async def test_a_refused_form_of_the_repair_is_left_out_whatever_the_words(
+    tmp_path: Path, serve, words: str
+) -> None:
+    def picky(request: web.Request, body: dict) -> web.StreamResponse:
+        if "response_format" in body:
+            return web.json_response({"error": {"message": words}}, status=400)
+        is_repair = len(body["messages"]) > 2
+        return web.json_response(completion(body, "[[B]]" if is_repair else "Well.", False))
+
+    endpoint = serve(Script(handle=picky))
+    calls = planned(10)
+    tally = await judge(calls, tmp_path)
+    assert (tally.failed, tally.unreadable, tally.stored) == (0, 0, 2 * len(calls))
+    refused = [body for body in endpoint.bodies if "response_format" in body]
+    assert len(refused) == 1, "learned from the first, which the trial sends alone"
+
+
+async def test_an_endpoint_that_never_reads_stops_after_few_calls_though_it_refuses_the_form(
+    tmp_path: Path, serve
+) -> None:
+    def picky(request: web.Request, body: dict) -> web.StreamResponse:
+        if "response_format" in body:
+            return web.json_response({"error": {"message": "unavailable now"}}, status=422)
+        return web.json_response(completion(body, "Hard to say.", False))
+
+    endpoint = serve(Script(handle=picky))
+    with pytest.raises(UnreadableJudgeError):
+        await judge(planned(100), tmp_path)
+    assert endpoint.requests.total() <= 32 + 5 + 6
 
 
 async def test_equal_answers_are_a_tie_that_nobody_is_asked_for(tmp_path: Path, serve) -> None:

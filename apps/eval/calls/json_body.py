@@ -1,0 +1,128 @@
+"""The JSON of a response, and the error that it may hold under any status.
+
+Endpoints differ in where they say it: {"error": {"message", "code"}} with its HTTP status or with
+200 (OpenRouter, platform.openai.com/docs/guides/error-codes), {"type": "error", "error": {"type"}}
+(docs.anthropic.com/en/api/errors), {"object": "error", "message"}, or inside the first choice where
+a reply broke off.
+"""
+
+import json
+from typing import cast
+
+import orjson
+
+from apps.common.json_value import JsonObject, JsonValue
+
+EXCERPT = 300
+"""letters of an endpoint's own words that are kept"""
+# The status that an error's name stands for, where a body under 200 has no number.
+_STATUSES = {
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "unauthenticated": 401,
+    "insufficient_quota": 402,
+    "billing_error": 402,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "not_found": 404,
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "resource_exhausted": 429,
+    "unavailable": 503,
+    "overloaded_error": 529,
+}
+_UNNAMED, _BROKE_OFF = 500, 502
+
+
+def load(data: bytes) -> JsonValue:
+    """Like orjson, but halves of surrogate pairs and wrong UTF-8 become U+FFFD; ValueError."""
+    try:
+        return cast(JsonValue, orjson.loads(data))
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        read = json.loads(data.decode("utf-8-sig", "replace"))
+        # Python's own text may hold half a pair, which no file and no request can.
+        whole = json.dumps(read, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+        return cast(JsonValue, json.loads(whole.decode("utf-16-le", "replace")))
+    except RecursionError:
+        raise ValueError("its JSON is too deep") from None
+    except ValueError:
+        raise ValueError("no JSON") from None
+
+
+def stated_status(status: int, data: bytes) -> int:
+    """The status that a body says, where it holds an error under a success."""
+    if status >= 300 or b'"error"' not in data:
+        return status
+    try:
+        said = load(data)
+    except ValueError:
+        return status
+    if not isinstance(said, dict):
+        return status
+    if _broken_choice(said) is not None:
+        return _BROKE_OFF
+    if said.get("choices") or said.get("content"):
+        return status
+    error = _error_of(said)
+    if error is None:
+        return status
+    return _status_of(error) if isinstance(error, dict) else _UNNAMED
+
+
+def told(data: bytes) -> tuple[str, str | None]:
+    """The message and the code of an error's body, whatever its form."""
+    try:
+        said = load(data)
+    except ValueError:
+        return excerpt(data), None
+    error = said
+    if isinstance(said, dict):
+        error = _broken_choice(said) or _error_of(said) or said
+    if not isinstance(error, dict):
+        return _short(str(error)), None
+    message = str(error.get("message") or error)
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
+        message = f"{message}: {metadata['raw']}"  # what the provider behind a router said
+    code = error.get("code") or error.get("type")
+    return _short(message), str(code) if code else None
+
+
+def excerpt(data: bytes) -> str:
+    """The start of a body, on one line."""
+    return _short(data.decode(errors="replace")) or "an empty body"
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:EXCERPT]
+
+
+def _error_of(said: JsonObject) -> JsonValue:
+    return said if said.get("object") == "error" else said.get("error")
+
+
+def _broken_choice(said: JsonObject) -> JsonObject | None:
+    """The error with which a reply broke off: its text is no whole one."""
+    choices = said.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict):
+        return None
+    error = first.get("error")
+    if isinstance(error, dict) and error:
+        return error
+    return {"message": "the reply broke off"} if first.get("finish_reason") == "error" else None
+
+
+def _status_of(error: JsonObject) -> int:
+    names = [error.get(field) for field in ("code", "status", "status_code", "type")]
+    for name in names:
+        if str(name).isascii() and str(name).isdigit() and 400 <= int(str(name)) < 600:
+            return int(str(name))
+    known = [_STATUSES[str(name).lower()] for name in names if str(name).lower() in _STATUSES]
+    return known[0] if known else _UNNAMED
