@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import tyro
 
 from apps.common.errors import ConfigError
-from apps.common.files.config import above_zero
+from apps.common.files.config import above_zero, at_least
 
+PRICES = ("usd_per_million_prompt_tokens", "usd_per_million_completion_tokens")
 Folder = Annotated[str, tyro.conf.Positional]
 
 
@@ -52,7 +53,10 @@ class AnswerConfig:
     def __post_init__(self) -> None:
         if not self.model and not self.answers:
             raise ConfigError("answer needs contestants: --model NAME=URL or --answers NAME=FILE")
-        above_zero(self, "", "max_tokens", "concurrency", "timeout_s", "max_attempts")
+        above_zero(self, "", "max_tokens", "concurrency", "timeout_s", "max_attempts", "top_p")
+        at_least(0, self, "", "temperature")
+        if self.top_p > 1:
+            raise ConfigError(f"top_p is {self.top_p:g}; expected more than 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,14 +131,14 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         above_zero(self, "", "repeats", "concurrency", "requests_per_min", "tokens_per_min")
         above_zero(self, "", "timeout_s", "max_attempts", "max_asks", "num_tasks", "batch_poll_s")
+        above_zero(self, "", "max_tokens")
+        at_least(0, self, "", "max_usd", "temperature", "self_checks", *PRICES)
         if not 0.5 < self.confidence < 1:
             raise ConfigError(f"confidence is {self.confidence:g}; expected above 0.5 and below 1")
         if self.adaptive and self.backend == "batch":
             raise ConfigError("--adaptive judges in rounds, each a batch's day; use --backend live")
         if not self.judge:
             raise ConfigError("judge needs at least one --judge, such as offline or gpt-4o")
-        if self.max_usd is not None and self.max_usd < 0:
-            raise ConfigError(f"max_usd is {self.max_usd:g}; expected 0 or more US dollars")
         if self.prompt_file and self.protocol != "vicuna-blog":
             raise ConfigError("prompt_file holds vicuna-blog prompts; add --protocol vicuna-blog")
         if self.backend == "batch" and "offline" in self.judge:
@@ -187,8 +191,7 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         above_zero(self, "", "num_resamples")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; expected 0 or more")
+        at_least(0, self, "", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,6 +232,9 @@ class ContaminationConfig:
     max_similarity: float = 0.8
     """A question is contaminated above this similarity with one text, 0-1."""
 
+    def __post_init__(self) -> None:
+        at_least(0, self, "", "max_overlap", "max_similarity")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuestionsConfig:
@@ -263,6 +269,7 @@ class QuestionsConfig:
 
     def __post_init__(self) -> None:
         above_zero(self, "", "per_category", "concurrency", "timeout_s", "max_attempts")
+        at_least(1, self, "", "max_baseline_score")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,3 +301,4 @@ class WatchConfig:
 
     def __post_init__(self) -> None:
         above_zero(self, "", "max_tokens", "poll_s", "max_idle_s")
+        at_least(0, self, "", "max_usd")

@@ -31,6 +31,7 @@ from apps.common.command.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
 from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
+from apps.common.files.endpoints import read_key
 from apps.serve.admission.keys import digest, read_keys
 from apps.serve.applications import serve_config
 from apps.serve.arena import ArenaConfig, arena
@@ -152,7 +153,7 @@ def load(path: str, port: int | None) -> ServeConfig:
 
 def _check_page_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
     """Whoever opens a page without a login asks with its key; one without limits is everybody's."""
-    secret = os.environ.get(page.api_key_env, "") if page.api_key_env else ""
+    secret = read_key(page.api_key_env)
     if not page.enabled or not secret or page.login_password_env or page.login_header:
         return
     for key in keys:

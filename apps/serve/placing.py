@@ -15,7 +15,6 @@ models:
 """
 
 import itertools
-import os
 import re
 import sys
 import time
@@ -30,6 +29,7 @@ from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.files.config import above_zero, at_least
+from apps.common.files.endpoints import read_key
 from apps.serve.config import ServeConfig
 from apps.serve.place import arrivals, in_use, live, output
 from apps.serve.place.arrivals import Arrivals
@@ -191,9 +191,9 @@ def watch(config: PlaceConfig, reporter: Reporter) -> None:
     """Propose; a person applies it, over the file that `apps.serve run` follows."""
     entries = configs.load(ModelsFile, config.file).models
     _served(config, entries)  # while somebody looks
-    if config.key_env and not os.environ.get(config.key_env):
+    key = read_key(config.key_env) or ""
+    if config.key_env and not key:
         raise ConfigError(f"--key-env names {config.key_env}, which is not set.")
-    key = os.environ[config.key_env] if config.key_env else ""
     before, since_s = live.read(config.watch, key), time.monotonic()
     for _ in range(config.looks) if config.looks else itertools.count():
         time.sleep(config.every_minutes * 60)

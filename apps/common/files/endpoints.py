@@ -12,6 +12,7 @@ gpt:
   prices: {usd_per_million_prompt_tokens: 2.5, usd_per_million_completion_tokens: 10}
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from urllib.parse import parse_qs, urlsplit
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 
+# RFC 9110 5.1 and 5.5: what a header's name is made of, and what its value cannot hold.
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NO_HEADER = re.compile(r"[^\x20-\x7e\t\x80-\xff]")
+_NO_KEY = re.compile(r"[^\x21-\x7e]")
 Style = Literal["openai", "azure", "anthropic"]
 
 
@@ -83,6 +88,14 @@ class EndpointSettings:
                 "key_env is no name of an environment variable; expected one such as "
                 "OPENAI_API_KEY, and the key itself in that variable"
             )
+        for name, value in self.headers.items():
+            if not _HEADER_NAME.fullmatch(name) or _NO_HEADER.search(value):
+                raise ConfigError(
+                    f"headers holds {name!r}, whose name or value no HTTP header can have; "
+                    "expected one line of text, such as X-Team: eval"
+                )
+        if any(name.lower() == "authorization" for name in self.headers):
+            check_one_credential(self.base_url, "base_url")
         if "max_tokens" in self.drop:
             raise ConfigError(
                 "drop holds max_tokens, which bounds what an answer costs; rename it instead, as "
@@ -108,9 +121,41 @@ def load_endpoints(uri: str) -> dict[str, EndpointSettings]:
 
 def check_url(url: str, what: str) -> None:
     """Refuses what is no http address of a host."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets without an IPv6 address, or a port that is none
+        is_one = False
+    if not is_one or re.search(r"[\s\x00-\x1f\x7f]", url):
         raise ConfigError(f"{what} {url!r} has no http URL; expected http://host:port/v1")
+
+
+def check_one_credential(url: str, what: str) -> None:
+    """Refuses a name and password in a URL to which a key is sent as well."""
+    if "@" in urlsplit(url).netloc:
+        raise ConfigError(
+            f"{what} has a name or password before the host, and a key goes there too; give one of "
+            "both"
+        )
+
+
+def read_key(variable: str | None) -> str | None:
+    """The key in an environment variable; None without one. Raises ConfigError, never naming it.
+
+    A line's end that came along from a file is no part of it.
+    """
+    return whole_key(os.environ.get(variable, ""), variable) if variable else None
+
+
+def whole_key(text: str, source: str) -> str | None:
+    """A key as it was read, without the blanks around it; None where nothing else is there."""
+    key = text.strip()
+    if _NO_KEY.search(key):
+        raise ConfigError(
+            f"{source} holds blanks, line ends, quotation marks or letters that no key has; "
+            "export the key alone, one word of ASCII letters, digits and signs"
+        )
+    return key or None
 
 
 def style_of(url: str) -> Style:

@@ -71,8 +71,13 @@ class Client:
         import aiohttp
 
         endpoint = self.endpoint
+        own = {name.lower() for name in endpoint.headers}
+        usual = styles.headers(endpoint.style, endpoint.api_key)
         self._session = aiohttp.ClientSession(
-            headers={**styles.headers(endpoint.style, endpoint.api_key), **endpoint.headers},
+            headers={
+                **{name: value for name, value in usual.items() if name.lower() not in own},
+                **endpoint.headers,
+            },
             timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
             connector=aiohttp.TCPConnector(limit=0),
             trust_env=True,

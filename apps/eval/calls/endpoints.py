@@ -14,7 +14,14 @@ import re
 from collections.abc import Mapping
 
 from apps.common.errors import InputError
-from apps.common.files.endpoints import EndpointSettings, check_url, load_endpoints, style_of
+from apps.common.files.endpoints import (
+    EndpointSettings,
+    check_one_credential,
+    check_url,
+    load_endpoints,
+    read_key,
+    style_of,
+)
 from apps.eval.calls.client import Endpoint
 from apps.eval.records.answer import check_model_name
 
@@ -56,10 +63,11 @@ def parse_endpoint(
     name, url = parse_named(text, flag)
     base_url, _, endpoint_model = url.partition("#")
     check_url(base_url, f"{flag} {text!r}:")
+    key = _key_for(base_url, api_key_env, f"{flag} {name}")
     return name, Endpoint(
         model=endpoint_model or name,
         base_url=base_url,
-        api_key=os.environ.get(api_key_env),
+        api_key=key,
         timeout_s=timeout_s,
         style=style_of(base_url),
     )
@@ -77,15 +85,16 @@ def check_plain_name(text: str, flag: str) -> str:
 
 def openai_endpoint(model: str, timeout_s: float) -> Endpoint:
     """OpenAI, or what OPENAI_BASE_URL names, with OPENAI_API_KEY."""
-    key, base_url = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
+    base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
+    if base_url:
+        check_url(base_url, "OPENAI_BASE_URL")
+    key = _key_for(base_url, "OPENAI_API_KEY", "OPENAI_BASE_URL")
     if not key and not base_url:
         raise InputError(
             f"{model} needs an API key and OPENAI_API_KEY is not set; export it, set "
             "OPENAI_BASE_URL to an endpoint without keys, or name an endpoint of its own as "
             f"{model.replace('/', '-')}=http://127.0.0.1:8000/v1"
         )
-    if base_url:
-        check_url(base_url, "OPENAI_BASE_URL")
     return Endpoint(
         model=model,
         base_url=base_url,
@@ -96,7 +105,7 @@ def openai_endpoint(model: str, timeout_s: float) -> Endpoint:
 
 
 def _from_settings(name: str, settings: EndpointSettings, timeout_s: float) -> Endpoint:
-    key = os.environ.get(settings.key_env) if settings.key_env else None
+    key = _key_for(settings.base_url, settings.key_env, f"endpoint {name!r}")
     if settings.key_env and not key:
         raise InputError(f"endpoint {name!r} needs its key in {settings.key_env}; export it")
     return Endpoint(
@@ -111,3 +120,10 @@ def _from_settings(name: str, settings: EndpointSettings, timeout_s: float) -> E
         limits=settings.limits,
         prices=settings.prices,
     )
+
+
+def _key_for(base_url: str | None, variable: str | None, what: str) -> str | None:
+    key = read_key(variable)
+    if key and base_url:
+        check_one_credential(base_url, what)
+    return key

@@ -8,7 +8,7 @@ from apps.eval.calls.client import Endpoint
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.config import JudgeConfig
-from apps.eval.judging.offline import is_offline
+from apps.eval.judging.offline import OFFLINE, is_offline
 from apps.eval.judging.prices import BATCH_DISCOUNT, Price, price_of
 
 
@@ -33,13 +33,23 @@ def find_judges(config: JudgeConfig) -> dict[str, Judge]:
     endpoints: dict[str, list[Endpoint]] = {}
     for text in config.judge:
         if is_offline(text):
+            _refuse_reserved(text in named)
             endpoints[text] = []
             continue
         name, endpoint = parse_endpoint(
             text, "--judge", config.timeout_s, config.api_key_env, named
         )
+        _refuse_reserved(is_offline(name))
         endpoints.setdefault(name, []).append(endpoint)
     return {name: _judge(name, tuple(served), config) for name, served in endpoints.items()}
+
+
+def _refuse_reserved(is_reserved: bool) -> None:
+    if is_reserved:
+        raise InputError(
+            f"an endpoint is named {OFFLINE!r}, which is the judge that asks nobody; give it "
+            "another name, as in --judge local=http://127.0.0.1:8000/v1#model"
+        )
 
 
 def _judge(name: str, endpoints: tuple[Endpoint, ...], config: JudgeConfig) -> Judge:

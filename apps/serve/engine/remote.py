@@ -5,7 +5,6 @@ model's name and the key put in. It is reached only at the address in the config
 """
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ import aiohttp
 import orjson
 
 from apps.common.errors import ConfigError
+from apps.common.files.endpoints import read_key as read_key_variable
+from apps.common.files.endpoints import whole_key
 from apps.serve.engine.config import RemoteConfig
 from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.sse import read_events
@@ -159,9 +160,9 @@ def read_key(config: RemoteConfig) -> str:
         path = Path(config.api_key_file)
         if not path.is_file():
             raise ConfigError(f"api_key_file {config.api_key_file!r} does not exist")
-        return path.read_text().strip()
+        return whole_key(path.read_text(), config.api_key_file) or ""
     if config.api_key_env:
-        key = os.environ.get(config.api_key_env, "")
+        key = read_key_variable(config.api_key_env)
         if not key:
             raise ConfigError(f"environment variable {config.api_key_env} with the key is not set")
         return key

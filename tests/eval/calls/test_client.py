@@ -184,3 +184,14 @@ def test_thoughts_beside_the_text_are_kept_apart() -> None:
 )
 def test_tagged_thoughts_are_parted_from_the_answer(text: str, parted: tuple[str, str]) -> None:
     assert part_thoughts(text) == parted
+
+
+async def test_an_endpoints_own_authorization_is_the_only_one(serve) -> None:
+    seen: list[str] = []
+
+    def note(request: web.Request, body: dict) -> None:
+        seen.extend(request.headers.getall("Authorization"))
+
+    server = serve(Script(handle=note))
+    await ask(endpoint(server.url, headers={"authorization": "Basic own"}))
+    assert seen == ["Basic own"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from apps.common.errors import InputError
+from apps.common.files.endpoints import EndpointSettings
 from apps.eval.calls.client import Endpoint
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint
 
@@ -20,6 +21,9 @@ local:
   base_url: http://127.0.0.1:8000/v1
   model: llama
 """
+
+
+URL = "http://127.0.0.1:1/v1"
 
 
 def parse(text: str, named=None) -> tuple[str, Endpoint]:
@@ -41,6 +45,7 @@ def test_a_url_has_its_own_key_and_never_openais(monkeypatch: pytest.MonkeyPatch
         *("http://127.0.0.1:8000/v1", "127.0.0.1:8000/v1", "localhost:8000", "localhost/v1"),
         *("api.example.com/v1", "local=127.0.0.1:8000/v1", "local=", "local=ftp://x", "a b"),
         *("local#llama", "local=http://", "llama?x=1", "judge.example.com:443", "=http://x/v1"),
+        *("x=http://[::1/v1", "x=http://127.0.0.1:99999/v1", "x=http://127.0.0.1:abc/v1"),
     ],
 )
 def test_what_looks_like_an_address_never_travels_as_a_name(
@@ -86,3 +91,27 @@ def test_a_file_names_endpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     _, local = parse("local", named)
     assert (local.model, local.style, local.api_key) == ("llama", "openai", None)
     assert "key-in-secret" not in repr(gpt)
+
+
+def test_a_key_loses_its_end_of_line_wherever_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "openais\n")
+    monkeypatch.setenv("CRIA_API_KEY", "own\r\n")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{URL}\n")
+    assert parse("gpt-4o")[1].api_key == "openais" and parse("gpt-4o")[1].base_url == URL
+    assert parse(f"x={URL}")[1].api_key == "own"
+    named = {"y": EndpointSettings(base_url=URL, key_env="CRIA_API_KEY")}
+    assert parse("y", named)[1].api_key == "own"
+
+
+def test_a_key_and_a_password_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://u:secret@127.0.0.1:1/v1"
+    monkeypatch.delenv("CRIA_API_KEY", raising=False)
+    assert parse(f"x={url}")[1].base_url == url
+    monkeypatch.setenv("CRIA_API_KEY", "own")
+    monkeypatch.setenv("OPENAI_API_KEY", "own")
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    named = {"y": EndpointSettings(base_url=url, key_env="CRIA_API_KEY")}
+    for text in (f"x={url}", "y", "gpt-4o"):
+        with pytest.raises(InputError, match="one of both") as refused:
+            parse(text, named)
+        assert "secret" not in str(refused.value)

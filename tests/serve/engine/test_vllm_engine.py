@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from transformers import LlamaForCausalLM
 
 from apps.common.errors import CriaError
@@ -332,3 +334,24 @@ async def test_the_real_server_answers_with_its_adapter_and_its_death_is_seen_at
             [step async for step in stream]
         with pytest.raises(EngineDeadError):
             engine.check_health()
+
+
+async def test_a_server_that_moved_gets_no_text_at_its_new_address(tmp_path) -> None:
+    taken: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/elsewhere":
+            taken.append(await request.text())
+        if request.path == "/v1/completions":
+            return web.Response(status=307, headers={"Location": "/elsewhere"})
+        return web.json_response({"data": [{"id": "m", "max_model_len": 256}]})
+
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 512, "eos_token_id": 1}))
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    async with TestServer(app) as server:
+        config = VllmConfig(path=str(tmp_path), base_url=str(server.make_url("/v1")))
+        async with started(config) as engine:
+            with pytest.raises(CriaError, match="moved to /elsewhere; give that as its base_url"):
+                await collect(engine, (5, 6))
+    assert taken == []

@@ -119,7 +119,7 @@ class VllmEngine:
             await asyncio.sleep(0.25)
 
     async def _read_info(self) -> EngineInfo:
-        async with self._http.get("v1/models") as response:
+        async with self._http.get("v1/models", allow_redirects=False) as response:
             response.raise_for_status()
             served = (await response.json())["data"][0]
         settings = read_settings(self.config.path)  # empty for a hub id
@@ -155,7 +155,8 @@ class VllmEngine:
 
     async def _post(self, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
         try:
-            response = await self._http.post("v1/completions", json=body)
+            # A redirect would carry the texts to another address.
+            response = await self._http.post("v1/completions", json=body, allow_redirects=False)
         except aiohttp.ClientError as error:
             await self._check_alive()
             # Not EngineDeadError: this very request may have ended it.
@@ -166,6 +167,9 @@ class VllmEngine:
             text = (await response.text())[:2000]
         if response.status in (429, 503):
             raise OverloadedError(f"vLLM refused the request for now: {text}")
+        if response.status < 400:
+            there = response.headers.get("location", "another address")
+            raise CriaError(f"the vLLM server moved to {there}; give that as its base_url")
         if response.status < 500:
             raise RequestError(f"vLLM refused the request: {text}")
         await self._check_alive()
@@ -273,7 +277,7 @@ class VllmEngine:
     async def _is_healthy(self) -> bool:
         timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)
         try:
-            async with self._http.get("health", timeout=timeout) as response:
+            async with self._http.get("health", timeout=timeout, allow_redirects=False) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -281,7 +285,9 @@ class VllmEngine:
     async def _read_metrics(self) -> None:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)
-            async with self._http.get("metrics", timeout=timeout) as response:
+            async with self._http.get(
+                "metrics", timeout=timeout, allow_redirects=False
+            ) as response:
                 self._metrics = read_metrics(await response.text())
 
     def _last_words(self) -> str:

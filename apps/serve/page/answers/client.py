@@ -5,7 +5,6 @@ A visitor gets one of our own sentences.
 """
 
 import json
-import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 
 from apps.common.errors import CriaError
+from apps.common.files.endpoints import read_key
 from apps.serve.client import lines_of
 from apps.serve.page.store.text import split_half, storable
 
@@ -66,7 +66,7 @@ class ChatClient:
     """Streams answers. `api_key_env` names the variable that holds the page's key."""
 
     def __init__(self, api_url: str, api_key_env: str) -> None:
-        key = os.environ.get(api_key_env, "") if api_key_env else ""
+        key = read_key(api_key_env)
         self._http = httpx.AsyncClient(
             base_url=f"{api_url}/",
             headers={"Authorization": f"Bearer {key or 'none'}"},

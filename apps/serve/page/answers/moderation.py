@@ -1,6 +1,5 @@
 """What reads questions before a model does, and answers while they come."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,7 +8,7 @@ import httpx
 
 from apps.common.errors import CriaError
 from apps.common.files import config as configs
-from apps.common.files.endpoints import EndpointSettings
+from apps.common.files.endpoints import EndpointSettings, read_key
 from apps.common.text import lexicon
 from apps.serve.page.config import PageConfig
 
@@ -64,7 +63,7 @@ class EndpointModeration:
     """OpenAI's moderation API, wherever it is; nothing passes while it does not answer."""
 
     def __init__(self, endpoint: EndpointSettings) -> None:
-        key = os.environ.get(endpoint.key_env, "") if endpoint.key_env else ""
+        key = read_key(endpoint.key_env)
         self._model = endpoint.model
         self._http = httpx.AsyncClient(
             base_url=f"{endpoint.base_url.rstrip('/')}/",
