@@ -33,7 +33,7 @@ def test_a_list_flag_may_be_repeated(typed: str, meant: str) -> None:
         ),
         ("watch {out} --questions {out} --out {out}", "does not exist"),
         ("judge {out}", "is not an evaluation folder"),
-        ("judge {out} --max-usd -1", "expected 0 or more"),
+        ("judge {out} --max-usd -1", "max_usd is -1.0; expected at least 0"),
         ("judge {out} --backend batch", "the offline judge makes no API calls"),
         ("reparse {out}", "has no judgments"),
         ("report {out}", "is not an evaluation folder"),

@@ -234,3 +234,32 @@ async def test_a_batch_is_not_taken_to_another_host(tmp_path: Path, serve) -> No
     finally:
         await runner.cleanup()
     assert other.files == {}
+
+
+async def test_a_form_that_batches_refuse_in_any_words_is_left_out(
+    tmp_path: Path, serve, output
+) -> None:
+    """Nothing can be read at first; the second batch asks for the verdicts alone, with a form."""
+
+    def text(line: dict, said: str) -> dict:
+        line["response"]["body"]["choices"][0]["message"]["content"] = said
+        return line
+
+    def refused(line: dict) -> dict:
+        body = {"error": {"message": "This response_format type is unavailable now"}}
+        return {**line, "response": {"status_code": 400, "body": body}}
+
+    rounds = iter(
+        [
+            lambda lines: [text(line, "Well.") for line in lines],
+            lambda lines: [refused(line) for line in lines],
+            lambda lines: [text(line, "[[B]]") for line in lines],
+        ]
+    )
+    endpoint: Endpoint = output(serve(Script()), lambda lines: next(rounds)(lines))
+    calls = planned(3)
+    result = await judge(calls, tmp_path)
+    assert len(endpoint.batches) == 3 and result.tally.stored == 2 * len(calls)
+    forms = [b"response_format" in endpoint.files[f"file-{number}"] for number in (0, 2, 4)]
+    assert forms == [False, True, False]
+    assert any("response_format" in sentence for sentence in result.tally.learned)

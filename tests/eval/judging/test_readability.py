@@ -8,11 +8,13 @@ from aiohttp import web
 from apps.common.errors import CriaError
 from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig
+from apps.eval.folder import load_folder
 from apps.eval.judging.asking import refuse_unreadable, remaining, standings
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.readability import UnreadableJudgeError
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
+from tests.eval.commands import command, jsonl
 from tests.eval.one_run import FAST, judge, planned, statuses
 from tests.eval.scripted_judge import Script, completion, error
 
@@ -208,3 +210,28 @@ def test_thoughts_are_judged_only_when_asked() -> None:
     shown = "<think>\ntwo and two\n</think>\n\nFour."
     assert all(shown in call.messages[1]["content"] for call in asked)
     assert [call.answers_digest for call in plain] == [call.answers_digest for call in asked]
+
+
+async def test_the_next_run_says_which_verdicts_it_asks_for_again(
+    tmp_path: Path, serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = [{"question_id": str(i), "turns": [f"Tell me about {i}"]} for i in range(8)]
+    answers = [{"question_id": str(i), "text": f"{i} is a number"} for i in range(8)]
+    file, folder = jsonl(tmp_path / "q.jsonl", questions), str(tmp_path / "eval")
+    given = []
+    for name in ("good", "poor"):
+        said = [{**answer, "text": f"{name}: {answer['text']}"} for answer in answers]
+        given.append(f"{name}={jsonl(tmp_path / f'{name}.jsonl', said)}")
+    assert command("answer", "--questions", file, "--out", folder, "--answers", *given) == 0
+    serve(without_repairs("Well."))
+    settings = {"judge": ("judge-4",), "self_checks": 0, "canaries": False}
+    plan = make_plan(JudgeConfig(dir=folder, **settings), *load_folder(folder))
+    with pytest.raises(UnreadableJudgeError):
+        await judge(list(plan.calls), Path(folder))
+    capsys.readouterr()
+    typed = ("--judge", "judge-4", "--self-checks", "0", "--no-canaries", "--dry-run")
+    assert command("judge", folder, *typed) == 0
+    told = capsys.readouterr().out
+    unread = statuses(Path(folder)).count("unparsed")
+    assert unread and f"{unread} stored judgments cannot be read" in told
+    assert "it is asked for first, before any new judgment" in told
