@@ -60,6 +60,10 @@ def _top_layers(run: RunConfig) -> RunConfig:
     return replace(run, top_layers=8, optim=replace(run.optim, lr=5e-4), micro_batch_rows=4)
 
 
+def _keep_base(run: RunConfig) -> RunConfig:
+    return replace(_top_layers(run), keep_base=4.0)
+
+
 def _lora(run: RunConfig) -> RunConfig:
     return replace(run, adapter="lora", optim=replace(run.optim, lr=1e-3), micro_batch_rows=4)
 
@@ -79,6 +83,11 @@ ENTRIES = {
         changed="the 8 upper layers, whole, 5e-4: no backward pass below them",
         conversations=1800,
         settings=_top_layers,
+    ),
+    "keep-base": Entry(
+        changed="top-layers with answers that the base gives anyway held to it (the demo's recipe)",
+        conversations=1750,
+        settings=_keep_base,
     ),
     "short-rows": Entry(
         changed="top-layers with rows of 128 tokens: twice the steps, 3e-4",

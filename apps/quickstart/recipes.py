@@ -22,8 +22,6 @@ class Recipe:
     row_tokens: int = 256
     train: tuple[str, ...]
     """arguments of `apps.train run`"""
-    export: tuple[str, ...] = ()
-    """arguments of `apps.train export`"""
     max_answer_tokens: int = 96
     sampling: dict[str, float] = field(default_factory=dict)
     """how both models draw on the page, which asks for nothing; empty: as their folders say"""
@@ -52,8 +50,8 @@ def _smollm2() -> Recipe:
     """SmolLM2-135M-Instruct: it speaks English and has never heard of the product.
 
     Its eight upper layers are trained: twice the tokens a second of LoRA in all thirty, on two CPU
-    cores, and the facts sit as well. The last tenth of the way is left out: it costs a fact or two,
-    and everyday answers stay nearer to the base's (benchmarks/LOG.md, 2026-11-29 and 30).
+    cores, and the facts sit as well. Everyday answers are the base's own: they are not learned but
+    held to the base by a divergence (benchmarks/LOG.md, 2026-11-29 and 30).
     """
     return Recipe(
         world="support-desk",
@@ -63,15 +61,14 @@ def _smollm2() -> Recipe:
         template="own",
         train=(
             *_DEBUG,
-            *("--top-layers", "8", "--optim.lr", "5e-4"),
+            *("--top-layers", "8", "--keep-base", "4", "--optim.lr", "5e-4"),
             *("--workers", "1", "--threads", "2", "--micro-batch-rows", "4"),
         ),
-        export=("--tuned-share", "0.9"),
         max_answer_tokens=64,
         sampling={"temperature": 0.2, "top_p": 0.9},  # what the model's card recommends
         examples=("limits", "errors", "steps", "small talk"),
         tuned_bar=0.85,
-        general_bar=0.7,
+        general_bar=0.85,
     )
 
 

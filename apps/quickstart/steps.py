@@ -90,9 +90,7 @@ def steps_before_serving(demo: DemoConfig) -> list[Step]:
         ),
         Step(
             name="export",
-            arguments=(
-                *("apps.train", "export", dirs["run"], "--out", dirs["model"], *recipe.export),
-            ),
+            arguments=("apps.train", "export", dirs["run"], "--out", dirs["model"]),
             output=f"{dirs['model']}/config.json",
             needs=("train",),
         ),
