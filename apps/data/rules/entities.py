@@ -4,6 +4,7 @@ An entity's order is its precedence: a Chinese identity number may also pass as 
 """
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ _PHONE_WORD = re.compile(
 _BEFORE_CHARS = 24
 _VERSION_BEFORE = re.compile(
     r"(?i)(?:[=<>~!^]=? ?|version\w*\W{1,5}"
-    r"|\b(?:v|ver|version|release|build|firmware|section|chapter|oid)[.: ]{0,2}"
+    r"|\b(?:v|ver|version|release|build|firmware|section|chapter|clause|article|paragraph|item"
+    r"|rule|step|oid)[.: ]{0,2}"
     r"|[\w)]-|@|[^/]/|\.|\d:)\Z"
 )
 _VERSION_AFTER = re.compile(r"\.\w|-(?:rc|beta|alpha|dev|\d)|\+\w|[a-z]")
@@ -78,15 +80,27 @@ _OBJECT_IDENTIFIER = re.compile(r"2\.5\.(?:4|29)\.|1\.3\.|1\.2\.840\.")
 _VERSION_LIKE = re.compile(r"[0-7](?:\.[0-9]){3}|.*\.0")
 _E164_DIGITS = 15
 """A telephone number has no more (ITU-T E.164)."""
+_FILE_ENDINGS = frozenset(
+    ("js", "ts", "css", "png", "jpg", "jpeg", "gif", "webp", "svg", "json", "html", "tgz", "txt")
+)
+_DATE_OF_A_DIFF = re.compile(r"\+(?:19|20)\d\d-(?:0[1-9]|1[0-2])-[0-3]\d")
+_NORTH_AMERICAN_CHARS = 12
+"""of +1 and ten digits"""
+_LAST_BALL = 49
+"""of a lottery"""
+_MORE_GROUPS = re.compile(r" \d{3,4}\b")
 _MORE_DIGITS = re.compile(r" ?\d")
 _REMOTE_AFTER = re.compile(r":[\w~/.-]*/|:[\w.-]+\.git\b")
 _DOCUMENTED_IPV6 = ipaddress.IPv6Network("2001:db8::/32")
 
 
 def _is_email(text: str, start: int, end: int) -> bool:
-    """Not `git@github.com:org/repo.git`, `scp a@host.com:dir/file` or `package@1.2.3.tgz`."""
+    """Not `git@github.com:org/repo.git`, `scp a@host.com:dir/file`, `package@1.2.3.tgz`,
+    `vue@next.js`, `logo@2x.png` or `q@k.transpose(-2, -1)`."""
     name, _, host = text[start:end].partition("@")
-    if name == "git" or re.match(r"v?\d+\.\d+\.", host) is not None:
+    if name == "git" or re.match(r"v?\d+\.\d+\.|\d+x\.", host) is not None:
+        return False
+    if text[end : end + 1] == "(" or host.rpartition(".")[2].lower() in _FILE_ENDINGS:
         return False
     return _REMOTE_AFTER.match(text, end) is None
 
@@ -152,16 +166,32 @@ def _is_phone(text: str, start: int, end: int) -> bool:
     number = text[start:end]
     if start and _JOINED.match(text, start - 1) is not None:
         return False
+    if _DATE_OF_A_DIFF.match(number) is not None or _is_list_of_numbers(text, start, end):
+        return False
+    if re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS:
+        return False
     if _is_part_of_a_number(text, start, end) or sum(map(str.isdigit, number)) > _E164_DIGITS:
         return False
     if re.fullmatch(r"0[1-9](?:[ .][0-9]{2}){4}", number) is not None:
-        steps = {int(number[i + 3 : i + 5]) - int(number[i : i + 2]) for i in range(0, 12, 3)}
-        return len(steps) > 1  # 01 02 03 04 05 counts
+        pairs = [int(number[i : i + 2]) for i in range(0, 15, 3)]
+        steps = {after - before for before, after in itertools.pairwise(pairs)}
+        is_drawn = pairs == sorted(pairs) and pairs[-1] <= _LAST_BALL
+        return len(steps) > 1 and not is_drawn  # 01 02 03 04 05 counts, 05 12 18 23 34 was drawn
     if number[0] in "+(" or (number[0] == "0" and not number.isdigit()):
         return True
     if _GROUPED_PHONE.fullmatch(number) is not None:
         return True
     return _PHONE_WORD.search(text[max(0, start - _BEFORE_CHARS) : start]) is not None
+
+
+def _is_list_of_numbers(text: str, start: int, end: int) -> bool:
+    """`250 500 1000 2000` and `{210 220 2300}`: groups beside others, or all of them round."""
+    groups = text[start:end].split(" ")
+    if len(groups) < 2 or not all(map(str.isdecimal, groups)):
+        return False
+    if all(group[-1] == "0" for group in groups):
+        return True
+    return _MORE_GROUPS.match(text, end) is not None and groups[0][0] != "0"
 
 
 def _is_national_id(text: str, start: int, end: int) -> bool:

@@ -34,6 +34,9 @@ KINDS = {
     "NIE": ("NIE X1234567L", "NIE <NATIONAL_ID>"),
     "CPF": ("CPF 529.982.247-25", "CPF <NATIONAL_ID>"),
     "France": ("Appelle le 06 12 34 56 87", "Appelle le <PHONE>"),
+    "France, in order": ("Appelle le 06 12 34 56 78", "Appelle le <PHONE>"),
+    "mail before a bracket": ("Ann (ann@mail.example.org), Bob", "Ann (<EMAIL>), Bob"),
+    "North America": ("+14155552671 or 415 555 2671", "<PHONE> or <PHONE>"),
     "United Kingdom": ("Ring me on 020 7946 0958 please, mobile 07700 900123", None),
     "Japan": ("090-1234-5678", "<PHONE>"),
     "on its own line": ("IBAN\n8.8.8.8 x", "IBAN\n<IP> x"),
@@ -65,6 +68,9 @@ def test_national_forms_are_masked(name: str) -> None:
         "order 13812345678, 1,700,000,000 and 01 02 03 04 05",
         "12345678A is no DNI, 11010519491231002Y no id, 111.111.111-11 no CPF",
         "pi is 3.14159265358979, 2023-04-05 12:30:00, 1,000,000",
+        "q@k.transpose(-2, -1), x@W.sum(), url(img/logo@2x.png), npm/vue@next.js, a@b.css",
+        "+2023-01-15 is a line of a diff, y +1700000000 a sum, clause 12.1.3.2 one of a contract",
+        "sizes 250 500 1000 2000, {210 220 2300} and 234 567 1891 2345; drawn: 05 12 18 23 34",
     ],
 )
 def test_what_only_looks_personal_stays(text: str) -> None:
