@@ -34,6 +34,7 @@ from apps.common.text.templates import write_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import Checkpoint
+from apps.train.checkpoint.origin import check_origin
 from apps.train.config import ExportConfig, RunConfig
 from apps.train.gguf.write import check_can_be_written, write_gguf
 from apps.train.loop.record import read_metrics
@@ -154,6 +155,8 @@ def write_folder(
     """Write a whole model folder; yields the number of weights after each file."""
     base = load.fetch_base(run.base)
     pack = open_pack(run.data).info
+    mixes = run.is_partial or config.tuned_share < 1
+    check_origin(saved, run, base, pack, with_weights=mixes)
     settings = load.run_config(run, base, pack.max_length)
     dtype = _DTYPES[config.dtype]
     if config.adapter_only:

@@ -1,6 +1,5 @@
 """Everything that can be wrong with a run is said here, before the first worker or GPU is taken."""
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -14,6 +13,7 @@ from apps.common.packs import Pack, open_pack
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import RunMark
+from apps.train.checkpoint.origin import base_digest
 from apps.train.config import RunConfig
 from apps.train.loop.samples import Sampler
 from apps.train.loop.worker import choose_trained, run_order
@@ -40,7 +40,6 @@ _MATHEMATICS = (
 """settings that change what is computed; the rest may differ from one start to the next"""
 UNTRIED_UNDER_DEEPSPEED = ("gemma2", "gemma3_text", "mixtral", "qwen3_moe")
 """stacked experts and scaled embeddings, which no test has compared with FSDP2's losses there"""
-_SAMPLE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,11 @@ def prepare(config: RunConfig) -> Prepared:
     storage.claim(resolved.out)
     order = run_order(resolved, pack.info.splits["train"].num_rows)
     identity = _identity(resolved, pack, folder, order.num_steps)
-    commit: RunMark = {"identity": identity, "config_digest": configs.digest(resolved)}
+    commit: RunMark = {
+        "identity": identity,
+        "config_digest": configs.digest(resolved),
+        "base_weights": base_digest(folder, with_weights=True),
+    }
     newest = next(iter(checkpoint.committed(resolved.out)), None)
     if newest is not None and not config.allow_change:
         _check_unchanged(newest.commit, identity, resolved)
@@ -174,35 +177,11 @@ def _check_trackers(config: RunConfig) -> None:
 def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dict[str, object]:
     settings = configs.to_dict(config)
     return {
-        "base": _base_digest(folder, with_weights=config.is_partial),
+        "base": base_digest(folder, with_weights=config.is_partial),
         "data": pack.info.digest,
         "num_steps": num_steps,
         **{name: settings[name] for name in _MATHEMATICS},
     }
-
-
-def _base_digest(folder: str, *, with_weights: bool) -> str:
-    """Names and sizes of the base model's files, and its config: cheap, and enough to tell.
-
-    What is trained in part is read beside its base at every start, so there the end of each file
-    counts too: no two trainings of one model leave the same.
-    """
-    hasher = hashlib.blake2b(digest_size=16)
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if name.endswith(".safetensors"):
-            hasher.update(f"{name} {os.path.getsize(path)}\n".encode())
-            if with_weights:
-                hasher.update(_end_of(path))
-        elif name == "config.json":
-            hasher.update(storage.read_bytes(path))
-    return hasher.hexdigest()
-
-
-def _end_of(path: str) -> bytes:
-    with open(path, "rb") as handle:
-        handle.seek(max(os.path.getsize(path) - _SAMPLE_BYTES, 0))
-        return handle.read()
 
 
 def _check_unchanged(commit: RunMark, identity: dict[str, object], config: RunConfig) -> None:

@@ -52,6 +52,8 @@ class RunMark(TypedDict, total=False):
     identity: dict[str, object]
     """data, base and the settings that change what is computed"""
     config_digest: str
+    base_weights: str
+    """digest of the base as it was at the start, for who mixes its weights in"""
 
 
 class Commit(RunMark):
