@@ -139,7 +139,7 @@ class _Files:
         self.folder = folder
         settings = read_settings(folder)
         self.vocab_size = settings.vocab_size
-        quantized = cast(dict[str, list[int]], settings.config.get("quantization_config", {}))
+        quantized = cast(dict[str, list[int]], settings.config.get("quantization_config") or {})
         block = quantized.get("weight_block_size")
         self._fp8_block = (block[0], block[1]) if block else None
         self.files = weight_files(folder)
@@ -207,8 +207,9 @@ def sources(
 
 
 def _source(files: _Files, config: PretrainedConfig, name: str) -> Source | None:
-    spelled = _spelled(config, name)
-    for stored in (spelled, name.removeprefix(_BASE), *((_HEAD,) if name == _EMBEDDING else ())):
+    is_head = name == _EMBEDDING and config.tie_word_embeddings
+    tied = (_HEAD,) if is_head else ()
+    for stored in (_spelled(config, name), name.removeprefix(_BASE), *tied):
         if stored in files.files:
             return files.take(stored)
     names = _expert_names(config, name)

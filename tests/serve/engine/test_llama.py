@@ -8,10 +8,17 @@ import pytest
 import torch
 from numba import njit
 from numba.core.caching import FunctionCache
-from transformers import AutoConfig, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
+from safetensors.torch import save_file
+from transformers import (
+    AutoConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from apps.common.errors import ConfigError
+from apps.common.errors import ConfigError, CorruptError
 from apps.serve.engine.cpu import intrinsics, kernels
 from apps.serve.engine.cpu.llama import CompiledLlama
 from apps.serve.engine.llama.kv_cache import Rows
@@ -51,6 +58,16 @@ def test_rotation_equals_transformers(tmp_path, rope) -> None:
     cos, sin = rotation(read_shape(tmp_path))
     for ours, theirs in zip((cos, sin), expected, strict=True):
         torch.testing.assert_close(ours, theirs[0, :, :16], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("lacking", ["model.embed_tokens.weight", "lm_head.weight"])
+def test_an_untied_folder_without_one_of_its_matrices_is_not_served(tmp_path, lacking) -> None:
+    write_config(tmp_path)
+    tensors = LlamaForCausalLM(AutoConfig.from_pretrained(tmp_path)).state_dict()
+    kept = {name: tensor for name, tensor in tensors.items() if name != lacking}
+    save_file(kept, tmp_path / "model.safetensors")
+    with pytest.raises(CorruptError, match=f"lacks {lacking}, which its config.json promises"):
+        Llama(tmp_path, device="cpu", dtype=torch.float32)
 
 
 def test_older_folders_say_the_same_in_other_words(tmp_path) -> None:

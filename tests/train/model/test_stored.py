@@ -111,6 +111,21 @@ def test_a_tied_head_that_is_stored_too(tmp_path: Path, kind: str) -> None:
     assert_read_as_transformers_does(base)
 
 
+@pytest.mark.parametrize("lacking", ["model.embed_tokens.weight", "lm_head.weight"])
+def test_a_head_stands_for_the_embedding_only_where_they_are_tied(
+    tmp_path: Path, lacking: str
+) -> None:
+    base = base_of(tmp_path)
+    rewrite(base, **{lacking: None})
+    with pytest.raises(CorruptError, match=f"lacks 1 weights of its own config, first {lacking}"):
+        read(base)
+
+
+def test_no_quantization_may_be_said_as_null(tmp_path: Path) -> None:
+    set_config(base := base_of(tmp_path), quantization_config=None)
+    assert_read_as_transformers_does(base)
+
+
 def test_only_the_model_s_own_files_are_read(tmp_path: Path) -> None:
     base = base_of(tmp_path)
     other = {name: value + 1 for name, value in load_file(base / FILE).items()}

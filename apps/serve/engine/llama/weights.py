@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
-from apps.common.errors import NotFoundError
+from apps.common.errors import CorruptError, NotFoundError
 from apps.common.files.model_settings import weight_files
 from apps.serve.engine.llama.model_folder import read_shape
 
@@ -16,7 +16,7 @@ class Weights:
     """Tensors by name, read when taken."""
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
+        self.folder, self.device, self.dtype = folder, device, dtype
         self.files = {name: folder / file for name, file in weight_files(folder).items()}
         if not self.files:
             raise NotFoundError(
@@ -28,6 +28,11 @@ class Weights:
         return name in self.files
 
     def take(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        if name not in self.files:
+            raise CorruptError(
+                f"{self.folder} lacks {name}, which its config.json promises; download the model "
+                "again"
+            )
         with safe_open(self.files[name], framework="pt", device=self.device) as file:
             return file.get_tensor(name).to(dtype or self.dtype)
 
@@ -80,5 +85,4 @@ class Network:
         self.embedding = weights.take("model.embed_tokens.weight")
         self.layers = [Layer(weights, i, norm_dtype) for i in range(shape.num_layers)]
         self.norm = weights.take("model.norm.weight", norm_dtype)
-        has_head = weights.has("lm_head.weight") and not shape.is_tied
-        self.head = weights.linear("lm_head") if has_head else Linear(self.embedding)
+        self.head = Linear(self.embedding) if shape.is_tied else weights.linear("lm_head")
