@@ -7,12 +7,13 @@ A file that is not there says nothing; who needs what it would have said asks fo
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from apps.common.errors import ConfigError, InputError
+from apps.common.errors import ConfigError, InputError, NotFoundError
 from apps.common.files import storage
 
 CONFIG = "config.json"
@@ -23,6 +24,8 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens.json"
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
+_LFS = b"version "
+"""the first bytes of a git-lfs pointer (its specification, version 1)"""
 
 _DEFAULT_POSITIONS = 2048
 _ALWAYS_SLIDING = ("gemma2", "gemma3_text", "mistral", "mixtral", "phi3")
@@ -176,11 +179,19 @@ def read_json(folder: str | Path, name: str) -> dict[str, object]:
     """One JSON file of a model folder (path or URI); empty where the folder has none."""
     uri = storage.join(str(folder), name)
     try:
-        return storage.read_json(uri) if storage.exists(uri) else {}
+        said: object = storage.read_json(uri) if storage.exists(uri) else None
     except ValueError as error:
         raise InputError(
             f"The {name} of {folder} cannot be used ({error}); expected JSON: get the file again."
         ) from error
+    if said is None:
+        return {}
+    if not isinstance(said, dict):
+        raise InputError(
+            f"The {name} of {folder} cannot be used (it holds a {type(said).__name__}); expected a "
+            "JSON object: get the file again."
+        )
+    return cast(dict[str, object], said)
 
 
 def weight_files(folder: str | Path) -> dict[str, str]:
@@ -192,17 +203,54 @@ def weight_files(folder: str | Path) -> dict[str, str]:
     path = Path(folder)
     if (path / WEIGHTS).is_file():
         return dict.fromkeys(stored_tensors(path / WEIGHTS), WEIGHTS)
-    if (path / INDEX).is_file():
-        return json.loads((path / INDEX).read_text("utf-8"))["weight_map"]
-    return {}
+    return _indexed(path) if (path / INDEX).is_file() else {}
+
+
+def _indexed(folder: Path) -> dict[str, str]:
+    """The index's file of each tensor; all of them lie in its folder."""
+    said = read_json(folder, INDEX).get("weight_map")
+    files = cast(dict[str, object], said) if isinstance(said, dict) else {}
+    if not files or not all(isinstance(f, str) and Path(f).name == f for f in files.values()):
+        raise InputError(
+            f"The {INDEX} of {folder} has no weight_map of tensors and their files; download the "
+            "model again."
+        )
+    return cast(dict[str, str], files)
 
 
 def stored_tensors(file: str | Path) -> dict[str, tuple[str, list[int]]]:
     """Type (such as BF16) and shape of each tensor of a safetensors file, from its header.
 
-    The header is JSON behind its length in 8 bytes (huggingface/safetensors, "Format").
+    The header is JSON behind its length in 8 bytes, and the tensors lie behind it without a gap
+    (huggingface/safetensors, "Format"). Raises NotFoundError without the file, InputError for one
+    that is no such file or a part of one: its size must be what the header tells.
     """
+    if not os.path.isfile(file):
+        raise NotFoundError(f"{file} is missing, and a model needs it; download the model again.")
+    size = os.path.getsize(file)
     with open(file, "rb") as handle:
-        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-    header.pop("__metadata__", None)
-    return {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
+        start = handle.read(8)
+        header_bytes = int.from_bytes(start, "little")
+        text = handle.read(header_bytes) if header_bytes <= size - 8 else b""
+    if start == _LFS:
+        raise InputError(
+            f"{file} is a pointer of git-lfs and not the weights that it stands for; run `git lfs "
+            "pull` in its folder, or download the model again."
+        )
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        ends = [entry["data_offsets"][1] for entry in header.values()]
+        told = 8 + header_bytes + max(ends, default=0)
+        tensors = {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file} is no whole safetensors file ({size:,} bytes, without a header that can be "
+            "read); download the model again."
+        ) from error
+    if told != size:
+        raise InputError(
+            f"{file} has {size:,} bytes and {told:,} by its own header: it was cut short or "
+            "changed; download the model again."
+        )
+    return tensors

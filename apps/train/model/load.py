@@ -20,8 +20,9 @@ from apps.train.config import RopeConfig, RunConfig
 from apps.train.model import attention
 from apps.train.model.long_rope import by_conversation
 from apps.train.model.rope import extend
-from apps.train.model.shape import FAMILY, check_reach
-from apps.train.model.stored import Source, heads_differ, sources
+from apps.train.model.shape import check_reach
+from apps.train.model.stored import Source, sources
+from apps.train.model.supported import UNUSABLE, check_pad, check_supported, unusable
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
 
@@ -65,15 +66,13 @@ def read_config(
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The config.json of {folder} cannot be used ({' '.join(str(error).split())[:160]}); "
-            "expected a model of the LLaMA family, without code of its own."
-        ) from error
-    _check_settings(config, folder)
+    except UNUSABLE as error:
+        raise unusable(folder, error) from error
+    check_supported(config, folder)
     if resized:
         num_tokens = 1 + max(load_tokenizer(folder).backend.get_vocab().values())
         config.vocab_size = max(config.vocab_size, num_tokens)
+    check_pad(config, folder)
     original = config.max_position_embeddings
     check_reach(folder, original, rope, row_tokens)
     if rope.kind != "none":
@@ -81,57 +80,18 @@ def read_config(
     return config
 
 
-def _check_settings(config: PretrainedConfig, folder: str) -> None:
-    """Refuse what would be trained in another way than the config says; honour the rest."""
-    if config.model_type not in FAMILY:
-        raise InputError(
-            f"{folder} is a {config.model_type} model; expected one of the LLaMA family: "
-            f"{', '.join(FAMILY)}."
-        )
-    for name, plain in _PLAIN.items():
-        stated = getattr(config, name, plain)
-        if stated not in (plain, None):
-            raise InputError(
-                f"{folder} has {name} {stated} in its config.json, which is not computed here; "
-                f"expected {plain}: set it so to train without it."
-            )
-    _dequantize(config, folder)
-    if config.tie_word_embeddings and heads_differ(folder):
-        config.tie_word_embeddings = False  # as transformers does: the files know better
-
-
-_PLAIN = {
-    "attention_dropout": 0.0,
-    "router_jitter_noise": 0.0,
-    "output_router_logits": False,
-    "use_bidirectional_attention": False,
-}
-"""settings of config.json that training honours at this value only"""
-
-
-def _dequantize(config: PretrainedConfig, folder: str) -> None:
-    """Block-wise fp8 weights are read as the numbers they stand for, others are refused."""
-    quantization = getattr(config, "quantization_config", None)
-    if quantization is None:
-        return
-    method = quantization.get("quant_method", "unknown")
-    is_block_wise = bool(quantization.get("weight_block_size"))
-    if method != "fp8" or not is_block_wise or quantization.get("scale_fmt", "float") != "float":
-        raise InputError(
-            f"{folder} is quantized ({method}), and training needs whole weights; download the "
-            "model that it was made from: its card names it as base_model."
-        )
-    del config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
     """The model without storage, fp32, whose attention takes packed rows."""
     config.use_cache = False
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation=attention.NAME, trust_remote_code=False
-        )
-        by_conversation(model)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation=attention.NAME,
+                trust_remote_code=False,
+            )  # fmt: skip
+            by_conversation(model)
+    except UNUSABLE as error:
+        raise unusable(config.name_or_path or f"the {config.model_type} model", error) from error
     model.tie_weights()
     return model
 

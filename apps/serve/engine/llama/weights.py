@@ -8,7 +8,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from apps.common.errors import CorruptError, NotFoundError
-from apps.common.files.model_settings import weight_files
+from apps.common.files.model_settings import stored_tensors, weight_files
 from apps.serve.engine.llama.model_folder import read_shape
 
 
@@ -23,6 +23,8 @@ class Weights:
                 f"{folder} has no model.safetensors; save the model with "
                 "save_pretrained(safe_serialization=True)"
             )
+        for file in set(self.files.values()):
+            stored_tensors(file)  # is it there, and whole
 
     def has(self, name: str) -> bool:
         return name in self.files
