@@ -2,11 +2,15 @@
 
 Counting is the `limits` package's, in memory or in Redis. Requests slide over the last minute.
 Tokens and dollars are known only when they are used, so a window is charged afterwards, and what
-was used above a limit shuts the rest of that minute or day. No waiting here: the same class runs in
-a process of its own for all gateways, or in a gateway while that process is away.
+was used above a limit shuts the rest of that minute, or of that day of UTC. A counter does not know
+its limit: one that is changed holds at once, for what was used before too. No waiting here: the
+same class runs in a process of its own for all gateways, or in a gateway while that process is
+away.
 """
 
+import math
 import time
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
@@ -17,7 +21,10 @@ from apps.serve.config import ApiKey
 
 LEASE_S = 5.0
 """A gateway that says nothing for so long is gone, and its streams with it."""
-_MICRO_USD = 1_000_000
+_NANO_USD = 1_000_000_000
+"""Counters are whole numbers of 64 bits. One token at $0.02 per million costs 20 of these."""
+_MOST_USD = 1e6
+"""that one charge counts as, and a thousandth of what a limit does"""
 
 
 class Refusal(NamedTuple):
@@ -48,7 +55,8 @@ class Limiter:
         if key.tokens_per_minute is not None and tokens:
             self._fixed.hit(_tokens(key), key.name, cost=tokens)
         if key.usd_per_day is not None and usd:
-            self._fixed.hit(_dollars(key), key.name, cost=round(usd * _MICRO_USD))
+            cost = math.ceil(min(usd, _MOST_USD) * _NANO_USD)
+            self._fixed.hit(_dollars(key), key.name, _today(), cost=cost)
 
     def renew(self, name: str, gateway: str, streams: int) -> None:
         """How many streams of the key run at that gateway."""
@@ -62,9 +70,9 @@ class Limiter:
         if most is not None and streams + self._streams_elsewhere(name, gateway) >= most:
             message = f"The key of {name!r} may have {most} answers under way at a time"
             return Refusal("concurrent_streams", message, 1.0)
-        if key.usd_per_day is not None and not self._fixed.test(_dollars(key), name):
+        if key.usd_per_day is not None and not self._fixed.test(_dollars(key), name, _today()):
             message = f"The key of {name!r} may spend ${key.usd_per_day:g} a day"
-            return self._wait("usd_per_day", message, self._fixed, _dollars(key), name)
+            return Refusal("usd_per_day", message, max(1.0, _seconds_left_today()))
         if key.tokens_per_minute is not None and not self._fixed.test(
             _tokens(key), name, cost=max(1, min(prompt_tokens, key.tokens_per_minute))
         ):
@@ -93,13 +101,39 @@ class Limiter:
         return sum(self._streams[k][0] for k in others)
 
 
+class _PerMinute(RateLimitItemPerMinute):
+    def key_for(self, *identifiers: str | int | float | bytes) -> str:
+        return _counter(self.namespace, *identifiers)
+
+
+class _PerDay(RateLimitItemPerDay):
+    def key_for(self, *identifiers: str | int | float | bytes) -> str:
+        return _counter(self.namespace, *identifiers)
+
+
+def _counter(*names: str | int | float | bytes) -> str:
+    """Its name, without the limit's amount, which the package puts in."""
+    return "/".join(map(str, names))
+
+
 def _requests(key: ApiKey) -> RateLimitItem:
-    return RateLimitItemPerMinute(key.requests_per_minute or 0, namespace="requests")
+    return _PerMinute(key.requests_per_minute or 0, namespace="requests")
 
 
 def _tokens(key: ApiKey) -> RateLimitItem:
-    return RateLimitItemPerMinute(key.tokens_per_minute or 0, namespace="tokens")
+    return _PerMinute(key.tokens_per_minute or 0, namespace="tokens")
 
 
 def _dollars(key: ApiKey) -> RateLimitItem:
-    return RateLimitItemPerDay(round((key.usd_per_day or 0) * _MICRO_USD), namespace="usd")
+    usd = min(key.usd_per_day or 0.0, 1000 * _MOST_USD)
+    return _PerDay(max(1, round(usd * _NANO_USD)), namespace="usd")
+
+
+def _today() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).date().isoformat()
+
+
+def _seconds_left_today() -> float:
+    now = datetime.fromtimestamp(time.time(), UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - now).total_seconds()

@@ -113,11 +113,13 @@ def _add_generation(
 
     @api.post("/tokenize", openapi_extra=request_schema(TokenizeRequest))
     async def tokenize_text(request: Request) -> Response:
+        account = Account.of(request.scope)
         body = await read_body(request, TokenizeRequest, settings())
         entry = find(directory, body.model)
-        check_model(Account.of(request.scope).owner, entry.config.name)
+        check_model(account.owner, entry.config.name)
         if not isinstance(entry, Entry):
             raise ApiError(400, f"{body.model!r} runs elsewhere; its tokens are not known here.")
+        await account.admit(limits, 0)
         return json_response(await _computed(request, tokenize, body, entry.model))
 
 

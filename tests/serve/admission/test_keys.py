@@ -121,6 +121,15 @@ async def test_limits_and_models_of_a_key_hold_and_the_answer_says_which(run, ap
     assert text["data"] == []
 
 
+async def test_tokenizing_is_a_request_too(run, api: Api) -> None:
+    key = made(run("add", "ali", "--requests-per-minute", "2", "--concurrent-streams", "1"))
+    await settled(api, key, 200)
+    body = {"model": "scripted", "prompt": "hi"}
+    api.http.headers["authorization"] = f"Bearer {key}"
+    codes = [(await api.http.post("/tokenize", json=body)).status_code for _ in range(3)]
+    assert codes == [200, 200, 429]
+
+
 async def test_a_limiter_that_is_away_leaves_each_gateway_its_own_counts(run, api: Api) -> None:
     class Away:
         async def admit(self, *_: object) -> None:

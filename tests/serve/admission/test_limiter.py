@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,56 @@ def test_what_was_spent_above_the_limit_shuts_the_day() -> None:
     assert refusal is not None and "may spend $0.5 a day" in refusal.message
 
 
+def test_the_smallest_costs_add_up() -> None:
+    one, cheap = Limiter(), key(usd_per_day=1e-6)
+    for _ in range(10):
+        assert one.admit(cheap, 10, "g", 0) is None
+        one.charge(cheap, 0, 1e-7)
+    assert one.admit(cheap, 10, "g", 0) is not None
+    one = Limiter()
+    for _ in range(1000):
+        one.charge(cheap, 0, 1e-15)  # below the unit: one of these
+    assert one.admit(cheap, 10, "g", 0) is not None
+
+
+@pytest.mark.parametrize("usd", [1e300, float("inf")])
+def test_the_greatest_costs_and_limits_are_counted_too(usd: float) -> None:
+    one = Limiter()
+    one.charge(key(usd_per_day=5.0), 0, usd)
+    assert one.admit(key(usd_per_day=5.0), 1, "g", 0) is not None
+    assert one.admit(key(usd_per_day=1e300), 1, "g", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("usd_per_day", 9.0), ("tokens_per_minute", 9), ("requests_per_minute", 9)],
+)
+def test_a_limit_that_is_changed_holds_for_what_was_used_before(name: str, changed: float) -> None:
+    one, before = Limiter(), key(**{name: 10})
+    for _ in range(10):
+        assert one.admit(before, 1, "g", 0) is None
+        one.charge(before, 0, 1.0)
+    assert one.admit(before, 1, "g", 0) is not None
+    assert one.admit(key(**{name: changed}), 1, "g", 0) is not None
+    assert one.admit(key(**{name: 12}), 1, "g", 0) is None
+
+
+def test_a_day_is_one_of_utc(monkeypatch) -> None:
+    noon = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
+    now = [noon]
+    monkeypatch.setattr(limiter.time, "time", lambda: now[0])
+    one, cheap = Limiter(), key(usd_per_day=1.0)
+    one.charge(cheap, 0, 2.0)
+    refusal = one.admit(cheap, 1, "g", 0)
+    assert refusal is not None and refusal.retry_after_s == 12 * 3600
+    now[0] = noon + 12 * 3600 - 60
+    one.charge(cheap, 0, 2.0)
+    refusal = one.admit(cheap, 1, "g", 0)
+    assert refusal is not None and refusal.retry_after_s == 60
+    now[0] = noon + 12 * 3600
+    assert one.admit(cheap, 1, "g", 0) is None
+
+
 def test_streams_of_other_gateways_count_until_these_are_gone(monkeypatch) -> None:
     one, two_at_a_time = Limiter(), key(concurrent_streams=2)
     one.renew("ali", "other", 2)
@@ -72,3 +123,5 @@ def test_with_redis_a_limiter_that_starts_again_knows_what_was_used(redis: str) 
     once = key(requests_per_minute=1, tokens_per_minute=100)
     assert Limiter(redis).admit(once, 10, "g", 0) is None
     assert Limiter(redis).admit(once, 10, "g", 0) is not None
+    Limiter(redis).charge(key(usd_per_day=5.0), 0, float("inf"))
+    assert Limiter(redis).admit(key(usd_per_day=6.0), 10, "g", 0) is not None
