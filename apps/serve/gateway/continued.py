@@ -11,6 +11,7 @@ model could have given; where it is greedy and tokens do not depend on the cut, 
 from dataclasses import dataclass
 
 from apps.serve.gateway.attempt import Json
+from apps.serve.request.prompts import message_text
 from apps.serve.request.schemas import ChatRequest, CompletionRequest
 
 
@@ -46,7 +47,8 @@ def can_continue(request: ChatRequest | CompletionRequest, so_far: ChoiceSoFar) 
         return False
     if isinstance(request, ChatRequest):
         return not so_far.has_calls and not request.tools
-    return isinstance(request.prompt, str)
+    prompt = request.prompt
+    return isinstance(prompt, str) and (not request.echo or so_far.text.startswith(prompt))
 
 
 def continued(body: Json, request: ChatRequest | CompletionRequest, so_far: ChoiceSoFar) -> Json:
@@ -59,16 +61,19 @@ def continued(body: Json, request: ChatRequest | CompletionRequest, so_far: Choi
         left["min_tokens"] = max(0, least - so_far.num_tokens)
     body = {**body, **left, "n": 1}
     if isinstance(request, CompletionRequest):
-        return {**body, "prompt": f"{request.prompt}{so_far.text}", "echo": False}
+        before = "" if request.echo else request.prompt  # it is in the text already
+        return {**body, "prompt": f"{before}{so_far.text}", "echo": False}
     messages = body["messages"]
     assert isinstance(messages, list)  # it was checked
-    begun = so_far.text
+    last: Json = {"role": "assistant", "content": so_far.text}
     if request.continue_final_message:
-        *messages, last = messages
-        begun = f"{last['content']}{begun}"
+        *messages, begun = messages
+        text = message_text(request.messages[-1], len(messages))
+        last = {**begun, "content": f"{text}{so_far.text}"}
+        last.pop("refusal", None)  # it is in the text, where there was no other
     return {
         **body,
-        "messages": [*messages, {"role": "assistant", "content": begun}],
+        "messages": [*messages, last],
         "continue_final_message": True,
         "add_generation_prompt": False,
     }

@@ -25,7 +25,8 @@ class Tally:
         """Before anything has come, the prompt is taken as read."""
         self.usage = Usage(prompt_estimate(request))
         self._is_told = False
-        self._num_pieces = self._num_bytes = 0
+        self._num_pieces = 0
+        self._num_bytes = -_echoed_bytes(request)
 
     def take(self, body: Mapping[str, object]) -> None:
         """An answer, or a chunk of one. It has a token at least in each of its pieces."""
@@ -86,6 +87,14 @@ def said_in(choice: Mapping[str, object]) -> str:
         if isinstance(message := choice.get(name), dict):
             found += [_strings(value) for key, value in message.items() if key not in _NOT_SAID]
     return "".join(found)
+
+
+def _echoed_bytes(request: Mapping[str, object]) -> int:
+    """Of the prompt, which comes back before each answer."""
+    prompt, n = request.get("prompt"), request.get("n")
+    if not request.get("echo") or not isinstance(prompt, str):
+        return 0
+    return _num_bytes(prompt) * (n if isinstance(n, int) else 1)
 
 
 _NOT_SAID = frozenset({"role", "id", "type", "index"})

@@ -147,10 +147,9 @@ def _message(message: Any, index: int) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
     plain: dict[str, Any] = {
         "role": "tool" if role == "function" else role,
-        "content": _content(message.content, index),
+        "content": message_text(message, index),
     }
     if role == "assistant":
-        plain["content"] = plain["content"] or message.refusal or ""
         if message.tool_calls:
             calls = [call.model_dump(exclude={"index"}) for call in message.tool_calls]
             plain["tool_calls"] = calls
@@ -161,6 +160,12 @@ def _message(message: Any, index: int) -> dict[str, Any]:
     if getattr(message, "name", None):
         plain["name"] = message.name
     return plain
+
+
+def message_text(message: Any, index: int) -> str:
+    """What the `index`-th message says. Raises ApiError 400 where it holds anything but text."""
+    text = _content(message.content, index)
+    return text or (message.role == "assistant" and message.refusal) or ""
 
 
 def _content(content: Any, index: int) -> str:

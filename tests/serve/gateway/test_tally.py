@@ -197,3 +197,9 @@ def test_a_usage_that_cannot_be_is_not_believed(usage: object) -> None:
     tally = Tally({"prompt": "x" * 40})
     tally.take({"choices": [{"text": "x" * 40}], "usage": usage})
     assert (tally.usage.prompt_tokens, tally.usage.completion_tokens) == (10, 10)
+
+
+def test_an_echoed_prompt_is_no_part_of_the_answer() -> None:
+    tally = Tally({"prompt": "x" * 400, "echo": True})
+    tally.take({"choices": [{"text": "x" * 400 + "y" * 40}]})
+    assert (tally.usage.prompt_tokens, tally.usage.completion_tokens) == (100, 10)
