@@ -46,6 +46,18 @@ def api_saying(served: ServedModel) -> Iterator[Callable[..., Api]]:
     yield make
 
 
+@pytest.fixture
+def api_of() -> Callable[[Path], Api]:
+    """The API over a model folder, with an engine that says "ok"."""
+
+    def make(folder: Path) -> Api:
+        model = load_model(ModelConfig(name="scripted", path=str(folder)))
+        ids = model.tokenizer.backend.encode("ok").ids
+        return Api(model, ScriptedEngine(lambda request: ids))
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def random_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """The API over the torch engine, with a model named `random` that was never trained."""

@@ -10,6 +10,7 @@ from apps.serve.errors import ApiError
 from apps.serve.model.served import ServedModel
 from apps.serve.request.schemas import (
     MAX_PROMPTS,
+    AssistantMessage,
     ChatRequest,
     CompletionRequest,
     OtherPart,
@@ -89,6 +90,7 @@ def _chat_ids(
     add_generation_prompt: bool | None,
 ) -> tuple[int, ...]:
     plain = [_message(message, i) for i, message in enumerate(messages)]
+    _match_function_results(messages, plain)
     if continue_final_message and plain[-1]["role"] != "assistant":
         raise ApiError(
             400,
@@ -150,8 +152,7 @@ def _message(message: Any, index: int) -> dict[str, Any]:
         "content": message_text(message, index),
     }
     if role == "assistant":
-        if message.tool_calls:
-            calls = [call.model_dump(exclude={"index"}) for call in message.tool_calls]
+        if calls := _calls(message, index):
             plain["tool_calls"] = calls
         if message.reasoning_content:
             plain["reasoning_content"] = message.reasoning_content
@@ -160,6 +161,36 @@ def _message(message: Any, index: int) -> dict[str, Any]:
     if getattr(message, "name", None):
         plain["name"] = message.name
     return plain
+
+
+def _calls(message: AssistantMessage, index: int) -> list[dict[str, Any]]:
+    """`function_call` is what a single tool call was before there were several."""
+    calls = [call.model_dump(exclude={"index"}) for call in message.tool_calls or ()]
+    if message.function_call is None:
+        return calls
+    if calls:
+        raise ApiError(
+            400,
+            "A message has tool_calls and function_call; send tool_calls only.",
+            param=f"messages[{index}].function_call",
+        )
+    function = message.function_call.model_dump()
+    return [{"id": _call_id(index), "type": "function", "function": function}]
+
+
+def _call_id(index: int) -> str:
+    """Nine letters and digits, as Mistral's templates insist on."""
+    return f"call{index:05d}"
+
+
+def _match_function_results(messages: Sequence[Any], plain: Sequence[dict[str, Any]]) -> None:
+    """Give a message of the role `function` the id of the last call of its function."""
+    last_calls: dict[str, str] = {}
+    for index, message in enumerate(messages):
+        if message.role == "assistant" and message.function_call is not None:
+            last_calls[message.function_call.name] = _call_id(index)
+        elif message.role == "function" and message.name in last_calls:
+            plain[index]["tool_call_id"] = last_calls[message.name]
 
 
 def message_text(message: Any, index: int) -> str:

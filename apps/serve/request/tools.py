@@ -15,7 +15,7 @@ from apps.serve.engine.protocol import Grammar
 from apps.serve.errors import ApiError
 from apps.serve.model import raw_json
 from apps.serve.model.served import ServedModel
-from apps.serve.request.schemas import ChatRequest, Function, NamedTool
+from apps.serve.request.schemas import ChatRequest, Function, NamedFunction, NamedTool
 
 _OPEN, _CLOSE, _MISTRAL = "<tool_call>", "</tool_call>", "[TOOL_CALLS]"
 MAX_CALLS = 64
@@ -25,6 +25,10 @@ def offered_functions(body: ChatRequest, model: ServedModel) -> list[Function]:
     """The functions the model may call; empty when it must not call any."""
     if body.functions and body.function_call != "none":
         raise ApiError(400, "functions was replaced by tools; send tools.", param="functions")
+    if isinstance(body.function_call, NamedFunction):
+        raise ApiError(
+            400, "function_call was replaced by tool_choice; send it.", param="function_call"
+        )
     functions = [tool.function for tool in body.tools or ()]
     if body.tool_choice == "none":
         return []
