@@ -25,6 +25,7 @@ from apps.common.files import storage
 T = TypeVar("T")
 
 RESOLVED_NAME = "config.yaml"
+_MAX_SHOWN_CHARS = 300
 
 
 def to_dict(config: object) -> dict[str, object]:
@@ -48,6 +49,8 @@ def read_json(cls: type[T], uri: str) -> T | None:
 
 def from_dict(cls: type[T], values: Mapping[str, object], *, where: str = "") -> T:
     """Inverse of `to_dict`. Raises ConfigError naming the dotted key that is wrong."""
+    if not isinstance(cast(object, values), Mapping):
+        raise _wrong_type(values, "a mapping of settings", where.rstrip(".: ") or "the whole")
     fields = {f.name: f for f in dataclasses.fields(cast(Any, cls))}
     hints = typing.get_type_hints(cls)
     kwargs: dict[str, object] = {}
@@ -86,8 +89,9 @@ def load_yaml(uri: str) -> dict[str, object]:
     """Read a YAML mapping; anything else is a ConfigError."""
     try:
         values = yaml.load(storage.read_bytes(uri), _KeysAsWritten)
-    except yaml.YAMLError as error:
-        detail = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: what looks like a date or a number and is none, or bytes that are no text.
+        detail = _short(" ".join(str(error).split()))
         raise ConfigError(f"{uri} is not valid YAML ({detail}); mend the file.") from error
     if values is None:
         return {}
@@ -176,7 +180,9 @@ def _coerce(hint: Any, value: object, where: str) -> object:
     if origin is typing.Literal:
         allowed = typing.get_args(hint)
         if value not in allowed:
-            raise ConfigError(f"Setting {where!r} is {value!r}; expected one of {list(allowed)}.")
+            raise ConfigError(
+                f"Setting {where!r} is {_shown(value)}; expected one of {list(allowed)}."
+            )
         return value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
@@ -191,6 +197,10 @@ def _coerce(hint: Any, value: object, where: str) -> object:
     if not isinstance(hint, type):
         raise TypeError(f"unsupported type {hint!r} for setting {where!r}")
     if issubclass(hint, Enum):
+        if isinstance(value, hint):
+            return value
+        if value not in (allowed := [one.value for one in hint]):
+            raise ConfigError(f"Setting {where!r} is {_shown(value)}; expected one of {allowed}.")
         return hint(value)
     if issubclass(hint, PurePath):
         return hint(_expect(str, value, where))
@@ -232,9 +242,9 @@ def _coerce_container(
 def _number(kind: type[int] | type[float], value: int | str, where: str) -> float:
     try:
         return kind(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(
-            f"Setting {where!r} is {value!r}; expected a number ({kind.__name__})."
+            f"Setting {where!r} is {_shown(value)}; expected a number ({kind.__name__})."
         ) from None
 
 
@@ -262,5 +272,19 @@ def _expect_items(value: object, where: str) -> Sequence[object]:
 
 def _wrong_type(value: object, expected: str, where: str) -> ConfigError:
     return ConfigError(
-        f"Setting {where!r} is {value!r} ({type(value).__name__}); expected {expected}."
+        f"Setting {where!r} is {_shown(value)} ({type(value).__name__}); expected {expected}."
     )
+
+
+def _shown(value: object) -> str:
+    try:
+        return _short(repr(value))
+    except (
+        ValueError,
+        RecursionError,
+    ):  # Python does not write out integers of thousands of digits
+        return "too long to show"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}..."

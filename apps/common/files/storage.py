@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import threading
 import uuid
@@ -172,8 +173,12 @@ def claim(uri: str, flag: str = "--out") -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(uri: str) -> Generator[IO[bytes]]:
-    """A binary file that appears under its name only when the block ends without an error."""
+def atomic_file(uri: str, new_mode: int = 0o666) -> Generator[IO[bytes]]:
+    """A binary file that appears under its name only when the block ends without an error.
+
+    On a disk it keeps the permissions of the file it replaces; a new one has those of `new_mode`
+    that the umask leaves.
+    """
     if not is_local(uri):
         fs, path = filesystem(uri)
         with _sentences(uri):
@@ -193,7 +198,13 @@ def atomic_file(uri: str) -> Generator[IO[bytes]]:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
-            with open(temporary, "wb") as handle:
+            old_mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
+            first_mode = new_mode if old_mode is None else old_mode
+            with open(
+                temporary, "wb", opener=lambda name, flags: os.open(name, flags, first_mode)
+            ) as handle:
+                if old_mode is not None:
+                    os.fchmod(handle.fileno(), old_mode)
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -205,8 +216,8 @@ def atomic_file(uri: str) -> Generator[IO[bytes]]:
         _fsync_dir(os.path.dirname(path))
 
 
-def write_atomic(uri: str, data: bytes) -> None:
-    with atomic_file(uri) as handle:
+def write_atomic(uri: str, data: bytes, new_mode: int = 0o666) -> None:
+    with atomic_file(uri, new_mode) as handle:
         handle.write(data)
 
 

@@ -33,18 +33,22 @@ def read_keys(uri: str) -> tuple[ApiKey, ...]:
     """The file's keys; none of a file that does not exist. Raises ConfigError."""
     if not storage.exists(uri):
         return ()
-    entries = configs.load_yaml(uri).get("keys") or []
+    settings = configs.load_yaml(uri)
+    entries = settings.get("keys")
+    if entries is None:
+        entries = []
     if not isinstance(entries, list):
         raise ConfigError(f"{uri}: keys is not a list; `python -m apps.serve keys` writes one.")
     return tuple(
-        configs.from_dict(ApiKey, entry, where=f"keys[{i}].") for i, entry in enumerate(entries)
+        configs.from_dict(ApiKey, entry, where=f"{uri}: keys[{i}].")
+        for i, entry in enumerate(entries)
     )
 
 
 def write_keys(uri: str, keys: Sequence[ApiKey]) -> None:
     plain = [configs.to_dict(key) for key in keys]
     text = yaml.safe_dump({"keys": plain}, sort_keys=False, allow_unicode=True)
-    storage.write_atomic(uri, text.encode())
+    storage.write_atomic(uri, text.encode(), new_mode=0o600)
 
 
 class KeyRing:

@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal
 
 import pytest
@@ -16,11 +17,16 @@ class Optim:
     betas: tuple[float, float] = (0.9, 0.95)
 
 
+class Pace(Enum):
+    FAST = "fast"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     data: tuple[str, ...]
     steps: int | None = None
     compile: bool = False
+    pace: Pace = Pace.FAST
     optim: Optim = field(default_factory=Optim)
 
 
@@ -44,12 +50,30 @@ def test_from_dict_inverts_to_dict(data, steps, lr, kind):
         ({"data": [], "steps": True}, "'steps' is True (bool); expected int"),
         ({"data": [], "optim": {"betas": [1, 2, 3]}}, "'optim.betas' has 3 items; expected 2"),
         ({}, "'data' is missing"),
+        ({"data": [], "optim": {"lr": 10**400}}, "expected a number (float)"),
+        ({"data": [], "optim": {"lr": [10**5000]}}, "'optim.lr' is too long to show (list)"),
+        ({"data": [], "compile": "x" * 1000}, "xxx... (str); expected bool"),
+        ({"data": [], "pace": "slow"}, "'pace' is 'slow'; expected one of ['fast']"),
+        (["data"], "expected a mapping of settings"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_sentence(values, sentence):
     with pytest.raises(ConfigError) as error:
         config.from_dict(Run, values)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["when: 2025-13-45", "n: 0x_", "n: " + "9" * 5000, "n: " + "[" * 2000, "\xe9", "a: ["],
+    ids=["date", "hex", "digits", "brackets", "latin-1", "open"],
+)
+def test_yaml_that_cannot_be_read_is_one_sentence(tmp_path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError) as error:
+        config.load(Run, str(path))
+    assert "is not valid YAML" in str(error.value) and len(str(error.value)) < 600
 
 
 def test_equal_settings_have_equal_digests_and_others_differ():

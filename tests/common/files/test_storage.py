@@ -1,5 +1,6 @@
 import errno
 import os
+import stat
 
 import pytest
 
@@ -15,6 +16,21 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_scraps(tmp_path):
         raise KeyboardInterrupt
     assert storage.read_bytes(path) == b"old"
     assert os.listdir(tmp_path / "a") == ["b.json"]
+
+
+def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path):
+    path, umask = tmp_path / "a", os.umask(0o022)
+    try:
+        storage.write_atomic(str(path), b"1")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        for mode in (0o600, 0o664, 0o444):
+            path.chmod(mode)
+            storage.write_atomic(str(path), b"2")
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+        storage.write_atomic(str(tmp_path / "secret"), b"3", new_mode=0o600)
+        assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    finally:
+        os.umask(umask)
 
 
 def test_a_folder_is_finished_only_by_its_marker(tmp_path):

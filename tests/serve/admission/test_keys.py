@@ -90,6 +90,40 @@ def test_the_file_holds_no_key_and_is_refused_when_it_is_wrong(run, tmp_path: Pa
     assert code == 2 and "not a SHA-256 digest" in err
 
 
+def test_a_key_file_is_its_owners_and_stays_as_it_was_opened(run, tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    run("add", "ali")
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+    run("add", "bob")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("abc", "null", "[1]", "1", "{}", "{name: a, sha256: 0x_}"),
+        *("{name: a, sha256: DIGEST, expires: 2025-13-45}", "[" * 2000),
+        "{name: a, sha256: DIGEST, usd_per_day: " + "9" * 400 + "}",
+    ],
+)
+def test_a_file_with_anything_else_in_it_is_one_sentence(run, tmp_path: Path, entry: str) -> None:
+    text = "keys: [" + entry.replace("DIGEST", "0" * 64) + "]"
+    (tmp_path / "keys.yaml").write_text(text)
+    code, events, err = run("list")
+    assert (code, events) == (2, []) and "Traceback" not in err
+    assert "keys.yaml" in err and len(err.strip().splitlines()) == 1
+    code, _, err = run("add", "ali")
+    assert code == 2 and (tmp_path / "keys.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["keys: 0", "keys: false", "keys: ''", "keys: {}"])
+def test_keys_that_are_no_list_are_refused(run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "keys.yaml").write_text(text)
+    code, _, err = run("add", "ali")
+    assert code == 2 and "not a list" in err
+
+
 async def test_a_file_that_breaks_keeps_the_keys_that_were_read(
     run, api: Api, tmp_path: Path
 ) -> None:
