@@ -2,29 +2,29 @@
 
 Counting is the `limits` package's, in memory or in Redis. Requests slide over the last minute.
 Tokens and dollars are known only when they are used, so a window is charged afterwards, and what
-was used above a limit shuts the rest of that minute, or of that day of UTC. A counter does not know
-its limit: one that is changed holds at once, for what was used before too. No waiting here: the
-same class runs in a process of its own for all gateways, or in a gateway while that process is
-away.
+was used above a limit shuts the rest of that minute, or of that day of UTC. No waiting here: the
+same class runs in a process of its own for all gateways, or in a gateway while that one is away.
 """
 
-import math
 import time
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits import RateLimitItem
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 
+from apps.serve.admission.windows import (
+    cost_of,
+    dollars_window,
+    requests_window,
+    seconds_left_today,
+    today,
+    tokens_window,
+)
 from apps.serve.config import ApiKey
 
 LEASE_S = 5.0
 """A gateway that says nothing for so long is gone, and its streams with it."""
-_NANO_USD = 1_000_000_000
-"""Counters are whole numbers of 64 bits. One token at $0.02 per million costs 20 of these."""
-_MOST_USD = 1e6
-"""that one charge counts as, and a thousandth of what a limit does"""
 
 
 class Refusal(NamedTuple):
@@ -46,17 +46,16 @@ class Limiter:
         refusal = self._refusal(key, prompt_tokens, gateway, streams)
         if refusal is None:
             if key.requests_per_minute is not None:
-                self._sliding.hit(_requests(key), key.name)
+                self._sliding.hit(requests_window(key), key.name)
             self.charge(key, prompt_tokens, 0.0)
             self.renew(key.name, gateway, streams + 1)
         return refusal
 
     def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
         if key.tokens_per_minute is not None and tokens:
-            self._fixed.hit(_tokens(key), key.name, cost=tokens)
+            self._fixed.hit(tokens_window(key), key.name, cost=tokens)
         if key.usd_per_day is not None and usd:
-            cost = math.ceil(min(usd, _MOST_USD) * _NANO_USD)
-            self._fixed.hit(_dollars(key), key.name, _today(), cost=cost)
+            self._fixed.hit(dollars_window(key), key.name, today(), cost=cost_of(usd))
 
     def renew(self, name: str, gateway: str, streams: int) -> None:
         """How many streams of the key run at that gateway."""
@@ -70,17 +69,21 @@ class Limiter:
         if most is not None and streams + self._streams_elsewhere(name, gateway) >= most:
             message = f"The key of {name!r} may have {most} answers under way at a time"
             return Refusal("concurrent_streams", message, 1.0)
-        if key.usd_per_day is not None and not self._fixed.test(_dollars(key), name, _today()):
+        if key.usd_per_day is not None and not self._fixed.test(dollars_window(key), name, today()):
             message = f"The key of {name!r} may spend ${key.usd_per_day:g} a day"
-            return Refusal("usd_per_day", message, max(1.0, _seconds_left_today()))
+            return Refusal("usd_per_day", message, max(1.0, seconds_left_today()))
         if key.tokens_per_minute is not None and not self._fixed.test(
-            _tokens(key), name, cost=max(1, min(prompt_tokens, key.tokens_per_minute))
+            tokens_window(key), name, cost=max(1, min(prompt_tokens, key.tokens_per_minute))
         ):
             message = f"The key of {name!r} may use {key.tokens_per_minute:,} tokens a minute"
-            return self._wait("tokens_per_minute", message, self._fixed, _tokens(key), name)
-        if key.requests_per_minute is not None and not self._sliding.test(_requests(key), name):
+            return self._wait("tokens_per_minute", message, self._fixed, tokens_window(key), name)
+        if key.requests_per_minute is not None and not self._sliding.test(
+            requests_window(key), name
+        ):
             message = f"The key of {name!r} may make {key.requests_per_minute:,} requests a minute"
-            return self._wait("requests_per_minute", message, self._sliding, _requests(key), name)
+            return self._wait(
+                "requests_per_minute", message, self._sliding, requests_window(key), name
+            )
         return None
 
     def _wait(
@@ -99,41 +102,3 @@ class Limiter:
         self._streams = {k: v for k, v in self._streams.items() if v[1] > now_s}
         others = (k for k in self._streams if k[0] == name and k[1] != gateway)
         return sum(self._streams[k][0] for k in others)
-
-
-class _PerMinute(RateLimitItemPerMinute):
-    def key_for(self, *identifiers: str | int | float | bytes) -> str:
-        return _counter(self.namespace, *identifiers)
-
-
-class _PerDay(RateLimitItemPerDay):
-    def key_for(self, *identifiers: str | int | float | bytes) -> str:
-        return _counter(self.namespace, *identifiers)
-
-
-def _counter(*names: str | int | float | bytes) -> str:
-    """Its name, without the limit's amount, which the package puts in."""
-    return "/".join(map(str, names))
-
-
-def _requests(key: ApiKey) -> RateLimitItem:
-    return _PerMinute(key.requests_per_minute or 0, namespace="requests")
-
-
-def _tokens(key: ApiKey) -> RateLimitItem:
-    return _PerMinute(key.tokens_per_minute or 0, namespace="tokens")
-
-
-def _dollars(key: ApiKey) -> RateLimitItem:
-    usd = min(key.usd_per_day or 0.0, 1000 * _MOST_USD)
-    return _PerDay(max(1, round(usd * _NANO_USD)), namespace="usd")
-
-
-def _today() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).date().isoformat()
-
-
-def _seconds_left_today() -> float:
-    now = datetime.fromtimestamp(time.time(), UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    return (midnight - now).total_seconds()

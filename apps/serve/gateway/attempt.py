@@ -18,6 +18,7 @@ from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.remote import RemoteAnswer
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
+from apps.serve.gateway.estimate import said_in
 from apps.serve.gateway.forward import (
     foreign_refusal,
     is_our_fault,
@@ -27,7 +28,7 @@ from apps.serve.gateway.forward import (
 )
 from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
 from apps.serve.gateway.respond import api_error, whole_body
-from apps.serve.gateway.tally import Tally, choices_of, said_in
+from apps.serve.gateway.tally import Tally, choices_of
 from apps.serve.model.entry import Entry, RemoteEntry
 from apps.serve.model.pool import Member
 from apps.serve.replica.exchange import ReplicaLostError

@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestServer
 from apps.serve.answer.choices import Usage
 from apps.serve.config import ModelConfig, Prices
 from apps.serve.engine.remote import RemoteEngine
-from apps.serve.gateway.tally import PART_TOKENS, Tally, prompt_estimate
+from apps.serve.gateway.estimate import PART_TOKENS, prompt_estimate
+from apps.serve.gateway.tally import Tally
 from apps.serve.model.entry import RemoteEntry
 from apps.serve.model.pool import Member, PoolEntry
 from tests.serve.api import Api, events

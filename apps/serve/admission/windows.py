@@ -1,0 +1,61 @@
+"""The counters of a key, and the limits that they are held against.
+
+A counter's name has no limit in it, as the `limits` package would have it: a limit that is changed
+holds at once, for what was used before too.
+"""
+
+import math
+import time
+from datetime import UTC, datetime, timedelta
+
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+
+from apps.serve.config import ApiKey
+
+_NANO_USD = 1_000_000_000
+"""Counters are whole numbers of 64 bits. One token at $0.02 per million costs 20 of these."""
+_MOST_USD = 1e6
+"""that one charge counts as, and a thousandth of what a limit does"""
+
+
+class _PerMinute(RateLimitItemPerMinute):
+    def key_for(self, *identifiers: str | int | float | bytes) -> str:
+        return _counter(self.namespace, *identifiers)
+
+
+class _PerDay(RateLimitItemPerDay):
+    def key_for(self, *identifiers: str | int | float | bytes) -> str:
+        return _counter(self.namespace, *identifiers)
+
+
+def _counter(*names: str | int | float | bytes) -> str:
+    """Its name, without the limit's amount, which the package puts in."""
+    return "/".join(map(str, names))
+
+
+def requests_window(key: ApiKey) -> RateLimitItem:
+    return _PerMinute(key.requests_per_minute or 0, namespace="requests")
+
+
+def tokens_window(key: ApiKey) -> RateLimitItem:
+    return _PerMinute(key.tokens_per_minute or 0, namespace="tokens")
+
+
+def dollars_window(key: ApiKey) -> RateLimitItem:
+    usd = min(key.usd_per_day or 0.0, 1000 * _MOST_USD)
+    return _PerDay(max(1, round(usd * _NANO_USD)), namespace="usd")
+
+
+def today() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).date().isoformat()
+
+
+def seconds_left_today() -> float:
+    now = datetime.fromtimestamp(time.time(), UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - now).total_seconds()
+
+
+def cost_of(usd: float) -> int:
+    """In the unit of the counters of dollars, rounded up: nothing that costs is free."""
+    return math.ceil(min(usd, _MOST_USD) * _NANO_USD)
