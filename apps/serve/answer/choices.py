@@ -171,7 +171,6 @@ class TextChoice:
     prompt_logprobs: Sequence[TokenLogprob] = ()
     """Of all prompt tokens but the first, where the engine can tell."""
     finish_reason: str | None = None
-    _num_chars: int = 0
     _has_begun: bool = False
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:
@@ -185,7 +184,7 @@ class TextChoice:
         return [self._chunk(delta.text, delta.tokens)]
 
     def body(self) -> dict[str, Any]:
-        self._has_begun, self._num_chars = False, 0
+        self._has_begun = False
         return self._chunk(self.text, self.tokens)
 
     @property
@@ -208,10 +207,9 @@ class TextChoice:
         known = [None, *self.prompt_logprobs]
         given = [Token(*pair) for pair in zip_longest(echo.ids, known)] if echo is not None else []
         shown = [*given, *tokens]
-        offsets: list[int] = []
-        for token in shown:
-            offsets.append(self._num_chars)
-            self._num_chars += self.model.tokens.num_chars(token.id)
+        offsets = self.model.tokens.starts(echo.ids, echo.text) if echo is not None else []
+        begin = len(self.echo.text) if self.echo is not None else 0
+        offsets += [begin + token.start for token in tokens]
         return {
             "tokens": [self.model.tokens.token_name(token.id) for token in shown],
             "token_logprobs": [t.logprob.logprob if t.logprob else None for t in shown],

@@ -63,6 +63,8 @@ class Token(NamedTuple):
 
     id: int
     logprob: TokenLogprob | None
+    start: int = 0
+    """Where in the answer's text it begins."""
 
 
 class Delta(NamedTuple):
@@ -71,7 +73,8 @@ class Delta(NamedTuple):
     index: int
     text: str
     tokens: tuple[Token, ...]
-    """Tokens of the answer; a stop token is not one of them."""
+    """Tokens of the answer, as their text comes out; stop tokens and those of a stop string that is
+    cut off are not among them."""
     num_generated: int
     """Generated tokens, stop tokens included."""
     cached_tokens: int
@@ -109,6 +112,7 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
         cache_salt=job.cache_salt,
         conversation=job.conversation,
     )
+    held: list[Token] = []
     async with contextlib.aclosing(_from_kept(backend, request, job.is_resumed)) as steps:
         async for step, is_replayed in steps:
             if step.finish_reason == "error":
@@ -116,7 +120,7 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
             if job.is_prompt_only:
                 yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
                 return
-            delta = _delta(step, index, text)._replace(is_replayed=is_replayed)
+            delta = _delta(step, index, text, held)._replace(is_replayed=is_replayed)
             yield delta
             if delta.finish_reason is not None:
                 return
@@ -129,7 +133,8 @@ def _failure(message: str) -> Exception:
     return GenerationError(message)
 
 
-def _delta(step: Step, index: int, text: TextStream) -> Delta:
+def _delta(step: Step, index: int, text: TextStream, held: list[Token]) -> Delta:
+    """`held` are the tokens so far that may belong to a stop string; it is changed."""
     finish = step.finish_reason
     ids = step.token_ids[:-1] if finish == "stop" else step.token_ids
     num_generated, num_before = len(step.token_ids), text.num_tokens
@@ -139,7 +144,11 @@ def _delta(step: Step, index: int, text: TextStream) -> Delta:
         ids = ids[: text.num_tokens - num_before]
         num_generated = len(ids)
     logprobs: Sequence[TokenLogprob | None] = step.logprobs or (None,) * len(ids)
-    tokens = tuple(Token(i, p) for i, p in zip(ids, logprobs, strict=False))
+    held += map(Token, ids, logprobs, text.starts[num_before:])
+    is_all = finish is not None and not text.stopped
+    num_out = len(held) if is_all else sum(token.start < text.num_chars for token in held)
+    tokens = tuple(held[:num_out])
+    del held[:num_out]
     counts = (num_generated, step.cached_tokens)
     return Delta(index, new, tokens, *counts, finish, step.prompt_logprobs)
 

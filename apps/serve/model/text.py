@@ -35,6 +35,12 @@ class TextStream:
         self._skip = skip
         self.num_tokens = 0
         """Of those pushed, as many as it took to the end of the text."""
+        self.starts: list[int] = []
+        """of these tokens, the chars before each; those of one character, and of what comes out
+        together with it, have one place"""
+        self.num_chars = 0
+        """given out"""
+        self._num_read = 0
         self._matcher = StopMatcher(stop, include_stop)
 
     @property
@@ -47,10 +53,12 @@ class TextStream:
         for token_id in token_ids:
             if self.stopped:
                 break
+            self.starts.append(self._num_read)
             pieces.append(self._match(self._detokenizer.push(token_id)))
             self.num_tokens += 1
         if final:
             pieces += [self._match(self._detokenizer.flush()), self._matcher.flush()]
+        self.num_chars += sum(map(len, pieces))
         return "".join(pieces)
 
     def _match(self, text: str) -> str:
@@ -58,6 +66,7 @@ class TextStream:
             text, self._skip = text[1:], self._skip[1:]
         if text:
             self._skip = ""
+        self._num_read += len(text)
         return self._matcher.push(text)
 
 
@@ -172,9 +181,22 @@ class TokenBytes:
             start -= 1
         return token_ids[start:]
 
-    def num_chars(self, token_id: int) -> int:
-        """What it adds to an answer's text, which leaves out special tokens."""
-        return 0 if token_id in self._hidden else len(self.token_text(token_id))
+    def starts(self, token_ids: Sequence[int], text: str) -> list[int]:
+        """Where in their text each token begins, as TextStream.starts.
+
+        The text leaves out special tokens, and may have lost the space that it begins with:
+
+            tokens "<s>" "_the" "_" "<c3>" "<a9>" of "the é" begin at 0, 0, 3, 4, 4
+        """
+        starts: list[int] = []
+        num_chars, spelled = 0, bytearray()
+        for token_id in token_ids:
+            raw = b"" if token_id in self._hidden else self.token_bytes(token_id)
+            starts.append(num_chars - _is_inside(raw))
+            num_chars += sum(not _is_inside(raw[i : i + 1]) for i in range(len(raw)))
+            spelled += raw
+        lost = int(spelled[:1] == b" " and not text.startswith(" "))
+        return [min(max(0, start - lost), len(text)) for start in starts]
 
     def token_name(self, token_id: int) -> str:
         """The text, or as OpenAI's completions write bytes that are none: `bytes:\\xe2\\x80`."""
@@ -183,3 +205,8 @@ class TokenBytes:
             return raw.decode()
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _is_inside(raw: bytes) -> bool:
+    """Whether it begins within a character (UTF-8, RFC 3629: such bytes are 10xxxxxx)."""
+    return raw[:1] != b"" and raw[0] & 0xC0 == 0x80

@@ -297,7 +297,7 @@ async def test_an_answer_does_not_depend_on_how_many_tokens_came_at_once(
     (choice,) = body["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("one, tw", "stop")
     tokens = [token["token"] for token in choice["logprobs"]["content"]]
-    assert "".join(tokens) == "one, two, th" and body["usage"]["completion_tokens"] == 12
+    assert "".join(tokens) == "one, tw" and body["usage"]["completion_tokens"] == 12
     whole = (await api.chat()).json()
     assert whole["usage"]["completion_tokens"] == 22
 

@@ -102,6 +102,55 @@ async def test_offsets_are_those_of_the_text_which_has_no_special_tokens(
     assert choice["logprobs"]["text_offset"] == [0, 0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("echo", [False, True])
+async def test_offsets_index_the_text_where_tokens_are_parts_of_characters_and_words(
+    tmp_path, stream: bool, echo: bool
+) -> None:
+    prompt, says = "the 世é", " hat 🙂é the"
+    api = spaced_api(tmp_path, says)
+    fields = {"logprobs": 0, "max_tokens": 40, "echo": echo, "stream": stream}
+    response = await api.complete(prompt, **fields)
+    chunks = events(response) if stream else [response.json()]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    text = "".join(choice["text"] for choice in choices)
+    names = [name for choice in choices for name in choice["logprobs"]["tokens"]]
+    offsets = [place for choice in choices for place in choice["logprobs"]["text_offset"]]
+    assert text.startswith(prompt) == echo and text.endswith("🙂é the")
+    assert len(names) == len(offsets) and offsets == sorted(offsets)
+    assert any(name.startswith("bytes:") for name in names)
+    for name, place in zip(names, offsets, strict=True):
+        if name.startswith("bytes:"):
+            assert text[place] in "世🙂"
+        else:
+            assert text[place:].startswith(name.lstrip(" ") if place == 0 else name)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("cut", [True, False])
+async def test_tokens_of_a_stop_string_are_shown_where_it_is(
+    api_saying, stream: bool, cut: bool
+) -> None:
+    stop = {"stop": ["END"], "include_stop_str_in_output": not cut, "stream": stream}
+    shown = "one E, " + ("" if cut else "END")
+    response = await api_saying("one E, END two").complete(logprobs=0, max_tokens=40, **stop)
+    chunks = events(response) if stream else [response.json()]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(choice["text"] for choice in choices) == shown
+    found = [choice["logprobs"] for choice in choices]
+    assert "".join(name for one in found for name in one["tokens"]) == shown
+    assert [i for one in found for i in one["text_offset"]] == list(range(len(shown)))
+    response = await api_saying("one E, END two").chat(logprobs=True, **stop)
+    choices = [c for e in (events(response) if stream else [response.json()]) for c in e["choices"]]
+    tokens = [t["token"] for c in choices if c["logprobs"] for t in c["logprobs"]["content"]]
+    assert "".join(tokens) == shown
+
+
+async def test_a_stop_string_that_never_ends_was_none(api_saying) -> None:
+    (choice,) = (await api_saying("one EN").complete(logprobs=0, stop=["END"])).json()["choices"]
+    assert choice["text"] == "".join(choice["logprobs"]["tokens"]) == "one EN"
+
+
 async def test_a_completion_begins_with_its_space(tmp_path) -> None:
     api = spaced_api(tmp_path, "the hat")
     for echo, text in ((False, " the hat"), (True, "the hat the hat")):

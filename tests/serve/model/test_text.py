@@ -107,3 +107,22 @@ def test_no_stop_string_is_looked_for_in_what_is_skipped() -> None:
         stream = TextStream(backend, ["\n"], skip="\n\n")
         assert "".join(stream.push([i]) for i in backend.encode(said).ids) == "one"
         assert stream.stopped
+
+
+def test_tokens_begin_where_the_docstring_says() -> None:
+    backend = TOKENIZERS["byte_fallback"]
+    ids = [1, *backend.encode("the 世", add_special_tokens=False).ids]
+    assert TokenBytes(backend).starts(ids, "the 世") == [0, 0, 2, 3, 4, 4, 4]
+    assert TokenBytes(backend).starts(ids, " the 世") == [0, 0, 3, 4, 5, 5, 5]
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_tokens_begin_where_their_text_does(text: str) -> None:
+    backend = TOKENIZERS["byte_level"]
+    ids = backend.encode(text, add_special_tokens=False).ids
+    tokens = TokenBytes(backend)
+    for token_id, start in zip(ids, tokens.starts(ids, text), strict=True):
+        raw = tokens.token_bytes(token_id)
+        here = text[start:].encode()
+        assert any(here[i:].startswith(raw) for i in range(4))
