@@ -16,7 +16,7 @@ from apps.data.read.record.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.record.learned import is_learned, weights_read
+from apps.data.read.record.learned import WEIGHTS, is_learned
 from apps.data.read.record.media import media_of_message
 from apps.data.read.record.roles import CALLS, role_of
 from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of, normalized
@@ -64,9 +64,10 @@ def _turns(
             raise Unreadable("bad-message" if role else "unknown-role", num_messages)
     else:
         turns = [_turn(message, name, said, roles, conversation, num_messages)]
-    for turn in turns:
-        turn.is_learned = is_learned(message)
     if len(message) > 2:
+        learned = is_learned(message)
+        for turn in turns:
+            turn.is_learned = learned
         _count_ignored(message, turns, who, what, conversation, roles)
     return turns
 
@@ -118,16 +119,17 @@ def _speaker(name: JsonValue) -> JsonValue:
 
 def _first(message: JsonObject, keys: tuple[str, ...]) -> str:
     """A Parquet of mixed dumps has every name of both, most of them null."""
-    for key in keys:
-        if message.get(key) is not None:
-            return key
+    if message.get(keys[0]) is None:
+        for key in keys:
+            if message.get(key) is not None:
+                return key
     return keys[0]
 
 
 def _said_in(message: JsonObject) -> str:
     """An exporter that fills one of several leaves the others null or empty."""
     first = _first(message, WHAT)
-    if message.get(first) not in ("", []):
+    if message.get(first):
         return first
     others = (key for key in WHAT if isinstance(said := message.get(key), str | list) and said)
     return next(others, first)
@@ -143,15 +145,27 @@ def _count_ignored(
 ) -> None:
     """Name the fields that say more than the turns."""
     conversation.flags |= flags_of(message)
-    read = {who, what, *MODERATION, *weights_read(message)}
-    read |= {key for key in FLAGS if key in message and yes_or_no(message[key]) is not None}
-    read |= {key for key in WHAT if message.get(key) == message.get(what)}
-    role = role_of(_speaker(message.get(who)), roles)
-    read |= {key for key in WHO if role_of(_speaker(message.get(key)), roles) == role}
-    for turn in turns:
-        read |= {"tool_call_id", "name"} if turn.role == "tool" else set()
-        if turn.tool_calls is not None:
-            read |= {key for key in CALL_FIELDS if normalized(message.get(key)) == turn.tool_calls}
-    conversation.ignored += [
-        f"messages[].{key}" for key, value in message.items() if key not in read and is_set(value)
-    ]
+    for key, value in message.items():
+        if value is None or key in (who, what) or not is_set(value):
+            continue
+        if key in WHAT:
+            is_read = value == message.get(what)
+        elif key in WHO:
+            said_by = role_of(_speaker(message.get(who)), roles)
+            is_read = role_of(_speaker(value), roles) == said_by
+        else:
+            is_read = _is_read(key, value, turns)
+        if not is_read:
+            conversation.ignored.append(f"messages[].{key}")
+
+
+def _is_read(key: str, value: JsonValue, turns: list[Turn]) -> bool:
+    """Whether a field beside speaker and text is on the turns, or a flag of the conversation."""
+    if key in FLAGS or key in WEIGHTS:
+        return yes_or_no(value) is not None
+    if key in ("tool_call_id", "name"):
+        return any(turn.role == "tool" for turn in turns)
+    if key in CALL_FIELDS:
+        calls = normalized(value)
+        return calls is not None and any(turn.tool_calls == calls for turn in turns)
+    return key in MODERATION

@@ -14,8 +14,10 @@ def calls_of(message: JsonObject) -> str | None:
     {"function_call": {"name": "f", "arguments": "{\\"x\\": 1}"}}
     ->  [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
     """
-    given = (normalized(message.get(key)) for key in CALL_FIELDS)
-    return next((calls for calls in given if calls is not None), None)
+    for key in CALL_FIELDS:
+        if (given := message.get(key)) and (calls := normalized(given)) is not None:
+            return calls
+    return None
 
 
 def normalized(given: object) -> str | None:
