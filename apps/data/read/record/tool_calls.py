@@ -50,15 +50,18 @@ def _call(given: object) -> JsonObject | None:
     return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made
 
 
-def _own(value: JsonValue) -> JsonValue:
+def _own(value: JsonValue, but: str = "") -> JsonValue:
     """Without nulls: a table gives every object the names of all, null where it has none.
+
+    Those of the name `but` stay, for they may be meant.
 
     {"city": "Linz", "zone": None}  ->  {"city": "Linz"}
     """
     if isinstance(value, list):
-        return [_own(one) for one in value]
+        return [_own(one, but) for one in value]
     if isinstance(value, dict):
-        return {key: _own(one) for key, one in value.items() if one is not None}
+        own = ((key, one) for key, one in value.items() if one is not None or key == but)
+        return {key: _own(one, but) for key, one in own}
     return value
 
 
@@ -71,11 +74,12 @@ def _parsed(text: str) -> JsonValue:
 
 def functions_of(given: object) -> str | None:
     """The functions a record offers, as JSON; None when there are none that a template can show."""
-    if isinstance(given, str):
-        given = _parsed(given)
-    functions = list_of(given)
+    is_text = isinstance(given, str)
+    functions = list_of(_parsed(given) if isinstance(given, str) else given)
     if not functions or not all(isinstance(one, dict) for one in functions):
         return None
+    if not is_text:
+        functions = [_own(one, but="default") for one in functions]
     return orjson.dumps([_function(one) for one in functions]).decode()
 
 

@@ -215,6 +215,16 @@ def test_nulls_that_a_table_put_into_a_call_are_none_of_its_arguments() -> None:
         assert orjson.loads(turn.tool_calls or "")[0]["function"]["arguments"] == kept
 
 
+def test_nulls_that_a_table_put_into_a_function_are_no_part_of_it() -> None:
+    city = {"type": "string", "enum": None, "default": None}
+    schema = {"type": "object", "properties": {"city": city, "zone": None}}
+    given = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    own = {"type": "object", "properties": {"city": {"type": "string", "default": None}}}
+    for tools, kept in ((given, own), (orjson.dumps(given).decode(), schema)):
+        made = orjson.loads(read({"messages": [ASKED, ANSWER], "tools": tools}).tools or "")
+        assert made[0]["function"]["parameters"] == kept
+
+
 def test_the_bytes_of_numbers_and_lists_are_framing(tmp_path: Path) -> None:
     record = {"instruction": "Sum it.", "input": [1e9] * 500, "output": 5e11}
     ledger = clean_one(tmp_path, record)
