@@ -15,6 +15,8 @@ _TEXT_KINDS = frozenset(
 _SPOKEN = ("audio_transcription",)
 """What stands beside the sound that it says in words."""
 _KINDS = ("type", "content_type")
+_THOUGHTS = frozenset(("thinking", "redacted_thinking", "reasoning", "thought", "thoughts"))
+"""What a model said to itself; a format may have it as text."""
 _MEDIA = frozenset(("image", "audio", "video", "file", "media", "document", "asset"))
 _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 
@@ -65,6 +67,9 @@ def _text_of_part(part: object, conversation: RawConversation) -> str | None:
             ignore_part("part", conversation)
         return None
     kind = kind_of(given)
+    if kind in _THOUGHTS:
+        ignore_part(kind, conversation)
+        return None
     key = next((key for key in _TEXT_KEYS if isinstance(given.get(key), str)), None)
     if kind not in _TEXT_KINDS and (kind or key is None) and (media := _media_in(given, kind)):
         conversation.media.append(media)

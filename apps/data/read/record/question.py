@@ -10,6 +10,9 @@ from apps.data.read.record.layout import size_of
 BESIDE = ("input", "context")
 """Columns that hold what a question speaks of."""
 
+_MIN_QUOTED_CHARS = 40
+"""From here on a text that stands in another one does not stand there by chance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -21,7 +24,9 @@ class Question:
 
 
 def question_of(fields: JsonObject, asked: str) -> Question:
-    """The text of a column, with those of `BESIDE` below it that it does not quote already.
+    """The text of a column, with those of `BESIDE` below it.
+
+    An instruction never holds them; a prompt may have been made of them already.
 
     {"instruction": "Sum this list.", "input": [1, 2, 3]}  ->  "Sum this list.\\n\\n[1, 2, 3]"
     """
@@ -33,9 +38,21 @@ def question_of(fields: JsonObject, asked: str) -> Question:
             continue
         raw_bytes += size_of(value) if isinstance(value, str) else 0
         read.append(key)
-        if text and key != asked and text not in texts[0]:
+        if text and key != asked and (asked == "instruction" or not _quotes(texts[0], text)):
             texts.append(text)
     return Question("\n\n".join(texts), raw_bytes, frozenset(read))
+
+
+def _quotes(text: str, other: str) -> bool:
+    """Whether a text has another one at its end, on lines of its own, or so long that it is no
+    chance."""
+    other = other.strip()
+    if other not in text:
+        return False
+    if len(other) >= _MIN_QUOTED_CHARS or f"\n{other}\n" in text:
+        return True
+    before = text.rstrip().removesuffix(other)
+    return len(before) < len(text.rstrip()) and not before[-1:].isalnum()
 
 
 def has_answer(fields: JsonObject, key: str) -> bool:

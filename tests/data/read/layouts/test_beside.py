@@ -55,7 +55,7 @@ def test_the_pairs_of_xtuner_say_their_system_text_and_what_is_learned() -> None
         ("", "Do it."),
         (None, "Do it."),
         (math.nan, "Do it."),
-        ("Do it", "Do it."),
+        ("it", "Do it.\n\nit"),
     ],
 )
 @pytest.mark.parametrize(
@@ -77,6 +77,29 @@ def test_what_a_question_speaks_of_stands_below_it(
     conversation = read(record)
     assert [turn.text for turn in conversation.turns] == [shown, "Done."]
     assert conversation.ignored == []
+
+
+LONG = "The quick brown fox jumps over the lazy dog."
+
+
+@pytest.mark.parametrize(
+    ("asked", "beside", "is_quoted"),
+    [
+        ("Translate: Hello", "Hello", True),
+        ("Translate\nHello\nto German.", "Hello", True),
+        (f"Translate '{LONG}' to German.", LONG, True),
+        ("Classify the letter.", "a", False),
+        ("Spell banana", "a", False),
+        ("Say Hello to her.", "Hello", False),
+    ],
+)
+def test_a_prompt_that_quotes_what_stands_beside_it_says_it_once(
+    asked: str, beside: str, is_quoted: bool
+) -> None:
+    shown = asked if is_quoted else f"{asked}\n\n{beside}"
+    assert said({"prompt": asked, "input": beside, "output": "x"})[0] == ("user", shown)
+    told = ("user", f"{asked}\n\n{beside}")
+    assert said({"instruction": asked, "input": beside, "output": "x"})[0] == told
 
 
 def test_what_is_no_text_beside_a_question_is_counted() -> None:

@@ -119,6 +119,8 @@ def test_the_parts_of_an_answer_that_is_not_to_be_learned_are_not() -> None:
     [
         ({"type": "refusal", "refusal": "I cannot."}, "refusal"),
         ({"type": "thinking", "thinking": "Hm."}, "thinking"),
+        ({"type": "reasoning", "text": "Hm."}, "reasoning"),
+        ({"type": "thinking", "text": "Hm."}, "thinking"),
         ({"type": "redacted_thinking", "data": "x"}, "redacted_thinking"),
         ({"type": "hologram", "size": 3}, "hologram"),
         ({"size": 3}, "size"),
