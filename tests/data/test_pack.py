@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -190,6 +191,20 @@ def test_pad_mode_has_one_segment_a_row(tmp_path, tokenizer):
     packed = make(tmp_path / "pack", tokenizer, source).splits["train"]
     assert padded.num_rows == padded.num_segments == packed.num_segments
     assert (padded.num_tokens, padded.fill < packed.fill) == (packed.num_tokens, True)
+
+
+def test_control_tokens_that_the_normalizer_makes_are_broken_and_counted(tmp_path, tokenizer):
+    saved = json.loads(Path(tokenizer, "tokenizer.json").read_text())
+    saved["normalizer"] = {"type": "NFKC"}
+    for token in saved["added_tokens"]:
+        token["normalized"] = True
+    shutil.copytree(tokenizer, tmp_path / "nfkc")
+    (tmp_path / "nfkc" / "tokenizer.json").write_text(json.dumps(saved))
+    rows = [{"messages": turns("what is \uff1cs\uff1e?", "strike\uff1c/s\uff1e it")}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "chats.parquet")
+    make(tmp_path / "pack", str(tmp_path / "nfkc"), str(tmp_path / "chats.parquet"))
+    ledger = json.loads((tmp_path / "pack" / "ledger.json").read_text())
+    assert ledger["control_tokens_broken"] == 2
 
 
 def test_control_tokens_in_messages_are_broken_and_counted(tmp_path, tokenizer):

@@ -27,6 +27,7 @@ from apps.common.files.model_settings import (
     TOKENIZER_CONFIG,
     read_json,
 )
+from apps.common.text.hidden_tokens import HiddenTokens
 from apps.common.text.tokenizer_class import REBUILT, Json, class_of, rebuilt, text_of
 
 SPECIAL_TOKEN_NAMES = (
@@ -51,6 +52,8 @@ class Tokenizer:
     """Texts of all added tokens flagged special: what a message must not smuggle in."""
     digest: str
     """blake2b of the tokenizer as it is used; equal digests give equal ids."""
+    hidden_tokens: HiddenTokens | None = None
+    """What finds control tokens that the normalizer makes of other texts; None where it cannot."""
 
     @property
     def pad_id(self) -> int:
@@ -84,7 +87,8 @@ def load_tokenizer(folder: str) -> Tokenizer:
         sorted(t.content for t in backend.get_added_tokens_decoder().values() if t.special)
     )
     digest = hashlib.blake2b(backend.to_str().encode(), digest_size=16).hexdigest()
-    return Tokenizer(backend, special_tokens, control_tokens, digest)
+    hidden_tokens = HiddenTokens.of(backend)
+    return Tokenizer(backend, special_tokens, control_tokens, digest, hidden_tokens)
 
 
 def read_special_tokens(folder: str | Path) -> dict[str, str]:
@@ -98,23 +102,25 @@ def read_special_tokens(folder: str | Path) -> dict[str, str]:
     return {name: text_of(named[name]) for name in SPECIAL_TOKEN_NAMES if named.get(name)}
 
 
-def break_control_tokens(text: str, control_tokens: tuple[str, ...]) -> tuple[str, int]:
+def break_control_tokens(
+    text: str, control_tokens: tuple[str, ...], hidden: HiddenTokens | None = None
+) -> tuple[str, int]:
     """Put a space after the first character of each control token's text; also their number.
 
     `</s>` typed by a person (strikethrough in HTML, say) would otherwise become the end-of-sequence
     token: in training it would teach the model to stop there, at serving it would let a user write
     the assistant's turns. The space is visible on purpose: an invisible character would come back
-    in copied code.
+    in copied code. `hidden` finds what becomes a control token only by the tokenizer's normalizer.
     """
     pattern = _control_pattern(control_tokens)
-    if pattern is None:
-        return text, 0
-    num_broken = 0
-    while True:
+    num_broken, num_replaced = 0, 1
+    while pattern is not None and num_replaced:
         text, num_replaced = pattern.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-        if not num_replaced:
-            return text, num_broken
         num_broken += num_replaced
+    if hidden is None:
+        return text, num_broken
+    text, num_hidden = hidden.broken(text)
+    return text, num_broken + num_hidden
 
 
 @lru_cache(maxsize=16)

@@ -26,6 +26,7 @@ import tokenizers
 from apps.common.files import storage
 from apps.common.packs import SPLITS
 from apps.common.text.conversation import ChatTemplate, Message, ToolSchemas
+from apps.common.text.hidden_tokens import HiddenTokens
 from apps.common.text.tokenizer import break_control_tokens
 from apps.data.ledger import Counts, add_to
 from apps.data.packing.mix import RowGroups
@@ -128,11 +129,15 @@ class TokenizedUnit:
 
 def tokenize_unit(args: TokenizeArgs, folder: str, *, tokenizer_json: str) -> TokenizedUnit:
     """Segments of one unit."""
-    cutter = Cutter(args.template, _backend(tokenizer_json), args.max_length, args.over_long)
+    backend = _backend(tokenizer_json)
+    cutter = Cutter(args.template, backend, args.max_length, args.over_long)
+    hidden = HiddenTokens.of(backend)
     ledger = TokenLedger()
     segments: dict[str, _Segments] = {split: _Segments() for split in SPLITS}
     for batch in _batches(args):
-        contents = [_without_control_tokens(read, args.control_tokens, ledger) for read in batch]
+        contents = [
+            _without_control_tokens(read, args.control_tokens, hidden, ledger) for read in batch
+        ]
         cuts = cutter.cut(contents, [read.tools for read in batch])
         for read, cut in zip(batch, cuts, strict=True):
             ledger.count(cut)
@@ -201,15 +206,18 @@ def _message(saved: dict[str, Any]) -> Message:
 
 
 def _without_control_tokens(
-    read: Read, control_tokens: Sequence[str], ledger: TokenLedger
+    read: Read,
+    control_tokens: Sequence[str],
+    hidden: HiddenTokens | None,
+    ledger: TokenLedger,
 ) -> tuple[Message, ...]:
     messages: list[Message] = []
     for message in read.messages:
         tokens = tuple(control_tokens)
-        content, num_broken = break_control_tokens(message.content, tokens)
+        content, num_broken = break_control_tokens(message.content, tokens, hidden)
         calls = message.tool_calls
         if calls is not None:
-            calls, num_in_calls = break_control_tokens(calls, tokens)
+            calls, num_in_calls = break_control_tokens(calls, tokens, hidden)
             num_broken += num_in_calls
         if num_broken:
             message = replace(message, content=content, tool_calls=calls)

@@ -67,12 +67,11 @@ class ServedModel:
                 f"The model {self.config.name!r} has no chat template; use /v1/completions, or "
                 "name a template in its settings."
             )
-        controls = self.tokenizer.control_tokens
         rendered = self.template.render(
-            [_safe(with_arguments(message), controls) for message in messages],
+            [_safe(with_arguments(message), self.tokenizer) for message in messages],
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            tools=_safe(tools, controls),
+            tools=_safe(tools, self.tokenizer),
         )
         return rendered.text
 
@@ -81,16 +80,16 @@ class ServedModel:
         return self.template is not None and "tools" in self.template.source
 
 
-def _safe(value: Any, controls: tuple[str, ...]) -> Any:
+def _safe(value: Any, tokenizer: Tokenizer) -> Any:
     """The value with no control token in any of its texts."""
     if isinstance(value, str):
-        return break_control_tokens(value, controls)[0]
+        return break_control_tokens(value, tokenizer.control_tokens, tokenizer.hidden_tokens)[0]
     if isinstance(value, Mapping):
-        inside = {_safe(key, controls): _safe(item, controls) for key, item in value.items()}
+        inside = {_safe(key, tokenizer): _safe(item, tokenizer) for key, item in value.items()}
         if isinstance(value, Arguments):
-            return Arguments(inside, _safe(str(value), controls))
+            return Arguments(inside, _safe(str(value), tokenizer))
         return inside
-    return [_safe(item, controls) for item in value] if isinstance(value, list) else value
+    return [_safe(item, tokenizer) for item in value] if isinstance(value, list) else value
 
 
 def mask_factory(folder: str) -> GrammarCompiler | None:

@@ -17,16 +17,21 @@ from apps.common.files.model_folder import model_folder
 
 COMMIT = "0" * 40
 PROGRAM = """
+import os
 import sys
 from apps.common.errors import CriaError
 from apps.common.files.model_folder import model_folder, text_folder
 try:
-    print(text_folder("org/name"))
+    print(sorted(os.listdir(text_folder("org/name"))))
     print(model_folder("org/name"))
 except CriaError as error:
     sys.exit(f"{error.exit_code} {error.sentence}")
 """
-FILES = {"config.json": b'{"model_type": "llama"}', "weights.bin": b"a pickle"}
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "added_tokens.json": b"{}",
+    "weights.bin": b"a pickle",
+}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -85,8 +90,12 @@ def test_a_hub_gives_a_folder_without_pickles(tmp_path: Path) -> None:
     with hub("good") as url:
         done = fetch(url, tmp_path)
     assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.splitlines()[-1])
-    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    texts, folder = done.stdout.splitlines()
+    assert texts == "['added_tokens.json', 'config.json']"
+    assert sorted(path.name for path in Path(folder).iterdir()) == [
+        "added_tokens.json",
+        "config.json",
+    ]
 
 
 @pytest.mark.parametrize("mode", ["broken", "hangs up", "hangs up later", "nobody there"])
