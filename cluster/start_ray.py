@@ -12,7 +12,8 @@ with another token or key starts Ray anew on every machine, because the processe
 what their Raylet was started with. Not SkyPilot's own start_cluster: it looks for a head on the
 worker's own address, so a second call starts a second Raylet there.
 
-Exit code: 0 this machine is in, and on the head all of them; 75 a machine did not come in time.
+Exit code: 0 this machine is in, and on the head all of them; 75 another machine did not come in
+time; 1 this one's own `ray start` fails, as it would on other machines, too.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from typing import Protocol, cast
 
 from cluster.spot_watch import find_ray_node, own_processes
 
+FAILED = 1
 LOST_MACHINE = 75
 """the exit code for which the cluster files ask SkyPilot for another machine"""
 WAIT_S = 300.0
@@ -139,15 +141,17 @@ def is_in(machine: Machine, digest: bytes) -> bool:
     return bool(right) and head_environment(machine) == digest
 
 
-def bring_in(machine: Machine, digest: bytes) -> bool:
-    """Start this machine's Ray unless it runs; False when it could not be had in time."""
+def bring_in(machine: Machine, digest: bytes) -> int:
+    """Start this machine's Ray unless it runs; the exit code, see the head of this file."""
     if is_in(machine, digest):
         say("this machine is in our Ray already")
-        return True
+        return 0
     stop(machine.gcs_port)
+    code = LOST_MACHINE
     deadline_s = time.monotonic() + WAIT_S
     while time.monotonic() < deadline_s:
         if not machine.is_head and head_environment(machine) != digest:
+            code = LOST_MACHINE
             time.sleep(0.5)
             continue
         started = subprocess.run(
@@ -157,11 +161,12 @@ def bring_in(machine: Machine, digest: bytes) -> bool:
         if started.returncode == 0 or find_ray_node(machine.gcs_port):
             if machine.is_head:
                 _gcs(machine).internal_kv_put(ENVIRONMENT_KEY, digest, True, b"", 30)
-            return True
+            return 0
+        code = FAILED
         say(f"Ray did not start: {(started.stderr or started.stdout).strip()[-500:]}")
         stop(machine.gcs_port)
         time.sleep(1)
-    return False
+    return code
 
 
 def stop(gcs_port: int, proc: Path = Path("/proc")) -> None:
@@ -225,11 +230,12 @@ def say(text: str) -> None:
 def main() -> int:
     machine = this_machine(os.environ)
     with one_at_a_time():
-        if not bring_in(machine, environment_digest(os.environ)):
-            say(f"could not join the Ray of {machine.head_address} in {WAIT_S:.0f} s")
-            return LOST_MACHINE
+        if code := bring_in(machine, environment_digest(os.environ)):
+            what = "start its Ray" if code == FAILED else f"join the Ray of {machine.head_address}"
+            say(f"this machine could not {what} in {WAIT_S:.0f} s")
+            return code
     if machine.is_head and not wait_for_all(machine, num_alive):
-        return LOST_MACHINE
+        return LOST_MACHINE if num_alive(machine) else FAILED
     return 0
 
 

@@ -100,3 +100,43 @@ def test_a_machine_that_does_not_come_is_counted(
     machine = start_ray.this_machine(HEAD | {"SKYPILOT_NUM_NODES": "2"})
     assert not start_ray.wait_for_all(machine, lambda _: 1)
     assert "1 of 2 machines" in capsys.readouterr().err
+
+
+@pytest.fixture
+def refusing_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `ray start` that refuses its settings, on a port where no Ray is."""
+    program = tmp_path / "ray"
+    program.write_text("#!/bin/sh\necho 'Error: No such option' >&2; exit 2\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_HEAD_PORT", "6999")
+    monkeypatch.setattr(start_ray, "WAIT_S", 0.5)
+
+
+@pytest.mark.parametrize("num_machines", ["1", "2"])
+def test_a_ray_that_does_not_start_here_starts_on_no_other_machine(
+    num_machines: str, refusing_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYPILOT_NUM_NODES", num_machines)
+    assert start_ray.main() == 1
+
+
+@pytest.mark.parametrize(("head_is_there", "code"), [(True, 1), (False, 75)])
+def test_a_worker_tells_its_own_failure_from_a_head_that_never_came(
+    head_is_there: bool, code: int, refusing_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = HEAD | {"SKYPILOT_NODE_RANK": "1", "RAY_HEAD_PORT": "6999"}
+    digest = b"digest" if head_is_there else None
+    monkeypatch.setattr(start_ray, "head_environment", lambda machine: digest)
+    assert start_ray.bring_in(start_ray.this_machine(env), b"digest") == code
+
+
+@pytest.mark.parametrize(("alive", "code"), [(1, 75), (0, 1)])
+def test_a_head_tells_a_peer_that_never_came_from_its_own_ray_that_ended(
+    alive: int, code: int, refusing_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYPILOT_NUM_NODES", "2")
+    monkeypatch.setattr(start_ray, "bring_in", lambda machine, digest: 0)
+    monkeypatch.setattr(start_ray, "num_alive", lambda machine: alive)
+    assert start_ray.main() == code
