@@ -6,21 +6,24 @@ fails or the job is taken, and is asked again a while later. A start that takes 
 the launch (see sky_jobs.py).
 """
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from apps.common.errors import CriaError
+from apps.common.errors import CriaError, InputError
 from apps.common.spot.trace import ON_DEMAND
 from apps.train.checkpoint import checkpoint
 from apps.train.loop.record import StepRecord, read_metrics
 from apps.train.spot.job import IDLE
 from cluster import sky_jobs
-from cluster.controller import Rental
+from cluster.controller import CloudIsAway, Rental
 from cluster.sky_jobs import JobRecord
 
 CANCEL_POLL_S = 5.0
+ARRIVAL_S = 300.0
+"""A launch that SkyPilot's queue does not list so long after it was asked for never arrived."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,6 +33,8 @@ class Held:
     job_id: int | None = None
     place: str = IDLE
     """Other than IDLE without a job: its launch was under way when the launcher stopped."""
+    job_name: str = ""
+    """of this one launch alone, known before SkyPilot is asked: nobody else's job is taken up"""
     asked_s: float = 0.0
     """Unix time of the launch."""
     is_leaving: bool = False
@@ -141,8 +146,13 @@ class SkyCloud:
         if task is None:
             return
         self.held.place, self.held.asked_s = place, self.clock()
+        self.held.job_name = f"{self.name}-{secrets.token_hex(4)}"
         self.save()
-        self.held.job_id = sky_jobs.launch(task, self.name)
+        try:
+            self.held.job_id = sky_jobs.launch(task, self.held.job_name)
+        except InputError:
+            self._leave()  # nothing was asked for
+            raise
         self.save()
 
     def _task_at(self, place: str) -> dict[str, object]:
@@ -151,34 +161,48 @@ class SkyCloud:
 
     def _leave(self) -> None:
         self.held.job_id, self.held.place, self.held.is_leaving = None, IDLE, False
+        self.held.job_name = ""
         self.save()
 
     def _cancel(self) -> None:
+        """Ask until the job has ended. Raises CloudIsAway: the next look goes on with it."""
         record = self._record()
+        if record is None and self.held.place != IDLE:
+            raise CloudIsAway(f"SkyPilot does not list the launch in {self.held.place} yet")
         if record is None or record.has_ended:
             return
         self.held.is_leaving = True
         self.save()
+        began_s = asked_s = self.clock()
         sky_jobs.cancel(record.job_id)
         while not record.has_ended:
             self.sleep(CANCEL_POLL_S)
             record = self._record() or record
+            if not record.has_ended and self.clock() - began_s > sky_jobs.CANCEL_LIMIT_S:
+                raise CloudIsAway(
+                    f"SkyPilot does not end managed job {record.job_id}, which is {record.status}; "
+                    "it is asked again"
+                )
+            if not record.has_ended and self.clock() - asked_s > sky_jobs.CANCEL_AGAIN_S:
+                asked_s = self.clock()
+                sky_jobs.cancel(record.job_id)
 
     def _record(self) -> JobRecord | None:
-        """Of the present job; one whose launch was under way is looked for by its name."""
+        """Of the present job; one whose launch was under way is looked for by its name.
+
+        SkyPilot lists a job some time after it was asked for: None until then, too.
+        """
         held = self.held
         if held.place == IDLE:
             return None
         if held.job_id is None:
-            named = [
-                record
-                for record in sky_jobs.queue(name=self.name)
-                if record.name == self.name and not record.has_ended
-            ]
+            name = held.job_name
+            named = [one for one in sky_jobs.queue(name=name) if one.name == name] if name else []
             if not named:
-                self._leave()
+                if self.clock() - held.asked_s > ARRIVAL_S:
+                    self._leave()
                 return None
-            held.job_id = max(record.job_id for record in named)
+            held.job_id = max(one.job_id for one in named)
             self.save()
         records = sky_jobs.queue(job_id=held.job_id)
         if not records:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 TAKEN = {"RECOVERING", "FAILED_NO_RESOURCE"}
 BAD_INPUT = {"FAILED_PRECHECKS"}
 ENDED = {"SUCCEEDED", "CANCELLED"}
+CANCEL_AGAIN_S = 180.0
+"""A cancel that was taken and not carried out is asked for again after so long."""
+CANCEL_LIMIT_S = 600.0
+"""So long a launcher waits for one without looking at anything else."""
 FIELDS = ("job_id", "job_name", "status", "submitted_at", "start_at", "end_at", "failure_reason")
 
 
@@ -158,13 +162,33 @@ def _job_record(answer: Answer) -> JobRecord:
 
 
 def _get(request: Callable[[], object]) -> object:
-    """The answer to a request; CloudIsAway when SkyPilot's server or controller cannot be asked."""
+    """The answer to a request; CloudIsAway when SkyPilot's server or controller cannot be asked.
+
+    A server that starts again, or the proxy before it, forgets requests, ends them or answers
+    502 and 404, which the client makes a bare RuntimeError; connections break as OSErrors.
+    """
     import sky
 
+    known = sky.exceptions
+    away = (
+        known.ApiServerConnectionError,
+        known.ClusterNotUpError,
+        known.ServerTemporarilyUnavailableError,
+        known.RequestInterruptedError,
+        known.RequestCancelled,
+    )
     try:
         return sky.get(cast("RequestId[object]", request()))
-    except (sky.exceptions.ApiServerConnectionError, sky.exceptions.ClusterNotUpError) as error:
+    except away as error:
         raise CloudIsAway(f"SkyPilot cannot be asked now: {error}") from error
+    except OSError as error:  # those of requests, too
+        if error.filename is not None:  # a file here, which is no better at the next look
+            raise
+        raise CloudIsAway(f"SkyPilot cannot be asked now: {error}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("Failed to get request"):
+            raise
+        raise CloudIsAway(f"SkyPilot's server lost the request: {error}") from error
 
 
 def failure(record: JobRecord, place: str) -> CriaError:

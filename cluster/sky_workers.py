@@ -31,8 +31,8 @@ class SkyWorkers:
     """names of variables whose values the task is given"""
     reporter: Reporter
     clock: Callable[[], float] = time.time
-    _leaving: set[int] = field(default_factory=set[int])
-    """jobs that were cancelled by us"""
+    _leaving: dict[int, float] = field(default_factory=dict[int, float])
+    """jobs that were cancelled by us -> when they were last, in Unix time"""
     _alive: set[int] = field(default_factory=set[int])
     """jobs that had not ended at the last look: an older end is known"""
     _seen_s: dict[int, float] = field(default_factory=dict[int, float])
@@ -47,6 +47,7 @@ class SkyWorkers:
     def workers(self) -> Sequence[Worker]:
         records = [(one, self._place(one.name)) for one in sky_jobs.queue(name=self.name)]
         ours = [(one, place) for one, place in records if place is not None]
+        self._cancel_again([one for one, _ in ours])
         self._tell({one.name for one, place in records if place is None and not one.has_ended})
         self._rented = [_rented(one, place) for one, place in ours if one.has_run]
         was_alive, self._alive = self._alive, {one.job_id for one, _ in ours if not one.has_ended}
@@ -91,7 +92,17 @@ class SkyWorkers:
         for record in sky_jobs.queue(name=worker.name):
             if record.name == worker.name and not record.has_ended:
                 sky_jobs.cancel(record.job_id)
-                self._leaving.add(record.job_id)
+                self._leaving[record.job_id] = self.clock()
+
+    def _cancel_again(self, records: Sequence[JobRecord]) -> None:
+        """What SkyPilot was told to end and did not would be paid for and never looked at."""
+        for record in records:
+            asked_s = self._leaving.get(record.job_id)
+            if asked_s is None or record.has_ended:
+                continue
+            if self.clock() - asked_s > sky_jobs.CANCEL_AGAIN_S:
+                sky_jobs.cancel(record.job_id)
+                self._leaving[record.job_id] = self.clock()
 
 
 def _slug(place: str) -> str:

@@ -81,8 +81,10 @@ class FakeSky(ModuleType):
         self.Task = SimpleNamespace(from_yaml_config=lambda config: config)
         self.jobs = SimpleNamespace(launch=self._launch, cancel=self._cancel, queue_v2=self._queue)
         self.exceptions = SimpleNamespace(
-            ApiServerConnectionError=ConnectionError, ClusterNotUpError=InterruptedError
-        )
+            ApiServerConnectionError=ConnectionError, ClusterNotUpError=InterruptedError,
+            ServerTemporarilyUnavailableError=BlockingIOError,
+            RequestInterruptedError=ChildProcessError, RequestCancelled=BrokenPipeError,
+        )  # fmt: skip
 
     def get(self, request: tuple[str, Callable[[], object]]) -> object:
         """The call is made; what `before_answer` does to its answer is up to the test."""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from apps.common.errors import CriaError, InputError
 from apps.common.files import storage
@@ -14,7 +15,7 @@ from apps.train.spot.job import IDLE
 from cluster.controller import CloudIsAway
 from cluster.sky_cloud import Held, SkyCloud
 from cluster.sky_jobs import task_config
-from tests.cluster.fake_sky import Clock, FakeSky
+from tests.cluster.fake_sky import Clock, FakeJob, FakeSky
 
 TASK = Path(__file__).resolve().parents[2] / "cluster/train.yaml"
 
@@ -242,3 +243,116 @@ def test_a_launcher_that_stopped_while_it_left_goes_on_leaving(
         cloud.move("gcp/b")
     again = cloud_of(tmp_path, clock, cloud.held)
     assert again.place() == IDLE and sky.zones.alive == []
+
+
+def lost_answer(sky: FakeSky, tmp_path: Path, clock: Clock) -> tuple[SkyCloud, list[FakeJob]]:
+    """A launcher that was killed while SkyPilot had the request and did not list the job yet."""
+
+    def stop(call: str) -> None:
+        if call == "launch":
+            raise KeyboardInterrupt
+
+    sky.before_answer = stop
+    cloud = cloud_of(tmp_path, clock)
+    with pytest.raises(KeyboardInterrupt):
+        cloud.move("aws/a")
+    sky.before_answer = lambda call: None
+    unlisted, sky.zones.jobs = sky.zones.jobs, []
+    return cloud_of(tmp_path, clock, cloud.held), unlisted
+
+
+def test_a_launch_that_is_not_listed_yet_is_waited_for(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    again, unlisted = lost_answer(sky, tmp_path, clock)
+    clock.sleep(5)
+    assert (again.place(), again.rental()) == ("aws/a", ("aws/a", "none"))
+    with pytest.raises(CloudIsAway, match="does not list"):
+        again.move("gcp/b")
+    sky.zones.jobs = unlisted
+    clock.sleep(20)
+    assert (again.place(), again.held.job_id) == ("aws/a", 1)
+    again.move("gcp/b")
+    assert len(sky.zones.alive) == 1
+
+
+def test_a_launch_that_is_never_listed_is_forgotten_after_minutes(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    again, _ = lost_answer(sky, tmp_path, clock)
+    clock.sleep(301)
+    assert again.place() == IDLE
+    again.move("gcp/b")
+    assert len(sky.zones.alive) == 1
+
+
+def test_another_launch_of_the_same_name_is_left_alone(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    """Two runs in two buckets, whose folders have one name."""
+    cloud_of(tmp_path, clock).move("aws/a")
+    again, unlisted = lost_answer(sky, tmp_path, clock)
+    sky.zones.jobs = unlisted[:1]
+    clock.sleep(301)
+    assert again.place() == IDLE
+    assert unlisted[0].name != unlisted[1].name and unlisted[0] in sky.zones.alive
+
+
+def test_a_cancel_that_is_not_carried_out_is_asked_for_again_and_does_not_hang(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    cancel, asked = sky.jobs.cancel, list[float]()
+
+    def ignored(job_ids: list[int], graceful: bool) -> object:
+        asked.append(clock())
+        return "cancel", lambda: None
+
+    sky.jobs.cancel = ignored
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move("aws/a")
+    with pytest.raises(CloudIsAway, match="does not end managed job 1"):
+        cloud.move("gcp/b")
+    assert len(asked) == 4 and cloud.held.is_leaving
+    sky.jobs.cancel = cancel
+    assert cloud.place() == IDLE and sky.zones.alive == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BlockingIOError("503"),
+        ChildProcessError("interrupted"),
+        BrokenPipeError("cancelled"),
+        requests.ConnectionError("refused"),
+        requests.ReadTimeout("slow"),
+        RuntimeError("Failed to get request abc: 502 Bad Gateway"),
+    ],
+)
+def test_a_server_that_starts_again_is_asked_at_the_next_look(
+    error: Exception, tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    cloud = cloud_of(tmp_path, clock)
+    cloud.move("aws/a")
+
+    def away(call: str) -> None:
+        raise error
+
+    sky.before_answer = away
+    with pytest.raises(CloudIsAway):
+        cloud.place()
+    sky.before_answer = lambda call: None
+    assert cloud.place() == "aws/a"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("the task has no name"), FileNotFoundError(2, "No such file", "workdir")]
+)
+def test_a_failure_of_another_kind_is_not_taken_for_an_absence(
+    error: Exception, tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    def wrong(call: str) -> None:
+        raise error
+
+    sky.before_answer = wrong
+    with pytest.raises(type(error), match=r"no name|No such file"):
+        cloud_of(tmp_path, clock).move("aws/a")

@@ -205,3 +205,17 @@ def test_a_missing_secret_is_a_sentence(
     monkeypatch.delenv(SECRETS[1])
     assert main(["http://x", "--zones", "a/b", "--replicas", "2"]) == 2
     assert f"needs {SECRETS[1]}" in capsys.readouterr().err
+
+
+def test_an_end_that_skypilot_does_not_carry_out_is_asked_for_again(sky: FakeSky) -> None:
+    cancel, sky.jobs.cancel = sky.jobs.cancel, lambda job_ids, graceful: ("cancel", lambda: None)
+    cloud = cloud_of(clock=sky.zones.clock)
+    cloud.launch(ZONES[0])
+    (worker,) = cloud.workers()
+    cloud.end(worker)
+    sky.jobs.cancel = cancel
+    assert list(cloud.workers()) == [] and len(sky.zones.alive) == 1, "not at every look"
+    sky.zones.clock.sleep(181)
+    assert list(cloud.workers()) == []
+    sky.zones.look()
+    assert sky.zones.alive == []
