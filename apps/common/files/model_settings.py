@@ -15,6 +15,7 @@ from typing import cast
 
 from apps.common.errors import ConfigError, InputError, NotFoundError
 from apps.common.files import storage
+from apps.common.files.config_defaults import CONFIG_DEFAULTS
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
@@ -30,8 +31,6 @@ _LFS = b"version "
 _DEFAULT_POSITIONS = 2048
 _ALWAYS_SLIDING = ("gemma2", "gemma3_text", "mistral", "mixtral", "phi3")
 """model types whose window is in use wherever it is set; others have a switch for it"""
-_DEFAULT_WINDOW = {"gemma2": 4096, "gemma3_text": 4096, "mistral": 4096}
-"""where config.json does not name one, by transformers' configuration classes"""
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -80,10 +79,7 @@ class ModelSettings:
     def window_tokens(self) -> int | None:
         """How far back some or all layers see; None where every layer sees everything."""
         is_used = self.config.get("use_sliding_window", self.model_type in _ALWAYS_SLIDING)
-        default = _DEFAULT_WINDOW.get(self.model_type)
-        stated = "sliding_window" in self.config
-        window = self.integer("sliding_window") if stated else default
-        return (window or None) if is_used else None
+        return (self.integer("sliding_window") or None) if is_used else None
 
     @property
     def context_without_window(self) -> int:
@@ -125,11 +121,14 @@ class ModelSettings:
         }
 
     def integer(self, key: str) -> int | None:
-        """A whole number of config.json; None where it says none, or null."""
-        value = self.config.get(key)
+        """A whole number of config.json, or its class's default; None for null or neither."""
+        value = self.config.get(key, self._default(key))
         if value is None or isinstance(value, int):
             return value
         raise ConfigError(f"config.json says {key} {value!r}; expected a whole number")
+
+    def _default(self, key: str) -> int | None:
+        return CONFIG_DEFAULTS.get(self.model_type, {}).get(key)
 
     def sizes(self) -> Sizes:
         """Raises ConfigError that names the keys which config.json lacks."""
@@ -157,7 +156,7 @@ class ModelSettings:
             num_kv_heads=self.integer("num_key_value_heads") or heads,
             head_dim=self.integer("head_dim") or hidden // heads,
             vocab_size=self.vocab_size,
-            is_tied=bool(config.get("tie_word_embeddings", False)),
+            is_tied=bool(config.get("tie_word_embeddings", self._default("tie_word_embeddings"))),
         )
 
 

@@ -6,6 +6,7 @@ model by name.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from apps.common.errors import ConfigError
 from apps.common.files.model_settings import ModelSettings, read_settings
@@ -56,6 +57,10 @@ class ModelShape:
     """MLPs of a layer; above 1 a router picks among them for each token."""
     active_experts: int = 1
     """MLPs that one token goes through."""
+    num_dense_layers: int = 0
+    """Layers of a mixture that have one MLP and no router."""
+    dense_intermediate_size: int = 0
+    """Width of that MLP."""
 
     @property
     def attention_width(self) -> int:
@@ -81,20 +86,32 @@ class ModelShape:
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one decoder layer."""
+        """Parameters of one decoder layer, of a mixture one with experts."""
         return self._layer(self.num_experts)
 
     def _layer(self, num_experts: int) -> int:
-        matrices = sum(rows * columns for rows, columns in self.linear_sizes().values())
+        matrices = self._linear_parameters
         if self.num_experts > 1:
             matrices += num_experts * 3 * self.hidden_size * self.intermediate_size
             matrices += self.num_experts * self.hidden_size
         return matrices + 2 * self.hidden_size
 
     @property
+    def _linear_parameters(self) -> int:
+        return sum(rows * columns for rows, columns in self.linear_sizes().values())
+
+    def _layers(self, num_experts: int) -> int:
+        """All layers, of which the dense ones hold no experts."""
+        dense = self._linear_parameters + 3 * self.hidden_size * self.dense_intermediate_size
+        num_others = self.num_layers - self.num_dense_layers
+        return num_others * self._layer(num_experts) + self.num_dense_layers * (
+            dense + 2 * self.hidden_size
+        )
+
+    @property
     def active_parameters(self) -> int:
         """Parameters that one token is multiplied with: all but the experts it does not visit."""
-        return self.num_layers * self._layer(self.active_experts) + self.outer_parameters
+        return self._layers(self.active_experts) + self.outer_parameters
 
     @property
     def embedding_parameters(self) -> int:
@@ -110,7 +127,7 @@ class ModelShape:
     @property
     def num_parameters(self) -> int:
         """All parameters, each counted once."""
-        return self.num_layers * self.layer_parameters + self.outer_parameters
+        return self._layers(self.num_experts) + self.outer_parameters
 
 
 def _llama(
@@ -170,7 +187,22 @@ def from_config(config: Mapping[str, object]) -> ModelShape:
         has_fused_maps=kind == "phi3",
         num_experts=settings.integer("num_local_experts") or settings.integer("num_experts") or 1,
         active_experts=settings.integer("num_experts_per_tok") or 1,
+        num_dense_layers=_num_dense_layers(settings, sizes.num_layers),
+        dense_intermediate_size=sizes.intermediate_size,
     )
+
+
+def _num_dense_layers(settings: ModelSettings, num_layers: int) -> int:
+    """Layers of Qwen's mixtures without experts (transformers, Qwen3MoeDecoderLayer).
+
+    With decoder_sparse_step 2 every second layer has experts: of layers 0 to 3 those are 1 and 3.
+    """
+    step = settings.integer("decoder_sparse_step")
+    if step is None:
+        return 0
+    listed = settings.config.get("mlp_only_layers") or []
+    dense = set(cast(list[int], listed)) | {i for i in range(num_layers) if (i + 1) % step}
+    return sum(layer in dense for layer in range(num_layers))
 
 
 def load(source: str) -> ModelShape:

@@ -34,10 +34,10 @@ MISTRAL = {"model_type": "mistral", "max_position_embeddings": 32768}
 def test_the_window_is_the_one_that_transformers_uses(tmp_path, config, window) -> None:
     settings = ModelSettings(config)
     assert settings.window_tokens == window
-    positions = config.get("max_position_embeddings", 2048)
-    assert settings.context_without_window == min(window or positions, positions)
     (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": 0}))
     theirs = AutoConfig.from_pretrained(tmp_path)
+    positions = theirs.max_position_embeddings
+    assert settings.context_without_window == min(window or positions, positions)
     if config["model_type"] != "llama":  # which keeps the key and never reads it
         assert theirs.sliding_window == window
 
