@@ -140,7 +140,12 @@ def load(path: str, port: int | None) -> ServeConfig:
     for model in models:
         if model.is_local:
             load_model(model)
-    database_url = _database_url(config.page.database_url, path)
+    named = config.page.database_url_env
+    if named and not os.environ.get(named):
+        raise ConfigError(
+            f"page.database_url_env names {named}, which is not set; put a URL there."
+        )
+    database_url = "" if named else _database_url(config.page.database_url, path)
     shown = config.page.evaluation
     evaluation = _beside(path, shown) if shown else ""
     sources = {model: _beside(path, file) for model, file in config.page.sources.items()}

@@ -112,7 +112,7 @@ def test_the_served_models_are_a_configuration_that_serve_accepts(name: str) -> 
 
     text = (CLUSTER / name).read_text().replace("SHA256_OF_THE_KEY", "0" * 64)
     text = text.replace("SHA256_OF_THE_PAGES", "1" * 64)
-    text = text.replace("DATABASE_URL", "sqlite:///page.db").replace("KEYS_FILE", "keys.yaml")
+    text = text.replace("KEYS_FILE", "keys.yaml")
     served = config.from_dict(ServeConfig, yaml.safe_load(text))
     keys = {key.name: key for key in served.gateway.api_keys}
     assert keys["page"].has_limits and served.page.api_key_env == "CRIA_PAGE_KEY"

@@ -63,6 +63,8 @@ class PageConfig:
     """environment variable with the key the page uses when the gateway asks for keys"""
     database_url: str = ""
     """SQLAlchemy URL of conversations and votes; empty: page.db beside this file"""
+    database_url_env: str = ""
+    """environment variable with such a URL, in place of database_url: it may hold a password"""
     origin: str = ""
     """how visitors reach the page, as https://chat.example.org; other hosts are then refused"""
     login_password_env: str = ""
@@ -93,6 +95,8 @@ class PageConfig:
     def __post_init__(self) -> None:
         configs.at_least(1, self, "page.", "replicas", "max_input_chars", "max_turns")
         configs.at_least(0, self, "page.", "retention_days")
+        if self.database_url and self.database_url_env:
+            raise ConfigError("page.database_url and page.database_url_env are both set; give one.")
         for name, weight in self.battle_weights.items():
             if not 0 <= weight < math.inf:
                 raise ConfigError(f"page.battle_weights.{name} is {weight}; expected 0 or more.")

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from apps.serve.page.answers.giveaway import gives_away
 from apps.serve.page.store.conversations import OPEN, messages_before
 from apps.serve.page.store.database import Database, new_id, now_s
 from apps.serve.page.store.tables import Conversation, Request, Turn
+from apps.serve.page.store.votes import NAMES_A_MODEL
 
 _SILENT_S = 5.0
 """an owner that has said nothing for so long is gone"""
@@ -61,6 +63,8 @@ class End:
     finish_reason: str
     tokens: int
     flags: dict[str, object]
+    shown: str = ""
+    """what pages had, where that is more than what is kept"""
 
 
 class TurnRows:
@@ -108,6 +112,9 @@ class TurnRows:
                 values["answer"] = said[0]
             stop = sa.update(Turn).where(Turn.id == turn_id, Turn.status.in_(OPEN))
             was_open = session.scalar(stop.values(**values).returning(Turn.id)) is not None
+            if was_open:
+                turn = session.get_one(Turn, turn_id, populate_existing=True)
+                _note_names(session, turn, turn.answer)
             if was_open and said is not None:
                 _spend(session, {turn_id: said[1]})
             return was_open
@@ -123,7 +130,14 @@ class TurnRows:
             turn.finish_reason = end.finish_reason
             _spend(session, {turn_id: end.tokens})
             turn.flags = {**turn.flags, **end.flags}
+            _note_names(session, turn, end.shown or now.text)
         return True
+
+    def shown(self, turn_id: str, text: str) -> None:
+        """What pages had of an answer that another process has ended, which may know less."""
+        with self._database.write() as session:
+            if (turn := session.get(Turn, turn_id, with_for_update=True)) is not None:
+                _note_names(session, turn, text)
 
     def beat(self, beats: Mapping[str, Beat]) -> dict[str, tuple[float, int]]:
         """(when last watched, place in line) of the answers that are still ours."""
@@ -188,6 +202,13 @@ class TurnRows:
             )
             for turn in turns
         }
+
+
+def _note_names(session: Session, turn: Turn, shown: str) -> None:
+    """A visitor who was told the name votes on it, however the answer ended."""
+    model = session.get_one(Conversation, turn.conversation_id).model
+    if gives_away(model, shown):
+        turn.flags = {**turn.flags, NAMES_A_MODEL: True}
 
 
 def _spend(session: Session, tokens: Mapping[str, int]) -> None:

@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apps.serve.page.answers.client import AnswerError, ChatClient, Piece, StreamLost
-from apps.serve.page.answers.giveaway import gives_away
 from apps.serve.page.answers.moderation import (
     ANSWER_BLOCKED,
     ANSWER_UNREAD,
@@ -24,7 +23,6 @@ from apps.serve.page.answers.moderation import (
 )
 from apps.serve.page.answers.rows import Beat, End, Order, Snapshot, TurnRows
 from apps.serve.page.store.database import Database, now_s
-from apps.serve.page.store.votes import NAMES_A_MODEL
 
 logger = logging.getLogger("ray.serve")
 
@@ -133,7 +131,7 @@ class Runner:
             logger.exception("an answer failed")
             end = Snapshot(live.now.text, "failed", _BROKEN)
         try:
-            record = End(end, live.finish_reason, live.tokens, live.flags)
+            record = End(end, live.finish_reason, live.tokens, live.flags, live.now.text)
             if await asyncio.to_thread(self._rows.end, turn_id, record):
                 self._end(turn_id, live, end)
         finally:
@@ -171,8 +169,6 @@ class Runner:
             return self._blocked(live, text, reason)
         if not text.strip():
             return Snapshot("", "failed", _EMPTY)
-        if gives_away(order.model, text):
-            live.flags[NAMES_A_MODEL] = True
         return Snapshot(text, "done")
 
     async def _pieces(self, live: _Live, order: Order) -> AsyncGenerator[Piece, None]:
@@ -226,6 +222,7 @@ class Runner:
             if live is None:
                 continue
             if turn_id not in still:
+                await asyncio.to_thread(self._rows.shown, turn_id, live.now.text)
                 stored = await asyncio.to_thread(self._rows.stored, [turn_id])
                 self._end(turn_id, live, stored[turn_id][0] if turn_id in stored else live.now)
                 continue

@@ -351,7 +351,9 @@ class Arena:
             if battle is not None and battle.visitor_id == asker.visitor_id:
                 ids = [side.id for side in talks.sides(session, id)]
             else:
-                ids = [talks.own_conversation(session, asker.visitor_id, id).id]
+                found = talks.own_conversation(session, asker.visitor_id, id)
+                both = talks.sides(session, found.battle_id) if found.battle_id else [found]
+                ids = [one.id for one in both]
             talks.delete_conversations(session, ids)
         return {}
 

@@ -146,6 +146,7 @@ def styled_votes(session: Session) -> list[StyledVote]:
             right_text=texts[battle_id, "right"],
         )
         for battle_id, (vote, battle) in rows.items()
+        if (battle_id, "left") in texts and (battle_id, "right") in texts
     ]
 
 

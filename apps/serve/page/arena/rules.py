@@ -62,13 +62,19 @@ def left_out(
 
     Args:
         votes: blind votes in the order they came
-        drawn: the pairs of every battle that a visitor began, voted on or not
+        drawn: the pairs of every battle that a visitor could vote on, and did or did not; those of
+            votes that are left out before are not held against the others
     """
+    pairs = {visitor_id: list(own) for visitor_id, own in drawn.items()}
     reasons = _too_fast(votes)
     rest = [vote for vote in votes if vote.battle_id not in reasons]
     reasons |= _many_of_one_address(rest)
     rest = [vote for vote in votes if vote.battle_id not in reasons]
-    reasons |= _picks_battles(rest, drawn)
+    for vote in votes:
+        own = pairs.get(vote.visitor_id, [])
+        if vote.battle_id in reasons and (vote.left, vote.right) in own:
+            own.remove((vote.left, vote.right))
+    reasons |= _picks_battles(rest, pairs)
     rest = [vote for vote in votes if vote.battle_id not in reasons]
     return reasons | _one_sided(rest)
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from apps.serve.page.arena import rules
 from apps.serve.page.store import log
 from apps.serve.page.store.database import Database
-from apps.serve.page.store.tables import Battle, Vote
+from apps.serve.page.store.tables import Battle, Conversation, Turn, Vote
 from apps.serve.page.store.votes import OUTCOMES, SAID_AT_ONCE, votes_with_battles
 
 
@@ -47,8 +47,27 @@ def _ruled_votes(session: Session) -> list[rules.RuledVote]:
 
 
 def _drawn(session: Session) -> dict[str, list[tuple[str, str]]]:
-    query = sa.select(Battle.visitor_id, Battle.left_model, Battle.right_model).where(Battle.blind)
+    """The pairs of battles that their visitor could vote on with a vote that rules look at.
+
+    One that he stopped or has deleted counts: he may have passed it by. One in which a model only
+    failed does not.
+    """
+    query = sa.select(Battle.visitor_id, Battle.left_model, Battle.right_model, Battle.id)
+    query = query.outerjoin(Vote, Vote.battle_id == Battle.id).where(
+        Battle.blind,
+        Battle.left_model != Battle.right_model,
+        sa.or_(Vote.battle_id.is_not(None), Battle.id.not_in(_without_answers())),
+        sa.or_(Vote.battle_id.is_(None), Vote.left_out_by.not_in(SAID_AT_ONCE)),
+    )
     drawn: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for visitor_id, left, right in session.execute(query):
+    for visitor_id, left, right, _ in session.execute(query):
         drawn[visitor_id].append((left, right))
     return drawn
+
+
+def _without_answers() -> sa.Select[str | None]:
+    """Battles that have a side without any answer to judge."""
+    judged = sa.select(Turn.conversation_id).where(Turn.status.in_(("done", "stopped")))
+    return sa.select(Conversation.battle_id).where(
+        Conversation.battle_id.is_not(None), Conversation.id.not_in(judged)
+    )

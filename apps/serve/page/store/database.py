@@ -6,6 +6,7 @@ Everything that a visitor did is here and nowhere else, so any process of the pa
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import time
 import uuid
@@ -115,11 +116,17 @@ def _engine(url: str) -> sa.Engine:
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=24)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError):
+        shown = _without_password(url)
         raise ConfigError(
-            f"page.database_url is {url!r}, which SQLAlchemy cannot open; expected "
+            f"page.database_url is {shown!r}, which SQLAlchemy cannot open; expected "
             "sqlite:///file.db or postgresql://user@host/name."
-        ) from error
+        ) from None
+
+
+def _without_password(url: str) -> str:
+    """Also of a URL that SQLAlchemy cannot read: postgres://cria:***@db of postgres://cria:pw@db."""
+    return re.sub(r"(://[^:@/]*:).*@", r"\1***@", url)
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp
 
+from apps.common.errors import ConfigError
 from apps.serve.page.answers.client import ChatClient
 from apps.serve.page.answers.moderation import moderator
 from apps.serve.page.answers.runner import Runner
@@ -52,10 +53,22 @@ _MAX_STREAMS = 12
 _QUEUE_SLEEP_S = 1.0
 
 
+def database_url(page: PageConfig) -> str:
+    """Raises ConfigError."""
+    if not page.database_url_env:
+        return page.database_url
+    if url := os.environ.get(page.database_url_env):
+        return url
+    raise ConfigError(
+        f"page.database_url_env names {page.database_url_env}, which is not set; put the "
+        "database's URL there."
+    )
+
+
 def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> ASGIApp:
     """Whoever serves it chooses the path: the page's own links are all relative."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    database = Database(page.database_url)
+    database = Database(database_url(page))
     client = ChatClient(api_url, page.api_key_env)
     reader = moderator(page)
     runner = Runner(database, client, reader)

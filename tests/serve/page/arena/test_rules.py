@@ -1,6 +1,7 @@
 """Rigging does not move the table, and honest visitors lose nearly nothing."""
 
 import dataclasses
+import random
 import re
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from apps.serve.page.arena.rules import (
     ONE_SIDED,
     PICKS_BATTLES,
     TOO_FAST,
+    RuledVote,
     left_out,
 )
+from apps.serve.page.arena.ruling import apply_rules
+from apps.serve.page.store.database import Database
 from apps.serve.page.store.refusal import Refusal
-from apps.serve.page.store.votes import SAID_AT_ONCE
+from apps.serve.page.store.tables import Battle, Conversation, Visitor, Vote
+from apps.serve.page.store.votes import NAMES_A_MODEL, SAID_AT_ONCE
 from tests.serve.page.arena.visitors import MODELS, World, board
 
 
@@ -98,3 +103,63 @@ def test_pairs_are_drawn_by_weight_and_by_what_they_would_tell() -> None:
     assert all("b" not in draw_pair("abc", {"b": 0}, {}, draw) for _ in range(50))
     with pytest.raises(Refusal, match="two models"):
         draw_pair(["a"], {}, {}, draw)
+
+
+@pytest.mark.parametrize("named", [0.0, 0.5, 0.9, 1.0])
+def test_who_votes_on_every_battle_picks_none(tmp_path: Path, named: float) -> None:
+    """Also where one model tells its name in most answers, or fails in them."""
+    database, rng, at_s = Database(f"sqlite:///{tmp_path}/page.db"), random.Random(3), 1.7e9
+    with database.write() as session:
+        session.add(Visitor(id="v", created_s=0, consented_s=None))
+        session.flush()
+        for number in range(90):
+            at_s += 90
+            left, right = rng.sample(["vicuna", "ash", "elm"], 2)
+            id, is_named = str(number), "vicuna" in (left, right) and rng.random() < named
+            session.add(
+                Battle(
+                    id=id, visitor_id="v", created_s=at_s, left_model=left, right_model=right,
+                    blind=True,
+                )
+            )  # fmt: skip
+            session.flush()
+            if is_named and number % 2:  # no vote is possible
+                talk = Conversation(
+                    id=id,
+                    visitor_id="v",
+                    created_s=at_s,
+                    model=left,
+                    battle_id=id,
+                    side="left",
+                    kind="battle",
+                    title="",
+                    settings={},
+                )
+                session.add(talk)
+                continue
+            why = NAMES_A_MODEL if is_named else ""
+            verdict = rng.choice(["left", "right", "tie"])
+            session.add(
+                Vote(
+                    battle_id=id, created_s=at_s, visitor_id="v", address="a", verdict=verdict,
+                    left_out_by=why,
+                )
+            )  # fmt: skip
+    assert apply_rules(database) == 0
+    database.close()
+
+
+def test_votes_left_out_before_are_not_held_against_the_others() -> None:
+    """Of 60 battles with vicuna all votes came too fast, after others with it."""
+    votes: list[RuledVote] = []
+    for number in range(120):
+        models = ("vicuna", "ash") if number % 2 else ("elm", "ash")
+        created_s = 90.0 * (number - number % 2) + number % 2
+        votes.append(
+            RuledVote(
+                battle_id=str(number), visitor_id="v", address=str(number), created_s=created_s,
+                left=models[0], right=models[1], outcome=0.5,
+            )
+        )  # fmt: skip
+    drawn = {"v": [(vote.left, vote.right) for vote in votes]}
+    assert set(left_out(votes, drawn).values()) == {"too_fast"}

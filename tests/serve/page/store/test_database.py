@@ -9,9 +9,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from apps.common.errors import ConfigError
+from apps.serve.page.config import PageConfig
 from apps.serve.page.store import log as arena_log
 from apps.serve.page.store.database import Database, _engine
 from apps.serve.page.store.tables import Base, LogEntry, Request, Turn
+from apps.serve.page.web.app import database_url as database_url_of
 
 
 def test_migrations_make_the_tables_of_the_page_and_take_them_away(database_url: str) -> None:
@@ -99,3 +101,22 @@ def test_the_password_of_postgresql_may_be_in_the_environment(monkeypatch) -> No
 def test_a_url_that_leads_nowhere_is_refused_with_a_sentence() -> None:
     with pytest.raises(ConfigError, match="expected sqlite"):
         Database("mongo://x")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres+pg8000://cria:hunter2@db/v", "mysql://cria:h@nter2@db/v"]
+)
+def test_a_wrong_url_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"cria:\*\*\*@db") as raised:
+        Database(url)
+    assert "nter2" not in str(raised.value) and raised.value.__cause__ is None
+
+
+def test_the_url_may_lie_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = PageConfig(database_url_env="VOTES_URL")
+    with pytest.raises(ConfigError, match="VOTES_URL, which is not set"):
+        database_url_of(page)
+    monkeypatch.setenv("VOTES_URL", "sqlite:///votes.db")
+    assert database_url_of(page) == "sqlite:///votes.db"
+    with pytest.raises(ConfigError, match="give one"):
+        PageConfig(database_url_env="VOTES_URL", database_url="sqlite:///page.db")

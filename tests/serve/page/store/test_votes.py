@@ -1,11 +1,13 @@
 """Forged, doubled, replayed and strangers' votes: none is kept."""
 
+import time
 import uuid
 
+import pytest
 import sqlalchemy as sa
 
 from apps.serve.page.store.database import Database
-from apps.serve.page.store.tables import Battle, Vote
+from apps.serve.page.store.tables import Battle, Conversation, Vote
 from tests.serve.page.live import Person
 from tests.serve.page.store.test_limits import together
 
@@ -112,3 +114,39 @@ def test_no_name_is_in_anything_a_blind_battle_sends(open_page) -> None:
     sent.append(person.ask("And?", kind="chat", to=battle["conversation"]))
     assert "vicuna" not in str(sent) and "koala" not in str(sent) and "secret" not in str(sent)
     assert "Vote first" in str(sent), "the file is refused"
+
+
+@pytest.mark.parametrize("ends", ["done", "stopped"])
+def test_a_name_in_an_earlier_answer_leaves_the_vote_out_however_it_ended(
+    open_page, ends: str
+) -> None:
+    def says(messages: list[dict[str, str]]) -> str:
+        return "I am Vicuna. " + "Well, " * 100 if len(messages) == 1 else "Four."
+
+    page = open_page({"vicuna-7b": says, "elm": says})
+    person = Person(page.url)
+    if ends == "stopped":
+        page.upstream.piece_s = 0.05
+    battle = person.ask()
+    if ends == "stopped":
+        time.sleep(0.8)
+        person.act("stop", turns=[side[0]["id"] for side in battle["sides"]])
+    page.upstream.piece_s = 0
+    battle = person.wait(battle)
+    assert {side[0]["status"] for side in battle["sides"]} == {ends}
+    battle = person.wait(person.ask("What is 2 + 2?", to=battle["id"]))
+    person.act("vote", battle=battle["id"], verdict="left")
+    assert [vote.left_out_by for vote in kept(page)] == ["names_a_model"]
+
+
+def test_a_battle_is_deleted_whole_and_the_style_table_stays(open_page) -> None:
+    page = open_page(TWO)
+    person = Person(page.url)
+    battle = person.wait(person.ask())
+    person.act("vote", battle=battle["id"], verdict="left")
+    assert "error" not in person.act("delete", id=battle["conversation"])
+    database = Database(page.config.database_url)
+    with database.read() as session:
+        assert list(session.scalars(sa.select(Conversation))) == []
+    database.close()
+    assert person.http.get("/style.json").status_code == 200
