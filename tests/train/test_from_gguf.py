@@ -244,6 +244,24 @@ def test_a_model_that_would_be_wrong_is_refused_in_a_sentence(
     assert not (tmp_path / "base/config.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("pre", "said"),
+    [(None, "does not say how it"), ("default", "by 'default'"), ("tekken", "by 'tekken'")],
+)
+def test_a_way_of_splitting_that_is_not_known_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, pre: str | None, said: str
+) -> None:
+    stated = gguf.GGUFWriter.add_tokenizer_pre
+    monkeypatch.setattr(
+        gguf.GGUFWriter, "add_tokenizer_pre", lambda self, _: pre and stated(self, pre)
+    )
+    path = write_gguf(tmp_path / "m.gguf", small_llama())
+    assert convert(path, tmp_path / "base") == 2
+    told = capsys.readouterr().err.strip()
+    assert said in told and "one of gpt-2, smollm" in told and "\n" not in told
+    assert not (tmp_path / "base/config.json").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all" * 9])
 def test_what_is_no_gguf_is_refused_in_a_sentence(tmp_path: Path, capsys, content: bytes) -> None:
     (tmp_path / "m.gguf").write_bytes(content)

@@ -74,13 +74,12 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
 
 def _way_of_splitting(file: GgufFile) -> str:
     """llama.cpp's name for it."""
-    name = file.value("tokenizer.ggml.pre", "default")
-    if name == "default":
-        return "gpt-2"
+    name = file.value("tokenizer.ggml.pre")
     if name not in PRE_TOKENIZERS:
+        said = "does not say how it splits text" if name is None else f"splits text by {name!r}"
         raise InputError(
-            f"{file.path} splits text in the way {name!r}; expected default, "
-            f"{', '.join(PRE_TOKENIZERS)}."
+            f"{file.path} {said}; expected tokenizer.ggml.pre to be one of "
+            f"{', '.join(PRE_TOKENIZERS)}: take a file that a newer llama.cpp converted."
         )
     return name
 
