@@ -111,6 +111,18 @@ def _compile(source: str) -> jinja2.Template:
         ) from error
 
 
+_FAULTS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""what an expression of a template can raise; the sandbox adds OverflowError for long ranges"""
+
+
 def render(source: str, variables: dict[str, object]) -> tuple[str, tuple[tuple[int, int], ...]]:
     """The text of a template and the character spans of its generation blocks.
 
@@ -120,7 +132,7 @@ def render(source: str, variables: dict[str, object]) -> tuple[str, tuple[tuple[
     tracker = GenerationTracker()
     try:
         text = tracker.collect(template.generate({**variables, _TRACKER: tracker}))
-    except (jinja2.TemplateError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except _FAULTS as error:
         raise TemplateError(f"The chat template refused the messages: {error}.") from error
     for (start, end), piece in zip(tracker.spans, tracker.pieces, strict=True):
         if text[start:end] != piece:

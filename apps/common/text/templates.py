@@ -204,10 +204,16 @@ def _folder_source(folder: Path) -> str | None:
     if (folder / TEMPLATE_FILE).is_file():
         return (folder / TEMPLATE_FILE).read_text("utf-8")
     config = read_json(folder, TOKENIZER_CONFIG)
-    stated = cast(str | list[dict[str, str]] | None, config.get("chat_template"))
+    stated = config.get("chat_template")
     if isinstance(stated, list):
-        return {entry["name"]: entry["template"] for entry in stated}.get("default")
-    return stated
+        templates = cast(list[Json], stated)
+        stated = {entry.get("name"): entry.get("template") for entry in templates}.get("default")
+    if stated is None or isinstance(stated, str):
+        return stated
+    raise TemplateError(
+        f"The chat_template in {TOKENIZER_CONFIG} of {folder} is {type(stated).__name__}; expected "
+        "a Jinja text, or a list of objects with name and template."
+    )
 
 
 def _folder_stop_tokens(folder: Path) -> tuple[str, ...]:

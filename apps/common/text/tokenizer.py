@@ -77,6 +77,11 @@ def load_tokenizer(folder: str) -> Tokenizer:
         raise InputError(_missing_tokenizer_json(path))
     config, description = read_json(path, TOKENIZER_CONFIG), read_json(path, TOKENIZER)
     chosen = class_of(config, read_json(path, CONFIG))
+    if not isinstance(description.get("model"), Mapping):
+        raise InputError(
+            f"The {TOKENIZER} of {path} holds no model; expected a vocabulary as the tokenizers "
+            "package saves it: get the file again."
+        )
     used = rebuilt(description, chosen, config) if chosen in REBUILT else description
     backend = tokenizers.Tokenizer.from_str(json.dumps(used))
     backend.no_padding()
