@@ -31,6 +31,11 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         above_zero(self, "generator.", "zones", "up_h", "down_h", "shape", "hours", "tick_s")
+        if self.shape < 0.05 or self.seed < 0:
+            raise ConfigError(
+                f"generator.shape is {self.shape:g} and generator.seed {self.seed}; expected a "
+                "shape of at least 0.05 and a seed of 0 or more."
+            )
         if self.hours * 3600 < self.tick_s:
             raise ConfigError(
                 f"generator.hours is {self.hours:g}, less than one tick of {self.tick_s:g} s; "

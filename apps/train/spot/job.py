@@ -1,5 +1,6 @@
 """The job as a policy and the simulator see it: work, restarts, and what a preemption loses."""
 
+import math
 from dataclasses import dataclass
 
 from apps.common.errors import ConfigError
@@ -25,6 +26,10 @@ class Job:
     deadline_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.deadline_s is not None and not math.isfinite(self.deadline_s):
+            raise ConfigError(
+                f"The deadline is {self.deadline_s / 3600} h; expected a number of hours, or none."
+            )
         least_h = (self.work_s + self.restart_s) / 3600
         if self.deadline_s is not None and self.deadline_s < self.work_s + self.restart_s:
             raise ConfigError(

@@ -1,9 +1,12 @@
 """One job over a market that is written out, tick by tick."""
 
+import math
+
 import numpy as np
 import pytest
 
 from apps.common.errors import ConfigError
+from apps.common.spot.generator import GeneratorConfig
 from apps.common.spot.trace import ON_DEMAND, Market
 from apps.train.spot.job import IDLE, Job, Prices, View
 from apps.train.spot.policy import POLICIES, Policy, any_zone, greedy, wait
@@ -100,3 +103,15 @@ def test_a_job_on_demand_stays_until_it_is_ahead() -> None:
     assert policy(job, view) == ON_DEMAND  # 3,600 s are due now, 4,200 s two restarts later
     idle = View(elapsed_s=7200, left_s=32300, place=IDLE, up=(), home="a", up_s=0, tick_s=60)
     assert policy(job, idle) == IDLE
+
+
+@pytest.mark.parametrize("deadline_s", [math.nan, math.inf])
+def test_a_deadline_is_a_number_of_hours(deadline_s: float) -> None:
+    with pytest.raises(ConfigError, match="expected a number of hours"):
+        Job(work_s=3600.0, restart_s=60.0, checkpoint_s=600.0, deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize("wrong", [{"shape": 0.001}, {"seed": -1}])
+def test_a_made_up_market_that_cannot_be_made_is_a_sentence(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match=r"at least 0\.05"):
+        GeneratorConfig(**wrong)
