@@ -8,7 +8,7 @@ Reads the page's database. Blocked questions are left out; an answer's branches 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,17 +91,23 @@ def _flags(turn: Turn) -> list[str]:
     return [*turn.flags, *(["cut_off"] if is_cut else [])]
 
 
+def _answered_paths(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """The turns that the model was shown, of each branch; those without an answer are left out."""
+    answered = [turn for turn in turns if turn.status in ANSWERED and turn.answer.strip()]
+    ids = {turn.id for turn in answered}
+    paths = [[one for one in branch(turns, turn.id) if one.id in ids] for turn in answered]
+    gone_on = {path[-2].id for path in paths if len(path) > 1}
+    return [path for path in paths if path[-1].id not in gone_on]
+
+
 def exported(session: Session) -> Iterator[dict[str, object]]:
     query = sa.select(Conversation, Visitor).join(Visitor, Visitor.id == Conversation.visitor_id)
     query = query.where(Conversation.model != "")
     for talk, visitor in session.execute(query.order_by(Conversation.created_s, Conversation.id)):
-        turns = [t for t in turns_of(session, talk.id) if t.status in ANSWERED and t.answer.strip()]
-        parents = {turn.parent_id for turn in turns}
-        for last in (turn for turn in turns if turn.id not in parents):
-            path = branch(turns, last.id)
+        for path in _answered_paths(turns_of(session, talk.id)):
             system = str(talk.settings.get("system") or "")
             yield {
-                "id": last.id,
+                "id": path[-1].id,
                 "model": talk.model,
                 "consent": visitor.consented_s is not None,
                 "flags": sorted({flag for turn in path for flag in _flags(turn)}),

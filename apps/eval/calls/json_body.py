@@ -116,7 +116,7 @@ def _broken_choice(said: JsonObject) -> JsonObject | None:
     error = first.get("error")
     if isinstance(error, dict) and error:
         return error
-    return {"message": "the reply broke off"} if first.get("finish_reason") == "error" else None
+    return {"message": "the endpoint broke off its answer"} if first.get("finish_reason") == "error" else None
 
 
 def _status_of(error: JsonObject) -> int:

@@ -112,6 +112,19 @@ def test_an_export_goes_through_clean_unchanged(open_page, tmp_path: Path) -> No
     assert [row["detail"] for row in rows_of(tmp_path / "flagged" / "dropped")] == ["cut_off"]
 
 
+def test_a_turn_without_an_answer_splits_no_conversation(open_page, tmp_path: Path) -> None:
+    """What was exported is what the model was shown: the failed turn is skipped, not a cut."""
+    page = open_page({"ash": lambda m: "" if m[-1]["content"] == "Fail?" else f"{len(m)} seen"})
+    person = Person(page.url)
+    chat = person.wait(person.ask("My name is Bo.", kind="chat", models=["ash"]))
+    for text in ("Fail?", "What is my name?"):
+        chat = person.wait(person.ask(text, kind="chat", to=chat["id"]))
+    out = tmp_path / "dump.jsonl"
+    (record,) = lines("conversations", "export", str(tmp_path / "page.db"), out=out)
+    said = [turn["value"] for turn in record["conversations"]]
+    assert said == ["My name is Bo.", "1 seen", "What is my name?", "3 seen"]
+
+
 def test_who_agreed_to_nothing_is_left_out_where_that_is_asked(open_page, tmp_path: Path) -> None:
     page = open_page({"ash": lambda m: "I am ash, and glad to be."})
     person = Person(page.url)
