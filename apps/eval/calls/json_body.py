@@ -116,7 +116,9 @@ def _broken_choice(said: JsonObject) -> JsonObject | None:
     error = first.get("error")
     if isinstance(error, dict) and error:
         return error
-    return {"message": "the endpoint broke off its answer"} if first.get("finish_reason") == "error" else None
+    if first.get("finish_reason") == "error":
+        return {"message": "the endpoint broke off its answer"}
+    return None
 
 
 def _status_of(error: JsonObject) -> int:

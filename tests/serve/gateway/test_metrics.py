@@ -149,7 +149,7 @@ def test_every_code_of_our_own_is_a_cause() -> None:
     sources = "".join(path.read_text() for path in root.rglob("*.py"))
     assert set(re.findall(r'\bcode="(\w+)"', sources)) <= errors.CAUSES
     limiter = (root / "admission/limiter.py").read_text()
-    assert len(set(re.findall(r'(?:Refusal|_wait)\("(\w+)"', limiter)) & errors.CAUSES) == 4
+    assert len(set(re.findall(r'(?:Refusal|_wait)\(\s*"(\w+)"', limiter)) & errors.CAUSES) == 4
     assert ApiError(400, "no", code="their_own").cause == "invalid_request_error"
 
 
