@@ -15,6 +15,7 @@ models:
 """
 
 import itertools
+import math
 import re
 import sys
 import time
@@ -44,7 +45,7 @@ MEMORY_GB = {"A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141, CPU: 4}
 SAMPLE_REQUESTS = 2500
 """What the search looks at first, the busiest; the result is chosen by the whole trace."""
 _GPUS = re.compile(r"(\d+)x(\S+)")
-_SLO = re.compile(r"ttft=([\d.]+)(ms|s),tpot=([\d.]+)(ms|s)")
+_SLO = re.compile(r"ttft=(\d+(?:\.\d+)?)(ms|s),tpot=(\d+(?:\.\d+)?)(ms|s)")
 _UNIT_S = {"s": 1.0, "ms": 1e-3}
 
 
@@ -300,6 +301,10 @@ def _requests(config: PlaceConfig, entries: tuple[ModelToPlace, ...]) -> Arrival
     if requests.num_requests < 2:
         raise ConfigError("The traffic has fewer than two requests; give more minutes, or a trace.")
     shares = [entry.share for entry in entries if entry.share is not None]
+    if not math.isfinite(config.exponent):
+        raise ConfigError(
+            f"--exponent is {config.exponent}; expected a number, 0 for equal shares."
+        )
     by_law = arrivals.power_law(len(entries), config.exponent)
     return arrivals.split(requests, shares or by_law).faster(config.times)
 
@@ -316,6 +321,9 @@ def read_slo(text: str) -> Slo:
     match = _SLO.fullmatch(text.replace(" ", ""))
     if match is None:
         raise ConfigError(f"--slo is {text!r}; expected for example ttft=2s,tpot=80ms.")
-    return Slo(
+    slo = Slo(
         ttft_s=float(match[1]) * _UNIT_S[match[2]], tpot_s=float(match[3]) * _UNIT_S[match[4]]
     )
+    if not (slo.ttft_s > 0 and slo.tpot_s > 0):
+        raise ConfigError(f"--slo is {text!r}; expected times above 0.")
+    return slo

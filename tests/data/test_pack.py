@@ -407,3 +407,26 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(
         time.sleep(0.1)
     assert second.returncode == 0
     assert digests(out) == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"id": 7, "messages": [{"role": "user", "content": "q"}]}, "id as int64"),
+        ({"messages": [{"role": "user", "content": ["q"]}]}, "content as list"),
+        (
+            {"messages": [{"role": "user", "content": "q", "tool_calls": [{"id": "1"}]}]},
+            "tool_calls",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "q"}], "tools": [{"name": "f"}]},
+            "tools as list",
+        ),
+    ],
+)
+def test_columns_as_other_makers_fill_them_are_refused(
+    row: dict[str, object], name: str, tmp_path: Path
+) -> None:
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=f"has {name}.* expected a text; put the file through"):
+        mix.find_source(str(tmp_path))

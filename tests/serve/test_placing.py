@@ -57,6 +57,9 @@ def test_it_writes_a_file(tmp_path: Path, capsys) -> None:
     [
         (["--gpus", "8xTPU"], "--gpus is '8xTPU'"),
         (["--slo", "fast"], "expected for example ttft=2s,tpot=80ms"),
+        (["--slo", "ttft=1.2.3s,tpot=80ms"], "expected for example ttft=2s,tpot=80ms"),
+        (["--slo", "ttft=0s,tpot=0ms"], "expected times above 0"),
+        (["--exponent", "nan"], "--exponent is nan; expected a number"),
         (["--trace", "models.yaml"], "is no trace of requests"),
         (["--gpus", "1xA100-40GB", "--times", "0"], "times is 0"),
     ],

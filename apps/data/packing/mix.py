@@ -113,6 +113,7 @@ def _source_file(uri: str) -> SourceFile:
             f"{uri} has no column messages: list<struct<role, content>>, but "
             f"{', '.join(schema.names)}; expected the output of `python -m apps.data clean`."
         )
+    _check_texts(uri, [*fields, *(schema.field(name) for name in schema.names)])
     groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
     return SourceFile(
         uri,
@@ -120,3 +121,18 @@ def _source_file(uri: str) -> SourceFile:
         tuple(group.num_rows for group in groups),
         tuple(group.total_byte_size for group in groups),
     )
+
+
+_TEXTS = ("id", "role", "content", "tools", "tool_calls")
+
+
+def _check_texts(uri: str, fields: list[pa.Field]) -> None:
+    """Raises InputError for a column that other makers fill with lists or numbers."""
+    for field in fields:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if field.name in _TEXTS and not (is_text or pa.types.is_null(kind)):
+            raise InputError(
+                f"{uri} has {field.name} as {field.type}, expected a text; put the file through "
+                "`python -m apps.data clean` first, which reads it as it is."
+            )
