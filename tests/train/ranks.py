@@ -17,11 +17,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from apps.common.packs import open_pack
 from apps.train.batches.micro_batch import PackRows
+from apps.train.checkpoint.origin import base_digest
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks
 from apps.train.loop.worker import work
 
-COMMIT = {"identity": {"base": "0", "data": "0"}}
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.train.ranks"])
 
@@ -61,6 +61,12 @@ def _rank(queue, store: str, rank: int, world_size: int, function, args) -> None
     os._exit(0)  # a rank whose peer was killed would wait for it at exit
 
 
+def mark(config: RunConfig) -> dict[str, Any]:
+    """What the checkpoints of a run on local folders say that it was trained from."""
+    base = base_digest(config.base, with_weights=config.is_partial)
+    return {"identity": {"base": base, "data": open_pack(config.data).info.digest}}
+
+
 class Killed(Exception):
     """Stands for SIGKILL where the whole process must live on."""
 
@@ -89,7 +95,7 @@ def train(
     peers_die = () if kill_after is None else (RuntimeError,)
     with contextlib.suppress(Killed, *peers_die):
         hooks = Hooks(on_step=on_step, stopped=lambda: len(records) + 1 == stop_after)
-        work(config, rows, val, commit=COMMIT, hooks=hooks)
+        work(config, rows, val, commit=mark(config), hooks=hooks)
     return records
 
 

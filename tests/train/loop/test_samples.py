@@ -17,13 +17,13 @@ from apps.train.export import run_export
 from apps.train.loop.record import Sample, read_metrics
 from apps.train.loop.worker import work
 from apps.train.preflight import prepare
-from tests.train.ranks import COMMIT, on_ranks
+from tests.train.ranks import mark, on_ranks
 
 PROMPTS = ("Paris is", "2+2 makes four and the capital of France", "four")
 
 
 def train(config: RunConfig) -> None:
-    work(config, PackRows(open_pack(config.data).split("train"), 0), commit=COMMIT)
+    work(config, PackRows(open_pack(config.data).split("train"), 0), commit=mark(config))
 
 
 def greedy(folder: str, run: RunConfig, prompt: str) -> str:
