@@ -28,7 +28,8 @@ _KEPT_AS_IT_IS = re.compile(
 )
 _NEEDLESS = re.compile(r"\w\\_\w|(?<= )\\\*(?= )|\d\\\*\d")
 _BARE = re.compile(r"\w_\w|(?<= )\*(?= )(?<!^)|\d\*\d")
-_REAL_BACKSLASH = re.compile(r"\\(?:[^!-/:-@\[-`{-~]|\\|\Z)|:\\")
+_REAL_BACKSLASH = re.compile(r"\\(?:[^!-/:-@\[-`{-~]|[\\%&{}]|\Z)|:\\")
+"""No converter escapes a percent sign or a brace: those are TeX's, SQL's or an expression's."""
 _BULLET = re.compile(r"(?m)^[ \t]*\*(?= )")
 
 

@@ -57,6 +57,8 @@ def legitimate(draw: random.Random) -> str:
             f"Line one \\\\ line two of {word}\\_{word}.",
             f"\\_\\_{word}\\_\\_ is special",
             f"1\\. {sentence(draw)}",
+            f"Write {draw.randint(2, 99)}\\% of my\\_{word} \\& more in TeX.",
+            f"Find it with LIKE 'my\\_{word}\\%' or [a-z]\\{{2\\}}x\\_{word}.",
             f"* {sentence(draw)}\n* \\*{word}\\* {sentence(draw)}",
         ]
     )
