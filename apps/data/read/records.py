@@ -115,6 +115,9 @@ def read_json(
             yield to_record(value, raw, reading, record_id, at)
         else:
             yield from _recovered(data[start:end], reading, record_id, offset + start)
+        if stop > i + 1:  # the last span of a value that went on may hold more than its end
+            rest, name = start + len(raw), f"{prefix}-{ordinal + stop - 1:08d}"
+            yield from _recovered(data[rest : spans[stop - 1][1]], reading, name, offset + rest)
 
 
 def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[object, bytes, int]:

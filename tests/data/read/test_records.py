@@ -301,6 +301,21 @@ def test_a_record_with_many_objects_that_open_like_a_record_is_read(tmp_path: Pa
     assert total.records.kept == total.records.input == 131 + len(TEXTS)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_record_behind_one_that_goes_on_in_a_later_span_is_read(
+    last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_spans, "HEAD_BYTES", 600)
+    values = [*RECORDS[:10], {**RECORDS[10], "cites": [{"id": "c"}]}, {"model": "m", **RECORDS[11]}]
+    values += [] if last else RECORDS[12:]
+    (tmp_path / "dump.json").write_bytes(orjson.dumps(values))
+    outputs, total = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS[: len(values)]
+    assert total.records.kept == total.records.input == len(values)
+    ids = [row.id for output in outputs for row in output.kept]
+    assert len(set(ids)) == len(ids)
+
+
 @pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
 @pytest.mark.parametrize("opens", ["id", "role"])
 def test_both_lists_of_an_object_of_splits_are_read(
