@@ -101,7 +101,7 @@ def _untagged_rating(form_patterns: Patterns, body: str, form: Form) -> float | 
 
 
 def _agreed(form_patterns: Patterns, text: str, form: Form) -> tuple[float | None] | None:
-    """What the ratings in words agree on, (None,) if they do not; None without any.
+    """The score that the ratings in words agree on, (None,) if on none; None without a rating.
 
     An overall or final rating comes first, then `Rating: 8` with its line to itself, then `Clarity
     rating: 8`, then `a score of 8` unless it is only supposed, as in `a score of 10 would need...`
@@ -121,7 +121,8 @@ def _agreed(form_patterns: Patterns, text: str, form: Form) -> tuple[float | Non
     said = next((rank for rank in ranks if rank), None)
     if said is None:
         return None
-    return (said[0] if len(set(said)) == 1 else None,)
+    is_one_score = len(set(said)) == 1 and form.lowest_read <= said[0] <= form.high
+    return (said[0] if is_one_score else None,)
 
 
 def _add(said: list[float], match: re.Match[str], form: Form) -> None:

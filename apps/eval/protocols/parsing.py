@@ -19,7 +19,7 @@ from apps.eval.protocols.form import Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
-PARSER_VERSION = "4"
+PARSER_VERSION = "5"
 
 _TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
 _THINK = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)

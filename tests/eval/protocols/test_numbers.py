@@ -1,8 +1,10 @@
 """Numbers of a judge that are its verdict, beside ranges, other scales and aspects that are not."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from apps.eval.protocols.form import Form
+from apps.eval.protocols.form import Form, Format
 from apps.eval.protocols.parsing import parse
 
 
@@ -146,7 +148,64 @@ def test_two_scores_are_not_the_scale_nor_a_supposition(
     assert parse(text, "scores", nonce="tag-1").scores == scores
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "Rating: 11\n\nIt is good.",
+            "It earns a rating of 15 in all.",
+            "Overall: 0.\nIt is poor.",
+        ),
+        *("Rating: -3\nbad", "Rating: 1,200,300 for x", "Overall score: 12\nRating: 8\nSo."),
+        *("**Final score: 10.5** it is.\nWell.", "Clarity rating: 0\nThat is all."),
+    ],
+)
+def test_a_number_off_the_scale_is_none_wherever_it_stands(text: str) -> None:
+    assert rating(text) is None
+
+
 def test_scores_of_a_wide_scale_are_read() -> None:
     form = Form(fmt="scores", low=0, high=2000)
     assert parse("1500 900\nwhy", form).scores == (1500, 900)
     assert parse("8/10 7/10\nwhy", form).scores is None
+
+
+NUMBERS = st.one_of(
+    st.integers(-12, 120).map(str),
+    st.floats(-12, 120).map(lambda number: f"{number:.1f}"),
+    st.sampled_from(["-3", ".5", "7,5", "3,500", "1,200,300", "1" * 40, "1" + ",000" * 200]),
+)
+WORDS = st.sampled_from(
+    [
+        *("Rating: ", "Overall: ", "a rating of ", "final score is ", "Score (1-10): ", "[[", "]]"),
+        *("Assistant 1: ", "Assistant 2: ", "Scores: ", '{"rating": ', '{"scores": [', "]}", "}"),
+        *("\n", " ", ", ", "/10", " out of 5", "%", ".\n", "(", ")", "tag-1 ", "**", "\u2212", "`"),
+        *(
+            "if ",
+            "bad",
+            " in all",
+            "\\boxed{",
+            "<think>",
+            "</think>",
+            "nan",
+            "inf",
+            "1e9",
+            "\u0665",
+        ),
+    ]
+)
+TEXTS = st.lists(st.one_of(WORDS, NUMBERS), max_size=12).map("".join)
+SCALES = st.sampled_from([(1, 10), (0, 10), (1, 5), (-5, 5), (0, 1), (0, 100), (1, 5000)])
+
+
+@pytest.mark.parametrize("fmt", ["rating", "scores"])
+@settings(max_examples=500, deadline=None)
+@given(TEXTS, SCALES, st.sampled_from(["stop", "length"]), st.sampled_from([None, "tag-1"]))
+def test_a_score_lies_on_its_scale(
+    fmt: Format, text: str, scale: tuple[float, float], reason: str, nonce: str | None
+) -> None:
+    form = Form(fmt=fmt, low=scale[0], high=scale[1])
+    parsed = parse(text, form, reason, nonce)
+    assert (parsed.status == "ok") == (parsed.scores is not None)
+    for score in parsed.scores or ():
+        assert form.lowest_read <= score <= form.high
