@@ -77,11 +77,14 @@ class Caller:
         trials = {judge: Readability(judge, judge in self.proven) for judge in judges}
 
         async def one(call: Call) -> None:
+            trial = trials[call.judge]
             async with widths[call.judge]:
-                if not call.repair:
-                    await trials[call.judge].wait_for_room()
-                if tally.stopped is None:
-                    await self._judge(call, trials[call.judge], tally)
+                if call.repair:
+                    async with trial.repair():  # ends its doubt, even where the budget has ended
+                        await self._judge(call, trial, tally)
+                else:
+                    await trial.wait_for_room()
+                    await self._judge(call, trial, tally)
 
         # Verdicts that an earlier run could not read are in doubt: new ones wait for them.
         repairs = [call for call in calls if call.repair]
@@ -92,12 +95,11 @@ class Caller:
 
     async def _judge(self, call: Call, trial: Readability, tally: Tally) -> None:
         """One judgment, to its end or the budget's."""
+        if tally.stopped is not None:
+            return
         try:
             if reply := local_reply(call):
                 await self._store_local(call, reply, tally)
-            elif call.repair:
-                async with trial.repair():
-                    await self._ask(call, trial, tally)
             else:
                 await self._ask(call, trial, tally)
         except BudgetExhaustedError as error:

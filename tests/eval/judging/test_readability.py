@@ -1,5 +1,6 @@
 """A judge that cannot be read is not paid again and again."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,13 @@ from apps.common.errors import CriaError
 from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig
 from apps.eval.folder import load_folder
-from apps.eval.judging.asking import refuse_unreadable, remaining, standings
+from apps.eval.judging.asking import ask_again, refuse_unreadable, remaining, standings
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.readability import UnreadableJudgeError
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.commands import command, jsonl
-from tests.eval.one_run import FAST, judge, planned, statuses
+from tests.eval.one_run import FAST, PRICE, judge, planned, statuses
 from tests.eval.scripted_judge import Script, completion, error
 
 
@@ -135,6 +136,29 @@ async def test_five_repairs_without_a_response_end_the_trial_in_every_run(
         await judge(calls, tmp_path)
     assert len(statuses(tmp_path)) == paid, "no new judgment is paid before one can be read"
     assert endpoint.requests.total() <= before + 2 * 5, "each with its form and without"
+
+
+@pytest.mark.parametrize("num_paid", [0, 1, 4])
+@pytest.mark.parametrize("num_new", [1, 10])
+async def test_a_budget_that_ends_before_all_repairs_ends_the_run(
+    tmp_path: Path, serve, num_paid: int, num_new: int
+) -> None:
+    """Of more verdicts in doubt than a chunk has in hand, those never sent hold up no new call."""
+
+    def uncounted(request: web.Request, body: dict) -> web.StreamResponse:
+        made = completion(body, "Well.", is_cut=False)
+        del made["usage"]  # so that each is charged its bound
+        return web.json_response(made)
+
+    serve(Script(handle=uncounted))
+    calls = planned(45)
+    in_doubt, new = calls[: FAST.width + 16], calls[-num_new:]
+    repairs = [ask_again(call, "unparsed", "Well.", FAST.max_asks) for call in in_doubt]
+    bound = max(call.usd_at_most(PRICE) for call in repairs if call)
+    max_usd = (num_paid + 0.5) * bound
+    async with asyncio.timeout(60):
+        tally = await judge([*filter(None, repairs), *new], tmp_path, max_usd)
+    assert tally.stopped and tally.stored == num_paid
 
 
 @pytest.mark.parametrize(
