@@ -83,12 +83,15 @@ class RemoteEngine:
             asking = _asking_for_usage(body) if self._tells_usage else body
             async with self._post(route, asking) as response:
                 answer = await _answer(response)
-                if asking == body or not _refuses_the_question(answer):
+                if asking == body or not _may_refuse_the_question(answer):
                     yield answer
                     return
-            self._tells_usage = False
             async with self._post(route, body) as response:
-                yield await _answer(response)
+                answer = await _answer(response)
+                # Else the request is wrong, and came back within what was said of that.
+                if answer.status == 200:
+                    self._tells_usage = False
+                yield answer
 
     def _post(self, route: str, body: Mapping[str, Any]) -> Any:
         body = {**body, "model": self.config.model}
@@ -127,7 +130,7 @@ def _asking_for_usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**body, "stream_options": {**options, "include_usage": True}}
 
 
-def _refuses_the_question(answer: RemoteAnswer) -> bool:
+def _may_refuse_the_question(answer: RemoteAnswer) -> bool:
     return answer.status in (400, 422) and b"stream_options" in orjson.dumps(answer.body)
 
 

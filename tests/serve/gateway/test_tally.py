@@ -37,6 +37,8 @@ class Server:
         user = body.get("user")
         if user == "strict" and "stream_options" in body:
             return web.json_response({"error": "unknown field stream_options"}, status=400)
+        if user == "echoes":  # as FastAPI does with what it refuses
+            return web.json_response({"detail": [{"msg": "no", "input": body}]}, status=422)
         if user == "refuses":
             return web.json_response({"error": {"message": "no"}}, status=400)
         if user == "slow":
@@ -147,6 +149,16 @@ async def test_a_server_that_tells_nothing_is_charged_by_an_estimate(
     assert len(asked) == (1 if user == "strict" else 2), "it is not asked again"
     await setting.near.chat(PROMPT, model=model)
     assert setting.used().prompt_tokens == ESTIMATE and setting.used().completion_tokens == 5
+
+
+@both
+async def test_a_wrong_request_that_comes_back_whole_says_nothing_of_the_server(
+    setting: Setting, model: str
+) -> None:
+    refused = await setting.near.chat(PROMPT, model=model, user="echoes", stream=True)
+    assert refused.status_code == 422
+    await setting.near.chat(PROMPT, model=model, stream=True)
+    assert (setting.used().prompt_tokens, setting.used().completion_tokens) == (319, 40)
 
 
 @both
