@@ -120,13 +120,28 @@ def _mapping(entry: Entry, key: str) -> Mapping[str, object]:
 
 def _options(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
     kept = {key: value for key, value in old.items() if key not in (*_OF_PLACES, "server_args")}
-    given = list(cast(Sequence[object], old.get("server_args", ())))
-    for flag in (PIPELINE, MEMORY):
-        if flag in given:
-            at = given.index(flag)
-            del given[at : at + 2]
-    arguments = [*given, *cast(Sequence[object], new.get("server_args", ()))]
+    given, _ = _read_arguments(old)
+    arguments = [*given, *cast(Sequence[str], new.get("server_args", ()))]
     return {**kept, **new, **({"server_args": arguments} if arguments else {})}
+
+
+def _read_arguments(options: Mapping[str, object]) -> tuple[list[str], dict[str, str]]:
+    """vLLM's arguments that say nothing of places, as they were written, and the values of the
+    flags that do. vLLM takes `--flag value` and `--flag=value`, `_` for `-`, and the last of two:
+
+        --seed=3 -pp 4 --pipeline_parallel_size=2    ->    [--seed=3], {PIPELINE: 2}
+    """
+    others: list[str] = []
+    values: dict[str, str] = {}
+    arguments = iter(cast(Sequence[str], options.get("server_args", ())))
+    for argument in arguments:
+        written, equals, value = argument.partition("=")
+        flag = PIPELINE if written == "-pp" else written.replace("_", "-")
+        if flag in (PIPELINE, MEMORY):
+            values[flag] = value if equals else next(arguments, "")
+        else:
+            others.append(argument)
+    return others, values
 
 
 def _resources(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
@@ -145,10 +160,9 @@ def _put(held: list[tuple[Group, float]], index: int, entry: ModelConfig) -> Non
         pipeline, tensor = 1, int(entry.options.get("num_threads", 1))
         part = entry.resources.cpus / tensor
     else:
-        arguments = list(entry.options.get("server_args", ()))
-        pipeline, tensor = 1, int(entry.options.get("tensor_parallel_size", 1))
-        if PIPELINE in arguments:
-            pipeline = int(arguments[arguments.index(PIPELINE) + 1])
+        _, values = _read_arguments(entry.options)
+        pipeline = int(values.get(PIPELINE, 1))
+        tensor = int(entry.options.get("tensor_parallel_size", 1))
         part = max([entry.resources.gpus, *entry.resources.custom.values()])
     share = min(part or 1.0, 1.0)
     for number, (group, taken) in enumerate(held):

@@ -188,6 +188,27 @@ def test_what_says_nothing_of_places_stays_as_it_was_written() -> None:
     assert (m0.resources.gpus, m0.resources.cpus, m0.resources.custom) == (1, 3, {"rack": 1.0})
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--pipeline-parallel-size=2", "--seed=3", "--gpu-memory-utilization=.4"],
+        ["-pp", "2", "--seed=3", "--gpu_memory_utilization", ".4"],
+        ["--pipeline_parallel_size=4", "--seed=3", "-pp=2", "--gpu-memory-utilization", ".4"],
+    ],
+)
+def test_a_flag_of_places_is_read_however_vllm_lets_it_be_written(arguments: list[str]) -> None:
+    options = {"tensor_parallel_size": 2, "server_args": arguments}
+    entry = {"name": "m0", "path": "p", "engine": "vllm", "options": options}
+    served = {"models": [{**entry, "resources": {"gpus": 4.0}}]}
+    before = in_use(configs.from_dict(ServeConfig, served), names(1))
+    assert before == (group(0, tensor=2, pipeline=2),)
+    shared = service((group(0, 1),), models(2))["models"]
+    after = configs.from_dict(ServeConfig, replaced(served, names(2), shared))
+    assert after.models[0].options["server_args"] == [
+        "--seed=3", "--gpu-memory-utilization", "0.450",
+    ]  # fmt: skip
+
+
 def test_a_model_that_becomes_a_pool_and_one_again_keeps_its_names_limits_and_prices() -> None:
     both = placement([group(0), group(0)])
     pooled = replaced(BEFORE, names(1), service(both, models(1), spot=True)["models"])
