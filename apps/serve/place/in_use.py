@@ -163,7 +163,9 @@ def _put(held: list[tuple[Group, float]], index: int, entry: ModelConfig) -> Non
         _, values = _read_arguments(entry.options)
         pipeline = int(values.get(PIPELINE, 1))
         tensor = int(entry.options.get("tensor_parallel_size", 1))
-        part = max([entry.resources.gpus, *entry.resources.custom.values()])
+        custom = entry.resources.custom
+        shared = (amount for name, amount in custom.items() if name.startswith(SHARED))
+        part = max([entry.resources.gpus, *shared])
     share = min(part or 1.0, 1.0)
     for number, (group, taken) in enumerate(held):
         is_alike = (group.tensor, group.pipeline) == (tensor, pipeline)

@@ -209,6 +209,14 @@ def test_a_flag_of_places_is_read_however_vllm_lets_it_be_written(arguments: lis
     ]  # fmt: skip
 
 
+def test_a_custom_resource_of_somebody_elses_is_no_share_of_a_gpu() -> None:
+    """Two models with a GPU half each, on nodes of one rack: one group of both."""
+    resources = {"gpus": 0.5, "custom": {"rack": 1.0, "disks": 0.75}}
+    entry = {"path": "p", "engine": "vllm", "resources": resources}
+    served = {"models": [{**entry, "name": name} for name in names(2)]}
+    assert in_use(configs.from_dict(ServeConfig, served), names(2)) == (group(0, 1),)
+
+
 def test_a_model_that_becomes_a_pool_and_one_again_keeps_its_names_limits_and_prices() -> None:
     both = placement([group(0), group(0)])
     pooled = replaced(BEFORE, names(1), service(both, models(1), spot=True)["models"])
