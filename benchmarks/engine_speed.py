@@ -14,6 +14,7 @@ without it a step beside busy processes waits some 4 ms for its turn, again and 
 
 import argparse
 import asyncio
+import math
 import os
 import tempfile
 import time
@@ -25,6 +26,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from apps.common.files.model_settings import stored_tensors, weight_files
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.llama.model_folder import read_shape
 from apps.serve.place.arrivals import Arrivals, read_azure
@@ -38,7 +40,8 @@ from benchmarks.serve_model import make_model
 LIMITS = EngineLimits(max_running=32, prompt_piece_tokens=256)
 SHRINK = {"5M": 8, "135M": 32}
 LONGEST_TOKENS = 12_800
-"""Of a prompt of the trace, before it is shrunk; the rest of a longer one is left out."""
+"""Of a prompt of the trace, before it is shrunk; the rest of a longer one is left out, and what
+fills more than half of the model's context."""
 KINDS: dict[str, Callable[[MeasuredStep], bool]] = {
     "one sequence": lambda step: step.sequences == 1 and not step.prompt_tokens,
     "more sequences": lambda step: step.sequences > 1 and not step.prompt_tokens,
@@ -47,14 +50,15 @@ KINDS: dict[str, Callable[[MeasuredStep], bool]] = {
 }
 
 
-def shrunk(seconds: float, times: float, by: int) -> Arrivals:
-    """A span of Azure's trace, lengths divided, so many times as fast."""
+def shrunk(seconds: float, times: float, by: int, longest: int) -> Arrivals:
+    """A span of Azure's trace, lengths divided, prompts of up to `longest` tokens then, so many
+    times as fast."""
     trace = Path(os.environ["CRIA_TEST_DATA"]) / "azure-llm-2023"
     whole = read_azure(str(trace / "AzureLLMInferenceTrace_conv.csv"))
     span = whole.between(600, 600 + seconds * times)
     return Arrivals(
         at_s=span.at_s / times,
-        prompt_tokens=np.clip(span.prompt_tokens, 2 * by, LONGEST_TOKENS) // by,
+        prompt_tokens=np.clip(span.prompt_tokens // by, 2, longest),
         output_tokens=np.maximum(span.output_tokens // by, 1),
         model=span.model,
     )
@@ -95,12 +99,11 @@ def simulated(speed: Speed, arrivals: Arrivals) -> Served:
 
 
 async def check(
-    engine: WatchedEngine, times: float, seconds: float, profile_s: float, by: int
+    engine: WatchedEngine, times: float, seconds: float, profile_s: float, by: int, longest: int
 ) -> None:
     rng = np.random.default_rng(int(1000 * times))
-    longest = LONGEST_TOKENS // by
     before = await profile(engine, rng, profile_s, longest)
-    came, real, steps = await replayed(engine, shrunk(seconds, times, by), rng)
+    came, real, steps = await replayed(engine, shrunk(seconds, times, by, longest), rng)
     after = await profile(engine, rng, profile_s, longest)
     both = [*before, *after]
     speed = fitted(both)
@@ -144,7 +147,7 @@ async def measured(arguments: argparse.Namespace, path: str, threads: int) -> Sp
         longest = min(LONGEST_TOKENS // by, engine.info.context_tokens // 2)
         await profile(engine, rng, arguments.profile_s, longest)  # warm: memory is touched
         for times in arguments.times:
-            await check(engine, times, arguments.seconds, arguments.profile_s, by)
+            await check(engine, times, arguments.seconds, arguments.profile_s, by, longest)
         if not arguments.out:
             return None
         return fitted(await profile(engine, rng, arguments.profile_s, longest))
@@ -173,12 +176,21 @@ async def main() -> None:
             _write(arguments.out, Path(arguments.model).name, path, known)
 
 
+def weights_bytes(folder: str) -> int:
+    """What the engine holds on a CPU: float32, whatever the files have, and the output matrix in an
+    order of its own, also where it is the embedding."""
+    sizes = read_shape(folder)
+    files = {Path(folder) / file for file in weight_files(folder).values()}
+    tensors = {name: shape for file in files for name, (_, shape) in stored_tensors(file).items()}
+    tensors["lm_head.weight"] = [sizes.vocab_size, sizes.hidden_size]
+    return 4 * sum(math.prod(shape) for shape in tensors.values())
+
+
 def _write(uri: str, name: str, folder: str, speeds: Mapping[int, Speed]) -> None:
     """Keys and values are float32."""
     sizes = read_shape(folder)
-    weights_bytes = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
     row = {
-        "weights_gb": weights_bytes / 1e9,
+        "weights_gb": weights_bytes(folder) / 1e9,
         "kv_bytes_per_token": 8 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim,
         "source": f"measured by benchmarks/engine_speed.py, {date.today()}",
         "speeds": {"CPU": {threads: figures_of(speed) for threads, speed in speeds.items()}},
