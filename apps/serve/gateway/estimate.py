@@ -18,18 +18,12 @@ _TEXTS = ("text", "refusal")
 
 def prompt_estimate(request: Mapping[str, object]) -> int:
     """Tokens of the messages or prompts of a request's body; token ids are counted as they are."""
-    messages, prompt = request.get("messages"), request.get("prompt")
+    messages = request.get("messages")
     if isinstance(messages, list):
         tools = [request[name] for name in ("tools", "functions") if request.get(name)]
         num_bytes = size_bytes(orjson.dumps(tools).decode()) if tools else 0
         return tokens_of_bytes(num_bytes) + sum(_message_tokens(message) for message in messages)
-    prompts = prompt if isinstance(prompt, list) else [prompt]
-    if prompts and isinstance(prompts[0], int):
-        return len(prompts)
-    sizes = (
-        len(p) if isinstance(p, list) else tokens_of_bytes(size_bytes(str(p))) for p in prompts
-    )
-    return sum(max(1, size) for size in sizes)
+    return sum(max(1, tokens_of_bytes(_prompt_bytes(one))) for one in _prompts(request))
 
 
 def tokens_of_bytes(num_bytes: int) -> int:
@@ -37,11 +31,12 @@ def tokens_of_bytes(num_bytes: int) -> int:
 
 
 def echoed_bytes(request: Mapping[str, object]) -> int:
-    """Of the prompt, which comes back before each answer."""
-    prompt, n = request.get("prompt"), request.get("n")
-    if not request.get("echo") or not isinstance(prompt, str):
+    """Of the prompts, each of which comes back before each of its answers."""
+    if not request.get("echo"):
         return 0
-    return size_bytes(prompt) * (n if isinstance(n, int) else 1)
+    n = request.get("n")
+    num_bytes = sum(_prompt_bytes(one) for one in _prompts(request))
+    return num_bytes * (n if isinstance(n, int) else 1)
 
 
 def said_in(choice: Mapping[str, object]) -> str:
@@ -56,6 +51,21 @@ def said_in(choice: Mapping[str, object]) -> str:
 
 def size_bytes(text: str) -> int:
     return len(text.encode(errors="replace"))
+
+
+def _prompts(request: Mapping[str, object]) -> list[object]:
+    """Each a text, or a list of token ids: `[1, 2]` is one prompt, `["a", "b"]` and
+    `[[1], [2]]` are two."""
+    prompt = request.get("prompt")
+    if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)):
+        return prompt
+    return [prompt]
+
+
+def _prompt_bytes(prompt: object) -> int:
+    if isinstance(prompt, list):
+        return BYTES_PER_TOKEN * len(prompt)
+    return size_bytes(str(prompt))
 
 
 def _strings(value: object) -> str:

@@ -212,7 +212,21 @@ def test_a_usage_that_cannot_be_is_not_believed(usage: object) -> None:
     assert (tally.usage.prompt_tokens, tally.usage.completion_tokens) == (10, 10)
 
 
-def test_an_echoed_prompt_is_no_part_of_the_answer() -> None:
-    tally = Tally({"prompt": "x" * 400, "echo": True})
-    tally.take({"choices": [{"text": "x" * 400 + "y" * 40}]})
-    assert (tally.usage.prompt_tokens, tally.usage.completion_tokens) == (100, 10)
+@pytest.mark.parametrize(
+    ("prompt", "texts"),
+    [
+        ("x" * 400, ["x" * 400]),
+        (["x" * 400, "z" * 200], ["x" * 400, "z" * 200]),
+        ([7] * 100, ["x" * 400]),
+        ([[7] * 100, [8] * 50], ["x" * 400, "z" * 200]),
+    ],
+)
+@pytest.mark.parametrize("n", [None, 2])
+def test_an_echoed_prompt_is_no_part_of_the_answer(
+    prompt: object, texts: list[str], n: int | None
+) -> None:
+    tally = Tally({"prompt": prompt, "echo": True, "n": n})
+    choices = [{"text": text + "y" * 40} for text in texts for _ in range(n or 1)]
+    tally.take({"choices": choices})
+    assert tally.usage.prompt_tokens == sum(map(len, texts)) / 4
+    assert tally.usage.completion_tokens == 10 * len(choices)
