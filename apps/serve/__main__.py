@@ -41,7 +41,7 @@ from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.page.arena.sources import check_sources
-from apps.serve.page.config import PageConfig
+from apps.serve.page.config import PageConfig, database_url
 from apps.serve.placing import PlaceConfig, place
 from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
@@ -70,7 +70,7 @@ class BuildConfig:
 
 
 def run(settings: RunConfig, reporter: Reporter) -> None:
-    config = load(settings.file, settings.port)
+    config = _load_to_run(settings.file, settings.port)
     if not os.environ.get("RAY_ADDRESS"):
         _check_port_free(config.gateway.host, config.gateway.port)
     start_s = time.monotonic()
@@ -114,7 +114,7 @@ def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -
             continue
         seen = stamp
         try:
-            config = launch.with_entries(load(settings.file, config.gateway.port))
+            config = launch.with_entries(_load_to_run(settings.file, config.gateway.port))
             launch.check_fits(config)
             launch.apply(config)
             launch.wait_until_running(config, reporter, settings.start_timeout_s)
@@ -140,20 +140,22 @@ def load(path: str, port: int | None) -> ServeConfig:
     for model in models:
         if model.is_local:
             load_model(model)
-    named = config.page.database_url_env
-    if named and not os.environ.get(named):
-        raise ConfigError(
-            f"page.database_url_env names {named}, which is not set; put a URL there."
-        )
-    database_url = "" if named else _database_url(config.page.database_url, path)
     shown = config.page.evaluation
     evaluation = _beside(path, shown) if shown else ""
     sources = {model: _beside(path, file) for model, file in config.page.sources.items()}
     check_sources(sources, {model.name: model.path for model in models})
-    page = dataclasses.replace(
-        config.page, database_url=database_url, evaluation=evaluation, sources=sources
-    )
+    page = dataclasses.replace(config.page, evaluation=evaluation, sources=sources)
+    if not page.database_url_env:
+        page = dataclasses.replace(page, database_url=_database_url(page.database_url, path))
     return dataclasses.replace(config, gateway=gateway, models=models, page=page)
+
+
+def _load_to_run(path: str, port: int | None) -> ServeConfig:
+    """As `load`; what the page needs to run here is here."""
+    config = load(path, port)
+    if config.page.enabled:
+        database_url(config.page)
+    return config
 
 
 def _check_page_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:

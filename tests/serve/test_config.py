@@ -13,7 +13,8 @@ import yaml
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
 from apps.common.passages import Passage, write_passages
-from apps.serve.__main__ import RunConfig, load, run
+from apps.serve import __main__ as commands
+from apps.serve.__main__ import BuildConfig, RunConfig, build, load, run
 from apps.serve.admission.keys import digest
 from apps.serve.config import (
     ApiKey,
@@ -148,6 +149,55 @@ def test_an_open_page_has_a_key_with_limits(
     with_page(login_password_env="PASSWORD")
     key["concurrent_streams"] = 8
     with_page()
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path, model_folder: Path, monkeypatch) -> Path:
+    """Its page's database is named by a variable that is not set."""
+    monkeypatch.delenv("CRIA_DATABASE_URL", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = Path(file_of(tmp_path, model_folder))
+    with_page(path, enabled=True)
+    return path
+
+
+def with_page(path: Path, *, enabled: bool) -> None:
+    page = {"enabled": enabled, "database_url_env": "CRIA_DATABASE_URL"}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "page": page}))
+
+
+def test_the_database_s_secret_is_asked_for_only_where_the_page_will_run(
+    secret_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(BuildConfig(file=str(secret_file)), Reporter("json"))
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert "page" in [app["name"] for app in printed["applications"]]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = RunConfig(file=str(secret_file), port=taken.getsockname()[1])
+        with pytest.raises(ConfigError, match=r"database_url_env names CRIA_DATABASE_URL, which"):
+            run(settings, Reporter("json"))
+        with_page(secret_file, enabled=False)
+        with pytest.raises(ConfigError, match="Cannot listen on"):
+            run(settings, Reporter("json"))
+
+
+def test_a_page_that_is_switched_on_without_its_secret_is_refused(
+    secret_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told(Exception):
+        pass
+
+    class FirstEvent(Reporter):
+        def event(self, name: str, **fields: object) -> None:
+            raise Told(name, fields["reason"])
+
+    stamps = iter([(0, 0), (1, 0)])
+    monkeypatch.setattr(commands, "_stamp", lambda _: next(stamps))
+    monkeypatch.setattr(commands, "_WATCH_S", 0.0)
+    with pytest.raises(Told, match=r"serve\.refused.*CRIA_DATABASE_URL"):
+        commands._follow_file(
+            RunConfig(file=str(secret_file)), two(secret_file.parent), FirstEvent("json")
+        )
 
 
 def test_a_replica_is_given_time_to_say_that_it_is_there() -> None:

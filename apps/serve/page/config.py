@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -129,3 +130,15 @@ class PageConfig:
                     f"page.trusted_proxies has {block!r}; expected an address or a block such as "
                     "10.0.0.0/8."
                 ) from error
+
+
+def database_url(page: PageConfig) -> str:
+    """Where the page's process finds it. Raises ConfigError where its variable is not set here."""
+    if not page.database_url_env:
+        return page.database_url
+    if url := os.environ.get(page.database_url_env):
+        return url
+    raise ConfigError(
+        f"page.database_url_env names {page.database_url_env}, which is not set; put the "
+        "database's URL there."
+    )

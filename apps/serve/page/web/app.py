@@ -24,7 +24,6 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp
 
-from apps.common.errors import ConfigError
 from apps.serve.page.answers.client import ChatClient
 from apps.serve.page.answers.moderation import moderator
 from apps.serve.page.answers.runner import Runner
@@ -35,7 +34,7 @@ from apps.serve.page.arena.evaluation import Shelf
 from apps.serve.page.arena.leaderboard import Leaderboard
 from apps.serve.page.arena.models import Models, PageModel
 from apps.serve.page.arena.sources import Sources
-from apps.serve.page.config import PageConfig
+from apps.serve.page.config import PageConfig, database_url
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.refusal import Refusal
@@ -51,18 +50,6 @@ T = TypeVar("T")
 _MAX_STREAMS = 12
 """of one visitor at a time, in one process"""
 _QUEUE_SLEEP_S = 1.0
-
-
-def database_url(page: PageConfig) -> str:
-    """Raises ConfigError."""
-    if not page.database_url_env:
-        return page.database_url
-    if url := os.environ.get(page.database_url_env):
-        return url
-    raise ConfigError(
-        f"page.database_url_env names {page.database_url_env}, which is not set; put the "
-        "database's URL there."
-    )
 
 
 def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> ASGIApp:
