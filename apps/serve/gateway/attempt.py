@@ -87,8 +87,12 @@ class Attempt:
         back_end = self._member.back_end
         if isinstance(back_end, RemoteEntry):
             async with self._answer(back_end) as answer:
-                self._tally.take(answer.body or {})
-                return _good(answer.body)
+                body = answer.body or {}
+                if not isinstance(body.get("choices"), list):
+                    self._tally.nothing()
+                    raise MemberLostError("an answer without choices")
+                self._tally.take(body)
+                return body
         plan = await self._plan(back_end)
         usage = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(back_end, plan)) as deltas:
@@ -215,9 +219,3 @@ def _check(entry: RemoteEntry, answer: RemoteAnswer) -> None:
         raise MemberRefusedError(told, is_broken=False)
     if status != 200:
         raise foreign_refusal(status, answer.body)
-
-
-def _good(body: Json | None) -> Json:
-    if body is None or not isinstance(body.get("choices"), list):
-        raise MemberLostError("an answer without choices")
-    return body

@@ -304,6 +304,25 @@ async def test_an_answer_that_is_whole_is_not_continued(pool: Pooled) -> None:
     assert texts(chunks) == ["Done."] and not any("error" in chunk for chunk in chunks)
 
 
+@pytest.mark.parametrize("said", [{}, {"usage": {"prompt_tokens": 99, "completion_tokens": 9}}])
+async def test_an_answer_without_choices_costs_nothing(pool: Pooled, said: dict) -> None:
+    pool.add_here("here")
+    await pool.near.chat(model="pool")
+    alone = await pool.metric("cria_prompt_tokens_total")
+    odd = FastAPI()
+
+    @odd.post("/v1/chat/completions")
+    async def chat_completions() -> dict[str, object]:
+        return said
+
+    with Live(odd) as live:
+        await pool.reach("odd", live.url, weight=100.0)
+        assert (await pool.near.chat(model="pool")).status_code == 200
+    assert not pool.entry.members["odd"].is_up, "it was asked"
+    assert await pool.metric("cria_prompt_tokens_total") == 2 * alone > 0
+    assert await pool.metric("cria_completion_tokens_total") == 2 * (len(TEXT) + 1)
+
+
 async def test_one_loss_that_takes_many_requests_is_one_failure(pool: Pooled) -> None:
     member = pool.add_here("here")
     for _ in range(10):
