@@ -430,3 +430,12 @@ def test_columns_as_other_makers_fill_them_are_refused(
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=f"has {name}.* expected a text; put the file through"):
         mix.find_source(str(tmp_path))
+
+
+def test_a_column_that_is_there_twice_is_checked_twice(tmp_path: Path) -> None:
+    messages = pa.array([[{"role": "user", "content": "q"}]])
+    columns = [messages, pa.array(["a"]), pa.array([7])]
+    table = pa.Table.from_arrays(columns, names=["messages", "tools", "tools"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="has tools as int64, expected a text"):
+        mix.find_source(str(tmp_path))

@@ -113,7 +113,7 @@ def _source_file(uri: str) -> SourceFile:
             f"{uri} has no column messages: list<struct<role, content>>, but "
             f"{', '.join(schema.names)}; expected the output of `python -m apps.data clean`."
         )
-    _check_texts(uri, [*fields, *(schema.field(name) for name in schema.names)])
+    _check_texts(uri, [*fields, *schema])
     groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
     return SourceFile(
         uri,

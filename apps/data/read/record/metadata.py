@@ -29,15 +29,17 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
     conversation.source_id = conversation.source_id or text_of(record, *IDS)
     conversation.model = conversation.model or text_of(record, "model") or None
     if len(record) <= 2 and "system" not in record and "system_prompt" not in record:
-        known = frozenset((*carried, "id"))
-        if all(key in known for key in record):
+        read = {*carried, "id"} if conversation.source_id else set(carried)
+        if all(key in read for key in record):
             return
     conversation.has_plugins = bool(record.get("plugins"))
     conversation.media += media_of_record(record, conversation)
     conversation.flags |= flags_of(record)
     read = {*carried, *MODERATION, "plugins"}
     read |= _put_tools(record, conversation) | _put_system(record, conversation)
-    read |= {key for key in IDS if text_of(record, key) == conversation.source_id}
+    read |= {
+        key for key in IDS if (said := text_of(record, key)) and said == conversation.source_id
+    }
     read |= {"model"} if text_of(record, "model") == conversation.model else set()
     conversation.ignored += [
         key
@@ -47,16 +49,18 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
 
 
 def _put_tools(record: JsonObject, conversation: RawConversation) -> set[str]:
-    """The first list of functions; which columns say what it says."""
+    """The first list of functions; returns the columns that say what it says."""
     given = {key: functions_of(record[key]) for key in ("tools", "functions") if key in record}
     conversation.tools = next((tools for tools in given.values() if tools is not None), None)
-    return {key for key, tools in given.items() if tools == conversation.tools is not None}
+    return {
+        key for key, tools in given.items() if tools is not None and tools == conversation.tools
+    }
 
 
 def _put_system(record: JsonObject, conversation: RawConversation) -> set[str]:
     """A system column is the first turn, unless the messages have a system turn of their own.
 
-    Which columns say what that turn says.
+    Returns the columns that say what that turn says.
     """
     read: set[str] = set()
     turns = conversation.turns

@@ -30,22 +30,20 @@ def question_of(fields: JsonObject, asked: str) -> Question:
 
     {"instruction": "Sum this list.", "input": [1, 2, 3]}  ->  "Sum this list.\\n\\n[1, 2, 3]"
     """
-    texts, raw_bytes, read = [text_of_value(fields.get(asked)) or ""], 0, [asked]
-    for key in (asked, *BESIDE):
-        value = fields.get(key)
-        text = text_of_value(value)
-        if text is None:
+    texts, read = [text_of_value(fields.get(asked)) or ""], [asked]
+    for key in BESIDE:
+        text = text_of_value(fields.get(key))
+        if key == asked or text is None:
             continue
-        raw_bytes += size_of(value) if isinstance(value, str) else 0
         read.append(key)
-        if text and key != asked and (asked == "instruction" or not _quotes(texts[0], text)):
+        if text and (asked == "instruction" or not _quotes(texts[0], text)):
             texts.append(text)
+    raw_bytes = sum(size_of(said) for key in read if isinstance(said := fields.get(key), str))
     return Question("\n\n".join(texts), raw_bytes, frozenset(read))
 
 
 def _quotes(text: str, other: str) -> bool:
-    """Whether a text has another one at its end, on lines of its own, or so long that it is no
-    chance."""
+    """Whether a text has another one in it that is long, on lines of its own, or at the end."""
     other = other.strip()
     if other not in text:
         return False

@@ -102,6 +102,21 @@ def test_a_prompt_that_quotes_what_stands_beside_it_says_it_once(
     assert said({"instruction": asked, "input": beside, "output": "x"})[0] == told
 
 
+@pytest.mark.parametrize("asked", ["input", "instruction", "prompt"])
+def test_the_bytes_of_a_question_are_counted_once(asked: str, tmp_path: Path) -> None:
+    record = {asked: "What floats on water? " * 9, "output": "Cork."}
+    ledger = clean_one(tmp_path, record)
+    texts = sum(map(len, record.values()))
+    assert ledger["bytes"]["kept"] == texts
+    assert ledger["bytes"]["framing"] == len(orjson.dumps(record)) + len("\n") - texts
+
+
+def test_an_id_that_is_no_text_is_counted() -> None:
+    record = {"id": {"$oid": "5f"}, "messages": [ASKED, ANSWER]}
+    assert read(record).ignored == ["id"]
+    assert read({**record, "id": 5}).ignored == []
+
+
 def test_what_is_no_text_beside_a_question_is_counted() -> None:
     assert read({"instruction": "Do it.", "input": True, "output": "Done."}).ignored == ["input"]
 
