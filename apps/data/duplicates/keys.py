@@ -242,7 +242,7 @@ def _spoken(turn: Turn) -> list[str]:
         text = "".join(turn.text.split())
         if 2 * sum(map(len, found)) < len(text):
             found = list(text)
-    return found + words(_called(turn).decode()) if turn.tool_calls else found
+    return found + words(_called(turn).decode())
 
 
 class KeyTable:

@@ -2,11 +2,12 @@
 
 Published splits cut long conversations and repeat the last answer of a piece at the head of the
 next one: `abc_0` ends with the answer with which `abc_1` begins. Such pieces become one
-conversation again when their ids share the stem and the answers are equal to the byte. A greeting
-that many conversations share proves nothing: no other piece of the stem may begin with the answer,
-and where later pieces begin with a question, so that the ids merely count conversations, it must be
-long or come after another round. A piece that begins with an answer and has no predecessor is
-marked as a continuation.
+conversation again when their ids share the stem and the answers are equal to the byte.
+
+A greeting that many conversations share proves nothing, so no other piece of the stem may begin
+with the answer. Where later pieces begin with a question, the ids merely count conversations; there
+the answer must be long, or come after another round. A piece that begins with an answer and has no
+predecessor is marked as a continuation.
 
     x_0: q1 a1 q2 a2    x_1: a2 q3 a3    x_3: a7 q8 a8
     ->  x_0: q1 a1 q2 a2 q3 a3    x_3, a continuation
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from apps.data.read.record.layout import Turn
 from apps.data.read.records import Broken, Record
 
-LONG_ANSWER = 80
+_LONG_ANSWER_CHARS = 80
 """characters of an answer that two conversations do not share by chance"""
 _PIECE_ID = re.compile(r"(.+)_(\d{1,9})")
 
@@ -108,7 +109,7 @@ def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
 
 def _is_telling(turns: Sequence[Turn]) -> bool:
     num_answers = sum(turn.role == "assistant" for turn in turns)
-    return num_answers > 1 or len(turns[-1].text) >= LONG_ANSWER
+    return num_answers > 1 or len(turns[-1].text) >= _LONG_ANSWER_CHARS
 
 
 def _digest(text: str) -> str:

@@ -1,15 +1,17 @@
-"""CSV and TSV as people have them, as JSON lines: a record for each row.
+"""CSV and TSV as people have them: an object for each row.
 
-A quote that opens a cell and is never closed, or is closed in the middle of one, is a quote that
-somebody wrote: its line is taken as it stands, and swallows none of the rows below it.
+A quote that opens a cell and is closed nowhere, or in the middle of one, is what somebody wrote.
+Its line is taken as it stands, and swallows none of the rows below it.
 """
 
 import csv
 import io
+import itertools
 import re
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 
+from apps.data.read.column_names import unique_names
 from apps.data.read.json_spans import MAX_RECORD_BYTES
 from apps.data.read.record import lists
 from apps.data.read.record.parse import parse_cell
@@ -43,31 +45,13 @@ def rows_of_csv(chunks: Iterable[bytes]) -> Iterator[object]:
     named = _SPREADSHEET.fullmatch(first)
     first = text.readline() if named else first
     separator = named[1] if named else max(_SEPARATORS, key=first.count)
-    rows = _rows(_with_first(first, text), separator)
+    rows = _rows(itertools.chain([first], text), separator)
     names = unique_names(next(rows, list[str]()))
     for cells in rows:
         if len(cells) <= len(names):
             yield {name: _value(name, cell) for name, cell in zip(names, cells, strict=False)}
         else:
             yield cells
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """The second column of a name gets another, so that it is seen as one that nobody reads.
-
-    ["prompt", "answer", "answer"]  ->  ["prompt", "answer", "answer (2)"]
-    """
-    seen = Counter[str]()
-    found: list[str] = []
-    for name in names:
-        seen[name] += 1
-        found.append(f"{name} ({seen[name]})" if seen[name] > 1 else name)
-    return found
-
-
-def _with_first(first: str, rest: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def _rows(lines: Iterator[str], separator: str) -> Iterator[list[str]]:

@@ -168,9 +168,9 @@ def _behind_a_broken_one(data: bytes) -> list[bytes]:
 def elements(data: bytes) -> Iterator[tuple[int, int, bool]]:
     """(start, end, closed) of the values that lie side by side in `data`.
 
-    Closing brackets without an opening one are skipped, and with one that ends an array the rest of
-    an enclosing object (`], "meta": ...}`) is too, but for its other lists of records. The last
-    value may be unclosed: cut off, or its quotes or brackets do not match.
+    Closing brackets without an opening one are skipped. With one that ends an array, the rest of an
+    enclosing object (`], "meta": ...}`) is too, but for its other lists of records. The last value
+    may be unclosed: cut off, or its quotes or brackets do not match.
     """
     depth = start = 0
     is_rest = False

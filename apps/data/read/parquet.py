@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from apps.common.files import storage
 from apps.common.json_value import JsonObject
-from apps.data.read.csv_rows import unique_names
+from apps.data.read.column_names import unique_names
 from apps.data.read.reader import Reading
 from apps.data.read.records import Broken, Record, cut, to_record
 

@@ -121,8 +121,10 @@ def read_json(
 
 
 def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[object, bytes, int]:
-    """The value that begins with span `i` and ends in a later one, its bytes, and the first span
-    beyond it; None for a value that ends in its own span, for none, and around a conversation."""
+    """The value that begins with span `i` and ends in a later one, its bytes, the next span.
+
+    None for a value that ends in its own span, for none, and for one around a conversation.
+    """
     start, limit = spans[i][0], spans[min(i + _MAX_CONTINUED, len(spans)) - 1][1]
     around = data[start : min(limit, start + json_spans.MAX_RECORD_BYTES)]
     end = start + next(json_spans.elements(around))[1]

@@ -23,7 +23,7 @@ _WRITTEN = ("adapter", "lora", "top_layers", "strategy", "rope", "resize_embeddi
 def base_digest(folder: str, *, with_weights: bool) -> str:
     """Names and sizes of the base model's files, and its config: cheap, and enough to tell.
 
-    What is trained in part is read beside its base at every start, so there the end of each file
+    What is trained in part is read beside its base at every start. There the end of each file
     counts too: no two trainings of one model leave the same.
     """
     hasher = hashlib.blake2b(digest_size=16)

@@ -1,7 +1,7 @@
 """Whether llama.cpp, given a written file, would split text into the ids of the folder's tokenizer.
 
-Its rules, as a `tokenizers` backend: control and user-defined tokens are found in the raw text with
-no blank taken beside them, and the text between two of them is split on its own (llama-vocab.cpp,
+Its rules, as a `tokenizers` backend: control and user-defined tokens are found in the raw text. No
+blank is taken beside them. The text between two of them is split on its own (llama-vocab.cpp,
 tokenizer_st_partition). Two differences are let pass. llama.cpp does not normalize to NFC, and text
 is nearly always NFC already. And LLaMA's class here puts no blank before a text that begins with
 one, which llama.cpp does; a chat template that leads to such texts is refused.
@@ -13,6 +13,7 @@ import tokenizers
 
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import Tokenizer
+from apps.train.gguf.tokenizer import add_bare
 
 _PROBES = (
     "Hello world, it's 12345 o'clock; we'll see.  Two spaces",
@@ -44,8 +45,7 @@ _MAX_ADDED = 512
 def add_tokens(candidate: tokenizers.Tokenizer, tokenizer: Tokenizer) -> None:
     """The folder's added tokens as llama.cpp sees them: bare texts."""
     for token in tokenizer.backend.get_added_tokens_decoder().values():
-        bare = tokenizers.AddedToken(token.content, special=token.special, normalized=False)
-        candidate.add_tokens([bare])
+        add_bare(candidate, token.content, is_special=token.special)
 
 
 def differing(

@@ -56,9 +56,7 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
         raise InputError(f"{file.path} has a {kind!r} tokenizer; expected gpt2 or llama.")
     for token, token_type in zip(tokens, types, strict=True):
         if token_type in (_CONTROL, _USER_DEFINED, _UNKNOWN):
-            is_special = token_type != _USER_DEFINED
-            added = tokenizers.AddedToken(token, special=is_special, normalized=False)
-            backend.add_tokens([added])
+            add_bare(backend, token, is_special=token_type != _USER_DEFINED)
     special = {
         name: tokens[index]
         for name, key in _NAMED.items()
@@ -70,6 +68,11 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
         special_tokens=special,
         end_of_turn=None if end_of_turn is None else tokens[end_of_turn],
     )
+
+
+def add_bare(backend: tokenizers.Tokenizer, text: str, *, is_special: bool) -> None:
+    """As llama.cpp has added tokens: found in the raw text, with no blank taken beside them."""
+    backend.add_tokens([tokenizers.AddedToken(text, special=is_special, normalized=False)])
 
 
 def _way_of_splitting(file: GgufFile) -> str:

@@ -71,7 +71,6 @@ def _write_byte_level(
     merges: Sequence[tuple[str, str]],
     checks: Sequence[str],
 ) -> None:
-    names = list[str]()
     for name in PRE_TOKENIZERS:
         candidate = byte_level(name, texts, merges)
         if not (splits_alike(candidate, tokenizer) and joins_alike(candidate, tokenizer)):
@@ -79,16 +78,15 @@ def _write_byte_level(
         add_tokens(candidate, tokenizer)
         if (text := differing(candidate, tokenizer, checks)) is not None:
             raise InputError(_differs(text))
-        names.append(name)
-    if not names:
-        raise InputError(
-            "--gguf knows no name for the way in which this tokenizer splits text; expected that "
-            f"of {', '.join(PRE_TOKENIZERS)}, each with llama.cpp's use of merges. Leave --gguf "
-            "out and serve the folder itself."
-        )
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(names[0])
-    writer.add_token_merges([" ".join(merge) for merge in merges])
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(name)
+        writer.add_token_merges([" ".join(merge) for merge in merges])
+        return
+    raise InputError(
+        "--gguf knows no name for the way in which this tokenizer splits text; expected that of "
+        f"{', '.join(PRE_TOKENIZERS)}, each with llama.cpp's use of merges. Leave --gguf out and "
+        "serve the folder itself."
+    )
 
 
 def _differs(text: str) -> str:

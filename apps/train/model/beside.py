@@ -60,15 +60,12 @@ def _read_layers(
     causal_lm: PreTrainedModel, config: RunConfig, folder: str, device: torch.device
 ) -> list[torch.nn.Module]:
     base = load.build_on_meta(causal_lm.config)
-    named = dict(base.named_parameters())
-    stored = sources(folder, base.config, {name: p.shape for name, p in named.items()})
+    stored = sources(folder, base.config, {n: p.shape for n, p in base.named_parameters()})
     layers = load.decoder_layers(base)[-config.top_layers :]
-    wanted = {id(p) for layer in layers for p in layer.parameters()}
-    names = [name for name, parameter in named.items() if id(parameter) in wanted]
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     for layer in layers:
         layer.to(dtype).to_empty(device=device).requires_grad_(False)
-    for name in names:
-        parameter = base.get_parameter(name)
-        parameter.copy_(stored[name].rows(0, parameter.shape[0]))
+    for name, parameter in base.named_parameters():
+        if not parameter.is_meta:
+            parameter.copy_(stored[name].rows(0, parameter.shape[0]))
     return layers

@@ -6,8 +6,8 @@ chunk of logits exists at a time (the idea of Liger's and torchtune's fused line
 plain torch).
 
 With the base's hidden states beside the model's, an answer that the base would have given nearly
-word for word is not learned but kept: where the base says the token itself, the loss is
-KL(base || model), the distillation of a model into its own later self (learning without forgetting,
+word for word is not learned but kept. Where the base says the token itself, the loss is then
+KL(base || model): a model distilled into its own later self (learning without forgetting,
 arXiv:1606.09282).
 
     label              A    star   is    hot   <end>     Hold   both   keys   <end>
@@ -160,7 +160,7 @@ def _said(
     is_said_C = logits_CV.gather(1, labels_C[:, None]).squeeze(1) >= logits_CV.amax(-1)
     answers_C = beside.answers_N[start:stop] - beside.answers_N[start]
     counts = torch.zeros(2, int(answers_C[-1]) + 1, device=logits_CV.device)
-    counts.index_add_(1, answers_C, torch.stack([is_said_C, is_said_C | True]).float())
+    counts.index_add_(1, answers_C, torch.stack([is_said_C, torch.ones_like(is_said_C)]).float())
     said, length = counts
     is_kept_C = is_said_C & (said >= SAID_SHARE * length)[answers_C]
     return _Said(logits_CV, is_kept_C, beside.weight)

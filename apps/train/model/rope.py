@@ -15,7 +15,7 @@ _WHOLE = "full_attention"
 def extend(config: PretrainedConfig, folder: str, rope: RopeConfig) -> None:
     """Write `rope` into a config read from `folder`; raises InputError where it has no place.
 
-    One setting holds for all layers, or (Gemma 3) one for each kind of layer; there the layers that
+    One setting holds for all layers, or (Gemma 3) one for each kind of layer. There the layers that
     see everything are stretched, as Gemma 3 itself was from 32,768 to 131,072 positions.
     """
     original = config.max_position_embeddings

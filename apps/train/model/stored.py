@@ -233,11 +233,16 @@ def _expert_names(config: PretrainedConfig, name: str) -> list[list[str]]:
         return []
     ours, theirs, parts = _EXPERT_NAMES[config.model_type]
     place = (layer + ".").replace(ours, theirs).removesuffix(".")
-    num_experts = getattr(config, "num_local_experts", None) or config.num_experts
     return [
         [f"{place}.experts.{expert}.{part}.weight" for part in parts[matrix]]
-        for expert in range(num_experts)
+        for expert in range(num_experts(config))
     ]
+
+
+def num_experts(config: PretrainedConfig) -> int:
+    """Of a layer; 0 for a model without any."""
+    names = ("num_local_experts", "num_experts")
+    return next((number for name in names if (number := getattr(config, name, None))), 0)
 
 
 def _fitted(source: Source, shape: torch.Size, name: str, files: _Files) -> Source:

@@ -10,7 +10,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from apps.common.errors import InputError
 from apps.train.model.shape import FAMILY
-from apps.train.model.stored import heads_differ
+from apps.train.model.stored import heads_differ, num_experts
 
 UNUSABLE = (
     ArithmeticError,
@@ -74,7 +74,7 @@ def _contradictions(config: PretrainedConfig) -> Iterator[str]:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         yield f"num_attention_heads {heads}, which num_key_value_heads {kv_heads} does not divide"
-    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    experts = num_experts(config)
     if experts and config.num_experts_per_tok > experts:
         yield f"num_experts_per_tok {config.num_experts_per_tok} of {experts} experts"
 

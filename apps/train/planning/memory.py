@@ -233,11 +233,10 @@ def _loss_bytes(shape: ModelShape, setup: Setup) -> tuple[float, float]:
     """
     c, d = setup.compute_bytes, shape.hidden_size
     chunk = min(setup.loss_chunk_tokens, setup.micro_batch_tokens)
-    numbers = 4 * MASTER_BYTES if setup.base_layers else 2 * MASTER_BYTES
-    passing = chunk * shape.vocab_size * (numbers + (2 * c if setup.base_layers else c))
+    models = 2 if setup.base_layers else 1
+    passing = chunk * shape.vocab_size * models * (2 * MASTER_BYTES + c)
     head = 0 if setup.adapter_parameters else MASTER_BYTES * shape.vocab_size * d
-    hidden = c if setup.base_layers else 0
-    return passing, setup.micro_batch_tokens * d * (2 * c + hidden) + head
+    return passing, setup.micro_batch_tokens * d * (1 + models) * c + head
 
 
 def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:

@@ -27,7 +27,7 @@ def training(
     rows = config.global_batch_rows
     rows_a_rank = setup.accumulation * setup.micro_batch_rows
     model_s = rows_a_rank * work.row_tokens / rate.slots_per_s
-    compute_s = model_s * (1 if _is_measured(config) else _with_base(model, setup))
+    compute_s = model_s * (1 if _is_measured(config) else _work_ratio(model, setup))
     exchange_s = network.exchange_s(model, setup, joined)
     is_counted = config.cpu_offload and _is_given(config)
     copies_s = 0.0 if is_counted else offload.transfer_s(model, setup, accelerator)
@@ -54,7 +54,7 @@ def _of_top_layers(config: PlanConfig) -> str:
     return "; an upper bound: planned as if all layers were trained" if config.top_layers else ""
 
 
-def _with_base(model: shape.ModelShape, setup: memory.Setup) -> float:
+def _work_ratio(model: shape.ModelShape, setup: memory.Setup) -> float:
     """The work of a step where layers of the base and its output layer run beside, over that
     without: a forward pass is a third of 6N."""
     beside = setup.base_layers * model.layer_parameters + model.embedding_parameters

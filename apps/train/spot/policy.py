@@ -91,13 +91,11 @@ def spot_zone(view: View) -> str | None:
 
 
 def must_be_sure(job: Job, view: View) -> bool:
-    """Whether only on demand is left. On a spot machine the slack does not shrink: it may stay."""
-    return view.place not in view.up and has_no_slack(job, view)
+    """Whether only on demand is left: one more lost session on spot could miss the deadline.
 
-
-def has_no_slack(job: Job, view: View) -> bool:
-    """Whether one more lost session on spot could miss the deadline."""
-    if job.deadline_s is None:
+    On a spot machine the slack does not shrink: it may stay.
+    """
+    if job.deadline_s is None or view.place in view.up:
         return False
     return job.deadline_s - view.elapsed_s - view.left_s < sure_s(job, view.tick_s)
 

@@ -25,7 +25,7 @@ _PARENT, _LEAF = "parent_message_uuid", "current_leaf_message_uuid"
 _OF_CONVERSATION = ("chat_messages", "name", "summary", "created_at", "updated_at", "account")
 _OF_MESSAGE = frozenset(
     (
-        *("uuid", "parent_message_uuid", "sender", "text", "content", "index"),
+        *("uuid", _PARENT, "sender", "text", "content", "index"),
         *("attachments", "files", "created_at", "updated_at"),
     )
 )

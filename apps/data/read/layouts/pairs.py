@@ -6,11 +6,9 @@ from apps.data.read.record.layout import (
     Names,
     RawConversation,
     Unreadable,
-    list_of,
 )
-from apps.data.read.record.lists import KEYS
+from apps.data.read.record.lists import KEYS, list_in_cell
 from apps.data.read.record.metadata import describe
-from apps.data.read.record.parse import parse_cell
 from apps.data.read.record.rounds import is_pair, read_rounds
 
 _LISTS = (*KEYS, "rounds", "pairs")
@@ -22,8 +20,7 @@ def _recognises(record: JsonObject) -> bool:
 
 def _pairs(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
     for key in _LISTS:
-        given = record.get(key)
-        value = list_of(parse_cell(given) if isinstance(given, str) else given)
+        value = list_in_cell(record.get(key))
         if value and is_pair(value[0]):
             return key, value
     return None

@@ -8,12 +8,10 @@ from apps.data.read.record.layout import (
     RawConversation,
     Turn,
     Unreadable,
-    list_of,
     size_of,
 )
-from apps.data.read.record.lists import holds_messages, read_list
+from apps.data.read.record.lists import holds_messages, list_in_cell, read_list
 from apps.data.read.record.metadata import describe
-from apps.data.read.record.parse import parse_cell
 
 _ROLES = ("user", "assistant")
 _LISTS = ("data", "conversations", "messages", "conversation", "dialogue", "dialog", "chat")
@@ -38,8 +36,7 @@ def _is_selection(record: JsonObject) -> bool:
 def _texts(record: JsonObject) -> tuple[str, list[str]] | None:
     has_questions = any(key in record for key in _QUESTIONS)
     for key in _LISTS if has_questions else (*_LISTS, "turns"):
-        given = record.get(key)
-        value = list_of(parse_cell(given) if isinstance(given, str) else given)
+        value = list_in_cell(record.get(key))
         if value and isinstance(value[0], str):
             texts = [text for text in value if isinstance(text, str)]
             if len(texts) == len(value):

@@ -30,9 +30,10 @@ def parts_of(content: object) -> list[JsonValue] | None:
     return [part] if inner is None else inner
 
 
-def kind_of(part: JsonObject) -> str:
+def kind_of(part: object) -> str:
     """Its own name of what it is; "" for none."""
-    return next((kind for key in _KINDS if isinstance(kind := part.get(key), str) and kind), "")
+    given = object_of(part) or {}
+    return next((kind for key in _KINDS if isinstance(kind := given.get(key), str) and kind), "")
 
 
 def text_of_content(content: object, conversation: RawConversation) -> str | None:
@@ -50,7 +51,7 @@ def text_of_content(content: object, conversation: RawConversation) -> str | Non
     if parts is None:
         return None
     num_media = len(conversation.media)
-    is_spoken = any(kind_of(object_of(part) or {}) in _SPOKEN for part in parts)
+    is_spoken = any(kind_of(part) in _SPOKEN for part in parts)
     given = (one for one in parts if not (is_spoken and _is_sound(one, conversation)))
     texts = [text for part in given if (text := _text_of_part(part, conversation)) is not None]
     if not texts and len(conversation.media) == num_media:

@@ -74,12 +74,13 @@ class RawConversation:
     flags: set[str] = field(default_factory=set[str])
     """Which of those that `rules.flagged` knows the record says of itself."""
     media: list[str] = field(default_factory=list[str])
-    """Kinds of the parts that are no text: image_url, input_audio..."""
+    """Kinds of parts, and fields, that are no text: image_url, input_audio, images..."""
     tools: str | None = None
     """JSON list of the functions that the model could call."""
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
     ignored: list[str] = field(default_factory=list[str])
-    """Fields with a value that nothing here carries; `messages[].x` for those of a message."""
+    """Fields with a value that nothing here carries; `messages[].x`, `pairs[].x` and
+    `messages[].content[].x` for those of a message, a pair and a part."""
 
 
 class Unreadable(ValueError):

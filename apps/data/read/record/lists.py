@@ -14,6 +14,11 @@ from apps.data.read.record.parse import parse_cell
 KEYS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat")
 
 
+def list_in_cell(value: object) -> list[JsonValue] | None:
+    """A list; a table's cell holds one as text."""
+    return list_of(parse_cell(value) if isinstance(value, str) else value)
+
+
 def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
     """Key and list: of several the longest, for exporters fill one and leave the others empty."""
     best: tuple[str, list[JsonValue]] | None = None
@@ -21,7 +26,7 @@ def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
         value = record.get(key)
         if value is None:
             continue
-        messages = list_of(parse_cell(value) if isinstance(value, str) else value)
+        messages = list_in_cell(value)
         if messages is not None and (best is None or len(messages) > len(best[1])):
             best = key, messages
     return best

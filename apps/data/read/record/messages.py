@@ -146,7 +146,7 @@ def _count_ignored(
     """Name the fields that say more than the turns."""
     conversation.flags |= flags_of(message)
     for key, value in message.items():
-        if value is None or key in (who, what) or not is_set(value):
+        if key in (who, what) or not is_set(value):
             continue
         if key in WHAT:
             is_read = value == message.get(what)

@@ -11,7 +11,7 @@ from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.content import ignore_part, kind_of, parts_of, text_of_content
 from apps.data.read.record.layout import RawConversation, Turn, is_set, object_of, size_of, text_of
 from apps.data.read.record.question import text_of_value
-from apps.data.read.record.tool_calls import calls_of
+from apps.data.read.record.tool_calls import normalized
 
 _CALLS = ("tool_use", "tool_call")
 _RESULTS = ("tool_result",)
@@ -53,7 +53,7 @@ def _spoken(
     role: str, said: list[JsonValue], calls: list[JsonValue], conversation: RawConversation
 ) -> list[Turn]:
     text = text_of_content(said, conversation) if said else None
-    known = calls_of({"tool_calls": calls})
+    known = normalized(calls)
     if calls and known is None:
         ignore_part("tool_use", conversation)
     if text is None and known is None:
@@ -72,9 +72,8 @@ def _result(part: JsonObject, conversation: RawConversation) -> Turn:
     """What a tool gave back: a text, parts, or a value that is written as JSON."""
     _ignore_rest(part, (*_IDS, *_NAMES, *_GIVEN_BACK), conversation)
     given = next((part[key] for key in _GIVEN_BACK if part.get(key) is not None), "")
-    inner = object_of(given) or {}
-    if kind_of(inner) == "json":
-        given = inner.get("value")
+    if kind_of(given) == "json":
+        given = (object_of(given) or {}).get("value")
     is_content = _is_content(given)
     text = (text_of_content(given, conversation) if is_content else text_of_value(given)) or ""
     call_id, name = text_of(part, *_IDS) or None, text_of(part, *_NAMES) or None
@@ -87,9 +86,7 @@ def _is_content(given: JsonValue) -> bool:
     if isinstance(given, str):
         return True
     parts = parts_of(given)
-    return parts is not None and all(
-        isinstance(part, str) or kind_of(object_of(part) or {}) for part in parts
-    )
+    return parts is not None and all(isinstance(part, str) or kind_of(part) for part in parts)
 
 
 def _ignore_rest(part: JsonObject, keys: tuple[str, ...], conversation: RawConversation) -> None:
@@ -99,15 +96,13 @@ def _ignore_rest(part: JsonObject, keys: tuple[str, ...], conversation: RawConve
 
 
 def _is_call(part: object) -> bool:
-    given = object_of(part)
-    return given is not None and _kind(given).endswith(_CALLS)
+    return _kind(part).endswith(_CALLS)
 
 
 def _is_result(part: object) -> bool:
-    given = object_of(part)
-    return given is not None and _kind(given).endswith(_RESULTS)
+    return _kind(part).endswith(_RESULTS)
 
 
-def _kind(part: JsonObject) -> str:
+def _kind(part: object) -> str:
     """`server_tool_use` and `web_search_tool_result` are of the same kinds."""
     return kind_of(part).replace("-", "_")
