@@ -21,7 +21,7 @@ from apps.eval.calls.failure import (
     failure_of,
     is_filtered,
 )
-from apps.eval.calls.json_body import excerpt, load, stated_status, told
+from apps.eval.calls.json_body import broke_off, excerpt, load, stated_status, told
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.parameters import ParameterFit
 from apps.eval.calls.reply import Reply
@@ -121,9 +121,12 @@ async def complete(client: Client, messages: Sequence[Message], parameters: Para
         sent = client.fit.fitted(parameters)
         body = styles.body(endpoint.style, endpoint.model, messages, sent)
         status, headers, data = await client.post(body)
-        if status not in UNFIT or is_filtered(status, *told(data)):
+        if status not in UNFIT:
             return read_response(endpoint.style, status, headers, data)
-        if not client.fit.learn(*told(data), sent):
+        message, code = told(data)
+        if is_filtered(status, message, code):
+            return read_response(endpoint.style, status, headers, data)
+        if not client.fit.learn(message, code, sent):
             return await _without_form(client, messages, sent, (status, headers, data))
 
 
@@ -152,8 +155,12 @@ def read_response(style: Style, status: int, headers: Mapping[str, str], data: b
             return Reply(text=message, finish_reason="content_filter", was_filtered=True)
         raise failure_of(status, headers, message, code)
     try:
-        return styles.reply(style, load(data))
+        said = load(data)
+        if why := broke_off(said):
+            sentence = f"the endpoint broke off its answer ({why})"
+            raise CallFailure("unavailable", sentence, may_be_billed=True)
+        return styles.reply(style, said)
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        said = f"no {error}" if isinstance(error, KeyError) else str(error)
-        sentence = f"HTTP {status} without a chat completion ({said}): {excerpt(data)}"
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        sentence = f"HTTP {status} without a chat completion ({why}): {excerpt(data)}"
         raise CallFailure("garbled", sentence, may_be_billed=True) from None

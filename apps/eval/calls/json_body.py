@@ -2,16 +2,18 @@
 
 Endpoints differ in where they say it: {"error": {"message", "code"}} with its HTTP status or with
 200 (OpenRouter, platform.openai.com/docs/guides/error-codes), {"type": "error", "error": {"type"}}
-(docs.anthropic.com/en/api/errors), {"object": "error", "message"}, or inside the first choice where
-a reply broke off.
+(docs.anthropic.com/en/api/errors), or {"object": "error", "message"}. Where a reply broke off it
+stands inside the first choice.
 """
 
 import json
+import re
 from typing import cast
 
 import orjson
 
 from apps.common.json_value import JsonObject, JsonValue
+from apps.eval.calls.reply import plain_reason
 
 EXCERPT = 300
 """letters of an endpoint's own words that are kept"""
@@ -35,7 +37,7 @@ _STATUSES = {
     "unavailable": 503,
     "overloaded_error": 529,
 }
-_UNNAMED, _BROKE_OFF = 500, 502
+_UNNAMED = 500
 
 
 def load(data: bytes) -> JsonValue:
@@ -65,8 +67,6 @@ def stated_status(status: int, data: bytes) -> int:
         return status
     if not isinstance(said, dict):
         return status
-    if _broken_choice(said) is not None:
-        return _BROKE_OFF
     if said.get("choices") or said.get("content"):
         return status
     error = _error_of(said)
@@ -81,9 +81,11 @@ def told(data: bytes) -> tuple[str, str | None]:
         said = load(data)
     except ValueError:
         return excerpt(data), None
-    error = said
-    if isinstance(said, dict):
-        error = _broken_choice(said) or _error_of(said) or said
+    return told_in(_error_of(said) or said if isinstance(said, dict) else said)
+
+
+def told_in(error: JsonValue) -> tuple[str, str | None]:
+    """The message and the code of an error: an object, or a text alone."""
     if not isinstance(error, dict):
         return _short(str(error)), None
     message = str(error.get("message") or error)
@@ -92,6 +94,19 @@ def told(data: bytes) -> tuple[str, str | None]:
         message = f"{message}: {metadata['raw']}"  # what the provider behind a router said
     code = error.get("code") or error.get("type")
     return _short(message), str(code) if code else None
+
+
+def broke_off(said: JsonValue) -> str | None:
+    """Why a success holds no whole reply, where the endpoint says that it failed midway."""
+    if not isinstance(said, dict):
+        return None
+    choices = said.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    end = choice if isinstance(choice, dict) else said
+    if end is not said and end.get("error"):
+        return told_in(end["error"])[0]
+    reason = str(end.get("finish_reason") or end.get("stop_reason"))
+    return f"finish_reason {reason!r}" if plain_reason(reason) == "error" else None
 
 
 def excerpt(data: bytes) -> str:
@@ -107,24 +122,10 @@ def _error_of(said: JsonObject) -> JsonValue:
     return said if said.get("object") == "error" else said.get("error")
 
 
-def _broken_choice(said: JsonObject) -> JsonObject | None:
-    """The error with which a reply broke off: its text is no whole one."""
-    choices = said.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(first, dict):
-        return None
-    error = first.get("error")
-    if isinstance(error, dict) and error:
-        return error
-    if first.get("finish_reason") == "error":
-        return {"message": "the endpoint broke off its answer"}
-    return None
-
-
 def _status_of(error: JsonObject) -> int:
     names = [error.get(field) for field in ("code", "status", "status_code", "type")]
     for name in names:
-        if str(name).isascii() and str(name).isdigit() and 400 <= int(str(name)) < 600:
+        if re.fullmatch("[45][0-9]{2}", str(name)):
             return int(str(name))
     known = [_STATUSES[str(name).lower()] for name in names if str(name).lower() in _STATUSES]
     return known[0] if known else _UNNAMED

@@ -11,6 +11,7 @@ now"), so any refusal of a request with one is a reason to send it without.
 import re
 from collections.abc import Iterable, Mapping
 
+from apps.eval.calls.failure import WRITTEN_CODES
 from apps.eval.calls.lines import Parameters
 
 _REASONING_FAMILIES = ("o1", "o3", "o4", "gpt-5")
@@ -47,6 +48,8 @@ class ParameterFit:
 
     def learn(self, message: str, code: str | None, sent: Parameters) -> bool:
         """Whether the request is worth sending again, without what this refusal names."""
+        if code in WRITTEN_CODES:
+            return False  # what was written is billed: the caller writes that down first
         if code not in _CODES and not _REFUSED.search(message):
             return False
         named = [name for name in sent if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message)]

@@ -41,11 +41,6 @@ class Reply:
     was_filtered: bool = False
     """the endpoint kept the prompt from the model; the text is the endpoint's"""
 
-    @property
-    def was_broken_off(self) -> bool:
-        """Whether the endpoint failed midway, so that the text is a fragment."""
-        return plain_reason(self.finish_reason) == "error"
-
     def used_tokens(self, otherwise: int) -> int:
         """Tokens in all, or `otherwise` where the endpoint did not count them."""
         if self.prompt_tokens is None or self.completion_tokens is None:

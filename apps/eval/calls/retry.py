@@ -66,9 +66,6 @@ class Asker:
             if self._refusal is not None:  # every request would be refused as that one was
                 raise self._refusal
             reply = await complete(self.client, messages, settings)
-            if reply.was_broken_off:
-                told = f"the endpoint broke off its answer (finish_reason {reply.finish_reason!r})"
-                raise CallFailure("unavailable", told, may_be_billed=True)
             outcome, unused_tokens = "ok", tokens - reply.used_tokens(tokens)
             return reply
         except CallFailure as failure:

@@ -90,9 +90,7 @@ def reply(style: Style, said: JsonValue) -> Reply:
 
 
 def _openai_reason(choice: JsonObject, message: JsonObject, text: str) -> str:
-    """Why it ended; a call of a tool in place of a text, and an error beside one, say `stop` too"""
-    if choice.get("error"):
-        return "error"
+    """Why it ended; a call of a tool in place of a text says `stop` too."""
     if not text and (message.get("tool_calls") or message.get("function_call")):
         return "tool_calls"
     return str(choice.get("finish_reason") or "stop")

@@ -17,7 +17,7 @@ from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject
 from apps.eval.calls import styles
 from apps.eval.calls.client import Endpoint, read_response
-from apps.eval.calls.failure import UNFIT, CallFailure, is_filtered
+from apps.eval.calls.failure import UNFIT, WRITTEN_CODES, CallFailure, is_filtered
 from apps.eval.calls.journal import (
     BudgetExhaustedError,
     Journal,
@@ -30,7 +30,6 @@ from apps.eval.judging.asking import asks, refuse_unreadable, remaining, standin
 from apps.eval.judging.call import Call
 from apps.eval.judging.job import Job, OnProgress, RunResult, Tally
 from apps.eval.judging.local import local_reply
-from apps.eval.judging.loop import REJECTIONS_TO_STOP
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -64,7 +63,7 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
                         break
                     for start in range(0, len(left), MAX_REQUESTS):
                         await batches.submit(left[start : start + MAX_REQUESTS], poll_s)
-                    if tally.rejected >= REJECTIONS_TO_STOP and not tally.stored:
+                    if tally.is_refused:
                         raise CriaError(
                             f"the Batch API answers no request for {judge!r} ({tally.last_error}); "
                             "mend the settings it names, or the URL, and run again"
@@ -196,14 +195,13 @@ class _Batches:
         while batch.status not in _ENDED:
             await asyncio.sleep(poll_s)
             batch = await self._client.batches.retrieve(batch_id)
+        is_open = False
         if batch.output_file_id:
             content = await self._client.files.content(batch.output_file_id)
             lines = content.content.splitlines()
             read = await asyncio.gather(*(self._store(line, sent, attempts) for line in lines))
-            if not all(read):  # whose response such a line held is open
-                await self._release(attempts, may_be_billed=True)
-                attempts = {}
-        await self._release(attempts)
+            is_open = not all(read)  # whose response a line that says nothing held
+        await self._release(attempts, may_be_billed=is_open)
         self._note(input_file=batch.input_file_id, ended=batch.status)
         if batch.status == "failed":
             raise CriaError(
@@ -220,27 +218,27 @@ class _Batches:
         if key not in sent or key not in attempts or not isinstance(response, dict) or not response:
             return True
         body, status = orjson.dumps(response.get("body")), response.get("status_code")
-        status = stated_status(status if isinstance(status, int) else 200, body)
-        message, code = told(body)
-        if status in UNFIT and not is_filtered(status, message, code):
-            parameters = self.fit.fitted(sent[key].parameters)
-            if self.fit.learn(message, code, parameters):
-                return True
-            if self.fit.without_form(parameters) is not None:
-                self.fit.drop_form()
-        await self._store_reply(sent[key], attempts, status, body)
+        status = status if isinstance(status, int) else 200
+        await self._store_response(sent[key], attempts, status, body)
         return True
 
-    async def _store_reply(
+    async def _store_response(
         self, call: Call, attempts: dict[str, int], status: int, body: bytes
     ) -> None:
+        stated, (message, code) = stated_status(status, body), told(body)
+        if stated in UNFIT and not is_filtered(stated, message, code):
+            parameters = self.fit.fitted(call.parameters)
+            if self.fit.learn(message, code, parameters):
+                return
+            if self.fit.without_form(parameters) is not None:
+                self.fit.drop_form()
         try:
-            reply = read_response(self._endpoint.style, status, {}, body)
+            reply = read_response(self._endpoint.style, stated, {}, body)
         except CallFailure as failure:
             self._tally.last_error = failure.sentence
             self._tally.rejected += failure.kind in ("garbled", "rejected")
             # A failed request of a batch is not billed, unless something was made of it.
-            if failure.kind == "garbled":
+            if failure.may_be_billed and (status < 300 or code in WRITTEN_CODES):
                 await self._writer.fail_call(call.key, attempts.pop(call.key), may_be_billed=True)
             return
         record = call.response_line(reply, self._job.prices[call.judge], created_s=time.time())

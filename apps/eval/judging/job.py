@@ -8,6 +8,8 @@ from apps.eval.calls.rate_gate import Limits
 from apps.eval.judging.call import Call
 from apps.eval.judging.prices import Price
 
+REJECTIONS_TO_STOP = 5
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Persistence:
@@ -57,6 +59,15 @@ class Tally:
     last_error: str | None = None
     learned: set[str] = field(default_factory=set[str])
     """what endpoints taught about their parameters, in sentences"""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing was stored, and what came back says that nothing will be.
+
+        So many rejected requests mean that the request itself is wrong, not one answer; so many
+        successes without a reply, that something else than a model answers, at full price.
+        """
+        return self.rejected >= REJECTIONS_TO_STOP and not self.stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,9 +28,6 @@ from apps.eval.protocols.parsing import parse
 
 Ask = Callable[[Call, int], Awaitable[Reply]]
 """the response to a call, from the endpoint of that number"""
-# This many rejected requests before any success: the request itself is wrong, not one answer. The
-# same of successes that hold no reply: something else than a model answers there, at full price.
-REJECTIONS_TO_STOP = 5
 
 
 class Gate(Protocol):
@@ -205,7 +202,7 @@ def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
         )
     # A request for the verdict alone may be refused for what only it holds.
     tally.rejected += failure.kind in (("garbled",) if call.repair else ("garbled", "rejected"))
-    if tally.rejected >= REJECTIONS_TO_STOP and not tally.stored:
+    if tally.is_refused:
         raise CriaError(
             f"the endpoint rejects every request for {call.judge!r}, or answers with something "
             f"else than a reply ({failure.sentence}); mend the settings it names, or the URL, "

@@ -67,6 +67,24 @@ def test_a_reply_that_broke_off_is_no_verdict() -> None:
 
 
 @pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ({"finish_reason": "abort"}, "finish_reason 'abort'"),
+        ({"finish_reason": "insufficient_system_resource"}, "insufficient_system_resource"),
+        ({"finish_reason": "error"}, "finish_reason 'error'"),
+        ({"finish_reason": "stop", "error": "upstream died"}, "upstream died"),
+        ({"finish_reason": "length", "error": {"code": 503, "metadata": {"raw": "no GPU"}}}, "GPU"),
+        ({"error": {"message": "upstream died", "code": 401}}, "upstream died"),
+        ({"message": None, "finish_reason": "error"}, "finish_reason 'error'"),
+    ],
+)
+def test_every_way_to_break_off_is_met_alike(end: dict[str, object], words: str) -> None:
+    met = failure(200, {"choices": [{"message": {"content": "A leads: [[A]]. But"}, **end}]})
+    assert (met.kind, met.may_be_billed) == ("unavailable", True)
+    assert "the endpoint broke off its answer" in met.sentence and words in met.sentence
+
+
+@pytest.mark.parametrize(
     ("body", "words"),
     [
         (b"<html>Sign in</html>", r"\(no JSON\): <html>Sign in"),
@@ -175,6 +193,21 @@ async def test_a_reply_that_missed_its_form_is_billed_and_the_next_has_none(serv
         assert (met.value.kind, met.value.may_be_billed) == ("unavailable", True)
         assert (await complete(client, ASKED, asked)).text == "Hi."
     assert server.requests.total() == 2
+
+
+@pytest.mark.parametrize("words", ["", "; response_format is not supported", "; unknown seed"])
+async def test_a_reply_that_was_written_is_no_lesson_whatever_the_words(serve, words: str) -> None:
+    """It is billed, so that nothing may be sent again before it is written down."""
+
+    def strict(request: web.Request, body: dict) -> web.StreamResponse:
+        told = {"message": f"Failed to generate JSON{words}", "code": "json_validate_failed"}
+        return web.json_response({"error": told}, status=400)
+
+    server = serve(Script(handle=strict))
+    with pytest.raises(CallFailure) as met:
+        await ask(endpoint(server.url), {**SETTINGS, "seed": 1, "response_format": {}})
+    assert (met.value.kind, met.value.may_be_billed) == ("unavailable", True)
+    assert server.requests.total() == 1
 
 
 async def test_a_form_is_not_blamed_for_another_fault(serve) -> None:

@@ -201,6 +201,40 @@ async def test_a_line_that_names_no_request_leaves_what_it_held_charged(
     assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)) + bound)
 
 
+BROKEN = {"message": {"content": "A leads: [[A]]. But"}}
+DIED = {"message": "upstream died", "code": 502}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_charged"),
+    [
+        (200, {"choices": [{**BROKEN, "finish_reason": "error"}]}, True),
+        (200, {"choices": [{**BROKEN, "finish_reason": "abort"}]}, True),
+        (200, {"choices": [{**BROKEN, "finish_reason": "stop", "error": DIED}]}, True),
+        (200, {"error": DIED}, True),
+        (400, {"error": {"message": "no JSON", "code": "json_validate_failed"}}, True),
+        (200, {"error": {"message": "no JSON", "code": "json_validate_failed"}}, True),
+        (200, {"error": {"message": "busy", "code": 503}}, False),
+        (502, {"error": DIED}, False),
+        (429, {"error": {"message": "slow down"}}, False),
+    ],
+)
+async def test_a_line_is_charged_where_something_was_written(
+    tmp_path: Path, serve, output, status: int, body: dict, is_charged: bool
+) -> None:
+    def fail_first(lines: list[dict]) -> list:
+        return [{**lines[0], "response": {"status_code": status, "body": body}}, *lines[1:]]
+
+    changes = iter([fail_first])
+    endpoint = output(serve(Script()), lambda lines: next(changes, lambda same: same)(lines))
+    calls = planned(3)
+    result = await judge(calls, tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert len(records) == len(calls) and len(endpoint.batches) == 2
+    charged = calls[0].usd_at_most(PRICE) if is_charged else 0.0
+    assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)) + charged)
+
+
 async def test_a_batch_that_holds_no_replies_is_not_made_again_and_again(
     tmp_path: Path, serve, output
 ) -> None:

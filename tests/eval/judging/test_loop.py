@@ -15,7 +15,7 @@ from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
 from tests.eval.one_run import FAST, PRICE, judge, planned, statuses
-from tests.eval.scripted_judge import Endpoint, Script, error
+from tests.eval.scripted_judge import Endpoint, Script, completion, error
 
 
 async def test_every_judgment_arrives_through_a_fifth_of_faults(tmp_path: Path, serve) -> None:
@@ -80,6 +80,33 @@ async def test_a_truncated_judgment_is_asked_for_with_more_room(tmp_path: Path, 
     rooms = sorted(body["max_tokens"] for body in endpoint.bodies)
     assert rooms[::2] == rooms[1::2] == [2048 << ask for ask in range(FAST.max_asks)]
     assert statuses(tmp_path) == ["truncated"] * len(rooms)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [{"finish_reason": "abort"}, {"finish_reason": "error"}, {"error": "upstream died"}],
+)
+async def test_a_judgment_that_broke_off_is_asked_for_again_as_it_was(
+    tmp_path: Path, serve, end: dict[str, object]
+) -> None:
+    seen: set[str] = set()
+
+    def breaking(request: web.Request, body: dict) -> web.StreamResponse | None:
+        prompt = body["messages"][1]["content"]
+        if prompt in seen:
+            return None
+        seen.add(prompt)
+        made = completion(body, "A leads: [[A]]. But", is_cut=False)
+        made["choices"][0].update(end)
+        return web.json_response(made)
+
+    endpoint = serve(Script(handle=breaking))
+    calls = planned(2)
+    tally = await judge(calls, tmp_path)
+    assert (tally.stored, tally.failed) == (len(calls), 0)
+    assert statuses(tmp_path) == ["ok"] * len(calls)
+    assert {body["max_tokens"] for body in endpoint.bodies} == {2048}
+    assert endpoint.requests.total() == 2 * len(calls)
 
 
 @pytest.mark.parametrize(
