@@ -25,7 +25,7 @@ from apps.common.files import config as configs
 # RFC 9110 5.1 and 5.5: what a header's name is made of, and what its value cannot hold.
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NO_HEADER = re.compile(r"[^\x20-\x7e\t\x80-\xff]")
-_NO_KEY = re.compile(r"[^\x21-\x7e]")
+_NO_KEY = re.compile(r"[^\x21\x23-\x7e]")
 Style = Literal["openai", "azure", "anthropic"]
 
 

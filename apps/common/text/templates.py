@@ -205,9 +205,10 @@ def _folder_source(folder: Path) -> str | None:
         return (folder / TEMPLATE_FILE).read_text("utf-8")
     config = read_json(folder, TOKENIZER_CONFIG)
     stated = config.get("chat_template")
-    if isinstance(stated, list):
-        templates = cast(list[Json], stated)
-        stated = {entry.get("name"): entry.get("template") for entry in templates}.get("default")
+    entries = cast(list[object], stated) if isinstance(stated, list) else None
+    if entries is not None and all(isinstance(entry, dict) for entry in entries):
+        templates = cast(list[Json], entries)
+        stated = next((e.get("template") for e in templates if e.get("name") == "default"), None)
     if stated is None or isinstance(stated, str):
         return stated
     raise TemplateError(

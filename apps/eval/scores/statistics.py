@@ -139,23 +139,21 @@ def krippendorff_alpha(ratings: Mapping[str, Mapping[Item, float]], interval: bo
     pooled = [value for values in pairable for value in values]
     if len(pooled) < 2:
         return float("nan")
-    # Distances of intervals do not change with the origin, and stay exact near it.
-    origin = pooled[0]
     observed = sum(
-        _distances([value - origin for value in values], interval) / (len(values) - 1)
-        for values in pairable
+        _sum_of_distances(values, interval) / (len(values) - 1) for values in pairable
     ) / len(pooled)
-    expected = _distances([value - origin for value in pooled], interval)
-    expected /= len(pooled) * (len(pooled) - 1)
+    expected = _sum_of_distances(pooled, interval) / (len(pooled) * (len(pooled) - 1))
     return 1.0 if expected == 0 else 1.0 - observed / expected
 
 
-def _distances(values: Sequence[float], interval: bool) -> float:
-    """Sum of the distances of all ordered pairs, from sums and counts alone.
+def _sum_of_distances(values: Sequence[float], interval: bool) -> float:
+    """Of all ordered pairs, from sums and counts alone. Equal values are exactly 0 apart.
 
-    1, 1, 4: intervals 2 (3 x 18 - 6^2) = 36, which is 4 x 3^2; nominal 3^2 - (2^2 + 1^2) = 4
+    1, 1, 4: intervals 2 (3 x 9 - 3^2) = 36, which is 4 x 3^2; nominal 3^2 - (2^2 + 1^2) = 4
     """
     if interval:
-        squares = sum(value * value for value in values)
-        return 2.0 * (len(values) * squares - sum(values) ** 2)
+        # Distances do not change with the origin, and stay exact near it.
+        near = [value - values[0] for value in values]
+        squares = sum(value * value for value in near)
+        return 2.0 * (len(near) * squares - sum(near) ** 2)
     return float(len(values) ** 2 - sum(count**2 for count in Counter(values).values()))

@@ -60,7 +60,9 @@ def test_a_keys_end_of_line_is_no_part_of_it(text: str, monkeypatch: pytest.Monk
     assert read_key("OWN_KEY") is read_key(None) is read_key("NO_SUCH_KEY") is None
 
 
-@pytest.mark.parametrize("text", ["sk-a\nsk-b", "\u201csk-abc\u201d", "sk abc", "sk-\x01"])
+@pytest.mark.parametrize(
+    "text", ["sk-a\nsk-b", "\u201csk-abc\u201d", '"sk-abc"', "sk abc", "sk-\x01"]
+)
 def test_what_no_key_can_be_is_refused_and_not_repeated(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

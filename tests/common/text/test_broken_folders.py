@@ -28,7 +28,15 @@ def test_whatever_a_template_s_expression_raises_is_a_sentence(source: str) -> N
 
 
 @pytest.mark.parametrize(
-    "stated", [{"default": "x"}, 3, [{"name": "default", "template": {"x": 1}}]]
+    "stated",
+    [
+        {"default": "x"},
+        3,
+        ["x"],
+        [{"name": "default", "template": "x"}, None],
+        [{"name": "default", "template": {"x": 1}}],
+        [{"name": ["tool"], "template": "x"}, {"name": "default", "template": 3}],
+    ],
 )
 def test_a_template_that_is_no_text_is_refused(tmp_path: Path, stated: object) -> None:
     byte_level_folder(tmp_path, "chatml")

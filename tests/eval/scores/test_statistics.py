@@ -37,6 +37,15 @@ def test_alpha_does_not_depend_on_where_the_scale_begins() -> None:
 
 
 @pytest.mark.parametrize("is_interval", [False, True])
+@pytest.mark.parametrize("num_judges", [2, 3, 5])
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 1.0, 7.7])
+def test_alpha_of_judges_who_agree_is_one(num_judges: int, scale: float, is_interval: bool) -> None:
+    said = {item: scale * (1 + item % 10) for item in range(100)}
+    agreed = {f"judge-{j}": said for j in range(num_judges)}
+    assert krippendorff_alpha(agreed, is_interval) == 1.0
+
+
+@pytest.mark.parametrize("is_interval", [False, True])
 def test_alpha_equals_the_reference_implementation_with_missing_ratings(is_interval) -> None:
     rng = np.random.default_rng(3)
     table = rng.integers(1, 5, size=(3, 40)).astype(float)
