@@ -204,17 +204,24 @@ def _folder_source(folder: Path) -> str | None:
     if (folder / TEMPLATE_FILE).is_file():
         return (folder / TEMPLATE_FILE).read_text("utf-8")
     config = read_json(folder, TOKENIZER_CONFIG)
-    stated = config.get("chat_template")
-    entries = cast(list[object], stated) if isinstance(stated, list) else None
-    if entries is not None and all(isinstance(entry, dict) for entry in entries):
-        templates = cast(list[Json], entries)
-        stated = next((e.get("template") for e in templates if e.get("name") == "default"), None)
+    stated = _default_of(config.get("chat_template"))
     if stated is None or isinstance(stated, str):
         return stated
     raise TemplateError(
         f"The chat_template in {TOKENIZER_CONFIG} of {folder} is {type(stated).__name__}; expected "
         "a Jinja text, or a list of objects with name and template."
     )
+
+
+def _default_of(stated: object) -> object:
+    """Of a list of named templates the default one, None without it; all else as it is."""
+    if not isinstance(stated, list):
+        return stated
+    entries = cast(list[object], stated)
+    if not all(isinstance(entry, dict) for entry in entries):
+        return entries
+    templates = cast(list[Json], entries)
+    return next((one.get("template") for one in templates if one.get("name") == "default"), None)
 
 
 def _folder_stop_tokens(folder: Path) -> tuple[str, ...]:

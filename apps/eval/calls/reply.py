@@ -4,12 +4,11 @@ import re
 from dataclasses import dataclass
 
 # Reasoning models that no server has parsed write their thoughts into the text.
-_TAGGED = re.compile(
-    r"\A\s*<(think|thinking|thought|reasoning)>(.*?)</\1>\s*", re.IGNORECASE | re.DOTALL
-)
-_CLOSING = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_OPENING = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_OPEN = re.compile(r"\A\s*<(?:think|thinking|thought|reasoning)>(.*)\Z", re.IGNORECASE | re.DOTALL)
+THOUGHT_TAGS = "think|thinking|thought|reasoning"
+OPENING_TAG = re.compile(rf"<(?:{THOUGHT_TAGS})>", re.IGNORECASE)
+_CLOSING = re.compile(rf"</(?:{THOUGHT_TAGS})>", re.IGNORECASE)
+_TAGGED = re.compile(rf"\A\s*<({THOUGHT_TAGS})>(.*?)</\1>\s*", re.IGNORECASE | re.DOTALL)
+_OPEN = re.compile(rf"\A\s*<(?:{THOUGHT_TAGS})>(.*)\Z", re.IGNORECASE | re.DOTALL)
 
 
 # Other endpoints' words for OpenAI's: Anthropic's and Bedrock's, Gemini's, Mistral's, Cohere's,
@@ -67,7 +66,7 @@ def part_thoughts(text: str) -> tuple[str, str]:
     """
     if match := _TAGGED.match(text):
         return match[2].strip(), text[match.end() :]
-    if (ends := thought_ends(text)) and not _OPENING.search(text, 0, ends[0].start()):
+    if (ends := thought_ends(text)) and not OPENING_TAG.search(text, 0, ends[0].start()):
         return text[: ends[0].start()].strip(), text[ends[0].end() :].lstrip()
     if match := _OPEN.match(text):
         return match[1].strip(), ""

@@ -10,17 +10,25 @@ from dataclasses import dataclass
 
 from apps.eval.protocols.form import Form
 
-_DENOMINATOR = r"(?P<{0}>\d+(?:\.\d+)?)"
-_OUT_OF = rf"(?:\s*(?:/|\bout\s+of\b)\s*{_DENOMINATOR})?"
+
+def _denominator(group: str) -> str:
+    return rf"(?P<{group}>\d+(?:\.\d+)?)"
+
+
+def _out_of(group: str) -> str:
+    """`/10`, `out of 10`, or nothing"""
+    return rf"(?:\s*(?:/|\bout\s+of\b)\s*{_denominator(group)})?"
+
+
 # `8 of 10`, `8 (out of 10)`, `4 on a 5-point scale`, `4 on a scale from 1 to 5`
 _OUT_OF_ANY = (
     r"(?:\s*\(?(?:/|\b(?:out\s+of|of|on\s+an?(?:\s+scale)?)\b)\s*(?:(?:of|from)\s+)?"
-    rf"(?:\d+\s*(?:-|to)\s*)?{_DENOMINATOR.format('of')})?"
+    rf"(?:\d+\s*(?:-|to)\s*)?{_denominator('of')})?"
 )
 # `Score (1-10): 8`, `Rating (out of 10): 8`
 _SCALE = (
     r"(?:\s*[(\[]\s*(?:-?\d+(?:\.\d+)?\s*(?:-|to)|out\s+of|of|/)\s*"
-    rf"{_DENOMINATOR.format('scale')}\s*[)\]])?"
+    rf"{_denominator('scale')}\s*[)\]])?"
 )
 # Neither more digits nor a range, nor a fraction that was not understood.
 _END = r"(?![\d.,]*\d)(?!\s*(?:-|\bto\b|\bor\b)\s*\d)(?!\s*\(?(?:/|\b(?:out\s+)?of\b))"
@@ -57,9 +65,10 @@ def patterns(form: Form) -> Patterns:
 @functools.lru_cache(maxsize=64)
 def _patterns(num_digits: int, is_percent: bool) -> Patterns:
     digits = rf"\d{{1,{num_digits}}}"
-    number = rf"(?<![\d.-])(?P<{{0}}>-?{digits}(?:\.\d+)?)"
-    first = number.replace("{0}", "first") + _OUT_OF.replace("{0}", "first_of")
-    second = number.replace("{0}", "second") + _OUT_OF.replace("{0}", "second_of")
+    first, second = (
+        rf"(?<![\d.-])(?P<{group}>-?{digits}(?:\.\d+)?)" + _out_of(f"{group}_of")
+        for group in ("first", "second")
+    )
     rating = rf"(?<![\d.-])(?P<number>-?(?:\d{{1,3}}(?:,\d{{3}})+|{digits}(?:[.,]\d+)?|\.\d+))"
     end = _END if is_percent else rf"{_END}(?!\s*%)"
     called = (
@@ -72,7 +81,7 @@ def _patterns(num_digits: int, is_percent: bool) -> Patterns:
         rf"\W{{0,3}}(?:score|rating)?\W{{0,3}}[:=|]\W{{0,4}}{first}(?![\d.]*\d)"
         r"(?=\s*(?:[\n(.,;*_)\]|]|points?\b|$))",
         "in_brackets": rf"[(\[]\s*{first}\s*,\s*{second}\s*[)\]]",
-        "bracketed": rf"\[\[\s*(?:rating\s*:?\s*)?{rating}{_OUT_OF.replace('{0}', 'of')}\s*\]\]",
+        "bracketed": rf"\[\[\s*(?:rating\s*:?\s*)?{rating}{_out_of('of')}\s*\]\]",
         "word": rf"(?:\b(?P<final>final|overall)\s+)?\b(?:rating|score)\b{_SCALE}"
         rf"(?P<link>\W{{0,6}}(?:is\W{{0,3}}|of\W{{0,3}})?){rating}{_OUT_OF_ANY}{end}",
         "overall": rf"\boverall{_SCALE}\W{{0,4}}[:=]\W{{0,4}}{rating}{_OUT_OF_ANY}{end}"

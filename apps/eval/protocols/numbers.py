@@ -92,32 +92,31 @@ def _untagged_rating(form_patterns: Patterns, body: str, form: Form) -> float | 
         return _score(match, "number", form)
     if written := rating_in(body):
         return _in_range(written, form)
-    for text in (outside, line):
-        if agreed := _agreed(form_patterns, text, form):
-            return agreed[0]
-        if match := last_meant(form_patterns.bracketed, line):
-            return _score(match, "number", form)
-    return None
+    if agreed := _agreed(form_patterns, outside, form):
+        return agreed[0]
+    if match := last_meant(form_patterns.bracketed, line):
+        return _score(match, "number", form)
+    agreed = _agreed(form_patterns, line, form)
+    return agreed[0] if agreed else None
 
 
 def _agreed(form_patterns: Patterns, text: str, form: Form) -> tuple[float | None] | None:
     """The score that the ratings in words agree on, (None,) if on none; None without a rating.
 
-    An overall or final rating comes first, then `Rating: 8` with its line to itself, then `Clarity
-    rating: 8`, then `a score of 8` unless it is only supposed, as in `a score of 10 would need...`
+    An overall or final rating comes first, then `Rating: 8` at the start of its line. After these
+    come `Clarity rating: 8` and `a score of 8`. `A score of 10 would need...` only supposes one.
     """
     ranks: list[list[float]] = [[], [], [], []]
     for match in form_patterns.overall.finditer(text):
         _add(ranks[0], match, form)
     for match in form_patterns.word.finditer(text):
-        before = text[: match.start()].rsplit("\n", 1)[-1]
         if not _STATED.search(match["link"]):
             if not _SUPPOSED.search(_sentence(match, text)):
                 _add(ranks[0 if match["final"] else 3], match, form)
         elif match["final"]:
             _add(ranks[0], match, form)
         else:
-            _add(ranks[2 if re.search(r"\w", before) else 1], match, form)
+            _add(ranks[1 if _begins_line(match, text) else 2], match, form)
     said = next((rank for rank in ranks if rank), None)
     if said is None:
         return None
@@ -142,12 +141,17 @@ def _sentence(match: re.Match[str], text: str) -> str:
 def _labelled(form_patterns: Patterns, body: str) -> Sequence[re.Match[str]]:
     """The last of either assistant, of those that begin a line where both do."""
     matches = [*form_patterns.labelled.finditer(body)]
-    leading = [m for m in matches if not re.search(r"\w", body[: m.start()].rsplit("\n", 1)[-1])]
+    leading = [match for match in matches if _begins_line(match, body)]
     for some in (leading, matches):
         last = {"1" if match["who"].lower() in "1a" else "2": match for match in some}
         if len(last) == 2:
             return (last["1"], last["2"])
     return ()
+
+
+def _begins_line(match: re.Match[str], text: str) -> bool:
+    """Whether no word stands before it on its line."""
+    return not re.search(r"\w", text[: match.start()].rsplit("\n", 1)[-1])
 
 
 def _names_the_scale(match: re.Match[str], body: str, form: Form) -> bool:

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from typing import cast
 
 from apps.eval.calls.lines import ParsedLine, ResponseLine, Status
-from apps.eval.calls.reply import plain_reason, thought_ends
+from apps.eval.calls.reply import OPENING_TAG, THOUGHT_TAGS, plain_reason, thought_ends
 from apps.eval.protocols import verdicts
-from apps.eval.protocols.form import Form, Format
+from apps.eval.protocols.form import LABELS, Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
 PARSER_VERSION = "5"
 
 _TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
-_THINK = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.IGNORECASE | re.DOTALL)
-_OPEN_THINK = re.compile(r"<(think|thinking|thought|reasoning)>", re.IGNORECASE)
+_THINK = re.compile(rf"<({THOUGHT_TAGS})>.*?</\1>", re.IGNORECASE | re.DOTALL)
 _SIGNS = {0x2212: "-", 0x2013: "-", 0x2044: "/"}
 _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) (?:sorry|unable)|i (?:can(?:no|')t|won't|will not|must decline)"
@@ -60,7 +59,7 @@ def parse(
     is_scored_first = is_pair_line(body.split("\n", 1)[0], form)
     if not is_scored_first and (ends := thought_ends(body)):
         body = body[ends[-1].end() :].strip()
-    if _OPEN_THINK.search(without_quotations(body)):
+    if OPENING_TAG.search(without_quotations(body)):
         return Parsed("truncated" if was_cut else "unparsed")
     # Where the verdict comes last, a text cut by the token limit holds at most a provisional one.
     is_first_whole = form.fmt == "scores" and _first_line_is_whole(body, form)
@@ -113,7 +112,7 @@ def _read(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | N
         return Parsed("ok", verdict=letter) if letter in ("A", "B", "C") else None
     if form.fmt == "label":
         label = re.sub(r"\s", "", verdicts.LABEL.said(body, nonce) or "").upper()
-        return Parsed("ok", verdict=label) if re.fullmatch(verdicts.LABELS, label) else None
+        return Parsed("ok", verdict=label) if label in LABELS else None
     return _read_choice(body, form, nonce)
 
 

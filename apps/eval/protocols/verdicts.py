@@ -6,6 +6,7 @@ line or in closing JSON comes before brackets that stand earlier, as in `I leane
 
 import re
 
+from apps.eval.protocols.form import LABELS
 from apps.eval.protocols.json_verdict import closing_json, verdict_in
 from apps.eval.protocols.own_words import (
     after_tag,
@@ -17,7 +18,6 @@ from apps.eval.protocols.own_words import (
 )
 
 SIDE = r"(?i:(?:(?:assistant|answer|response|model)\s+)?)"
-LABELS = r"A\s*>>\s*B|A\s*>\s*B|A\s*=\s*B|B\s*>\s*A|B\s*>>\s*A"
 _ANNOUNCED = (
     r"(?i:(?:(?:my|the)\s+)?(?:final\s+)?(?:verdict|winner|choice|decision|preference|judgment)"
     r"\W{0,9}(?:is\W{0,9})?)"
@@ -73,7 +73,7 @@ class WordReader:
     def _untagged(self, body: str) -> str | None:
         body = without_menus(body, self._bracketed)
         outside = without_quotations(body)
-        if found := self._closing(body if last_line(body) in outside else outside + " quoted"):
+        if last_line(body) in outside and (found := self._closing(body)):
             return found
         if found := verdict_in(closing_json(body)):
             return found
@@ -91,7 +91,7 @@ class WordReader:
 
 
 LETTER = WordReader("[ABC]|(?i:tie|draw)", "A|B|C|tie|draw", SIDE)
-LABEL = WordReader(LABELS)
+LABEL = WordReader("|".join(r"\s*".join(re.split(r"(\W+)", label)) for label in LABELS))
 
 
 def choice_reader(names: tuple[str, ...]) -> WordReader:
