@@ -279,11 +279,8 @@ def _wrong_type(value: object, expected: str, where: str) -> ConfigError:
 def _shown(value: object) -> str:
     try:
         return _short(repr(value))
-    except (
-        ValueError,
-        RecursionError,
-    ):  # Python does not write out integers of thousands of digits
-        return "too long to show"
+    except (ValueError, RecursionError):
+        return "too long to show"  # Python writes out no integer of thousands of digits
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Self
 import tokenizers
 
 _TRIES = 8
-"""a space that the normalizer takes out again breaks nothing; then the text is left out"""
+"""Rounds of adding spaces. A normalizer may take them out again; then the text is left out."""
 
 
 @dataclass(frozen=True, slots=True)

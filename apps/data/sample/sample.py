@@ -26,7 +26,6 @@ from typing import Literal
 import orjson
 
 from apps.common.command.events import Reporter
-from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.data.sample import schoolbook, support_desk
@@ -65,9 +64,7 @@ class SampleConfig:
     """equal seeds give equal bytes"""
 
     def __post_init__(self) -> None:
-        for name in ("conversations", "questions"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name} is {getattr(self, name)}; expected at least 1.")
+        configs.at_least(1, self, "--", "conversations", "questions")
 
 
 def write_sample(config: SampleConfig, reporter: Reporter) -> None:

@@ -1,9 +1,11 @@
 """The JSON of a response, and the error that it may hold under any status.
 
-Endpoints differ in where they say it: {"error": {"message", "code"}} with its HTTP status or with
-200 (OpenRouter, platform.openai.com/docs/guides/error-codes), {"type": "error", "error": {"type"}}
-(docs.anthropic.com/en/api/errors), or {"object": "error", "message"}. Where a reply broke off it
-stands inside the first choice.
+    {"error": {"message", "code"}}           platform.openai.com/docs/guides/error-codes
+    {"type": "error", "error": {"type"}}     docs.anthropic.com/en/api/errors
+    {"object": "error", "message"}           FastChat and older vLLM
+
+Routers such as OpenRouter say the first under 200 too. Where a reply broke off, the error stands
+inside its first choice.
 """
 
 import json

@@ -1,11 +1,11 @@
 """Parameters under the names that an endpoint takes, learned from its refusals.
 
-Reasoning models want max_completion_tokens and no temperature, and their names do not always tell:
-a deployment may be called anything. So the name is a first guess, and the endpoint's own
+Reasoning models want max_completion_tokens and no temperature. Their names do not always tell: a
+deployment may be called anything. So the name is a first guess, and the endpoint's own
 `unsupported_parameter` (HTTP 400) decides, once.
 
-The form of a reply is refused in too many words to know ("This response_format type is unavailable
-now"), so any refusal of a request with one is a reason to send it without.
+The form of a reply is refused in too many words to know, such as "This response_format type is
+unavailable now". So any refusal of a request with a form is a reason to send it without.
 """
 
 import re
@@ -22,6 +22,7 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 FORM = "response_format"
+"""the parameter that holds the form of a reply"""
 _LENGTHS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 

@@ -76,8 +76,8 @@ def part_thoughts(text: str) -> tuple[str, str]:
 def thought_ends(text: str) -> list[re.Match[str]]:
     """Closing tags that end a thought, and are not only written about.
 
-    Some servers put the opening tag into the prompt, so that only the closing one comes back: alone
-    on its line, at a line's end, or glued to what stands before and behind it.
+    Some servers put the opening tag into the prompt, so that only the closing one comes back. It
+    stands alone on its line, at a line's end, or glued to what stands before and behind it.
     """
     return [match for match in _CLOSING.finditer(text) if _ends_thought(match, text)]
 

@@ -13,19 +13,13 @@ from urllib.parse import urlsplit, urlunsplit
 from apps.common.files.endpoints import Style
 from apps.common.json_value import JsonObject, JsonValue
 from apps.eval.calls.lines import Message, Parameters
-from apps.eval.calls.reply import Reply
+from apps.eval.calls.reply import Reply, plain_reason
 from apps.eval.calls.usage import anthropic_counts, openai_counts
 
 OPENAI_URL = "https://api.openai.com/v1"
 AZURE_VERSION = "2024-10-21"
 ANTHROPIC_VERSION = "2023-06-01"
 _ANTHROPIC_PARAMETERS = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")
-_ANTHROPIC_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "refusal": "content_filter",
-}
 
 
 def url(style: Style, base_url: str | None, model: str) -> str:
@@ -90,7 +84,7 @@ def reply(style: Style, said: JsonValue) -> Reply:
 
 
 def _openai_reason(choice: JsonObject, message: JsonObject, text: str) -> str:
-    """Why it ended; a call of a tool in place of a text says `stop` too."""
+    """Why it ended. Some endpoints say `stop` of a call of a tool in place of a text too."""
     if not text and (message.get("tool_calls") or message.get("function_call")):
         return "tool_calls"
     return str(choice.get("finish_reason") or "stop")
@@ -103,7 +97,7 @@ def _anthropic_reply(payload: JsonObject) -> Reply:
     return Reply(
         text=text,
         thoughts=thoughts,
-        finish_reason=_ANTHROPIC_REASONS.get(reason, reason),
+        finish_reason=plain_reason(reason),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         endpoint_model=str(payload.get("model")),

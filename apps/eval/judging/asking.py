@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from apps.eval.calls.lines import ResponseLine, Status
+from apps.eval.calls.parameters import FORM
 from apps.eval.judging.call import Call
 from apps.eval.judging.readability import UNREADABLE_TO_STOP, unreadable_judge
 from apps.eval.protocols.parsing import parse_record
@@ -26,15 +27,15 @@ class Standing:
 def ask_again(call: Call, status: Status, said: str, max_asks: int) -> Call | None:
     """The next request about a judgment; None where its response is final.
 
-    The same request at temperature 0 would be answered the same: a judgment that was cut gets
-    twice the room, one that cannot be read is asked once for its verdict alone, and a refusal is
+    The same request at temperature 0 would be answered the same. So a judgment that was cut gets
+    twice the room, and one that cannot be read is asked once for its verdict alone. A refusal is
     the judge's last word.
     """
     if status == "truncated" and call.ask + 1 < max_asks:
         room = {**call.parameters, "max_tokens": 2 * call.max_tokens}
         return replace(call, ask=call.ask + 1, parameters=room)
     if status == "unparsed" and not call.repair:
-        form = {**call.parameters, "response_format": response_format(call.form)}
+        form = {**call.parameters, FORM: response_format(call.form)}
         repair = repair_messages(call.form, said)
         return replace(call, ask=call.ask + 1, repair=repair, parameters=form)
     return None

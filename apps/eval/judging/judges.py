@@ -32,24 +32,19 @@ def find_judges(config: JudgeConfig) -> dict[str, Judge]:
     named = named_endpoints(config.endpoints)
     endpoints: dict[str, list[Endpoint]] = {}
     for text in config.judge:
-        if is_offline(text):
-            _refuse_reserved(text in named)
-            endpoints[text] = []
+        if is_offline(text.partition("=")[0]):
+            if text != OFFLINE or OFFLINE in named:
+                raise InputError(
+                    f"an endpoint is named {OFFLINE!r}, which is the judge that asks nobody; give "
+                    "it another name, as in --judge local=http://127.0.0.1:8000/v1#model"
+                )
+            endpoints[OFFLINE] = []
             continue
         name, endpoint = parse_endpoint(
             text, "--judge", config.timeout_s, config.api_key_env, named
         )
-        _refuse_reserved(is_offline(name))
         endpoints.setdefault(name, []).append(endpoint)
     return {name: _judge(name, tuple(served), config) for name, served in endpoints.items()}
-
-
-def _refuse_reserved(is_reserved: bool) -> None:
-    if is_reserved:
-        raise InputError(
-            f"an endpoint is named {OFFLINE!r}, which is the judge that asks nobody; give it "
-            "another name, as in --judge local=http://127.0.0.1:8000/v1#model"
-        )
 
 
 def _judge(name: str, endpoints: tuple[Endpoint, ...], config: JudgeConfig) -> Judge:

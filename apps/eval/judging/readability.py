@@ -1,7 +1,7 @@
 """Whether a judge can be read at all, found out at the price of a few calls.
 
-Until its first readable verdict a judge is on trial: what it said unreadably is asked for again one
-by one, and when as many judgments as end a trial are in doubt no new one is begun. If all of those
+Until its first readable verdict a judge is on trial, and what it said unreadably is asked for again
+one by one. Once as many judgments as end a trial are in doubt, no new one is begun. If all of those
 stay unreadable the run ends, because every other call would be paid for nothing.
 """
 
@@ -40,7 +40,7 @@ class Readability:
             await self._changed.wait_for(lambda: self.has_room)
 
     def begin_doubt(self) -> None:
-        """A response came that will be repaired; said before its place goes to the next call."""
+        """A response will be repaired. Call this before its place goes to the next call."""
         self._doubted += 1
 
     @asynccontextmanager

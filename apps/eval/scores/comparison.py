@@ -1,9 +1,9 @@
 """Two runs side by side: what each model gained or lost, and which questions turned.
 
 `report --previous FOLDER` compares the questions that both runs judged by one protocol. A pair's
-question has turned when the other model wins it now; an answer scored alone, when its mean moved by
-`SCORE_MOVE` points of 1 to 10 or more, or as large a share of another scale. Judges of about
-GPT-4's size move by .2 between equal runs.
+question has turned when the other model wins it now. That of an answer scored alone has when its
+mean moved by `SCORE_MOVE` points of 1 to 10, or by as large a share of another scale. Judges of
+about GPT-4's size move by .2 between equal runs.
 """
 
 from collections import defaultdict
