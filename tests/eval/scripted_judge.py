@@ -116,20 +116,23 @@ class Endpoint:
         return web.Response(body=self.files[request.match_info["file"]])
 
     async def create_batch(self, request: web.Request) -> web.Response:
-        """Batches complete at once; what fails in them is decided by the script's faults."""
+        """Batches complete at once. What the script makes fail lies in their error file."""
         input_file = (await request.json())["input_file_id"]
-        lines = []
+        lines, failed = [], []
         for line in self.files[input_file].splitlines():
             call = json.loads(line)
             self.requests[json.dumps(call["body"], sort_keys=True)] += 1
-            if self._fault():
+            handled = self.script.handle(request, call["body"]) if self.script.handle else None
+            if isinstance(handled, web.Response) and isinstance(handled.body, bytes):
+                response = {"status_code": handled.status, "body": json.loads(handled.body)}
+            elif self._fault():
                 response = {"status_code": 500, "body": {}}
             else:
                 text = respond(call["body"]["model"], call["body"]["messages"])
                 self.served[json.dumps(call["body"], sort_keys=True)] += 1
                 response = {"status_code": 200, "body": completion(call["body"], text, False)}
-            lines.append(json.dumps({"custom_id": call["custom_id"], "response": response}))
-        output = self._file("\n".join(lines).encode())
+            made = failed if response["status_code"] >= 400 else lines
+            made.append(json.dumps({"custom_id": call["custom_id"], "response": response}))
         batch = {
             "id": f"batch-{len(self.batches)}",
             "object": "batch",
@@ -137,7 +140,8 @@ class Endpoint:
             "completion_window": "24h",
             "created_at": 0,
             "input_file_id": input_file,
-            "output_file_id": output["id"],
+            "output_file_id": self._file("\n".join(lines).encode())["id"] if lines else None,
+            "error_file_id": self._file("\n".join(failed).encode())["id"] if failed else None,
             "status": "completed",
         }
         self.batches[batch["id"]] = batch

@@ -51,8 +51,9 @@ def plain_reason(said: str) -> str:
     """stop, length, content_filter, or error (broken off midway); other words as they are.
 
     MAX_TOKENS -> length    abort -> error    tool_calls -> tool_calls
+    content_filter: PROHIBITED_CONTENT -> content_filter (Gemini's)
     """
-    return _REASONS.get(said.lower(), said)
+    return _REASONS.get(said.lower().partition(":")[0], said)
 
 
 def part_thoughts(text: str) -> tuple[str, str]:

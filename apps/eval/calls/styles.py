@@ -67,7 +67,9 @@ def reply(style: Style, said: JsonValue) -> Reply:
     if not choices:
         raise ValueError("its choices are empty")
     choice = _object(choices[0])
-    message = _object(choice["message"])
+    is_filtered = plain_reason(str(choice.get("finish_reason"))) == "content_filter"
+    # Gemini gives no message where it wrote none.
+    message = _object((choice.get("message") or {}) if is_filtered else choice["message"])
     refusal = message.get("refusal")
     text, thoughts = _parts(message.get("content"))
     prompt_tokens, completion_tokens = openai_counts(payload.get("usage"))

@@ -55,7 +55,7 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
         for judge, endpoints in job.endpoints.items():
             mine = [call for call in job.calls if call.judge == judge and not call.is_equal]
             async with _connect(endpoints[0]) as client:
-                batches = _Batches(client, endpoints[0], job, writer, tally)
+                batches = _Batches(client, judge, endpoints[0], job, writer, tally)
                 await batches.finish_earlier(poll_s)
                 for _ in range(job.persistence.max_attempts + job.persistence.max_asks):
                     left = remaining(mine, read_raw(job.directory), job.persistence.max_asks)
@@ -63,7 +63,7 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
                         break
                     for start in range(0, len(left), MAX_REQUESTS):
                         await batches.submit(left[start : start + MAX_REQUESTS], poll_s)
-                    if tally.is_refused:
+                    if tally.is_refused(judge):
                         raise CriaError(
                             f"the Batch API answers no request for {judge!r} ({tally.last_error}); "
                             "mend the settings it names, or the URL, and run again"
@@ -113,6 +113,8 @@ class _Note(TypedDict):
     """A line of batches.jsonl; later lines of an input file add to the earlier ones."""
 
     input_file: str
+    judge: NotRequired[str]
+    """whose account holds it"""
     attempts: NotRequired[dict[str, int]]
     batch: NotRequired[str]
     ended: NotRequired[str]
@@ -123,9 +125,16 @@ class _Batches:
     """One judge's batches."""
 
     def __init__(
-        self, client: "AsyncOpenAI", endpoint: Endpoint, job: Job, writer: Journal, tally: Tally
+        self,
+        client: "AsyncOpenAI",
+        judge: str,
+        endpoint: Endpoint,
+        job: Job,
+        writer: Journal,
+        tally: Tally,
     ) -> None:
         self._client = client
+        self._judge = judge
         self._endpoint = endpoint
         self.fit = ParameterFit(endpoint.model, endpoint.drop, endpoint.rename)
         self._job = job
@@ -144,7 +153,7 @@ class _Batches:
         except Exception:
             await self._release(attempts)
             raise
-        self._note(input_file=file.id, attempts=attempts)
+        self._note(input_file=file.id, judge=self._judge, attempts=attempts)
         batch = await self._client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
         )
@@ -168,7 +177,11 @@ class _Batches:
         notes: dict[str, _Note] = {}
         for record in cast(list[_Note], parts.records(self._notes)):
             notes.setdefault(record["input_file"], record).update(record)
-        open_notes = {k: v for k, v in notes.items() if "ended" not in v}
+        open_notes = {
+            input_file: note
+            for input_file, note in notes.items()
+            if "ended" not in note and note.get("judge", self._judge) == self._judge
+        }
         if not open_notes:
             return
         known = {call.key: call for call in self._sent_before()}
@@ -195,12 +208,12 @@ class _Batches:
         while batch.status not in _ENDED:
             await asyncio.sleep(poll_s)
             batch = await self._client.batches.retrieve(batch_id)
-        is_open = False
-        if batch.output_file_id:
-            content = await self._client.files.content(batch.output_file_id)
-            lines = content.content.splitlines()
-            read = await asyncio.gather(*(self._store(line, sent, attempts) for line in lines))
-            is_open = not all(read)  # whose response a line that says nothing held
+        lines = list[bytes]()
+        for file in (batch.output_file_id, batch.error_file_id):  # refusals lie in the second
+            if file:
+                lines += (await self._client.files.content(file)).content.splitlines()
+        read = await asyncio.gather(*(self._store(line, sent, attempts) for line in lines))
+        is_open = not all(read)  # whose response a line that says nothing held
         await self._release(attempts, may_be_billed=is_open)
         self._note(input_file=batch.input_file_id, ended=batch.status)
         if batch.status == "failed":
@@ -215,11 +228,14 @@ class _Batches:
         if line is None:
             return not data.strip()
         key, response = str(line["custom_id"]), line.get("response")
-        if key not in sent or key not in attempts or not isinstance(response, dict) or not response:
+        if key not in attempts or not isinstance(response, dict) or not response:
             return True
         body, status = orjson.dumps(response.get("body")), response.get("status_code")
         status = status if isinstance(status, int) else 200
-        await self._store_response(sent[key], attempts, status, body)
+        if key in sent:
+            await self._store_response(sent[key], attempts, status, body)
+        elif _was_written(status, told(body)[1]):  # for a call that is planned no more
+            await self._writer.fail_call(key, attempts.pop(key), may_be_billed=True)
         return True
 
     async def _store_response(
@@ -236,14 +252,15 @@ class _Batches:
             reply = read_response(self._endpoint.style, stated, {}, body)
         except CallFailure as failure:
             self._tally.last_error = failure.sentence
-            self._tally.rejected += failure.kind in ("garbled", "rejected")
-            # A failed request of a batch is not billed, unless something was made of it.
-            if failure.may_be_billed and (status < 300 or code in WRITTEN_CODES):
+            kinds = ("garbled", "rejected", "fatal")
+            self._tally.rejected[call.judge] += failure.kind in kinds
+            if failure.may_be_billed and _was_written(status, code):
                 await self._writer.fail_call(call.key, attempts.pop(call.key), may_be_billed=True)
             return
         record = call.response_line(reply, self._job.prices[call.judge], created_s=time.time())
         await self._writer.store(record, attempts.pop(call.key))
         self._tally.stored += 1
+        self._tally.answered.add(call.judge)
         self._tally.estimated += "is_estimated" in record
 
     async def _release(self, attempts: dict[str, int], may_be_billed: bool = False) -> None:
@@ -268,6 +285,11 @@ class _Batches:
         stored = {record["key"]: record for record in read_raw(self._job.directory)}
         for call in self._job.calls:
             yield from (ask for ask, _ in asks(call, stored, self._job.persistence.max_asks))
+
+
+def _was_written(status: int, code: str | None) -> bool:
+    """A failed request of a batch is not billed, unless something was made of it."""
+    return status < 300 or code in WRITTEN_CODES
 
 
 def _output_line(data: bytes) -> JsonObject | None:

@@ -1,5 +1,6 @@
 """A run of judge calls as values: what is to be done, under which limits, and what came of it."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -52,22 +53,23 @@ class Tally:
     """responses without a count of tokens that can be true"""
     failed: int = 0
     """calls left for the next run"""
-    rejected: int = 0
-    """refused for what they held, or answered with something else than a reply"""
+    rejected: Counter[str] = field(default_factory=Counter[str])
+    """by judge: refused for what they held, or answered with something else than a reply"""
+    answered: set[str] = field(default_factory=set[str])
+    """judges that replied"""
     stopped: str | None = None
     """why the chunk ended early: the budget"""
     last_error: str | None = None
     learned: set[str] = field(default_factory=set[str])
     """what endpoints taught about their parameters, in sentences"""
 
-    @property
-    def is_refused(self) -> bool:
-        """Whether nothing was stored, and what came back says that nothing will be.
+    def is_refused(self, judge: str) -> bool:
+        """Whether a judge has not replied, and what came back says that it never will.
 
         So many rejected requests mean that the request itself is wrong, not one answer; so many
         successes without a reply, that something else than a model answers, at full price.
         """
-        return self.rejected >= REJECTIONS_TO_STOP and not self.stored
+        return self.rejected[judge] >= REJECTIONS_TO_STOP and judge not in self.answered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -174,6 +174,7 @@ class Caller:
             line["latency_s"] = round(time.time() - started_s, 3)
             await self.ledger.store(line, attempt)
             tally.stored += 1
+            tally.answered.add(call.judge)
             tally.estimated += "is_estimated" in line
         else:
             await self.ledger.fail_call(call.key, attempt, reply.may_be_billed)
@@ -201,8 +202,9 @@ def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
             "stored stays stored"
         )
     # A request for the verdict alone may be refused for what only it holds.
-    tally.rejected += failure.kind in (("garbled",) if call.repair else ("garbled", "rejected"))
-    if tally.is_refused:
+    kinds = ("garbled",) if call.repair else ("garbled", "rejected")
+    tally.rejected[call.judge] += failure.kind in kinds
+    if tally.is_refused(call.judge):
         raise CriaError(
             f"the endpoint rejects every request for {call.judge!r}, or answers with something "
             f"else than a reply ({failure.sentence}); mend the settings it names, or the URL, "

@@ -242,6 +242,7 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
         total.learned |= tally.learned
         total.failed += tally.failed
         total.rejected += tally.rejected
+        total.answered |= tally.answered
         total.stopped = total.stopped or tally.stopped
         total.last_error = total.last_error or tally.last_error
     return total

@@ -8,6 +8,7 @@ from aiohttp import web
 from apps.eval.calls.client import complete, connect, read_response
 from apps.eval.calls.failure import CallFailure, FailureKind
 from apps.eval.calls.reply import Reply
+from apps.eval.protocols.parsing import parse
 from tests.eval.calls.test_client import ASKED, SETTINGS, ask, endpoint
 from tests.eval.scripted_judge import Script, completion
 
@@ -64,6 +65,15 @@ def test_a_reply_that_broke_off_is_no_verdict() -> None:
     died = {**choice, "error": {"message": "upstream died", "code": 429}}
     met = failure(200, {"choices": [died]})
     assert "upstream died" in met.sentence and met.may_be_billed, "what it wrote is billed"
+
+
+@pytest.mark.parametrize("message", [{}, {"message": None}, {"message": {"content": None}}])
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "content_filter: RECITATION"])
+def test_a_reply_that_was_filtered_whole_is_a_refusal(message: dict, reason: str) -> None:
+    """Gemini's has no message; asked for again it would be filtered again."""
+    body = {"choices": [{"index": 0, "finish_reason": reason, **message}]}
+    reply = read_response("openai", 200, {}, json.dumps(body).encode())
+    assert reply.text == "" and parse("", "letter", reply.finish_reason).status == "refused"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ MENTION = "Models such as R1 close their thoughts with `</think>`, and then answ
         *((word, "error") for word in ("error", "abort", "insufficient_system_resource")),
         *((word, "stop") for word in ("stop", "STOP", "eos_token", "end_turn", "COMPLETE")),
         *((word, "content_filter") for word in ("content_filter", "SAFETY", "refusal")),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter"),
         ("tool_calls", "tool_calls"),
     ],
 )

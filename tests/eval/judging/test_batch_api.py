@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from apps.eval.judging.prices import Price
 from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
-from tests.eval.scripted_judge import Endpoint, Script
+from tests.eval.scripted_judge import Endpoint, Script, error
 
 LIMITS = Limits(requests_per_min=1e6, tokens_per_min=1e9, concurrency=8)
 PRICE = Price(usd_per_million_prompt_tokens=15.0, usd_per_million_completion_tokens=30.0)
@@ -233,6 +234,70 @@ async def test_a_line_is_charged_where_something_was_written(
     assert len(records) == len(calls) and len(endpoint.batches) == 2
     charged = calls[0].usd_at_most(PRICE) if is_charged else 0.0
     assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)) + charged)
+
+
+async def test_what_a_batch_s_error_file_refuses_is_left_out_of_the_next(
+    tmp_path: Path, serve
+) -> None:
+    def strict(request: web.Request, body: dict) -> web.StreamResponse | None:
+        if "temperature" not in body:
+            return None
+        told = {"message": "Unsupported parameter: temperature", "code": "unsupported_parameter"}
+        return web.json_response({"error": told}, status=400)
+
+    endpoint: Endpoint = serve(Script(handle=strict))
+    calls = planned(3)
+    result = await judge(calls, tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert len(records) == len(calls) and len(endpoint.batches) == 2
+    assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)))
+    assert any("temperature" in sentence for sentence in result.tally.learned)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+async def test_batches_of_which_every_line_is_refused_end_at_the_first(
+    tmp_path: Path, serve, status: int
+) -> None:
+    endpoint = serve(Script(handle=lambda *_: error(status, None)))
+    calls = planned(3)
+    alike = replace(calls[0], question_id="alike", is_equal=True)
+    with pytest.raises(CriaError, match=rf"answers no request for 'judge-4' .*scripted {status}"):
+        await judge([*calls, alike], tmp_path)
+    assert len(endpoint.batches) == 1
+    assert [r["question_id"] for r in journal.read_raw(str(tmp_path))] == ["alike"]
+
+
+async def test_replies_to_calls_that_are_planned_no_more_stay_charged(
+    tmp_path: Path, serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are paid for, and a budget that forgot them would be spent twice."""
+
+    async def killed(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    serve(Script())
+    calls = planned(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_api._Batches, "_collect", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await judge(calls, tmp_path)
+    result = await judge(calls[:3], tmp_path)
+    records = journal.read_raw(str(tmp_path))
+    assert len(records) == 3
+    bounds = sum(call.usd_at_most(PRICE) for call in calls[3:])
+    assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)) + bounds)
+    assert (await judge(calls[:3], tmp_path)).spent_usd == pytest.approx(result.spent_usd)
+
+
+async def test_a_batch_is_looked_for_where_its_judge_has_it(tmp_path: Path, serve) -> None:
+    serve(Script())
+    path = Path(batch_api.batches_path(str(tmp_path)))
+    path.parent.mkdir(parents=True)
+    theirs = {"input_file": "file-of-another", "judge": "judge-5", "attempts": {"key": 1}}
+    path.write_text(json.dumps({**theirs, "batch": "batch-of-another"}) + "\n")
+    calls = planned(2)
+    assert (await judge(calls, tmp_path)).tally.stored == len(calls)
+    assert "file-of-another" not in path.read_text().split("\n", 1)[1], "it is left open"
 
 
 async def test_a_batch_that_holds_no_replies_is_not_made_again_and_again(

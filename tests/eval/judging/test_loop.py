@@ -1,5 +1,6 @@
 """Faults are retried, unreadable responses asked for again, and nothing is lost or paid twice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,16 @@ async def test_a_request_that_is_wrong_itself_stops_the_run(tmp_path: Path, serv
     with pytest.raises(CriaError, match="rejects every request"):
         await judge(planned(200), tmp_path)
     assert endpoint.requests.total() < 100
+
+
+async def test_what_is_stored_without_asking_hides_no_refusal(tmp_path: Path, serve) -> None:
+    """Equal answers are ties for which nobody is asked: they say nothing of the endpoint."""
+    endpoint: Endpoint = serve(Script(status=400))
+    calls = planned(200)
+    calls[::4] = [replace(call, is_equal=True) for call in calls[::4]]
+    with pytest.raises(CriaError, match="rejects every request"):
+        await judge(calls, tmp_path)
+    assert endpoint.requests.total() < 100 and statuses(tmp_path)
 
 
 async def test_planted_instructions_do_not_move_the_verdict(tmp_path: Path, serve) -> None:
