@@ -21,6 +21,7 @@ ones is Cria's own; `--prompt-file` takes FastChat's `prompt.jsonl` for the blog
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -31,6 +32,7 @@ import yaml
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 from apps.eval.protocols.form import Form, Format
+from apps.eval.protocols.parsing import plain
 
 BUILT_IN = ("vicuna-blog", "pairwise-swap", "single", "mt-bench", "verdict")
 _SYSTEM = "You judge the answers of chat assistants carefully, impartially and by their substance."
@@ -84,10 +86,24 @@ class Protocol:
             raise ConfigError("a rating is of one answer; expected format scores for a pair")
         if (self.format == "choice") != (len(self.labels) > 1):
             raise ConfigError("format choice needs two labels or more, and only it has labels")
-        if not self.scale[0] < self.scale[1]:
+        if not -math.inf < self.scale[0] < self.scale[1] < math.inf:
             raise ConfigError(f"scale is {list(self.scale)}; expected its lower end first")
+        self._check_labels()
         if not self.instruction.strip():
             raise ConfigError("instruction is empty; expected what the judge shall decide")
+
+    def _check_labels(self) -> None:
+        """Every label can be told from the others, and their worths say which is better."""
+        if not all(map(math.isfinite, self.labels.values())):
+            raise ConfigError(f"labels are worth {[*self.labels.values()]}; expected numbers")
+        if self.labels and len(set(self.labels.values())) == 1:
+            raise ConfigError("labels are all worth the same; expected a better and a worse one")
+        read = [plain(name).casefold() for name in self.labels]
+        if not all(read) or len(set(read)) < len(read):
+            raise ConfigError(
+                f"labels are {[*self.labels]}; expected words that differ by more than their "
+                "capitals"
+            )
 
     @property
     def is_pairwise(self) -> bool:

@@ -14,6 +14,7 @@ from apps.eval.protocols.number_patterns import Patterns, patterns
 from apps.eval.protocols.own_words import (
     after_tag,
     head,
+    holds_another,
     last_line,
     last_meant,
     without_menus,
@@ -74,7 +75,8 @@ def rating_said(body: str, form: Form, nonce: str | None) -> float | None:
         if match := form_patterns.tagged.match(said):
             return _score(match, "number", form)
     own = [without_menus(tail, form_patterns.bracketed) for tail, is_own in tails if is_own]
-    if own and (match := form_patterns.bracketed.search(head(own[0]))):
+    match = form_patterns.bracketed.search(head(own[0])) if own else None
+    if match and not holds_another(form_patterns.bracketed, match.string[: match.start()]):
         return _score(match, "number", form)
     closing = closing_json(body)
     if nonce and nonce in closing:

@@ -9,6 +9,7 @@ Final verdict: B                       the last line, alone
 import re
 
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
+_BRACKETED = re.compile(r"\[\[[^\[\]\n]{1,60}\]\]")
 _BETWEEN = re.compile(r"\W{0,3}(?:,|/|,?\s*\b(?:or|and)\b)\W{0,3}", re.IGNORECASE)
 
 
@@ -58,13 +59,20 @@ def without_menus(body: str, bracketed: re.Pattern[str]) -> str:
 def last_meant(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     """The last match; one that the text only supposes counts where there is no other.
 
-    `It would be [[10]] if correct.` and `[[C]] for a tie` suppose.
+    `It would be [[10]] if correct.` and `[[C]] for a tie` suppose. None where brackets behind it
+    hold something else, as in `At first [[A]]. Final verdict: [[neither]]`.
     """
     matches = [*pattern.finditer(text)]
     meant = [match for match in matches if not _is_supposed(match, text)]
-    if meant:
-        return meant[-1]
-    return matches[-1] if len({match[0].casefold() for match in matches}) == 1 else None
+    if not meant and len({match[0].casefold() for match in matches}) != 1:
+        return None
+    last = (meant or matches)[-1]
+    return None if holds_another(pattern, text[last.end() :]) else last
+
+
+def holds_another(pattern: re.Pattern[str], text: str) -> bool:
+    """Whether brackets in a text hold what is no verdict of this kind."""
+    return any(not pattern.fullmatch(match[0]) for match in _BRACKETED.finditer(text))
 
 
 def _is_supposed(match: re.Match[str], text: str) -> bool:

@@ -19,7 +19,7 @@ from apps.eval.protocols.form import LABELS, Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
-PARSER_VERSION = "5"
+PARSER_VERSION = "6"
 
 _TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
 _THINK = re.compile(rf"<({THOUGHT_TAGS})>.*?</\1>", re.IGNORECASE | re.DOTALL)
@@ -55,7 +55,7 @@ def parse(
     if reason == "error":
         return Parsed("truncated")
     was_cut = reason == "length"
-    body = _THINK.sub("", _plain(text)).strip()
+    body = _THINK.sub("", plain(text)).strip()
     is_scored_first = is_pair_line(body.split("\n", 1)[0], form)
     if not is_scored_first and (ends := thought_ends(body)):
         body = body[ends[-1].end() :].strip()
@@ -118,7 +118,7 @@ def _read(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | N
 
 def _read_choice(body: str, form: Form, nonce: str | None) -> Parsed | None:
     """A label of the protocol's own: a score, or of a pair the side that it speaks for."""
-    worths = {_plain(name): worth for name, worth in form.labels}
+    worths = {plain(name): worth for name, worth in form.labels}
     said = verdicts.choice_reader(tuple(worths)).said(body, nonce)
     worth = {name.casefold(): value for name, value in worths.items()}.get((said or "").casefold())
     if worth is None:
@@ -128,6 +128,6 @@ def _read_choice(body: str, form: Form, nonce: str | None) -> Parsed | None:
     return Parsed("ok", verdict="A" if worth > 0 else "B" if worth < 0 else "C")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One form for what reads the same: wide digits, HTML's >, dashes and slashes."""
     return unicodedata.normalize("NFKC", text).replace("&gt;", ">").translate(_SIGNS).strip()

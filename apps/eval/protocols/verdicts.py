@@ -11,6 +11,7 @@ from apps.eval.protocols.json_verdict import closing_json, verdict_in
 from apps.eval.protocols.own_words import (
     after_tag,
     head,
+    holds_another,
     last_line,
     last_meant,
     without_menus,
@@ -63,7 +64,8 @@ class WordReader:
 
     def _behind(self, tail: str) -> str | None:
         """A verdict in any form after the tag."""
-        if match := self._bracketed.search(head(tail)):
+        match = self._bracketed.search(head(tail))
+        if match and not holds_another(self._bracketed, head(tail)[: match.start()]):
             return match[1]
         if found := self._closing(tail) or verdict_in(tail):
             return found

@@ -118,6 +118,12 @@ def test_a_choice_about_one_answer_is_a_score() -> None:
     [
         (BREVITY.replace("rating", "letter"), "shows one answer"),
         (BREVITY.replace("[1, 5]", "[5, 1]"), "lower end first"),
+        (BREVITY.replace("[1, 5]", "[1, .inf]"), "lower end first"),
+        (BREVITY.replace("[1, 5]", "[.nan, 5]"), "lower end first"),
+        (TONE.replace("no difference", "FIRST is kinder"), "more than their capitals"),
+        (TONE.replace("no difference", "' '"), "more than their capitals"),
+        (TONE.replace("no difference: 0", "no difference: .nan"), "expected numbers"),
+        (TONE.replace(": -1", ": 1").replace(": 0", ": 1"), "all worth the same"),
         (BREVITY.replace("brevity", "single"), "a built-in protocol has the name"),
         (BREVITY.replace("brevity", "a/b"), "is not letters"),
         (BREVITY.replace("shows: single", "shows: three"), "three"),

@@ -65,6 +65,26 @@ def test_labels_follow_the_same_rules(text: str, label: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "At first I leaned to [[A]].\nFinal verdict: [[D]]",
+        "[[B]] reads better, yet: [[neither]]",
+        "[[A]] by style.\ntag-1 [[A>B]]",
+        "tag-1 [[neither]] rather than [[A]]",
+    ],
+)
+def test_a_verdict_that_was_not_offered_is_none_and_no_earlier_one_counts(text: str) -> None:
+    assert parse(text, "letter", nonce="tag-1").status == "unparsed"
+    rated = text.replace("[[A]]", "[[7]]").replace("[[B]]", "[[7]]").replace("[[A>B]]", "[[n/a]]")
+    assert parse(rated, "rating", nonce="tag-1").status == "unparsed"
+
+
+def test_a_bracket_before_the_verdict_is_no_verdict() -> None:
+    assert parse("As [[the docs]] say, B errs.\n[[A]]", "letter").verdict == "A"
+    assert parse("[[A]] is right; [[C]] for a tie.", "letter").verdict == "A"
+
+
+@pytest.mark.parametrize(
     ("text", "score"),
     [
         ("It reads [[good]].\ntag-1 good enough", 1),
