@@ -24,6 +24,8 @@ Z_95 = 1.959964
 # Of the 320 public GPT-4 reviews: a model's scores spread by 1.3 of a scale 9 wide, and the
 # differences of two models' scores by 1.7.
 TYPICAL_SPREAD, TYPICAL_DIFFERENCE = 0.15, 0.19
+ROUNDING = 1e-9
+"""what rounding may leave of a difference that is none, as a share"""
 
 
 def half_width(num_questions: int, share: float = 0.5) -> float:
@@ -117,8 +119,12 @@ def closest_scores_sentence(known: Sequence[Scored]) -> str | None:
         return None
     above, below, differences = min(pairs, key=lambda one: abs(fmean(one[2])))
     gap, spread = abs(fmean(differences)), pstdev(differences)
-    if gap == 0 or spread == 0:
+    if gap <= ROUNDING * max(map(abs, differences)):
         return f"{above.model} and {below.model} have one mean over {len(differences)} questions."
+    if spread <= ROUNDING * gap:
+        leader, other = (above, below) if differences[0] > 0 else (below, above)
+        told = f"is {gap:.2g} above {other.model} on each of {len(differences)} questions"
+        return f"{leader.model} {told}."
     return (
         f"{above.model} and {below.model} are {gap:.2g} apart over {len(differences)} questions; "
         f"to tell them apart at 95 % takes about {ceil((Z_95 * spread / gap) ** 2):,} questions."

@@ -118,7 +118,7 @@ def least_width_share(correlation: float, labels: int, others: int) -> float:
 
 def _correlation(human_Q: Floats, judge_Q: Floats) -> float | None:
     """None where one of them never varies."""
-    if len(human_Q) < 2 or human_Q.std() == 0 or judge_Q.std() == 0:
+    if len(human_Q) < 2 or any(outcomes.min() == outcomes.max() for outcomes in (human_Q, judge_Q)):
         return None
     return float(np.corrcoef(human_Q, judge_Q)[0, 1])
 

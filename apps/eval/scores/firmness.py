@@ -17,6 +17,7 @@ from apps.eval.figures.models import Difference, RankStep, RatingRow, ScoreRow
 from apps.eval.scores.judgments import Contest, Judgment, scale_of
 from apps.eval.scores.pairs import question_means
 from apps.eval.scores.statistics import (
+    ROUNDING,
     Floats,
     Resampling,
     mean_interval,
@@ -187,7 +188,7 @@ def _score_step(
     order = sorted(differences, key=lambda question: -differences[question])
     left = np.cumsum([differences[question] for question in reversed(order)])[::-1]
     # Without the k questions that speak most for the first: the sum of the others.
-    turning = [k for k in range(1, len(order)) if left[k] <= 0]
+    turning = [k for k in range(1, len(order)) if left[k] <= ROUNDING * most]
     dropped = turning[0] if turning else None
     return RankStep(
         above=above,

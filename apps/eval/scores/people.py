@@ -76,7 +76,7 @@ def _verdicts(uri: str, questions: Sequence[Question]) -> Iterator[Verdict]:
     for number, record in _records(text, uri):
         try:
             yield from _read(record, by_prompt)
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise InputError(f"{uri} line {number} is not a verdict: {_EXPECTED}") from None
 
 
@@ -105,7 +105,7 @@ def _json_array(text: str, uri: str) -> list[Mapping[str, Any]]:
 
     try:
         return cast(list[Mapping[str, Any]], json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{uri} line 1 is not a verdict ({error}); {_EXPECTED}") from None
 
 
@@ -151,7 +151,7 @@ def _vote(record: Mapping[str, Any], by_prompt: Mapping[str, str]) -> Verdict | 
     question_id = by_prompt.get(asked[0].strip()) if asked else None
     if question_id is None or not record.get("counted", True):
         return None
-    return Verdict(question_id=question_id, models=(first, second), outcome=outcome)
+    return Verdict(question_id=question_id, models=(str(first), str(second)), outcome=outcome)
 
 
 def _pandalm(record: Mapping[str, Any]) -> Iterator[Verdict]:

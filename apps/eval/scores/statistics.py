@@ -15,6 +15,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 Item = TypeVar("Item", bound=Hashable)
+ROUNDING = 1e-9
+"""what rounding may leave of a sum that is 0, as a share of the most it can be"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,12 +95,12 @@ def questions_needed(
 
     The normal approximation n = ((z + z_power) s / d)^2 + z^2 / 2 (Guenther 1981). The spread s has
     half a question more at either end of -most..most, so that few equal differences do not promise
-    too much. None if the mean is 0.
+    too much. None if the mean is 0, but for what rounding leaves of it.
 
     60 wins and 40 losses: d = .1, s = .5, so (2.8 x .49 / .1)^2 + 2, about 190 questions.
     """
     mean = float(np.mean(differences_Q))
-    if mean == 0.0:
+    if abs(mean) <= ROUNDING * most:
         return None
     squares = float(np.sum((differences_Q - mean) ** 2)) + 0.5 * (most - mean) ** 2
     squares += 0.5 * (most + mean) ** 2

@@ -66,5 +66,9 @@ def test_the_two_nearest_models_have_a_sentence() -> None:
     assert "about 4 questions" in told
     even = forecast.closest_scores_sentence(scored(a=[4.0, 4.0], b=[4.0, 4.0]))
     assert even == "a and b have one mean over 2 questions."
+    even = forecast.closest_scores_sentence(scored(a=[0.1, 0.2, 0.3], b=[0.3, 0.1, 0.2]))
+    assert even == "a and b have one mean over 3 questions.", "but for rounding"
+    ahead = forecast.closest_scores_sentence(scored(a=[4.1, 3.1, 2.1], b=[3.0, 2.0, 1.0]))
+    assert ahead == "a is 1.1 above b on each of 3 questions."
     assert forecast.closest_scores_sentence(scored(a=[4.0], b=[3.0])) is None
     assert forecast.closest_scores_sentence([]) is None

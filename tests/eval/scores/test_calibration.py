@@ -80,6 +80,18 @@ def test_the_worked_example() -> None:
     assert weight == 0.0 and rate == 0.5, "a judge that never varies tells nothing"
 
 
+@pytest.mark.parametrize("share", [0.1, 1 / 3, 2 / 3, 0.7])
+@pytest.mark.parametrize("num_questions", [3, 7, 30])
+def test_people_who_say_the_same_of_every_question_go_with_no_judge(
+    share: float, num_questions: int
+) -> None:
+    """A mean of equal shares is rounded, and then spreads by a little."""
+    held = contests([judgment(i % 2, 0, f"q{i}") for i in range(num_questions)])
+    alike = {(f"q{i}", "a", "b"): share for i in range(num_questions)}
+    found = calibration(held, People(outcomes=alike), Resampling(num_resamples=50))
+    assert found is not None and found.pairs[0].correlation is None
+
+
 def test_agreement_matches_verdicts_in_either_order() -> None:
     held = contests([judgment(1, o, f"q{i}") for i in range(3) for o in (0, 1)])
     people = People(outcomes={("q0", "a", "b"): 1.0, ("q1", "b", "a"): 0.0, ("q2", "a", "b"): 0.5})

@@ -72,6 +72,18 @@ def test_scores_alone_are_turned_by_their_strongest_questions() -> None:
     assert step.between is not None and step.between.difference == 1.0
 
 
+def test_what_rounding_leaves_of_a_difference_turns_nobody() -> None:
+    """Without q0 the two are even: .1 + .2 - .3 is no lead."""
+    items = [
+        judgment(None, 0, f"q{place}", models=(name,), scores=(score,), status="ok")
+        for place, lead in enumerate([2.0, 0.1, 0.2, -0.3])
+        for name, score in (("a", lead), ("b", 0.0))
+    ]
+    rows = mean_scores(items, {f"q{i}": "c" for i in range(4)}, FEW)
+    (step,) = score_steps(items, rows, FEW)
+    assert (step.above, step.dropped) == ("a", 1)
+
+
 @pytest.mark.parametrize("p", [0.6, 0.7, 0.8])
 def test_so_many_questions_do_tell_them_apart_four_times_in_five(p: float) -> None:
     rng = np.random.default_rng(6)
@@ -90,6 +102,7 @@ def test_the_worked_example_and_no_difference() -> None:
     outcomes = np.array([0.5] * 6000 + [-0.5] * 4000)
     assert questions_needed(outcomes, 0.5) == pytest.approx(190, abs=2)
     assert questions_needed(np.array([0.5, -0.5]), 0.5) is None
+    assert questions_needed(np.array([0.1, 0.2, -0.3]), 9.0) is None, "but for rounding"
 
 
 def test_ratings_of_a_hundred_thousand_battles_are_the_same_for_one_cluster_or_many() -> None:

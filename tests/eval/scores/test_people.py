@@ -19,7 +19,7 @@ def jsonl(*records: object) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def vote(prompt: str, verdict: str, **fields: object) -> dict[str, object]:
+def vote(prompt: object, verdict: str, **fields: object) -> dict[str, object]:
     said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": "x"}]
     return {"models": ["a", "b"], "verdict": verdict, "conversations": [said, said], **fields}
 
@@ -79,6 +79,10 @@ def test_several_people_are_averaged(tmp_path: Path) -> None:
         ("h.jsonl", jsonl({**ARENA[0], "winner": "nobody"}), "line 1 is not a verdict"),
         ("h.csv", "question,who\n1,a\n", "line 2 is not a verdict"),
         ("h.json", "[1, 2]", "line 1 is not a verdict"),
+        ("h.json", "[" * 100_000, "line 1 is not a verdict"),
+        ("h.json", '[{"idx": 1, "cmp_key": "a_b", "annotator1": Infinity}]', "line 1 is not"),
+        ("h.jsonl", jsonl(vote(["What is 1?"], "left")), "line 1 is not a verdict"),
+        ("h.jsonl", jsonl(vote(7, "left")), "line 1 is not a verdict"),
         ("review_a_b_human.txt", "a\nb\n", "holds 2 verdicts in the order of 3 questions"),
         ("review_a_b_human.txt", "a\nb\nz\n", "line 3 says 'z'"),
     ],
