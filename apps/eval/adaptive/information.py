@@ -1,11 +1,12 @@
 """Which contests to judge next, so that few of them settle the order of the models.
 
 Two models whose order is open and whose gap is little known have most to tell each other. After
-every round the strengths are fitted anew (Bradley-Terry) and the next contests go where they are
-expected to decide most: the chance that the order of a pair is wrong, times the share of its gap's
-variance that one more contest takes away. Of two that never meet, as where all play one baseline,
-the contests of either count, by the share that they take away. The order is settled when every two
-neighbours in it are in their right order with the asked confidence, or have no contest left.
+every round the strengths are fitted anew (Bradley-Terry), and the next contests go where they are
+expected to decide most. That is the chance that the order of a pair is wrong, times the share of
+its gap's variance that one more contest takes away. Of two that never meet, as where all play one
+baseline, the contests of either count, by the share that they take away. The order is settled when
+every two neighbours in it are in their right order with the asked confidence, or have no contest
+left.
 
 Half of a round-robin's contests give its order where strengths spread as on a public leaderboard.
 In close ones they cannot, even dealt out by one who knows the strengths (benchmarks/adaptive.py).
@@ -58,8 +59,8 @@ def prior_ties(num_models: int) -> float:
     """Virtual ties between every two models, a prior on their strengths.
 
     It is about a normal one that spreads by 1 in log-odds. A weak one claims too much, for the
-    order is looked at after every round and one look in many errs: with half a tie between five
-    close models (spread .5) 10 of 100 neighbours settled at 95 % were wrong, with one tie none.
+    order is looked at after every round and one look in many errs. Of 100 neighbours settled at
+    95 % among five close models (spread .5) half a tie left 10 wrong, and one tie none.
     """
     return max(LEAST_PRIOR_TIES, 4.0 / max(1, num_models - 1))
 

@@ -1,8 +1,8 @@
 """The Batch API as a backend: half the price, within a day, under the same journal and budget.
 
 Every call is reserved and written to the intents before its file is uploaded. A batch is noted in
-judgments/batches.jsonl before and after it is created, so that a run that was killed in between
-finds it again (by its input file) instead of paying for a second one.
+judgments/batches.jsonl before and after it is created. So a run that was killed in between finds it
+again, by its input file, instead of paying for a second one.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 An endpoint's count is its own word. One that is missing, or that is less than half the words of
 the text, is no count, and the call is charged what was reserved for it. One that can be true is
-what the report shows, and the budget is charged at least what the text itself must have cost, so
-that a count that is somewhat too low does not stretch `--max-usd`.
+what the report shows. The budget is charged at least what the text itself must have cost, so that
+a count that is somewhat too low does not stretch `--max-usd`.
 
     prompt of 400 words, 2,000 letters    reported    shown and charged
                                           520         520, 520
