@@ -25,6 +25,7 @@ from apps.eval.calls.journal import (
     read_raw,
 )
 from apps.eval.calls.json_body import load, stated_status, told
+from apps.eval.calls.lines import Parameters
 from apps.eval.calls.parameters import ParameterFit
 from apps.eval.judging.asking import asks, refuse_unreadable, remaining, standings
 from apps.eval.judging.call import Call
@@ -212,7 +213,10 @@ class _Batches:
         for file in (batch.output_file_id, batch.error_file_id):  # refusals lie in the second
             if file:
                 lines += (await self._client.files.content(file)).content.splitlines()
-        read = await asyncio.gather(*(self._store(line, sent, attempts) for line in lines))
+        # Before a first refusal has taught what the others were refused for too.
+        fitted = {key: self.fit.fitted(call.parameters) for key, call in sent.items()}
+        stores = (self._store(line, sent, fitted, attempts) for line in lines)
+        read = await asyncio.gather(*stores)
         is_open = not all(read)  # whose response a line that says nothing held
         await self._release(attempts, may_be_billed=is_open)
         self._note(input_file=batch.input_file_id, ended=batch.status)
@@ -222,7 +226,13 @@ class _Batches:
                 "use --backend live"
             )
 
-    async def _store(self, data: bytes, sent: dict[str, Call], attempts: dict[str, int]) -> bool:
+    async def _store(
+        self,
+        data: bytes,
+        sent: dict[str, Call],
+        fitted: dict[str, Parameters],
+        attempts: dict[str, int],
+    ) -> bool:
         """Keeps what a line of the output says, once; False for a line that says nothing."""
         line = _output_line(data)
         if line is None:
@@ -233,17 +243,21 @@ class _Batches:
         body, status = orjson.dumps(response.get("body")), response.get("status_code")
         status = status if isinstance(status, int) else 200
         if key in sent:
-            await self._store_response(sent[key], attempts, status, body)
+            await self._store_response(sent[key], fitted[key], attempts, status, body)
         elif _was_written(status, told(body)[1]):  # for a call that is planned no more
             await self._writer.fail_call(key, attempts.pop(key), may_be_billed=True)
         return True
 
     async def _store_response(
-        self, call: Call, attempts: dict[str, int], status: int, body: bytes
+        self,
+        call: Call,
+        parameters: Parameters,
+        attempts: dict[str, int],
+        status: int,
+        body: bytes,
     ) -> None:
         stated, (message, code) = stated_status(status, body), told(body)
         if stated in UNFIT and not is_filtered(stated, message, code):
-            parameters = self.fit.fitted(call.parameters)
             if self.fit.learn(message, code, parameters):
                 return
             if self.fit.without_form(parameters) is not None:

@@ -75,9 +75,9 @@ def rating_said(body: str, form: Form, nonce: str | None) -> float | None:
         if match := form_patterns.tagged.match(said):
             return _score(match, "number", form)
     own = [without_menus(tail, form_patterns.bracketed) for tail, is_own in tails if is_own]
-    match = form_patterns.bracketed.search(head(own[0])) if own else None
-    if match and not holds_another(form_patterns.bracketed, match.string[: match.start()]):
-        return _score(match, "number", form)
+    if own and (match := form_patterns.bracketed.search(first := head(own[0]))):
+        is_first = not holds_another(form_patterns.bracketed, first[: match.start()])
+        return _score(match, "number", form) if is_first else None
     closing = closing_json(body)
     if nonce and nonce in closing:
         return _in_range(rating_in(closing), form)

@@ -64,13 +64,16 @@ class WordReader:
 
     def _behind(self, tail: str) -> str | None:
         """A verdict in any form after the tag."""
-        match = self._bracketed.search(head(tail))
-        if match and not holds_another(self._bracketed, head(tail)[: match.start()]):
-            return match[1]
+        if match := self._bracketed.search(head(tail)):
+            return self._unless_another(match)
         if found := self._closing(tail) or verdict_in(tail):
             return found
         match = self._bracketed.search(tail)
-        return match[1] if match else None
+        return self._unless_another(match) if match else None
+
+    def _unless_another(self, match: re.Match[str]) -> str | None:
+        """What it says, unless brackets before it hold something else."""
+        return None if holds_another(self._bracketed, match.string[: match.start()]) else match[1]
 
     def _untagged(self, body: str) -> str | None:
         body = without_menus(body, self._bracketed)
