@@ -177,6 +177,7 @@ def _index(
     with reporter.progress("index", total=len(pieces), unit="pieces") as bar:
         indexes = index.join(run_units(pieces, _INDEX, work, lambda _: bar.advance()))
     indexes, unknown = known_files(indexes, config)
+    _check_encodings(indexes, reporter)
     skipped = {**dict.fromkeys(files.skipped, "by its name no dump"), **unknown}
     if skipped:
         reporter.event("clean.skipped", files=skipped)
@@ -197,6 +198,15 @@ def known_files(
         raise InputError(_unknown_layout(unknown[0]))
     skipped = {file.uri: f"first record: {file.seen.first}" for file in unknown}
     return [file for file in indexes if file.seen.first is None], skipped
+
+
+def _check_encodings(indexes: list[FileIndex], reporter: Reporter) -> None:
+    """Raises InputError for a file that is no UTF-8; where some of one is not, that is said."""
+    for file in indexes:
+        if file.seen.is_foreign:
+            raise InputError(f"{file.uri} is not UTF-8: {file.seen.not_utf8}.")
+    if damaged := {file.uri: file.seen.not_utf8 for file in indexes if file.seen.not_utf8}:
+        reporter.event("clean.not_utf8", files=damaged)
 
 
 def _unknown_layout(file: FileIndex) -> str:
@@ -319,6 +329,8 @@ def _check_readable(ledger: Ledger, indexes: list[FileIndex], cleaned: list[Clea
     if ledger.records.input and quarantined == ledger.records.input:
         reasons = ", ".join(ledger.records.quarantined)
         reasons += "".join(f"; {f.uri}: {f.damage}" for f in indexes if f.damage)
+        if "bad-utf-8" in ledger.records.quarantined:
+            reasons += "".join(f"; {f.uri}: {said}" for f in indexes if (said := f.seen.not_utf8))
         raise InputError(
             f"None of the {quarantined:,} records of the input could be read ({reasons}); expected "
             "conversations in one of the layouts that `python -m apps.data layouts` shows."
@@ -405,6 +417,7 @@ def _report_done(config: CleanConfig, ledger: Ledger, reporter: Reporter) -> Non
         dropped=dict(records.dropped),
         quarantined=dict(records.quarantined),
         trimmed_messages=dict(ledger.messages.trimmed),
+        repaired_messages=dict(ledger.repairs),
         layouts=dict(ledger.layouts),
         ignored_fields=dict(ledger.ignored),
     )

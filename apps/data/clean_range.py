@@ -30,6 +30,7 @@ from apps.data.read.index import Format
 from apps.data.read.json_spans import Separation
 from apps.data.read.reader import Reading
 from apps.data.read.record.layout import Turn, Unreadable
+from apps.data.read.record.parse import without_halves
 from apps.data.read.records import Broken, Record
 from apps.data.rules.profiles import Rules
 from apps.data.rules.rules import RULES
@@ -226,7 +227,7 @@ def _take(record: Record | Broken, uri: str, rules: Rules, output: Output) -> No
     if dropped is not None:
         rule, detail = dropped
         output.ledger.drop(rule, messages=messages, num_bytes=num_bytes, framing=framing)
-        row = DroppedRow(record.id, record.source_id, rule, detail, record.raw.decode())
+        row = DroppedRow(record.id, record.source_id, rule, detail, _text_of(record.raw))
         output.dropped.append(row)
         _sample(output, rule, record, detail)
         return
@@ -236,10 +237,20 @@ def _take(record: Record | Broken, uri: str, rules: Rules, output: Output) -> No
     _sample(output, "kept", record, "")
 
 
+def _text_of(raw: bytes) -> str:
+    """What was read: halves of surrogate pairs may lie in it as characters of their own."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return without_halves(raw.decode("utf-8", "surrogatepass"))
+
+
 def _count_source(record: Record, ledger: Ledger) -> None:
     """What the record was, and what it says that the output does not carry."""
     add_to(ledger.layouts, record.layout, 1)
     ledger.continuations += record.is_continuation
+    for name, amount in record.repaired.items():
+        add_to(ledger.repairs, name, amount)
     for name in sorted(set(record.ignored)):
         add_to(ledger.ignored, name, 1)
     for left in record.left_out:
@@ -325,12 +336,17 @@ def _sample(output: Output, rule: str, record: Record, detail: str) -> None:
         detail=detail,
         raw=record.raw[:SAMPLE_CHARS].decode("utf-8", "ignore"),
         messages=[
-            {"role": turn.role, "content": turn.text[:SAMPLE_CHARS]} for turn in record.turns[:8]
+            {"role": turn.role, "content": _shown(turn)[:SAMPLE_CHARS]} for turn in record.turns[:8]
         ],
     )
     kept.append(sample)
     kept.sort(key=lambda item: item.order)
     del kept[SAMPLES_PER_RULE:]
+
+
+def _shown(turn: Turn) -> str:
+    """What it says, and what it calls."""
+    return "\n\n".join(filter(None, (turn.text, turn.tool_calls)))
 
 
 def _write(output: Output, rules: Rules, folder: str) -> CleanedRange:

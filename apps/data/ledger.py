@@ -64,7 +64,7 @@ class Ledger:
     messages: Account = field(default_factory=Account)
     bytes: Account = field(default_factory=Account)
     repairs: Counts = field(default_factory=Counts)
-    """Messages that a rule changed, by rule."""
+    """Messages that a rule changed, by rule; and that reading mended, by what was wrong."""
     forms: Counts = field(default_factory=Counts)
     """Messages by what they were: assistant_html, user_plain..."""
     layouts: Counts = field(default_factory=Counts)

@@ -32,7 +32,7 @@ from apps.data.config import PackConfig
 from apps.data.ledger import Counts
 from apps.data.packing.best_fit import best_fit_decreasing, one_per_row
 from apps.data.packing.identity import read_identity
-from apps.data.packing.mix import Source, find_source
+from apps.data.packing.mix import Source, find_source, merged
 from apps.data.packing.tokenize import (
     TokenizeArgs,
     TokenizedUnit,
@@ -114,7 +114,7 @@ def prepare(config: PackConfig) -> Job:
     identity: list[tuple[Message, ...]] = []
     if config.identity is not None:
         identity = read_identity(config.identity, config.identity_name, config.identity_makers)
-    sources = tuple(find_source(text) for text in config.inputs)
+    sources = merged([find_source(text) for text in config.inputs])
     return Job(config, tokenizer, template, sources, tuple(identity))
 
 

@@ -98,6 +98,8 @@ def _accounts(ledger: Ledger) -> dict[str, list[int]]:
     for part in ("trimmed", "dropped", "quarantined"):
         for name in sorted({name for unit in UNITS for name in ledger[unit][part]}):
             rows[f"{part}: {name}"] = [ledger[unit][part].get(name, 0) for unit in UNITS]
+    if joined := ledger["records"].get("joined", 0):
+        rows["joined into others"] = [joined, 0, 0]
     rows["framing"] = [0, 0, ledger["bytes"].get("framing", 0)]
     return rows
 

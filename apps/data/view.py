@@ -106,8 +106,11 @@ def _print(console: Console, number: int, row: Row) -> None:
         console.print(_shown(row["raw"]), markup=False)
         return
     for message in row.get("messages") or _raw_messages(row["record"]):
-        console.print(_shown(message["role"]), style="bold", markup=False)
-        text = _shown(message["content"] or message.get("tool_calls") or "")
+        is_learned = message.get("weight") is None or message["weight"] > 0
+        role = message["role"] + ("" if is_learned else " (not learned)")
+        console.print(_shown(role), style="bold", markup=False)
+        parts = (message["content"], message.get("tool_calls"))
+        text = _shown("\n\n".join(filter(None, parts)))
         if message["role"] == "assistant":
             console.print(Markdown(text))
         else:
@@ -123,5 +126,6 @@ def _shown(text: str) -> str:
 
 
 def _raw_messages(record: str) -> list[Row]:
-    """The turns of a dropped record, as the dump has them."""
-    return [{"role": f"raw {role}", "content": text} for role, text in records.raw_turns(record)]
+    """The turns of a dropped record, as the dump has them; all of it where `--map` named them."""
+    turns = records.raw_turns(record) or [("record", record)]
+    return [{"role": f"raw {role}", "content": text} for role, text in turns]

@@ -331,6 +331,28 @@ def test_an_unfinished_clean_folder_is_refused(tmp_path, tokenizer):
         make(tmp_path / "pack", tokenizer, source)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda path: path.unlink(), r"lacks .*\.parquet, which .* copy the whole folder again"),
+        (lambda path: path.write_bytes(b"PAR1"), "not a whole Parquet file"),
+        (
+            lambda path: pq.write_table(pq.read_table(path).slice(1), path),
+            "is not what `clean` wrote there",
+        ),
+    ],
+)
+def test_a_clean_folder_that_lost_or_changed_a_shard_is_refused(change, why, tmp_path, tokenizer):
+    talks = [conversation(f"r{i}", f"Hello number {i}", "Good day to you.") for i in range(3)]
+    run_clean(tmp_path / "clean", write_dump(tmp_path / "dump.json", talks))
+    folder = str(tmp_path / "clean")
+    assert make(tmp_path / "a", tokenizer, folder, val_percent=0).splits["train"].num_segments == 3
+    (shard,) = (tmp_path / "clean").glob("*.parquet")
+    change(shard)
+    with pytest.raises(CriaError, match=why):
+        make(tmp_path / "b", tokenizer, folder)
+
+
 def test_a_clean_folder_that_kept_nothing_is_told_as_such(tmp_path, tokenizer):
     dump = write_dump(tmp_path / "dump.json", [conversation("a", "Hello, friend", "network error")])
     run_clean(tmp_path / "clean", dump)
@@ -439,3 +461,23 @@ def test_a_column_that_is_there_twice_is_checked_twice(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(InputError, match="has tools as int64, expected a text"):
         mix.find_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("hole", [{"content": None}, {"role": None}])
+def test_a_message_that_other_makers_left_empty_is_refused(hole, tmp_path, tokenizer):
+    rows = [{"messages": turns("Hello there", "Good day")} for _ in range(3)]
+    rows[2]["messages"][1] |= hole
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(
+        InputError, match=r"a\.parquet, row 2 has a message without role or content"
+    ):
+        make(tmp_path / "pack", tokenizer, str(tmp_path / "a.parquet"))
+
+
+def test_a_folder_given_twice_has_both_weights(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean")
+    make(tmp_path / "twice", tokenizer, source, f"{source}=0.5")
+    make(tmp_path / "once", tokenizer, f"{source}=1.5")
+    assert digests(tmp_path / "twice") == digests(tmp_path / "once")
+    ledger = json.loads((tmp_path / "twice" / "ledger.json").read_text())
+    assert ledger["mix"] == {source: 1.5} and ledger["conversations"]["read"] == 200

@@ -162,6 +162,37 @@ def test_view_shows_dropped_records_of_every_form(
     assert "raw assistant" in shown and "network error" in shown
 
 
+def test_view_shows_calls_and_what_is_not_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"of": "Linz"}}}
+    messages = [
+        {"role": "user", "content": "How cold is it?"},
+        {"role": "assistant", "content": "Let me look.", "tool_calls": [call]},
+        {"role": "tool", "content": "-3"},
+        {"role": "assistant", "content": "Three below.", "weight": 0},
+    ]
+    dump = write_dump(tmp_path / "dump.json", [{"messages": messages}])
+    run_clean(tmp_path / "out", dump, profile="none")
+    view.show(ViewConfig(folder=str(tmp_path / "out")), Reporter("text"))
+    shown = capsys.readouterr().out
+    assert "Let me look." in shown and "look_up" in shown
+    assert shown.count("(not learned)") == 1
+    samples = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert "look_up" in samples["kept"][0]["messages"][1]["content"]
+
+
+def test_view_shows_a_dropped_record_under_names_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"wer": "ich", "was": "What is a verb?"}, {"wer": "du", "was": "network error"}]
+    names = "column:rede=messages,field:wer=role,field:was=content,role:ich=user,role:du=assistant"
+    dump = write_dump(tmp_path / "dump.json", [{"rede": turns}])
+    run_clean(tmp_path / "out", dump, map=names)
+    view.show(ViewConfig(folder=str(tmp_path / "out"), rule="banner"), Reporter("text"))
+    assert "network error" in capsys.readouterr().out
+
+
 def test_on_a_terminal_view_shows_one_conversation_at_a_time(cleaned: Path) -> None:
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "apps.data", "view", str(cleaned)]

@@ -87,8 +87,9 @@ def list_dir(uri: str) -> list[str]:
     return sorted(names)
 
 
-def glob(pattern: str) -> list[str]:
-    """Sorted URIs of the files that a pattern names; empty when the folder does not exist."""
+def glob(pattern: str, *, folders: bool = False) -> list[str]:
+    """Sorted URIs of the files that a pattern names, and of the folders too when these are wanted;
+    empty when the folder does not exist."""
     fs, path = filesystem(pattern)
     scheme = "" if is_local(pattern) else pattern.split("://", 1)[0] + "://"
     with _sentences(pattern):
@@ -97,7 +98,8 @@ def glob(pattern: str) -> list[str]:
             matches = cast(list[str], fs.glob(path))
         except FileNotFoundError:
             return []
-        return [scheme + match for match in sorted(matches) if fs.isfile(match)]
+        is_wanted = fs.exists if folders else fs.isfile
+        return [scheme + match for match in sorted(matches) if is_wanted(match)]
 
 
 def size_bytes(uri: str) -> int:

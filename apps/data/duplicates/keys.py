@@ -134,6 +134,8 @@ def of(record: Record, rules: Rules, *, messages: int, num_bytes: int) -> Keys:
         if not (needs_all or needs_digests or needs_opening):
             break
         said = b"%b\0%b\0%b" % (turn.role.encode(), normalized(turn.text), _called(turn))
+        if not turn.is_learned:  # the same answer, where it is learned, would be lost with it
+            said += b"\0-"
         digest = hashlib.blake2b(said, digest_size=8).digest()
         running.update(digest)
         if needs_all:
@@ -214,10 +216,15 @@ def _called(turn: Turn) -> bytes:
 
 
 def _functions(record: Record) -> bytes:
-    """Those that could be called, and the names of those that were: with others nothing is near."""
+    """Those that could be called, and the names of those that were: with others nothing is near.
+
+    Nor is what is learned near to what is not.
+    """
     calls = [turn.tool_calls for turn in record.turns if turn.tool_calls is not None]
     names = [call["function"]["name"] for made in calls for call in orjson.loads(made)]
-    return _offered(record) + (orjson.dumps(names) if names else b"")
+    learned = bytes(turn.is_learned for turn in record.turns)
+    marks = learned if 0 in learned else b""
+    return _offered(record) + (orjson.dumps(names) if names else b"") + marks
 
 
 def _signature(record: Record) -> list[int]:

@@ -149,7 +149,17 @@ def _read_record(source: str, number: int, record: object) -> tuple[Message, ...
             f"{source}, record {number} is no conversation ({error.reason}); "
             'expected {"messages": [{"role": "user", "content": "..."}, ...]}.'
         ) from error
-    messages = tuple(Message(cast(Role, turn.role), turn.text) for turn in conversation.turns)
+    messages = tuple(
+        Message(
+            cast(Role, turn.role),
+            turn.text,
+            is_learned=turn.is_learned,
+            tool_calls=turn.tool_calls,
+            tool_call_id=turn.tool_call_id,
+            name=turn.name,
+        )
+        for turn in conversation.turns
+    )
     if not messages or messages[-1].role != "assistant":
         raise InputError(f"{source}, record {number} does not end with an assistant message.")
     return messages

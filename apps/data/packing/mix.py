@@ -6,7 +6,8 @@
 # pyright: reportUnknownArgumentType=false
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ import pyarrow.parquet as pq
 from apps.common.errors import CorruptError, InputError
 from apps.common.files import storage
 from apps.common.files.config import RESOLVED_NAME
+from apps.common.json_value import JsonObject
+from apps.data.read.record.layout import object_of
 
 _UNIT_BYTES = 16 << 20
 
@@ -79,8 +82,14 @@ def find_source(text: str) -> Source:
     names = [name for name in present if name.endswith(".parquet")]
     if not names and uri.endswith(".parquet") and storage.exists(uri):
         return Source(uri, weight, (_source_file(uri),))
-    if RESOLVED_NAME in present and storage.read_commit(uri) is None:
+    commit = storage.read_commit(uri)
+    if RESOLVED_NAME in present and commit is None:
         raise InputError(f"{uri} is not finished; run the same `clean` command again first.")
+    written = object_of((commit or {}).get("shards")) or {}
+    if missing := sorted(written.keys() - set(names)):
+        raise InputError(
+            f"{uri} lacks {missing[0]}, which `clean` wrote there; copy the whole folder again."
+        )
     if not names and RESOLVED_NAME in present:
         raise InputError(
             f"{uri} kept no conversation; `python -m apps.data report {uri}` says why."
@@ -89,7 +98,28 @@ def find_source(text: str) -> Source:
         raise InputError(
             f"{uri} holds no Parquet files; expected a folder made by `python -m apps.data clean`."
         )
-    return Source(uri, weight, tuple(_source_file(storage.join(uri, name)) for name in names))
+    files = tuple(_source_file(storage.join(uri, name)) for name in names)
+    for name, file in zip(names, files, strict=True):
+        _check_unchanged(file, object_of(written.get(name)) or {})
+    return Source(uri, weight, files)
+
+
+def merged(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """One source for each folder: what is given twice is taken with both weights together."""
+    by_uri: dict[str, Source] = {}
+    for one in sources:
+        before = by_uri.get(one.uri)
+        by_uri[one.uri] = replace(one, weight=one.weight + (before.weight if before else 0.0))
+    return tuple(by_uri.values())
+
+
+def _check_unchanged(file: SourceFile, written: JsonObject) -> None:
+    """Raises InputError for a shard that is not the one `clean` wrote, as after a broken copy."""
+    if written and written.get("digest") != file.blake2b:
+        raise InputError(
+            f"{file.uri} is not what `clean` wrote there; copy it again, or put a file of your own "
+            "into a folder of its own."
+        )
 
 
 def _is_number(text: str) -> bool:

@@ -103,7 +103,8 @@ class Cutter:
         """What the template cannot show is left out, and never learned as an empty answer."""
         shown = messages if self._shows_tools else without_tool_turns(messages)
         task = _Task(shown, tools, guess)
-        task.result.num_tool_turns = len(messages) - len(shown)
+        if not self._shows_tools:
+            task.result.num_tool_turns = sum(map(_is_of_tools, messages))
         return task
 
     def _learn(self, encoded: Sequence[Encoded]) -> None:
@@ -220,13 +221,33 @@ class _Task:
         self.start = len(self.rounds)
 
 
+def _is_of_tools(message: Message) -> bool:
+    return message.role == "tool" or message.tool_calls is not None
+
+
 def without_tool_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Without what tools said and calls of them; what an assistant says beside a call stays."""
-    return tuple(
-        replace(message, tool_calls=None) if message.tool_calls is not None else message
-        for message in messages
-        if message.role != "tool" and (message.tool_calls is None or message.content.strip())
-    )
+    """Without what tools said and calls of them.
+
+    What an assistant says beside a call stays, and is one answer with what it says after it.
+
+    user, assistant "Let me look." + call, tool, assistant "Sunny."
+    ->  user, assistant "Let me look.\\n\\nSunny."
+    """
+    shown: list[Message] = []
+    is_after_tools = False
+    for message in messages:
+        if message.role == "tool" or (message.tool_calls and not message.content.strip()):
+            is_after_tools = True
+            continue
+        plain = message if message.tool_calls is None else replace(message, tool_calls=None)
+        if is_after_tools and shown and shown[-1].role == plain.role == "assistant":
+            content = f"{shown[-1].content}\n\n{plain.content}"
+            is_learned = shown[-1].is_learned and plain.is_learned
+            shown[-1] = replace(shown[-1], content=content, is_learned=is_learned)
+        else:
+            shown.append(plain)
+        is_after_tools = message.tool_calls is not None
+    return tuple(shown)
 
 
 def split_rounds(

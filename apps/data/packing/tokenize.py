@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tokenizers
 
+from apps.common.errors import InputError
 from apps.common.files import storage
 from apps.common.packs import SPLITS
 from apps.common.text.conversation import ChatTemplate, Message, ToolSchemas
@@ -178,13 +179,26 @@ def read_groups(groups: RowGroups) -> Iterator[list[Read]]:
         first_row = sum(file.metadata.row_group(group).num_rows for group in range(groups.first))
         for batch in batches:
             rows: list[dict[str, Any]] = batch.to_pylist()
+            for i, row in enumerate(rows, first_row):
+                _check_row(row, f"{groups.uri}, row {i:,}")
             yield [_read(row, f"{groups.blake2b}#{first_row + i}") for i, row in enumerate(rows)]
             first_row += batch.num_rows
 
 
+def _check_row(row: dict[str, Any], place: str) -> None:
+    """Raises InputError for what only other makers leave empty."""
+    messages: list[dict[str, Any] | None] = row["messages"] or []
+    for message in messages:
+        if message is None or message["role"] is None or message["content"] is None:
+            raise InputError(
+                f"{place} has a message without role or content; put the file through "
+                "`python -m apps.data clean` first, which reads it or sets it aside."
+            )
+
+
 def _read(row: dict[str, Any], fallback_id: str) -> Read:
     identifier = row.get("id") or row.get("source_id") or fallback_id
-    messages = tuple(map(_message, row["messages"]))
+    messages = tuple(map(_message, row["messages"] or ()))
     tools = row.get("tools")
     functions: ToolSchemas | None = json.loads(tools) if tools else None
     return Read(identifier, row.get("source_id") or identifier, messages, functions)

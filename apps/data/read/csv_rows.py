@@ -7,6 +7,7 @@ Its line is taken as it stands, and swallows none of the rows below it.
 import csv
 import io
 import itertools
+import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -101,8 +102,16 @@ def _value(name: str, cell: str) -> object:
         value = parse_cell(cell)
         return cell if value is None else value
     if name == "rank":
-        return int(cell) if cell.isdecimal() and cell.isascii() else None
+        return _number(cell)
     return cell
+
+
+def _number(cell: str) -> float | str | None:
+    """Beside empty cells pandas writes 1 as 1.0; what is no number stays what it is."""
+    try:
+        return float(cell) if cell and math.isfinite(float(cell)) else None
+    except ValueError:
+        return cell
 
 
 class _Stream(io.RawIOBase):

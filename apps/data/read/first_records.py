@@ -5,8 +5,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import orjson
+
 from apps.common.files import storage
-from apps.data.read import chains, json_spans
+from apps.data.read import chains, encoding, json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
 from apps.data.read.reader import Reading, read_record
@@ -30,6 +32,10 @@ class Seen:
     """whether they are single messages of trees"""
     is_split: bool = False
     """whether some are pieces that begin with an answer"""
+    not_utf8: str = ""
+    """what the file seems to be instead, and what to do, where some of it is not"""
+    is_foreign: bool = False
+    """whether that is more than damage"""
 
 
 def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
@@ -38,7 +44,8 @@ def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
     values = (value for piece in pieces if (value := parse(piece)) is not None)
     seen = of_values(list(itertools.islice(values, MOST)), reading)
     is_split = seen.is_split or any(_is_piece(value, reading) for value in values)
-    return dataclasses.replace(seen, is_split=is_split)
+    not_utf8, is_foreign = encoding.of_head(head)
+    return dataclasses.replace(seen, is_split=is_split, not_utf8=not_utf8, is_foreign=is_foreign)
 
 
 def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
@@ -92,7 +99,8 @@ def _inner(value: object, names: Names) -> object:
 
 
 def lines_of(uri: str, separation: Separation) -> Iterator[bytes]:
-    """Every record of a JSON file as a line; valid JSON has no line break within a text."""
+    """Every record of a JSON file as a line; a text may have a line break that is not escaped."""
     data = storage.read_bytes(uri)[separation.body :]
     for piece in _pieces(data, separation):
-        yield piece.replace(b"\n", b" ")
+        value = parse(piece) if b"\n" in piece else None
+        yield orjson.dumps(value) if value is not None else piece.replace(b"\n", b" ")

@@ -20,7 +20,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from apps.common.files import storage
-from apps.data.read import csv_rows, first_records, inputs, json_spans, parquet, rows, source
+from apps.data.read import (
+    csv_rows,
+    encoding,
+    first_records,
+    inputs,
+    json_spans,
+    parquet,
+    rows,
+    source,
+)
 from apps.data.read.first_records import Seen
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import oasst
@@ -169,18 +178,18 @@ def _index_whole(args: PieceArgs, folder: str) -> Piece:
         data = storage.join(folder, "member")
         damage = inputs.extract(args.uri, data)
     with storage.open_file(data) as handle:
-        magic = handle.read(6)
+        magic = handle.read(encoding.MAGIC_BYTES)
         handle.seek(0)
         hashed = source.Hashed(handle)
         if magic[:4] == source.PARQUET:
             piece = _index_parquet(args, data, hashed, folder)
-        elif magic[:4] == source.ARROW_STREAM or magic == source.ARROW_FILE:
+        elif magic[:4] == source.ARROW_STREAM or magic.startswith(source.ARROW_FILE):
             _drain(hashed)
             handle.seek(0)
             lines = rows.of_arrow(handle, is_stream=magic[:4] == source.ARROW_STREAM)
             piece = _index_lines(args, lines, hashed, folder)
         else:
-            piece = _index_text(args, data, magic[:4], hashed, folder)
+            piece = _index_text(args, data, magic, hashed, folder)
     return dataclasses.replace(piece, damage=piece.damage or damage)
 
 

@@ -61,16 +61,34 @@ def find(inputs: tuple[str, ...]) -> Inputs:
 def _expand(uri: str) -> tuple[list[str], list[str]]:
     """Files, and what was skipped."""
     if any(mark in uri for mark in "*?["):
-        found = [uri] if storage.exists(uri) else storage.glob(uri)
+        found = [uri] if storage.exists(uri) else _matches(uri)
     elif storage.is_dir(uri):
-        found = list(_below(uri))
+        found = [uri]
     else:
         found = [uri] if storage.exists(uri) else []
         members = _members(uri) if found else None
         return _sorted_out(found if members is None else members, is_named=members is None)
-    each = [(one, _members(one) if not storage.is_dir(one) else []) for one in found]
-    files = [file for one, members in each for file in ([one] if members is None else members)]
-    return _sorted_out(files, is_named=False)
+    listed = {file for one in found if storage.is_dir(one) for file in _below(one)}
+    each = [file for one in found for file in (_below(one) if storage.is_dir(one) else [one])]
+    files = [file for one in dict.fromkeys(each) for file in _opened(one)]
+    own, left = _sorted_out(files, is_named=False)
+    # As Spark does with a folder: what begins with a low line is about the others.
+    aside = [file for file in own if file in listed and _name(file).startswith("_")]
+    return [file for file in own if file not in aside], left + aside
+
+
+def _matches(pattern: str) -> list[str]:
+    """Files, and folders that are not hidden; `**` names what is in folders itself."""
+    matches = storage.glob(pattern, folders="**" not in pattern)
+    return [
+        one for one in matches if not (_name(one).startswith(("_", ".")) and storage.is_dir(one))
+    ]
+
+
+def _opened(uri: str) -> list[str]:
+    """The file, or the members of an archive."""
+    members = _members(uri)
+    return [uri] if members is None else members
 
 
 def _sorted_out(files: list[str], *, is_named: bool) -> tuple[list[str], list[str]]:
@@ -80,7 +98,7 @@ def _sorted_out(files: list[str], *, is_named: bool) -> tuple[list[str], list[st
 
 
 def _may_be_dump(uri: str) -> bool:
-    name = uri.replace(MEMBER_MARK, "/").rsplit("/", 1)[-1].lower()
+    name = _name(uri).lower()
     return not (
         name in _DESCRIPTIONS
         or name.split(".")[0] in _NAMES_OF_NO_DUMPS
@@ -89,9 +107,13 @@ def _may_be_dump(uri: str) -> bool:
     )
 
 
+def _name(uri: str) -> str:
+    return uri.replace(MEMBER_MARK, "/").rsplit("/", 1)[-1]
+
+
 def _below(folder: str) -> Iterator[str]:
     """The files of a folder and of its folders, in the order of their names."""
-    names = [name for name in storage.list_dir(folder) if not name.startswith((".", "_"))]
+    names = [name for name in storage.list_dir(folder) if not name.startswith(".")]
     if storage.COMMIT_NAME in names:  # of `clean`: what lies beside the shards is about them
         names = [name for name in names if name.endswith(".parquet")]
     if {"snapshots", "blobs"} <= set(names):
@@ -100,7 +122,7 @@ def _below(folder: str) -> Iterator[str]:
     for name in names:
         child = storage.join(folder, name)
         if storage.is_dir(child):
-            yield from _below(child)
+            yield from _below(child) if not name.startswith("_") else ()
         else:
             yield child
 

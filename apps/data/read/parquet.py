@@ -19,6 +19,7 @@ from apps.common.files import storage
 from apps.common.json_value import JsonObject
 from apps.data.read.column_names import unique_names
 from apps.data.read.reader import Reading
+from apps.data.read.record.parse import parse_mended
 from apps.data.read.records import Broken, Record, cut, to_record
 
 _NO_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError)
@@ -192,7 +193,10 @@ def _surrogates(value: Any) -> str:
 
 def _record(row: JsonObject | bytes, reading: Reading, record_id: str) -> Record | Broken:
     if isinstance(row, bytes):
-        return Broken(0, len(row), "bad-utf-8", cut(row))
+        value, mended = parse_mended(row)
+        if value is None:
+            return Broken(0, len(row), "bad-utf-8", cut(row))
+        return to_record(value, row, reading, record_id, 0, mended)
     return to_record(row, as_json(row), reading, record_id, 0)
 
 

@@ -48,6 +48,7 @@ def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layou
         without_tools(conversation)
     if reading.media == "drop":
         without_marks(conversation)
+        conversation.ignored += [f"media.{kind}" for kind in conversation.media]
     return conversation, layout
 
 

@@ -1,19 +1,19 @@
 """Records of a byte range: parsed one by one, or quarantined one by one with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
 from apps.common.errors import CorruptError
 from apps.data.html import detect, evidence, to_markdown
-from apps.data.read import json_spans
+from apps.data.read import encoding, json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
 from apps.data.read.reader import Reading, read_record, refusal
-from apps.data.read.record.layout import LeftOut, Turn, Unreadable, list_of
+from apps.data.read.record.layout import LeftOut, RawConversation, Turn, Unreadable, list_of
 from apps.data.read.record.lists import message_list
-from apps.data.read.record.parse import parse
+from apps.data.read.record.parse import parse, parse_mended
 
 MAX_QUARANTINED_BYTES = 1 << 20
 """More of a record's bytes than this are not copied; its range still says where they lie."""
@@ -49,6 +49,8 @@ class Record:
     """messages that are no part of the conversation"""
     ignored: list[str] = field(default_factory=list[str])
     """fields with a value that nothing here carries"""
+    repaired: dict[str, int] = field(default_factory=dict[str, int])
+    """messages that reading mended, by what was wrong with them"""
     refused: tuple[str, str] | None = None
     """rule and detail, when it is dropped as it was read"""
     is_continuation: bool = False
@@ -105,14 +107,14 @@ def read_json(
         raw = data[start:end].strip(_AROUND)
         if not raw:
             continue
-        value = parse(raw)
+        value, mended = parse_mended(raw)
         if value is None and separation.kind == "anchors":
-            value, raw, stop = _continued(data, spans, i)
+            value, raw, stop, mended = _continued(data, spans, i)
         if _holds_conversations(value):
             yield from _recovered(raw[1:], reading, record_id, offset + data.index(raw, start) + 1)
         elif value is not None:
             at = offset + data.index(raw[:1], start)  # only what was stripped lies before it
-            yield to_record(value, raw, reading, record_id, at)
+            yield to_record(value, raw, reading, record_id, at, mended)
         else:
             yield from _recovered(data[start:end], reading, record_id, offset + start)
         if stop > i + 1:  # the last span of a value that went on may hold more than its end
@@ -120,8 +122,11 @@ def read_json(
             yield from _recovered(data[rest : spans[stop - 1][1]], reading, name, offset + rest)
 
 
-def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[object, bytes, int]:
-    """The value that begins with span `i` and ends in a later one, its bytes, the next span.
+def _continued(
+    data: bytes, spans: list[tuple[int, int]], i: int
+) -> tuple[object, bytes, int, list[str]]:
+    """The value that begins with span `i` and ends in a later one, its bytes, the next span, and
+    the texts in it that were mended.
 
     None for a value that ends in its own span, for none, and for one around a conversation.
     """
@@ -132,10 +137,10 @@ def _continued(data: bytes, spans: list[tuple[int, int]], i: int) -> tuple[objec
     while stop < len(spans) and spans[stop][0] < end:
         stop += 1
     if any(_is_conversation(data[slice(*span)]) for span in spans[i + 1 : stop - 1]):
-        return None, b"", i
+        return None, b"", i, []
     raw = data[start:end]
-    value = parse(raw) if stop > i + 1 else None
-    return (None, b"", i) if value is None else (value, raw, stop)
+    value, mended = parse_mended(raw) if stop > i + 1 else (None, [])
+    return (None, b"", i, []) if value is None else (value, raw, stop, mended)
 
 
 def _holds_conversations(value: object) -> bool:
@@ -154,16 +159,23 @@ def _recovered(
     num_read = 0
     for start, end, closed in json_spans.elements(data):
         raw = data[start:end].rstrip(b" \t\r\n,")
-        value = parse(raw)
+        value, mended = parse_mended(raw)
         if raw == _BYTE_ORDER_MARK:
             continue
         if value is None:
-            reason = "bad-json" if closed else "truncated"
+            reason = _fault(raw, closed=closed)
             yield Broken(offset + start, offset + start + len(raw), reason, cut(raw))
             continue
         name = record_id if num_read == 0 else f"{record_id}.{num_read}"
         num_read += 1
-        yield to_record(value, raw, reading, name, offset + start)
+        yield to_record(value, raw, reading, name, offset + start, mended)
+
+
+def _fault(raw: bytes, *, closed: bool) -> str:
+    """Why bytes are no value: another encoding makes no JSON of anything but its quotes."""
+    if not closed:
+        return "truncated"
+    return "bad-json" if encoding.is_utf8(raw) else "bad-utf-8"
 
 
 def cut(raw: bytes) -> bytes:
@@ -171,9 +183,14 @@ def cut(raw: bytes) -> bytes:
 
 
 def to_record(
-    value: object, raw: bytes, reading: Reading, record_id: str, start: int
+    value: object,
+    raw: bytes,
+    reading: Reading,
+    record_id: str,
+    start: int,
+    mended: Sequence[str] = (),
 ) -> Record | Broken:
-    """A parsed value whose bytes are `raw`."""
+    """A parsed value whose bytes are `raw`; `mended` are its texts that parsing had to mend."""
     end = start + len(raw)
     try:
         said, layout = read_record(value, reading)
@@ -194,23 +211,34 @@ def to_record(
         tools=said.tools,
         left_out=said.left_out,
         ignored=said.ignored,
+        repaired=_repaired(said, mended),
         refused=refusal(said, reading),
     )
 
 
+def _repaired(said: RawConversation, mended: Sequence[str]) -> dict[str, int]:
+    if not mended:
+        return said.repaired
+    halves = sum(any(text in turn.text for text in mended) for turn in said.turns)
+    return {**said.repaired, "half_characters": halves}
+
+
 def joined(record: Record, pieces: list[bytes], reading: Reading) -> Record:
     """A record with the pieces that go on where it ends; each repeats the last answer before it."""
-    whole = known.as_record(parse(record.raw), reading.names) or {}
+    value, mended = parse_mended(record.raw)
+    whole = known.as_record(value, reading.names) or {}
     key, messages = message_list(whole) or ("conversations", [])
     repeated = 0
     for piece in pieces:
-        given = known.as_record(parse(piece), reading.names) or {}
+        value, more_mended = parse_mended(piece)
+        mended += more_mended
+        given = known.as_record(value, reading.names) or {}
         _, more = message_list(given) or ("", [])
         one = to_record({key: more[:1]}, b"", reading, "", 0)
         repeated += sum(turn.raw_bytes for turn in one.turns) if isinstance(one, Record) else 0
         messages = [*messages, *more[1:]]
     raw = orjson.dumps({**whole, key: messages})
-    both = to_record(orjson.loads(raw), raw, reading, record.id, record.start)
+    both = to_record(orjson.loads(raw), raw, reading, record.id, record.start, mended)
     if isinstance(both, Broken):
         raise CorruptError(f"Pieces of {record.id} do not fit ({both.reason}); please report this.")
     both.end = record.end

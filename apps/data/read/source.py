@@ -17,6 +17,7 @@ import zstandard
 
 from apps.common.errors import InputError
 from apps.common.files import storage
+from apps.data.read import encoding
 
 CHUNK_BYTES = 8 << 20
 _PACKED_BYTES = 256 << 10
@@ -31,7 +32,6 @@ ARROW_STREAM = b"\xff\xff\xff\xff"
 _GZIP = b"\x1f\x8b"
 _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60)))
 """A frame, or a frame to skip, with which parallel compressors begin (RFC 8878)."""
-_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 DAMAGE = (
     zlib.error,
     EOFError,
@@ -73,20 +73,20 @@ def chunks(handle: io.RawIOBase) -> Iterator[bytes]:
 
 def is_plain(head: bytes) -> bool:
     """Whether a file can be read from its middle: no archive, no UTF-16, no table."""
-    return not head.startswith((PARQUET, ARROW_FILE, ARROW_STREAM, _GZIP, *_ZSTD, *_UTF16))
+    is_packed = head.startswith((PARQUET, ARROW_FILE, ARROW_STREAM, _GZIP, *_ZSTD))
+    return not is_packed and encoding.wide(head[: encoding.MAGIC_BYTES]) is None
 
 
 def decoder(magic: bytes, handle: Hashed) -> Iterator[bytes] | None:
-    """The decoded bytes of a compressed or UTF-16 file; None when it can be read as it is."""
+    """The UTF-8 of a compressed, UTF-16 or UTF-32 file; None when it can be read as it is."""
     if magic[:2] == _GZIP:
         return in_chunks(_unpacked(handle, lambda: zlib.decompressobj(wbits=31), _PACKED_BYTES))
-    if magic in _ZSTD:
+    if magic[:4] in _ZSTD:
         buffered = io.BufferedReader(handle, _PACKED_BYTES)
         zstd = zstandard.ZstdDecompressor()
         return in_chunks(_unpacked(buffered, zstd.decompressobj, _PACKED_ZSTD_BYTES))
-    if magic[:2] in _UTF16:
-        return _transcoded(handle, _UTF16[magic[:2]])
-    return None
+    name = encoding.wide(magic)
+    return _transcoded(handle, name) if name else None
 
 
 def _unpacked(
@@ -123,9 +123,9 @@ def in_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield b"".join(held)
 
 
-def _transcoded(handle: Hashed, encoding: str) -> Iterator[bytes]:
-    """UTF-8; half a surrogate pair stays one, which breaks its own record only."""
-    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+def _transcoded(handle: Hashed, name: str) -> Iterator[bytes]:
+    """UTF-8; half a surrogate pair stays one, which is mended in its own record."""
+    decoder = codecs.getincrementaldecoder(name)("surrogatepass")
     for chunk in chunks(handle):
         yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
     decoder.decode(b"", final=True)

@@ -4,10 +4,11 @@ An entity's order is its precedence: a Chinese identity number may also pass as 
 """
 
 import ipaddress
-import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from apps.data.rules.telephones import TELEPHONE, is_telephone
 
 Check = Callable[[str, int, int], bool]
 """check(text, start, end): whether text[start:end] is what it looks like."""
@@ -47,24 +48,6 @@ _IP = (
     r"\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b"
     r"|\b[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}\b"
 )
-_PHONE = (
-    r"\+[0-9]{1,3}[ .\-]?(?:\([0-9]{1,4}\)|[0-9]{1,4})(?:[ .\-]?[0-9]{2,4}){2,4}\b"
-    r"|\(?\b[2-9][0-9]{2}\)?[ .\-][2-9][0-9]{2}[ .\-][0-9]{4}\b"  # North America
-    r"|\b1[3-9][0-9](?:[0-9]{8}|[ \-][0-9]{4}[ \-][0-9]{4})\b"  # China
-    r"|\b0[0-9]{1,3}-[0-9]{3,4}-[0-9]{4}\b"  # Japan, Korea
-    r"|\b0[1-9](?:[ .][0-9]{2}){4}\b"  # France
-    r"|\b0(?:20|7[0-9]{3}|1[0-9]{2,3}) ?[0-9]{3,4} ?[0-9]{3,4}\b"  # United Kingdom
-    r"|\b01[5-7][0-9][ /\-][0-9]{6,8}\b"  # Germany: mobile
-    r"|\b8 \(?[0-9]{3}\)? [0-9]{3}-[0-9]{2}-[0-9]{2}\b"  # Russia
-    r"|\([1-9][0-9]\) 9?[0-9]{4}-[0-9]{4}\b"  # Brazil
-    r"|\b[6-9][0-9]{4} [0-9]{5}\b"  # India
-    r"|\b[6-9][0-9]{2} [0-9]{3} [0-9]{3}\b"  # Spain
-)
-
-_PHONE_WORD = re.compile(
-    r"(?i)\b(?:tel|phone|mobile|cell|call|fax|whatsapp|wechat|sms|text|handy|móvil|celular|"
-    r"téléphone|portable)|[\u3400-\u9fff\uac00-\ud7a3]|тел|फ़ोन|फोन"
-)
 _BEFORE_CHARS = 24
 _VERSION_BEFORE = re.compile(
     r"(?i)(?:[=<>~!^]=? ?|version\w*\W{1,5}"
@@ -73,22 +56,12 @@ _VERSION_BEFORE = re.compile(
     r"|[\w)]-|@|[^/]/|\.|\d:)\Z"
 )
 _VERSION_AFTER = re.compile(r"\.\w|-(?:rc|beta|alpha|dev|\d)|\+\w|[a-z]")
-_JOINED = re.compile(r"[A-Za-z0-9/-]")
-_GROUPED_PHONE = re.compile(r"[0-9]{3}(?:[ .-][0-9]{3}[ .-][0-9]{4}|-[0-9]{4}-[0-9]{4})|8 .*")
 _DECIMALS_AFTER = re.compile(r"\.\d|[eE]?\+\d")
 _OBJECT_IDENTIFIER = re.compile(r"2\.5\.(?:4|29)\.|1\.3\.|1\.2\.840\.")
 _VERSION_LIKE = re.compile(r"[0-7](?:\.[0-9]){3}|.*\.0")
-_E164_DIGITS = 15
-"""A telephone number has no more (ITU-T E.164)."""
 _FILE_ENDINGS = frozenset(
     ("js", "ts", "css", "png", "jpg", "jpeg", "gif", "webp", "svg", "json", "html", "tgz", "txt")
 )
-_DATE_OF_A_DIFF = re.compile(r"\+(?:19|20)\d\d-(?:0[1-9]|1[0-2])-[0-3]\d")
-_NORTH_AMERICAN_CHARS = 12
-"""of +1 and ten digits"""
-_LAST_BALL = 49
-"""of a lottery"""
-_MORE_GROUPS = re.compile(r" \d{3,4}\b")
 _MORE_DIGITS = re.compile(r" ?\d")
 _REMOTE_AFTER = re.compile(r":[\w~/.-]*/|:[\w.-]+\.git\b")
 _DOCUMENTED_IPV6 = ipaddress.IPv6Network("2001:db8::/32")
@@ -159,39 +132,7 @@ def _is_public_ip(text: str, start: int, end: int) -> bool:
 
 
 def _is_phone(text: str, start: int, end: int) -> bool:
-    """Digits without a plus sign or brackets are a phone's when something before says so.
-
-    1,700,000,000 seconds and order 13812345678 look like one.
-    """
-    number = text[start:end]
-    if start and _JOINED.match(text, start - 1) is not None:
-        return False
-    if _DATE_OF_A_DIFF.match(number) is not None or _is_list_of_numbers(text, start, end):
-        return False
-    if re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS:
-        return False
-    if _is_part_of_a_number(text, start, end) or sum(map(str.isdigit, number)) > _E164_DIGITS:
-        return False
-    if re.fullmatch(r"0[1-9](?:[ .][0-9]{2}){4}", number) is not None:
-        pairs = [int(number[i : i + 2]) for i in range(0, 15, 3)]
-        steps = {after - before for before, after in itertools.pairwise(pairs)}
-        is_drawn = pairs == sorted(pairs) and pairs[-1] <= _LAST_BALL
-        return len(steps) > 1 and not is_drawn  # 01 02 03 04 05 counts, 05 12 18 23 34 was drawn
-    if number[0] in "+(" or (number[0] == "0" and not number.isdigit()):
-        return True
-    if _GROUPED_PHONE.fullmatch(number) is not None:
-        return True
-    return _PHONE_WORD.search(text[max(0, start - _BEFORE_CHARS) : start]) is not None
-
-
-def _is_list_of_numbers(text: str, start: int, end: int) -> bool:
-    """`250 500 1000 2000` and `{210 220 2300}`: groups beside others, or all of them round."""
-    groups = text[start:end].split(" ")
-    if len(groups) < 2 or not all(map(str.isdecimal, groups)):
-        return False
-    if all(group[-1] == "0" for group in groups):
-        return True
-    return _MORE_GROUPS.match(text, end) is not None and groups[0][0] != "0"
+    return not _is_part_of_a_number(text, start, end) and is_telephone(text, start, end)
 
 
 def _is_national_id(text: str, start: int, end: int) -> bool:
@@ -269,5 +210,5 @@ ENTITIES = (
     Entity(name="CARD", pattern=_CARD, is_real=_is_card),
     Entity(name="SSN", pattern=_SSN, is_real=_is_ssn),
     Entity(name="IP", pattern=_IP, is_real=_is_public_ip),
-    Entity(name="PHONE", pattern=_PHONE, is_real=_is_phone),
+    Entity(name="PHONE", pattern=TELEPHONE, is_real=_is_phone),
 )

@@ -12,8 +12,10 @@ where it stands: check digits, and what is written before and after it.
 
 import dataclasses
 
+import orjson
 import re2
 
+from apps.common.json_value import JsonValue
 from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
 from apps.data.rules.entities import ENTITIES, Entity
@@ -25,16 +27,46 @@ _ANY = re2.compile("|".join(f"(?:{entity.pattern})" for entity in ENTITIES))
 
 
 def personal_data(record: Record, rules: Rules) -> Verdict:
-    """Mask every turn, people's too; the share that was right is in `personal_quality.json`."""
+    """Mask every turn, people's too, and what tools are called with; the share that was right is in
+    `personal_quality.json`."""
     if rules.personal_data != "mask":
         return None
-    if _ANY.search("\n".join(turn.text for turn in record.turns)) is None:
+    said = [part for turn in record.turns for part in (turn.text, turn.tool_calls) if part]
+    if _ANY.search("\n".join(said)) is None:
         return None
-    turns: list[Turn] = []
-    for turn in record.turns:
-        text, masked = mask(turn.text)
-        turns.append(dataclasses.replace(turn, text=text) if masked else turn)
+    turns = list(map(_masked, record.turns))
     return turns if any(a is not b for a, b in zip(turns, record.turns, strict=True)) else None
+
+
+def _masked(turn: Turn) -> Turn:
+    text, _ = mask(turn.text)
+    calls = turn.tool_calls
+    if calls is not None and _ANY.search(calls) is not None:
+        made = orjson.loads(calls)
+        for call in made:
+            call["function"]["arguments"] = _masked_value(call["function"]["arguments"])
+        masked = orjson.dumps(made).decode()
+        calls = masked if masked != calls else calls
+    if text == turn.text and calls == turn.tool_calls:
+        return turn
+    return dataclasses.replace(turn, text=text, tool_calls=calls)
+
+
+def _masked_value(value: JsonValue) -> JsonValue:
+    """The texts and numbers in a value.
+
+    {"to": "ann@example.org", "card": 4111111111111111}  ->  {"to": "<EMAIL>", "card": "<CARD>"}
+    """
+    if isinstance(value, str):
+        return mask(value)[0]
+    if isinstance(value, list):
+        return [_masked_value(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _masked_value(one) for key, one in value.items()}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        shown, masked = mask(str(value))
+        return shown if masked else value
+    return value
 
 
 def mask(text: str) -> tuple[str, int]:

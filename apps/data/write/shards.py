@@ -200,7 +200,7 @@ def _losers(args: ShardArgs) -> Iterator[pa.Table]:
             start += len(table)
 
 
-_OF_LOSERS = ["id", "source_id", "messages"]
+_OF_LOSERS = ["id", "source_id", "messages", "model", "tools"]
 
 
 def _dropped(row: dict[str, Any], why: tuple[str, str]) -> dict[str, str]:
@@ -209,7 +209,9 @@ def _dropped(row: dict[str, Any], why: tuple[str, str]) -> dict[str, str]:
         {name: value for name, value in message.items() if value is not None}
         for message in row["messages"]
     ]
-    record = orjson.dumps({"id": row["source_id"], "messages": messages}).decode()
+    said = {"id": row["source_id"], "messages": messages}
+    said |= {name: row[name] for name in ("model", "tools") if row[name] is not None}
+    record = orjson.dumps(said).decode()
     ids = {"id": row["id"], "source_id": row["source_id"]}
     return {**ids, "rule": rule, "detail": detail, "record": record}
 

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from apps.data.duplicates.keys import normalized
@@ -218,6 +219,38 @@ def test_other_calls_or_other_tools_make_another_conversation(
         rules=Rules(duplicate="drop", duplicate_id="drop", near_duplicate=0.7),
     )
     assert kept(tmp_path / "out") == [record["id"] for record in records]
+
+
+def _weighted(name: str, weight: float) -> dict[str, Any]:
+    record = _calling(name, "x", WORDS)
+    del record["messages"][1]["tool_calls"]
+    record["messages"][1]["weight"] = weight
+    return record
+
+
+@pytest.mark.parametrize("weights", [(0, 1), (1, 0)])
+def test_an_answer_that_is_learned_does_not_go_with_one_that_is_not(
+    weights: tuple[float, float], tmp_path: Path
+) -> None:
+    records = [_weighted(name, weight) for name, weight in zip("ab", weights, strict=True)]
+    run_clean(
+        tmp_path / "out",
+        write_dump(tmp_path / "dump.json", records),
+        profile="none",
+        rules=Rules(
+            duplicate="drop", duplicate_id="drop", duplicate_opening="drop", near_duplicate=0.7
+        ),
+    )
+    assert kept(tmp_path / "out") == ["a", "b"]
+
+
+def test_a_duplicate_is_set_aside_with_its_model_and_tools(tmp_path: Path) -> None:
+    records = [{**_offering(name), "model": "gpt-4"} for name in "ab"]
+    dump = write_dump(tmp_path / "dump.json", records)
+    run_clean(tmp_path / "out", dump, profile="none", rules=Rules(duplicate="drop"))
+    (row,) = rows_of(tmp_path / "out" / "dropped")
+    said = orjson.loads(row["record"])
+    assert said["model"] == "gpt-4" and orjson.loads(said["tools"]) == records[1]["tools"]
 
 
 def test_the_ids_of_calls_make_no_other_conversation(tmp_path: Path) -> None:

@@ -37,6 +37,23 @@ def test_a_file_of_any_usual_form_is_read(text: str, num_read: int, tmp_path: Pa
     assert read_identity(str(tmp_path / "identity"), "x", "y") == [READ] * num_read
 
 
+def test_an_answer_of_weight_0_and_calls_stay_what_they_are(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "who", "arguments": {}}}
+    messages = [
+        ASKED,
+        {"role": "assistant", "content": "I am Bob.", "weight": 0},
+        ASKED,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "Cria", "name": "who", "tool_call_id": "c"},
+        SAID,
+    ]
+    (tmp_path / "identity").write_text(json.dumps({"messages": messages}))
+    (read,) = read_identity(str(tmp_path / "identity"), "x", "y")
+    assert [message.is_learned for message in read] == [True, False, True, True, True, True]
+    assert json.loads(read[3].tool_calls or "") == [call]
+    assert (read[4].name, read[4].tool_call_id) == ("who", "c")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

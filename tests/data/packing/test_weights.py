@@ -129,6 +129,28 @@ def test_a_call_that_the_template_cannot_show_is_counted_and_never_an_empty_answ
     assert found["text"].count("ASSISTANT:") == 1
 
 
+def test_what_is_said_beside_a_call_is_one_answer_with_what_follows(
+    tmp_path: Path, tokenizer: str
+) -> None:
+    asked, _, *rest = TOOLS["messages"]
+    spoken = {"role": "assistant", "content": "Let me look.", "tool_calls": [CALL]}
+    found = packed(tmp_path, tokenizer, [{"messages": [asked, spoken, *rest]}])
+    assert found["learned"].strip() == "Let me look.\n\nCold and sunny.</s>"
+    assert found["ledger"]["tool_turns_not_shown"] == 3
+    assert found["ledger"]["conversations"]["dropped"] == {}
+
+
+@pytest.mark.parametrize("weights", [(0, 1), (1, 0)])
+def test_one_answer_of_two_is_learned_when_both_are(
+    weights: tuple[int, int], tmp_path: Path, tokenizer: str
+) -> None:
+    asked, _, *results, answer = TOOLS["messages"]
+    spoken = {"role": "assistant", "content": "Let me look.", "tool_calls": [CALL]}
+    messages = [asked, {**spoken, "weight": weights[0]}, *results, {**answer, "weight": weights[1]}]
+    found = packed(tmp_path, tokenizer, [{"messages": messages}, talk()])
+    assert found["ledger"]["rounds"]["dropped"] == {"not_learned": 1}
+
+
 def test_a_template_says_whether_it_shows_tools(tokenizer: str) -> None:
     plain = load_template("vicuna-v1.1", load_tokenizer(tokenizer))
     assert not plain.shows_tools()

@@ -40,3 +40,26 @@ def test_a_clean_folder_is_read_by_its_shards_alone(tmp_path: Path) -> None:
     run_clean(tmp_path / "once", dump, profile="none")
     ledger = run_clean(tmp_path / "twice", tmp_path / "once", profile="none")
     assert ledger["records"]["kept"] == ledger["records"]["input"] == len(RECORDS)
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "dumps"
+    (folder / "_work").mkdir(parents=True)
+    for name in ("a.json", "_b.json", "_work/c.json", ".d.json"):
+        (folder / name).write_bytes(orjson.dumps(RECORDS[:3]))
+    run_clean(tmp_path / "out", folder)
+    assert len(rows_of(tmp_path / "out")) == 3
+    lineage = orjson.loads((tmp_path / "out" / "lineage.json").read_bytes())
+    assert [uri.rsplit("/", 1)[1] for uri in lineage["skipped"]] == ["_b.json"]
+    run_clean(tmp_path / "named", folder / "_b.json")
+    run_clean(tmp_path / "glob", folder / "_*.json")
+    assert len(rows_of(tmp_path / "named")) == len(rows_of(tmp_path / "glob")) == 3
+
+
+def test_a_glob_that_names_folders_names_what_is_in_them(tmp_path: Path) -> None:
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / "dumps" / name).mkdir(parents=True)
+        (tmp_path / "dumps" / name / "d.json").write_bytes(orjson.dumps(RECORDS[i : i + 1]))
+    (tmp_path / "dumps" / "c.json").write_bytes(orjson.dumps(RECORDS[2:4]))
+    run_clean(tmp_path / "out", tmp_path / "dumps" / "*")
+    assert len(rows_of(tmp_path / "out")) == 4

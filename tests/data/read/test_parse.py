@@ -6,7 +6,7 @@ import math
 import orjson
 import pytest
 
-from apps.data.read.record.parse import parse, parse_cell
+from apps.data.read.record.parse import parse, parse_cell, parse_mended
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,12 @@ from apps.data.read.record.parse import parse, parse_cell
             {"a": None, "b": 1.2345678901234568e29},
         ),
         ('{"a": NaN, "b": 1' + "0" * 400 + "}", {"a": None, "b": None}),
-        ('{"a": "half \\ud83d", "b": "whole \\ud83d\\ude00"}', {"a": None, "b": "whole 😀"}),
-        ('{"half \\ud83d": 1, "b": 2}', {"b": 2}),
+        (
+            '{"a": "half \\ud83d.", "b": "whole \\ud83d\\ude00"}',
+            {"a": "half \ufffd.", "b": "whole 😀"},
+        ),
+        ('{"a": "\\ude00 first, \\ud83d\\ud83d\\ude00"}', {"a": "\ufffd first, \ufffd😀"}),
+        ('{"half \\ud83d": 1, "b": 2}', {"half \ufffd": 1, "b": 2}),
         ('{"a": "tab\there", "b": "line\nbreak"}', {"a": "tab\there", "b": "line\nbreak"}),
     ],
 )
@@ -43,6 +47,17 @@ def test_what_is_no_json_is_none(text: str) -> None:
     assert parse(b"\xff" + text.encode()) is None
 
 
+def test_texts_with_half_a_character_are_named() -> None:
+    value, mended = parse_mended(b'["half \\ud83d", "caf\xc3\xa9", NaN]')
+    assert value == ["half \ufffd", "café", None]
+    assert mended == ["half \ufffd"]
+    assert parse_mended(b'["whole", 1]') == (["whole", 1], [])
+
+
+def test_two_halves_that_are_characters_of_utf_8_are_one() -> None:
+    assert parse('["\ud83d\ude00"]'.encode("utf-8", "surrogatepass")) == ["😀"]
+
+
 def test_a_float_and_its_text_are_one() -> None:
     assert parse(json.dumps([math.pi, math.nan])) == [math.pi, None]
 
@@ -50,3 +65,10 @@ def test_a_float_and_its_text_are_one() -> None:
 def test_a_cell_may_be_a_list_that_python_printed() -> None:
     assert parse_cell("[{'a': None, 'b': True}]") == [{"a": None, "b": True}]
     assert parse_cell("[{'a': {1, 2}}]") is None
+
+
+@pytest.mark.parametrize("end", ["\n ", "\r\n ", "\n"])
+def test_a_cell_may_be_an_array_that_numpy_printed(end: str) -> None:
+    said = [{"from": "human", "value": "Is }\n {a it's?"}, {"from": "gpt", "value": '"}\\n {"'}]
+    printed = "[" + end.join(map(str, said)) + "]"
+    assert parse_cell(printed) == said

@@ -19,7 +19,7 @@ from apps.data.read import index, json_spans, records, source
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.records import Record
 from apps.data.rules.profiles import Rules, none
-from tests.data.commands import conversation, run_clean
+from tests.data.commands import conversation, rows_of, run_clean
 from tests.data.read.reading import FORMS, RECORDS, TEXTS, kept_texts, mutate, read, reasons
 
 
@@ -41,9 +41,8 @@ def test_every_form_is_read_whole_in_ranges_of_any_size(
 
 BREAKAGES = {
     "bad escape": (lambda t: t.replace(b"Answer 7", rb"Answer \x 7"), "bad-json"),
-    "bad utf-8": (lambda t: t.replace(b"Answer 7", b"Answer \xff 7"), "bad-json"),
+    "bad utf-8": (lambda t: t.replace(b"Answer 7", b"Answer \xff 7"), "bad-utf-8"),
     "NaN": (lambda t: t.replace(b'"value":"Answer 7 ]}"', b'"value":NaN'), "bad-message"),
-    "lone surrogate": (lambda t: t.replace(b"Answer 7", rb"Answer \ud83d 7"), "bad-message"),
     "open string": (lambda t: t.replace(b'Answer 7 ]}"', b"Answer 7 ]}"), "truncated"),
     "inner quotes": (lambda t: t.replace(b"Answer 7", b'An "answer" 7'), "bad-json"),
     "missing bracket": (lambda t: t.replace(b'Answer 7 ]}"}]', b'Answer 7 ]}"}'), "truncated"),
@@ -167,12 +166,30 @@ def test_an_archive_that_cannot_be_read_at_all_says_why(tmp_path: Path) -> None:
         run_clean(tmp_path / "out", tmp_path / "dump.zst")
 
 
-def test_half_a_surrogate_pair_in_utf_16_costs_its_own_record_only(tmp_path: Path) -> None:
-    text = json.dumps(RECORDS, ensure_ascii=False).replace("Answer 7 ", "Answer \ud83d ")
-    (tmp_path / "dump.json").write_bytes(text.encode("utf-16", "surrogatepass"))
-    outputs, _ = read(tmp_path / "dump.json")
-    assert kept_texts(outputs) == TEXTS[:7] + TEXTS[8:]
-    assert reasons(outputs) == ["bad-message"]
+@pytest.mark.parametrize("coding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "escaped"])
+def test_half_a_surrogate_pair_is_marked_and_costs_nothing_else(
+    coding: str, tmp_path: Path
+) -> None:
+    text = json.dumps(RECORDS, ensure_ascii=coding == "escaped")
+    half = "\\ud83d" if coding == "escaped" else "\ud83d"
+    text = text.replace("Answer 7 ", f"Answer {half} ")
+    coding = "ascii" if coding == "escaped" else coding
+    errors = "strict" if coding == "ascii" else "surrogatepass"
+    (tmp_path / "dump.json").write_bytes(text.encode(coding, errors))
+    outputs, total = read(tmp_path / "dump.json")
+    assert kept_texts(outputs) == TEXTS
+    assert outputs[0].kept[7].messages[1]["content"] == "Answer \ufffd ]}"
+    assert total.repairs == {"half_characters": 1}
+
+
+def test_a_dropped_record_with_half_a_pair_is_shown(tmp_path: Path) -> None:
+    record = conversation("a", "Is this \ud83d", "OpenAI made me, said ChatGPT.")
+    text = json.dumps([record, RECORDS[0]], ensure_ascii=False)
+    (tmp_path / "dump.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    run_clean(tmp_path / "out", tmp_path / "dump.json")
+    dropped = rows_of(tmp_path / "out" / "dropped")
+    assert [row["rule"] for row in dropped] == ["blocked_words"]
+    assert "Is this \ufffd" in dropped[0]["record"]
 
 
 def test_values_that_are_no_conversations_are_quarantined(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_row_that_is_broken_costs_itself_only(tmp_path: Path) -> None:
     data = b"prompt,completion\nA?,One.\nB?,Two.,three\nC\xff?,Three.\n\nD?,Four.\n"
     ledger = cleaned(tmp_path, "dump.csv", data)
     assert texts(tmp_path / "out") == [["A?", "One."], ["D?", "Four."]]
-    assert ledger["records"]["quarantined"] == {"bad-json": 1, "bad-message": 1}
+    assert ledger["records"]["quarantined"] == {"bad-utf-8": 1, "bad-message": 1}
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])

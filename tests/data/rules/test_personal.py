@@ -1,11 +1,16 @@
 """What is personal is masked by its kind; what only looks so stays as it is."""
 
 import json
+import re
 from importlib.resources import files
 
+import orjson
 import pytest
 
-from apps.data.rules.personal import mask
+from apps.data.read.record.layout import Turn
+from apps.data.read.records import Record
+from apps.data.rules.personal import mask, personal_data
+from apps.data.rules.profiles import Rules
 from tests.data.rules import personal_cases
 
 
@@ -51,6 +56,89 @@ def test_national_forms_are_masked(name: str) -> None:
     assert expected is None or masked == expected
 
 
+TELEPHONES = """
+Netherlands: 06-12345678, 06 12345678, 06-12 34 56 78, 020-1234567, 010 123 45 67, 0123-456789
+Belgium: 0470/12.34.56, 0470 12 34 56, 02 123 45 67
+Australia: (02) 9876 5432, 0412 345 678, 02 9876 5432, (08) 9123-4567
+New Zealand: 021 123 4567, (09) 312 3456
+United Kingdom: (020) 7946 0958, 01632 960123, (01632) 960 123, 07700 900123
+Ireland: 087 123 4567, (01) 873 1234
+Germany: 030 12345678, 030/12345678, (030) 12345678, 089 / 1234567, 0171-1234567, 0151 23456789
+Austria: 0664 1234567, 0664/1234567
+Switzerland: 079 123 45 67, 044 123 45 67
+France: 06.12.34.56.87, 06-12-34-56-87
+Italy: 06 12345678
+Sweden: 070-123 45 67, 08-123 456 78
+Finland: 040 123 4567, 040 1234567
+Japan: (03) 1234-5678, 03-1234-5678, 03(1234)5678, 0120-123-456
+Korea: 02-123-4567, 02-1234-5678
+China: 010-12345678, 0755-12345678, (021) 62345678
+Taiwan: (02) 2345-6789, 0912-345-678
+India: 022-12345678, 098765 43210
+Turkey: 0532 123 45 67, (0532) 123 45 67
+Russia: 8 (495) 123-45-67, 8(495)123-45-67, 8-495-123-45-67
+Ukraine: (044) 123-45-67, 050-123-45-67
+Israel: 054-1234567, 054-123-4567
+South Africa: 082 123 4567, (011) 123 4567
+Indonesia: 0812-3456-7890, (021) 1234567
+Philippines: 0917 123 4567, (02) 8123 4567
+Vietnam: 0912 345 678
+Thailand: 081-234-5678
+Pakistan: 0300-1234567
+Bangladesh: 01712-345678
+Argentina: (011) 4123-4567
+Brazil: (11) 91234-5678
+United States: (415)555-2671, 1-415-555-2671, 1 (415) 555-2671, 415.555.2671, (415) 555-2671
+abroad: 0049 170 1234567, 0031-6-12345678, +31 (0)6 12345678, +44 (0)20 7946 0958, +49 170/1234567
+"""
+CALLED = """
+telephone number 0612345678; mob. 0412345678; Tel: 09012345678; WhatsApp 2345 6789;
+Tlf: 22 33 44 55; Phone is 9876543210; Тел. 89161234567; call me at 55 1234 5678;
+cellulare 333 1234567; celular 11 91234-5678; 电话：0101234567;
+Tel.: 04-1234567; mobile: 98765-43210
+"""
+
+
+def _telephones() -> list[str]:
+    lines = [line.partition(": ")[2] for line in TELEPHONES.strip().split("\n")]
+    return [number for line in lines for number in line.split(", ")]
+
+
+@pytest.mark.parametrize("number", _telephones())
+@pytest.mark.parametrize("text", ["You reach me under {}.", "{}", "Ann,\n{}\nBob", "Ann ({}), Bob"])
+def test_telephones_are_masked_as_people_write_them_at_home(number: str, text: str) -> None:
+    assert mask(text.format(number)) == (text.format("<PHONE>"), 1)
+
+
+@pytest.mark.parametrize("said", re.split(r";\s", CALLED.strip()))
+def test_a_word_says_that_digits_are_a_telephones(said: str) -> None:
+    masked, count = mask(said)
+    assert count == 1 and masked.endswith("<PHONE>")
+    number = said[len(masked) - len("<PHONE>") :]
+    assert mask(f"It has {number} of them") == (f"It has {number} of them", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ISBN 0-306-40615-2, 0198526636, 0 19 852663 6, 978-0-19-852663-6; ISSN 0317-8471",
+        "03-12-2023, 03/12/2023, 2023-03-12 08:30:00, 01-20231224, 05 20230405, 01.02.2023",
+        "Boston 02139-4307; EIN 04-1234567; NDC 0173-0682-20; CAS 050-00-0; 04-1234567 is a firm",
+        "order 06-12345678, invoice no. 0123-456789, ticket #0412 345 678, id: 020-1234567",
+        "0101 1010 0110, 0100 0200 0300, 00 01 02 03 04 05, 0012 3456 7890 1234, 0031 2044 0034",
+        "010 - 1234567 = -1234557, x = 0123-456789, 0644 1234, chmod 0755, 0x1234-56789",
+        "010.020.030.040, 08:30:00, v0.12.345.678, doi:10.1016/0370-2693(88)90067-4",
+        "04-00-04 12345678, 062-000 12345678, $0412 345 678, 1,0412,345,678",
+        "01-23-45-67-89-ab, 0123-4567-89ab, 01 02 03 04 05, 05-12-18-23-34",
+        "call(02)1234, (01) 09521234543213 (17) 261213, 10 20 30 40 and 2345 6789",
+        "1 234 567 890, 12 345 678, 1900 2000, f(10) 1234 5678, 7 2345 6789",
+        "between 1999 2004 and 22 33 44 55, 333 1234567 rows, 9876543210 ns, 55 1234 5678",
+    ],
+)
+def test_numbers_of_other_things_are_no_telephones(text: str) -> None:
+    assert mask(text) == (text, 0)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -75,6 +163,19 @@ def test_national_forms_are_masked(name: str) -> None:
 )
 def test_what_only_looks_personal_stays(text: str) -> None:
     assert mask(text) == (text, 0)
+
+
+def test_what_a_tool_is_called_with_is_masked_too() -> None:
+    arguments = {"to": ["ann@example.org"], "card": 4111111111111111, "n": 3, "ok": True}
+    made = {"id": "c4111111111111111", "type": "function"}
+    calls = orjson.dumps([{**made, "function": {"name": "send", "arguments": arguments}}]).decode()
+    turns = [Turn("user", "Send it.", 8), Turn("assistant", "", 0, tool_calls=calls)]
+    record = Record(id="a", source_id="a", start=0, end=0, raw=b"", turns=turns)
+    masked = personal_data(record, Rules(personal_data="mask"))
+    assert isinstance(masked, list) and masked[0] is turns[0]
+    function = orjson.loads(masked[1].tool_calls or "")[0]["function"]
+    assert function["arguments"] == {"to": ["<EMAIL>"], "card": "<CARD>", "n": 3, "ok": True}
+    assert orjson.loads(masked[1].tool_calls or "")[0]["id"] == made["id"]
 
 
 def test_masking_takes_linear_time() -> None:

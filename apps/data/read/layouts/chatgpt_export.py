@@ -104,10 +104,17 @@ def _take(
     if role is None:
         raise Unreadable("unknown-role", 1)
     conversation.model = text_of(metadata, "model_slug") or conversation.model
-    if role == "assistant" and (shown := without_citations(text)) != text:
-        conversation.ignored.append("messages[].citations")
-        text = shown
-    conversation.turns.append(_turn(role, text, message, author))
+    turn = _turn(role, text, message, author)
+    if role == "assistant" and turn.tool_calls is None:
+        turn = _without_citations(turn, conversation)
+    conversation.turns.append(turn)
+
+
+def _without_citations(turn: Turn, conversation: RawConversation) -> Turn:
+    shown = turn.with_text(without_citations(turn.text))
+    if shown is not turn:
+        conversation.repaired["citations"] = conversation.repaired.get("citations", 0) + 1
+    return shown
 
 
 def _turn(role: str, text: str, message: JsonObject, author: JsonObject) -> Turn:

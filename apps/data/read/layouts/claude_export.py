@@ -87,10 +87,23 @@ def _branch(messages: list[JsonObject], last: str) -> list[JsonObject]:
 
 
 def _text(message: JsonObject, conversation: RawConversation, hidden: list[str]) -> str:
-    """The parts say more exactly than `text` what is prose; files count as media."""
+    """What is written, and below it the text of what is attached; other files count as media."""
+    attached: list[str] = []
+    names: set[str] = set()
     for key in ("attachments", "files"):
-        if is_set(message.get(key)):
-            conversation.media.append(key)
+        for one in list_of(message.get(key)) or ():
+            file = object_of(one) or {}
+            name = text_of(file, "file_name")
+            if text := text_of(file, "extracted_content"):
+                attached.append(text)
+                names.add(name)
+            elif name not in names:
+                conversation.media.append(key)
+    return "\n\n".join(filter(None, (_written(message, conversation, hidden), *attached)))
+
+
+def _written(message: JsonObject, conversation: RawConversation, hidden: list[str]) -> str:
+    """The parts say more exactly than `text` what is prose."""
     parts = list_of(message.get("content"))
     if not parts:
         return text_of(message, "text")

@@ -78,6 +78,8 @@ class RawConversation:
     tools: str | None = None
     """JSON list of the functions that the model could call."""
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+    repaired: dict[str, int] = field(default_factory=dict[str, int])
+    """Messages that were mended, by what was wrong with them."""
     ignored: list[str] = field(default_factory=list[str])
     """Fields with a value that nothing here carries; `messages[].x`, `pairs[].x` and
     `messages[].content[].x` for those of a message, a pair and a part."""
@@ -130,12 +132,12 @@ def is_set(value: object) -> bool:
 
 
 def text_of(record: JsonObject, *keys: str) -> str:
-    """The first of the fields that holds a text or a number, as text; "" for none."""
+    """The first of the fields that holds a text or a number, as text; "" for none, and for NaN."""
     for key in keys:
         value = record.get(key)
         if isinstance(value, str) and value:
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
             return str(value)
     return ""
 

@@ -6,6 +6,7 @@ from apps.data.read.record.layout import (
     RawConversation,
     Unreadable,
     list_of,
+    object_of,
 )
 from apps.data.read.record.messages import WHO, is_message, read_messages
 from apps.data.read.record.metadata import describe
@@ -15,8 +16,25 @@ KEYS = ("conversations", "messages", "conversation", "items", "dialogue", "dialo
 
 
 def list_in_cell(value: object) -> list[JsonValue] | None:
-    """A list; a table's cell holds one as text."""
-    return list_of(parse_cell(value) if isinstance(value, str) else value)
+    """A list; a table's cell holds one as text, and may hold messages as columns."""
+    if isinstance(value, str):
+        value = parse_cell(value)
+    columns = object_of(value)
+    return list_of(value) if columns is None else _of_columns(columns)
+
+
+def _of_columns(columns: JsonObject) -> list[JsonValue] | None:
+    """A `Sequence` of the `datasets` library, which stores a list of objects so.
+
+    {"role": ["user", "assistant"], "content": ["Hi", "Yo"]}
+    ->  [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    """
+    lists = [given for value in columns.values() if (given := list_of(value)) is not None]
+    if not any(key in columns for key in WHO) or len(lists) < len(columns):
+        return None
+    if len({len(one) for one in lists}) != 1:
+        return None
+    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
 def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:

@@ -32,7 +32,7 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
         read = {*carried, "id"} if conversation.source_id else set(carried)
         if all(key in read for key in record):
             return
-    conversation.has_plugins = bool(record.get("plugins"))
+    conversation.has_plugins = _has_any(record.get("plugins"))
     conversation.media += media_of_record(record, conversation)
     conversation.flags |= flags_of(record)
     read = {*carried, *MODERATION, "plugins"}
@@ -46,6 +46,14 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
         for key, value in record.items()
         if key not in read and is_set(value) and not (key in FLAGS and yes_or_no(value) is not None)
     ]
+
+
+def _has_any(value: object) -> bool:
+    """Whether a list has something in it; a table's cell holds one as text, and NaN for none."""
+    if isinstance(value, str):
+        listed = parse_cell(value)
+        return yes_or_no(value) is not False if listed is None else bool(listed)
+    return is_set(value) and bool(value)
 
 
 def _put_tools(record: JsonObject, conversation: RawConversation) -> set[str]:

@@ -3,12 +3,14 @@
 import ast
 import json
 import math
+import re
 
 import orjson
 
 from apps.common.json_value import JsonValue
 
 _PYTHON_LISTS = ("[{", "[[", "['", "[(")
+_WITHOUT_COMMA = re.compile(r"\} *\r?\n *\{")
 _MAX_LITERAL_CHARS = 1 << 20
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 """Whole numbers beyond are floats, as orjson reads them."""
@@ -17,48 +19,69 @@ _MOST_FLOAT_BITS = 1024
 
 def parse(raw: bytes | str) -> JsonValue:
     """None when `raw` is no JSON value (or is null)."""
+    return parse_mended(raw)[0]
+
+
+def parse_mended(raw: bytes | str) -> tuple[JsonValue, list[str]]:
+    """The value, and the texts in it that had halves of surrogate pairs, as they are now."""
     try:
-        return orjson.loads(raw)
+        return orjson.loads(raw), []
     except orjson.JSONDecodeError:
         return _as_python_reads(raw)
 
 
 def parse_cell(text: str) -> JsonValue:
-    """A list that a table holds as JSON, or as Python prints it; None when it is neither."""
+    """A list that a table holds as JSON, or as Python or NumPy prints it; None for none.
+
+    NumPy puts a line end between two messages, and no comma. Within a text Python prints none.
+    """
     value = parse(text)
     if value is not None or not text.startswith(_PYTHON_LISTS) or len(text) > _MAX_LITERAL_CHARS:
         return value
     try:
-        return orjson.loads(orjson.dumps(ast.literal_eval(text)))
+        listed = ast.literal_eval(_WITHOUT_COMMA.sub("},{", text))
+        return orjson.loads(orjson.dumps(listed))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None  # Python prints more than JSON can hold: sets, bytes
 
 
-def _as_python_reads(raw: bytes | str) -> JsonValue:
-    """What has no meaning becomes null, so that it costs its own field: NaN, the infinities,
-    numbers out of range, and a text with half a surrogate pair. A message without text is a fault.
+def _as_python_reads(raw: bytes | str) -> tuple[JsonValue, list[str]]:
+    """What has no meaning becomes null, so that it costs its own field: NaN, the infinities, and
+    numbers out of range. Half of a surrogate pair, as of an emoji that was cut, becomes U+FFFD.
 
-        b'{"score": NaN, "title": "\\ud83d", "text": "a<tab>b"}'
-        ->  {"score": None, "title": None, "text": "a\\tb"}
+        b'{"score": NaN, "title": "Hi \\ud83d", "text": "a<tab>b"}'
+        ->  {"score": None, "title": "Hi \\ufffd", "text": "a\\tb"} and "Hi \\ufffd"
     """
+    mended: list[str] = []
     try:
-        return _plain(json.loads(raw, strict=False))
+        return _plain(json.loads(raw, strict=False), mended), mended
     except (ValueError, RecursionError):
-        return None
+        return None, []
 
 
-def _plain(value: JsonValue) -> JsonValue:
+def _plain(value: JsonValue, mended: list[str]) -> JsonValue:
     if isinstance(value, str):
-        return value if _is_text(value) else None
+        if not _is_text(value):
+            value = without_halves(value)
+            mended.append(value)
+        return value
     if isinstance(value, int) and not _LEAST <= value <= _MOST:
         value = float(value) if value.bit_length() < _MOST_FLOAT_BITS else math.inf
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(one, mended) for one in value]
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items() if _is_text(key)}
+        return {
+            key if _is_text(key) else without_halves(key): _plain(one, mended)
+            for key, one in value.items()
+        }
     return value
+
+
+def without_halves(text: str) -> str:
+    """Two halves that were written as two characters of UTF-8 (CESU-8) are one character again."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _is_text(value: str) -> bool:

@@ -120,6 +120,33 @@ def test_what_was_shown_beside_spoken_words_is_no_text(part: dict[str, Any]) -> 
     assert texts(conversation) == ["What is this?", "A cat."]
 
 
+def attaching(**lists: list[dict[str, str]]) -> RawConversation:
+    asked = {"sender": "human", "text": "Sum it up.", "content": [], **lists}
+    record: Any = {"chat_messages": [asked, {"sender": "assistant", "text": "It rains."}]}
+    return read_record(record, Reading())[0]
+
+
+PASTE = {"file_name": "paste.txt", "file_type": "txt", "extracted_content": "Rain, all day."}
+
+
+@pytest.mark.parametrize(
+    ("lists", "text", "media"),
+    [
+        ({"attachments": [PASTE]}, "Sum it up.\n\nRain, all day.", []),
+        ({"attachments": [PASTE], "files": [{"file_name": "paste.txt"}]}, None, []),
+        ({"attachments": [PASTE], "files": [{"file_name": "a.png"}]}, None, ["files"]),
+        ({"attachments": [{**PASTE, "extracted_content": ""}]}, "Sum it up.", ["attachments"]),
+        ({"attachments": [], "files": []}, "Sum it up.", []),
+    ],
+)
+def test_the_text_of_what_claude_was_given_is_read(
+    lists: dict[str, Any], text: str | None, media: list[str]
+) -> None:
+    conversation = attaching(**lists)
+    assert texts(conversation)[0] == (text or "Sum it up.\n\nRain, all day.")
+    assert conversation.media == media
+
+
 def test_sound_without_its_words_is_no_text() -> None:
     content = {"content_type": "multimodal_text", "parts": [SOUND]}
     assert chatgpt(("user", content), ("assistant", spoken("Yes."))).media == [
@@ -154,4 +181,5 @@ def test_marks_of_sources_are_no_part_of_an_answer(text: str, shown: str) -> Non
     content = {"content_type": "text", "parts": [text]}
     conversation = chatgpt(("user", content), ("assistant", content))
     assert texts(conversation) == [text, shown]
-    assert conversation.ignored == (["messages[].citations"] if shown != text else [])
+    assert conversation.ignored == []
+    assert conversation.repaired == ({"citations": 1} if shown != text else {})

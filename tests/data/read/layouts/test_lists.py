@@ -1,13 +1,18 @@
 """Lists of texts are a conversation only under names for one, and where no column is."""
 
+from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from apps.data.read.layouts.known import recognised
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.layout import Unreadable
+from apps.data.read.record.lists import list_in_cell
+from tests.data.commands import rows_of, run_clean
 
 TEXTS = ["c", "a", "b"]
 ROUND = [("user", "Sort these."), ("assistant", "a, b, c")]
@@ -57,3 +62,24 @@ def test_columns_of_a_question_and_an_answer_win(
     conversation, _ = read_record(record, Reading())
     assert [(turn.role, turn.text) for turn in conversation.turns] == ROUND
     assert conversation.ignored == [key]
+
+
+@pytest.mark.parametrize("names", [("role", "content"), ("from", "value")])
+def test_messages_may_be_columns(names: tuple[str, str], tmp_path: Path) -> None:
+    said = [("user", "What floats?"), ("assistant", "Cork does."), ("user", "Only that?")]
+    columns = dict(zip(names, map(list, zip(*said, strict=True)), strict=True))
+    table = pa.table({"id": ["a"], "conversations": [{**columns, "rating": [1, 2, 3]}]})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    (tmp_path / "dump.jsonl").write_bytes(orjson.dumps({"messages": columns}))
+    for name, ignored in (("dump.parquet", {"messages[].rating": 1}), ("dump.jsonl", {})):
+        ledger = run_clean(tmp_path / f"{name}.out", tmp_path / name, profile="none")
+        (row,) = rows_of(tmp_path / f"{name}.out")
+        assert [(one["role"], one["content"]) for one in row["messages"]] == said
+        assert ledger["ignored"] == ignored
+
+
+@pytest.mark.parametrize(
+    "columns", [{"role": ["user"], "content": ["a", "b"]}, {"role": [], "x": 1}, {"x": ["a"]}, {}]
+)
+def test_columns_of_other_lengths_are_no_messages(columns: dict[str, Any]) -> None:
+    assert list_in_cell(columns) is None

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from apps.common.errors import ConfigError, InputError
@@ -80,8 +82,9 @@ def test_a_part_that_is_no_text_drops_the_conversation_or_itself(
     (tmp_path / "a" / "d.jsonl").write_bytes(orjson.dumps(record) + b"\n" + orjson.dumps(with_rest))
     ledger = run_clean(tmp_path / "a" / "out", tmp_path / "a" / "d.jsonl", profile="none")
     assert ledger["records"]["dropped"] == {"media": 1}
-    clean_one(tmp_path / "b", record, media="drop")
+    dropped = clean_one(tmp_path / "b", record, media="drop")
     assert said(tmp_path / "b") == PLAIN
+    assert dropped["ignored"] == {f"media.{part['type']}": 1}
 
 
 @pytest.mark.parametrize(
@@ -384,3 +387,46 @@ def test_preference_pairs_are_no_conversations_and_the_sentence_shows_why(tmp_pa
     talk = [ASKED, ANSWER]
     with pytest.raises(InputError, match=r"holds prompt \(text\), chosen \(list\), rejected"):
         clean_one(tmp_path, {"prompt": "Hi", "chosen": talk, "rejected": talk})
+
+
+@pytest.mark.parametrize(
+    ("plugins", "has_any"),
+    [
+        *((none, False) for none in ([], None, "", "[]", "null", "None", "nan", math.nan)),
+        *((some, True) for some in (["browser"], '["browser"]', "['browser']", "browser")),
+    ],
+)
+def test_a_cell_of_plugins_is_a_list(plugins: Any, has_any: bool, tmp_path: Path) -> None:
+    table = pa.table({"plugins": [plugins], "messages": [[ASKED, ANSWER]]})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    rules = Rules(plugins="drop")
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump.parquet", profile="none", rules=rules)
+    assert ledger["records"]["dropped"] == ({"plugins": 1} if has_any else {})
+
+
+def test_an_id_that_is_not_there_is_no_id_of_many(tmp_path: Path) -> None:
+    table = pa.table({"id": [math.nan, 7.0], "messages": [[ASKED, ANSWER]] * 2})
+    pq.write_table(table, tmp_path / "dump.parquet")
+    run_clean(tmp_path / "out", tmp_path / "dump.parquet", profile="none")
+    assert [row["source_id"] for row in rows_of(tmp_path / "out")] == ["", "7.0"]
+
+
+def test_ranks_that_pandas_wrote_as_fractions_choose_the_path(tmp_path: Path) -> None:
+    lines = [
+        "message_id,parent_id,role,text,rank",
+        "m1,,prompter,What floats?,",
+        "m2,m1,assistant,Stones do.,1.0",
+        "m3,m1,assistant,Cork does.,0.0",
+    ]
+    (tmp_path / "dump.csv").write_text("\n".join(lines))
+    run_clean(tmp_path / "out", tmp_path / "dump.csv", profile="none")
+    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork does.")]
+
+
+def test_a_line_break_that_is_not_escaped_stays_in_a_tree(tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_text(
+        '[{"message_id": "a", "parent_id": null, "role": "prompter", "text": "One\n  two?"},\n'
+        ' {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Three."}]'
+    )
+    run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
+    assert said(tmp_path) == [("user", "One\n  two?"), ("assistant", "Three.")]
