@@ -4,10 +4,12 @@ fp32 moments use torch's fused AdamW. The low-memory ones update one parameter a
 and store the moments rounded: bf16, or 8-bit codes with one scale for each block of 256 values
 (Dettmers et al., "8-bit Optimizers via Block-wise Quantization"; here with square-root codes, which
 spend their resolution near zero as their dynamic codes do). Parameters and arithmetic stay fp32.
+Weight decay is for matrices: norms and biases, which are vectors, stay out of it.
 On a GPU torch.compile makes one pass over memory of an update, where plain torch makes fifteen.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -20,6 +22,32 @@ Quantized = tuple[torch.Tensor, torch.Tensor]
 """int8 codes (blocks, BLOCK), fp32 scales (blocks,)"""
 
 
+Groups = list[torch.nn.Parameter] | list[dict[str, Any]]
+"""parameters, or groups of them with settings of their own, as torch's optimizers take them"""
+
+
+def decay_groups(parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> Groups:
+    """Matrices with the weight decay, vectors without; plainly all where there is none.
+
+    (As transformers' Trainer, `get_decay_parameter_names`: it leaves out norms and biases.)
+    """
+    chosen = list(parameters)
+    if not weight_decay:
+        return chosen
+    vectors = [p for p in chosen if _num_dimensions(p) < 2]
+    matrices = [p for p in chosen if _num_dimensions(p) >= 2]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _num_dimensions(parameter: torch.nn.Parameter) -> int:
+    """Of the whole parameter: DeepSpeed has cut the one at hand to nothing."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
+
+
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], config: OptimConfig, *, compiled: bool = False
 ) -> torch.optim.Optimizer:
@@ -30,9 +58,10 @@ def make_optimizer(
         "eps": config.eps,
         "weight_decay": config.weight_decay,
     }
+    groups = decay_groups(parameters, config.weight_decay)
     if config.state != "fp32":
-        return LowMemoryAdamW(parameters, state=config.state, compiled=compiled, **settings)
-    optimizer = torch.optim.AdamW(parameters, fused=True, **settings)
+        return LowMemoryAdamW(groups, state=config.state, compiled=compiled, **settings)
+    optimizer = torch.optim.AdamW(groups, fused=True, **settings)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             optimizer.state[parameter] = {
@@ -47,7 +76,7 @@ class LowMemoryAdamW(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[torch.nn.Parameter],
+        parameters: Groups,
         *,
         lr: float,
         betas: tuple[float, float],

@@ -22,7 +22,7 @@ from apps.train.config import RunConfig
 from apps.train.model import load
 from apps.train.model.stored import Source, sources
 from apps.train.parallel import fsdp
-from apps.train.parallel.adamw import MOMENTS, local
+from apps.train.parallel.adamw import MOMENTS, decay_groups, local
 from apps.train.parallel.strategy import PackedModel, State, needs_mask
 
 
@@ -179,7 +179,7 @@ class DeepSpeedStrategy:
 def _adamw(root: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     optim = config.optim
     return torch.optim.AdamW(
-        root.parameters(),
+        decay_groups(root.parameters(), optim.weight_decay),
         lr=optim.lr,
         betas=(optim.beta1, optim.beta2),
         eps=optim.eps,

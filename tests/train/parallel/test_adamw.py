@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.trainer_pt_utils import get_parameter_names
 
 from apps.train.config import OptimConfig
 from apps.train.loop.schedule import learning_rate
@@ -113,3 +114,22 @@ def test_a_compiled_update_is_the_plain_one(state) -> None:
     for name, plain in found[0].items():
         tolerance = {"rtol": 0.0, "atol": 1e-4} if name in named else {"rtol": 2e-2, "atol": 1e-4}
         torch.testing.assert_close(found[1][name], plain, **tolerance)
+
+
+@pytest.mark.parametrize("state", ["fp32", "bf16", "int8"])
+def test_weight_decay_is_for_matrices(state) -> None:
+    """Norms and biases stay where a zero gradient leaves them; as in transformers' Trainer."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(9, 16), torch.nn.Linear(16, 16))
+    model.append(torch.nn.RMSNorm(16))
+    named = dict(model.named_parameters())
+    before = {name: weight.detach().clone() for name, weight in named.items()}
+    optimizer = make_optimizer(named.values(), OptimConfig(lr=0.1, weight_decay=0.5, state=state))
+    for weight in named.values():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    kept = get_parameter_names(model, [torch.nn.RMSNorm], ["bias"])
+    assert kept == ["0.weight", "1.weight"]
+    for name, weight in named.items():
+        share = 0.95 if name in kept else 1.0
+        torch.testing.assert_close(weight.detach(), before[name] * share)

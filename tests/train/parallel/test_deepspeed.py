@@ -130,3 +130,15 @@ def test_export_is_the_model_that_fsdp_exports(runs, tmp_path):
         with torch.no_grad():
             logits.append(AutoModelForCausalLM.from_pretrained(out)(ids).logits)
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-3)
+
+
+def test_weight_decay_is_for_matrices_here_too(runs, tmp_path):
+    decayed = []
+    for config in runs:
+        optim = replace(config.optim, weight_decay=0.5, lr=1e-2)
+        run = replace(config, optim=optim, steps=3, out=str(tmp_path / config.strategy))
+        on_ranks(2, train, run)
+        decayed.append(weights(run))
+    fsdp, zero = decayed
+    for name, weight in fsdp.items():
+        torch.testing.assert_close(zero[name].view(weight.shape), weight, rtol=1e-3, atol=1e-4)
