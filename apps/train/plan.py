@@ -74,7 +74,7 @@ def make_plan(config: PlanConfig) -> Plan:
     return Plan(
         model=config.base,
         parameters=model.num_parameters,
-        trained_parameters=setup.adapter_parameters or model.num_parameters,
+        trained_parameters=memory.trained_parameters(model, setup),
         machines=Machines(num_gpus=num_gpus, accelerator=accelerator.name, price=price),
         memory=fit,
         data=_data(config, work, setup),
@@ -118,6 +118,7 @@ def _sizing(
 def _workload(config: PlanConfig) -> workload.Workload:
     if config.data:
         work = workload.from_pack(config.data, config.epochs)
+        workload.check_rows(config, work.row_tokens)
     else:
         work = workload.stated(
             config.conversations,
@@ -150,6 +151,7 @@ def make_setup(
         reshard=config.reshard,
         compiled=config.strategy == "fsdp" and config.compiles("cpu" if on_cpu else "cuda"),
         adapter_parameters=adapter_parameters(config, model) if config.adapter == "lora" else 0,
+        trained_layers=config.top_layers,
         base_layers=config.top_layers if config.keep_base else 0,
         on_cpu=on_cpu,
     )
@@ -224,7 +226,7 @@ def _checkpoints(
     price: prices.Price | None,
     step_s: float,
 ) -> Checkpoints:
-    trained = setup.adapter_parameters or model.num_parameters
+    trained = memory.trained_parameters(model, setup)
     size = memory.checkpoint_bytes(trained, setup.optimizer_state)
     measured = speed.measured_stall_s(config.measured) if config.measured else None
     stall = measured or STALL_FIXED_S + size / setup.world_size / (config.staging_gb_per_s * 1e9)

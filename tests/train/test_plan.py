@@ -281,7 +281,7 @@ def test_every_preset_fits_its_own_machines():
 
 def test_data_size_is_read_from_a_pack(tmp_path):
     uri = _write_pack(tmp_path, num_rows=30, max_length=64)
-    plan = make_plan(replace(VICUNA_7B, data=uri, global_batch_rows=8))
+    plan = make_plan(replace(VICUNA_7B, data=uri, max_length=64, global_batch_rows=8))
     assert (plan.data.epoch_rows, plan.data.row_tokens) == (30, 64)
     assert plan.data.fill == pytest.approx(60 / 64)
     assert plan.data.steps == -(-30 * 3 // 8)
@@ -415,13 +415,14 @@ def test_unknown_model_is_refused_with_the_known_ones():
         make_plan(replace(VICUNA_7B, base="no-such-model"))
 
 
-def test_top_layers_take_their_share_of_the_adapter_and_are_told_to_be_a_bound():
+def test_top_layers_take_their_share_of_the_adapter_and_of_the_time():
     whole, top = (
         make_plan(replace(VICUNA_7B, adapter="lora", top_layers=layers)) for layers in (0, 8)
     )
     assert top.trained_parameters == whole.trained_parameters * 8 / 32
-    assert "an upper bound" in top.training.source
-    assert "an upper bound" not in whole.training.source
+    assert "lower 24 layers are counted with a forward pass alone" in top.training.source
+    assert "forward pass alone" not in whole.training.source
+    assert 0.5 < top.training.hours / whole.training.hours < 0.75
     with pytest.raises(ConfigError, match="top_layers is 33 and the model has 32 decoder layers"):
         make_plan(replace(VICUNA_7B, top_layers=33))
 
@@ -432,11 +433,26 @@ def test_a_base_beside_the_model_is_planned_in_memory_and_time():
     model = shape.load("llama-7b")
     layers = 8 * model.layer_parameters
     assert held.memory.parts.gathered - plain.memory.parts.gathered == 2 * layers
-    forward = 2 * (layers + 32000 * 4096) / (6 * model.num_parameters)
+    whole = 2 * model.num_parameters + 4 * layers + 2 * 32000 * 4096
+    forward = 2 * (layers + 32000 * 4096) / whole
     assert held.training.hours == pytest.approx(plain.training.hours * (1 + forward))
     assert held.training.mfu == pytest.approx(plain.training.mfu / (1 + forward))
     stated = [make_plan(replace(top, keep_base=w, tokens_per_s=900.0)) for w in (0.0, 1.0)]
     assert stated[0].training.hours == stated[1].training.hours
+
+
+def test_top_layers_are_what_is_trained_kept_in_moments_and_saved():
+    """One card of 80 GB holds LLaMA-7B where eight layers are trained, and not the whole."""
+    alone = replace(VICUNA_7B, gpus="1xH200", micro_batch_rows=1)
+    whole, top = (make_plan(replace(alone, top_layers=layers)) for layers in (0, 8))
+    layers = 8 * shape.load("llama-7b").layer_parameters
+    assert (top.trained_parameters, whole.trained_parameters) == (layers, whole.parameters)
+    assert top.checkpoints.size_bytes == 12 * layers
+    assert top.memory.parts.optimizer == 8 * layers
+    assert top.memory.parts.weights == whole.memory.parts.weights
+    assert top.memory.total_bytes < 0.5 * whole.memory.total_bytes
+    said = "\n".join(plan_text.lines(top))
+    assert f"{layers / 1e6:,.1f} M of them trained" in said
 
 
 def test_lora_trains_and_checkpoints_only_the_adapter():
@@ -523,3 +539,23 @@ def test_the_plan_takes_the_rows_that_the_run_takes(tmp_path, positions, rows):
             said.append(error.sentence)
     assert said[0] == said[1]
     assert (said[0] == "taken") == (rows <= positions)
+
+
+def test_a_pack_that_the_run_would_refuse_is_refused(tmp_path: Path) -> None:
+    uri = _write_pack(tmp_path, num_rows=30, max_length=64)
+    with pytest.raises(InputError, match="holds rows of 64 tokens but max_length is 2048"):
+        make_plan(replace(VICUNA_7B, data=uri))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mfu": 0.5, "tokens_per_s": 900.0}, "--mfu and --tokens-per-s each say how fast"),
+        ({"measured": "run", "tokens_per_s": 900.0}, "--tokens-per-s and --measured each say"),
+        ({"data": "pack", "conversations": 9}, "--conversations is not read where --data"),
+        ({"data": "pack", "fill": 0.757}, "--fill is not read where --data"),
+    ],
+)
+def test_two_answers_to_one_question_are_refused(changes, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_plan(replace(VICUNA_7B, **changes))

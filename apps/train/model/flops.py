@@ -11,6 +11,8 @@ N counts every parameter, of a mixture only the experts that a token visits; d i
 width, s the row length, l a conversation's length.
 Under a LoRA adapter of A parameters the frozen weights need no gradient of their own, a third of
 their work (arXiv:2106.09685): 4N + 6A stands for 6N.
+Where only the last k of L layers are trained (or have adapters), what lies below has a forward pass
+alone: a third of the work, of attention too. The output layer hands on a gradient and gets none.
 """
 
 from collections.abc import Iterable
@@ -18,19 +20,30 @@ from collections.abc import Iterable
 from apps.train.model.shape import ModelShape
 
 
-def weight_flops_per_token(shape: ModelShape, adapter_parameters: int = 0) -> float:
-    """6N, or 4N + 6A where only an adapter of A parameters is trained."""
+def weight_flops_per_token(
+    shape: ModelShape, adapter_parameters: int = 0, trained_layers: int = 0
+) -> float:
+    """6N, or 4N + 6A where only an adapter of A parameters is trained.
+
+    With `trained_layers`, the last ones: 2N and the backward pass of these and of the output layer.
+    """
+    if trained_layers:
+        backward = 2 if adapter_parameters else 4
+        layers = backward * trained_layers * shape.active_layer_parameters
+        head = 2 * shape.embedding_parameters
+        return 2 * shape.active_parameters + layers + head + 6 * adapter_parameters
     if adapter_parameters:
         return 4 * shape.active_parameters + 6 * adapter_parameters
     return 6 * shape.active_parameters
 
 
 def nominal_flops_per_token(
-    shape: ModelShape, row_tokens: float, adapter_parameters: int = 0
+    shape: ModelShape, row_tokens: float, adapter_parameters: int = 0, trained_layers: int = 0
 ) -> float:
-    """6N + 12 L d s for rows of s tokens."""
-    attention = 12 * shape.num_layers * shape.attention_width * row_tokens
-    return weight_flops_per_token(shape, adapter_parameters) + attention
+    """6N + 12 L d s for rows of s tokens; of layers without a backward pass a third."""
+    layers = 4 * shape.num_layers + 8 * (trained_layers or shape.num_layers)
+    attention = layers * shape.attention_width * row_tokens
+    return weight_flops_per_token(shape, adapter_parameters, trained_layers) + attention
 
 
 def packed_flops_per_token(

@@ -109,6 +109,11 @@ class ModelShape:
         )
 
     @property
+    def active_layer_parameters(self) -> int:
+        """Those of one decoder layer that one token is multiplied with."""
+        return self._layer(self.active_experts)
+
+    @property
     def active_parameters(self) -> int:
         """Parameters that one token is multiplied with: all but the experts it does not visit."""
         return self._layers(self.active_experts) + self.outer_parameters

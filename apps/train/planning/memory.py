@@ -33,8 +33,6 @@ def checkpoint_bytes(trained_parameters: float, state: OptimizerState) -> float:
 
 CHECKPOINTING_PRICES = {"none": 0, "elementwise": 1, "selective": 4, "full": 8}
 """Which remedy comes first: roughly the loss of speed, in 3 %, and 1 for a change at all."""
-FROZEN_BYTES = 4
-"""Weights under a LoRA adapter."""
 ZERO3_WEIGHT_BYTES = 2
 """DeepSpeed keeps a bf16 copy of its shard besides the fp32 master."""
 
@@ -77,6 +75,8 @@ class Setup:
     """torch.compile, which keeps less for the backward pass."""
     adapter_parameters: int = 0
     """Trainable parameters of a LoRA adapter; 0 trains the whole model."""
+    trained_layers: int = 0
+    """Decoder layers that are trained, the last ones, and nothing else; 0: the whole model."""
     base_layers: int = 0
     """Decoder layers of the base that run beside the trained ones (keep_base)."""
     loss_chunk_tokens: int = 1024
@@ -87,6 +87,11 @@ class Setup:
     @property
     def micro_batch_tokens(self) -> int:
         return self.micro_batch_rows * self.row_tokens
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the embedding and the output layer stay as they are."""
+        return self.adapter_parameters > 0 or self.trained_layers > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +120,14 @@ class Memory:
     def device(self) -> float:
         """All parts that lie on the device."""
         return sum(getattr(self, part.name) for part in fields(self) if part.name != "host")
+
+
+def trained_parameters(shape: ModelShape, setup: Setup) -> int:
+    """What has gradients and moments, and lies in a checkpoint."""
+    if setup.adapter_parameters:
+        return setup.adapter_parameters
+    layers = setup.trained_layers * shape.layer_parameters
+    return min(layers, shape.num_parameters) or shape.num_parameters
 
 
 def layer_activation_bytes(shape: ModelShape, compute_bytes: int, *, compiled: bool = False) -> int:
@@ -158,7 +171,7 @@ def _adapter_inputs(shape: ModelShape, setup: Setup) -> float:
     An adapter of rank r has r (inputs + outputs) parameters at each of its layers.
     """
     narrowest = shape.hidden_size + min(shape.kv_width, shape.intermediate_size)
-    return setup.adapter_parameters / (shape.num_layers * narrowest)
+    return setup.adapter_parameters / (_backward_layers(shape, setup) * narrowest)
 
 
 def _kept_per_layer(shape: ModelShape, setup: Setup) -> float:
@@ -179,10 +192,15 @@ def _kept_per_layer(shape: ModelShape, setup: Setup) -> float:
     return boundary + setup.compute_bytes * (products + attention_output)
 
 
+def _backward_layers(shape: ModelShape, setup: Setup) -> int:
+    """Layers with a backward pass; those below keep nothing for one."""
+    return setup.trained_layers or shape.num_layers
+
+
 def kept_bytes(shape: ModelShape, setup: Setup) -> float:
     """Activations of one micro-batch between its forward and its backward pass."""
     outer = 8 * shape.hidden_size + 2 * setup.compute_bytes * shape.hidden_size + 32
-    per_token = shape.num_layers * _kept_per_layer(shape, setup) + outer
+    per_token = _backward_layers(shape, setup) * _kept_per_layer(shape, setup) + outer
     mask = setup.micro_batch_tokens * setup.row_tokens if setup.on_cpu else 0
     return setup.micro_batch_tokens * per_token + mask
 
@@ -199,8 +217,9 @@ def _layer_at_work(shape: ModelShape, setup: Setup) -> float:
 def _unit_parameters(shape: ModelShape, setup: Setup) -> int:
     """Parameters whose gradients are reduced at once."""
     if setup.wrap == "root":
-        return shape.num_parameters
-    return max(2 * shape.layer_parameters, shape.outer_parameters)
+        return trained_parameters(shape, setup)
+    outer = 0 if setup.is_partial else shape.outer_parameters
+    return max(2 * shape.layer_parameters, outer)
 
 
 def _gathered_weights(shape: ModelShape, setup: Setup) -> float:
@@ -235,29 +254,26 @@ def _loss_bytes(shape: ModelShape, setup: Setup) -> tuple[float, float]:
     chunk = min(setup.loss_chunk_tokens, setup.micro_batch_tokens)
     models = 2 if setup.base_layers else 1
     passing = chunk * shape.vocab_size * models * (2 * MASTER_BYTES + c)
-    head = 0 if setup.adapter_parameters else MASTER_BYTES * shape.vocab_size * d
+    head = 0 if setup.is_partial else MASTER_BYTES * shape.vocab_size * d
     return passing, setup.micro_batch_tokens * d * (1 + models) * c + head
 
 
 def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
     """Weights and moments of one rank's shard, and gradients: with `reshard step` all of them."""
-    share = shape.num_parameters / setup.world_size
-    moments = OPTIMIZER_BYTES[setup.optimizer_state]
-    if setup.adapter_parameters:
-        trained = setup.adapter_parameters / setup.world_size
-        frozen = share * FROZEN_BYTES
-        gradients = setup.adapter_parameters if setup.reshard == "step" else trained
-        return frozen + MASTER_BYTES * trained, moments * trained, MASTER_BYTES * gradients
-    weights = MASTER_BYTES * share
+    trained = trained_parameters(shape, setup)
+    weights = MASTER_BYTES * (shape.num_parameters + setup.adapter_parameters)
     if setup.strategy == "deepspeed":
-        weights += ZERO3_WEIGHT_BYTES * share
-    gradients = shape.num_parameters if setup.reshard == "step" else share
-    return weights, moments * share, MASTER_BYTES * gradients
+        weights += ZERO3_WEIGHT_BYTES * shape.num_parameters
+    moments = OPTIMIZER_BYTES[setup.optimizer_state] * trained
+    gradients = MASTER_BYTES * trained
+    if setup.reshard != "step":
+        gradients /= setup.world_size
+    return weights / setup.world_size, moments / setup.world_size, gradients
 
 
 def _staged(shape: ModelShape, setup: Setup) -> float:
     """The copy of one rank's state that a checkpoint is written from in the background."""
-    trained = setup.adapter_parameters or shape.num_parameters
+    trained = trained_parameters(shape, setup)
     return checkpoint_bytes(trained / setup.world_size, setup.optimizer_state)
 
 

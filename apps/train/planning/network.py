@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from apps.common.errors import ConfigError
 from apps.train.model.hardware import Accelerator
 from apps.train.model.shape import ModelShape
-from apps.train.planning.memory import Setup
+from apps.train.planning.memory import Setup, trained_parameters
 
 LINE_SHARE = 0.75
 """Of a link's or network's rate that collectives reach: NCCL's tests show 230 of 300 GB/s between
@@ -72,7 +72,7 @@ def exchange_s(shape: ModelShape, setup: Setup, network: Network) -> float:
     """Seconds that the gathers and reductions of one optimizer step take."""
     if network.gb_per_s is None or setup.world_size == 1:
         return 0.0
-    trained = setup.adapter_parameters or shape.num_parameters
+    trained = trained_parameters(shape, setup)
     once_a_step = setup.reshard == "step"
     gathers = 1 if once_a_step else 2 * setup.accumulation
     reductions = 1 if once_a_step else setup.accumulation

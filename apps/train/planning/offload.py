@@ -11,7 +11,7 @@ update goes through 28 bytes of each of the machine's 7 billion: 196 GB at 100 G
 
 from apps.train.model.hardware import Accelerator
 from apps.train.model.shape import ModelShape
-from apps.train.planning.memory import MASTER_BYTES, Setup
+from apps.train.planning.memory import MASTER_BYTES, Setup, trained_parameters
 from apps.train.planning.network import GRADIENT_BYTES, LINE_SHARE
 
 UPDATE_BYTES = {"fp32": 28, "bf16": 120, "int8": 120}
@@ -28,7 +28,7 @@ def transfer_s(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> flo
     if not setup.cpu_offload or accelerator.host_gb_per_s is None:
         return 0.0
     weight_bytes = MASTER_BYTES if setup.strategy == "fsdp" else setup.compute_bytes
-    trained = setup.adapter_parameters or shape.num_parameters
+    trained = trained_parameters(shape, setup)
     num_bytes = 2 * shape.num_parameters * weight_bytes + trained * GRADIENT_BYTES
     share = setup.accumulation * num_bytes / setup.world_size
     return share / (LINE_SHARE * accelerator.host_gb_per_s * 1e9)
@@ -38,6 +38,6 @@ def update_s(shape: ModelShape, setup: Setup, gpus_per_machine: int) -> float:
     """Seconds of the update of one machine's share of the weights."""
     if not setup.cpu_offload:
         return 0.0
-    trained = setup.adapter_parameters or shape.num_parameters
+    trained = trained_parameters(shape, setup)
     share = min(gpus_per_machine, setup.world_size) / setup.world_size
     return share * trained * UPDATE_BYTES[setup.optimizer_state] / (HOST_GB_PER_S * 1e9)

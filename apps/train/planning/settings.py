@@ -8,6 +8,7 @@ from apps.train.config import RunConfig
 from apps.train.model import hardware
 from apps.train.model.hardware import Accelerator
 from apps.train.planning import workload
+from apps.train.unread import check_read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,11 +86,34 @@ _POSITIVE = (
 
 def check(config: PlanConfig) -> None:
     """ConfigError for what no run could have."""
+    check_read(config)
     above_zero(config, "", *_POSITIVE)
     at_least(0, config, "", "restart_minutes", "notice_s")
     if not 0 < config.fill <= 1:
         raise ConfigError(f"fill is {config.fill}; expected a share above 0 and at most 1.")
+    _check_read(config)
     _check_machines(config)
+
+
+_SPEEDS = ("mfu", "tokens_per_s", "measured")
+_SIZES = ("conversations", "tokens_per_conversation", "fill")
+
+
+def _check_read(config: PlanConfig) -> None:
+    """Refuse two answers to one question: of the speed, and of the data's size."""
+    speeds = [_flag(name) for name in _SPEEDS if getattr(config, name) is not None]
+    if len(speeds) > 1:
+        raise ConfigError(f"{' and '.join(speeds)} each say how fast it goes; give one of them.")
+    defaults = PlanConfig()
+    stated = [_flag(n) for n in _SIZES if getattr(config, n) != getattr(defaults, n)]
+    if config.data and stated:
+        raise ConfigError(
+            f"{stated[0]} is not read where --data has the size of the data; leave one of them out."
+        )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _check_machines(config: PlanConfig) -> None:

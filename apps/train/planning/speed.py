@@ -63,7 +63,9 @@ def published(
 
 
 def _flops_per_token(shape: ModelShape, setup: Setup, attended_tokens: float) -> float:
-    return flops.nominal_flops_per_token(shape, attended_tokens, setup.adapter_parameters)
+    return flops.nominal_flops_per_token(
+        shape, attended_tokens, setup.adapter_parameters, setup.trained_layers
+    )
 
 
 def _sustained(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> tuple[float, str]:
@@ -78,18 +80,23 @@ def _sustained(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> tup
     source = accelerator.mfu_source
     if share != 1.0:
         under = " under LoRA" if setup.adapter_parameters else ""
+        under += f" of {setup.trained_layers} layers" if setup.trained_layers else ""
         source += f", x {share:.2f} for {ours} recomputation{under} where it had {theirs}"
     return accelerator.mfu * share * accelerator.peak_flops, source
 
 
 def _recompute_share(shape: ModelShape, setup: Setup) -> float:
-    """RECOMPUTE_SHARE was measured with all weights trained; LoRA has less to share it with."""
+    """RECOMPUTE_SHARE was measured with all weights trained; LoRA has less to share it with.
+
+    Layers without a backward pass are not recomputed.
+    """
     share = RECOMPUTE_SHARE[setup.activation_checkpointing]
-    if not setup.adapter_parameters:
+    if not setup.is_partial:
         return share
     whole = flops.weight_flops_per_token(shape)
-    ours = flops.weight_flops_per_token(shape, setup.adapter_parameters)
-    return 1 / (1 + (1 / share - 1) * whole / ours)
+    again = whole * (setup.trained_layers or shape.num_layers) / shape.num_layers
+    ours = flops.weight_flops_per_token(shape, setup.adapter_parameters, setup.trained_layers)
+    return 1 / (1 + (1 / share - 1) * again / ours)
 
 
 def from_rate(

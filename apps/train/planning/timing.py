@@ -45,20 +45,22 @@ def training(
         empty_rows=rows_a_rank * setup.world_size - rows,
         hours=seconds / 3600,
         gpu_hours=seconds / 3600 * setup.world_size,
-        source=rate.source + _of_top_layers(config),
+        source=rate.source + _of_top_layers(config, model),
     )
 
 
-def _of_top_layers(config: PlanConfig) -> str:
-    """What lies below the trained layers is cheaper than it is planned here."""
-    return "; an upper bound: planned as if all layers were trained" if config.top_layers else ""
+def _of_top_layers(config: PlanConfig, model: shape.ModelShape) -> str:
+    below = model.num_layers - config.top_layers
+    if not config.top_layers or not below or _is_measured(config):
+        return ""
+    return f"; the lower {below} layers are counted with a forward pass alone"
 
 
 def _work_ratio(model: shape.ModelShape, setup: memory.Setup) -> float:
     """The work of a step where layers of the base and its output layer run beside, over that
     without: a forward pass is a third of 6N."""
     beside = setup.base_layers * model.layer_parameters + model.embedding_parameters
-    whole = flops.weight_flops_per_token(model, setup.adapter_parameters)
+    whole = flops.weight_flops_per_token(model, setup.adapter_parameters, setup.trained_layers)
     return 1 + 2 * beside / whole if setup.base_layers else 1.0
 
 

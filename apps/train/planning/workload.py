@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from apps.common.errors import InputError
 from apps.common.packs import open_pack
+from apps.train.config import RunConfig
 
 VICUNA_CONVERSATIONS = 70_000
 VICUNA_TOKENS_PER_CONVERSATION = 2_960
@@ -80,6 +81,16 @@ def stated(
         epochs=epochs,
         source=f"stated, at {fill:.1%} fill",
     )
+
+
+def check_rows(config: RunConfig, row_tokens: int) -> None:
+    """Refuse a pack of other rows than the settings say: for a run and its plan."""
+    if config.max_length not in (None, row_tokens):
+        raise InputError(
+            f"{config.data} holds rows of {row_tokens} tokens but max_length is "
+            f"{config.max_length}; pack again with --max-length {config.max_length}, or train with "
+            f"--max-length {row_tokens}."
+        )
 
 
 def from_pack(pack_uri: str, epochs: float) -> Workload:

@@ -6,7 +6,7 @@ import pytest
 
 from apps.train.checkpoint import cadence
 from apps.train.config import LoraConfig
-from apps.train.model import flops, hardware, lora, shape
+from apps.train.model import flops, hardware, load, lora, shape
 from apps.train.model.shape import KNOWN
 from apps.train.plan import adapter_parameters
 from apps.train.presets import debug
@@ -48,8 +48,8 @@ def test_packed_flops_fall_with_shorter_conversations():
     assert flops.packed_flops_per_token(model, 0, 0) == 6 * model.num_parameters
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-def test_flops_are_those_that_torch_counts_with_and_without_an_adapter(rank):
+@pytest.mark.parametrize(("rank", "top_layers"), [(0, 0), (4, 0), (0, 3), (4, 3)])
+def test_flops_are_those_that_torch_counts_with_and_without_an_adapter(rank, top_layers):
     """Short of the embedding, which is looked up, and of gradients below the first adapter."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -65,12 +65,15 @@ def test_flops_are_those_that_torch_counts_with_and_without_an_adapter(rank):
     )
     model = LlamaForCausalLM(config)
     if rank:
-        lora.inject(model, LoraConfig(rank=rank))
+        lora.inject(model, LoraConfig(rank=rank), top_layers)
+    elif top_layers:
+        load.freeze_below(model, top_layers)
     ids = torch.ones(2, 32, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         model(ids).logits.sum().backward()
     trained = lora.num_parameters(model)
-    per_token = flops.nominal_flops_per_token(shape.from_config(config.to_dict()), 32, trained)
+    read = shape.from_config(config.to_dict())
+    per_token = flops.nominal_flops_per_token(read, 32, trained, top_layers)
     assert counter.get_total_flops() / ids.numel() == pytest.approx(per_token, rel=0.04)
 
 

@@ -76,7 +76,16 @@ CASES = [
     ),
 ]
 DEEPER = {**DEEP, "num_hidden_layers": 8}
+_PARTIAL = {"wrap": "layer", "micro_batch_rows": 8, "global_batch_rows": 8, "precision": "fp32"}
+CASES += [
+    (DEEPER, {**_PARTIAL, "top_layers": 2}),
+    (DEEPER, {**_PARTIAL, "top_layers": 3, "adapter": "lora"}),
+]
 SLOW_CASES = [
+    (DEEPER, {**_PARTIAL, "top_layers": 3, "global_batch_rows": 16}),
+    (DEEPER, {**_PARTIAL, "top_layers": 3, "activation_checkpointing": "full"}),
+    (DEEPER, {**_PARTIAL, "top_layers": 3, "keep_base": 1.0}),
+    (DEEPER, {**_PARTIAL, "top_layers": 3, "reshard": "step", "global_batch_rows": 16}),
     *[
         (
             DEEPER,
