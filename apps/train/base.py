@@ -8,6 +8,7 @@ the special tokens of LLaMA, the weights, and the chat template. One process, no
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 
@@ -22,7 +23,9 @@ from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import lineage, storage
-from apps.common.text.templates import load_template, write_template
+from apps.common.files.model_settings import CONFIG, TOKENIZER, TOKENIZER_CONFIG
+from apps.common.text.template_check import check_template
+from apps.common.text.templates import TEMPLATE_FILE, load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.batches.micro_batch import ArrayRows
 from apps.train.batches.order import order_of
@@ -44,17 +47,39 @@ def run_base(config: BaseConfig, reporter: Reporter) -> None:
     passages = list(read_passages(config.text))
     if not passages:
         raise InputError(f"{', '.join(config.text)} holds no text; expected one passage a line.")
-    storage.claim(config.out)
-    save_tokenizer(train_tokenizer(passages, config.vocab_size), config)
-    tokenizer = load_tokenizer(config.out)
-    rows = plain_rows(tokenizer.backend, passages, config)
+    check_out(config)
     with tempfile.TemporaryDirectory() as start:
+        save_tokenizer(train_tokenizer(passages, config.vocab_size), config, start)
+        tokenizer = load_tokenizer(start)
+        check_template(load_template(start, tokenizer), tokenizer)
+        rows = plain_rows(tokenizer.backend, passages, config)
         save_random_model(config, tokenizer.backend.get_vocab_size(), start)
+        storage.claim(config.out)
+        configs.write_resolved(config, config.out)
         last = pretrain(config, rows, start, reporter)
-    configs.write_resolved(config, config.out)
+        for name in (TOKENIZER, TOKENIZER_CONFIG, TEMPLATE_FILE):
+            shutil.copyfile(os.path.join(start, name), os.path.join(config.out, name))
     inputs = {uri: storage.digest_file(uri) for uri in text_files(config.text)}
     lineage.write(config.out, lineage.collect(inputs=inputs, config=config, loss=last["loss"]))
     reporter.event("base.done", out=config.out, loss=last["loss"], seconds=last["seconds"])
+
+
+def check_out(config: BaseConfig) -> None:
+    """Refuse to replace a model that this command has not made: its own has settings beside it."""
+    settings = storage.join(config.out, configs.RESOLVED_NAME)
+    is_own = (
+        storage.exists(settings) and {"text", "from_gguf"} <= configs.load_yaml(settings).keys()
+    )
+    taken = [name for name in (CONFIG, configs.RESOLVED_NAME) if _holds(config.out, name)]
+    if taken and not is_own:
+        raise InputError(
+            f"--out {config.out} holds a {taken[0]} and is no earlier output of this command; "
+            "expected a new folder."
+        )
+
+
+def _holds(folder: str, name: str) -> bool:
+    return storage.exists(storage.join(folder, name))
 
 
 def text_files(sources: Iterable[str]) -> list[str]:
@@ -110,12 +135,12 @@ def train_tokenizer(passages: list[str], vocab_size: int) -> tokenizers.Tokenize
     return tokenizer
 
 
-def save_tokenizer(tokenizer: tokenizers.Tokenizer, config: BaseConfig) -> None:
-    """Tokenizer and chat template of the folder.
+def save_tokenizer(tokenizer: tokenizers.Tokenizer, config: BaseConfig, folder: str) -> None:
+    """Tokenizer and chat template, into a folder.
 
     (The class must not be LlamaTokenizer: transformers 5 rebuilds that one as SentencePiece.)
     """
-    tokenizer.save(os.path.join(config.out, "tokenizer.json"))
+    tokenizer.save(os.path.join(folder, TOKENIZER))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": UNK,
@@ -125,10 +150,8 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, config: BaseConfig) -> None:
         "model_max_length": config.max_position,
         "clean_up_tokenization_spaces": False,
     }
-    storage.write_json(os.path.join(config.out, "tokenizer_config.json"), settings)
-    write_template(
-        config.out, load_template(config.template or TEMPLATE, load_tokenizer(config.out))
-    )
+    storage.write_json(os.path.join(folder, TOKENIZER_CONFIG), settings)
+    write_template(folder, load_template(config.template or TEMPLATE, load_tokenizer(folder)))
 
 
 def plain_rows(

@@ -64,7 +64,7 @@ class OptimConfig:
     eps: float = 1e-8
     """added to the root of the second moment"""
     weight_decay: float = 0.0
-    """decoupled weight decay per unit of learning rate"""
+    """decoupled weight decay per unit of learning rate, of matrices: norms and biases have none"""
     clip_norm: float = 1.0
     """largest global gradient norm; 0 turns clipping off"""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -253,8 +253,8 @@ class RunConfig:
                 f"{self.workers} workers share {self.global_batch_rows} rows a step; use at most "
                 f"{self.global_batch_rows} workers or a larger global_batch_rows."
             )
-        needs_validation = self.checkpoint.keep_best or self.metrics.patience
-        if needs_validation and not (self.metrics.val_every_steps and self.metrics.val_rows):
+        validates = self.metrics.val_every_steps and self.metrics.val_rows
+        if self.judges_by_validation and not validates:
             raise ConfigError(
                 "checkpoint.keep_best and metrics.patience judge by the validation loss; give "
                 "--metrics.val-every-steps and leave --metrics.val-rows above 0."
@@ -289,6 +289,11 @@ class RunConfig:
             raise ConfigError("reshard step needs strategy fsdp; leave one of them out.")
 
     @property
+    def judges_by_validation(self) -> bool:
+        """Whether the validation loss decides what is kept, or when the run ends."""
+        return self.checkpoint.keep_best or self.metrics.patience > 0
+
+    @property
     def is_partial(self) -> bool:
         """Whether some weights stay those of the base, and so out of the checkpoints."""
         return self.adapter == "lora" or self.top_layers > 0
@@ -296,6 +301,10 @@ class RunConfig:
     def compiles(self, device_type: str) -> bool:
         """Whether torch.compile is used on devices of this type."""
         return self.compile == "on" or (self.compile == "auto" and device_type == "cuda")
+
+
+_LEAST_VOCABULARY = 259
+"""a byte-level tokenizer has the 256 bytes and three special tokens"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -311,7 +320,7 @@ class BaseConfig:
     template: str = ""
     """chat template saved with the tokenizer; default: vicuna-v1.1, or the GGUF file's own"""
     vocab_size: int = 2100
-    """entries of the byte-level BPE tokenizer, special tokens included"""
+    """entries of the byte-level BPE tokenizer, special tokens included; 259 are bytes alone"""
     hidden_size: int = 320
     """width"""
     layers: int = 2
@@ -344,6 +353,12 @@ class BaseConfig:
             self._refuse_training_settings()
         at_least(1, self, "", "hidden_size", "layers", "heads", "ffn_size", "max_position")
         at_least(1, self, "", "tokens", "row_tokens", "batch_rows")
+        at_least(_LEAST_VOCABULARY, self, "", "vocab_size")
+        if self.row_tokens > self.max_position:
+            raise ConfigError(
+                f"row_tokens is {self.row_tokens} and max_position {self.max_position}, the "
+                "longest sequence that the model is meant for; take less, or more positions."
+            )
         at_least(0, self, "", "threads", "seed")
         above_zero(self, "", "lr")
         if self.hidden_size % (2 * self.heads):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
@@ -27,6 +28,7 @@ from apps.common.files.model_settings import (
     SPECIAL_TOKENS,
     TOKENIZER,
     TOKENIZER_CONFIG,
+    read_settings,
 )
 from apps.common.files.schema import LINEAGE_NAME
 from apps.common.packs import PackInfo, open_pack
@@ -85,7 +87,7 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
     if config.quantize != "none":
         _check_quantize(config, run)
     if config.gguf != "none":
-        check_can_be_written(AutoConfig.from_pretrained(load.fetch_base(run.base)))
+        _check_gguf(config, run)
     _check_out(config.out, run)
     saved = _choose(run_uri, config, run, reporter)
     with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
@@ -108,6 +110,16 @@ def _check_quantize(config: ExportConfig, run: RunConfig) -> None:
 
     model = load.build_on_meta(AutoConfig.from_pretrained(load.fetch_base(run.base)))
     plan_quantization(model, config.quantize)
+
+
+def _check_gguf(config: ExportConfig, run: RunConfig) -> None:
+    """Refuse what GGUF has no words for before a weight is read: by a folder without weights."""
+    base, pack = load.fetch_base(run.base), open_pack(run.data).info
+    settings = load.run_config(run, base, pack.max_length)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_settings(folder, base, settings, pack, _DTYPES[config.dtype])
+        _write_tokenizer(folder, base, pack)
+        check_can_be_written(folder)
 
 
 def _check_out(out: str, run: RunConfig) -> None:
@@ -265,6 +277,7 @@ def _write_settings(
     """config.json of what was trained, and generation settings that stop at turn ends."""
     settings.use_cache = True
     settings.dtype = dtype
+    settings.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[settings.model_type]]
     settings.save_pretrained(folder)
     tokenizer = load_tokenizer(base)
     stops = list(pack.template.stop_token_ids(tokenizer.backend))
@@ -273,7 +286,16 @@ def _write_settings(
         bos_token_id=tokenizer.backend.token_to_id(bos) if bos else None,
         eos_token_id=stops[0] if len(stops) == 1 else stops,
         pad_token_id=pack.pad_id,
+        **_sampling(base),
     ).save_pretrained(folder)
+
+
+def _sampling(base: str) -> dict[str, bool | float]:
+    """How the base asks to be sampled from, which servers take for the default."""
+    stated = read_settings(base)
+    if stated.generation.get("do_sample") is True:
+        return {"do_sample": True, **stated.sampling}
+    return {name: x for name, x in stated.sampling.items() if name == "repetition_penalty"}
 
 
 def _write_tokenizer(folder: str, base: str, pack: PackInfo) -> None:

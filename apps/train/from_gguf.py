@@ -22,11 +22,12 @@ from apps.common.files import lineage, storage
 from apps.common.text.conversation import ChatTemplate
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import Tokenizer, load_tokenizer
+from apps.train.base import check_out
 from apps.train.config import BaseConfig
 from apps.train.gguf.metadata import GgufFile, config_of, open_gguf
 from apps.train.gguf.source import GgufSource, locate
 from apps.train.gguf.template import with_markers
-from apps.train.gguf.tensors import is_tied, tensors, vocab_size
+from apps.train.gguf.tensors import check_whole, is_tied, tensors, vocab_size
 from apps.train.gguf.tokenizer import read_tokenizer
 from apps.train.model.weight_files import write_weights
 
@@ -35,6 +36,7 @@ def run_from_gguf(config: BaseConfig, reporter: Reporter) -> None:
     """Convert, check and publish; config.json comes last, so that no half folder looks whole."""
     with locate(config.from_gguf) as source:
         file = open_gguf(source.path)
+        check_out(config)
         storage.claim(config.out)
         with tempfile.TemporaryDirectory(dir=config.out, prefix=".") as folder:
             _write_tokenizer(file, config, folder)
@@ -43,10 +45,10 @@ def run_from_gguf(config: BaseConfig, reporter: Reporter) -> None:
             digest = storage.digest_file(source.path)
             record = lineage.collect(inputs={config.from_gguf: digest}, config=config)
             lineage.write(folder, record)
+            configs.write_resolved(config, config.out)
             for name in sorted(os.listdir(folder), key=lambda name: name == "config.json"):
                 os.chmod(os.path.join(folder, name), 0o644)
                 os.replace(os.path.join(folder, name), os.path.join(config.out, name))
-    configs.write_resolved(config, config.out)
     reporter.event("base.done", out=config.out, source=config.from_gguf)
 
 
@@ -93,6 +95,7 @@ def _write_model(file: GgufFile, folder: str, reporter: Reporter) -> None:
         ids = json.load(handle)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(shape, name, ids.get(name))
+    check_whole(file, shape)
     pieces = tensors(file, shape.num_attention_heads, shape.num_key_value_heads)
     with reporter.progress("base", total=len(file.reader.tensors), unit="weights") as bar:
         for count in write_weights(folder, pieces, torch.bfloat16):

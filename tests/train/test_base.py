@@ -44,3 +44,35 @@ def test_base_names_the_line_that_cannot_be_read(tmp_path, capsys, line: str) ->
     argv = ["base", "--text", f"{tmp_path}/text.jsonl", "--out", f"{tmp_path}/base"]
     assert run("apps.train", COMMANDS, argv) == 2
     assert "Line 2 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--max-position", "64"], "row_tokens is 256 and max_position 64"),
+        (["--vocab-size", "100"], "vocab_size is 100; expected at least 259"),
+        (["--template", "vicuna"], "No chat template 'vicuna'; expected one of"),
+        (["--template", "chatml"], "chatml"),
+    ],
+)
+def test_what_cannot_become_a_base_is_refused_before_it_is_trained(
+    tmp_path, capsys, monkeypatch, flags, said: str
+) -> None:
+    monkeypatch.setattr("apps.train.base.pretrain", pytest.fail)
+    (tmp_path / "text.txt").write_text("a small cat\n")
+    argv = ["base", "--text", f"{tmp_path}/text.txt", "--out", f"{tmp_path}/base", *flags]
+    assert run("apps.train", COMMANDS, argv) == 2
+    told = capsys.readouterr().err.strip()
+    assert said in told and "\n" not in told
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "config.yaml"])
+def test_base_leaves_what_another_command_wrote(tmp_path, capsys, name: str) -> None:
+    (tmp_path / "text.txt").write_text("a small cat\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / name).write_text("{}")
+    argv = ["base", "--text", f"{tmp_path}/text.txt", "--out", f"{tmp_path}/model"]
+    assert run("apps.train", COMMANDS, argv) == 2
+    assert f"holds a {name} and is no earlier output of this command" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "model").iterdir()] == [name]

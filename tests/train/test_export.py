@@ -23,8 +23,9 @@ from apps.train.gguf.metadata import open_gguf
 from apps.train.gguf.tensors import tensors
 from apps.train.loop.worker import process_group, work
 from apps.train.model import load, lora, weight_files
+from tests.made import sentencepiece_folder
 from tests.train import real_vllm
-from tests.train.conftest import save_model
+from tests.train.conftest import save_model, save_pack
 from tests.train.hub import serving
 
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
@@ -364,3 +365,72 @@ def test_a_gguf_file_lies_beside_the_weights_and_holds_the_same_model(full_run, 
 def test_an_adapter_alone_is_no_gguf_file(lora_run, tmp_path, capsys) -> None:
     argv = ["export", lora_run.out, "--out", str(tmp_path / "m"), "--adapter-only"]
     assert "leave --adapter-only" in refused([*argv, "--gguf", "f16"], capsys)
+
+
+def test_what_gguf_cannot_say_is_told_before_a_weight_is_read(
+    small_run, full_run, tmp_path, capsys, monkeypatch
+) -> None:
+    """A tokenizer, positions that only this run scales, and more tokens than rows."""
+    monkeypatch.setattr(export, "write_folder", pytest.fail)
+    argv = ["export", full_run.out, "--out", str(tmp_path / "model"), "--gguf", "q8_0"]
+    with monkeypatch.context() as patch:
+        patch.setattr("apps.train.gguf.write_tokenizer.PRE_TOKENIZERS", ("qwen2",))
+        assert "no name for the way in which this tokenizer splits" in refused(argv, capsys)
+    yarn = replace(small_run, rope=RopeConfig(kind="yarn", factor=4.0))
+    configs.write_resolved(yarn, yarn.out)
+    assert "positions scaled by 'yarn'" in refused(["export", yarn.out, *argv[2:]], capsys)
+    base = Path(shutil.copytree(full_run.base, tmp_path / "base"))
+    save_model(base, vocab_size=300)
+    fewer = replace(small_run, base=str(base))
+    configs.write_resolved(fewer, fewer.out)
+    assert "llama.cpp expects a row for each" in refused(["export", fewer.out, *argv[2:]], capsys)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_tokenizer_of_newer_sentencepiece_is_refused_before_a_weight_is_read(
+    small_run, tmp_path, capsys, monkeypatch
+) -> None:
+    """LLaMA's `legacy: false`, whose blanks llama.cpp puts elsewhere."""
+    monkeypatch.setattr(export, "write_folder", pytest.fail)
+    base = tmp_path / "base"
+    sentencepiece_folder(base, legacy=False)
+    save_model(base)
+    save_pack(tmp_path / "pack", base, num_rows=8, row_tokens=128, template="vicuna-v1.1")
+    config = replace(small_run, base=str(base), data=str(tmp_path / "pack"))
+    configs.write_resolved(config, config.out)
+    argv = ["export", config.out, "--out", str(tmp_path / "model"), "--gguf", "q8_0"]
+    assert "llama.cpp would split" in refused(argv, capsys)
+
+
+@pytest.mark.parametrize("stated", [["LlamaModel"], None, ["LlamaForSequenceClassification"]])
+def test_the_export_says_that_it_is_a_language_model(small_run, tmp_path, stated) -> None:
+    """Whatever its base was saved as: vLLM goes by the name."""
+    base = Path(shutil.copytree(small_run.base, tmp_path / "base"))
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings, "architectures": stated}))
+    config = finished(replace(small_run, base=str(base), workers=1, steps=2))
+    saved = json.loads((exported(config, tmp_path / "model") / "config.json").read_text())
+    assert saved["architectures"] == ["LlamaForCausalLM"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        (
+            {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "max_length": 9},
+            {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20},
+        ),
+        ({"temperature": 0.7, "repetition_penalty": 1.05}, {"repetition_penalty": 1.05}),
+        ({"eos_token_id": 1}, {}),
+    ],
+)
+def test_the_sampling_that_the_base_asks_for_goes_along(small_run, tmp_path, stated, kept) -> None:
+    base = Path(shutil.copytree(small_run.base, tmp_path / "base"))
+    (base / "generation_config.json").write_text(json.dumps(stated))
+    config = finished(replace(small_run, base=str(base), workers=1, steps=2))
+    saved = json.loads(
+        (exported(config, tmp_path / "model") / "generation_config.json").read_text()
+    )
+    ours = {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
+    assert {name: value for name, value in saved.items() if name not in ours} == kept
+    assert saved["eos_token_id"] == 2

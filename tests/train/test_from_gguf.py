@@ -24,6 +24,7 @@ from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.__main__ import COMMANDS
 from tests.train.gguf.files import CHATML, TEXT, byte_level, exact, small_llama, write_gguf
+from tests.train.gguf.served import llama_cpp
 
 CHAT = [
     {"role": "user", "content": "Grüße"},
@@ -281,3 +282,65 @@ def test_settings_of_training_are_refused_with_a_file_to_convert(tmp_path: Path,
     assert "--layers has no meaning with --from-gguf" in capsys.readouterr().err
     assert run("apps.train", COMMANDS, ["base", "--out", str(tmp_path)]) == 2
     assert "either --text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fields": {"split.count": 3}}, "is one of 3 parts of a model; join them first"),
+        (
+            {"without": "blk.1.ffn_up.weight"},
+            "lacks 1 tensors of its own model, first blk.1.ffn_up",
+        ),
+        ({"without": "output_norm.weight"}, "lacks 1 tensors of its own model, first output_norm"),
+        ({"extra": {"blk.0.attn_q.bias": np.zeros(64, np.float32)}}, "lacks 7 tensors"),
+        ({"extra": {"blk.0.attn_q_norm.weight": np.ones(16, np.float32)}}, "have no place"),
+        ({"fields": {"llama.feed_forward_length": 64}}, "has shape [96, 64]; its own settings say"),
+    ],
+)
+def test_a_file_that_is_not_the_whole_model_is_refused(
+    tmp_path: Path, capsys, change, said: str
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf", small_llama(), **change)
+    assert convert(path, tmp_path / "base") == 2
+    told = capsys.readouterr().err.strip()
+    assert said in told and "\n" not in told
+    assert list((tmp_path / "base").glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "begins", "ends"),
+    [
+        ({}, False, False),
+        ({"tokenizer.ggml.add_bos_token": True}, True, False),
+        ({"tokenizer.ggml.add_eos_token": True}, False, True),
+        ({"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.add_eos_token": True}, True, True),
+        ({"tokenizer.ggml.pre": "llama-bpe"}, True, False),
+        ({"tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.add_bos_token": False}, False, False),
+    ],
+)
+def test_plain_text_begins_and_ends_as_llama_cpp_has_it(
+    tmp_path: Path, fields, begins: bool, ends: bool
+) -> None:
+    """Without it a model that was trained behind <s> completes text that has none."""
+    path = write_gguf(tmp_path / "m.gguf", small_llama(), fields=fields)
+    assert convert(path, tmp_path / "base") == 0
+    tokenizer = load_tokenizer(str(tmp_path / "base")).backend
+    bare = tokenizer.encode("a b", add_special_tokens=False).ids
+    expected = [1] * begins + bare + [2] * ends
+    assert tokenizer.encode("a b").ids == expected
+    assert AutoTokenizer.from_pretrained(tmp_path / "base").encode("a b") == expected
+    with llama_cpp(path) as client:
+        asked = {"content": "a b", "add_special": True}
+        assert client.post("/tokenize", json=asked).json()["tokens"] == expected
+
+
+def test_a_model_that_was_not_made_here_is_not_replaced(tmp_path: Path, capsys) -> None:
+    path = write_gguf(tmp_path / "m.gguf", small_llama())
+    assert convert(path, tmp_path / "base") == 0
+    assert convert(path, tmp_path / "base") == 0
+    (tmp_path / "base/config.yaml").unlink()
+    before = {p: p.read_bytes() for p in (tmp_path / "base").iterdir()}
+    assert convert(path, tmp_path / "base") == 2
+    assert "holds a config.json and is no earlier output" in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in (tmp_path / "base").iterdir()}

@@ -61,6 +61,11 @@ def open_gguf(path: str) -> GgufFile:
             f"{', '.join(_CONFIGS)} (Mistral counts as llama)."
         )
     file = GgufFile(path, reader, architecture)
+    if (parts := file.value("split.count", 1)) > 1:
+        raise InputError(
+            f"{path} is one of {parts} parts of a model; join them first: "
+            "`llama-gguf-split --merge FIRST_PART WHOLE`."
+        )
     if file.value("{}.expert_count", 0):
         raise InputError(f"{path} is a mixture of experts; expected a dense model.")
     return file

@@ -5,13 +5,16 @@ Legend: H heads, D head size, E hidden size.
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 
 import gguf
 import numpy as np
 import torch
+from transformers import PretrainedConfig
 
 from apps.common.errors import InputError
 from apps.train.gguf.metadata import ROPE_FACTORS, GgufFile
+from apps.train.model import load
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _OUTER = {
@@ -66,6 +69,33 @@ def tensors(file: GgufFile, heads: int, kv_heads: int) -> Iterator[tuple[str, to
         elif file.architecture == "llama" and ".attn_k." in tensor.name:
             weight = halves_from_pairs(weight, kv_heads)
         yield names[tensor.name], torch.from_numpy(np.array(weight, np.float32))
+
+
+def check_whole(file: GgufFile, config: PretrainedConfig) -> None:
+    """Refuse a file that lacks a tensor of its own model, or holds it in another shape."""
+    model = load.build_on_meta(deepcopy(config))
+    wanted = {name: list(p.shape) for name, p in model.named_parameters()}
+    there = {
+        _stored_name(file, tensor.name): [int(size) for size in reversed(tensor.shape)]
+        for tensor in file.reader.tensors
+        if tensor.name != ROPE_FACTORS
+    }
+    if missing := sorted(wanted.keys() - there.keys()):
+        raise InputError(
+            f"{file.path} lacks {len(missing)} tensors of its own model, first "
+            f"{file_name(missing[0])}; expected a whole model in one file."
+        )
+    if surplus := sorted(there.keys() - wanted.keys()):
+        raise InputError(
+            f"{file.path} holds the tensor {file_name(surplus[0])}, for which its own settings "
+            "have no place; convert or download the model again."
+        )
+    for name, shape in wanted.items():
+        if there[name] != shape:
+            raise InputError(
+                f"{file_name(name)} in {file.path} has shape {there[name]}; its own settings say "
+                f"{shape}: convert or download the model again."
+            )
 
 
 def halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:

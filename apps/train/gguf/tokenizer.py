@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from apps.common.errors import InputError
 from apps.train.gguf.metadata import GgufFile
@@ -62,12 +62,39 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
         for name, key in _NAMED.items()
         if (index := file.value(f"tokenizer.ggml.{key}_token_id")) is not None
     }
+    _stand_around(file, backend, tokens, is_sentencepiece=kind == "llama")
     end_of_turn = file.value("tokenizer.ggml.eot_token_id")
     return GgufTokenizer(
         backend=backend,
         special_tokens=special,
         end_of_turn=None if end_of_turn is None else tokens[end_of_turn],
     )
+
+
+def _stand_around(
+    file: GgufFile, backend: tokenizers.Tokenizer, tokens: list[str], *, is_sentencepiece: bool
+) -> None:
+    """Have plain text begin and end with the tokens that the file says.
+
+    Where it does not say, as llama.cpp (llama-vocab.cpp, llama_vocab::impl::load): SentencePiece's
+    and Llama 3's texts begin with the first token, the others with none.
+    """
+    begins = is_sentencepiece or file.value("tokenizer.ggml.pre") == "llama-bpe"
+    ends = {"bos": begins, "eos": False}
+    around = {
+        name: file.value(f"tokenizer.ggml.{name}_token_id")
+        for name, default in ends.items()
+        if file.value(f"tokenizer.ggml.add_{name}_token", default)
+    }
+    named = {name: tokens[index] for name, index in around.items() if index is not None}
+    if named:
+        single = [named.get("bos"), "$A", named.get("eos")]
+        pair = [named.get("bos"), "$A", named.get("eos"), named.get("bos"), "$B", named.get("eos")]
+        backend.post_processor = processors.TemplateProcessing(
+            single=[part for part in single if part],
+            pair=[part for part in pair if part],
+            special_tokens=[(text, tokens.index(text)) for text in set(named.values())],
+        )
 
 
 def add_bare(backend: tokenizers.Tokenizer, text: str, *, is_special: bool) -> None:

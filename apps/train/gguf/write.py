@@ -35,8 +35,17 @@ ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3"
 """By model type; other families compute something that the file here could not say"""
 
 
-def check_can_be_written(config: PretrainedConfig) -> None:
-    """Raises InputError when GGUF, as it is written here, cannot say what the model computes."""
+def check_can_be_written(folder: str) -> None:
+    """Raises InputError where GGUF, as it is written here, cannot say what the model of a folder
+    computes or how its tokenizer splits text. The weights need not be there yet."""
+    config = AutoConfig.from_pretrained(folder)
+    check_computes_alike(config)
+    nowhere = gguf.GGUFWriter(os.path.join(folder, "none.gguf"), ARCHITECTURES[config.model_type])
+    write_tokenizer(nowhere, folder, config.vocab_size)
+
+
+def check_computes_alike(config: PretrainedConfig) -> None:
+    """Raises InputError for a model that llama.cpp would compute otherwise."""
     if config.model_type not in ARCHITECTURES:
         raise InputError(
             f"--gguf knows no {config.model_type} models; expected one of "
@@ -74,7 +83,7 @@ def _rotary_share(config: PretrainedConfig) -> float:
 def write_gguf(folder: str, path: str, kind: str) -> None:
     """`kind`: the type of the matrices, a key of KINDS; vectors stay fp32."""
     config = AutoConfig.from_pretrained(folder)
-    check_can_be_written(config)
+    check_computes_alike(config)
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config.model_type])
     _write_settings(writer, folder, config, kind)
     write_tokenizer(writer, folder, config.vocab_size)

@@ -84,9 +84,11 @@ def write_gguf(
     template: str | None = CHATML,
     quantization: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     extra: dict[str, np.ndarray] | None = None,
+    without: str = "",
     fields: dict[str, str | int | float] | None = None,
 ) -> Path:
-    """The model with a byte-level tokenizer; `fields` are added or replace what it would say."""
+    """The model with a byte-level tokenizer; `fields` are added or replace what it would say, the
+    tensor `without` is left out."""
     writer = gguf.GGUFWriter(str(path), architecture)
     _write_shape(writer, model)
     write_byte_level(writer, byte_level(model.config.vocab_size))
@@ -98,6 +100,8 @@ def write_gguf(
         adders.get(type(value), writer.add_uint32)(key, value)
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        if _name(name) == without:
             continue
         _write_tensor(writer, _name(name), _paired(name, weight, model, architecture), quantization)
     for name, value in (extra or {}).items():

@@ -1,13 +1,11 @@
 """A GGUF file that was written says what the folder says: read back, and run by llama.cpp."""
 
-import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
-import httpx
 import pytest
 import torch
 from transformers import (
@@ -31,10 +29,11 @@ from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.__main__ import COMMANDS
 from apps.train.gguf.metadata import open_gguf
-from apps.train.gguf.write import KINDS, check_can_be_written, write_gguf
+from apps.train.gguf.write import KINDS, check_computes_alike, write_gguf
 from apps.train.gguf.write_tokenizer import write_tokenizer
 from tests.made import byte_level_folder, sentencepiece_folder
 from tests.train.gguf.files import exact
+from tests.train.gguf.served import llama_cpp
 
 LLAMA_3_ROPE = {
     "rope_type": "llama3",
@@ -122,21 +121,6 @@ def greedy(model: PreTrainedModel, ids: list[int], num_new: int) -> list[int]:
     return ids[-num_new:]
 
 
-@contextlib.contextmanager
-def llama_cpp(file: Path) -> Iterator[httpx.Client]:
-    """llama.cpp's own server in this process, through its Python binding."""
-    xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp's binding is not installed")
-    params = xllamacpp.CommonParams()
-    params.model.path = str(file)
-    params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 256, 1, False, 0
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(params)
-    with httpx.Client(base_url=server.listening_address, timeout=60) as client:
-        yield client
-
-
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llama, biases"])
 def test_llama_cpp_answers_and_splits_text_as_the_folder(
@@ -178,10 +162,10 @@ def test_each_type_of_weights_is_near_the_folders(tmp_path: Path, kind: str) -> 
 
 def test_what_gguf_cannot_say_is_refused() -> None:
     with pytest.raises(InputError, match="knows no gemma2 models"):
-        check_can_be_written(PretrainedConfig.from_dict({"model_type": "gemma2"}))
+        check_computes_alike(PretrainedConfig.from_dict({"model_type": "gemma2"}))
     scaled = LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
     with pytest.raises(InputError, match="dynamic"):
-        check_can_be_written(scaled)
+        check_computes_alike(scaled)
 
 
 @pytest.mark.parametrize(
@@ -195,8 +179,8 @@ def test_what_gguf_cannot_say_is_refused() -> None:
 )
 def test_a_model_that_llama_cpp_would_compute_otherwise_is_refused(config, changes, said) -> None:
     with pytest.raises(InputError, match=said):
-        check_can_be_written(config(**changes))
-    check_can_be_written(config())
+        check_computes_alike(config(**changes))
+    check_computes_alike(config())
 
 
 def legacy_false(folder: Path) -> None:
