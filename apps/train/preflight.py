@@ -6,13 +6,17 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import cast
 
+import torch
+from transformers import PreTrainedModel
+
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
+from apps.common.files.model_settings import CONFIG
 from apps.common.packs import Pack, open_pack
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
-from apps.train.checkpoint.checkpoint import RunMark
+from apps.train.checkpoint.checkpoint import Checkpoint, RunMark
 from apps.train.checkpoint.origin import base_digest
 from apps.train.config import RunConfig
 from apps.train.loop.samples import Sampler
@@ -22,6 +26,8 @@ from apps.train.model.precision import resolve
 from apps.train.model.stored import sources
 from apps.train.planning.amounts import size
 from apps.train.planning.memory import checkpoint_bytes
+from apps.train.planning.workload import check_rows
+from apps.train.unread import check_read
 
 _MATHEMATICS = (
     "max_length",
@@ -61,7 +67,10 @@ def prepare(config: RunConfig) -> Prepared:
     for name in ("base", "data", "out"):
         if not getattr(config, name):
             raise ConfigError(f"--{name} is missing; give it a path or URI (see --help).")
+    check_read(config)
+    _check_out(config.out)
     pack = open_pack(storage.absolute(config.data))
+    check_rows(config, pack.info.max_length)
     folder = load.fetch_base(config.base)
     resolved = replace(
         config,
@@ -69,7 +78,7 @@ def prepare(config: RunConfig) -> Prepared:
         data=storage.absolute(config.data),
         out=storage.absolute(config.out),
         precision=resolve(config.precision, config.device),
-        max_length=_row_tokens(config, pack),
+        max_length=pack.info.max_length,
     )
     _check_pack(pack, folder, config)
     model = load.build_on_meta(load.run_config(config, folder, pack.info.max_length))
@@ -93,20 +102,27 @@ def prepare(config: RunConfig) -> Prepared:
     newest = next(iter(checkpoint.committed(resolved.out)), None)
     if newest is not None and not config.allow_change:
         _check_unchanged(newest.commit, identity, resolved)
+    if newest is not None and config.allow_change:
+        _check_same_weights(newest, model, identity, resolved)
     _check_space(resolved, trained)
     configs.write_resolved(resolved, resolved.out)
     done = newest.step if newest is not None else 0
     return Prepared(resolved, pack, order.num_steps, commit, done)
 
 
-def _row_tokens(config: RunConfig, pack: Pack) -> int:
-    if config.max_length not in (None, pack.info.max_length):
-        raise InputError(
-            f"{config.data} holds rows of {pack.info.max_length} tokens but max_length is "
-            f"{config.max_length}; pack again with --max-length {config.max_length}, or train with "
-            f"--max-length {pack.info.max_length}."
-        )
-    return pack.info.max_length
+def _check_out(out: str) -> None:
+    """Refuse a folder that is somebody else's: a model, a pack or the output of another command."""
+    settings = storage.join(out, configs.RESOLVED_NAME)
+    if storage.exists(storage.join(out, CONFIG)):
+        theirs = CONFIG
+    elif storage.exists(settings) and not {"base", "data"} <= configs.load_yaml(settings).keys():
+        theirs = configs.RESOLVED_NAME
+    else:
+        return
+    raise InputError(
+        f"--out {out} holds a {theirs} that is not of a run; expected a new folder, or the run to "
+        "go on with."
+    )
 
 
 def _check_pack(pack: Pack, folder: str, config: RunConfig) -> None:
@@ -115,6 +131,11 @@ def _check_pack(pack: Pack, folder: str, config: RunConfig) -> None:
         raise InputError(
             f"{config.data} holds {train.num_rows} training rows with "
             f"{train.num_supervised_tokens} supervised tokens; pack more conversations."
+        )
+    if config.judges_by_validation and not pack.info.splits["val"].num_rows:
+        raise InputError(
+            f"{config.data} has no validation rows, and checkpoint.keep_best and metrics.patience "
+            "judge by them; pack with a larger --val-percent, or leave both out."
         )
     if load_tokenizer(folder).digest != pack.info.tokenizer_digest:
         raise InputError(
@@ -194,6 +215,38 @@ def _check_unchanged(commit: RunMark, identity: dict[str, object], config: RunCo
                 f"The run at {config.out} was started with {was}, now it is {now}; use its old "
                 "settings, another --out, or --allow-change to go on with the new ones."
             )
+
+
+_CHOOSES_WEIGHTS = ("strategy", "adapter", "lora", "top_layers", "resize_embeddings", "base")
+"""parts of an identity that say which weights a checkpoint holds; the base last, whose digest is
+another one where it is trained in part"""
+
+
+def _check_same_weights(
+    newest: Checkpoint, model: PreTrainedModel, identity: dict[str, object], config: RunConfig
+) -> None:
+    """Refuse a resume that trains other weights than the checkpoint holds.
+
+    What it holds beyond them would fall back to the base's without a word.
+    """
+    before = newest.commit.get("identity", {})
+    changed = [name for name in _CHOOSES_WEIGHTS if before.get(name) != identity[name]]
+    if not changed:
+        return
+    is_flat = config.strategy == "deepspeed"
+    trained = {
+        name: torch.Size([p.numel()]) if is_flat else p.shape
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    saved = checkpoint.tensor_shapes(newest, "model.")
+    if saved != trained:
+        was, now = _difference(changed[0], before.get(changed[0]), identity[changed[0]])
+        raise ConfigError(
+            f"{newest.uri} was trained with {was}, now it is {now}: these train other weights, and "
+            "no resume can take over what the checkpoint holds. Use the old setting; or export the "
+            "checkpoint and start another --out from it."
+        )
 
 
 def _difference(name: str, before: object, now: object) -> tuple[str, str]:

@@ -63,6 +63,7 @@ def run(config: RunConfig, reporter: Reporter) -> None:
 
     prepared = prepare(config)
     if (summary := _finished(prepared)) is not None:
+        write_own_cost(prepared.config)  # a kill right after the last step left none
         reporter.line(f"{prepared.config.out} is already finished.")
         reporter.event("train.done", out=prepared.config.out, **summary)
         return

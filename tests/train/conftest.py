@@ -49,7 +49,9 @@ def save_model(folder: Path, **shape: object) -> None:
     LlamaForCausalLM(LlamaConfig(**sizes | shape)).save_pretrained(folder)
 
 
-def save_pack(folder: Path, base: Path, num_rows: int, row_tokens: int, template: str) -> None:
+def save_pack(
+    folder: Path, base: Path, num_rows: int, row_tokens: int, template: str, num_val: int = 3
+) -> None:
     """Rows of short conversations, several a row, the last one uneven."""
     tokenizer = load_tokenizer(str(base))
     named = load_template(template, tokenizer)
@@ -63,7 +65,7 @@ def save_pack(folder: Path, base: Path, num_rows: int, row_tokens: int, template
             current, used = [], 0
         current.append((ids[:row_tokens], mask[:row_tokens]))
         used += len(current[-1][0])
-    packed = {"train": rows, "val": rows[:3]}
+    packed = {"train": rows, "val": rows[:num_val]}
     splits = {k: fill_rows(v, row_tokens, tokenizer.pad_id) for k, v in packed.items()}
     write_pack(str(folder), splits, named, tokenizer.digest, tokenizer.pad_id)
 

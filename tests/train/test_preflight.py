@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -287,7 +288,8 @@ def finished(small_run):
     storage.write_atomic(storage.join(uri, "shard"), bytes(100))
     files = {"shard": {"bytes": 100, "xxh3": "not looked at"}}
     storage.commit(uri, {**prepared.commit, "step": 8, "files": files})
-    lines = [json.dumps({"step": n, "loss": 9.0 - n, "tokens": 10 * n}) for n in range(1, 9)]
+    records = [{"step": n, "loss": 9.0 - n, "tokens": 10 * n, "seconds": n} for n in range(1, 9)]
+    lines = [json.dumps(record) for record in records]
     storage.write_atomic(storage.join(small_run.out, "metrics.jsonl"), "\n".join(lines).encode())
     return small_run
 
@@ -305,6 +307,8 @@ def test_a_finished_run_says_so_without_starting_ray_or_reading_its_state(
     assert said[0]["text"] == f"{finished.out} is already finished."
     done = said[1]
     assert (done["event"], done["first_loss"], done["loss"]) == ("train.done", 8.0, 1.0)
+    cost = json.loads((Path(finished.out) / "cost.json").read_text())
+    assert cost["machines"][0]["hours"] == pytest.approx(8 / 3600, abs=1e-4)
 
 
 def test_a_run_whose_last_checkpoint_is_cut_short_is_not_finished(finished) -> None:
@@ -312,3 +316,68 @@ def test_a_run_whose_last_checkpoint_is_cut_short_is_not_finished(finished) -> N
     assert run._finished(prepared) is not None
     (Path(finished.out) / "checkpoints/step-00000008/shard").write_bytes(bytes(99))
     assert run._finished(prepared) is None
+
+
+def test_a_base_whose_weights_are_not_those_of_its_config(refuse, small_base, tmp_path) -> None:
+    """One is missing, has another shape, or is in no file that the index names."""
+    shutil.copytree(small_base, tmp_path / "base")
+    stored = tmp_path / "base/model.safetensors"
+    whole = load_file(stored)
+    name = "model.layers.1.mlp.up_proj.weight"
+    for changed, said in (
+        ({n: w for n, w in whole.items() if n != name}, f"lacks 1 weights .* first {name}"),
+        ({**whole, name: whole[name][:-1].clone()}, f"{name} in .* has shape .*; the config says"),
+    ):
+        save_file(changed, stored, metadata={"format": "pt"})
+        assert re.search(said, refuse(base=tmp_path / "base"))
+    save_file({n: w for n, w in whole.items() if n != name}, tmp_path / "base/one.safetensors")
+    stored.unlink()
+    index = {"weight_map": dict.fromkeys(whole, "one.safetensors")}
+    (tmp_path / "base/model.safetensors.index.json").write_text(json.dumps(index))
+    assert re.search(
+        f"index of .* names {name} .* does not hold it", refuse(base=tmp_path / "base")
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lora.rank", "4"], "lora.rank is 4 and nothing reads it without --adapter lora"),
+        (["--lora.targets", "q_proj"], "leave --lora.targets out"),
+        (["--rope.factor", "4"], "rope.factor is 4.0 and nothing reads it without --rope.kind lin"),
+        (["--faults.spike-factor", "2"], "without --faults.on-spike skip; give that too"),
+        (["--metrics.sample-prompts", "Hi?"], "without --metrics.sample-every-steps"),
+    ],
+)
+def test_what_nothing_would_read(refuse, tmp_path, capsys, flags, said) -> None:
+    assert said in refuse(*flags)
+    assert not (tmp_path / "run").exists()
+    assert cli.run("apps.train", COMMANDS, ["plan", "--preset", "debug", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_out_that_is_not_a_run(refuse, small_base, small_pack, tmp_path) -> None:
+    """A model, the base itself, and the folder of another command keep their files."""
+    shutil.copytree(small_base, tmp_path / "model")
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack/config.yaml").write_text("max_length: 128\nout: pack\n")
+    for folder, theirs in (
+        (tmp_path / "model", "config.json"),
+        (small_base, "config.json"),
+        (tmp_path / "pack", "config.yaml"),
+    ):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert f"holds a {theirs} that is not of a run" in refuse(out=folder)
+        assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("judge", ["--checkpoint.keep-best", "--metrics.patience"])
+def test_judging_by_rows_that_are_not_there(refuse, small_base, tmp_path, judge) -> None:
+    save_pack(
+        tmp_path / "pack", small_base, num_rows=9, row_tokens=128, template="llama-2", num_val=0
+    )
+    flags = [judge, "--metrics.val-every-steps", "1"]
+    if judge == "--metrics.patience":
+        flags.insert(1, "2")
+    said = refuse(*flags, data=tmp_path / "pack")
+    assert "has no validation rows, and checkpoint.keep_best and metrics.patience judge" in said

@@ -10,13 +10,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from apps.common.errors import StorageError
-from apps.train.batches.micro_batch import NO_ROW
+from apps.common.errors import ConfigError, StorageError
+from apps.common.packs import open_pack
+from apps.train import preflight
+from apps.train.batches.micro_batch import NO_ROW, PackRows
 from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RunConfig
 from apps.train.export import read_weights
 from apps.train.loop.record import read_metrics
-from apps.train.loop.worker import run_order
+from apps.train.loop.worker import process_group, run_order, work
 from apps.train.presets import debug
 from tests.train.ranks import board, on_ranks, train
 
@@ -25,6 +27,11 @@ CURVE = ("step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens")
 
 def curve(config: RunConfig) -> list[tuple]:
     return [tuple(record[name] for name in CURVE) for record in read_metrics(config.out)]
+
+
+def rows_of(config: RunConfig) -> PackRows:
+    pack = open_pack(config.data)
+    return PackRows(pack.split("train"), pack.info.pad_id)
 
 
 def weights(config: RunConfig) -> dict[str, torch.Tensor]:
@@ -243,3 +250,33 @@ def test_a_disk_that_fills_up_is_told_at_the_next_step_and_mended_by_space(
     shutil.copytree(config.out, larger.out)
     assert on_ranks(2, train, larger)[0][0]["step"] == newest.step + 1
     assert read_metrics(larger.out)[-1]["step"] == 40
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"top_layers": 2}, {"top_layers": 1}, "top_layers 2, now it is 1"),
+        ({}, {"top_layers": 1}, "top_layers 0, now it is 1"),
+        ({}, {"adapter": "lora"}, "adapter none, now it is lora"),
+        (
+            {"adapter": "lora"},
+            {"adapter": "lora", "lora": LoraConfig(targets=("q_proj",))},
+            r"lora.targets \[\], now it is \['q_proj'\]",
+        ),
+        ({}, {"strategy": "deepspeed"}, "strategy fsdp, now it is deepspeed"),
+    ],
+)
+def test_allow_change_leaves_no_trained_weight_behind(
+    small_run, before, now, said, monkeypatch
+) -> None:
+    """Those that are trained no more would be the base's again."""
+    monkeypatch.setattr(preflight, "_check_strategy", lambda config, model_type: None)
+    config = replace(small_run, workers=1, steps=2, **before)
+    prepared = preflight.prepare(config)
+    with process_group():
+        work(prepared.config, rows_of(config), commit=prepared.commit)
+    changed = replace(small_run, workers=1, steps=2, allow_change=True, **now)
+    with pytest.raises(ConfigError, match=f"{said}: these train other weights"):
+        preflight.prepare(changed)
+    slower = replace(config, allow_change=True, optim=replace(config.optim, lr=1e-4))
+    assert preflight.prepare(slower).done_step == 2

@@ -245,8 +245,10 @@ class Loop:
     def _refuse(self, reason: str, policy: str) -> None:
         self.strategy.discard()
         if policy == "stop":
+            is_saved = self._clock.saved_step > 0
+            newest = "the newest checkpoint is from before it" if is_saved else "none is saved yet"
             raise TrainingStopped(
-                f"{reason}; training stopped and the newest checkpoint is from before it. Lower "
+                f"{reason}; training stopped and {newest}. Lower "
                 "--optim.lr, or leave such steps out: --faults.on-nan skip, --faults.on-spike skip."
             )
         self._tell("step.skipped", reason=f"{reason}; its update was left out.")

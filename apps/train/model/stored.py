@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from transformers import PretrainedConfig
 
-from apps.common.errors import CorruptError, InputError
+from apps.common.errors import InputError
 from apps.common.files.model_settings import read_settings, stored_tensors, weight_files
 
 _BASE = "model."
@@ -164,7 +164,7 @@ class _Files:
         file = self.files[name]
         header = self._headers[file]
         if name not in header:
-            raise CorruptError(
+            raise InputError(
                 f"The index of {self.folder} names {name} in {file}, which does not hold it; "
                 "download the model again."
             )
@@ -178,8 +178,8 @@ def sources(
 ) -> dict[str, Source]:
     """What fills each of the model's parameters.
 
-    Raises CorruptError where the files lack one or hold it in another shape, InputError where they
-    hold what no parameter takes.
+    Raises InputError where the files lack one, hold it in another shape, or hold what no parameter
+    takes.
     """
     files = _Files(folder)
     chosen: dict[str, Source] = {}
@@ -191,7 +191,7 @@ def sources(
             continue
         chosen[name] = _fitted(source, shape, name, files)
     if missing:
-        raise CorruptError(
+        raise InputError(
             f"{folder} lacks {len(missing)} weights of its own config, first {missing[0]}; "
             "download the model again."
         )
@@ -251,7 +251,7 @@ def _fitted(source: Source, shape: torch.Size, name: str, files: _Files) -> Sour
     is_vocabulary = name in (_EMBEDDING, _HEAD) and source.shape[1:] == list(shape[1:])
     if is_vocabulary and source.shape[0] == files.vocab_size < shape[0]:
         return _Grown(source, shape[0])
-    raise CorruptError(
+    raise InputError(
         f"{name} in {files.folder} has shape {source.shape}; the config says {list(shape)}. "
         "Download the model again."
     )

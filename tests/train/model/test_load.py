@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from apps.common.errors import CorruptError, InputError, NotFoundError
+from apps.common.errors import InputError, NotFoundError
 from apps.train.config import RopeConfig, RunConfig
 from apps.train.loop import worker
 from apps.train.model import load
@@ -96,7 +96,7 @@ def test_a_base_without_its_output_layer_is_refused(small_base, small_run, tmp_p
     config = replace(small_run, base=str(tmp_path / "base"))
     with (
         worker.process_group(),
-        pytest.raises(CorruptError, match=r"lacks 1 weights of its own config, first lm_head"),
+        pytest.raises(InputError, match=r"lacks 1 weights of its own config, first lm_head"),
     ):
         worker.make_strategy(config, torch.device("cpu"), 128)
 

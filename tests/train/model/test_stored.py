@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from apps.common.errors import ConfigError, CorruptError, InputError
+from apps.common.errors import ConfigError, InputError
 from apps.train.config import LoraConfig, RopeConfig
 from apps.train.model import load, lora
 from apps.train.model.shape import from_config
@@ -86,7 +86,7 @@ def test_buffers_of_older_versions_are_no_weights(tmp_path: Path) -> None:
 def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     base = base_of(tmp_path, "mixtral")
     rewrite(base, **{"model.layers.1.block_sparse_moe.experts.2.w3.weight": None})
-    with pytest.raises(CorruptError, match=r"lacks 1 .* model\.layers\.1\.mlp\.experts\.gate_up"):
+    with pytest.raises(InputError, match=r"lacks 1 .* model\.layers\.1\.mlp\.experts\.gate_up"):
         read(base)
 
 
@@ -117,7 +117,7 @@ def test_a_head_stands_for_the_embedding_only_where_they_are_tied(
 ) -> None:
     base = base_of(tmp_path)
     rewrite(base, **{lacking: None})
-    with pytest.raises(CorruptError, match=f"lacks 1 weights of its own config, first {lacking}"):
+    with pytest.raises(InputError, match=f"lacks 1 weights of its own config, first {lacking}"):
         read(base)
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_lacks_what_the_index_promises_is_named(tmp_path: Path) -> N
     index = json.loads((base / "model.safetensors.index.json").read_text())
     first, *others = sorted(set(index["weight_map"].values()))
     (base / others[0]).write_bytes((base / first).read_bytes())
-    with pytest.raises(CorruptError, match=r"index of .* which does not hold it"):
+    with pytest.raises(InputError, match=r"index of .* which does not hold it"):
         read(base)
 
 
