@@ -89,7 +89,12 @@ def run_launch(
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Until the run has ended; what is wrong with the settings is said before the first machine."""
-    plan = configs.from_dict(Plan, storage.read_json(storage.join(config.plan, PLAN_NAME)))
+    plan = configs.read_json(Plan, storage.join(config.plan, PLAN_NAME))
+    if plan is None:
+        raise ConfigError(
+            f"--plan {config.plan} has no {PLAN_NAME}; `python -m apps.train plan ... --save "
+            f"{config.plan}` writes it."
+        )
     deadline_s = None if config.deadline_h is None else config.deadline_h * 3600
     job = job_of(plan.training, plan.checkpoints, plan.preemptions, deadline_s)
     prices, dated = prices_of(plan, config.on_demand_price, config.prices)

@@ -12,7 +12,6 @@ answers/, judgments/, report.json and report.html.
 """
 
 import sys
-from collections.abc import Sequence
 
 import apps.common.command.interrupt  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from apps.common.command.cli import Command, run
@@ -80,24 +79,5 @@ COMMANDS = {
     "replay": Command(config=ReplayConfig, run=replay, help="recompute the published Vicuna table"),
 }
 
-_LISTS = ("--model", "--answers", "--lineage", "--judge", "--baseline", "--category")
-
-
-def gather(argv: Sequence[str]) -> list[str]:
-    """`--model A --model B` as `--model A B`: the parser would silently keep only the last."""
-    rest: list[str] = []
-    values: dict[str, list[str]] = {}
-    target = rest
-    for token in argv:
-        flag, equals, value = token.partition("=")
-        if flag in _LISTS:
-            target = values.setdefault(flag, [])
-            target += [value] if equals else []
-        else:
-            target = rest if token.startswith("--") else target
-            target.append(token)
-    return rest + [token for flag, given in values.items() for token in (flag, *given)]
-
-
 if __name__ == "__main__":
-    sys.exit(run("apps.eval", COMMANDS, gather(sys.argv[1:])))
+    sys.exit(run("apps.eval", COMMANDS))

@@ -208,7 +208,7 @@ def test_the_users_own_price_table_is_taken(launch: Launch, tmp_path: Path, plan
         (["--policy", "hope"], "--policy is 'hope'; expected one of"),
         (["--start-minutes", "0"], "start_minutes is 0.0; expected more than 0"),
         (["--deadline-h", "0.1"], "The deadline is 0.1 h"),
-        (["--plan", "/nowhere"], "/nowhere"),
+        (["--plan", "/nowhere"], "--plan /nowhere has no plan.json; `python -m apps.train plan"),
         (["--on-demand-price", "blog-1999"], "blog-1999"),
     ],
 )

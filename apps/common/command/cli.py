@@ -16,7 +16,8 @@ import re
 import select
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -119,17 +120,53 @@ def _execute(prog: str, command: Command, rest: list[str]) -> int:
     log_format = _take(rest, "--log-format") or "auto"
     if log_format not in _LOG_FORMATS:
         raise InputError(f"--log-format is {log_format!r}; expected one of {_LOG_FORMATS}.")
-    flags = _preset_flags(command, _take(rest, "--preset"), rest)
+    sources = [_preset_flags(command, _take(rest, "--preset"), rest)]
     config_uri = _take(rest, "--config")
     if config_uri is not None:
-        flags += _flags(configs.load_yaml(config_uri), command.config)
+        sources.append(_flags(configs.load_yaml(config_uri), command.config))
     if _wants_help(rest):
         print(f"For example: python -m {prog} {command.example}".rstrip(), end="\n\n")
         if command.notes:
             print(command.notes, end="\n\n")
-    settings = _parse(command, prog, flags + rest)
+    settings = _parse(command, prog, _joined([*sources, rest], command.config))
     command.run(settings, Reporter(cast(Any, log_format)))
     return 0
+
+
+def _joined(sources: Sequence[Sequence[str]], config: type[Any]) -> list[str]:
+    """One command line of several, each overriding those before it.
+
+    `--model A --model B` becomes `--model A B`, for the parser would silently keep only the last.
+    Lists go to the end, where they take nothing else in.
+    """
+    names = {f"--{name.replace('_', '-')}" for name in _lists_of(config)}
+    plain: list[str] = []
+    lists: dict[str, list[str]] = {}
+    for args in sources:
+        own: dict[str, list[str]] = {}
+        target = plain
+        for arg in args:
+            flag, equals, value = arg.partition("=")
+            flag = flag.replace("_", "-")
+            if flag in names:
+                target = own.setdefault(flag, [])
+                target += [value] if equals else []
+            else:
+                target = plain if arg.startswith("--") else target
+                target.append(arg)
+        lists |= own
+    return plain + [arg for flag, values in lists.items() for arg in (flag, *values)]
+
+
+def _lists_of(config: type[Any]) -> Iterator[str]:
+    """Dotted names of the settings that take any number of values behind their flag."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    for name in (f.name for f in dataclasses.fields(config)):
+        hint = hints[name]
+        if typing.get_origin(hint) is tuple:
+            yield name
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from (f"{name}.{inner}" for inner in _lists_of(hint))
 
 
 def _parse(command: Command, prog: str, args: list[str]) -> Any:
@@ -184,16 +221,17 @@ def _is_required(f: dataclasses.Field[object]) -> bool:
     return f.default is missing and f.default_factory is missing
 
 
-def _flags(values: Mapping[str, object], cls: type[object], prefix: str = "") -> list[str]:
+def _flags(values: Mapping[str, object], cls: type[Any], prefix: str = "") -> list[str]:
     """Settings as command-line flags, so that all sources are checked by one parser."""
-    known = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else None
+    hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
     flags: list[str] = []
     for key, value in values.items():
-        if known is not None and not prefix and key not in known:
-            configs.from_dict(cls, {key: value})  # raises, naming the nearest setting
+        if hints and key not in hints:
+            configs.from_dict(cls, {key: value}, where=prefix)  # raises, naming the nearest setting
         flag = f"{prefix}{key}".replace("_", "-")
         if isinstance(value, Mapping):
-            flags += _flags(cast(Mapping[str, object], value), cls, f"{prefix}{key}.")
+            inner = cast(type[Any], hints.get(key, object))
+            flags += _flags(cast(Mapping[str, object], value), inner, f"{prefix}{key}.")
         elif isinstance(value, bool):
             stem, _, leaf = flag.rpartition(".")
             no = f"{stem}.no-{leaf}" if stem else f"no-{leaf}"
@@ -201,7 +239,7 @@ def _flags(values: Mapping[str, object], cls: type[object], prefix: str = "") ->
         elif isinstance(value, list | tuple):
             flags += [f"--{flag}", *(str(v) for v in cast(Sequence[object], value))]
         else:
-            flags += [f"--{flag}", str(value)]
+            flags.append(f"--{flag}={value}")  # one word: a value may begin with a dash
     return flags
 
 

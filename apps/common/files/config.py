@@ -18,8 +18,9 @@ from pathlib import PurePath
 from typing import Any, TypeVar, cast
 
 import yaml
+from yaml.composer import ComposerError
 
-from apps.common.errors import ConfigError
+from apps.common.errors import ConfigError, CorruptError
 from apps.common.files import storage
 
 T = TypeVar("T")
@@ -41,10 +42,14 @@ def write_json(record: object, uri: str) -> None:
 
 
 def read_json(cls: type[T], uri: str) -> T | None:
-    """Inverse of `write_json`; None where nobody wrote it."""
+    """Inverse of `write_json`; None where nobody wrote it. Raises ConfigError, CorruptError."""
     if not storage.exists(uri):
         return None
-    return from_dict(cls, storage.read_json(uri), where=f"{uri}: ")
+    try:
+        values = storage.read_json(uri)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{uri} is no JSON ({error}); mend or delete it.") from error
+    return from_dict(cls, values, where=f"{uri}: ")
 
 
 def from_dict(cls: type[T], values: Mapping[str, object], *, where: str = "") -> T:
@@ -75,7 +80,21 @@ def load(cls: type[T], uri: str) -> T:
 
 
 class _KeysAsWritten(yaml.SafeLoader):
-    """YAML 1.1 takes `yes`, `no`, `on`, `off` and `null` for values; as keys they are words."""
+    """YAML 1.1 takes `yes`, `no`, `on`, `off` and `null` for values; as keys they are words.
+
+    A key that stands twice is refused: only one of them would hold.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"the key {key.value!r} stands twice"
+                    raise ComposerError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
@@ -87,8 +106,9 @@ class _KeysAsWritten(yaml.SafeLoader):
 
 def load_yaml(uri: str) -> dict[str, object]:
     """Read a YAML mapping; anything else is a ConfigError."""
+    text = storage.read_bytes(uri)
     try:
-        values = yaml.load(storage.read_bytes(uri), _KeysAsWritten)
+        values = yaml.load(text, _KeysAsWritten)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # ValueError: what looks like a date or a number and is none, or bytes that are no text.
         detail = _short(" ".join(str(error).split()))

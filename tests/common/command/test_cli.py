@@ -15,6 +15,7 @@ from apps.common.errors import ConfigError, InputError
 class Optim:
     lr: float = 1e-3
     fused: bool = True
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,25 @@ def test_later_sources_override_earlier_ones(tmp_path):
     assert seen[0].steps == 9
 
 
+def test_a_value_of_a_file_may_begin_with_a_dash(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("out: --steps\noptim: {lr: -1.5}\nlimit: null\n")
+    code, seen = parse(["x", "--config", str(file)])
+    assert code == 0 and (seen[0].out, seen[0].optim.lr, seen[0].limit) == ("--steps", -1.5, None)
+
+
+@pytest.mark.parametrize(
+    "typed", ["--tags c --tags d", "--tags c d", "--tags=c --tags=d", "--tags c --steps 2 --tags d"]
+)
+def test_a_flag_that_is_given_twice_adds_to_its_list(tmp_path, typed):
+    file = tmp_path / "c.yaml"
+    file.write_text("tags: [a]\n")
+    code, seen = parse(["x", "--out", "o", "--config", str(file), *typed.split()])
+    assert code == 0 and seen[0].tags == ("c", "d") and seen[0].inputs == ("x",)
+    _, seen = parse(["x", "--out", "o", "--optim.names", "e", "--optim.names", "f"])
+    assert seen[0].optim.names == ("e", "f")
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
@@ -69,7 +89,10 @@ def test_later_sources_override_earlier_ones(tmp_path):
         (["x"], "--out"),
         (["x", "--out", "o", "--preset", "big"], "Preset 'big' is unknown; presets"),
         (["x", "--out", "o", "--log-format", "xml"], "--log-format is 'xml'"),
-        (["x", "--out", "o", "--config", "/nowhere.yaml"], "/nowhere.yaml does not exist"),
+        (
+            ["x", "--out", "o", "--config", "/nowhere.yaml"],
+            "apps.test: /nowhere.yaml does not exist",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(argv, sentence, capsys):
@@ -83,6 +106,9 @@ def test_an_unknown_yaml_key_is_refused(tmp_path, capsys):
     file.write_text("stepz: 7\n")
     assert parse(["x", "--out", "o", "--config", str(file)])[0] == 2
     assert "did you mean 'steps'" in capsys.readouterr().err
+    file.write_text("optim: {lrr: 7}\n")
+    assert parse(["x", "--out", "o", "--config", str(file)])[0] == 2
+    assert "Setting 'optim.lrr' is unknown; did you mean 'lr'" in capsys.readouterr().err
 
 
 def test_an_unknown_command_names_the_valid_ones(capsys):

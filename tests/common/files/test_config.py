@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.common.errors import ConfigError
+from apps.common.errors import ConfigError, CorruptError
 from apps.common.files import config
 
 
@@ -65,8 +65,16 @@ def test_a_wrong_setting_is_named_in_one_sentence(values, sentence):
 
 @pytest.mark.parametrize(
     "text",
-    ["when: 2025-13-45", "n: 0x_", "n: " + "9" * 5000, "n: " + "[" * 2000, "\xe9", "a: ["],
-    ids=["date", "hex", "digits", "brackets", "latin-1", "open"],
+    [
+        "when: 2025-13-45",
+        "n: 0x_",
+        "n: " + "9" * 5000,
+        "n: " + "[" * 2000,
+        "\xe9",
+        "a: [",
+        "n: 1\nn: 2",
+    ],
+    ids=["date", "hex", "digits", "brackets", "latin-1", "open", "twice"],
 )
 def test_yaml_that_cannot_be_read_is_one_sentence(tmp_path, text: str) -> None:
     path = tmp_path / "run.yaml"
@@ -74,6 +82,19 @@ def test_yaml_that_cannot_be_read_is_one_sentence(tmp_path, text: str) -> None:
     with pytest.raises(ConfigError) as error:
         config.load(Run, str(path))
     assert "is not valid YAML" in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_merged_key_may_be_said_again(tmp_path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("a: {b: &b {<<: {x: 1, y: 1}, x: 2}}\nc: {<<: *b, y: 3}\n")
+    assert config.load_yaml(str(path)) == {"a": {"b": {"x": 2, "y": 1}}, "c": {"x": 2, "y": 3}}
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"\xff\xfe"])
+def test_json_that_cannot_be_read_is_one_sentence(tmp_path, text: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(text)
+    with pytest.raises(CorruptError, match=r"run\.json is no JSON .*; mend or delete it"):
+        config.read_json(Run, str(tmp_path / "run.json"))
 
 
 def test_equal_settings_have_equal_digests_and_others_differ():
