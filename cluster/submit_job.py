@@ -30,6 +30,7 @@ import aiohttp
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from apps.common.errors import first_line
 from cluster import ship_logs
 from cluster.start_ray import LOST_MACHINE, num_alive, this_machine
 
@@ -105,7 +106,7 @@ def run(client: JobSubmissionClient, command: Sequence[str]) -> Ended:
         try:
             client.stop_job(job_id)
         except BROKEN as error:
-            say(f"the dashboard does not take that ({_first_line(error)})")
+            say(f"the dashboard does not take that ({first_line(error)})")
         raise Cancelled from None
     info = _answer(lambda: client.get_job_info(job_id))
     return Ended(
@@ -152,7 +153,7 @@ def _submit(client: JobSubmissionClient, command: Sequence[str]) -> str:
 def _wait_for_ray(attempt: int, error: Exception) -> None:
     if attempt == SUBMITS - 1:
         raise NoAgent from error
-    say(f"Ray takes no job yet ({_first_line(error)})")
+    say(f"Ray takes no job yet ({first_line(error)})")
     time.sleep(3)
 
 
@@ -175,7 +176,7 @@ async def _follow(client: JobSubmissionClient, job_id: str) -> None:
                     print(text[-(at - shown) :], end="", flush=True)
                     shown = at
         except BROKEN as error:
-            if said != (said := _first_line(error)):
+            if said != (said := first_line(error)):
                 say(f"the connection to the job's output broke ({said}); it is made again")
         if _answer(lambda: client.get_job_status(job_id)).is_terminal():
             return
@@ -190,14 +191,9 @@ def _answer(ask: Callable[[], T]) -> T:
             return ask()
         except BROKEN as error:
             if time.monotonic() >= deadline_s:
-                say(f"the dashboard has been silent for {SILENCE_S:.0f} s ({_first_line(error)})")
+                say(f"the dashboard has been silent for {SILENCE_S:.0f} s ({first_line(error)})")
                 raise Silent from error
         time.sleep(1)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def lost_machine() -> bool:

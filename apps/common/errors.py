@@ -6,6 +6,7 @@
     │   ├── TemplateError         a chat template cannot be used
     │   └── NotFoundError         also a FileNotFoundError
     ├── StorageError              exit code 1: disk or bucket failed; also an OSError
+    │   └── UnusablePathError     exit code 2: a local path is kept from us, or of the wrong kind
     └── CorruptError              exit code 1: a file is not what its writer left; also a ValueError
 
 Every message is one sentence or two: the offending value, what was expected, how to mend it.
@@ -48,5 +49,21 @@ class StorageError(CriaError, OSError):
     """Reading or writing storage failed."""
 
 
+class UnusablePathError(StorageError):
+    """A path of this machine may not be opened, or is a folder where a file is wanted."""
+
+    exit_code = 2
+
+
 class CorruptError(CriaError, ValueError):
     """A file exists but is not what its writer left."""
+
+
+def in_one_line(error: BaseException, most_chars: int = 300) -> str:
+    """All that an error of others says; its kind where it says nothing."""
+    return " ".join(str(error).split())[:most_chars] or type(error).__name__
+
+
+def first_line(error: BaseException, most_chars: int = 200) -> str:
+    """What an error of others says first; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most_chars]

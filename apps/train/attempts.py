@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from apps.common.errors import CriaError
+from apps.common.errors import CriaError, first_line
 
 _NODE_DIED = "node has died"
 _NO_MEMORY = ("OutOfMemory", "memory pressure")
@@ -59,11 +59,11 @@ def _failure_of(rank: int, error: BaseException) -> RankFailure:
             blame=Blame.OWN_SENTENCE,
             exit_code=error.exit_code,
         )
-    said = f"{type(error).__name__}: {_first_line(error)}"
+    said = f"{type(error).__name__}: {first_line(error, _MAX_CHARACTERS)}"
     if isinstance(error, RuntimeError) and any(word in said for word in _COLLECTIVE):
         reason = (
             "it lost its connection to another rank, whose process or machine may be gone "
-            f"({_first_line(error)})."
+            f"({first_line(error, _MAX_CHARACTERS)})."
         )
         return RankFailure(rank=rank, reason=reason, blame=Blame.LOST_OTHERS)
     return RankFailure(rank=rank, reason=f"{said.rstrip('.')}.", blame=Blame.RAISED)
@@ -76,10 +76,6 @@ def _death(error: BaseException) -> str:
     if any(word in said for word in _NO_MEMORY):
         return "Ray ended its process because the machine's memory was full."
     return "its process was killed or crashed; look for an out-of-memory kill there with `dmesg`."
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_MAX_CHARACTERS]
 
 
 class Attempts:

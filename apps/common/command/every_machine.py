@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from apps.common.errors import CriaError, InputError
+from apps.common.errors import CriaError, InputError, in_one_line
 from apps.common.files import config as configs
 from apps.common.files import storage
 
@@ -84,7 +84,7 @@ def _answer(answer: "ray.ObjectRef[str | None]", address: str) -> str | None:
     try:
         return ray.get(answer, timeout=WAIT_S)
     except RayError as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = in_one_line(error, 200)
         raise CriaError(
             f"{address} could not say within {WAIT_S} s which folders it sees ({reason}); look at "
             "that machine in Ray's dashboard, then run again."

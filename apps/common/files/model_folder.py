@@ -8,7 +8,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from apps.common.errors import NotFoundError
+from apps.common.errors import NotFoundError, in_one_line
 from apps.common.files import storage
 
 _TEXT_FILES = (
@@ -54,7 +54,7 @@ def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
     present = storage.list_dir(uri)
     if "config.json" not in present:
         raise NotFoundError(f"{uri} holds no config.json; expected a Hugging Face model folder.")
-    folder = _cache_root() / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder = cache_root() / "models" / hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".lock"):
         kept = _versions(folder)
@@ -89,13 +89,14 @@ def _from_hub(path: str, names: tuple[str, ...] | None) -> str:
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
         raise NotFoundError(
             f"{path!r} is neither a folder nor a model that the hub gave "
-            f"({' '.join(str(error).split())[:200]}); check its name, the network, `hf auth login`."
+            f"({in_one_line(error, 200)}); check its name, the network, `hf auth login`."
         ) from error
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Where what was downloaded is kept."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "cria" / "models"
+    return Path(base) / "cria"
 
 
 @contextlib.contextmanager

@@ -19,7 +19,14 @@ from typing import IO, Any, cast
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
-from apps.common.errors import CriaError, InputError, NotFoundError, StorageError
+from apps.common.errors import (
+    CriaError,
+    InputError,
+    NotFoundError,
+    StorageError,
+    UnusablePathError,
+    in_one_line,
+)
 
 COMMIT_NAME = "COMMITTED.json"
 _CHUNK_BYTES = 1 << 20
@@ -27,6 +34,11 @@ _APPENDING = threading.Lock()
 """Held from the look at a file's last byte to the end of the write: half of another thread's line
 is not the torn line of a dead writer."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WRONG_KIND = {
+    errno.EISDIR: "it is a folder, and a file is expected",
+    errno.ENOTDIR: "a part of it is a file, and a folder is expected",
+    errno.EEXIST: "it, or a part of it, is a file, and a folder is expected",
+}
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -315,22 +327,28 @@ def _sentences(uri: str) -> Generator[None]:
             f"{uri} does not exist; check the path (and the bucket's name)."
         ) from error
     except PermissionError as error:
+        if is_local(uri):
+            raise UnusablePathError(
+                f"{uri} may not be opened by this user; give another path, or change who may read "
+                "and write it."
+            ) from error
         raise StorageError(
-            f"Access to {uri} was denied ({_brief(error)}); check its permissions or credentials."
+            f"Access to {uri} was denied ({in_one_line(error)}); check its permissions or "
+            "credentials."
         ) from error
     except OSError as error:
+        if is_local(uri) and error.errno in _WRONG_KIND:
+            raise UnusablePathError(
+                f"{uri} cannot be used: {_WRONG_KIND[error.errno]}; give another path."
+            ) from error
         if error.errno in _NO_SPACE:
             raise StorageError(
                 f"No space is left for {uri} ({error.strerror}); free some and run again."
             ) from error
-        raise StorageError(f"{uri} failed: {_brief(error)}.") from error
+        raise StorageError(f"{uri} failed: {in_one_line(error)}.") from error
     except Exception as error:
         if type(error).__module__.startswith(("botocore", "aiobotocore", "google", "gcsfs")):
             raise StorageError(
-                f"{uri} failed: {_brief(error)}; check the bucket and its credentials."
+                f"{uri} failed: {in_one_line(error)}; check the bucket and its credentials."
             ) from error
         raise
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from apps.common.errors import CorruptError, CriaError, StorageError
+from apps.common.errors import CorruptError, CriaError, StorageError, first_line
 from apps.common.files import storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_name, checkpoint_step
 from apps.train.config import CheckpointConfig
@@ -282,7 +282,7 @@ class Checkpoints:
         try:
             collect_garbage(self._run_uri, self._config)
         except Exception as error:
-            self._uncleaned = _first_line(error)
+            self._uncleaned = first_line(error)
 
 
 def load(checkpoint: Checkpoint, state: State, *, alone: bool = False) -> None:
@@ -297,7 +297,7 @@ def load(checkpoint: Checkpoint, state: State, *, alone: bool = False) -> None:
             state_dict_loader.load(state, storage_reader=reader, no_dist=alone)
     except CheckpointException as error:
         raise CorruptError(
-            f"Checkpoint {checkpoint.uri} does not fit this model ({_first_line(error)}); was the "
+            f"Checkpoint {checkpoint.uri} does not fit this model ({first_line(error)}); was the "
             "run made with another base model or adapter?"
         ) from error
 
@@ -341,7 +341,7 @@ def collect_garbage(run_uri: str, config: CheckpointConfig) -> list[str]:
         name, error = next(iter(errors.items()))
         raise StorageError(
             f"Old checkpoints of {run_uri} could not be deleted, {len(errors)} in all, first "
-            f"{name} ({_first_line(error)}); the next checkpoint tries again."
+            f"{name} ({first_line(error)}); the next checkpoint tries again."
         ) from error
     return removed
 
@@ -416,10 +416,6 @@ def _fsspec_uri(uri: str) -> str:
     return f"file://{storage.local_path(uri)}" if storage.is_local(uri) else uri
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def _as_sentence(error: BaseException, run_uri: str) -> BaseException:
     if isinstance(error, (CriaError, RuntimeError)):
         return error  # a RuntimeError is a collective's: a rank is gone, not the storage
@@ -431,4 +427,4 @@ def _as_sentence(error: BaseException, run_uri: str) -> BaseException:
             f"A checkpoint could not be written to {run_uri} ({causes[:200]}); {hint} and run the "
             "same command again."
         )
-    return StorageError(f"A checkpoint could not be written to {run_uri}: {_first_line(error)}.")
+    return StorageError(f"A checkpoint could not be written to {run_uri}: {first_line(error)}.")

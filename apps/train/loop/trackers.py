@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from apps.common.errors import in_one_line
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.train.config import RunConfig
@@ -94,7 +95,7 @@ class Trackers:
                 self._fail(name, error)
 
     def _fail(self, name: str, error: Exception) -> None:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = in_one_line(error)
         self._tell("tracker.failed", {"tracker": name, "reason": f"{reason}; training goes on."})
 
 

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from apps.common.errors import InputError, NotFoundError, StorageError
+from apps.common.errors import InputError, NotFoundError, StorageError, UnusablePathError
 from apps.common.files import storage
 
 
@@ -62,6 +62,27 @@ def test_missing_files_and_unknown_protocols_are_bad_input(tmp_path):
         storage.read_bytes(str(tmp_path / "none"))
     with pytest.raises(InputError, match="expected a local path"):
         storage.exists("gopher://x/y")
+
+
+def test_a_path_of_the_wrong_kind_or_kept_from_us_is_bad_input(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UnusablePathError, match="it is a folder, and a file is expected") as error:
+        storage.read_bytes(str(tmp_path))
+    assert error.value.exit_code == 2
+    for wrong in ("file/x", "file/x/y"):
+        with pytest.raises(UnusablePathError, match="is a file, and a folder is expected"):
+            storage.write_atomic(str(tmp_path / wrong), b"1")
+    with pytest.raises(UnusablePathError, match="it is a folder"):
+        storage.write_atomic(str(tmp_path), b"1")
+    assert os.listdir(tmp_path) == ["file"]
+
+    def kept(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", kept)
+    with pytest.raises(UnusablePathError, match="x may not be opened by this user"):
+        storage.write_atomic(str(tmp_path / "x"), b"1")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
