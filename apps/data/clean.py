@@ -8,8 +8,9 @@
 Everything until the commit lies in <out>/_work and is found there again after a kill.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from apps.common.command.events import Reporter
@@ -147,7 +148,8 @@ def run(
     """Clean `files` into `config.out`; arguments come from `prepare`."""
     work = storage.join(storage.absolute(config.out), WORK_DIR)
     reporter.event("clean.start", files=len(files.files), out=config.out)
-    read = _index(config, files, reporter, run_units, work)
+    with _nothing_left_if_refused(config.out, work):
+        read = _index(config, files, reporter, run_units, work)
     units = range_units(read.indexes, config)
     units = _with_chains(units, read.indexes, run_units, work, reporter)
     ledger = damage_of(read.indexes)
@@ -160,7 +162,8 @@ def run(
             _count(cleaned.ledger, count)
 
         cleaned = run_units(units, _CLEAN, work, on_done)
-    _check_readable(ledger, read.indexes, cleaned)
+    with _nothing_left_if_refused(config.out, work):
+        _check_readable(ledger, read.indexes, cleaned)
     decided = run_units([_decide_unit(cleaned, config)], _DECIDE, work)[0]
     _drop_duplicates(ledger, decided, count)
     written = _write(config, decided, cleaned, reporter, run_units, work)
@@ -168,6 +171,17 @@ def run(
     storage.remove_tree(work)
     _report_done(config, ledger, reporter)
     return ledger
+
+
+@contextlib.contextmanager
+def _nothing_left_if_refused(out: str, work: str) -> Generator[None]:
+    """What was begun on a wrong input would keep the right one out of the folder."""
+    try:
+        yield
+    except InputError:
+        storage.remove_tree(work)
+        configs.forget_resolved(out)
+        raise
 
 
 def _index(

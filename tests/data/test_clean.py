@@ -113,6 +113,19 @@ def test_an_input_that_changes_and_changes_back_is_written_again(
     assert rows_of(out)[0]["messages"][0]["content"] == texts[0]
 
 
+@pytest.mark.parametrize("text", ["", "[]", "hello\n", '{"a": 1}\n'])
+def test_a_refused_input_leaves_nothing_in_the_way_of_the_right_one(
+    tmp_path: Path, text: str
+) -> None:
+    wrong, out = tmp_path / "wrong.json", tmp_path / "out"
+    wrong.write_text(text)
+    with pytest.raises(InputError):
+        run_clean(out, wrong)
+    assert not out.exists() or list(out.iterdir()) == []
+    right = write_dump(tmp_path / "right.json", [conversation("a", "Hi there", "Hello, friend.")])
+    assert run_clean(out, right, profile="none")["records"]["kept"] == 1
+
+
 def test_an_output_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     dump = write_dump(
         tmp_path / "dump.json", [conversation("a", "A question for you", "An answer")]
