@@ -37,11 +37,12 @@ from apps.serve.applications import serve_config
 from apps.serve.arena import ArenaConfig, arena
 from apps.serve.config import ApiKey, ModelConfig, ServeConfig
 from apps.serve.conversations import ConversationsConfig, conversations
+from apps.serve.engine.config import RemoteConfig
 from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.page.arena.sources import check_sources
-from apps.serve.page.config import PageConfig, database_url
+from apps.serve.page.config import PageConfig, database_url, login_password
 from apps.serve.placing import PlaceConfig, place
 from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
@@ -129,6 +130,11 @@ def build(settings: BuildConfig, reporter: Reporter) -> None:
 
 def load(path: str, port: int | None) -> ServeConfig:
     """The checked file: paths absolute, the port chosen, every model's text side readable."""
+    if storage.is_dir(path):
+        raise ConfigError(
+            f"{path} is a folder; expected a YAML file that lists it, such as "
+            f"models: [{{name: mine, path: {path}}}]."
+        )
     config = configs.load(ServeConfig, path)
     gateway = config.gateway
     chosen = gateway.port if port is None else port
@@ -136,7 +142,7 @@ def load(path: str, port: int | None) -> ServeConfig:
     from_file = read_keys(keys_file) if keys_file else ()  # refuses a wrong one
     _check_page_key(config.page, (*gateway.api_keys, *from_file))
     gateway = dataclasses.replace(gateway, port=chosen or free_port(), keys_file=keys_file)
-    models = tuple(_resolved(model) for model in config.models)
+    models = tuple(_resolved(model, path) for model in config.models)
     for model in models:
         if model.is_local:
             load_model(model)
@@ -151,11 +157,30 @@ def load(path: str, port: int | None) -> ServeConfig:
 
 
 def _load_to_run(path: str, port: int | None) -> ServeConfig:
-    """As `load`; what the page needs to run here is here."""
+    """As `load`; what the environment must hold is here: a replica would say it too late."""
     config = load(path, port)
     if config.page.enabled:
         database_url(config.page)
+        login_password(config.page)
+    if config.page_needs_key and read_key(config.page.api_key_env) is None:
+        raise ConfigError(
+            f"page.api_key_env names {config.page.api_key_env}, which is not set; put the page's "
+            "key there, or set page.enabled to false."
+        )
+    for model in config.models:
+        settings = model.engine_config(model.path)
+        if isinstance(settings, RemoteConfig):
+            _check_remote_key(model.name, settings)
     return config
+
+
+def _check_remote_key(name: str, settings: RemoteConfig) -> None:
+    from apps.serve.engine import remote
+
+    try:
+        remote.read_key(settings)
+    except ConfigError as error:
+        raise ConfigError(f"Model {name!r}: {error}.") from error
 
 
 def _check_page_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
@@ -172,15 +197,21 @@ def _check_page_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
             )
 
 
-def _resolved(model: ModelConfig) -> ModelConfig:
-    is_folder = bool(model.path) and storage.is_local(model.path) and storage.is_dir(model.path)
-    return dataclasses.replace(model, path=storage.absolute(model.path)) if is_folder else model
+def _resolved(model: ModelConfig, config_path: str) -> ModelConfig:
+    """Its folder beside the file, or where the command was started; the service runs elsewhere."""
+    if not model.path or not storage.is_local(model.path):
+        return model
+    for path in (_beside(config_path, model.path), model.path):
+        if storage.is_dir(path):
+            return dataclasses.replace(model, path=storage.absolute(path))
+    return model
 
 
 def _beside(config_path: str, path: str) -> str:
     """A path of the file is meant from the file's folder; the service runs in another one."""
     is_relative = storage.is_local(path) and not path.startswith(("/", "~", "file://"))
-    folder = os.path.abspath(os.path.dirname(config_path) or ".")
+    file = storage.local_path(config_path) if storage.is_local(config_path) else ""
+    folder = os.path.abspath(os.path.dirname(file) or ".")
     return os.path.join(folder, path) if is_relative else path
 
 
@@ -253,7 +284,7 @@ COMMANDS = {
         config=ConversationsConfig,
         run=conversations,
         help="export the page's conversations as a ShareGPT dump, or forget a visitor's",
-        example="export page.db --out conversations.json",
+        example="export page.db --out dump.jsonl",
     ),
     "arena": cli.Command(
         config=ArenaConfig,

@@ -334,12 +334,15 @@ class ServeConfig:
         _unique("Model name (letters and digits)", [m.application for m in self.models])
         for model in self.models:
             _check_pool(model, {other.name: other for other in self.models})
-        asks_for_keys = bool(self.gateway.api_keys or self.gateway.keys_file)
-        if asks_for_keys and self.page.enabled and not self.page.api_key_env:
+        if self.page_needs_key and not self.page.api_key_env:
             raise ConfigError(
                 "The gateway asks for keys, so the page needs a key too: set page.api_key_env to "
                 "an environment variable that holds one, or page.enabled to false."
             )
+
+    @property
+    def page_needs_key(self) -> bool:
+        return self.page.enabled and bool(self.gateway.api_keys or self.gateway.keys_file)
 
 
 def _check_pool(pool: ModelConfig, models: Mapping[str, ModelConfig]) -> None:

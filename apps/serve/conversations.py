@@ -1,6 +1,6 @@
 """Conversations of the page as a ShareGPT dump, which `python -m apps.data clean` reads.
 
-    python -m apps.serve conversations export page.db --out conversations.json
+    python -m apps.serve conversations export page.db --out dump.jsonl
     python -m apps.serve conversations forget page.db --visitor ID
     python -m apps.serve conversations forget page.db --link https://chat.example.org/s/TOKEN
 

@@ -9,7 +9,6 @@ that: the pool sends nothing new, and the command waits for what is under way. d
 contract, for those who build on it.
 """
 
-import os
 import signal
 import socket
 import threading
@@ -23,6 +22,7 @@ from tyro.conf import Positional
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
+from apps.common.files.endpoints import read_key
 
 BEAT_S = 1.0
 _TIMEOUT_S = 5.0
@@ -173,10 +173,10 @@ class _Worker:
 
 
 def _from_env(name: str, what: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise ConfigError(f"Environment variable {name} with {what} is not set.")
-    return value
+    key = read_key(name)
+    if key is None:
+        raise ConfigError(f"{name} is not set; export {what} in it, or name another variable.")
+    return key
 
 
 def _bearer(key: str) -> dict[str, str]:

@@ -19,7 +19,9 @@ from typing import Literal
 from tyro.conf import Positional
 
 from apps.common.command.events import Reporter
-from apps.common.errors import InputError
+from apps.common.errors import ConfigError, InputError, NotFoundError
+from apps.common.files import storage
+from apps.common.files.config import at_least
 from apps.serve.admission.keys import digest, read_keys, write_keys
 from apps.serve.config import ApiKey
 
@@ -52,8 +54,26 @@ class KeysConfig:
     grace_hours: float = 0.0
     """how long the old key still holds after `rotate`"""
 
+    def __post_init__(self) -> None:
+        at_least(0, self, "", "grace_hours")
+        for setting in dataclasses.fields(self)[_NUM_OF_ALL:]:
+            reader = "rotate" if setting.name == "grace_hours" else "add"
+            if self.action != reader and getattr(self, setting.name) != setting.default:
+                raise ConfigError(
+                    f"--{setting.name.replace('_', '-')} is for `keys {reader}`; leave it out. A "
+                    f"key's limits are changed in {self.file}."
+                )
+
+
+_NUM_OF_ALL = 3
+"""settings that every action reads: action, name, file"""
+
 
 def keys(settings: KeysConfig, reporter: Reporter) -> None:
+    if settings.action != "add" and not storage.exists(settings.file):
+        raise NotFoundError(
+            f"{settings.file} does not exist; give --file FILE, or make it with `keys add NAME`."
+        )
     all_keys = read_keys(settings.file)
     if settings.action == "list":
         for key in all_keys:

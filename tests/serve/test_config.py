@@ -151,6 +151,67 @@ def test_an_open_page_has_a_key_with_limits(
     with_page()
 
 
+def test_a_model_s_folder_in_place_of_the_file_is_told(model_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a folder; expected a YAML file that lists it"):
+        load(str(model_folder), None)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"page": {"login_password_env": "NOT_SET"}}, "login_password_env names NOT_SET, which is"),
+        (
+            {
+                "gateway": {"api_keys": [{"name": "me", "sha256": "0" * 64}]},
+                "page": {"api_key_env": "NOT_SET"},
+            },
+            r"page\.api_key_env names NOT_SET, which is not set; put the page's key there",
+        ),
+        (
+            {
+                "models": [
+                    {
+                        "name": "far",
+                        "engine": "remote",
+                        "options": {
+                            "base_url": "http://127.0.0.1:9/v1",
+                            "model": "m",
+                            "api_key_env": "NOT_SET",
+                        },
+                    }
+                ]
+            },
+            "Model 'far': environment variable NOT_SET with the key is not set",
+        ),
+    ],
+)
+def test_a_secret_that_is_not_set_is_told_before_anything_starts(
+    tmp_path: Path, model_folder: Path, monkeypatch, capsys, more: dict, sentence: str
+) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = Path(file_of(tmp_path, model_folder))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **more}))
+    build(BuildConfig(file=str(path)), Reporter("json"))
+    with pytest.raises(ConfigError, match=sentence):
+        run(RunConfig(file=str(path), port=0), Reporter("json"))
+
+
+def test_a_model_s_folder_lies_beside_the_file_or_where_the_command_is_started(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    path = file_of(there, Path("model"))
+    monkeypatch.chdir(here)
+    (here / "model").symlink_to(model_folder)
+    assert load(path, None).models[0].path == str(here / "model")
+    (there / "model").symlink_to(model_folder)
+    assert load(path, None).models[0].path == str(there / "model")
+    assert load(f"file://{path}", None).models[0].path == str(there / "model")
+
+
 @pytest.fixture
 def secret_file(tmp_path: Path, model_folder: Path, monkeypatch) -> Path:
     """Its page's database is named by a variable that is not set."""

@@ -142,7 +142,7 @@ async def test_a_launcher_is_told_who_is_there_and_well(gateway: Gateway, far: E
         return {one["id"]: (one["is_up"], one["leaves"]) for one in listed.json()["workers"]}
 
     assert await there() == {}
-    with join(gateway.url, far.url, "--worker", "spot-1"):
+    with join(gateway.url, far.url, "--worker", "spot-1", token=f"{TOKEN}\n"):  # as a file ends
         await gateway.until(lambda: gateway.pool.is_up)
         assert await there() == {"spot-1": (True, False)}
         far.signal(signal.SIGKILL)

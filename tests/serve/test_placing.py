@@ -71,6 +71,22 @@ def test_what_cannot_be_is_a_sentence(tmp_path, monkeypatch, arguments, complain
     assert complaint in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (b"2023-11-16 18:15:46.680590,374\n", "has a row that is none"),
+        (b"2023-11-16 18:15:46.680590,374,many\n", "has a row that is none"),
+        (b"\xff\xfe\x00,1,1\n", "expected a moment, as 2023-11-16"),
+    ],
+    ids=["short", "word", "binary"],
+)
+def test_a_trace_with_a_wrong_row_is_a_sentence(tmp_path, rows: bytes, complaint, capsys) -> None:
+    trace = tmp_path / "requests.csv"
+    trace.write_bytes(b"TIMESTAMP,ContextTokens,GeneratedTokens\n" + rows)
+    assert place(models_file(tmp_path), *SMALL, "--trace", str(trace)) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_model_without_a_speed_and_a_half_given_share_are_sentences(tmp_path, capsys) -> None:
     assert place(models_file(tmp_path, speed="gpt-5"), *SMALL) == 2
     assert "it has llama-13b" in capsys.readouterr().err

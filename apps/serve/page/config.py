@@ -136,9 +136,19 @@ def database_url(page: PageConfig) -> str:
     """Where the page's process finds it. Raises ConfigError where its variable is not set here."""
     if not page.database_url_env:
         return page.database_url
-    if url := os.environ.get(page.database_url_env):
-        return url
+    return _from_variable(page.database_url_env, "page.database_url_env", "the database's URL")
+
+
+def login_password(page: PageConfig) -> str:
+    """What visitors must know; "": nothing. Raises ConfigError where its variable is not set."""
+    if not page.login_password_env:
+        return ""
+    return _from_variable(page.login_password_env, "page.login_password_env", "the page's password")
+
+
+def _from_variable(variable: str, setting: str, what: str) -> str:
+    if value := os.environ.get(variable):
+        return value
     raise ConfigError(
-        f"page.database_url_env names {page.database_url_env}, which is not set; put the "
-        "database's URL there."
+        f"{setting} names {variable}, which is not set; put {what} there, where the page runs."
     )

@@ -66,15 +66,18 @@ def read_azure(uri: str) -> Arrivals:
     InputError where the columns are others.
     """
     with storage.open_file(uri) as handle:
-        rows = list(csv.DictReader(handle.read().decode().splitlines()))
+        rows = list(csv.DictReader(handle.read().decode("utf-8-sig", "replace").splitlines()))
     if not rows or not set(_AZURE) <= set(rows[0]):
         raise InputError(f"{uri} is no trace of requests; expected columns {', '.join(_AZURE)}.")
     try:
         moments = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows]
         prompts = [max(int(row["ContextTokens"]), 1) for row in rows]
         outputs = [max(int(row["GeneratedTokens"]), 1) for row in rows]
-    except ValueError as error:
-        raise InputError(f"{uri} has a row that is none ({error}).") from error
+    except (ValueError, TypeError) as error:  # TypeError: a row that ends too soon
+        raise InputError(
+            f"{uri} has a row that is none ({error}); expected a moment, as "
+            "2023-11-16 18:15:46.680590, and two whole numbers."
+        ) from error
     at_s = np.array(moments) - min(moments)
     order = np.argsort(at_s, kind="stable")
     return Arrivals(

@@ -90,6 +90,33 @@ def test_the_file_holds_no_key_and_is_refused_when_it_is_wrong(run, tmp_path: Pa
     assert code == 2 and "not a SHA-256 digest" in err
 
 
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("rotate ali --grace-hours nan", "grace_hours is nan; expected at least 0"),
+        ("rotate ali --grace-hours -1", "grace_hours is -1.0; expected at least 0"),
+        ("rotate ali --usd-per-day 5", "--usd-per-day is for `keys add`; leave it out. A key's l"),
+        ("revoke ali --models vicuna", "--models is for `keys add`"),
+        ("add bob --grace-hours 2", "--grace-hours is for `keys rotate`"),
+    ],
+)
+def test_what_an_action_does_not_read_is_refused(
+    run, tmp_path: Path, typed: str, sentence: str
+) -> None:
+    run("add", "ali")
+    before = (tmp_path / "keys.yaml").read_text()
+    code, events, err = run(*typed.split())
+    assert (code, events) == (2, []) and sentence in err
+    assert (tmp_path / "keys.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("action", ["list", "rotate ali", "revoke ali"])
+def test_a_file_that_is_not_there_is_told(run, tmp_path: Path, action: str) -> None:
+    code, events, err = run(*action.split())
+    assert (code, events) == (2, []) and "keys.yaml does not exist; give --file FILE" in err
+    assert not (tmp_path / "keys.yaml").exists()
+
+
 def test_a_key_file_is_its_owners_and_stays_as_it_was_opened(run, tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     run("add", "ali")

@@ -1,14 +1,12 @@
 """Who may use a page that is not for everybody: a password, or a proxy that has checked already."""
 
 import hmac
-import os
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from apps.common.errors import ConfigError
-from apps.serve.page.config import PageConfig
+from apps.serve.page.config import PageConfig, login_password
 
 COOKIE = "cria_login"
 _WEEK_S = 7 * 24 * 3600
@@ -19,12 +17,7 @@ class Door:
 
     def __init__(self, page: PageConfig, secret: str) -> None:
         self._header = page.login_header.lower().encode()
-        self._password = os.environ.get(page.login_password_env, "").encode()
-        if page.login_password_env and not self._password:
-            raise ConfigError(
-                f"page.login_password_env names {page.login_password_env}, which is not set; put "
-                "the page's password into it, where the page runs."
-            )
+        self._password = login_password(page).encode()
         # Another password ends every login that the old one opened.
         self._signer = URLSafeTimedSerializer(secret.encode() + self._password, salt="login")
         self._flags = "; Secure" if page.origin.startswith("https:") else ""
