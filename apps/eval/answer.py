@@ -1,7 +1,8 @@
 """`answer`: puts every question to every model and keeps what they say, one line a question.
 
-Writes answers/<name>.jsonl (fsynced line by line) and questions.jsonl into the folder. Run again
-it asks only what is unanswered. Temperatures by category are MT-bench's: creative questions .7,
+Models are asked at the same time, each within its own endpoint's limits. Writes
+answers/<name>.jsonl (fsynced line by line) and questions.jsonl into the folder. Run again it asks
+only what is unanswered. Temperatures by category are MT-bench's: creative questions .7,
 factual ones .1, reasoning, math and coding 0.
 """
 
@@ -76,8 +77,7 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
     configs.write_resolved(config, config.out, name="answer.yaml")
     for name, uri in imports:
         _import(config.out, name, uri, questions, reporter)
-    ended = [asyncio.run(_ask_all(config, one, questions, reporter)) for one in contestants]
-    if troubles := [trouble for trouble in ended if trouble]:
+    if troubles := asyncio.run(_ask_all(config, contestants, questions, reporter)):
         raise CriaError(
             f"{'; '.join(troubles)}; run the same command again to ask only what has no answer"
         )
@@ -177,33 +177,62 @@ class Unanswered:
 
 
 async def _ask_all(
-    config: AnswerConfig, contestant: Contestant, questions: Sequence[Question], reporter: Reporter
-) -> str | None:
-    """Asks what this model has not answered; a sentence about what stays unanswered, or None."""
-    uri = answers_uri(config.out, contestant.name)
-    done = read_answers(uri, contestant.name, questions, True)
+    config: AnswerConfig,
+    contestants: Sequence[Contestant],
+    questions: Sequence[Question],
+    reporter: Reporter,
+) -> list[str]:
+    """Asks each model, all at a time, what it has not answered; a sentence of each that left some.
+
+    Nothing is asked before the stored answers of all are seen to be of these settings.
+    """
+    left = [(one, _unanswered(config, one, questions)) for one in contestants]
+    troubles: dict[str, str | None] = {}
+
+    async def ask(one: Contestant, asked: Sequence[Question], bar: Bar) -> None:
+        troubles[one.name] = await _ask_model(config, one, asked, questions, bar, reporter)
+
+    total = sum(len(asked) for _, asked in left)
+    with reporter.progress("answer", total=total, unit="answers") as bar:
+        await run_all(ask(one, asked, bar) for one, asked in left)
+    return [trouble for one in contestants if (trouble := troubles[one.name])]
+
+
+def _unanswered(
+    config: AnswerConfig, contestant: Contestant, questions: Sequence[Question]
+) -> list[Question]:
+    done = read_answers(answers_uri(config.out, contestant.name), contestant.name, questions, True)
     _refuse_other_sampling(config, contestant, questions, done)
-    left = [question for question in questions if question.question_id not in done]
-    if not left:
-        reporter.event("answer.done", model=contestant.name, answered=len(done), asked=0)
+    return [question for question in questions if question.question_id not in done]
+
+
+async def _ask_model(
+    config: AnswerConfig,
+    contestant: Contestant,
+    asked: Sequence[Question],
+    questions: Sequence[Question],
+    bar: Bar,
+    reporter: Reporter,
+) -> str | None:
+    """Asks one model `asked` of all `questions`; a sentence about what stays unanswered."""
+    uri = answers_uri(config.out, contestant.name)
+    if not asked:
+        reporter.event("answer.done", model=contestant.name, answered=len(questions), asked=0)
         return None
     lost = Unanswered()
     started = time.monotonic()
     async with connect(contestant.endpoint) as client:
-        with reporter.progress(
-            f"answer {contestant.name}", total=len(left), unit="questions"
-        ) as bar:
-            asker = Asker(client, config.concurrency, config.max_attempts, bar)
-            # Begun and not yet stored, so that a kill costs few: as many as the endpoint takes, and
-            # as many on their way to the disk or bucket.
-            places = asyncio.Semaphore(2 * asker.concurrency)
+        asker = Asker(client, config.concurrency, config.max_attempts, bar)
+        # Begun and not yet stored, so that a kill costs few: as many as the endpoint takes, and
+        # as many on their way to the disk or bucket.
+        places = asyncio.Semaphore(2 * asker.concurrency)
 
-            async def one(question: Question) -> None:
-                async with places:
-                    if lost.refused is None:
-                        await _ask_one(asker, config, contestant, question, uri, lost, bar)
+        async def one(question: Question) -> None:
+            async with places:
+                if lost.refused is None:
+                    await _ask_one(asker, config, contestant, question, uri, lost, bar)
 
-            await run_all(one(question) for question in left)
+        await run_all(one(question) for question in asked)
     for sentence in client.fit.learned:
         reporter.line(f"The endpoint of {contestant.name}: {sentence}.")
     made = read_answers(uri, contestant.name, questions, True)
@@ -211,7 +240,7 @@ async def _ask_all(
         "answer.done",
         model=contestant.name,
         answered=len(made),
-        asked=len(left),
+        asked=len(asked),
         unanswered=len(questions) - len(made),
         empty=sum(not any(answer.turn_texts) for answer in made.values()),
         seconds=round(time.monotonic() - started, 1),
@@ -268,7 +297,7 @@ async def _ask_one(
         lost.empty.append(made.finish_reasons[-1])
         return
     await asyncio.to_thread(parts.append, uri, made.to_json())
-    bar.advance(1, tokens=made.usage["completion_tokens"])
+    bar.advance(1, model=contestant.name, tokens=made.usage["completion_tokens"])
 
 
 def _is_without_text(text: str, thought: str, reason: str) -> bool:

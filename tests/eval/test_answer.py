@@ -74,3 +74,24 @@ def test_what_a_model_said_is_stored_whole(
     whole = "R1 writes `</think>`, then answers." if text is None else text
     assert code == 0 and line["turn_texts"] == [whole]
     assert line["finish_reasons"] == [reason]
+
+
+def test_models_are_asked_at_the_same_time(tmp_path: Path, serve) -> None:
+    server, out = serve(Script(latency_s=0.5, answer=lambda model, _: f"I am {model}.")), "eval"
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Who?"]}])
+    models = ["--model", f"a={server.url}#m-a", f"b={server.url}#m-b"]
+    told = ["answer", "--questions", questions, "--out", str(tmp_path / out), *models]
+    assert command(*told) == 0 and server.most_in_flight == 2
+    for name in "ab":
+        line = json.loads((tmp_path / out / "answers" / f"{name}.jsonl").read_text())
+        assert line["turn_texts"] == [f"I am m-{name}."]
+
+
+def test_nothing_is_asked_beside_answers_of_other_settings(tmp_path: Path, serve, capsys) -> None:
+    server, out = serve(Script(answer=lambda *_: "Paris.")), tmp_path / "eval"
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
+    told = ["answer", "--questions", questions, "--out", str(out), "--temperature"]
+    assert command(*told, "0", "--model", f"b={server.url}") == 0
+    both = ["--model", f"a={server.url}", f"b={server.url}"]
+    assert command(*told, "1", *both) == 2 and server.requests.total() == 1
+    assert "b answered question 1 with" in " ".join(capsys.readouterr().err.split())
