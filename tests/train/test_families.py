@@ -87,7 +87,6 @@ def greedy(folder: str, ids: list[int]) -> list[int]:
     """The likeliest tokens after `ids` by the model as it is trained."""
     model = load.build_on_meta(load.read_config(folder, RopeConfig(), ROW_TOKENS))
     load.materialize(model, torch.device("cpu"))
-    model.tie_weights()
     load.load_weights(model, folder)
     model.eval()
     for _ in range(NUM_GREEDY):

@@ -127,9 +127,10 @@ def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
         layer.requires_grad_(True)
 
 
-def materialize(model: torch.nn.Module, device: torch.device) -> None:
+def materialize(model: PreTrainedModel, device: torch.device) -> None:
     """Give parameters and buffers storage. Buffers (rotary tables) get their values again."""
     model.to_empty(device=device)
+    model.tie_weights()  # to_empty gives each of two names its own storage
     fill_buffers(model, device)
 
 

@@ -1,8 +1,9 @@
 """FSDP2: the whole parallel plan on one page.
 
 Activation checkpointing, then torch.compile, then `fully_shard`, each decoder layer first and the
-root last. Weights are kept in fp32, gathered in bf16, and gradients are summed (not averaged) in
-fp32, because the loss is already divided by the supervised tokens of the whole global batch.
+root last. Trained weights are kept in fp32 and gathered in bf16; frozen ones are kept as they are
+gathered. Gradients are summed (not averaged) in fp32, because the loss is already divided by the
+supervised tokens of the whole global batch.
 
 `reshard` says how often: layer by layer in each forward and backward pass, or once an optimizer
 step, where `before_backward` tells the units which backward pass is the step's last.
@@ -44,8 +45,13 @@ def parallelize(
     for layer in layers:
         if config.compiles(mesh.device_type):
             layer.compile()
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    frozen = {parameter for parameter in root.parameters() if not parameter.requires_grad}
+    for parameter in frozen:
+        parameter.data = parameter.data.to(dtype)
+    is_whole = mesh.size() == 1 and not config.cpu_offload
     policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+        param_dtype=dtype,
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )
@@ -55,6 +61,7 @@ def parallelize(
         mesh=mesh,
         mp_policy=policy,
         offload_policy=offload if config.cpu_offload else OffloadPolicy(),
+        ignored_params=frozen if is_whole else None,  # nothing to gather
     )
     units: list[FSDPModule] = []
     if config.wrap == "layer":

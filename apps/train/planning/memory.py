@@ -99,7 +99,7 @@ class Memory:
     """Bytes on one rank's device at one moment of a step, and in host memory for that rank."""
 
     weights: float
-    """fp32 shard (and a bf16 one with DeepSpeed); with LoRA the frozen ones and the adapter's"""
+    """shard: fp32 of what is trained (bf16 too with DeepSpeed), the compute type of what is frozen"""
     optimizer: float
     """both moments of the shard"""
     gradients: float
@@ -228,6 +228,8 @@ def _gathered_weights(shape: ModelShape, setup: Setup) -> float:
     The outer group stays gathered. With `wrap root` the whole model is one group; with
     `reshard step` every group stays.
     """
+    if setup.is_partial and setup.world_size == 1 and not setup.cpu_offload:
+        return setup.compute_bytes * trained_parameters(shape, setup)  # frozen ones stay in place
     if setup.wrap == "root":
         return setup.compute_bytes * shape.num_parameters
     if setup.reshard == "step":
@@ -261,7 +263,8 @@ def _loss_bytes(shape: ModelShape, setup: Setup) -> tuple[float, float]:
 def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
     """Weights and moments of one rank's shard, and gradients: with `reshard step` all of them."""
     trained = trained_parameters(shape, setup)
-    weights = MASTER_BYTES * (shape.num_parameters + setup.adapter_parameters)
+    frozen = shape.num_parameters + setup.adapter_parameters - trained
+    weights = MASTER_BYTES * trained + setup.compute_bytes * frozen
     if setup.strategy == "deepspeed":
         weights += ZERO3_WEIGHT_BYTES * shape.num_parameters
     moments = OPTIMIZER_BYTES[setup.optimizer_state] * trained

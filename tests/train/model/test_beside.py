@@ -20,7 +20,6 @@ CPU = torch.device("cpu")
 def filled(base: str) -> torch.nn.Module:
     model = load.build_on_meta(load.read_config(base, RopeConfig(), ROW_TOKENS))
     load.materialize(model, CPU)
-    model.tie_weights()
     load.load_weights(model, base)
     return model
 

@@ -261,6 +261,28 @@ def test_a_model_is_held_to_what_its_base_says_itself(base, changes):
     torch.testing.assert_close(measured, loss_of_every_token(now, rows))
 
 
+@pytest.mark.parametrize("changes", [{"wrap": "root"}, {"wrap": "layer"}], ids=str)
+def test_frozen_weights_are_kept_as_they_are_computed_and_change_no_bit(base, changes):
+    """Two bytes each instead of four; with them frozen in fp32 the products would be the same."""
+    rows, found = some_rows(seed=5), []
+    batch = micro_batch(rows, np.arange(len(rows)), CPU)
+    for top_layers in (0, 1):
+        with worker.process_group():
+            chosen = settings(base, precision="bf16", top_layers=top_layers, **changes)
+            strategy = worker.make_strategy(chosen, CPU, ROW_TOKENS)
+            loss = strategy.loss(batch, 1 / int(rows.supervised.sum()))
+            strategy.backward(loss, is_last=True)
+            named = dict(strategy.causal_lm.named_parameters())
+        found.append((loss.detach(), named))
+    (whole_loss, whole), (loss, named) = found
+    trained = {name for name, parameter in named.items() if parameter.requires_grad}
+    assert loss == whole_loss and len(trained) == 9
+    for name in trained:
+        assert named[name].dtype == torch.float32
+        assert torch.equal(named[name].grad.full_tensor(), whole[name].grad.full_tensor())
+    assert {named[name].dtype for name in named.keys() - trained} == {torch.bfloat16}
+
+
 @torch.no_grad()
 def loss_of_every_token(model: LlamaForCausalLM, rows: ArrayRows) -> torch.Tensor:
     """Its cross entropy, summed: what a validation counts, kept or not."""
