@@ -5,7 +5,7 @@
 Same model, conversations, threads and precision; each contender in a process of its own, in turns.
 Real tokens a second, padding not counted, over the steps after the warm-up. Then how long training
 stands still for checkpoints at the default interval, and whether a run killed on the way ends
-bit-identical to an undisturbed one. Bars: >= 1.25 x padded, >= 1.0 x TRL, stall <= 5 %, identical.
+bit-identical to an undisturbed one. Bars: >= 1.7 x padded, >= 1.5 x TRL, stall <= 5 %, identical.
 Lengths are ShareGPT's when CRIA_TEST_DATA is set, scaled down to rows of 512 tokens.
 """
 
