@@ -1,6 +1,8 @@
 """What `votes`, `conversations` and `arena` write and find, over a page that has run."""
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,27 @@ def test_votes_are_exported_and_rated(used: Path, tmp_path: Path) -> None:
     assert len(first["visitor"]) == 16 and first["visitor"] == second["visitor"]
     rows = lines("votes", "ratings", str(used), out=tmp_path / "ratings.jsonl")
     assert {row["model"] for row in rows} == {"ash", "elm"}
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "folder", "other"])
+def test_a_file_that_is_no_page_s_database_is_told_and_left_alone(
+    tmp_path: Path, kind: str, capsys
+) -> None:
+    path = tmp_path / "page.db"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "other":
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            file.execute("CREATE TABLE passages (text)")
+    else:
+        path.write_text("" if kind == "empty" else "hello\n")
+    before = [] if kind == "folder" else path.read_bytes()
+    for command in (["votes", "ratings"], ["conversations", "export"], ["arena", "verify"]):
+        assert cli.run("apps.serve", COMMANDS, [*command, str(path)]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and "is no database of a page; give the page.db" in err
+    assert (list(path.iterdir()) if kind == "folder" else path.read_bytes()) == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_votes_that_prefer_a_side_are_pairs_to_train_on(used: Path, tmp_path: Path) -> None:

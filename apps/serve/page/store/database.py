@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import secrets
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
-from apps.common.errors import ConfigError, NotFoundError
+from apps.common.errors import ConfigError, InputError, NotFoundError
 from apps.serve.page.store.tables import LogEntry, Secret
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -181,15 +182,30 @@ def _alembic(connection: sa.Connection, run: Any, revision: str) -> None:
 
 @contextlib.contextmanager
 def open_existing(place: str) -> Iterator[Database]:
-    """The database of a page that has run, by its file or URL. Raises NotFoundError."""
+    """The database of a page that has run, by its file or URL. Raises InputError."""
     url = place if "://" in place else f"sqlite:///{place}"
     path = url.removeprefix("sqlite:///")
     if url.startswith("sqlite:") and not Path(path).exists():
         raise NotFoundError(
             f"There is no database at {path}; give the page.db of a page that has run, or its URL."
         )
+    if url.startswith("sqlite:") and not _is_of_a_page(path):
+        raise InputError(
+            f"{path} is no database of a page; give the page.db of a page that has run, or its URL."
+        )
     database = Database(url)
     try:
         yield database
     finally:
         database.close()
+
+
+def _is_of_a_page(path: str) -> bool:
+    """Looked at without writing: opening it as one would make our tables in it."""
+    try:
+        uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as file:
+            known = file.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+            return known.fetchone() is not None
+    except sqlite3.DatabaseError:
+        return False
