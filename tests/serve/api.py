@@ -35,7 +35,7 @@ class EngineBackend:
     async def kept(self, request: Request) -> None:
         return None
 
-    async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
+    async def steps(self, request: Request, unread: list[Step]) -> AsyncGenerator[Step, None]:
         try:
             async for step in generate(self._engine, request):
                 yield step

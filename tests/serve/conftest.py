@@ -123,9 +123,9 @@ def dying() -> Callable[..., Losses]:
         losses = Losses()
 
         class DyingBackend:
-            async def steps(self, request: Request) -> AsyncIterator[Step]:
+            async def steps(self, request: Request, unread: list[Step]) -> AsyncIterator[Step]:
                 left = after_tokens
-                async with contextlib.aclosing(entry.backend.steps(request)) as steps:
+                async with contextlib.aclosing(entry.backend.steps(request, unread)) as steps:
                     async for step in steps:
                         if losses.count < times and left == 0:
                             losses.count += 1

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,8 +93,11 @@ class PoisonError(GenerationError):
     """Replicas end when they get this request."""
 
 
-async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta, None]:
-    """The answer to one job, piece by piece; leaving early frees its slot."""
+async def follow(
+    backend: Backend, job: Job, index: int, untaken: list[Delta]
+) -> AsyncGenerator[Delta, None]:
+    """The answer to one job, piece by piece; leaving early frees its slot, and puts what had come
+    by then into `untaken`."""
     if job.params.max_tokens == 0:
         yield Delta(index, "", (), 0, 0, "length")
         return
@@ -113,17 +116,42 @@ async def follow(backend: Backend, job: Job, index: int) -> AsyncGenerator[Delta
         conversation=job.conversation,
     )
     held: list[Token] = []
-    async with contextlib.aclosing(_from_kept(backend, request, job.is_resumed)) as steps:
-        async for step, is_replayed in steps:
-            if step.finish_reason == "error":
-                raise _failure(step.error or "the engine failed")
-            if job.is_prompt_only:
-                yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
-                return
-            delta = _delta(step, index, text, held)._replace(is_replayed=is_replayed)
-            yield delta
-            if delta.finish_reason is not None:
-                return
+    unread: list[Step] = []
+    is_finished = False
+    try:
+        async with contextlib.aclosing(
+            _from_kept(backend, request, job.is_resumed, unread)
+        ) as steps:
+            async for step, is_replayed in steps:
+                if step.finish_reason == "error":
+                    raise _failure(step.error or "the engine failed")
+                if job.is_prompt_only:
+                    is_finished = True
+                    yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
+                    return
+                delta = _delta(step, index, text, held)._replace(is_replayed=is_replayed)
+                is_finished = delta.finish_reason is not None
+                yield delta
+                if is_finished:
+                    return
+    finally:
+        if not (is_finished or job.is_prompt_only):
+            untaken += _unread_deltas(unread, index, text, held)
+
+
+def _unread_deltas(
+    unread: Sequence[Step], index: int, text: TextStream, held: list[Token]
+) -> Iterator[Delta]:
+    """Up to the answer's end, if that has come."""
+    for step in unread:
+        if step.finish_reason in ("error", "cancelled"):
+            return
+        # As in _moving.
+        step = step._replace(cached_tokens=0) if text.num_tokens else step
+        delta = _delta(step, index, text, held)
+        yield delta
+        if delta.finish_reason is not None:
+            return
 
 
 def _failure(message: str) -> Exception:
@@ -154,7 +182,7 @@ def _delta(step: Step, index: int, text: TextStream, held: list[Token]) -> Delta
 
 
 async def _from_kept(
-    backend: Backend, request: Request, is_resumed: bool
+    backend: Backend, request: Request, is_resumed: bool, unread: list[Step]
 ) -> AsyncGenerator[tuple[Step, bool], None]:
     """Steps, and whether they are an earlier connection's: what a replica kept, then what is new.
 
@@ -170,7 +198,7 @@ async def _from_kept(
         if kept.finish_reason is not None:
             return
         request = dataclasses.replace(request, generated_ids=tuple(kept.token_ids))
-    async with contextlib.aclosing(_moving(backend, request)) as steps:
+    async with contextlib.aclosing(_moving(backend, request, unread)) as steps:
         async for step in steps:
             yield step, False
 
@@ -180,7 +208,9 @@ def _tells_all(kept: Kept, request: Request) -> bool:
     return request.params.logprobs is None or len(kept.logprobs) == len(kept.token_ids)
 
 
-async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, None]:
+async def _moving(
+    backend: Backend, request: Request, unread: list[Step]
+) -> AsyncGenerator[Step, None]:
     """Steps of a request, continued on another replica when its own is lost.
 
     It may move as often as it must while it gets on. One whose replicas end without a token in
@@ -193,7 +223,7 @@ async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, No
         name, num_before = f"{request.id}.{secrets.token_hex(4)}", len(generated)
         attempt = dataclasses.replace(request, id=name, generated_ids=tuple(generated))
         try:
-            async with contextlib.aclosing(backend.steps(attempt)) as steps:
+            async with contextlib.aclosing(backend.steps(attempt, unread)) as steps:
                 async for step in steps:
                     generated += step.token_ids
                     # What a request that moved finds cached was counted where it began.
@@ -214,15 +244,21 @@ async def _moving(backend: Backend, request: Request) -> AsyncGenerator[Step, No
             await asyncio.sleep(_LOSS_PAUSE_S * 5**fruitless)
 
 
-async def follow_all(backend: Backend, jobs: Sequence[Job]) -> AsyncGenerator[Delta, None]:
-    """The answers to several jobs at once, as they come; the first error ends all."""
-    if len(jobs) == 1:
-        async with contextlib.aclosing(follow(backend, jobs[0], 0)) as deltas:
+async def follow_all(
+    backend: Backend, jobs: Sequence[Job], untaken: list[Delta]
+) -> AsyncGenerator[Delta, None]:
+    """The answers to several jobs at once, as they come; the first error ends all.
+
+    A client that reads slowly leaves much behind when it goes. What had come by then, and was not
+    taken from here, is put into `untaken`, for it was generated all the same.
+    """
+    left: list[Delta] = []
+    sources = [follow(backend, job, i, left) for i, job in enumerate(jobs)]
+    source = sources[0] if len(sources) == 1 else merged(sources, left)
+    try:
+        async with contextlib.aclosing(source) as deltas:
             async for delta in deltas:
                 yield delta
-        return
-    async with contextlib.aclosing(
-        merged([follow(backend, job, i) for i, job in enumerate(jobs)])
-    ) as deltas:
-        async for delta in deltas:
-            yield delta
+    except (asyncio.CancelledError, GeneratorExit):
+        untaken += left
+        raise

@@ -12,8 +12,11 @@ class _End:
     """One of them has come to its end."""
 
 
-async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """What all of them yield; the first error ends all, and so does leaving early."""
+async def merged(
+    sources: Sequence[AsyncGenerator[T, None]], untaken: list[T] | None = None
+) -> AsyncGenerator[T, None]:
+    """What all of them yield; the first error ends all, and so does leaving early. What they had
+    yielded by then is put into `untaken`."""
     queue: asyncio.Queue[T | Exception | _End] = asyncio.Queue()
     tasks = [asyncio.create_task(_pump(source, queue)) for source in sources]
     num_open = len(tasks)
@@ -29,7 +32,13 @@ async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            while untaken is not None and not queue.empty():
+                item = queue.get_nowait()
+                if not isinstance(item, Exception | _End):
+                    untaken.append(item)
 
 
 async def _pump(

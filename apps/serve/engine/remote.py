@@ -14,11 +14,10 @@ import aiohttp
 import orjson
 
 from apps.common.errors import ConfigError
-from apps.common.files.endpoints import read_key as read_key_variable
-from apps.common.files.endpoints import whole_key
+from apps.common.files.endpoints import read_key, whole_key
 from apps.serve.engine.config import RemoteConfig
 from apps.serve.engine.protocol import OverloadedError
-from apps.serve.engine.sse import read_events
+from apps.serve.engine.sse import EventReader
 
 ROUTES = ("chat/completions", "completions")
 HEALTH_TIMEOUT_S = 2.0
@@ -36,6 +35,7 @@ class RemoteAnswer:
 
     def __init__(self, status: int, body: dict[str, Any] | None, response: Any) -> None:
         self.status, self.body, self._response = status, body, response
+        self._reader = EventReader(response)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -45,14 +45,18 @@ class RemoteAnswer:
 
     def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Chunks of a streamed answer. Raises ValueError when it breaks off."""
-        return read_events(self._response)
+        return self._reader.events()
+
+    def untaken(self) -> list[dict[str, Any]]:
+        """Chunks that have come, and that nobody takes from `events()` any more."""
+        return self._reader.untaken() if self.body is None else []
 
 
 class RemoteEngine:
     def __init__(self, config: RemoteConfig, key: str = "") -> None:
         """`key` beside the one that the config may name."""
         self.config = config
-        self._key = key or read_key(config)
+        self._key = key or _key_of(config)
         self._slots = asyncio.Semaphore(config.max_running)
         self._tells_usage = True
         """of a stream, where it is asked to; few servers do not know the question"""
@@ -158,14 +162,14 @@ async def _read_json(response: aiohttp.ClientResponse) -> dict[str, Any]:
     return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
 
 
-def read_key(config: RemoteConfig) -> str:
+def _key_of(config: RemoteConfig) -> str:
     if config.api_key_file:
         path = Path(config.api_key_file)
         if not path.is_file():
             raise ConfigError(f"api_key_file {config.api_key_file!r} does not exist")
         return whole_key(path.read_text(), config.api_key_file) or ""
     if config.api_key_env:
-        key = read_key_variable(config.api_key_env)
+        key = read_key(config.api_key_env)
         if not key:
             raise ConfigError(f"environment variable {config.api_key_env} with the key is not set")
         return key

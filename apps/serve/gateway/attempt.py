@@ -18,7 +18,6 @@ from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.remote import RemoteAnswer
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
-from apps.serve.gateway.estimate import said_in
 from apps.serve.gateway.forward import (
     foreign_refusal,
     is_our_fault,
@@ -94,24 +93,15 @@ class Attempt:
                 self._tally.take(body)
                 return body
         plan = await self._plan(back_end)
-        usage = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(back_end, plan)) as deltas:
             async for delta in deltas:
-                self.has_begun, self.used = (
-                    True,
-                    usage,
-                )  # a member that gave nothing has read nothing
-                usage.add(delta)
                 plan.choices[delta.index].add(delta)
-        return await asyncio.to_thread(whole_body, plan, usage)
+        return await asyncio.to_thread(whole_body, plan, self.used)
 
     async def _local(self, entry: Entry) -> AsyncGenerator[Chunk, None]:
         plan = await self._plan(entry)
-        usage = Usage(plan.prompt_tokens, plan.per_prompt)
         async with contextlib.aclosing(self._deltas(entry, plan)) as deltas:
             async for delta in deltas:
-                self.has_begun, self.used = True, usage
-                usage.add(delta)
                 yield Chunk(plan.choices[delta.index].add(delta), delta.num_generated)
 
     async def _plan(self, entry: Entry) -> Plan:
@@ -122,7 +112,10 @@ class Attempt:
         return await asyncio.to_thread(completion_plan, body, entry, None)
 
     async def _deltas(self, entry: Entry, plan: Plan) -> AsyncGenerator[Delta, None]:
-        """With its turn among the other requests to these replicas."""
+        """With its turn among the other requests to these replicas. A member that gave nothing has
+        read nothing."""
+        usage = Usage(plan.prompt_tokens, plan.per_prompt)
+        untaken: list[Delta] = []
         owner = self._account.owner
         weight = owner.weight if owner is not None else 1.0
         try:
@@ -130,11 +123,17 @@ class Attempt:
             with self._account.waiting():
                 await _in_time(entry, ticket)
             try:
-                async with contextlib.aclosing(follow_all(entry.backend, plan.jobs)) as deltas:
+                generated = follow_all(entry.backend, plan.jobs, untaken)
+                async with contextlib.aclosing(generated) as deltas:
                     async for delta in deltas:
+                        self.has_begun, self.used = True, usage
+                        usage.add(delta)
                         yield delta
             finally:
                 entry.queue.leave(ticket)
+                for delta in untaken:
+                    self.has_begun, self.used = True, usage
+                    usage.add(delta)
         except OverloadedError as error:
             raise MemberRefusedError(api_error(error), is_broken=False) from error
         except PoisonError as error:  # what ends replicas here would end others
@@ -146,12 +145,14 @@ class Attempt:
         async with self._answer(entry) as answer:
             if answer.body is not None:
                 raise MemberRefusedError(refused(entry.config, answer.status), is_broken=True)
-            async for chunk in answer.events():
-                self._tally.take(chunk)
-                if "error" in chunk:
-                    raise MemberLostError(f"{entry.config.name} told of an error")
-                choices = choices_of(chunk)
-                yield Chunk(choices, sum(bool(said_in(choice)) for choice in choices))
+            try:
+                async for chunk in answer.events():
+                    num_pieces = self._tally.take(chunk)
+                    if "error" in chunk:
+                        raise MemberLostError(f"{entry.config.name} told of an error")
+                    yield Chunk(choices_of(chunk), num_pieces)
+            finally:
+                self._tally.take_all(answer.untaken())
 
     def _limited(self, entry: RemoteEntry) -> Json:
         """Its limits are its own: what is too much here may be little for another member."""

@@ -44,8 +44,7 @@ class ForwardedAnswer(WatchedResponse):
         self._config = entry.config
         self._engine = entry.engine
         self._route = "chat/completions" if isinstance(body, ChatRequest) else "completions"
-        options = body.stream_options
-        self._include_usage = options is not None and bool(options.include_usage)
+        self._include_usage = body.wants_usage
 
     async def _respond(self, send: Send) -> None:
         tally = Tally(self._body)
@@ -92,6 +91,8 @@ class ForwardedAnswer(WatchedResponse):
             failure = unreachable(self._config, error)
             self._account.fail(failure)
             tail = event(failure.body())
+        finally:  # the client may have left before all of it
+            tally.take_all(answer.untaken())
         await send_part(send, tail + DONE, more=False)
 
     def _as_asked(self, chunk: Mapping[str, object]) -> Mapping[str, object] | None:

@@ -205,11 +205,7 @@ def _parser(body: ChatRequest, names: list[str]) -> ToolParser | ForcedCall | No
 
 
 def _stream_fields(body: Sampling) -> dict[str, bool]:
-    options = body.stream_options
-    return {
-        "stream": bool(body.stream),
-        "include_usage": bool(options is not None and options.include_usage),
-    }
+    return {"stream": bool(body.stream), "include_usage": body.wants_usage}
 
 
 def _jobs(

@@ -86,9 +86,8 @@ class PooledAnswer(LivingResponse):
                 is_first = False
                 await self._begin_stream(send)
                 await self._send_events(send, self._event(pieces))
-        asked = self._request.stream_options
         tail = DONE
-        if asked is not None and asked.include_usage:
+        if self._request.wants_usage:
             tail = self._event([], self._usage.body()) + DONE
         await send_part(send, tail, more=False)
 

@@ -148,18 +148,29 @@ class Answer(LivingResponse):
                 keeping_alive.cancel()
 
     async def _generate(self, send: Send) -> None:
-        deltas = follow_all(self._entry.backend, self._plan.jobs)
-        async with contextlib.aclosing(deltas):
-            try:
-                async with self._patience():
-                    first = await anext(deltas)
-            except Exception as error:
-                await self._fail(send, error)
-                return
-            self._account.first_token()
-            self._count_prompt(first)  # the client may leave before the next await is over
-            respond = self._stream if self._plan.stream else self._whole
-            await respond(send, first, deltas)
+        untaken: list[Delta] = []
+        try:
+            async with contextlib.aclosing(self._counted(untaken)) as deltas:
+                try:
+                    async with self._patience():
+                        first = await anext(deltas)
+                except Exception as error:
+                    await self._fail(send, error)
+                    return
+                self._account.first_token()
+                respond = self._stream if self._plan.stream else self._whole
+                await respond(send, first, deltas)
+        finally:
+            for delta in untaken:
+                self._count(delta)
+
+    async def _counted(self, untaken: list[Delta]) -> AsyncGenerator[Delta, None]:
+        """Each delta, counted: the client may leave before the next await is over."""
+        generated = follow_all(self._entry.backend, self._plan.jobs, untaken)
+        async with contextlib.aclosing(generated) as deltas:
+            async for delta in deltas:
+                self._count(delta)
+                yield delta
 
     def _count_prompt(self, delta: Delta) -> None:
         """Once, unless an earlier connection did. Only a replica tells that there was one, by what
@@ -207,7 +218,6 @@ class Answer(LivingResponse):
         plan = self._plan
         try:
             async for delta in _chained(first, deltas):
-                self._count(delta)
                 plan.choices[delta.index].add(delta)
         except Exception as error:
             await self._fail(send, error)
@@ -225,7 +235,6 @@ class Answer(LivingResponse):
         await self._begin_stream(send)
         try:
             async for delta in _chained(first, deltas):
-                self._count(delta)
                 chunks = plan.choices[delta.index].add(delta)
                 new = self._cursor.new(delta.index, delta.num_generated, len(chunks))
                 await self._send_events(

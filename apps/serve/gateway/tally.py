@@ -2,7 +2,7 @@
 not. A client that leaves early never hears it, and some servers never tell.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from apps.serve.answer.choices import Usage
 from apps.serve.gateway.estimate import (
@@ -24,19 +24,24 @@ class Tally:
         self._num_pieces = 0
         self._num_bytes = -echoed_bytes(request)
 
-    def take(self, body: Mapping[str, object]) -> None:
-        """An answer, or a chunk of one. It has a token at least in each of its pieces."""
+    def take(self, body: Mapping[str, object]) -> int:
+        """An answer, or a chunk of one; how many of its pieces say something. Each of these has a
+        token at least."""
         told = told_usage(body)
         if told is not None:
             self._is_told = True
             self.usage.prompt_tokens = told.prompt_tokens
             self.usage.completion_tokens = told.completion_tokens
-        for choice in choices_of(body):
-            said = said_in(choice)
-            self._num_pieces += bool(said)
-            self._num_bytes += size_bytes(said)
+        said = [text for choice in choices_of(body) if (text := said_in(choice))]
+        self._num_pieces += len(said)
+        self._num_bytes += sum(map(size_bytes, said))
         if not self._is_told:
             self.usage.completion_tokens = max(self._num_pieces, tokens_of_bytes(self._num_bytes))
+        return len(said)
+
+    def take_all(self, chunks: Iterable[Mapping[str, object]]) -> None:
+        for chunk in chunks:
+            self.take(chunk)
 
     def nothing(self) -> None:
         """The server did not take the request."""

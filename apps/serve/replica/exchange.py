@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -42,8 +43,9 @@ class ReplicaDeadError(ReplicaLostError):
 
 
 class Backend(Protocol):
-    def steps(self, request: Request) -> AsyncGenerator[Step, None]:
-        """Steps of one request. Leaving early cancels it.
+    def steps(self, request: Request, unread: list[Step]) -> AsyncGenerator[Step, None]:
+        """Steps of one request. Leaving early cancels it, and adds those that had come by then to
+        `unread`.
 
         Raises RequestError, OverloadedError or ReplicaLostError.
         """
@@ -125,13 +127,14 @@ class _Inbox:
         self.is_silent = False
         """Whether that replica, or the one it may be on its way to, has fallen silent."""
         self.has_begun = False
-        self._steps: list[Step] = []
+        self.steps: deque[Step] = deque()
+        """that were not taken yet"""
         self._error: Exception | None = None
         self._ready = asyncio.Event()
         self.is_finished = False
 
     def put(self, step: Step) -> None:
-        self._steps.append(step)
+        self.steps.append(step)
         self.has_begun = True
         self.is_finished = step.finish_reason is not None
         self._ready.set()
@@ -140,15 +143,15 @@ class _Inbox:
         self._error = error
         self._ready.set()
 
-    async def take(self) -> list[Step]:
-        """All steps that have arrived, at least one. Raises the error after the last of them."""
+    async def take(self) -> Step:
+        """The next one. Raises the error after the last of them."""
         await self._ready.wait()
-        if not self._steps and self._error is not None:
+        if not self.steps and self._error is not None:
             raise self._error
-        steps, self._steps = self._steps, []
-        if self._error is None:
+        step = self.steps.popleft()
+        if not self.steps and self._error is None:
             self._ready.clear()
-        return steps
+        return step
 
 
 AskAll = Callable[..., Awaitable[Sequence[Any]]]
@@ -174,7 +177,7 @@ class ReplicaBackend:
         found = [decode_kept(answer) for answer in answers if answer is not None]
         return max(found, key=lambda kept: len(kept.token_ids), default=None)
 
-    async def steps(self, request: Request) -> AsyncGenerator[Step, None]:
+    async def steps(self, request: Request, unread: list[Step]) -> AsyncGenerator[Step, None]:
         inbox = self._exchange.open(request.id, self._application)
         handle = self._handle.options(session_id=request.conversation)
         # Serve tells calls apart by the HTTP request in whose context they are made, and would give
@@ -186,10 +189,11 @@ class ReplicaBackend:
         finished = False
         try:
             while not finished:
-                for step in await inbox.take():
-                    finished = step.finish_reason is not None
-                    yield step
+                step = await inbox.take()
+                finished = step.finish_reason is not None
+                yield step
         finally:
+            unread += inbox.steps
             self._exchange.close_inbox(request.id)
             # A replica that has begun was told on its connection. A silent one must not be told by
             # Ray, which does not kill a process any more that a cancellation could not reach.

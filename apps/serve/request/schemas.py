@@ -235,6 +235,11 @@ class Sampling(Body):
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: Short | None = None
 
+    @property
+    def wants_usage(self) -> bool:
+        """At the end of a stream."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
     @field_validator("logit_bias")
     @classmethod
     def _bias(cls, value: dict[str, float] | None) -> dict[str, float] | None:

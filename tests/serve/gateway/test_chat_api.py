@@ -283,8 +283,8 @@ async def test_an_answer_does_not_depend_on_how_many_tokens_came_at_once(
     entry = api.directory.entries["scripted"]
 
     class Bundled:
-        async def steps(self, request: Request) -> AsyncIterator[Step]:
-            steps = [step async for step in entry.backend.steps(request)]
+        async def steps(self, request: Request, unread: list[Step]) -> AsyncIterator[Step]:
+            steps = [step async for step in entry.backend.steps(request, unread)]
             for start in range(0, len(steps), size):
                 some = steps[start : start + size]
                 yield some[-1]._replace(

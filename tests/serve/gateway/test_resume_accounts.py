@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, Prices
+from apps.serve.model.pool import Member, PoolEntry
 from apps.serve.model.served import load_model
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName
@@ -121,6 +122,85 @@ async def test_a_stream_that_goes_on_pays_for_what_is_new_and_gets_nothing_back(
     charge = one.charged()
     assert charge.usd == round((21 - num_new) / 1000, 6)
     assert charge.tokens == PROMPT_TOKENS + 21 - num_new, "the prompt's were taken at admission"
+
+
+class SlowReader:
+    """One request to the ASGI application, whose client takes the first piece and no more."""
+
+    def __init__(self, api: Api, **fields: object) -> None:
+        self.left = asyncio.Event()
+        self._has_begun = self._sent_body = False
+        messages = [{"role": "user", "content": PROMPT}]
+        body = {"model": "scripted", "messages": messages, "stream": True, **fields}
+        self._body = json.dumps(body).encode()
+        headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer ali")]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
+            "headers": headers, "client": ("127.0.0.1", 1), "server": ("test", 80),
+            "scheme": "http", "http_version": "1.1", "root_path": "",
+        }  # fmt: skip
+        self.task = asyncio.ensure_future(api.app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict:
+        if self._sent_body:
+            await self.left.wait()
+            return {"type": "http.disconnect"}
+        self._sent_body = True
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def _send(self, message: dict) -> None:
+        if self._has_begun or message["type"] != "http.response.start":
+            await asyncio.Event().wait()
+        self._has_begun = True
+
+
+@pytest.mark.parametrize("model", ["scripted", "pool"])
+@pytest.mark.parametrize("n", [1, 3])
+async def test_what_is_held_for_a_client_that_leaves_is_paid_for(
+    metered, model: str, n: int
+) -> None:
+    """It reads nothing, while the whole answer is generated and waits for it here."""
+    one = await metered()
+    entry = one.api.directory.entries["scripted"]
+    pool = ModelConfig(name="pool", engine="pool", options={"members": [{"model": "scripted"}]})
+    one.api.directory.entries["pool"] = PoolEntry(
+        config=pool, members={"scripted": Member("scripted", entry)}
+    )
+    reader = SlowReader(one.api, model=model, n=n)
+    while one.engine.steps_of.total() < 21 * n:
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.05)  # over the wire
+    reader.left.set()
+    await reader.task
+    assert one.charged() == (PROMPT_TOKENS + 21 * n, (PROMPT_TOKENS + 21 * n) / 1000)
+
+
+async def test_what_comes_behind_a_stop_string_is_not_paid_for_when_the_client_leaves(
+    metered,
+) -> None:
+    one = await metered()
+    reader = SlowReader(one.api, stop=["yyyyy"])
+    while one.engine.steps_of.total() < 21:
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.05)
+    reader.left.set()
+    await reader.task
+    assert one.charged().tokens == PROMPT_TOKENS + 5
+
+
+async def test_a_stream_that_goes_on_gets_for_nothing_only_what_was_paid_for(metered) -> None:
+    """What the first connection held when it was lost was paid for there."""
+    one = await metered()
+    reader = SlowReader(one.api)
+    while one.engine.steps_of.total() < 21:
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.05)
+    reader.left.set()
+    await reader.task
+    paid = one.charged().usd
+    rest = await one.chat("ali", f"{stream_that_runs(one.engine)}:0")
+    assert answer_of(rest) == TEXT
+    assert paid + one.charged().usd == pytest.approx((PROMPT_TOKENS + 21) / 1000)
 
 
 async def test_prompts_beside_one_that_was_kept_are_paid_for(metered) -> None:

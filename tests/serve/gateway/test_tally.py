@@ -30,6 +30,7 @@ class Server:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.goes_on = asyncio.Event()
+        self.has_ended = False
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -62,6 +63,7 @@ class Server:
         if tells and user != "silent":
             await response.write(web_event({"model": "m", "choices": [], "usage": TOLD}))
         await response.write(b"data: [DONE]\n\n")
+        self.has_ended = True
         return response
 
 
@@ -168,6 +170,28 @@ async def test_leaving_early_is_paid_for(setting: Setting, model: str) -> None:
     setting.far.bodies.clear()
     used = await setting.leave("", model=model, user="slow")
     assert (used.prompt_tokens, used.completion_tokens) == (ESTIMATE, 0)
+
+
+@both
+async def test_what_is_held_for_a_client_that_leaves_is_paid_for(
+    setting: Setting, model: str, monkeypatch
+) -> None:
+    """It takes the first piece and no more, while the others and the usage come."""
+    held = asyncio.Event()
+
+    async def send_part(send, body: bytes, more: bool = True) -> None:
+        await held.wait()
+
+    for module in ("forward", "respond"):
+        monkeypatch.setattr(f"apps.serve.gateway.{module}.send_part", send_part)
+    asking = asyncio.create_task(setting.near.chat(PROMPT, model=model, stream=True))
+    while not setting.far.has_ended:
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    assert setting.used().completion_tokens < 5
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert (setting.used().prompt_tokens, setting.used().completion_tokens) == (319, 40)
 
 
 @both

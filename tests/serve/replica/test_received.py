@@ -51,7 +51,7 @@ async def test_the_tokens_received_are_those_generated_with_cancels_among_them(n
             id=f"q{index}", prompt_ids=(5,) * rng.randint(1, 30), params=SamplingParams()
         )
         leaves_after = rng.randint(0, 10) if rng.random() < 0.3 else None
-        steps = _moving(backend, request)
+        steps = _moving(backend, request, [])
         async for _ in steps:
             if leaves_after == 0:
                 break

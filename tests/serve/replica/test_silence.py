@@ -88,7 +88,7 @@ async def rest(steps: Any) -> list[int]:
 
 async def test_requests_of_a_silent_replica_go_on_elsewhere_from_their_last_token(link) -> None:
     backend, first, second = link
-    streams = [_moving(backend, request(f"r{i}")) for i in range(3)]
+    streams = [_moving(backend, request(f"r{i}"), []) for i in range(3)]
     begun = [[(await anext(stream)).token_ids[0] for _ in range(5)] for stream in streams]
     first.freeze()
     async with asyncio.timeout(10 * BOUND_S):
@@ -99,10 +99,10 @@ async def test_requests_of_a_silent_replica_go_on_elsewhere_from_their_last_toke
 
 async def test_a_request_that_a_silent_replica_never_took_in_goes_elsewhere(link) -> None:
     backend, first, second = link
-    await anext(_moving(backend, request("known")))
+    await anext(_moving(backend, request("known"), []))
     first.freeze()
     async with asyncio.timeout(10 * BOUND_S):
-        assert await rest(_moving(backend, request("late"))) == ANSWER
+        assert await rest(_moving(backend, request("late"), [])) == ANSWER
     late = [r for r in second.engine.requests if sequence_id(r.id) == "late"]
     assert len(late) == 1 and late[0].id not in {r.id for r in first.engine.requests}
 
@@ -116,11 +116,11 @@ async def test_what_a_silent_replica_takes_in_later_is_stopped_and_not_by_ray(li
         await submit(*args)
         await asyncio.sleep(0)  # for it to begin
 
-    known = _moving(backend, request("known"))
+    known = _moving(backend, request("known"), [])
     await anext(known)
     first.freeze()
     first.engine.submit = slowly
-    answers = await asyncio.gather(rest(known), rest(_moving(backend, request("late"))))
+    answers = await asyncio.gather(rest(known), rest(_moving(backend, request("late"), [])))
     assert [len(answer) for answer in answers] == [len(ANSWER) - 1, len(ANSWER)]
     of_first = backend._handle.calls[:2]
     assert not any(call._task.done() for call in of_first), "cancelled, or what else"
@@ -137,7 +137,7 @@ async def test_a_step_that_takes_long_is_no_silence(link) -> None:
     first.engine.step_s = 3 * BOUND_S
     params = SamplingParams(max_tokens=2)
     long = Request(id="long", prompt_ids=(5,), params=params)
-    assert await rest(_moving(backend, long)) == ANSWER[:2]
+    assert await rest(_moving(backend, long, [])) == ANSWER[:2]
     assert not second.engine.requests and not SILENT_REPLICAS
 
 
@@ -146,7 +146,7 @@ async def test_a_replica_that_speaks_again_is_used_again_and_stops_what_went_els
 ) -> None:
     backend, first, _ = link
     first.engine.step_s = 0.05
-    stream = _moving(backend, request("r"))
+    stream = _moving(backend, request("r"), [])
     await anext(stream)
     first.freeze()
     assert len(await rest(stream)) == len(ANSWER) - 1
@@ -155,13 +155,13 @@ async def test_a_replica_that_speaks_again_is_used_again_and_stops_what_went_els
     await asyncio.sleep(BOUND_S)
     assert not SILENT_REPLICAS
     assert [*map(sequence_id, first.engine.cancelled)] == ["r"] and not first.engine.running
-    assert await rest(_moving(backend, request("next"))) == ANSWER
+    assert await rest(_moving(backend, request("next"), [])) == ANSWER
     assert sequence_id(first.engine.requests[-1].id) == "next"
 
 
 async def test_a_pause_of_the_gateway_is_no_silence_of_its_replicas(link) -> None:
     backend, _, second = link
-    stream = _moving(backend, request("r"))
+    stream = _moving(backend, request("r"), [])
     begun = [(await anext(stream)).token_ids[0]]
     time.sleep(2 * BOUND_S)
     assert begun + await rest(stream) == ANSWER
@@ -180,7 +180,9 @@ class SendsTwice(Handle):
 async def test_a_call_that_serve_sends_twice_is_answered_once(link, same: bool) -> None:
     backend, first, second = link
     backend._handle = SendsTwice([first, first if same else second])
-    answers = await asyncio.gather(*(rest(_moving(backend, request(f"r{i}"))) for i in range(3)))
+    answers = await asyncio.gather(
+        *(rest(_moving(backend, request(f"r{i}"), [])) for i in range(3))
+    )
     assert answers == [ANSWER] * 3
     assert len(first.engine.requests) == 3
     assert len(second.engine.cancelled) == (0 if same else 3)

@@ -85,7 +85,7 @@ def request(name: str, length: int = 5) -> Request:
 
 
 async def collect(backend: ReplicaBackend, name: str, length: int) -> list[int]:
-    return [t async for s in backend.steps(request(name, length)) for t in s.token_ids]
+    return [t async for s in backend.steps(request(name, length), []) for t in s.token_ids]
 
 
 async def test_many_requests_share_one_connection_and_keep_their_order(link) -> None:
@@ -98,7 +98,7 @@ async def test_many_requests_share_one_connection_and_keep_their_order(link) -> 
 
 async def test_leaving_a_request_frees_its_slot_within_a_step(link) -> None:
     backend, engine, _ = link
-    steps = backend.steps(request("left", 400))
+    steps = backend.steps(request("left", 400), [])
     await anext(steps)
     await steps.aclose()
     await asyncio.sleep(0.02)
@@ -108,7 +108,7 @@ async def test_leaving_a_request_frees_its_slot_within_a_step(link) -> None:
 async def test_leaving_before_the_first_token_frees_the_slot_too(link) -> None:
     backend, engine, _ = link
     engine.step_s = 0.2
-    first = asyncio.ensure_future(anext(backend.steps(request("early"))))
+    first = asyncio.ensure_future(anext(backend.steps(request("early"), [])))
     await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.sleep(0.05)
@@ -117,7 +117,7 @@ async def test_leaving_before_the_first_token_frees_the_slot_too(link) -> None:
 
 async def test_a_gateway_that_vanishes_frees_all_its_slots(link) -> None:
     backend, engine, _ = link
-    streams = [backend.steps(request(f"g{n}", 300)) for n in range(3)]
+    streams = [backend.steps(request(f"g{n}", 300), []) for n in range(3)]
     for stream in streams:
         await anext(stream)
     (connection,) = {inbox.connection for inbox in backend._exchange._inboxes.values()}
@@ -132,7 +132,7 @@ async def test_a_gateway_that_vanishes_frees_all_its_slots(link) -> None:
 async def test_a_refusal_arrives_as_the_error_it_is(link) -> None:
     backend, engine, _ = link
     with pytest.raises(RequestError, match="context") as caught:
-        await anext(backend.steps(request("long", 600)))
+        await anext(backend.steps(request("long", 600), []))
     assert caught.value.code == "context_length_exceeded"
 
     async def dead(*_: object) -> None:
@@ -140,7 +140,7 @@ async def test_a_refusal_arrives_as_the_error_it_is(link) -> None:
 
     engine.submit = dead
     with pytest.raises(ReplicaDeadError, match="out of memory"):
-        await anext(backend.steps(request("dead")))
+        await anext(backend.steps(request("dead"), []))
 
 
 async def test_a_call_that_ends_while_it_is_submitted_leaves_nothing_behind(link) -> None:
@@ -150,7 +150,7 @@ async def test_a_call_that_ends_while_it_is_submitted_leaves_nothing_behind(link
         await asyncio.sleep(60)
 
     engine.submit = stuck
-    first = asyncio.ensure_future(anext(backend.steps(request("early"))))
+    first = asyncio.ensure_future(anext(backend.steps(request("early"), [])))
     await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.sleep(0.05)

@@ -38,7 +38,7 @@ from apps.serve.engine.protocol import (
     Step,
     check_request,
 )
-from apps.serve.engine.sse import read_events
+from apps.serve.engine.sse import EventReader
 from apps.serve.engine.vllm.messages import (
     ADAPTER,
     completion_body,
@@ -181,7 +181,7 @@ class VllmEngine:
         """Events of one answer, as steps."""
         finished = False
         try:
-            async with contextlib.aclosing(read_events(response)) as events:
+            async with contextlib.aclosing(EventReader(response).events()) as events:
                 async for event in events:
                     step = read_step(event, request, self.info)
                     if step is not None and not finished:
