@@ -5,6 +5,11 @@
     python -m apps.serve conversations forget page.db --link https://chat.example.org/s/TOKEN
 
 Reads the page's database. Blocked questions are left out; an answer's branches are one record each.
+So are the system messages of a chat in which they changed. Each answer is learned in the record
+that shows what it was given, and has `weight: 0` where it only leads up to others:
+
+    asked under "Be brief.": A, then under "Rhyme.": B, C
+    ->  [Be brief.] A        [Rhyme.] A (weight 0) B C
 """
 
 import re
@@ -92,12 +97,25 @@ def _flags(turn: Turn) -> list[str]:
 
 
 def _answered_paths(turns: Sequence[Turn]) -> list[list[Turn]]:
-    """The turns that the model was shown, of each branch; those without an answer are left out."""
+    """The turns that the model was shown, of each branch and under each of its system messages;
+    those without an answer are left out."""
     answered = [turn for turn in turns if turn.status in ANSWERED and turn.answer.strip()]
     ids = {turn.id for turn in answered}
     paths = [[one for one in branch(turns, turn.id) if one.id in ids] for turn in answered]
-    gone_on = {path[-2].id for path in paths if len(path) > 1}
+    gone_on = {turn.id for *before, last in paths for turn in before if turn.system == last.system}
     return [path for path in paths if path[-1].id not in gone_on]
+
+
+def _messages(path: Sequence[Turn]) -> Iterator[dict[str, object]]:
+    """As the last question's model was shown them. An answer that another system message led to is
+    none to learn here."""
+    system = path[-1].system
+    if system:
+        yield {"from": "system", "value": system}
+    for turn in path:
+        yield {"from": "human", "value": turn.question}
+        weight = {} if turn.system == system else {"weight": 0}
+        yield {"from": "gpt", "value": turn.answer, **weight}
 
 
 def exported(session: Session) -> Iterator[dict[str, object]]:
@@ -105,17 +123,11 @@ def exported(session: Session) -> Iterator[dict[str, object]]:
     query = query.where(Conversation.model != "")
     for talk, visitor in session.execute(query.order_by(Conversation.created_s, Conversation.id)):
         for path in _answered_paths(turns_of(session, talk.id)):
-            system = str(talk.settings.get("system") or "")
             yield {
                 "id": path[-1].id,
                 "model": talk.model,
                 "consent": visitor.consented_s is not None,
                 "flags": sorted({flag for turn in path for flag in _flags(turn)}),
                 "category": category_of(path[0].question),
-                "conversations": ([{"from": "system", "value": system}] if system else [])
-                + [
-                    {"from": role, "value": value}
-                    for turn in path
-                    for role, value in (("human", turn.question), ("gpt", turn.answer))
-                ],
+                "conversations": list(_messages(path)),
             }

@@ -135,6 +135,46 @@ def test_an_export_goes_through_clean_unchanged(open_page, tmp_path: Path) -> No
     assert [row["detail"] for row in rows_of(tmp_path / "flagged" / "dropped")] == ["cut_off"]
 
 
+def test_each_exported_answer_has_the_system_message_that_it_was_given(
+    open_page, tmp_path: Path
+) -> None:
+    """What `clean` has of it, cut behind each answer to learn, is what the model was asked."""
+    page = open_page({"ash": lambda m: f"Answer {len(page.upstream.requests)}, as you wished it."})
+    person = Person(page.url)
+    given = ["Be brief.", "Rhyme, please.", "Rhyme, please.", "", "Be brief."]
+    chat = None
+    for i, system in enumerate(given):
+        to = {"to": chat["id"]} if chat else {"models": ["ash"]}
+        chat = person.wait(person.ask(f"Question {i} of it?", kind="chat", system=system, **to))
+    assert chat is not None
+    first, second = (turn["id"] for turn in chat["turns"][:2])
+    person.wait(  # a branch behind the first answer
+        person.ask("And again?", kind="chat", system="Rhyme, please.", to=chat["id"], parent=first)
+    )
+
+    dump = tmp_path / "conversations.json"
+    records = lines("conversations", "export", str(tmp_path / "page.db"), out=dump)
+    assert len({record["id"] for record in records}) == len(records) == 4
+    assert second not in {record["id"] for record in records}
+    ledger = run_clean(tmp_path / "clean", dump, profile="none")
+    assert ledger["records"]["kept"] == 4 and ledger["ignored"] == {"category": 4}
+    learned = [
+        [*row["messages"][:i], message]
+        for row in rows_of(tmp_path / "clean")
+        for i, message in enumerate(row["messages"])
+        if message["role"] == "assistant" and message.get("weight") != 0
+    ]
+    seen = {talk[-1]["content"]: [(m["role"], m["content"]) for m in talk[:-1]] for talk in learned}
+    asked = {
+        f"Answer {i}, as you wished it.": [(m["role"], m["content"]) for m in request["messages"]]
+        for i, request in enumerate(page.upstream.requests, 1)
+    }
+    assert seen == asked and len(learned) == len(asked) == 6
+    saved = person.http.get(f"/download/{chat['id']}.json").json()["turns"]
+    systems = [m["content"] for turn in saved for m in turn["messages"] if m["role"] == "system"]
+    assert systems == [system for system in [*given, "Rhyme, please."] if system]
+
+
 def test_a_turn_without_an_answer_splits_no_conversation(open_page, tmp_path: Path) -> None:
     """What was exported is what the model was shown: the failed turn is skipped, not a cut."""
     page = open_page({"ash": lambda m: "" if m[-1]["content"] == "Fail?" else f"{len(m)} seen"})

@@ -55,6 +55,7 @@ def as_json(session: Session, visitor_id: str, conversation_id: str) -> str:
             "id": turn.id,
             "parent": turn.parent_id,
             "messages": [
+                *([{"role": "system", "content": turn.system}] if turn.system else []),
                 {"role": "user", "content": turn.question},
                 {"role": "assistant", "content": turn.answer},
             ],

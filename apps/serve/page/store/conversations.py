@@ -107,6 +107,7 @@ def add_turn(
         parent_id=parent_id,
         visitor_id=asker.visitor_id,
         created_s=now_s(),
+        system=str(conversation.settings.get("system") or ""),
         question=question,
         answer="",
         status="waiting",
@@ -166,10 +167,8 @@ def branch(turns: Sequence[Turn], last_id: str | None) -> list[Turn]:
 
 def messages_before(session: Session, turn: Turn) -> list[dict[str, str]]:
     """What the model is sent: the answered turns of the branch, then the question."""
-    conversation = session.get_one(Conversation, turn.conversation_id)
     path = branch(turns_of(session, turn.conversation_id), turn.parent_id)
-    system = str(conversation.settings.get("system") or "")
-    messages = [{"role": "system", "content": system}] if system else []
+    messages = [{"role": "system", "content": turn.system}] if turn.system else []
     for before in path:
         if before.status in ANSWERED and before.answer.strip():
             messages += [

@@ -68,7 +68,7 @@ class Conversation(Base):
     model: Mapped[str] = mapped_column(sa.String(96))
     title: Mapped[str] = mapped_column(sa.String(120))
     settings: Mapped[dict[str, object]] = mapped_column(sa.JSON)
-    """temperature, top_p, max_tokens and system, as the visitor set them"""
+    """temperature, top_p, max_tokens and system, as the visitor set them last"""
     share_token: Mapped[str | None] = mapped_column(sa.String(43), unique=True)
     shared_turn_id: Mapped[str | None] = mapped_column(_ID)
     """A shared link shows the branch that ends with this turn, and nothing that came later."""
@@ -85,6 +85,8 @@ class Turn(Base):
     """The turn before; turns of one parent are branches."""
     visitor_id: Mapped[str] = mapped_column(sa.ForeignKey("visitors.id"))
     created_s: Mapped[float] = mapped_column(sa.Double)
+    system: Mapped[str] = mapped_column(sa.Text, server_default="")
+    """the system message of this question, which a visitor may change within a chat"""
     question: Mapped[str] = mapped_column(sa.Text)
     answer: Mapped[str] = mapped_column(sa.Text)
     status: Mapped[str] = mapped_column(sa.String(8))

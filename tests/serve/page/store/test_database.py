@@ -53,6 +53,36 @@ def test_what_limits_counted_is_kept_over_the_migration(database_url: str) -> No
     database.close()
 
 
+def test_questions_of_before_have_their_conversations_system_message(database_url: str) -> None:
+    database = Database(database_url)
+    database.downgrade("0004")
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO visitors (id, created_s) VALUES ('v', 1)"))
+        for name, settings in (("c", '{"system": "Be \\"brief\\"."}'), ("d", "{}")):
+            values = {"id": name, "settings": settings}
+            connection.execute(
+                sa.text(
+                    "INSERT INTO conversations (id, visitor_id, created_s, kind, model, title, "
+                    "settings) VALUES (:id, 'v', 1, 'chat', 'm', 't', :settings)"
+                ),
+                values,
+            )
+            connection.execute(
+                sa.text(
+                    "INSERT INTO turns (id, conversation_id, visitor_id, created_s, question, "
+                    "answer, status, finish_reason, error, flags, owner, beat_s, watched_s) "
+                    "VALUES (:id, :id, 'v', 2, 'q', 'x', 'done', '', '', '{}', '', 0, 0)"
+                ),
+                {"id": name},
+            )
+    database.close()
+    database = Database(database_url)
+    with database.read() as session:
+        assert session.get_one(Turn, "c").system == 'Be "brief".'
+        assert session.get_one(Turn, "d").system == ""
+    database.close()
+
+
 def test_eight_processes_start_at_once(database_url: str) -> None:
     code = (
         "import sys; from apps.serve.page.store.database import Database\n"
