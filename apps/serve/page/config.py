@@ -43,6 +43,10 @@ class PageLimits:
     """of one visitor"""
     all_votes_per_hour: int = 0
     """of all visitors together"""
+    address_wrong_passwords_per_hour: int = 30
+    """of one block of addresses; who has logged in goes on"""
+    all_wrong_passwords_per_hour: int = 300
+    """of all together: a guess is slow then, from however many places it comes"""
 
     def __post_init__(self) -> None:
         configs.at_least(0, self, "page.limits.", *self.__dataclass_fields__)

@@ -14,7 +14,7 @@ from apps.serve.page.config import PageLimits
 from apps.serve.page.store.conversations import OPEN, Asker
 from apps.serve.page.store.database import lock_counts, new_id, now_s
 from apps.serve.page.store.refusal import Refusal
-from apps.serve.page.store.tables import Request, Turn, Vote
+from apps.serve.page.store.tables import Request, Turn, Vote, WrongPassword
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 _LOST_S = 30.0
@@ -43,9 +43,37 @@ def count_lookup(session: Session, asker: Asker, limits: PageLimits) -> None:
     _count(session, asker, new_id())
 
 
+def check_password(session: Session, address: str, limits: PageLimits) -> None:
+    """Raises Refusal when one more wrong password would be too many."""
+    for limit, whose, who in (
+        (limits.address_wrong_passwords_per_hour, {"address": address}, "Your network has"),
+        (limits.all_wrong_passwords_per_hour, {}, "All visitors together have"),
+    ):
+        query = sa.select(WrongPassword.created_s).filter_by(**whose)
+        query = query.where(WrongPassword.created_s > now_s() - _HOUR_S)
+        newest_first = query.order_by(WrongPassword.created_s.desc())
+        oldest = session.scalar(newest_first.offset(limit - 1).limit(1)) if limit else None
+        if oldest is not None:
+            wait_s = max(1, round(oldest + _HOUR_S - now_s()))
+            raise Refusal(
+                f"{who} tried too many wrong passwords. Try again in {_in_words(wait_s)}.", wait_s
+            )
+
+
+def count_password(session: Session, address: str, limits: PageLimits) -> str:
+    """Counts one as wrong before it is looked at, so that no more are tried side by side; its id,
+    to delete it by when it was right. Raises Refusal."""
+    lock_counts(session)
+    check_password(session, address, limits)
+    row = WrongPassword(id=new_id(), address=address, created_s=now_s())
+    session.add(row)
+    return row.id
+
+
 def forget_counted(session: Session) -> None:
     """Deletes what no limit counts any more."""
     session.execute(sa.delete(Request).where(Request.created_s < now_s() - _DAY_S))
+    session.execute(sa.delete(WrongPassword).where(WrongPassword.created_s < now_s() - _HOUR_S))
 
 
 def _count(session: Session, asker: Asker, request_id: str) -> None:

@@ -135,6 +135,17 @@ class Request(Base):
     )
 
 
+class WrongPassword(Base):
+    """A password that opened nothing, or is being looked at; kept for an hour."""
+
+    __tablename__ = "wrong_passwords"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    address: Mapped[str] = mapped_column(sa.String(16))
+    """digest of the block of addresses that it came from"""
+    created_s: Mapped[float] = mapped_column(sa.Double, index=True)
+
+
 class Vote(Base):
     """A verdict on a battle; the texts are the battle's own."""
 

@@ -85,7 +85,7 @@ def build_page(page: PageConfig, api_url: str, models: Sequence[PageModel]) -> A
     gr.mount_gradio_app(app, blocks, path="/", show_error=False, ssr_mode=False, footer_links=[])
     _look_seldom(blocks)
     secret = database.secret("cookies")
-    return Guard(app, page, Visitors(page, secret), Door(page, secret), actions)
+    return Guard(app, page, Visitors(page, secret), Door(page, secret, database), actions)
 
 
 def _look_seldom(blocks: gr.Blocks) -> None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.serve.admission.peer import peer
 from apps.serve.page.config import PageConfig
+from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.web.headers import security_headers
 from apps.serve.page.web.login import Door
 from apps.serve.page.web.visitors import Visitors
@@ -69,7 +70,7 @@ class Guard:
         elif not self._is_our_host(headers):
             await _refuse(answer, 421, "This page is not reached by that name.")
         elif scope["method"] == "POST" and path == "/login":
-            await self._log_in(headers, receive, answer)
+            await self._log_in(headers, connected, receive, answer)
         elif not _OPEN.fullmatch(path) and not self._door.is_open_for(
             headers, self._visitors.is_proxy(connected)
         ):
@@ -84,9 +85,18 @@ class Guard:
         else:
             await _refuse(answer, 404, "There is nothing here.")
 
-    async def _log_in(self, headers: Mapping[bytes, bytes], receive: Receive, answer: Send) -> None:
+    async def _log_in(
+        self, headers: Mapping[bytes, bytes], connected: str, receive: Receive, answer: Send
+    ) -> None:
         body = await self._body(receive) if self._is_same_origin(headers) else None
-        cookie = self._door.opened_by(body.decode("utf-8", "replace")) if body else ""
+        cookie = ""
+        if body:
+            network = self._visitors.network(headers, connected)
+            try:
+                cookie = await self._door.opened_by(body.decode("utf-8", "replace"), network)
+            except Refusal as refusal:
+                await _refuse(answer, 429, str(refusal), refusal.retry_after_s)
+                return
         if cookie:
             await _send(answer, 200, b"{}", [(b"set-cookie", cookie.encode())])
             return
@@ -194,8 +204,11 @@ async def _redirect(send: Send, location: str) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _refuse(send: Send, status: int, sentence: str) -> None:
-    await _send(send, status, json.dumps({"error": sentence}).encode(), [])
+async def _refuse(
+    send: Send, status: int, sentence: str, retry_after_s: float | None = None
+) -> None:
+    headers = [(b"retry-after", b"%d" % retry_after_s)] if retry_after_s else []
+    await _send(send, status, json.dumps({"error": sentence}).encode(), headers)
 
 
 async def _send(

@@ -34,7 +34,13 @@ class Visitors:
             visitor_id = self._signer.loads(cookies[COOKIE].value)
         except (BadSignature, CookieError, KeyError, ValueError):
             return None
-        return Asker(visitor_id=str(visitor_id), address=self._digest(self.address(headers, peer)))
+        return Asker(visitor_id=str(visitor_id), address=self.network(headers, peer))
+
+    def network(self, headers: Mapping[bytes, bytes], peer: str) -> str:
+        """A keyed digest of the address' block: enough to count by, too little to find a person
+        with."""
+        block = address_block(self.address(headers, peer)).encode()
+        return hmac.new(self._secret, block, hashlib.sha256).hexdigest()[:16]
 
     def address(self, headers: Mapping[bytes, bytes], peer: str) -> str:
         """The last address in X-Forwarded-For that is not one of our own proxies."""
@@ -60,8 +66,3 @@ class Visitors:
         except ValueError:
             return False
         return any(ip in block for block in self._proxies)
-
-    def _digest(self, address: str) -> str:
-        """A block's keyed digest: enough to count by, too little to find a person with."""
-        block = address_block(address).encode()
-        return hmac.new(self._secret, block, hashlib.sha256).hexdigest()[:16]

@@ -2,22 +2,38 @@
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from gradio.queueing import Queue
 
 from apps.common.errors import ConfigError
 from apps.serve.page.arena.leaderboard import Leaderboard
 from apps.serve.page.config import PageConfig, PageLimits
+from apps.serve.page.store.database import Database, now_s
+from apps.serve.page.store.limits import forget_counted
+from apps.serve.page.store.tables import WrongPassword
 from apps.serve.page.web.guard import Guard
 from apps.serve.page.web.login import Door
 from apps.serve.page.web.visitors import COOKIE, Visitors
+from tests.serve.page.conftest import OpenPage
 from tests.serve.page.live import Person
 
 TWO = {"ash": lambda messages: "one", "elm": lambda messages: "two"}
 POLICY = "content-security-policy"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path}/guard.db")
+    yield made
+    made.close()
 
 
 def test_every_response_carries_the_policy(open_page) -> None:
@@ -107,7 +123,7 @@ def test_only_the_configured_host_is_answered(open_page) -> None:
     assert "max-age" in response.headers["strict-transport-security"]
 
 
-async def test_an_error_inside_never_shows_its_text(open_page) -> None:
+async def test_an_error_inside_never_shows_its_text(database: Database) -> None:
     page = PageConfig()
     app = FastAPI()
 
@@ -116,7 +132,7 @@ async def test_an_error_inside_never_shows_its_text(open_page) -> None:
         raise RuntimeError("/srv/secret")
 
     visitors = Visitors(page, "secret")
-    guard = Guard(app, page, visitors, Door(page, "secret"), ["start"])
+    guard = Guard(app, page, visitors, Door(page, "secret", database), ["start"])
     transport = httpx.ASGITransport(guard, raise_app_exceptions=False)
     cookie = visitors.new_cookie().decode().partition(";")[0].partition("=")[2]
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
@@ -214,12 +230,79 @@ def test_a_password_opens_the_page_and_only_the_right_one(open_page, monkeypatch
     assert "models" in person.act("start")
 
 
-def test_a_proxy_that_has_logged_a_visitor_in_is_believed_and_nobody_else() -> None:
+PASSWORD = "the right one"
+
+
+@pytest.fixture
+def guess(monkeypatch) -> Callable[..., httpx.Response]:
+    """`guess(url, password, network)`: as who comes from there, through a proxy that is trusted."""
+    monkeypatch.setenv("PAGE_PASSWORD", PASSWORD)
+    monkeypatch.setattr("apps.serve.page.web.guard._WRONG_PASSWORD_S", 0.0)
+
+    def make(url: str, password: str, network: int) -> httpx.Response:
+        headers = {
+            "Content-Type": "application/json",
+            "X-Forwarded-For": f"10.{network // 256}.{network % 256}.1",
+        }
+        return httpx.post(f"{url}/login", content=password, headers=headers, verify=False)
+
+    return make
+
+
+def guarded(open_page: Callable[..., OpenPage], **limits: int) -> OpenPage:
+    return open_page(
+        TWO,
+        login_password_env="PAGE_PASSWORD",
+        trusted_proxies=("127.0.0.1",),
+        limits=PageLimits(**limits),
+    )
+
+
+def test_guesses_are_few_from_however_many_places_they_come(open_page, guess) -> None:
+    """And over all processes; who has logged in goes on."""
+    page = guarded(open_page, all_wrong_passwords_per_hour=20)
+    inside = Person(page.url)
+    entered = guess(page.url, PASSWORD, 0)
+    inside.http.cookies.update(entered.cookies)
+    with page.another() as other, ThreadPoolExecutor(8) as pool:
+        places = [(page.url, other)[number % 2] for number in range(60)]
+        answers = list(pool.map(guess, places, ["x"] * 60, range(60)))
+        assert Counter(answer.status_code for answer in answers) == {403: 20, 429: 40}
+        late = guess(other, PASSWORD, 99)
+        assert late.status_code == 429 and 3000 < int(late.headers["retry-after"]) <= 3600
+        assert late.json()["error"].startswith("All visitors together have tried too many")
+        for url in (page.url, other):
+            inside.http.base_url = url
+            assert "models" in inside.act("start")
+        talk = inside.wait(inside.ask(kind="chat", models=["ash"]))
+        assert talk["turns"][0]["status"] == "done"
+
+
+def test_guesses_from_one_network_keep_nobody_else_out(open_page, guess, tmp_path: Path) -> None:
+    page = guarded(open_page, address_wrong_passwords_per_hour=3)
+    said = [guess(page.url, word, 7).status_code for word in ("a", "b", PASSWORD, "c", "d")]
+    assert said == [403, 403, 200, 403, 429], "a right one is no guess"
+    assert guess(page.url, PASSWORD, 7).status_code == 429
+    assert guess(page.url, PASSWORD, 8).status_code == 200
+    database = Database(f"sqlite:///{tmp_path}/page.db")
+    with database.write() as session:
+        session.execute(sa.update(WrongPassword).values(created_s=now_s() - 3601))
+    with page.another() as other:
+        assert guess(other, PASSWORD, 7).status_code == 200, "an hour later"
+    with database.write() as session:
+        forget_counted(session)
+        assert session.scalar(sa.select(sa.func.count()).select_from(WrongPassword)) == 0
+    database.close()
+
+
+def test_a_proxy_that_has_logged_a_visitor_in_is_believed_and_nobody_else(
+    database: Database,
+) -> None:
     page = PageConfig(login_header="X-User", trusted_proxies=("10.0.0.1",))
-    door = Door(page, "secret")
+    door = Door(page, "secret", database)
     assert door.is_open_for({b"x-user": b"ann"}, True)
     assert not door.is_open_for({b"x-user": b"ann"}, False) and not door.is_open_for({}, True)
     with pytest.raises(ConfigError, match="trusted_proxies"):
         PageConfig(login_header="X-User")
     with pytest.raises(ConfigError, match="is not set"):
-        Door(PageConfig(login_password_env="NOT_SET_ANYWHERE"), "secret")
+        Door(PageConfig(login_password_env="NOT_SET_ANYWHERE"), "secret", database)
