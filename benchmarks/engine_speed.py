@@ -191,7 +191,7 @@ def _write(uri: str, name: str, folder: str, speeds: Mapping[int, Speed]) -> Non
     sizes = read_shape(folder)
     row = {
         "weights_gb": weights_bytes(folder) / 1e9,
-        "kv_bytes_per_token": 8 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim,
+        "kv_bytes_per_token": sizes.kv_bytes_per_token,
         "source": f"measured by benchmarks/engine_speed.py, {date.today()}",
         "speeds": {"CPU": {threads: figures_of(speed) for threads, speed in speeds.items()}},
     }

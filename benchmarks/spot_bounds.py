@@ -37,8 +37,11 @@ def in_hindsight(
     begins: Sequence[int],
     measured_usd: Sequence[list[float]] = (),
 ) -> list[float]:
-    """Dollars of the policy that is cheapest over these very runs: those that were measured, every
-    line of Uniform Progress, and the least expected cost by the law of the replayed half itself."""
+    """Dollars of the policy that is cheapest over these very runs.
+
+    It is one of those that were measured, a line of Uniform Progress, or the least expected cost by
+    the law of the replayed half itself.
+    """
     law = learn(market, plan_tick_s(job, market.tick_s))
     policies: list[Policy] = [partial(uniform_progress, line=line) for line in LINES]
     policies.append(least_cost(job, law, prices))

@@ -23,7 +23,7 @@ from cluster.sky_jobs import JobRecord
 
 CANCEL_POLL_S = 5.0
 ARRIVAL_S = 300.0
-"""A launch that SkyPilot's queue does not list so long after it was asked for never arrived."""
+"""SkyPilot's queue lists a launch within this time after it was asked for, or it never arrived."""
 
 
 @dataclass(kw_only=True, slots=True)

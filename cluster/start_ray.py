@@ -9,8 +9,8 @@ in Ray's folder otherwise).
 
 A worker joins once the head has published the environment that it was started with: a relaunch
 with another token or key starts Ray anew on every machine, because the processes of a job inherit
-what their Raylet was started with. Not SkyPilot's own start_cluster: it looks for a head on the
-worker's own address, so a second call starts a second Raylet there.
+what their Raylet was started with. SkyPilot's own start_cluster is not used: it looks for a head on
+the worker's own address, so that a second call starts a second Raylet there.
 
 Exit code: 0 this machine is in, and on the head all of them; 75 another machine did not come in
 time; 1 this one's own `ray start` fails, as it would on other machines, too.

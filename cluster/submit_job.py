@@ -176,7 +176,8 @@ async def _follow(client: JobSubmissionClient, job_id: str) -> None:
                     print(text[-(at - shown) :], end="", flush=True)
                     shown = at
         except BROKEN as error:
-            if said != (said := first_line(error)):
+            if (cause := first_line(error)) != said:
+                said = cause
                 say(f"the connection to the job's output broke ({said}); it is made again")
         if _answer(lambda: client.get_job_status(job_id)).is_terminal():
             return

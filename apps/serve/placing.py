@@ -35,7 +35,7 @@ from apps.serve.config import ServeConfig
 from apps.serve.place import arrivals, in_use, live, output
 from apps.serve.place.arrivals import Arrivals
 from apps.serve.place.explanation import explanation
-from apps.serve.place.placement import Cluster, Model, Placement
+from apps.serve.place.placement import Cluster, Model, Placement, num_replicas
 from apps.serve.place.search import Found, Problem, search
 from apps.serve.place.simulator import Slo
 from apps.serve.place.speed import shape
@@ -172,7 +172,7 @@ def yaml_of(
     if config.explain:
         contenders = {"even replicas": found.even, "greedy (AlpaServe)": found.greedy}
         told += explanation(whole, contenders, found.best, is_optimal=found.is_optimal)
-    left_out = [m.name for i, m in enumerate(whole.models) if not _replicas(found.best, i)]
+    left_out = [m.name for i, m in enumerate(whole.models) if not num_replicas(found.best, i)]
     if left_out:
         told.append(f"without {', '.join(left_out)}: others keep more requests within the SLO so")
     lines = [f"# {line}" for line in told]
@@ -194,7 +194,10 @@ def watch(config: PlaceConfig, reporter: Reporter) -> None:
     _served(config, entries)  # while somebody looks
     key = read_key(config.key_env) or ""
     if config.key_env and not key:
-        raise ConfigError(f"--key-env names {config.key_env}, which is not set.")
+        raise ConfigError(
+            f"--key-env names {config.key_env}, which is not set; put an admin's key of the "
+            "gateway there."
+        )
     before, since_s = live.read(config.watch, key), time.monotonic()
     for _ in range(config.looks) if config.looks else itertools.count():
         time.sleep(config.every_minutes * 60)
@@ -224,8 +227,7 @@ def _propose(
         asked, over_s, seconds=config.traffic.minutes * 60, cv=config.traffic.cv,
         seed=config.traffic.seed,
     )  # fmt: skip
-    served = _served(config, entries)
-    now = in_use.in_use(configs.from_dict(ServeConfig, served), [entry.name for entry in entries])
+    served, now = _served(config, entries)
     stand = frozenset(index for group in now for index in group.models)
     found, whole = _search(config, entries, traffic.faster(config.times), stand)
     share_now = within(whole, now) if now else 0.0
@@ -236,23 +238,22 @@ def _propose(
         return
     storage.write_atomic(config.out, yaml_of(config, found, whole, served).encode())
     replicas = {
-        model.name: f"{_replicas(now, index)} -> {_replicas(found.best, index)}"
+        model.name: f"{num_replicas(now, index)} -> {num_replicas(found.best, index)}"
         for index, model in enumerate(whole.models)
     }
     reporter.event("place.proposed", out=config.out, replicas=replicas, **told)
 
 
-def _replicas(groups: Placement, index: int) -> int:
-    return sum(index in group.models for group in groups)
-
-
-def _served(config: PlaceConfig, entries: tuple[ModelToPlace, ...]) -> in_use.Served:
-    """What --serving holds, if a placement can be written into it."""
+def _served(
+    config: PlaceConfig, entries: tuple[ModelToPlace, ...]
+) -> tuple[in_use.Served, Placement]:
+    """What --serving holds, as it was written and as it places these models, if a placement can be
+    written into it."""
     written = configs.load_yaml(config.serving)
+    served = configs.from_dict(ServeConfig, written)
     names = [entry.name for entry in entries]
-    is_cpus = _gpus(config.gpus)[1] == CPU
-    in_use.check(configs.from_dict(ServeConfig, written), names, is_cpus=is_cpus)
-    return written
+    in_use.check(served, names, is_cpus=_gpus(config.gpus)[1] == CPU)
+    return written, in_use.in_use(served, names)
 
 
 def find(config: PlaceConfig) -> tuple[Found, Problem]:

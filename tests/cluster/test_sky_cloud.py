@@ -203,10 +203,8 @@ def test_a_job_that_skypilot_does_not_know_is_a_sentence(
         cloud.place()
 
 
-def test_a_launcher_that_stopped_while_it_launched_finds_its_job(
-    tmp_path: Path, sky: FakeSky, clock: Clock
-) -> None:
-    """The job was submitted, and its number never arrived."""
+def stopped_while_it_launched(sky: FakeSky, tmp_path: Path, clock: Clock) -> SkyCloud:
+    """The launcher that comes after one that was killed while SkyPilot had the request."""
 
     def stop(call: str) -> None:
         if call == "launch":
@@ -216,7 +214,15 @@ def test_a_launcher_that_stopped_while_it_launched_finds_its_job(
     cloud = cloud_of(tmp_path, clock)
     with pytest.raises(KeyboardInterrupt):
         cloud.move("aws/a")
-    again = cloud_of(tmp_path, clock, cloud.held)
+    sky.before_answer = lambda call: None
+    return cloud_of(tmp_path, clock, cloud.held)
+
+
+def test_a_launcher_that_stopped_while_it_launched_finds_its_job(
+    tmp_path: Path, sky: FakeSky, clock: Clock
+) -> None:
+    """The job was submitted, and its number never arrived."""
+    again = stopped_while_it_launched(sky, tmp_path, clock)
     assert (again.place(), again.held.job_id) == ("aws/a", 1)
 
 
@@ -246,19 +252,10 @@ def test_a_launcher_that_stopped_while_it_left_goes_on_leaving(
 
 
 def lost_answer(sky: FakeSky, tmp_path: Path, clock: Clock) -> tuple[SkyCloud, list[FakeJob]]:
-    """A launcher that was killed while SkyPilot had the request and did not list the job yet."""
-
-    def stop(call: str) -> None:
-        if call == "launch":
-            raise KeyboardInterrupt
-
-    sky.before_answer = stop
-    cloud = cloud_of(tmp_path, clock)
-    with pytest.raises(KeyboardInterrupt):
-        cloud.move("aws/a")
-    sky.before_answer = lambda call: None
+    """The next launcher, and the jobs that SkyPilot does not list yet."""
+    again = stopped_while_it_launched(sky, tmp_path, clock)
     unlisted, sky.zones.jobs = sky.zones.jobs, []
-    return cloud_of(tmp_path, clock, cloud.held), unlisted
+    return again, unlisted
 
 
 def test_a_launch_that_is_not_listed_yet_is_waited_for(

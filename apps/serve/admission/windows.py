@@ -6,12 +6,13 @@ holds at once, for what was used before too.
 
 import math
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 
 from apps.serve.config import ApiKey
 
+_DAY_S = 86_400
 _NANO_USD = 1_000_000_000
 """Counters are whole numbers of 64 bits. One token at $0.02 per million costs 20 of these."""
 _MOST_USD = 1e6
@@ -51,9 +52,7 @@ def today() -> str:
 
 
 def seconds_left_today() -> float:
-    now = datetime.fromtimestamp(time.time(), UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    return (midnight - now).total_seconds()
+    return _DAY_S - time.time() % _DAY_S
 
 
 def cost_of(usd: float) -> int:

@@ -192,8 +192,8 @@ class TokenBytes:
         num_chars, spelled = 0, bytearray()
         for token_id in token_ids:
             raw = b"" if token_id in self._hidden else self.token_bytes(token_id)
-            starts.append(num_chars - _is_inside(raw))
-            num_chars += sum(not _is_inside(raw[i : i + 1]) for i in range(len(raw)))
+            starts.append(num_chars - any(map(_is_inside, raw[:1])))
+            num_chars += sum(not _is_inside(byte) for byte in raw)
             spelled += raw
         lost = int(spelled[:1] == b" " and not text.startswith(" "))
         return [min(max(0, start - lost), len(text)) for start in starts]
@@ -207,6 +207,6 @@ class TokenBytes:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def _is_inside(raw: bytes) -> bool:
-    """Whether it begins within a character (UTF-8, RFC 3629: such bytes are 10xxxxxx)."""
-    return raw[:1] != b"" and raw[0] & 0xC0 == 0x80
+def _is_inside(byte: int) -> bool:
+    """Whether it is none of a character's first (UTF-8, RFC 3629: the others are 10xxxxxx)."""
+    return byte & 0xC0 == 0x80

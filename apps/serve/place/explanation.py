@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from apps.serve.place.output import markets, shared_name
-from apps.serve.place.placement import Placement
+from apps.serve.place.placement import Placement, num_replicas
 from apps.serve.place.search import Problem, Score
 
 
@@ -40,7 +40,7 @@ def _places(count: int, is_cpus: bool) -> str:
 def _models(problem: Problem, best: Placement) -> Iterator[str]:
     asked, unserved = problem.requests(), problem.score(best).unserved
     for index, model in enumerate(problem.models):
-        replicas = sum(index in group.models for group in best)
+        replicas = num_replicas(best, index)
         late = unserved[index] / asked[index] if asked[index] else 0.0
         yield (
             f"{model.name}: {asked[index] / problem.arrivals.num_requests:.0%} of the requests, "

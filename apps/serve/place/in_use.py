@@ -46,7 +46,7 @@ def check(served: ServeConfig, names: Sequence[str], *, is_cpus: bool) -> None:
 def in_use(served: ServeConfig, names: Sequence[str]) -> Placement:
     """The placement that such a YAML says, of these models; others are left out.
 
-    Which models share GPUs is Ray's choice when they start, so those that may are put together in
+    Which models share GPUs is Ray's choice when they start. So those that may are put together in
     their order: halves of A, A, B and C are groups of A and B, and of A and C.
     """
     owners = _owners(served, names)

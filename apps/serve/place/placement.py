@@ -68,6 +68,11 @@ def kv_bytes(group: Group, models: Sequence[Model], cluster: Cluster) -> float:
     return group.num_gpus * cluster.memory_bytes * MEMORY_SHARE - weights
 
 
+def num_replicas(groups: Sequence[Group], index: int) -> int:
+    """Of the model with that index."""
+    return sum(index in group.models for group in groups)
+
+
 def least_bytes(model: Model) -> float:
     """Its weights and room for some conversations."""
     return model.shape.weights_bytes + LEAST_KV_TOKENS * model.shape.kv_bytes_per_token
@@ -77,8 +82,8 @@ def fits(group: Group, models: Sequence[Model], cluster: Cluster) -> bool:
     """Weights, room for some conversations of every model, and a known speed."""
     least = sum(least_bytes(models[index]) for index in group.models)
     known = all(group.tensor in models[index].shape.speeds for index in group.models)
-    can = group.pipeline == 1 or not cluster.is_cpus
-    return known and can and least <= group.num_gpus * cluster.memory_bytes * MEMORY_SHARE
+    is_runnable = group.pipeline == 1 or not cluster.is_cpus
+    return known and is_runnable and least <= group.num_gpus * cluster.memory_bytes * MEMORY_SHARE
 
 
 def is_servable(groups: Placement) -> bool:

@@ -20,6 +20,7 @@ from apps.serve.place.placement import (
     Placement,
     fits,
     is_servable,
+    num_replicas,
     placement,
 )
 from apps.serve.place.simulator import EngineLimits, Served, Slo, simulate
@@ -149,7 +150,7 @@ def _next(problem: Problem, held: list[Group], unserved: Sequence[int]) -> tuple
         problem.arrivals.model, weights=problem.arrivals.output_tokens,
         minlength=len(problem.models),
     )  # fmt: skip
-    copies = [sum(index in group.models for group in held) for index in range(len(problem.models))]
+    copies = [num_replicas(held, index) for index in range(len(problem.models))]
 
     def work(number: int) -> float:
         shares = (tokens[index] / copies[index] for index in held[number].models)

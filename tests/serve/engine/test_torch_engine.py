@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM
 
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.llama.kv_cache import CHUNK
+from apps.serve.engine.llama.model_folder import Shape
 from apps.serve.engine.protocol import (
     EngineDeadError,
     Grammar,
@@ -168,7 +169,10 @@ def test_the_default_kv_budget_holds_one_context_if_memory_does(
 ) -> None:
     memory = SimpleNamespace(available=free_bytes)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    vicuna_7b = SimpleNamespace(num_layers=32, num_kv_heads=32, head_dim=128)
+    vicuna_7b = Shape(
+        num_layers=32, hidden_size=4096, num_heads=32, num_kv_heads=32, head_dim=128,
+        vocab_size=32_000, norm_eps=1e-5, context_tokens=4096, is_tied=False, rope={},
+    )  # fmt: skip
     assert default_kv_tokens(vicuna_7b, context, slots) == expected
 
 

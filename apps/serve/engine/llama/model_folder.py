@@ -28,6 +28,11 @@ class Shape:
     rope: dict[str, Any]
     """rope_type, rope_theta and what that type needs."""
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of all layers, in float32."""
+        return 2 * 4 * self.num_layers * self.num_kv_heads * self.head_dim
+
 
 def read_shape(folder: str | Path) -> Shape:
     """Raises NotFoundError without a config.json, ConfigError for a model of another kind."""

@@ -237,7 +237,7 @@ def _first_rows() -> Rows:
 def default_kv_tokens(shape: Shape, context_tokens: int, num_slots: int) -> int:
     """A context for every slot, or what MAX_KV_BYTES hold, but one context at least; never more
     than half of the free memory."""
-    token_bytes = 8 * shape.num_layers * shape.num_kv_heads * shape.head_dim
+    token_bytes = shape.kv_bytes_per_token
     usual = min(num_slots * context_tokens, MAX_KV_BYTES // token_bytes)
     fitting = psutil.virtual_memory().available // 2 // token_bytes
     return max(CHUNK, min(fitting, max(usual, context_tokens)))

@@ -63,8 +63,8 @@ class End:
     finish_reason: str
     tokens: int
     flags: dict[str, object]
-    shown: str = ""
-    """what pages had, where that is more than what is kept"""
+    shown: str
+    """what pages had, which may be more than what is kept"""
 
 
 class TurnRows:
@@ -130,7 +130,7 @@ class TurnRows:
             turn.finish_reason = end.finish_reason
             _spend(session, {turn_id: end.tokens})
             turn.flags = {**turn.flags, **end.flags}
-            _note_names(session, turn, end.shown or now.text)
+            _note_names(session, turn, end.shown)
         return True
 
     def shown(self, turn_id: str, text: str) -> None:

@@ -52,7 +52,7 @@ def _drawn(session: Session) -> dict[str, list[tuple[str, str]]]:
     One that he stopped or has deleted counts: he may have passed it by. One in which a model only
     failed does not.
     """
-    query = sa.select(Battle.visitor_id, Battle.left_model, Battle.right_model, Battle.id)
+    query = sa.select(Battle.visitor_id, Battle.left_model, Battle.right_model)
     query = query.outerjoin(Vote, Vote.battle_id == Battle.id).where(
         Battle.blind,
         Battle.left_model != Battle.right_model,
@@ -60,7 +60,7 @@ def _drawn(session: Session) -> dict[str, list[tuple[str, str]]]:
         sa.or_(Vote.battle_id.is_(None), Vote.left_out_by.not_in(SAID_AT_ONCE)),
     )
     drawn: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for visitor_id, left, right, _ in session.execute(query):
+    for visitor_id, left, right in session.execute(query):
         drawn[visitor_id].append((left, right))
     return drawn
 
