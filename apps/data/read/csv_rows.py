@@ -19,6 +19,7 @@ from apps.data.read.record.parse import parse_cell
 
 _LISTS = frozenset((*lists.KEYS, "data", "history", "chat_messages", "mapping", "tools", "flags"))
 _SEPARATORS = ",;\t|"
+_QUOTED = re.compile(r'"[^"]*"')
 _SPREADSHEET = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
 
@@ -45,7 +46,8 @@ def rows_of_csv(chunks: Iterable[bytes]) -> Iterator[object]:
     first = text.readline()
     named = _SPREADSHEET.fullmatch(first)
     first = text.readline() if named else first
-    separator = named[1] if named else max(_SEPARATORS, key=first.count)
+    bare = _QUOTED.sub("", first)
+    separator = named[1] if named else max(_SEPARATORS, key=bare.count)
     rows = _rows(itertools.chain([first], text), separator)
     names = unique_names(next(rows, list[str]()))
     for cells in rows:

@@ -113,3 +113,9 @@ def test_csv_is_known_by_its_name() -> None:
         "b.TSV",
         "c.csv.gz",
     ]
+
+
+@pytest.mark.parametrize("head", ['"id, or name";prompt;completion', 'id;"prompt";"completion"'])
+def test_a_separator_within_quotes_is_none(head: str, tmp_path: Path) -> None:
+    cleaned(tmp_path, "dump.csv", f'{head}\n1;"A, b, c?";Yes.\n'.encode())
+    assert texts(tmp_path / "out") == [["A, b, c?", "Yes."]]

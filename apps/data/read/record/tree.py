@@ -1,5 +1,6 @@
 """Trees of messages: which path is the conversation, and what is left beside it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -49,5 +50,10 @@ def is_live(message: JsonObject) -> bool:
 
 
 def _rank(node: Node) -> float:
+    """A table may have written it as a text; NaN and what is no number come last."""
     rank = node.message.get("rank")
-    return float(rank) if isinstance(rank, int | float) else float("inf")
+    try:
+        number = float(rank) if isinstance(rank, int | float | str) else math.inf
+    except ValueError:
+        return math.inf
+    return math.inf if math.isnan(number) else number

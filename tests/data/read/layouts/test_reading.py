@@ -411,6 +411,20 @@ def test_an_id_that_is_not_there_is_no_id_of_many(tmp_path: Path) -> None:
     assert [row["source_id"] for row in rows_of(tmp_path / "out")] == ["", "7.0"]
 
 
+@pytest.mark.parametrize("ranks", [("1", "0"), ("1.0", "0.0"), (math.nan, "0"), ("best", 0)])
+def test_a_rank_may_be_a_text(ranks: tuple[Any, Any], tmp_path: Path) -> None:
+    rows = [
+        {"message_id": "a", "parent_id": None, "role": "prompter", "text": "What floats?"},
+        {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Stones."},
+        {"message_id": "c", "parent_id": "a", "role": "assistant", "text": "Cork."},
+    ]
+    for row, rank in zip(rows[1:], ranks, strict=True):
+        row["rank"] = rank
+    (tmp_path / "dump.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
+    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork.")]
+
+
 def test_ranks_that_pandas_wrote_as_fractions_choose_the_path(tmp_path: Path) -> None:
     lines = [
         "message_id,parent_id,role,text,rank",
