@@ -99,7 +99,7 @@ class Memory:
     """Bytes on one rank's device at one moment of a step, and in host memory for that rank."""
 
     weights: float
-    """shard: fp32 of what is trained (bf16 too with DeepSpeed), the compute type of what is frozen"""
+    """shard: fp32 of the trained (bf16 too with DeepSpeed), the compute type of the frozen"""
     optimizer: float
     """both moments of the shard"""
     gradients: float
