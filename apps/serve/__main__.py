@@ -178,7 +178,7 @@ def _check_remote_key(name: str, settings: RemoteConfig) -> None:
     from apps.serve.engine import remote
 
     try:
-        remote.read_key(settings)
+        remote.key_of(settings)
     except ConfigError as error:
         raise ConfigError(f"Model {name!r}: {error}.") from error
 

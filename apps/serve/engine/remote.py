@@ -56,7 +56,7 @@ class RemoteEngine:
     def __init__(self, config: RemoteConfig, key: str = "") -> None:
         """`key` beside the one that the config may name."""
         self.config = config
-        self._key = key or _key_of(config)
+        self._key = key or key_of(config)
         self._slots = asyncio.Semaphore(config.max_running)
         self._tells_usage = True
         """of a stream, where it is asked to; few servers do not know the question"""
@@ -162,7 +162,8 @@ async def _read_json(response: aiohttp.ClientResponse) -> dict[str, Any]:
     return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
 
 
-def _key_of(config: RemoteConfig) -> str:
+def key_of(config: RemoteConfig) -> str:
+    """The key of the remote server, "" for none; raises ConfigError where it is not to be had."""
     if config.api_key_file:
         path = Path(config.api_key_file)
         if not path.is_file():
