@@ -1,6 +1,6 @@
 """`answer`: puts every question to every model and keeps what they say, one line a question.
 
-Models are asked at the same time, each within its own endpoint's limits. Writes
+Models are asked at the same time, those of one account within its limits together. Writes
 answers/<name>.jsonl (fsynced line by line) and questions.jsonl into the folder. Run again it asks
 only what is unanswered. Temperatures by category are MT-bench's: creative questions .7,
 factual ones .1, reasoning, math and coding 0.
@@ -19,7 +19,7 @@ from apps.eval.calls.client import Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
 from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.reply import part_thoughts, plain_reason
-from apps.eval.calls.retry import Asker
+from apps.eval.calls.retry import Asker, Gates
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import AnswerConfig
 from apps.eval.folder import questions_uri
@@ -71,12 +71,13 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
     if len(set(names)) < len(names):
         raise InputError(f"a model's name is given twice in {', '.join(names)}; names are files")
     made_by = _lineages(config, names)
+    imported = {name: _read_import(uri, name, questions) for name, uri in imports}
     _keep_questions(config.out, questions)
     for name, record in made_by.items():
         storage.write_json(lineage_uri(config.out, name), record)
     configs.write_resolved(config, config.out, name="answer.yaml")
-    for name, uri in imports:
-        _import(config.out, name, uri, questions, reporter)
+    for name, answers in imported.items():
+        _import(config.out, name, answers, questions, reporter)
     if troubles := asyncio.run(_ask_all(config, contestants, questions, reporter)):
         raise CriaError(
             f"{'; '.join(troubles)}; run the same command again to ask only what has no answer"
@@ -111,17 +112,25 @@ def _keep_questions(out: str, questions: Sequence[Question]) -> None:
     storage.write_atomic(uri, data)
 
 
-def _import(
-    out: str, name: str, uri: str, questions: Sequence[Question], reporter: Reporter
-) -> None:
+def _read_import(uri: str, name: str, questions: Sequence[Question]) -> dict[str, Answer]:
     answers = read_answers(uri, name, questions)
-    asked = [answers[q.question_id] for q in questions if q.question_id in answers]
-    others = answers.keys() - {q.question_id for q in questions}
-    if answers and not asked:
+    if answers and answers.keys().isdisjoint(q.question_id for q in questions):
         raise InputError(
-            f"{uri} answers none of the questions: it has question_id {min(others)!r} and the "
+            f"{uri} answers none of the questions: it has question_id {min(answers)!r} and the "
             f"questions have {questions[0].question_id!r}"
         )
+    return answers
+
+
+def _import(
+    out: str,
+    name: str,
+    answers: Mapping[str, Answer],
+    questions: Sequence[Question],
+    reporter: Reporter,
+) -> None:
+    asked = [answers[q.question_id] for q in questions if q.question_id in answers]
+    others = answers.keys() - {q.question_id for q in questions}
     parts.replace(answers_uri(out, name), b"".join(a.to_json() for a in asked))
     reporter.event(
         "answer.imported",
@@ -187,10 +196,11 @@ async def _ask_all(
     Nothing is asked before the stored answers of all are seen to be of these settings.
     """
     left = [(one, _unanswered(config, one, questions)) for one in contestants]
+    gates: Gates = {}
     troubles: dict[str, str | None] = {}
 
     async def ask(one: Contestant, asked: Sequence[Question], bar: Bar) -> None:
-        troubles[one.name] = await _ask_model(config, one, asked, questions, bar, reporter)
+        troubles[one.name] = await _ask_model(config, one, asked, questions, gates, bar, reporter)
 
     total = sum(len(asked) for _, asked in left)
     with reporter.progress("answer", total=total, unit="answers") as bar:
@@ -211,6 +221,7 @@ async def _ask_model(
     contestant: Contestant,
     asked: Sequence[Question],
     questions: Sequence[Question],
+    gates: Gates,
     bar: Bar,
     reporter: Reporter,
 ) -> str | None:
@@ -222,7 +233,7 @@ async def _ask_model(
     lost = Unanswered()
     started = time.monotonic()
     async with connect(contestant.endpoint) as client:
-        asker = Asker(client, config.concurrency, config.max_attempts, bar)
+        asker = Asker(client, config.concurrency, config.max_attempts, bar, gates)
         # Begun and not yet stored, so that a kill costs few: as many as the endpoint takes, and
         # as many on their way to the disk or bucket.
         places = asyncio.Semaphore(2 * asker.concurrency)

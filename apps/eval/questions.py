@@ -131,7 +131,7 @@ class _Models:
     ) -> None:
         self._config = config
         self._writer, *self._baselines = (
-            Asker(client, config.concurrency, config.max_attempts, bar)
+            Asker(client, config.concurrency, config.max_attempts, bar, {})
             for client in (writer, *baselines)
         )
         self.bar = bar

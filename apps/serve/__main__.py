@@ -157,8 +157,13 @@ def load(path: str, port: int | None) -> ServeConfig:
 
 
 def _load_to_run(path: str, port: int | None) -> ServeConfig:
-    """As `load`; what the environment must hold is here: a replica would say it too late."""
+    """As `load`; what the environment must hold is here: a replica would say it too late.
+
+    On a cluster that runs already, the machines of the page and the gateways hold it, not this one.
+    """
     config = load(path, port)
+    if os.environ.get("RAY_ADDRESS"):
+        return config
     if config.page.enabled:
         database_url(config.page)
         login_password(config.page)

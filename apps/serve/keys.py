@@ -56,17 +56,15 @@ class KeysConfig:
 
     def __post_init__(self) -> None:
         at_least(0, self, "", "grace_hours")
-        for setting in dataclasses.fields(self)[_NUM_OF_ALL:]:
+        for setting in dataclasses.fields(self):
             reader = "rotate" if setting.name == "grace_hours" else "add"
-            if self.action != reader and getattr(self, setting.name) != setting.default:
+            is_read = setting.name in ("action", "name", "file") or self.action == reader
+            if not is_read and getattr(self, setting.name) != setting.default:
+                limits = f" A key's limits are changed in {self.file}." if reader == "add" else ""
                 raise ConfigError(
-                    f"--{setting.name.replace('_', '-')} is for `keys {reader}`; leave it out. A "
-                    f"key's limits are changed in {self.file}."
+                    f"--{setting.name.replace('_', '-')} is for `keys {reader}`; leave it out."
+                    f"{limits}"
                 )
-
-
-_NUM_OF_ALL = 3
-"""settings that every action reads: action, name, file"""
 
 
 def keys(settings: KeysConfig, reporter: Reporter) -> None:

@@ -87,6 +87,17 @@ def test_models_are_asked_at_the_same_time(tmp_path: Path, serve) -> None:
         assert line["turn_texts"] == [f"I am m-{name}."]
 
 
+def test_models_of_one_account_share_what_it_allows(tmp_path: Path, serve) -> None:
+    server = serve(Script(latency_s=0.05, answer=lambda *_: "Paris."))
+    questions = jsonl(
+        tmp_path / "q.jsonl", [{"question_id": str(n), "turns": [f"{n}?"]} for n in range(6)]
+    )
+    models = [f"m{number}={server.url}#m{number}" for number in range(4)]
+    told = ["answer", "--questions", questions, "--out", str(tmp_path / "eval")]
+    assert command(*told, "--concurrency", "3", "--model", *models) == 0
+    assert server.requests.total() == 24 and server.most_in_flight == 3
+
+
 def test_nothing_is_asked_beside_answers_of_other_settings(tmp_path: Path, serve, capsys) -> None:
     server, out = serve(Script(answer=lambda *_: "Paris.")), tmp_path / "eval"
     questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
@@ -95,3 +106,12 @@ def test_nothing_is_asked_beside_answers_of_other_settings(tmp_path: Path, serve
     both = ["--model", f"a={server.url}", f"b={server.url}"]
     assert command(*told, "1", *both) == 2 and server.requests.total() == 1
     assert "b answered question 1 with" in " ".join(capsys.readouterr().err.split())
+
+
+def test_refused_answers_leave_nothing_in_the_folder(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "eval"
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
+    others = jsonl(tmp_path / "o.jsonl", [{"question_id": "7", "text": "Paris."}])
+    told = ["answer", "--questions", questions, "--out", str(out), "--answers"]
+    assert command(*told, f"m={others}") == 2 and not out.exists()
+    assert "answers none of the questions" in " ".join(capsys.readouterr().err.split())

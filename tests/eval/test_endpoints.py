@@ -202,7 +202,7 @@ async def test_a_refusal_is_no_outage_to_wait_for(serve) -> None:
     client_endpoint = ClientEndpoint(model="m", base_url=server.url, api_key=None, timeout_s=10)
     with Reporter("json").progress("ask", total=200) as bar:
         async with connect(client_endpoint) as client:
-            asker = Asker(client, 4, 3, bar)
+            asker = Asker(client, 4, 3, bar, {})
             asked = [{"role": "user", "content": "Hi"}]
             told = [asker.ask(asked, {"max_tokens": 8}) for _ in range(200)]
             ended = await asyncio.gather(*told, return_exceptions=True)

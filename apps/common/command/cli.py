@@ -142,7 +142,9 @@ def _joined(sources: Sequence[Sequence[str]], config: type[Any]) -> list[str]:
     names = {f"--{name.replace('_', '-')}" for name in _lists_of(config)}
     plain: list[str] = []
     lists: dict[str, list[str]] = {}
-    for args in sources:
+    *others, typed = sources
+    end = typed.index("--") if "--" in typed else len(typed)
+    for args in (*others, typed[:end]):
         own: dict[str, list[str]] = {}
         target = plain
         for arg in args:
@@ -155,7 +157,7 @@ def _joined(sources: Sequence[Sequence[str]], config: type[Any]) -> list[str]:
                 target = plain if arg.startswith("--") else target
                 target.append(arg)
         lists |= own
-    return plain + [arg for flag, values in lists.items() for arg in (flag, *values)]
+    return [*plain, *(arg for flag, of in lists.items() for arg in (flag, *of)), *typed[end:]]
 
 
 def _lists_of(config: type[Any]) -> Iterator[str]:

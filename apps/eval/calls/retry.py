@@ -21,11 +21,16 @@ MAX_WAIT_S = 30.0
 UNLIMITED_PER_MIN = 1e12
 _HOLDER = "questions"
 
+Gates = dict[tuple[str | None, str | None, Limits], GatePool]
+"""by URL, key and limits: models of one account share what it allows"""
+
 
 class Asker:
     """Asks one endpoint, many at a time, within what its account allows."""
 
-    def __init__(self, client: Client, concurrency: int, max_attempts: int, bar: Bar) -> None:
+    def __init__(
+        self, client: Client, concurrency: int, max_attempts: int, bar: Bar, gates: Gates
+    ) -> None:
         """`concurrency` holds where the endpoint states none; failures show on `bar`."""
         self.client = client
         self._max_attempts = max_attempts
@@ -37,7 +42,8 @@ class Asker:
             tokens_per_min=own.tokens_per_min or UNLIMITED_PER_MIN,
             concurrency=self.concurrency,
         )
-        self._gate = GatePool([limits])
+        account = client.endpoint.base_url, client.endpoint.api_key, limits
+        self._gate = gates.setdefault(account, GatePool([limits]))
         self._refusal: CallFailure | None = None
 
     async def ask(self, messages: Sequence[Message], settings: Parameters) -> Reply:

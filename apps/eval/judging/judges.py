@@ -8,7 +8,7 @@ from apps.eval.calls.client import Endpoint
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.config import JudgeConfig
-from apps.eval.judging.offline import OFFLINE, is_offline
+from apps.eval.judging.offline import OFFLINE
 from apps.eval.judging.prices import BATCH_DISCOUNT, Price, price_of
 
 
@@ -32,7 +32,7 @@ def find_judges(config: JudgeConfig) -> dict[str, Judge]:
     named = named_endpoints(config.endpoints)
     endpoints: dict[str, list[Endpoint]] = {}
     for text in config.judge:
-        if is_offline(text.partition("=")[0]):
+        if text.partition("=")[0] == OFFLINE:
             if text != OFFLINE or OFFLINE in named:
                 raise InputError(
                     f"an endpoint is named {OFFLINE!r}, which is the judge that asks nobody; give "

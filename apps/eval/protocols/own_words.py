@@ -9,7 +9,8 @@ Final verdict: B                       the last line, alone
 import re
 
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
-_BRACKETED = re.compile(r"\[\[[^\[\]\n]{1,60}\]\]")
+_STANDS = re.compile(r"(?:\A|[:\n])[\s*_]{0,9}(?P<held>\[\[[^\[\]\n]{1,60}\]\])")
+"""brackets where a verdict stands: at a line's start or behind a colon; others may be code"""
 _BETWEEN = re.compile(r"\W{0,3}(?:,|/|,?\s*\b(?:or|and)\b)\W{0,3}", re.IGNORECASE)
 
 
@@ -72,7 +73,7 @@ def last_meant(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def holds_another(pattern: re.Pattern[str], text: str) -> bool:
     """Whether brackets in a text hold what is no verdict of this kind."""
-    return any(not pattern.fullmatch(match[0]) for match in _BRACKETED.finditer(text))
+    return any(not pattern.fullmatch(match["held"]) for match in _STANDS.finditer(text))
 
 
 def _is_supposed(match: re.Match[str], text: str) -> bool:

@@ -30,15 +30,13 @@ async def merged(
             else:
                 yield item
     finally:
+        while untaken is not None and not queue.empty():
+            item = queue.get_nowait()
+            if not isinstance(item, Exception | _End):
+                untaken.append(item)
         for task in tasks:
             task.cancel()
-        try:
-            await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            while untaken is not None and not queue.empty():
-                item = queue.get_nowait()
-                if not isinstance(item, Exception | _End):
-                    untaken.append(item)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pump(

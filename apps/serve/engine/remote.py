@@ -168,7 +168,10 @@ def key_of(config: RemoteConfig) -> str:
         path = Path(config.api_key_file)
         if not path.is_file():
             raise ConfigError(f"api_key_file {config.api_key_file!r} does not exist")
-        return whole_key(path.read_text(), config.api_key_file) or ""
+        key = whole_key(path.read_bytes().decode("utf-8", "replace"), config.api_key_file)
+        if not key:
+            raise ConfigError(f"api_key_file {config.api_key_file!r} is empty")
+        return key
     if config.api_key_env:
         key = read_key(config.api_key_env)
         if not key:

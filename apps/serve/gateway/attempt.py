@@ -116,6 +116,11 @@ class Attempt:
         read nothing."""
         usage = Usage(plan.prompt_tokens, plan.per_prompt)
         untaken: list[Delta] = []
+
+        def count(delta: Delta) -> None:
+            self.has_begun, self.used = True, usage
+            usage.add(delta)
+
         owner = self._account.owner
         weight = owner.weight if owner is not None else 1.0
         try:
@@ -126,14 +131,12 @@ class Attempt:
                 generated = follow_all(entry.backend, plan.jobs, untaken)
                 async with contextlib.aclosing(generated) as deltas:
                     async for delta in deltas:
-                        self.has_begun, self.used = True, usage
-                        usage.add(delta)
+                        count(delta)
                         yield delta
             finally:
                 entry.queue.leave(ticket)
                 for delta in untaken:
-                    self.has_begun, self.used = True, usage
-                    usage.add(delta)
+                    count(delta)
         except OverloadedError as error:
             raise MemberRefusedError(api_error(error), is_broken=False) from error
         except PoisonError as error:  # what ends replicas here would end others

@@ -99,8 +99,8 @@ def by_name(name: str) -> Accelerator:
             return accelerator
     known = ", ".join(dict.fromkeys(a.name for a in ACCELERATORS))
     raise ConfigError(
-        f"unknown accelerator {name!r}; expected one of {known} or CPU-<n>GB, or any name with "
-        "--gpu-flops and --gpu-memory-gb"
+        f"unknown accelerator {name!r}; expected how many and which, such as 8xA100-80GB. Known "
+        f"are {known} and CPU-<n>GB; any other takes --gpu-flops and --gpu-memory-gb"
     )
 
 

@@ -73,6 +73,8 @@ def test_a_flag_that_is_given_twice_adds_to_its_list(tmp_path, typed):
     file.write_text("tags: [a]\n")
     code, seen = parse(["x", "--out", "o", "--config", str(file), *typed.split()])
     assert code == 0 and seen[0].tags == ("c", "d") and seen[0].inputs == ("x",)
+    _, seen = parse(["--out", "o", *typed.split(), "--", "--x", "y"])
+    assert seen[0].tags == ("c", "d") and seen[0].inputs == ("--x", "y")
     _, seen = parse(["x", "--out", "o", "--optim.names", "e", "--optim.names", "f"])
     assert seen[0].optim.names == ("e", "f")
 

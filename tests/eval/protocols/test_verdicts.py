@@ -85,6 +85,18 @@ def test_a_bracket_before_the_verdict_is_no_verdict() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "Final verdict: [[A]]. B's [[fallthrough]] is misplaced.",
+        "[[A]]\n\nB misuses the Bash test [[ -z $x ]].",
+        "[[nodiscard]] is missing in B, so [[A]]",
+    ],
+)
+def test_code_in_double_brackets_is_no_other_verdict(text: str) -> None:
+    assert parse(text, "letter").verdict == "A"
+
+
+@pytest.mark.parametrize(
     ("text", "score"),
     [
         ("It reads [[good]].\ntag-1 good enough", 1),

@@ -74,6 +74,11 @@ async def test_more_than_max_running_is_refused(remote) -> None:
 
 
 def test_a_missing_key_is_a_sentence(tmp_path) -> None:
-    for setting in ({"api_key_env": "NO_SUCH_KEY"}, {"api_key_file": str(tmp_path / "none")}):
-        with pytest.raises(ConfigError, match=r"not set|does not exist"):
+    files = {"none": None, "empty": b" \n", "binary": b"\xff\xfek\x00"}
+    for name, data in files.items():
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+    found = [{"api_key_file": str(tmp_path / name)} for name in files]
+    for setting in ({"api_key_env": "NO_SUCH_KEY"}, *found):
+        with pytest.raises(ConfigError, match=r"not set|does not exist|is empty|no key has"):
             RemoteEngine(RemoteConfig(base_url="http://127.0.0.1:1/v1", model="m", **setting))

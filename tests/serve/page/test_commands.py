@@ -69,6 +69,17 @@ def test_a_file_that_is_no_page_s_database_is_told_and_left_alone(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_database_that_is_kept_from_us_is_not_called_another_file(
+    used: Path, monkeypatch, capsys
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    assert cli.run("apps.serve", COMMANDS, ["votes", "ratings", str(used)]) == 2
+    assert "page.db cannot be read (database is locked)" in capsys.readouterr().err
+
+
 def test_votes_that_prefer_a_side_are_pairs_to_train_on(used: Path, tmp_path: Path) -> None:
     (pair,) = lines("votes", "pairs", str(used), out=tmp_path / "pairs.jsonl")
     (vote, _) = lines("votes", "export", str(used), out=tmp_path / "votes.jsonl")

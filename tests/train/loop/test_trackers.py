@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import wandb
 from mlflow.tracking import MlflowClient
 from wandb.proto import wandb_internal_pb2
 from wandb.sdk.internal.datastore import DataStore
@@ -28,10 +29,12 @@ PROMPTS = ("Paris is", "2+2 makes")
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch) -> None:
+def offline(monkeypatch) -> Iterator[None]:
     monkeypatch.setenv("WANDB_MODE", "offline")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    wandb.teardown()  # it keeps the first settings of its process
 
 
 def tracked(config: RunConfig, *log: str) -> RunConfig:

@@ -202,10 +202,16 @@ def open_existing(place: str) -> Iterator[Database]:
 
 def _is_of_a_page(path: str) -> bool:
     """Looked at without writing: opening it as one would make our tables in it."""
+    if not Path(path).is_file():
+        return False
     try:
         uri = f"{Path(path).absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as file:
             known = file.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
             return known.fetchone() is not None
+    except sqlite3.OperationalError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); run as the page's user, or when nobody locks it."
+        ) from error
     except sqlite3.DatabaseError:
         return False

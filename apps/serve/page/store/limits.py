@@ -60,16 +60,6 @@ def check_password(session: Session, address: str, limits: PageLimits) -> None:
             )
 
 
-def count_password(session: Session, address: str, limits: PageLimits) -> str:
-    """Counts one as wrong before it is looked at, so that no more are tried side by side; its id,
-    to delete it by when it was right. Raises Refusal."""
-    lock_counts(session)
-    check_password(session, address, limits)
-    row = WrongPassword(id=new_id(), address=address, created_s=now_s())
-    session.add(row)
-    return row.id
-
-
 def forget_counted(session: Session) -> None:
     """Deletes what no limit counts any more."""
     session.execute(sa.delete(Request).where(Request.created_s < now_s() - _DAY_S))

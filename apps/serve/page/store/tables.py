@@ -136,7 +136,7 @@ class Request(Base):
 
 
 class WrongPassword(Base):
-    """A password that opened nothing, or is being looked at; kept for an hour."""
+    """A password that opened nothing; kept for an hour."""
 
     __tablename__ = "wrong_passwords"
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
 
-import sqlalchemy as sa
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from apps.serve.page.config import PageConfig, login_password
-from apps.serve.page.store.database import Database
-from apps.serve.page.store.limits import check_password, count_password
+from apps.serve.page.store.database import Database, lock_counts, new_id, now_s
+from apps.serve.page.store.limits import check_password
 from apps.serve.page.store.refusal import Refusal
 from apps.serve.page.store.tables import WrongPassword
 
@@ -76,12 +75,15 @@ class Door:
     def _tried(self, password: str, network: str) -> str:
         with self._database.read() as session:  # a flood of them takes nobody's turn to write
             check_password(session, network, self._limits)
+        is_right = hmac.compare_digest(password.encode(), self._password)
         with self._database.write() as session:
-            number = count_password(session, network, self._limits)
-        if not hmac.compare_digest(password.encode(), self._password):
+            lock_counts(session)
+            check_password(session, network, self._limits)  # others came in the meantime
+            if not is_right:
+                row = WrongPassword(id=new_id(), address=network, created_s=now_s())
+                session.add(row)
+        if not is_right:
             return ""
-        with self._database.write() as session:
-            session.execute(sa.delete(WrongPassword).where(WrongPassword.id == number))
         value = str(self._signer.dumps("in"))
         return f"{COOKIE}={value}; Path=/; Max-Age={_WEEK_S}; HttpOnly; SameSite=Lax{self._flags}"
 

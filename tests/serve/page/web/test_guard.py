@@ -278,6 +278,14 @@ def test_guesses_are_few_from_however_many_places_they_come(open_page, guess) ->
         assert talk["turns"][0]["status"] == "done"
 
 
+def test_right_passwords_side_by_side_are_no_guesses(open_page, guess) -> None:
+    page = guarded(open_page, address_wrong_passwords_per_hour=2)
+    assert guess(page.url, "wrong", 7).status_code == 403
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(guess, [page.url] * 12, [PASSWORD] * 12, [7] * 12))
+    assert {answer.status_code for answer in answers} == {200}
+
+
 def test_guesses_from_one_network_keep_nobody_else_out(open_page, guess, tmp_path: Path) -> None:
     page = guarded(open_page, address_wrong_passwords_per_hour=3)
     said = [guess(page.url, word, 7).status_code for word in ("a", "b", PASSWORD, "c", "d")]
