@@ -27,7 +27,7 @@ from apps.train.model.stored import sources
 from apps.train.planning.amounts import size
 from apps.train.planning.memory import checkpoint_bytes
 from apps.train.planning.workload import check_rows
-from apps.train.unread import check_read
+from apps.train.unread import check_read, read_part
 
 _MATHEMATICS = (
     "max_length",
@@ -198,17 +198,18 @@ def _check_trackers(config: RunConfig) -> None:
 def _identity(config: RunConfig, pack: Pack, folder: str, num_steps: int) -> dict[str, object]:
     settings = configs.to_dict(config)
     return {
-        "base": base_digest(folder, with_weights=config.is_partial),
         "data": pack.info.digest,
         "num_steps": num_steps,
         **{name: settings[name] for name in _MATHEMATICS},
+        # last: adapter and top_layers change it too, and are what is to be named
+        "base": base_digest(folder, with_weights=config.is_partial),
     }
 
 
 def _check_unchanged(commit: RunMark, identity: dict[str, object], config: RunConfig) -> None:
     """Refuse to go on with other mathematics; names the first setting that differs."""
-    before = commit.get("identity", {})
-    for name, value in identity.items():
+    before, after = read_part(commit.get("identity", {})), read_part(identity)
+    for name, value in after.items():
         if before.get(name) != value:
             was, now = _difference(name, before.get(name), value)
             raise ConfigError(
@@ -229,8 +230,8 @@ def _check_same_weights(
 
     What it holds beyond them would fall back to the base's without a word.
     """
-    before = newest.commit.get("identity", {})
-    changed = [name for name in _CHOOSES_WEIGHTS if before.get(name) != identity[name]]
+    before, after = read_part(newest.commit.get("identity", {})), read_part(identity)
+    changed = [name for name in _CHOOSES_WEIGHTS if before.get(name) != after[name]]
     if not changed:
         return
     is_flat = config.strategy == "deepspeed"
@@ -241,7 +242,7 @@ def _check_same_weights(
     }
     saved = checkpoint.tensor_shapes(newest, "model.")
     if saved != trained:
-        was, now = _difference(changed[0], before.get(changed[0]), identity[changed[0]])
+        was, now = _difference(changed[0], before.get(changed[0]), after[changed[0]])
         raise ConfigError(
             f"{newest.uri} was trained with {was}, now it is {now}: these train other weights, and "
             "no resume can take over what the checkpoint holds. Use the old setting; or export the "

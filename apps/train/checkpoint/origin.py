@@ -14,6 +14,7 @@ from apps.common.packs import PackInfo
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint.checkpoint import Checkpoint
 from apps.train.config import RunConfig
+from apps.train.unread import read_part
 
 _SAMPLE_BYTES = 1 << 20
 _WRITTEN = ("adapter", "lora", "top_layers", "strategy", "rope", "resize_embeddings")
@@ -52,8 +53,7 @@ def check_origin(
     `folder` and `pack` lie now at run.base and run.data. `with_weights`: the base's weights go into
     the model too.
     """
-    before = saved.commit.get("identity", {})
-    settings = configs.to_dict(run)
+    before, settings = read_part(saved.commit.get("identity", {})), read_part(configs.to_dict(run))
     for name in _WRITTEN:
         if name in before and before[name] != settings[name]:
             raise InputError(

@@ -1,10 +1,10 @@
 """Settings of `plan`: those of `run`, and what to plan it on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.common.errors import ConfigError
 from apps.common.files.config import above_zero, at_least
-from apps.train.config import RunConfig
+from apps.train.config import LoraConfig, RunConfig
 from apps.train.model import hardware
 from apps.train.model.hardware import Accelerator
 from apps.train.planning import workload
@@ -86,23 +86,31 @@ _POSITIVE = (
 
 def check(config: PlanConfig) -> None:
     """ConfigError for what no run could have."""
-    check_read(config)
+    _check_read(config)
     above_zero(config, "", *_POSITIVE)
     at_least(0, config, "", "restart_minutes", "notice_s")
     if not 0 < config.fill <= 1:
         raise ConfigError(f"fill is {config.fill}; expected a share above 0 and at most 1.")
-    _check_read(config)
+    _check_answers_once(config)
     _check_machines(config)
+
+
+def _check_read(config: PlanConfig) -> None:
+    """As of a run, but for the adapter: a plan of all weights may propose one as a remedy."""
+    check_read(config if config.adapter == "lora" else replace(config, lora=LoraConfig()))
 
 
 _SPEEDS = ("mfu", "tokens_per_s", "measured")
 _SIZES = ("conversations", "tokens_per_conversation", "fill")
 
 
-def _check_read(config: PlanConfig) -> None:
-    """Refuse two answers to one question: of the speed, and of the data's size."""
+def _check_answers_once(config: PlanConfig) -> None:
+    """Refuse two answers to one question: of the speed, and of the data's size.
+
+    `measured` beside `tokens_per_s` still gives the checkpoint's stall.
+    """
     speeds = [_flag(name) for name in _SPEEDS if getattr(config, name) is not None]
-    if len(speeds) > 1:
+    if config.mfu is not None and len(speeds) > 1:
         raise ConfigError(f"{' and '.join(speeds)} each say how fast it goes; give one of them.")
     defaults = PlanConfig()
     stated = [_flag(n) for n in _SIZES if getattr(config, n) != getattr(defaults, n)]
