@@ -8,6 +8,12 @@ from apps.train.loop.record import spent_s
 _SOURCE = "stated with --metrics.usd-per-hour"
 
 
+def write_missing_cost(config: RunConfig) -> None:
+    """Of a run that is finished: who asks again need not say its price again."""
+    if config.metrics.usd_per_hour or costs.read(config.out) is None:
+        write_own_cost(config)
+
+
 def write_own_cost(config: RunConfig) -> None:
     """By `--metrics.usd-per-hour`; the file of a launcher, who knows what was rented, stays."""
     known = costs.read(config.out)

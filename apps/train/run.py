@@ -58,12 +58,12 @@ _AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", 
 
 def run(config: RunConfig, reporter: Reporter) -> None:
     """Train to the end, resuming what lies at config.out."""
-    from apps.train.own_cost import write_own_cost
+    from apps.train.own_cost import write_missing_cost, write_own_cost
     from apps.train.preflight import prepare
 
     prepared = prepare(config)
     if (summary := _finished(prepared)) is not None:
-        write_own_cost(prepared.config)  # a kill right after the last step left none
+        write_missing_cost(prepared.config)  # a kill right after the last step left none
         reporter.line(f"{prepared.config.out} is already finished.")
         reporter.event("train.done", out=prepared.config.out, **summary)
         return

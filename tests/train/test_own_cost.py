@@ -6,7 +6,7 @@ from pathlib import Path
 
 from apps.common.files import costs
 from apps.common.files.costs import MachineHours, run_cost
-from apps.train.own_cost import write_own_cost
+from apps.train.own_cost import write_missing_cost, write_own_cost
 from apps.train.presets import debug
 
 
@@ -22,3 +22,13 @@ def test_hours_are_those_of_the_metrics_and_a_launchers_file_stays(tmp_path: Pat
     costs.write(str(tmp_path), launched)
     write_own_cost(config)
     assert costs.read(str(tmp_path)) == launched
+
+
+def test_a_finished_run_that_is_asked_again_without_its_price_keeps_its_cost(
+    tmp_path: Path,
+) -> None:
+    free = replace(debug(), out=str(tmp_path))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "seconds": 3600.0}) + "\n")
+    for stated, usd in ((0.0, 0.0), (6.0, 6.0), (0.0, 6.0), (4.0, 4.0)):
+        write_missing_cost(replace(free, metrics=replace(free.metrics, usd_per_hour=stated)))
+        assert (cost := costs.read(str(tmp_path))) and cost.usd == usd
