@@ -16,10 +16,10 @@ from apps.common.files import config as configs
 from apps.common.text.templates import NAMED
 from apps.train.__main__ import COMMANDS
 from apps.train.config import RopeConfig
-from apps.train.model import load, shape
+from apps.train.model import flops, load, shape
 from apps.train.plan import PlanConfig, make_plan, presets
+from apps.train.planning import memory, timing, workload
 from apps.train.planning import text as plan_text
-from apps.train.planning import workload
 from apps.train.presets import debug
 
 VICUNA_13B = presets()["vicuna-13b"]()
@@ -194,6 +194,20 @@ def test_offload_takes_the_time_of_its_copies_and_of_the_update_on_cpus():
     assert "s for the update on the CPUs" in "\n".join(plan_text.lines(plan))
     alone = make_plan(replace(VICUNA_7B, cpu_offload=True, gpus="1xA100-80GB")).training
     assert alone.host_update_s == pytest.approx(training.host_update_s), "the same weights"
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_frozen_layers_go_up_in_the_compute_type_and_once_without_a_backward_pass(adapter):
+    """Of 32 layers the upper eight: they and one below them are gathered again."""
+    top = replace(VICUNA_7B, cpu_offload=True, top_layers=8, adapter=adapter, gpus="16xA100-80GB")
+    plan, layer = make_plan(top), shape.load("llama-7b").layer_parameters
+    trained, whole = plan.trained_parameters, 6_738_415_616
+    of_base = trained if adapter == "none" else 0
+    frozen = (whole - of_base) + (9 * layer - of_base)
+    copied = plan.data.accumulation * (12 * trained + 2 * frozen) / 16
+    assert plan.training.host_copies_s == pytest.approx(copied / (0.75 * 32e9))
+    moved = plan.data.accumulation * (2 * (whole + 9 * layer) + 4 * trained) * 15 / 16
+    assert plan.training.exchange_s == pytest.approx(moved / (0.75 * 12.5e9))
 
 
 def test_a_speed_measured_with_offload_has_it_in():
@@ -441,6 +455,11 @@ def test_a_base_beside_the_model_is_planned_in_memory_and_time():
     forward = 2 * (layers + 32000 * 4096) / whole
     assert held.training.hours == pytest.approx(plain.training.hours * (1 + forward))
     assert held.training.mfu == pytest.approx(plain.training.mfu / (1 + forward))
+    mixture = replace(model, num_experts=8, active_experts=2)
+    setup = memory.Setup(world_size=8, trained_layers=8, base_layers=8)
+    beside = 2 * (8 * mixture.active_layer_parameters + mixture.embedding_parameters)
+    rest = flops.weight_flops_per_token(mixture, 0, 8)
+    assert timing._work_ratio(mixture, setup) == pytest.approx(1 + beside / rest)
     stated = [make_plan(replace(top, keep_base=w, tokens_per_s=900.0)) for w in (0.0, 1.0)]
     assert stated[0].training.hours == stated[1].training.hours
 

@@ -130,6 +130,11 @@ def trained_parameters(shape: ModelShape, setup: Setup) -> int:
     return min(layers, shape.num_parameters) or shape.num_parameters
 
 
+def frozen_parameters(shape: ModelShape, setup: Setup) -> int:
+    """The others, which lie in the compute type."""
+    return shape.num_parameters + setup.adapter_parameters - trained_parameters(shape, setup)
+
+
 def layer_activation_bytes(shape: ModelShape, compute_bytes: int, *, compiled: bool = False) -> int:
     """Bytes per token that one layer keeps for its backward pass, nothing recomputed.
 
@@ -263,8 +268,8 @@ def _loss_bytes(shape: ModelShape, setup: Setup) -> tuple[float, float]:
 def _state(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
     """Weights and moments of one rank's shard, and gradients: with `reshard step` all of them."""
     trained = trained_parameters(shape, setup)
-    frozen = shape.num_parameters + setup.adapter_parameters - trained
-    weights = MASTER_BYTES * trained + setup.compute_bytes * frozen
+    frozen = setup.compute_bytes * frozen_parameters(shape, setup)
+    weights = MASTER_BYTES * trained + frozen
     if setup.strategy == "deepspeed":
         weights += ZERO3_WEIGHT_BYTES * shape.num_parameters
     moments = OPTIMIZER_BYTES[setup.optimizer_state] * trained

@@ -1,8 +1,9 @@
 """What a step waits for when weights, gradients and moments lie in host memory (`cpu_offload`).
 
-FSDP2 copies a rank's fp32 shard to its GPU for every gather, and its share of the gradients back
-after every reduction; both go on while another layer computes. The update comes after: AdamW runs
-on the CPUs, which all cards of a machine share.
+FSDP2 copies a rank's shard to its GPU for every gather: fp32 of what is trained, the compute type
+of what is frozen. Its share of the gradients comes back after every reduction. Both go on while
+another layer computes. The update comes after: AdamW runs on the CPUs, which all cards of a machine
+share.
 
 Worked example: 7 billion weights on 8 A100, one forward and backward pass a step. A rank's shard is
 3.5 GB. Two copies of it and one of the gradients are 10.5 GB, at 32 x 0.75 = 24 GB/s 0.44 s. The
@@ -11,8 +12,13 @@ update goes through 28 bytes of each of the machine's 7 billion: 196 GB at 100 G
 
 from apps.train.model.hardware import Accelerator
 from apps.train.model.shape import ModelShape
-from apps.train.planning.memory import MASTER_BYTES, Setup, trained_parameters
-from apps.train.planning.network import GRADIENT_BYTES, LINE_SHARE
+from apps.train.planning.memory import (
+    MASTER_BYTES,
+    Setup,
+    frozen_parameters,
+    trained_parameters,
+)
+from apps.train.planning.network import GRADIENT_BYTES, LINE_SHARE, backward_parameters
 
 UPDATE_BYTES = {"fp32": 28, "bf16": 120, "int8": 120}
 """Of host memory that AdamW reads and writes for a weight. fp32: weight, gradient and two moments
@@ -29,7 +35,9 @@ def transfer_s(shape: ModelShape, setup: Setup, accelerator: Accelerator) -> flo
         return 0.0
     weight_bytes = MASTER_BYTES if setup.strategy == "fsdp" else setup.compute_bytes
     trained = trained_parameters(shape, setup)
-    num_bytes = 2 * shape.num_parameters * weight_bytes + trained * GRADIENT_BYTES
+    not_again = shape.num_parameters - backward_parameters(shape, setup)
+    frozen = 2 * frozen_parameters(shape, setup) - not_again
+    num_bytes = trained * (2 * weight_bytes + GRADIENT_BYTES) + frozen * setup.compute_bytes
     share = setup.accumulation * num_bytes / setup.world_size
     return share / (LINE_SHARE * accelerator.host_gb_per_s * 1e9)
 

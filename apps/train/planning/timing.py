@@ -59,7 +59,7 @@ def _of_top_layers(config: PlanConfig, model: shape.ModelShape) -> str:
 def _work_ratio(model: shape.ModelShape, setup: memory.Setup) -> float:
     """The work of a step where layers of the base and its output layer run beside, over that
     without: a forward pass is a third of 6N."""
-    beside = setup.base_layers * model.layer_parameters + model.embedding_parameters
+    beside = setup.base_layers * model.active_layer_parameters + model.embedding_parameters
     whole = flops.weight_flops_per_token(model, setup.adapter_parameters, setup.trained_layers)
     return 1 + 2 * beside / whole if setup.base_layers else 1.0
 
