@@ -25,7 +25,7 @@ from apps.common.files import config as configs
 from apps.common.files import lineage, storage
 from apps.common.files.model_settings import CONFIG, TOKENIZER, TOKENIZER_CONFIG
 from apps.common.text.template_check import check_template
-from apps.common.text.templates import TEMPLATE_FILE, load_template, write_template
+from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.batches.micro_batch import ArrayRows
 from apps.train.batches.order import order_of
@@ -35,6 +35,7 @@ from apps.train.loop.record import StepRecord
 from apps.train.loop.worker import configure_torch, make_meter, make_strategy, process_group
 from apps.train.model.load import full_weights
 from apps.train.model.precision import resolve
+from apps.train.own_folder import check_base_folder
 from apps.train.parallel.strategy import Strategy
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
@@ -42,12 +43,12 @@ TEMPLATE = "vicuna-v1.1"
 
 
 def run_base(config: BaseConfig, reporter: Reporter) -> None:
-    """Train the tokenizer, then the model, and save both."""
+    """Train the tokenizer, then the model, and save both; config.json comes last."""
+    check_base_folder(config.out)
     transformers_logging.disable_progress_bar()
     passages = list(read_passages(config.text))
     if not passages:
         raise InputError(f"{', '.join(config.text)} holds no text; expected one passage a line.")
-    check_out(config)
     with tempfile.TemporaryDirectory() as start:
         save_tokenizer(train_tokenizer(passages, config.vocab_size), config, start)
         tokenizer = load_tokenizer(start)
@@ -57,29 +58,11 @@ def run_base(config: BaseConfig, reporter: Reporter) -> None:
         storage.claim(config.out)
         configs.write_resolved(config, config.out)
         last = pretrain(config, rows, start, reporter)
-        for name in (TOKENIZER, TOKENIZER_CONFIG, TEMPLATE_FILE):
+        for name in sorted(os.listdir(start), key=lambda name: name == CONFIG):
             shutil.copyfile(os.path.join(start, name), os.path.join(config.out, name))
     inputs = {uri: storage.digest_file(uri) for uri in text_files(config.text)}
     lineage.write(config.out, lineage.collect(inputs=inputs, config=config, loss=last["loss"]))
     reporter.event("base.done", out=config.out, loss=last["loss"], seconds=last["seconds"])
-
-
-def check_out(config: BaseConfig) -> None:
-    """Refuse to replace a model that this command has not made: its own has settings beside it."""
-    settings = storage.join(config.out, configs.RESOLVED_NAME)
-    is_own = (
-        storage.exists(settings) and {"text", "from_gguf"} <= configs.load_yaml(settings).keys()
-    )
-    taken = [name for name in (CONFIG, configs.RESOLVED_NAME) if _holds(config.out, name)]
-    if taken and not is_own:
-        raise InputError(
-            f"--out {config.out} holds a {taken[0]} and is no earlier output of this command; "
-            "expected a new folder."
-        )
-
-
-def _holds(folder: str, name: str) -> bool:
-    return storage.exists(storage.join(folder, name))
 
 
 def text_files(sources: Iterable[str]) -> list[str]:
@@ -189,7 +172,7 @@ def save_random_model(config: BaseConfig, vocab_size: int, folder: str) -> None:
 
 
 def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter) -> StepRecord:
-    """Train on all tokens of `rows` and save the weights; returns the last step's record."""
+    """Train the model in `start`, in place, on all of `rows`; returns the last step's record."""
     steps = max(config.tokens // (config.batch_rows * config.row_tokens), 1)
     run = RunConfig(
         base=start,
@@ -232,15 +215,15 @@ def pretrain(config: BaseConfig, rows: ArrayRows, start: str, reporter: Reporter
             meter=make_meter(run, strategy, config.row_tokens),
             hooks=Hooks(on_step=on_step),
         ).run()
-        save_model(strategy, config)
+        save_model(strategy, start)
     return records[0]
 
 
-def save_model(strategy: Strategy, config: BaseConfig) -> None:
+def save_model(strategy: Strategy, folder: str) -> None:
     """Weights as fp32 safetensors, with generation settings that stop at </s>."""
     weights = dict(full_weights(strategy.causal_lm))
     saved = LlamaForCausalLM(strategy.causal_lm.config)
     saved.load_state_dict(weights, strict=False)
     saved.config.use_cache = True
     saved.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    saved.save_pretrained(config.out)
+    saved.save_pretrained(folder)

@@ -22,7 +22,6 @@ from apps.common.files import lineage, storage
 from apps.common.text.conversation import ChatTemplate
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import Tokenizer, load_tokenizer
-from apps.train.base import check_out
 from apps.train.config import BaseConfig
 from apps.train.gguf.metadata import GgufFile, config_of, open_gguf
 from apps.train.gguf.source import GgufSource, locate
@@ -30,13 +29,14 @@ from apps.train.gguf.template import with_markers
 from apps.train.gguf.tensors import check_whole, is_tied, tensors, vocab_size
 from apps.train.gguf.tokenizer import read_tokenizer
 from apps.train.model.weight_files import write_weights
+from apps.train.own_folder import check_base_folder
 
 
 def run_from_gguf(config: BaseConfig, reporter: Reporter) -> None:
     """Convert, check and publish; config.json comes last, so that no half folder looks whole."""
+    check_base_folder(config.out)
     with locate(config.from_gguf) as source:
         file = open_gguf(source.path)
-        check_out(config)
         storage.claim(config.out)
         with tempfile.TemporaryDirectory(dir=config.out, prefix=".") as folder:
             _write_tokenizer(file, config, folder)

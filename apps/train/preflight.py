@@ -12,11 +12,10 @@ from transformers import PreTrainedModel
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
-from apps.common.files.model_settings import CONFIG
 from apps.common.packs import Pack, open_pack
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.checkpoint import checkpoint
-from apps.train.checkpoint.checkpoint import Checkpoint, RunMark
+from apps.train.checkpoint.checkpoint import RunMark
 from apps.train.checkpoint.origin import base_digest
 from apps.train.config import RunConfig
 from apps.train.loop.samples import Sampler
@@ -24,6 +23,7 @@ from apps.train.loop.worker import choose_trained, run_order
 from apps.train.model import load
 from apps.train.model.precision import resolve
 from apps.train.model.stored import sources
+from apps.train.own_folder import check_run_folder
 from apps.train.planning.amounts import size
 from apps.train.planning.memory import checkpoint_bytes
 from apps.train.planning.workload import check_rows
@@ -68,7 +68,7 @@ def prepare(config: RunConfig) -> Prepared:
         if not getattr(config, name):
             raise ConfigError(f"--{name} is missing; give it a path or URI (see --help).")
     check_read(config)
-    _check_out(config.out)
+    check_run_folder(config.out)
     pack = open_pack(storage.absolute(config.data))
     check_rows(config, pack.info.max_length)
     folder = load.fetch_base(config.base)
@@ -103,26 +103,11 @@ def prepare(config: RunConfig) -> Prepared:
     if newest is not None and not config.allow_change:
         _check_unchanged(newest.commit, identity, resolved)
     if newest is not None and config.allow_change:
-        _check_same_weights(newest, model, identity, resolved)
+        _check_same_weights(model, identity, resolved)
     _check_space(resolved, trained)
     configs.write_resolved(resolved, resolved.out)
     done = newest.step if newest is not None else 0
     return Prepared(resolved, pack, order.num_steps, commit, done)
-
-
-def _check_out(out: str) -> None:
-    """Refuse a folder that is somebody else's: a model, a pack or the output of another command."""
-    settings = storage.join(out, configs.RESOLVED_NAME)
-    if storage.exists(storage.join(out, CONFIG)):
-        theirs = CONFIG
-    elif storage.exists(settings) and not {"base", "data"} <= configs.load_yaml(settings).keys():
-        theirs = configs.RESOLVED_NAME
-    else:
-        return
-    raise InputError(
-        f"--out {out} holds a {theirs} that is not of a run; expected a new folder, or the run to "
-        "go on with."
-    )
 
 
 def _check_pack(pack: Pack, folder: str, config: RunConfig) -> None:
@@ -224,12 +209,17 @@ another one where it is trained in part"""
 
 
 def _check_same_weights(
-    newest: Checkpoint, model: PreTrainedModel, identity: dict[str, object], config: RunConfig
+    model: PreTrainedModel, identity: dict[str, object], config: RunConfig
 ) -> None:
-    """Refuse a resume that trains other weights than the checkpoint holds.
+    """Refuse a resume that trains other weights than the newest whole checkpoint holds.
 
     What it holds beyond them would fall back to the base's without a word.
     """
+    newest = checkpoint.newest(
+        config.out, "size", lambda _: None
+    )  # the workers tell what they skip
+    if newest is None:
+        return
     before, after = read_part(newest.commit.get("identity", {})), read_part(identity)
     changed = [name for name in _CHOOSES_WEIGHTS if before.get(name) != after[name]]
     if not changed:

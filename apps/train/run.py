@@ -58,7 +58,7 @@ _AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", 
 
 def run(config: RunConfig, reporter: Reporter) -> None:
     """Train to the end, resuming what lies at config.out."""
-    from apps.train.own_cost import write_missing_cost, write_own_cost
+    from apps.train.loop.own_cost import write_missing_cost, write_own_cost
     from apps.train.preflight import prepare
 
     prepared = prepare(config)

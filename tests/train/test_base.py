@@ -1,11 +1,13 @@
 import json
 import random
+import shutil
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from apps.common.command.cli import run
+from apps.common.errors import InputError
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.__main__ import COMMANDS
@@ -67,12 +69,33 @@ def test_what_cannot_become_a_base_is_refused_before_it_is_trained(
     assert not (tmp_path / "base").exists()
 
 
+def test_a_base_that_is_cut_short_leaves_nothing_that_looks_like_a_model(
+    tmp_path, monkeypatch
+) -> None:
+    copy = shutil.copyfile
+
+    def copy_all_but_the_last(source: str, target: str) -> None:
+        if str(target).endswith("config.json") and "tokenizer" not in str(target):
+            kept = {path.name for path in (tmp_path / "base").iterdir()}
+            assert {"tokenizer.json", "chat_template.jinja", "model.safetensors"} <= kept
+            raise InputError("The machine is gone.")
+        copy(source, target)
+
+    monkeypatch.setattr("apps.train.base.shutil.copyfile", copy_all_but_the_last)
+    (tmp_path / "text.txt").write_text("a small cat\n")
+    sizes = "--vocab-size 300 --hidden-size 32 --layers 1 --heads 2 --ffn-size 64"
+    argv = f"base --text {tmp_path}/text.txt --out {tmp_path}/base {sizes} --row-tokens 32"
+    assert run("apps.train", COMMANDS, [*argv.split(), "--tokens", "64"]) == 2
+    assert not (tmp_path / "base/config.json").exists()
+
+
 @pytest.mark.parametrize("name", ["config.json", "config.yaml"])
 def test_base_leaves_what_another_command_wrote(tmp_path, capsys, name: str) -> None:
-    (tmp_path / "text.txt").write_text("a small cat\n")
+    """Before a text is read or a wheel is looked for: neither of these is there."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / name).write_text("{}")
-    argv = ["base", "--text", f"{tmp_path}/text.txt", "--out", f"{tmp_path}/model"]
-    assert run("apps.train", COMMANDS, argv) == 2
-    assert f"holds a {name} and is no earlier output of this command" in capsys.readouterr().err
+    for source in (["--text", f"{tmp_path}/none.txt"], ["--from-gguf", f"{tmp_path}/none.gguf"]):
+        argv = ["base", *source, "--out", f"{tmp_path}/model"]
+        assert run("apps.train", COMMANDS, argv) == 2
+        assert f"holds a {name} and is no earlier output of this command" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "model").iterdir()] == [name]

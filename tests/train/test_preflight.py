@@ -298,6 +298,14 @@ def test_what_does_not_change_the_mathematics_may_change(started) -> None:
     assert preflight.prepare(changed).done_step == 2
 
 
+def test_a_checkpoint_that_has_lost_its_index_is_left_to_the_workers_to_skip(started) -> None:
+    (saved,) = checkpoint.committed(started.out)
+    files = {".metadata": {"bytes": 9, "xxh3": "not looked at"}}
+    storage.commit(saved.uri, {**saved.commit, "files": files})
+    changed = replace(started, adapter="lora", allow_change=True)
+    assert preflight.prepare(changed).done_step == 2
+
+
 @pytest.fixture
 def finished(small_run):
     """A run whose last checkpoint has a shard of 100 bytes."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from apps.common.files import costs
 from apps.common.files.costs import MachineHours, run_cost
-from apps.train.own_cost import write_missing_cost, write_own_cost
+from apps.train.loop.own_cost import write_missing_cost, write_own_cost
 from apps.train.presets import debug
 
 
