@@ -9,7 +9,8 @@ A step whose update was left out says so in `skipped`: `loss` or `gradient` (not
 (faults.on_nan, faults.on_spike); its `grad_norm` is not a number where none was computed. What is
 not finite is written as the strings "NaN", "Infinity" and "-Infinity" (see json_floats.py).
 tokens_per_s counts real tokens (no padding), over all ranks; `mfu` uses the published convention
-6N + 12Lds, `mfu_packed` the attention that packed rows really need; LoRA's 6N is less (flops.py).
+6N + 12Lds, `mfu_packed` the attention that packed rows really need. LoRA and top layers have less
+than 6N (flops.py).
 """
 
 import contextlib
@@ -75,10 +76,12 @@ class Meter:
         device: torch.device,
         peak_flops: float | None,
         adapter_parameters: int = 0,
+        trained_layers: int = 0,
     ) -> None:
-        """`adapter_parameters` are those of LoRA; 0 where all weights are trained."""
+        """`adapter_parameters` are those of LoRA, `trained_layers` the last ones; 0 where all
+        weights, and all layers, are trained."""
         self._config, self._shape, self._row_tokens = config, shape, row_tokens
-        self._adapter = adapter_parameters
+        self._trained = adapter_parameters, trained_layers
         self._device = device
         self._world_size = world_size
         self._peak = peak_flops * world_size if peak_flops else None
@@ -121,10 +124,10 @@ class Meter:
             record["usd"] = usd
             record["usd_to_go"] = usd * (num_steps - progress.step) / progress.step
         if self._peak:
-            shape, adapter = self._shape, self._adapter
-            nominal = flops.nominal_flops_per_token(shape, self._row_tokens, adapter)
+            shape, trained = self._shape, self._trained
+            nominal = flops.nominal_flops_per_token(shape, self._row_tokens, *trained)
             lengths = step.tokens, step.squared_tokens
-            packed = flops.packed_flops_per_token(shape, *lengths, adapter)
+            packed = flops.packed_flops_per_token(shape, *lengths, *trained)
             record["mfu"] = flops.mfu(tokens_per_s, nominal, self._peak)
             record["mfu_packed"] = flops.mfu(tokens_per_s, packed, self._peak)
         if step.val_loss is not None:

@@ -190,9 +190,7 @@ def choose_trained(causal_lm: PreTrainedModel, config: RunConfig) -> None:
 def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:
     device = strategy.device
     peak = config.metrics.peak_tflops and config.metrics.peak_tflops * hardware.TERA
-    if config.top_layers:
-        peak = None  # 6N does not count frozen layers
-    elif peak is None and device.type == "cuda":
+    if peak is None and device.type == "cuda":
         known = hardware.recognise(torch.cuda.get_device_name(device))
         peak = known.peak_flops if known else None
     return Meter(
@@ -203,6 +201,7 @@ def make_meter(config: RunConfig, strategy: Strategy, row_tokens: int) -> Meter:
         device=device,
         peak_flops=peak,
         adapter_parameters=lora.num_parameters(strategy.causal_lm),
+        trained_layers=config.top_layers,
     )
 
 

@@ -47,12 +47,20 @@ def nominal_flops_per_token(
 
 
 def packed_flops_per_token(
-    shape: ModelShape, tokens: int, squared_tokens: int, adapter_parameters: int = 0
+    shape: ModelShape,
+    tokens: int,
+    squared_tokens: int,
+    adapter_parameters: int = 0,
+    trained_layers: int = 0,
 ) -> float:
-    """6N + 6 L d sum(l^2)/sum(l), from the sum of lengths and the sum of their squares."""
+    """6N + 6 L d sum(l^2)/sum(l), from the sum of lengths and the sum of their squares.
+
+    Half of the nominal attention over rows of that length: a token sees what came before it.
+    """
     mean_length = squared_tokens / tokens if tokens else 0.0
-    attention = 6 * shape.num_layers * shape.attention_width * mean_length
-    return weight_flops_per_token(shape, adapter_parameters) + attention
+    nominal = nominal_flops_per_token(shape, mean_length, adapter_parameters, trained_layers)
+    weights = weight_flops_per_token(shape, adapter_parameters, trained_layers)
+    return (nominal + weights) / 2
 
 
 def length_sums(lengths: Iterable[int]) -> tuple[int, int]:

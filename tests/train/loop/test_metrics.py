@@ -5,10 +5,14 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from apps.common.files import storage
-from apps.train.loop.metrics import MetricsLog
+from apps.train.config import MetricsConfig
+from apps.train.loop.metrics import Meter, MetricsLog, StepResult
+from apps.train.loop.progress import Progress
 from apps.train.loop.record import read_metrics, spent_s
+from apps.train.model import flops, shape
 
 
 @pytest.fixture(params=["disk", "bucket"])
@@ -54,3 +58,21 @@ def test_a_disk_s_records_are_there_at_once(tmp_path: Path) -> None:
     log.write({"step": 1, "seconds": 1.0})
     assert steps(str(tmp_path)) == [1]
     log.close()
+
+
+@pytest.mark.parametrize("top_layers", [0, 1])
+def test_the_mfu_of_a_step_counts_the_layers_that_are_trained(top_layers: int) -> None:
+    model = shape.load("debug")
+    meter = Meter(
+        MetricsConfig(), model, row_tokens=256, world_size=2, device=torch.device("cpu"),
+        peak_flops=1e12, trained_layers=top_layers,
+    )  # fmt: skip
+    step = StepResult(
+        loss=1.0, lr=1e-3, grad_norm=1.0, skipped=None, step_s=0.5, tokens=1000,
+        squared_tokens=100_000, supervised_tokens=600, val_loss=None,
+    )  # fmt: skip
+    record = meter.record(Progress(step=1), 2, step)
+    nominal = flops.nominal_flops_per_token(model, 256, 0, top_layers)
+    packed = flops.packed_flops_per_token(model, 1000, 100_000, 0, top_layers)
+    assert record["mfu"] == pytest.approx(2000 * nominal / 2e12)
+    assert record["mfu_packed"] == pytest.approx(2000 * packed / 2e12)

@@ -48,6 +48,15 @@ def test_packed_flops_fall_with_shorter_conversations():
     assert flops.packed_flops_per_token(model, 0, 0) == 6 * model.num_parameters
 
 
+def test_packed_flops_of_frozen_layers_are_those_of_a_forward_pass():
+    model = KNOWN["llama-13b"]
+    whole, top = (flops.packed_flops_per_token(model, 512, 512**2, 0, k) for k in (0, 8))
+    attention = 4 * 32 * model.attention_width * 512  # of the 32 layers below, backward
+    weights = 4 * (model.num_parameters - 8 * model.layer_parameters)
+    weights -= 2 * model.embedding_parameters  # the output layer hands a gradient on
+    assert whole - top == pytest.approx(attention + weights)
+
+
 @pytest.mark.parametrize(("rank", "top_layers"), [(0, 0), (4, 0), (0, 3), (4, 3)])
 def test_flops_are_those_that_torch_counts_with_and_without_an_adapter(rank, top_layers):
     """Short of the embedding, which is looked up, and of gradients below the first adapter."""
