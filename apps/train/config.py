@@ -204,8 +204,8 @@ class RunConfig:
     deterministic: bool = False
     """only reproducible kernels: a resumed run is bit-identical to an undisturbed one"""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
-    """type of the matrix products; weights, the sum of gradients and the loss stay fp32. auto is
-    bf16, but fp32 with --device cpu where this machine's CPU has no bf16 instructions"""
+    """type of the matrix products; weights, the sum of gradients and the loss stay fp32. auto:
+    bf16. With --device cpu on a machine without bf16 instructions it is fp32"""
     strategy: Literal["fsdp", "deepspeed"] = "fsdp"
     """how weights, gradients and optimizer state are sharded over the ranks"""
     wrap: Literal["layer", "root"] = "layer"
@@ -400,7 +400,7 @@ class ExportConfig:
     gguf: Literal["none", "f32", "f16", "bf16", "q8_0"] = "none"
     """also write model-TYPE.gguf into the folder, for llama.cpp and Ollama"""
     quantize: Literal["none", "fp8", "w8a8", "w8a16", "w4a16"] = "none"
-    """round the linear maps to 8 or 4 bits, for vLLM on GPUs: bits of weights (w) and activations
-    (a); fp8 is the fastest on Hopper and Ada, w4a16 the smallest and the least exact"""
+    """round linear maps to 8 or 4 bits, for vLLM on GPUs. Names say the bits of weights (w) and
+    activations (a). fp8 is fastest on Hopper and Ada, w4a16 smallest and least exact"""
     push: str | None = None
     """hub id to upload the folder to (uses the token of `hf auth login`)"""

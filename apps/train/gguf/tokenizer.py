@@ -80,20 +80,21 @@ def _stand_around(
     and Llama 3's texts begin with the first token, the others with none.
     """
     begins = is_sentencepiece or file.value("tokenizer.ggml.pre") == "llama-bpe"
-    ends = {"bos": begins, "eos": False}
-    around = {
-        name: file.value(f"tokenizer.ggml.{name}_token_id")
-        for name, default in ends.items()
+    defaults = {"bos": begins, "eos": False}
+    ids = {
+        name: index
+        for name, default in defaults.items()
         if file.value(f"tokenizer.ggml.add_{name}_token", default)
+        and (index := file.value(f"tokenizer.ggml.{name}_token_id")) is not None
     }
-    named = {name: tokens[index] for name, index in around.items() if index is not None}
-    if named:
+    if ids:
+        named = {name: tokens[index] for name, index in ids.items()}
         single = [named.get("bos"), "$A", named.get("eos")]
         pair = [named.get("bos"), "$A", named.get("eos"), named.get("bos"), "$B", named.get("eos")]
         backend.post_processor = processors.TemplateProcessing(
             single=[part for part in single if part],
             pair=[part for part in pair if part],
-            special_tokens=[(text, tokens.index(text)) for text in set(named.values())],
+            special_tokens=[(tokens[index], index) for index in set(ids.values())],
         )
 
 

@@ -40,7 +40,7 @@ def check_can_be_written(folder: str) -> None:
     computes or how its tokenizer splits text. The weights need not be there yet."""
     config = AutoConfig.from_pretrained(folder)
     check_computes_alike(config)
-    nowhere = gguf.GGUFWriter(os.path.join(folder, "none.gguf"), ARCHITECTURES[config.model_type])
+    nowhere = gguf.GGUFWriter(None, ARCHITECTURES[config.model_type])
     write_tokenizer(nowhere, folder, config.vocab_size)
 
 
