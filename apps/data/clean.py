@@ -147,8 +147,9 @@ def run(
 ) -> Ledger:
     """Clean `files` into `config.out`; arguments come from `prepare`."""
     work = storage.join(storage.absolute(config.out), WORK_DIR)
+    is_new = not storage.list_dir(work)
     reporter.event("clean.start", files=len(files.files), out=config.out)
-    with _nothing_left_if_refused(config.out, work):
+    with _nothing_left_if_refused(config.out, work, is_new=is_new):
         read = _index(config, files, reporter, run_units, work)
     units = range_units(read.indexes, config)
     units = _with_chains(units, read.indexes, run_units, work, reporter)
@@ -162,7 +163,7 @@ def run(
             _count(cleaned.ledger, count)
 
         cleaned = run_units(units, _CLEAN, work, on_done)
-    with _nothing_left_if_refused(config.out, work):
+    with _nothing_left_if_refused(config.out, work, is_new=is_new):
         _check_readable(ledger, read.indexes, cleaned)
     decided = run_units([_decide_unit(cleaned, config)], _DECIDE, work)[0]
     _drop_duplicates(ledger, decided, count)
@@ -174,13 +175,17 @@ def run(
 
 
 @contextlib.contextmanager
-def _nothing_left_if_refused(out: str, work: str) -> Generator[None]:
-    """What was begun on a wrong input would keep the right one out of the folder."""
+def _nothing_left_if_refused(out: str, work: str, *, is_new: bool) -> Generator[None]:
+    """What was begun on a wrong input would keep the right one out of the folder.
+
+    What an earlier run had done stays: it goes on when its input is mended.
+    """
     try:
         yield
     except InputError:
-        storage.remove_tree(work)
-        configs.forget_resolved(out)
+        if is_new:
+            storage.remove_tree(work)
+            configs.forget_resolved(out)
         raise
 
 

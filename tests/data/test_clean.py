@@ -126,6 +126,24 @@ def test_a_refused_input_leaves_nothing_in_the_way_of_the_right_one(
     assert run_clean(out, right, profile="none")["records"]["kept"] == 1
 
 
+def test_a_file_that_is_refused_costs_nothing_that_an_earlier_run_had_done(
+    killed_before_commit: Callable[..., None], tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "dumps", tmp_path / "out"
+    folder.mkdir()
+    write_dump(folder / "a.json", [conversation("a", "Hi there", "Hello, friend.")])
+    killed_before_commit(out, folder, profile="none")
+    done = {path: path.stat().st_mtime_ns for path in (out / "_work").rglob("*.json")}
+    assert len(done) > 2
+    wrong = json.dumps([conversation("b", "É? é? è?", "Où?")], ensure_ascii=False)
+    (folder / "b.json").write_bytes(wrong.encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8"):
+        run_clean(out, folder, profile="none")
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
+    (folder / "b.json").write_text(wrong)
+    assert run_clean(out, folder, profile="none")["records"]["kept"] == 2
+
+
 def test_an_output_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     dump = write_dump(
         tmp_path / "dump.json", [conversation("a", "A question for you", "An answer")]

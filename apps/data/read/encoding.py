@@ -27,18 +27,25 @@ _FOREIGN = re.compile(rb"[\x80-\xff]+")
 _LOOKED_AT = 10_000
 _MIN_FOREIGN = 3
 """Places that are no UTF-8 before they are more than damage."""
+_FOREIGN_EVERY_BYTES = 20_000
+"""They lie nearer together than this in a text of another encoding, even in an English one."""
 _RARE = 0.1
 """By chance some of the bytes of another encoding are UTF-8."""
 _LONG_RUN_BYTES = 1.6
 """A letter with an accent stands alone among others, letters of other scripts in words."""
 _SCRIPTS = {
-    "euc_kr": (re.compile("[\uac00-\ud7a3]"), 0.8),  # Chinese is Hangul by half, when so read
-    "shift_jis": (re.compile("[\u3041-\u3093]"), 0.3),
-    "euc_jp": (re.compile("[\u3041-\u3093]"), 0.3),
+    "cp932": (re.compile("[\u3041-\u3093]"), 0.3),
+    "euc-jp": (re.compile("[\u3041-\u3093]"), 0.3),
+    "cp949": (re.compile("[\uac00-\ud7a3]"), 0.8),  # Chinese is Hangul by half, when so read
     "windows-1251": (re.compile("[\u0430-\u044f]"), 0.6),
 }
-"""What most texts of an encoding have, and the least share of it among what is not ASCII."""
+"""What most texts of an encoding have, and the least share of it among what is not ASCII.
+
+Windows' Korean and Japanese hold EUC-KR and Shift JIS, and characters such as a circled 1 beside
+them. Japanese comes first: it may be Hangul when so read, while Korean is never Hiragana."""
 _OTHERS = ("gb18030", "big5")
+_PRIVATE_USE = re.compile("[\ue000-\uf8ff]")
+"""Characters of no text: bytes that mean nothing in an encoding may be read as them."""
 _SHOWN_BYTES = 24
 
 
@@ -63,10 +70,12 @@ def is_utf8(data: bytes) -> bool:
 
 def of_head(head: bytes) -> tuple[str, bool]:
     """Of a file whose first bytes are not all UTF-8: what it seems to be and how to convert it, and
-    whether it is that. A few wrong bytes are damage, and cost their records only.
+    whether it is that. A few wrong bytes are damage, and cost their records only: few in number,
+    few for the size of the text, or few beside the places that are UTF-8.
 
     b'{"text": "caf\\xe9"}'  ->  "it seems to be windows-1252 or latin-1 (...", False
     b'{"text": "caf\\xc3\\xa9"}'  ->  "", False
+    b'{"text": "caf\\xc3\\xa9 na\\xefve"}'  ->  "1 of the first 2 places ...", False
     """
     head = _whole(head)
     if is_utf8(head):
@@ -75,6 +84,8 @@ def of_head(head: bytes) -> tuple[str, bool]:
     wrong = [run for run in runs if not is_utf8(run)]
     if not wrong:
         return "", False
+    if 2 * len(wrong) <= len(runs):
+        return _damage(len(wrong), len(runs)), False
     names = _guesses(head, wrong)
     at = head.find(wrong[0])
     shown = head[max(0, at - _SHOWN_BYTES) : at + _SHOWN_BYTES].decode(names[0], "replace")
@@ -82,7 +93,17 @@ def of_head(head: bytes) -> tuple[str, bool]:
         f"it seems to be {' or '.join(names)} ({' '.join(shown.split())!r}); save it as UTF-8, for "
         f"example with `iconv -f {names[0].upper()} -t UTF-8 FILE > COPY`"
     )
-    return advice, len(wrong) >= _MIN_FOREIGN and len(runs) - len(wrong) <= _RARE * len(wrong)
+    is_often = len(wrong) >= _MIN_FOREIGN and len(wrong) * _FOREIGN_EVERY_BYTES >= len(head)
+    return advice, is_often and len(runs) - len(wrong) <= _RARE * len(wrong)
+
+
+def _damage(num_wrong: int, num_places: int) -> str:
+    """Of a file that is UTF-8 for the most part: to convert it would ruin the rest."""
+    verb = "is" if num_wrong == 1 else "are"
+    return (
+        f"{num_wrong:,} of the first {num_places:,} places that are not ASCII {verb} not; the "
+        "records with damage are set aside"
+    )
 
 
 def _whole(head: bytes) -> bytes:
@@ -110,6 +131,7 @@ def _guesses(head: bytes, runs: list[bytes]) -> list[str]:
 def _decoded(head: bytes, name: str) -> str:
     """Nothing, where it cannot be so; a character may be cut at the end."""
     try:
-        return codecs.getincrementaldecoder(name)().decode(head)
+        text = codecs.getincrementaldecoder(name)().decode(head)
     except UnicodeDecodeError:
         return ""
+    return "" if _PRIVATE_USE.search(text) else text

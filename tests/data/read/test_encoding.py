@@ -1,6 +1,9 @@
 """Files that are no UTF-8: read where that is certain, else told what they seem to be."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ TALKS = {
     "ru": ("Где находится ближайшая станция?", "Она находится за углом, слева от дома."),
     "zh": ("最近的车站在哪里？请告诉我。", "就在拐角处，房子的左边。"),
     "ja": ("いちばんちかい駅はどこですか。", "かどをまがったところにあります。"),
+    "ja in Windows": ("えきは①と②のどちらですか。", "①です。㈱のとなりにあります。"),
+    "zh in Taiwan": ("最近的車站在哪裡？請告訴我。", "你好，我是一個學生，今天天氣很好。"),
+    "ko in Windows": ("똠방각하는 무엇입니까?", "펲시콜라와 똠방각하에 대해 알려 드리겠습니다."),
     "ko": ("가장 가까운 역이 어디에 있습니까?", "모퉁이를 돌면 집 왼쪽에 있습니다."),
 }
 FOREIGN = [
@@ -21,9 +27,12 @@ FOREIGN = [
     ("fr", "latin-1", "windows-1252"),
     ("ru", "windows-1251", "windows-1251"),
     ("zh", "gb18030", "gb18030"),
-    ("ja", "shift_jis", "shift_jis"),
-    ("ja", "euc_jp", "euc_jp"),
-    ("ko", "euc_kr", "euc_kr"),
+    ("ja", "shift_jis", "cp932"),
+    ("ja in Windows", "cp932", "cp932"),
+    ("ja", "euc_jp", "euc-jp"),
+    ("ko", "euc_kr", "cp949"),
+    ("ko in Windows", "cp949", "cp949"),
+    ("zh in Taiwan", "big5", "big5"),
 ]
 
 
@@ -69,7 +78,39 @@ def test_a_few_bytes_are_damage_and_are_told(
     ledger = run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
     assert ledger["records"]["quarantined"] == {"bad-utf-8": 1}
     assert ledger["records"]["kept"] == 40
-    assert "it seems to be windows-1252" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of the first 81 places that are not ASCII is not" in said and "iconv" not in said
+
+
+@pytest.mark.parametrize("damage", [b"\xe9", b"\xc3"])
+def test_three_damaged_records_of_thousands_cost_themselves_alone(
+    damage: bytes, tmp_path: Path
+) -> None:
+    line = b'{"prompt": "Is this question number %d?", "completion": "Yes."}\n'
+    lines = [line % i for i in range(2000)]
+    for i in (3, 500, 1999):
+        lines[i] = lines[i].replace(b"Is", b"Is" + damage)
+    (tmp_path / "dump.jsonl").write_bytes(b"".join(lines))
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
+    assert ledger["records"]["quarantined"] == {"bad-utf-8": 3}
+    assert ledger["records"]["kept"] == 1997
+
+
+def test_an_english_file_of_another_encoding_is_refused() -> None:
+    """Twelve kilobytes of plain text and a word with an accent, over and over."""
+    head = (b"A plain sentence. " * 700 + b"A caf\xe9. ") * 80
+    assert encoding.of_head(head)[1]
+
+
+@pytest.mark.skipif(shutil.which("iconv") is None, reason="no iconv")
+@pytest.mark.parametrize(("language", "coding"), [(one[0], one[1]) for one in FOREIGN])
+def test_the_advice_mends_the_file(language: str, coding: str) -> None:
+    text = dump("jsonl", language)
+    advised = re.search(r"iconv -f (\S+) -t UTF-8", encoding.of_head(text.encode(coding))[0])
+    assert advised is not None
+    command = ["iconv", "-f", advised[1], "-t", "UTF-8"]
+    mended = subprocess.run(command, input=text.encode(coding), capture_output=True, check=True)
+    assert mended.stdout.decode() == text
 
 
 def test_one_record_in_another_encoding_is_named(tmp_path: Path) -> None:
