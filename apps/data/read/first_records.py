@@ -5,8 +5,6 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import orjson
-
 from apps.common.files import storage
 from apps.data.read import chains, encoding, json_spans
 from apps.data.read.json_spans import Separation
@@ -14,7 +12,7 @@ from apps.data.read.layouts import known
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.layout import Names, Unreadable, list_of
 from apps.data.read.record.lists import message_list
-from apps.data.read.record.parse import parse
+from apps.data.read.record.parse import as_line, parse, with_halves
 
 MOST = 20
 _AROUND = b" \t\r\n,"
@@ -102,5 +100,6 @@ def lines_of(uri: str, separation: Separation) -> Iterator[bytes]:
     """Every record of a JSON file as a line; a text may have a line break that is not escaped."""
     data = storage.read_bytes(uri)[separation.body :]
     for piece in _pieces(data, separation):
-        value = parse(piece) if b"\n" in piece else None
-        yield orjson.dumps(value) if value is not None else piece.replace(b"\n", b" ")
+        value = with_halves(piece) if b"\n" in piece else None
+        line = as_line(value) if value is not None else None
+        yield piece.replace(b"\n", b" ") if line is None else line

@@ -217,10 +217,8 @@ def to_record(
 
 
 def _repaired(said: RawConversation, mended: Sequence[str]) -> dict[str, int]:
-    if not mended:
-        return said.repaired
     halves = sum(any(text in turn.text for text in mended) for turn in said.turns)
-    return {**said.repaired, "half_characters": halves}
+    return {**said.repaired, "half_characters": halves} if halves else said.repaired
 
 
 def joined(record: Record, pieces: list[bytes], reading: Reading) -> Record:

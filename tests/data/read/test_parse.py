@@ -3,8 +3,11 @@
 import json
 import math
 
+import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apps.data.read.record.parse import parse, parse_cell, parse_mended
 
@@ -72,3 +75,33 @@ def test_a_cell_may_be_an_array_that_numpy_printed(end: str) -> None:
     said = [{"from": "human", "value": "Is }\n {a it's?"}, {"from": "gpt", "value": '"}\\n {"'}]
     printed = "[" + end.join(map(str, said)) + "]"
     assert parse_cell(printed) == said
+
+
+_QUOTED = st.text("ab'\"\\ \n,}{][)(é", max_size=8)
+
+
+@given(
+    st.lists(_QUOTED, min_size=1)
+    | st.lists(st.dictionaries(st.sampled_from(["from", "value"]), _QUOTED, min_size=1), min_size=1)
+)
+def test_what_numpy_prints_of_texts_and_messages_is_read_back(items: list[object]) -> None:
+    held = np.empty(len(items), dtype=object)
+    held[:] = items
+    assert parse_cell(str(held)) == items
+    assert parse_cell(str(items)) == items
+
+
+@pytest.mark.parametrize(
+    ("printed", "value"),
+    [
+        ("[\"It's\" 'Hi']", ["It's", "Hi"]),
+        ("['Hello' 'Hi there']", ["Hello", "Hi there"]),
+        ("[{'a': 'x'} {'a': 'y'}]", [{"a": "x"}, {"a": "y"}]),
+        ("[['a' \"it's\"]\n ['c' 'd']]", [["a", "it's"], ["c", "d"]]),
+        ("[('user', 'a') ('bot', 'b')]", [["user", "a"], ["bot", "b"]]),
+        ("['never closed", None),
+        ("['" + "\\'" * 200_000, None),
+    ],
+)
+def test_items_side_by_side_are_items(printed: str, value: object) -> None:
+    assert parse_cell(printed) == value

@@ -182,6 +182,37 @@ def test_half_a_surrogate_pair_is_marked_and_costs_nothing_else(
     assert total.repairs == {"half_characters": 1}
 
 
+def test_half_a_pair_in_a_title_mends_no_message(tmp_path: Path) -> None:
+    record = {**conversation("a", "Hi there", "Hello."), "title": "cut \ud83d"}
+    (tmp_path / "dump.json").write_text(json.dumps([record]))
+    assert read(tmp_path / "dump.json")[1].repairs == {}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_half_a_pair_in_a_message_of_a_tree_is_counted(indent: int | None, tmp_path: Path) -> None:
+    messages = [
+        {"message_id": "m1", "parent_id": None, "text": "Hi \ud83d", "role": "prompter"},
+        {"message_id": "m2", "parent_id": "m1", "text": "Ho \ud83d\ude00", "role": "assistant"},
+    ]
+    (tmp_path / "dump.json").write_text(json.dumps(messages, indent=indent))
+    outputs, total = read(tmp_path / "dump.json")
+    said = [message["content"] for message in outputs[0].kept[0].messages]
+    assert (said, total.repairs) == (["Hi \ufffd", "Ho 😀"], {"half_characters": 1})
+
+
+@pytest.mark.parametrize("levels", [100, 200, 700])
+def test_trees_of_any_depth_lose_no_message(levels: int, tmp_path: Path) -> None:
+    roles = ("prompter", "assistant")
+    lines = [
+        {"message_id": f"m{i}", "parent_id": f"m{i - 1}", "text": f"t{i}", "role": roles[i % 2]}
+        for i in range(levels)
+    ]
+    lines[3]["labels"] = json.loads("[" * 300 + "]" * 300)
+    (tmp_path / "dump.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    _, total = read(tmp_path / "dump.jsonl")
+    assert total.messages.input == levels
+
+
 def test_a_dropped_record_with_half_a_pair_is_shown(tmp_path: Path) -> None:
     record = conversation("a", "Is this \ud83d", "OpenAI made me, said ChatGPT.")
     text = json.dumps([record, RECORDS[0]], ensure_ascii=False)

@@ -7,8 +7,6 @@ describes both.
 
 from collections.abc import Iterable, Iterator
 
-import orjson
-
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
     Layout,
@@ -23,7 +21,7 @@ from apps.data.read.record.layout import (
     text_of,
 )
 from apps.data.read.record.metadata import leave_out
-from apps.data.read.record.parse import parse
+from apps.data.read.record.parse import as_line, with_halves
 from apps.data.read.record.roles import role_of
 from apps.data.read.record.tree import Node, best_path, is_live
 
@@ -122,18 +120,29 @@ def tree_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _parsed(line: bytes) -> JsonObject | None:
-    message = object_of(parse(line))
+    message = object_of(with_halves(line))
     return message if message is not None and _is_message(message) else None
 
 
 def _line_of(tree: JsonObject) -> Iterator[bytes]:
     """One line; the messages one by one, when the tree is deeper than JSON may be."""
-    try:
-        yield orjson.dumps(tree) + b"\n"
-    except TypeError:
-        for message in _below(object_of(tree["prompt"]) or {}):
-            alone: JsonObject = {**message, "replies": []}
-            yield orjson.dumps({"message_tree_id": "", "prompt": alone}) + b"\n"
+    line = as_line(tree)
+    if line is not None:
+        yield line + b"\n"
+        return
+    for message in _below(object_of(tree["prompt"]) or {}):
+        alone: JsonObject = {**message, "replies": []}
+        yield (_line_of_one(alone) or _line_of_one(_shallow(alone)) or b"") + b"\n"
+
+
+def _line_of_one(message: JsonObject) -> bytes | None:
+    return as_line({"message_tree_id": "", "prompt": message})
+
+
+def _shallow(message: JsonObject) -> JsonObject:
+    """Without the fields that hold others: one of them is deeper than JSON may be."""
+    plain = {key: value for key, value in message.items() if not isinstance(value, dict | list)}
+    return {**plain, "replies": []}
 
 
 def _below(root: JsonObject) -> Iterator[JsonObject]:

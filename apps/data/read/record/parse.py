@@ -9,8 +9,14 @@ import orjson
 
 from apps.common.json_value import JsonValue
 
-_PYTHON_LISTS = ("[{", "[[", "['", "[(")
-_WITHOUT_COMMA = re.compile(r"\} *\r?\n *\{")
+_PYTHON_LISTS = ("[{", "[[", "['", '["', "[(")
+_ITEM = re.compile(
+    r"""('[^'\\]*+(?:\\.?[^'\\]*+)*+(?:'|\Z)|"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[}\])])"""
+    r"""(\s+(?=['"{\[(]))?""",
+    re.DOTALL,
+)
+"""A text or the end of a value; and the blanks before another one that begins without a comma. A
+text that never ends goes to the end, so that it is not tried again from each of its quotes."""
 _MAX_LITERAL_CHARS = 1 << 20
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 """Whole numbers beyond are floats, as orjson reads them."""
@@ -33,16 +39,46 @@ def parse_mended(raw: bytes | str) -> tuple[JsonValue, list[str]]:
 def parse_cell(text: str) -> JsonValue:
     """A list that a table holds as JSON, or as Python or NumPy prints it; None for none.
 
-    NumPy puts a line end between two messages, and no comma. Within a text Python prints none.
+    NumPy puts a blank or a line end between two items, and no comma. To Python two texts side by
+    side are one.
+
+        ['Hi' 'Hello, "Bob"']           ->  ["Hi", "Hello, \\"Bob\\""]
+        [{'value': 'a'}\\n {'value': 'b'}]  ->  [{"value": "a"}, {"value": "b"}]
     """
     value = parse(text)
     if value is not None or not text.startswith(_PYTHON_LISTS) or len(text) > _MAX_LITERAL_CHARS:
         return value
     try:
-        listed = ast.literal_eval(_WITHOUT_COMMA.sub("},{", text))
+        listed = ast.literal_eval(_ITEM.sub(_with_comma, text))
         return orjson.loads(orjson.dumps(listed))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None  # Python prints more than JSON can hold: sets, bytes
+
+
+def _with_comma(item: re.Match[str]) -> str:
+    return item[1] + ("," if item[2] else "")
+
+
+def with_halves(raw: bytes) -> JsonValue:
+    """As `parse`, but halves of surrogate pairs stay what they are: `as_line` writes them again."""
+    value, mended = parse_mended(raw)
+    return json.loads(raw, strict=False) if mended else value
+
+
+def as_line(value: JsonValue) -> bytes | None:
+    """JSON in one line that `parse_mended` reads as it would have read what `value` was made of.
+
+    None for what is nested deeper than can be read.
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # halves of surrogate pairs, or more than 254 levels
+        pass
+    try:
+        line = json.dumps(value).encode()
+    except RecursionError:
+        return None
+    return line if parse(line) is not None else None
 
 
 def _as_python_reads(raw: bytes | str) -> tuple[JsonValue, list[str]]:
