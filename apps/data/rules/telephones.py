@@ -31,9 +31,7 @@ TELEPHONE = (
     r"|\b3[0-9]{2}[ \-][0-9]{6,7}\b"  # Italy
     r"|\b[2-9][0-9]{9}\b|\b[78][0-9]{10}\b"
 )
-"""Telephone numbers: of the world with a plus or 00; of one country with the 0 that begins a number
-there, in groups; of North America; and forms that are numbers of anything, which a word before
-them must call a telephone's."""
+"""See the module's head."""
 
 _PHONE_WORD = re.compile(
     r"(?i)\b(?:tel|phone|mobile|cell|call|fax|whatsapp|wechat|sms|text|handy|móvil|celular|"
@@ -51,7 +49,7 @@ _CALLED_PHONE = re.compile(
 _CALLED_OTHERWISE = re.compile(
     r"(?i)(?:#|\b(?:order|invoice|id|no|nr|num|number|case|ticket|part|item|sku|isbn|issn|ndc|ein"
     r"|serial|model|ref|reference|batch|lot|code|zip|account|version|build|doi|fig|table|page|pp?"
-    r"|patent|docket|claim|tracking|key|date|bsb|asin|upc|ean|cas)\b)[^\w\n]{0,4}\Z"
+    r"|patent|docket|claim|tracking|key|date|bsb|asin|upc|ean|cas|sn|chmod)\b)[^\w\n]{0,4}\Z"
 )
 _BEFORE_CHARS = 24
 _JOINED = re.compile(r"[A-Za-z0-9/-]")
@@ -61,6 +59,10 @@ _GROUPED_PHONE = re.compile(
 _E164_DIGITS = 15
 """A telephone number has no more (ITU-T E.164)."""
 _DATE_OF_A_DIFF = re.compile(r"\+(?:19|20)\d\d-(?:0[1-9]|1[0-2])-[0-3]\d")
+_DATE = re.compile(r"0[1-9][ /](?:[0-2]\d|3[01]) (?:1[789]|20)\d\d(?: \d+)?")
+"""and a number after it, such as the hour"""
+_YEARS = re.compile(r"(?:\([1-9]\d\) ?)?((?:1[89]|20)\d\d)([ -])((?:1[89]|20)\d\d)")
+_LIMITS_OF_INTEGERS = frozenset(("2147483647", "2147483648", "4294967295", "4294967296"))
 _NORTH_AMERICAN_CHARS = 12
 """of +1 and ten digits"""
 _LAST_BALL = 49
@@ -90,6 +92,8 @@ def is_telephone(text: str, start: int, end: int) -> bool:
         return False
     if _DATE_OF_A_DIFF.match(number) is not None or _is_list_of_numbers(text, start, end):
         return False
+    if number in _LIMITS_OF_INTEGERS or _are_years(number):
+        return False
     if re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS:
         return False
     if sum(map(str.isdigit, number)) > _E164_DIGITS:
@@ -114,15 +118,20 @@ def _is_national_phone(number: str, before: str, after: str) -> bool:
 
     Yes: 06-12345678, (02) 9876 5432, 0412 345 678, 030/1234567, 0049 170 1234567
     No:  04-1234567 (a firm in the US), 02139-4307 (its place), 0173-0682-20 (a drug),
-         0101 1010 0110, 0100 0200 0300, 0031 2044 0034 (code points), 01-20231224
+         0101 1010 0110, 0100 0200 0300, 0031 2044 0034 (code points), 01-20231224,
+         06 11 2023 18 (a date and an hour), 05 120 230 340 (of a table)
     """
     if _CALLED_PHONE.search(before) is not None:
         return True
     if number.isdigit() or _CALLED_OTHERWISE.search(before) is not None:
         return False
+    if _DATE.fullmatch(number) is not None:
+        return False
     if _NUMBER_BEFORE.search(before) is not None or _NUMBER_AFTER.match(after) is not None:
         return False
     groups = re.findall(r"\d+", number)
+    if [len(group) for group in groups] == [2, 3, 3, 3]:
+        return False
     digits = "".join(groups)
     is_even = len({len(group) for group in groups}) == 1
     if digits.startswith("00"):
@@ -140,8 +149,21 @@ def _is_national_phone(number: str, before: str, after: str) -> bool:
     return is_bracketed or "-" not in number or len(groups) > 3 or len(groups[-1]) > 2
 
 
+def _are_years(number: str) -> bool:
+    """`(10) 1939-1945` and `2019 2020`; `2012 2034` may as well be a number in Hong Kong."""
+    years = _YEARS.fullmatch(number)
+    if years is None:
+        return False
+    between = int(years[3]) - int(years[1])
+    return between == 1 or (between > 1 and years[2] == "-")
+
+
 def _is_list_of_numbers(text: str, start: int, end: int) -> bool:
-    """`250 500 1000 2000` and `{210 220 2300}`: groups beside others, or all of them round."""
+    """`250 500 1000 2000` and `{210 220 2300}`: groups beside others, or all of them round.
+
+    A row's number before them, as in `1 250 500 1000`, looks like the 1 of North America.
+    """
+    start += 2 * text.startswith("1 ", start)
     groups = text[start:end].split(" ")
     if len(groups) < 2 or not all(map(str.isdecimal, groups)):
         return False
