@@ -68,13 +68,16 @@ def _expand(uri: str) -> tuple[list[str], list[str]]:
         found = [uri] if storage.exists(uri) else []
         members = _members(uri) if found else None
         return _sorted_out(found if members is None else members, is_named=members is None)
-    listed = {file for one in found if storage.is_dir(one) for file in _below(one)}
-    each = [file for one in found for file in (_below(one) if storage.is_dir(one) else [one])]
-    files = [file for one in dict.fromkeys(each) for file in _opened(one)]
+    in_folder: dict[str, bool] = {}  # file -> whether a folder that was named holds it
+    for one in found:
+        is_folder = storage.is_dir(one)
+        for file in _below(one) if is_folder else (one,):
+            in_folder[file] = in_folder.get(file, False) or is_folder
+    files = [file for one in in_folder for file in _opened(one)]
     own, left = _sorted_out(files, is_named=False)
     # As Spark does with a folder: what begins with a low line is about the others.
-    aside = [file for file in own if file in listed and _name(file).startswith("_")]
-    return [file for file in own if file not in aside], left + aside
+    aside = {file: None for file in own if in_folder.get(file) and _name(file).startswith("_")}
+    return [file for file in own if file not in aside], [*left, *aside]
 
 
 def _matches(pattern: str) -> list[str]:

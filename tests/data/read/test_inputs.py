@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from apps.common.errors import InputError, NotFoundError
+from apps.common.files import storage
+from apps.data.read import inputs
 from tests.data.commands import rows_of, run_clean
 from tests.data.read.reading import RECORDS
 
@@ -54,6 +56,18 @@ def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
     run_clean(tmp_path / "named", folder / "_b.json")
     run_clean(tmp_path / "glob", folder / "_*.json")
     assert len(rows_of(tmp_path / "named")) == len(rows_of(tmp_path / "glob")) == 3
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each listing is a request, where a bucket holds the folder."""
+    (tmp_path / "dumps" / "a" / "b").mkdir(parents=True)
+    for name in ("x.json", "a/y.json", "a/b/z.json"):
+        (tmp_path / "dumps" / name).write_bytes(orjson.dumps(RECORDS[:1]))
+    listed: list[str] = []
+    list_dir = storage.list_dir
+    monkeypatch.setattr(storage, "list_dir", lambda uri: listed.append(uri) or list_dir(uri))
+    assert len(inputs.find((str(tmp_path / "dumps"),)).files) == 3
+    assert [uri.rsplit("/", 1)[1] for uri in listed] == ["dumps", "a", "b"]
 
 
 def test_a_glob_that_names_folders_names_what_is_in_them(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ from typing import cast
 
 from apps.common.json_value import JsonObject, JsonValue
 
-"""A parsed record: what lies in it is anything until a layout has looked."""
-
 
 @dataclass(slots=True)
 class Turn:
