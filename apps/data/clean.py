@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from apps.common.command.events import Reporter
-from apps.common.errors import ConfigError, InputError, NotFoundError, StorageError
+from apps.common.errors import InputError, StorageError
 from apps.common.files import config as configs
 from apps.common.files import lineage, schema, storage
 from apps.data import clean_range
@@ -36,7 +36,7 @@ from apps.data.units import (
     remove_other_files,
     run_serially,
 )
-from apps.data.write import shards
+from apps.data.write import out_folder, shards
 from apps.data.write.shards import Shard
 
 WORK_DIR = "_work"
@@ -63,53 +63,8 @@ def prepare(config: CleanConfig) -> tuple[CleanConfig, Inputs]:
     """
     config = config.resolved()
     files = read_inputs.find(config.inputs)
-    _check_out(config)
-    try:
-        configs.write_resolved(config, config.out)
-    except (StorageError, NotFoundError) as error:
-        raise InputError(
-            f"The output folder {config.out} cannot be written; expected one that this user may "
-            f"create or write into. {error}"
-        ) from error
+    out_folder.claim(config)
     return config, files
-
-
-def _check_out(config: CleanConfig) -> None:
-    names = storage.list_dir(config.out)
-    if not names:
-        if storage.exists(config.out) and not storage.is_dir(config.out):
-            raise InputError(f"--out {config.out} is a file; expected a folder.")
-        return
-    if configs.RESOLVED_NAME not in names:
-        raise InputError(
-            f"--out {config.out} is not empty and not from this command; name an empty folder."
-        )
-    try:
-        there = configs.load(CleanConfig, storage.join(config.out, configs.RESOLVED_NAME))
-    except ConfigError as error:
-        raise InputError(
-            f"--out {config.out} holds the output of another command; name an empty folder."
-        ) from error
-    if _same_work(there) != _same_work(config):
-        changed = ", ".join(_differences(there, config))
-        raise InputError(
-            f"--out {config.out} holds a run with other settings ({changed}); name an empty "
-            "folder, or remove this one."
-        )
-
-
-def _same_work(config: CleanConfig) -> CleanConfig:
-    inputs = tuple(storage.absolute(uri) for uri in config.inputs)
-    return dataclasses.replace(config, inputs=inputs, workers=0, out="")  # change no output
-
-
-def _differences(a: CleanConfig, b: CleanConfig) -> list[str]:
-    names: list[str] = []
-    for left, right, prefix in ((_same_work(a), _same_work(b), ""), (a.rules, b.rules, "rules.")):
-        for field in dataclasses.fields(left):
-            if getattr(left, field.name) != getattr(right, field.name) and field.name != "rules":
-                names.append(prefix + field.name)
-    return names
 
 
 def finished(config: CleanConfig, files: Inputs, reporter: Reporter) -> bool:
@@ -117,15 +72,9 @@ def finished(config: CleanConfig, files: Inputs, reporter: Reporter) -> bool:
 
     Raises InputError when the inputs are others or changed since.
     """
-    committed = storage.read_commit(config.out)
-    if committed is None:
+    ledger = out_folder.committed(config, files)
+    if ledger is None:
         return False
-    if committed["inputs"] != {uri: read_inputs.size_and_stamp(uri)[1] for uri in files.files}:
-        raise InputError(
-            f"--out {config.out} was finished with other input files, or they changed since; name "
-            "an empty folder, or remove this one."
-        )
-    ledger = Ledger.from_json(storage.read_json(storage.join(config.out, schema.LEDGER_NAME)))
     reporter.line(f"{config.out} is already finished.")
     _report_done(config, ledger, reporter)
     return True

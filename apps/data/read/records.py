@@ -82,27 +82,25 @@ def read_json(
     prefix: str,
     unread: int = 0,
 ) -> Iterator[Record | Broken]:
-    """Every record of a range that starts at a record. Ids are `<prefix>-<ordinal>`.
-
-    `unread` is how many bytes of the range's last record `data` lacks, because it is too long.
+    """Every record of a range that starts at a record. Ids are `<prefix>-<ordinal>`; of the range's
+    last record, `data` lacks `unread` bytes, because it is too long.
 
     A span that does not parse goes on when an object inside its record opened with the records'
     key. Else it is searched for whole values that lie side by side in it, as when a comma or
     bracket is missing or a record opens with another key than its neighbours.
     """
     spans = json_spans.spans_of(data, separation)
-    if spans and separation.kind == "anchors" and data[: spans[0][0]].strip(_AROUND):
-        name = f"{prefix}-{ordinal:08d}.0"
-        yield from _recovered(data[: spans[0][0]], reading, name, offset)
+    first = spans[0][0] if spans and separation.kind == "anchors" else 0
+    if data[:first].strip(_AROUND):
+        yield from _recovered(data[:first], reading, f"{prefix}-{ordinal:08d}.0", offset)
     stop = 0
     for i, (start, end) in enumerate(spans):
         if i < stop:
             continue
         record_id = f"{prefix}-{ordinal + i:08d}"
-        beyond = unread if i == len(spans) - 1 else 0
-        if end - start + beyond > json_spans.MAX_RECORD_BYTES:
-            raw = data[start : start + MAX_QUARANTINED_BYTES]
-            yield Broken(offset + start, offset + end + beyond, "record-too-long", raw)
+        at, num_bytes = offset + start, end - start + (unread if i == len(spans) - 1 else 0)
+        if num_bytes > json_spans.MAX_RECORD_BYTES:
+            yield Broken(at, at + num_bytes, "record-too-long", cut(data[start:end]))
             continue
         raw = data[start:end].strip(_AROUND)
         if not raw:
@@ -110,13 +108,11 @@ def read_json(
         value, mended = parse_mended(raw)
         if value is None and separation.kind == "anchors":
             value, raw, stop, mended = _continued(data, spans, i)
-        if _holds_conversations(value):
-            yield from _recovered(raw[1:], reading, record_id, offset + data.index(raw, start) + 1)
-        elif value is not None:
-            at = offset + data.index(raw[:1], start)  # only what was stripped lies before it
-            yield to_record(value, raw, reading, record_id, at, mended)
+        if value is None:
+            yield from _recovered(data[start:end], reading, record_id, at)
         else:
-            yield from _recovered(data[start:end], reading, record_id, offset + start)
+            at = offset + data.index(raw[:1], start)  # only what was stripped lies before it
+            yield from _of_value(value, raw, reading, record_id, at, mended)
         if stop > i + 1:  # the last span of a value that went on may hold more than its end
             rest, name = start + len(raw), f"{prefix}-{ordinal + stop - 1:08d}"
             yield from _recovered(data[rest : spans[stop - 1][1]], reading, name, offset + rest)
@@ -141,6 +137,16 @@ def _continued(
     raw = data[start:end]
     value, mended = parse_mended(raw) if stop > i + 1 else (None, [])
     return (None, b"", i, []) if value is None else (value, raw, stop, mended)
+
+
+def _of_value(
+    value: object, raw: bytes, reading: Reading, record_id: str, at: int, mended: Sequence[str]
+) -> Iterator[Record | Broken]:
+    """One record, or those of an array."""
+    if _holds_conversations(value):
+        yield from _recovered(raw[1:], reading, record_id, at + 1)
+    else:
+        yield to_record(value, raw, reading, record_id, at, mended)
 
 
 def _holds_conversations(value: object) -> bool:
