@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tokenizers
 
 from apps.common.text.conversation import ChatTemplate, Encoded, Message, ToolSchemas
+from apps.data.read.record.tool_calls import answers_around_tools
 
 OverLong = Literal["truncate_answer", "drop"]
 _FIRST_CHARS_PER_TOKEN = 4.0
@@ -229,25 +230,18 @@ def without_tool_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Without what tools said and calls of them.
 
     What an assistant says beside a call stays, and is one answer with what it says after it.
-
-    user, assistant "Let me look." + call, tool, assistant "Sunny."
-    ->  user, assistant "Let me look.\\n\\nSunny."
     """
-    shown: list[Message] = []
-    is_after_tools = False
-    for message in messages:
-        if message.role == "tool" or (message.tool_calls and not message.content.strip()):
-            is_after_tools = True
-            continue
-        plain = message if message.tool_calls is None else replace(message, tool_calls=None)
-        if is_after_tools and shown and shown[-1].role == plain.role == "assistant":
-            content = f"{shown[-1].content}\n\n{plain.content}"
-            is_learned = shown[-1].is_learned and plain.is_learned
-            shown[-1] = replace(shown[-1], content=content, is_learned=is_learned)
-        else:
-            shown.append(plain)
-        is_after_tools = message.tool_calls is not None
-    return tuple(shown)
+    groups = answers_around_tools(messages, lambda message: message.content)
+    return tuple(map(_joined, groups))
+
+
+def _joined(group: Sequence[Message]) -> Message:
+    return replace(
+        group[0],
+        content="\n\n".join(message.content for message in group),
+        is_learned=all(message.is_learned for message in group),
+        tool_calls=None,
+    )
 
 
 def split_rounds(

@@ -1,5 +1,9 @@
 """Calls of functions, in the one form that templates know."""
 
+import functools
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
 import orjson
 
 from apps.common.json_value import JsonObject, JsonValue
@@ -107,27 +111,49 @@ def is_of_tools(turn: Turn) -> bool:
     return turn.role == "tool" or turn.tool_calls is not None
 
 
-def without_tools(conversation: RawConversation) -> None:
-    """What an assistant said before and after a call becomes one answer.
+class Said(Protocol):
+    """A turn of a conversation, or a message of one that is clean."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def tool_calls(self) -> str | None: ...
+
+
+T = TypeVar("T", bound=Said)
+
+
+def answers_around_tools(turns: Sequence[T], text_of: Callable[[T], str]) -> list[list[T]]:
+    """Without what tools said and calls without text; what is said around a call is one group.
 
     user, assistant "Let me look." + call, tool, assistant "Sunny."
-    ->  user, assistant "Let me look.\\n\\nSunny."
+    ->  [user], [assistant "Let me look." + call, assistant "Sunny."]
     """
-    turns: list[Turn] = []
-    gone: list[str] = []
-    after_tools = False
-    for turn in conversation.turns:
-        if turn.role == "tool" or (turn.tool_calls is not None and not turn.text.strip()):
-            gone.append(turn.text)
-            after_tools = True
+    groups: list[list[T]] = []
+    is_after_tools = False
+    for turn in turns:
+        if is_only_of_tools(turn, text_of(turn)):
+            is_after_tools = True
             continue
-        if after_tools and turns and turns[-1].role == turn.role == "assistant":
-            turns[-1] = turns[-1].joined_with(turn)
+        if is_after_tools and groups and groups[-1][-1].role == turn.role == "assistant":
+            groups[-1].append(turn)
         else:
-            turns.append(turn)
-        after_tools = turn.tool_calls is not None
-        turns[-1].tool_calls = None
-    conversation.turns = turns
+            groups.append([turn])
+        is_after_tools = turn.tool_calls is not None
+    return groups
+
+
+def is_only_of_tools(turn: Said, text: str) -> bool:
+    return turn.role == "tool" or (turn.tool_calls is not None and not text.strip())
+
+
+def without_tools(conversation: RawConversation) -> None:
+    """What an assistant said before and after a call becomes one answer."""
+    gone = [turn.text for turn in conversation.turns if is_only_of_tools(turn, turn.text)]
+    groups = answers_around_tools(conversation.turns, lambda turn: turn.text)
+    conversation.turns = [functools.reduce(Turn.joined_with, group) for group in groups]
+    for turn in conversation.turns:
+        turn.tool_calls = None
     if gone:
         size = sum(size_of(text) for text in gone)
         conversation.left_out.append(LeftOut("tools", len(gone), size))
