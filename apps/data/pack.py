@@ -29,7 +29,7 @@ from apps.common.text.template_check import check_template
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import Tokenizer, load_tokenizer
 from apps.data.config import PackConfig
-from apps.data.ledger import Counts
+from apps.data.packing.accounts import account
 from apps.data.packing.best_fit import best_fit_decreasing, one_per_row
 from apps.data.packing.identity import read_identity
 from apps.data.packing.mix import Source, find_source, merged
@@ -346,8 +346,8 @@ def _ledger(job: Job, tokenized: list[Tokenized], shards: list[PackedShard]) -> 
             "please report this."
         )
     return {
-        **_account(read),
-        "generated": _account(generated),
+        **account(read),
+        "generated": account(generated),
         "mix": {source.uri: source.weight for source in job.sources},
         "segments": {
             split: sum(unit.manifest.splits[split].segments for unit in tokenized)
@@ -366,39 +366,6 @@ def _total(tokenized: list[Tokenized], wanted: Callable[[Tokenized], bool]) -> T
         if wanted(unit):
             total.add(unit.manifest.ledger)
     return total
-
-
-def _account(ledger: TokenLedger) -> dict[str, Any]:
-    _check(
-        "conversations",
-        ledger.conversations,
-        ledger.kept_conversations,
-        ledger.dropped_conversations,
-    )
-    _check("rounds", ledger.rounds, ledger.kept_rounds, ledger.dropped_rounds)
-    return {
-        "conversations": {
-            "read": ledger.conversations,
-            "kept": ledger.kept_conversations,
-            "dropped": dict(ledger.dropped_conversations),
-        },
-        "rounds": {
-            "read": ledger.rounds,
-            "kept": ledger.kept_rounds,
-            "dropped": dict(ledger.dropped_rounds),
-            "truncated": ledger.truncated_rounds,
-        },
-        "control_tokens_broken": ledger.control_tokens_broken,
-        "tool_turns_not_shown": ledger.tool_turns_not_shown,
-    }
-
-
-def _check(name: str, read: int, kept: int, dropped: Counts) -> None:
-    if read != kept + sum(dropped.values()):
-        raise CorruptError(
-            f"The ledger's {name} do not add up: {read:,} read, {kept:,} kept, dropped {dropped}; "
-            "please report this."
-        )
 
 
 def report(reporter: Reporter, info: packs.PackInfo, out: str) -> None:
