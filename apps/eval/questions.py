@@ -29,7 +29,7 @@ from apps.eval.calls.endpoints import parse_endpoint
 from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.reply import Reply
-from apps.eval.calls.retry import Asker
+from apps.eval.calls.retry import Asker, Gates
 from apps.eval.calls.run_all import run_all
 from apps.eval.config import QuestionsConfig
 from apps.eval.contamination import jaccard, measure, training_texts
@@ -130,8 +130,9 @@ class _Models:
         bar: Bar,
     ) -> None:
         self._config = config
+        gates: Gates = {}
         self._writer, *self._baselines = (
-            Asker(client, config.concurrency, config.max_attempts, bar, {})
+            Asker(client, config.concurrency, config.max_attempts, bar, gates)
             for client in (writer, *baselines)
         )
         self.bar = bar

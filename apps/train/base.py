@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import tokenizers
@@ -56,8 +57,11 @@ def run_base(config: BaseConfig, reporter: Reporter) -> None:
         rows = plain_rows(tokenizer.backend, passages, config)
         save_random_model(config, tokenizer.backend.get_vocab_size(), start)
         storage.claim(config.out)
-        configs.write_resolved(config, config.out)
         last = pretrain(config, rows, start, reporter)
+        Path(config.out, CONFIG).unlink(
+            missing_ok=True
+        )  # of an earlier run: no model until the end
+        configs.write_resolved(config, config.out)
         for name in sorted(os.listdir(start), key=lambda name: name == CONFIG):
             shutil.copyfile(os.path.join(start, name), os.path.join(config.out, name))
     inputs = {uri: storage.digest_file(uri) for uri in text_files(config.text)}

@@ -11,6 +11,7 @@ settings that stop where the template stops, and the model's licence and card.
 import json
 import os
 import tempfile
+from pathlib import Path
 
 import torch
 from transformers import GenerationConfig
@@ -45,6 +46,7 @@ def run_from_gguf(config: BaseConfig, reporter: Reporter) -> None:
             digest = storage.digest_file(source.path)
             record = lineage.collect(inputs={config.from_gguf: digest}, config=config)
             lineage.write(folder, record)
+            Path(config.out, "config.json").unlink(missing_ok=True)  # of an earlier run
             configs.write_resolved(config, config.out)
             for name in sorted(os.listdir(folder), key=lambda name: name == "config.json"):
                 os.chmod(os.path.join(folder, name), 0o644)

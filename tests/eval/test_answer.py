@@ -1,6 +1,7 @@
 """Only what a model said as its answer is stored; the rest is asked again."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,27 @@ def test_models_of_one_account_share_what_it_allows(tmp_path: Path, serve) -> No
     told = ["answer", "--questions", questions, "--out", str(tmp_path / "eval")]
     assert command(*told, "--concurrency", "3", "--model", *models) == 0
     assert server.requests.total() == 24 and server.most_in_flight == 3
+
+
+def test_a_dead_model_beside_a_living_one_of_its_account_is_given_up(
+    tmp_path: Path, serve, monkeypatch, capsys
+) -> None:
+    """Only the account's gate paused for outages, and it hears the living model's answers."""
+    monkeypatch.setattr("apps.eval.calls.retry.FIRST_OUTAGE_S", 0.0)
+
+    def handle(request: web.Request, body: dict) -> web.StreamResponse | None:
+        return web.json_response({"error": "down"}, status=503) if body["model"] == "dead" else None
+
+    server = serve(Script(handle=handle, answer=lambda *_: "Paris."))
+    questions = jsonl(
+        tmp_path / "q.jsonl", [{"question_id": str(n), "turns": [f"{n}?"]} for n in range(60)]
+    )
+    models = ["--model", f"live={server.url}#live", f"dead={server.url}#dead"]
+    told = ["answer", "--questions", questions, "--out", str(tmp_path / "eval"), *models]
+    assert command(*told, "--concurrency", "8", "--max-attempts", "20") == 1
+    asked = Counter(body["model"] for body in server.bodies)
+    assert asked["live"] == 60 and 24 <= asked["dead"] <= 40
+    assert "dead has answered nothing for" in " ".join(capsys.readouterr().err.split())
 
 
 def test_nothing_is_asked_beside_answers_of_other_settings(tmp_path: Path, serve, capsys) -> None:

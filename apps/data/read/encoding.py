@@ -29,6 +29,8 @@ _MIN_FOREIGN = 3
 """Places that are no UTF-8 before they are more than damage."""
 _FOREIGN_EVERY_BYTES = 20_000
 """They lie nearer together than this in a text of another encoding, even in an English one."""
+_MANY_FOREIGN = 20
+"""So many are no damage, however far apart."""
 _RARE = 0.1
 """By chance some of the bytes of another encoding are UTF-8."""
 _LONG_RUN_BYTES = 1.6
@@ -93,7 +95,8 @@ def of_head(head: bytes) -> tuple[str, bool]:
         f"it seems to be {' or '.join(names)} ({' '.join(shown.split())!r}); save it as UTF-8, for "
         f"example with `iconv -f {names[0].upper()} -t UTF-8 FILE > COPY`"
     )
-    is_often = len(wrong) >= _MIN_FOREIGN and len(wrong) * _FOREIGN_EVERY_BYTES >= len(head)
+    is_dense = len(wrong) >= _MANY_FOREIGN or len(wrong) * _FOREIGN_EVERY_BYTES >= len(head)
+    is_often = len(wrong) >= _MIN_FOREIGN and is_dense
     return advice, is_often and len(runs) - len(wrong) <= _RARE * len(wrong)
 
 

@@ -61,6 +61,8 @@ _E164_DIGITS = 15
 _DATE_OF_A_DIFF = re.compile(r"\+(?:19|20)\d\d-(?:0[1-9]|1[0-2])-[0-3]\d")
 _DATE = re.compile(r"0[1-9][ /](?:[0-2]\d|3[01]) (?:1[789]|20)\d\d(?: \d+)?")
 """and a number after it, such as the hour"""
+_ROW = re.compile(r"0\d(?: \d{3}){3}")
+"""of a table, behind its number; as a telephone it wants brackets, hyphens or a word before it"""
 _YEARS = re.compile(r"(?:\([1-9]\d\) ?)?((?:1[89]|20)\d\d)([ -])((?:1[89]|20)\d\d)")
 _LIMITS_OF_INTEGERS = frozenset(("2147483647", "2147483648", "4294967295", "4294967296"))
 _NORTH_AMERICAN_CHARS = 12
@@ -90,7 +92,11 @@ def is_telephone(text: str, start: int, end: int) -> bool:
     number = text[start:end]
     if start and _JOINED.match(text, start - 1) is not None:
         return False
-    if _DATE_OF_A_DIFF.match(number) is not None or _is_list_of_numbers(text, start, end):
+    before = text[max(0, start - _BEFORE_CHARS) : start]
+    is_called = _CALLED_PHONE.search(before) is not None
+    if _DATE_OF_A_DIFF.match(number) is not None:
+        return False
+    if not is_called and _is_list_of_numbers(text, start, end):
         return False
     if number in _LIMITS_OF_INTEGERS or _are_years(number):
         return False
@@ -103,11 +109,10 @@ def is_telephone(text: str, start: int, end: int) -> bool:
         steps = {after - before for before, after in itertools.pairwise(pairs)}
         is_drawn = pairs == sorted(pairs) and pairs[-1] <= _LAST_BALL
         return len(steps) > 1 and not is_drawn  # 01 02 03 04 05 counts, 05 12 18 23 34 was drawn
-    before = text[max(0, start - _BEFORE_CHARS) : start]
     if number[0] == "0" or number[:2] == "(0":
-        return _is_national_phone(number, before, text[end : end + 3])
+        return is_called or _is_national_phone(number, before, text[end : end + 3])
     if _WEAK_PHONE.fullmatch(number) is not None:
-        return _CALLED_PHONE.search(before) is not None
+        return is_called
     if number[0] in "+(" or _GROUPED_PHONE.fullmatch(number) is not None:
         return True
     return _PHONE_WORD.search(before) is not None
@@ -121,8 +126,6 @@ def _is_national_phone(number: str, before: str, after: str) -> bool:
          0101 1010 0110, 0100 0200 0300, 0031 2044 0034 (code points), 01-20231224,
          06 11 2023 18 (a date and an hour), 05 120 230 340 (of a table)
     """
-    if _CALLED_PHONE.search(before) is not None:
-        return True
     if number.isdigit() or _CALLED_OTHERWISE.search(before) is not None:
         return False
     if _DATE.fullmatch(number) is not None:
@@ -130,7 +133,7 @@ def _is_national_phone(number: str, before: str, after: str) -> bool:
     if _NUMBER_BEFORE.search(before) is not None or _NUMBER_AFTER.match(after) is not None:
         return False
     groups = re.findall(r"\d+", number)
-    if [len(group) for group in groups] == [2, 3, 3, 3]:
+    if _ROW.fullmatch(number) is not None:
         return False
     digits = "".join(groups)
     is_even = len({len(group) for group in groups}) == 1

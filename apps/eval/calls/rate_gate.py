@@ -36,6 +36,7 @@ FAILURES_TO_OPEN = 24
 # An endpoint that has never answered is more likely mistyped than down.
 FIRST_OUTAGE_S = 45.0
 MAX_BREAK_S = 60.0
+MAX_OUTAGE_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class Limits:
     requests_per_min: float
     tokens_per_min: float
     concurrency: int
-    max_outage_s: float = 600.0
+    max_outage_s: float = MAX_OUTAGE_S
 
 
 @dataclass(frozen=True, slots=True)

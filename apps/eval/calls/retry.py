@@ -5,6 +5,7 @@ Judge calls take judging/loop.py's way instead, where every try is written down 
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -14,7 +15,13 @@ from apps.eval.calls.client import Client, complete
 from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.gate_pool import GatePool
 from apps.eval.calls.lines import Message, Parameters
-from apps.eval.calls.rate_gate import Limits, Outcome
+from apps.eval.calls.rate_gate import (
+    FAILURES_TO_OPEN,
+    FIRST_OUTAGE_S,
+    MAX_OUTAGE_S,
+    Limits,
+    Outcome,
+)
 from apps.eval.calls.reply import Reply
 
 MAX_WAIT_S = 30.0
@@ -45,6 +52,9 @@ class Asker:
         account = client.endpoint.base_url, client.endpoint.api_key, limits
         self._gate = gates.setdefault(account, GatePool([limits]))
         self._refusal: CallFailure | None = None
+        self._failures_in_row = 0
+        self._last_ok_s: float | None = None
+        self._started_s = time.monotonic()
 
     async def ask(self, messages: Sequence[Message], settings: Parameters) -> Reply:
         """The reply; raises the last CallFailure, and at once one that no repetition can mend."""
@@ -73,12 +83,27 @@ class Asker:
                 raise self._refusal
             reply = await complete(self.client, messages, settings)
             outcome, unused_tokens = "ok", tokens - reply.used_tokens(tokens)
+            self._failures_in_row, self._last_ok_s = 0, time.monotonic()
             return reply
         except CallFailure as failure:
             outcome, wait_s = failure.outcome, failure.retry_after_s
+            if outcome == "error":
+                self._check_outage(failure)
             raise
         finally:
             await self._release(number, outcome, unused_tokens, wait_s)
+
+    def _check_outage(self, failure: CallFailure) -> None:
+        """The gate sees no outage of one model while others of its account answer."""
+        self._failures_in_row += 1
+        outage_s = time.monotonic() - (self._last_ok_s or self._started_s)
+        patience_s = FIRST_OUTAGE_S if self._last_ok_s is None else MAX_OUTAGE_S
+        if self._failures_in_row >= FAILURES_TO_OPEN and outage_s > patience_s:
+            raise CallFailure(
+                "fatal",
+                f"{self.client.endpoint.model} has answered nothing for {outage_s:.0f} s "
+                f"({self._failures_in_row} calls failed in a row; last: {failure.sentence})",
+            ) from failure
 
     async def _release(
         self, number: int, outcome: Outcome, unused_tokens: int, wait_s: float | None

@@ -9,8 +9,13 @@ Final verdict: B                       the last line, alone
 import re
 
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
-_STANDS = re.compile(r"(?:\A|[:\n])[\s*_]{0,9}(?P<held>\[\[[^\[\]\n]{1,60}\]\])")
-"""brackets where a verdict stands: at a line's start or behind a colon; others may be code"""
+_STANDS = re.compile(
+    r"(?:\A|[:\n](?:[-*] )?|\b(?:verdict|rating|score|choice) is)[\s*_]{0,9}"
+    r"(?P<held>\[\[[^\[\]\n]{1,60}\]\])",
+    re.IGNORECASE,
+)
+"""brackets where a verdict stands: at a line's start, behind a colon or `verdict is`; others may be
+code"""
 _BETWEEN = re.compile(r"\W{0,3}(?:,|/|,?\s*\b(?:or|and)\b)\W{0,3}", re.IGNORECASE)
 
 

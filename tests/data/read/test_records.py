@@ -213,6 +213,19 @@ def test_trees_of_any_depth_lose_no_message(levels: int, tmp_path: Path) -> None
     assert total.messages.input == levels
 
 
+def test_messages_in_a_circle_and_below_it_come_once_each(tmp_path: Path) -> None:
+    parents = {"m1": "m2", "m2": "m1", "m3": "m2", "m4": None, "m5": "m4"}
+    lines = [
+        {"message_id": name, "parent_id": parent, "text": name, "role": role}
+        for (name, parent), role in zip(
+            parents.items(), ("prompter", "assistant") * 3, strict=False
+        )
+    ]
+    (tmp_path / "dump.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    _, total = read(tmp_path / "dump.jsonl")
+    assert total.messages.input == len(parents)
+
+
 def test_a_dropped_record_with_half_a_pair_is_shown(tmp_path: Path) -> None:
     record = conversation("a", "Is this \ud83d", "OpenAI made me, said ChatGPT.")
     text = json.dumps([record, RECORDS[0]], ensure_ascii=False)

@@ -68,6 +68,8 @@ def test_labels_follow_the_same_rules(text: str, label: str | None) -> None:
     "text",
     [
         "At first I leaned to [[A]].\nFinal verdict: [[D]]",
+        "At first [[A]]. My final verdict is [[neither]].",
+        "[[A]] at first.\n- [[neither]]",
         "[[B]] reads better, yet: [[neither]]",
         "[[A]] by style.\ntag-1 [[A>B]]",
         "tag-1 [[neither]] rather than [[A]]",

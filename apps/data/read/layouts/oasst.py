@@ -99,7 +99,10 @@ def trees_of(messages: Iterable[JsonObject]) -> Iterator[JsonObject]:
         else:
             _replies(parent).append(message)
     reached = {id(one) for root in roots for one in _below(root)}
-    roots += [message for message in given if id(message) not in reached]  # in a circle
+    lost = [message for message in given if id(message) not in reached]  # in a circle or below one
+    for message in lost:
+        message["replies"] = []
+    roots += lost
     for root in roots:
         tree_id = text_of(root, "message_tree_id", "message_id")
         yield {"message_tree_id": tree_id, "prompt": root}
