@@ -78,6 +78,8 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
     configs.write_resolved(config, config.out, name="answer.yaml")
     for name, answers in imported.items():
         _import(config.out, name, answers, questions, reporter)
+    if not contestants:
+        return
     if troubles := asyncio.run(_ask_all(config, contestants, questions, reporter)):
         raise CriaError(
             f"{'; '.join(troubles)}; run the same command again to ask only what has no answer"
