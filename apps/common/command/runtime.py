@@ -36,7 +36,7 @@ import psutil
 
 import apps
 from apps.common.command import interrupt
-from apps.common.errors import ConfigError, CriaError
+from apps.common.errors import ConfigError, CriaError, first_line
 
 MIN_LOGICAL_CPUS = 4
 START_WAIT_S = 120
@@ -120,12 +120,18 @@ def _joined(log_to_driver: bool) -> Generator[Session]:
     if not already:
         in_job = bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
         with _ray_is_patient():
-            ray.init(
-                address=address,
-                log_to_driver=log_to_driver,
-                logging_level="ERROR",
-                runtime_env=None if in_job else _code_env(),
-            )
+            try:
+                ray.init(
+                    address=address,
+                    log_to_driver=log_to_driver,
+                    logging_level="ERROR",
+                    runtime_env=None if in_job else _code_env(),
+                )
+            except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+                raise ConfigError(
+                    f"The Ray cluster that RAY_ADDRESS names, {address}, cannot be joined "
+                    f"({first_line(error)}); start it, or unset RAY_ADDRESS."
+                ) from error
     try:
         yield Session(address=address, dashboard_url=None, token_path=None)
     finally:

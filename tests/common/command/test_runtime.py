@@ -29,6 +29,29 @@ def test_the_dashboards_address_is_refused_with_the_command_that_takes_it(
         pass
 
 
+def test_a_cluster_that_has_ended_with_its_token_is_one_sentence(tmp_path: Path) -> None:
+    gone = {
+        "RAY_ADDRESS": "127.0.0.1:1",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
+    }
+    join = (
+        "from apps.common.command.runtime import ray_session\nwith ray_session(): print('joined')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", join],
+        cwd=ROOT,
+        env={**os.environ, **gone},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    told = ended.stderr.strip().splitlines()[-1]
+    assert told.startswith("apps.common.errors.ConfigError: The Ray cluster that RAY_ADDRESS names")
+    assert "127.0.0.1:1, cannot be joined (" in told and "unset RAY_ADDRESS" in told
+
+
 @pytest.mark.ray
 def test_the_workers_that_ray_has_ready_are_taken_and_import_our_code(ray_session: object) -> None:
     import ray
