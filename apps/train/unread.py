@@ -1,38 +1,45 @@
 """Settings that nothing would read: refused for a run that is to start, and for its plan."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 from apps.common.errors import ConfigError
 from apps.train.config import RunConfig
 
+_LORA = ("rank", "alpha", "dropout", "targets")
+
+
+class _Section(NamedTuple):
+    """Settings that are read only where another one is on."""
+
+    name: str
+    settings: object
+    fields: tuple[str, ...]
+    is_read: bool
+    switch: str
+    """what turns them on"""
+
 
 def check_read(config: RunConfig) -> None:
     """Refuse what was set and nothing would read: `--lora.rank 8` alone trains all weights."""
-    samples = config.metrics.sample_every_steps > 0
-    lora, spikes = config.adapter == "lora", config.faults.on_spike != "ignore"
-    owners: tuple[tuple[str, object, bool, str, tuple[str, ...]], ...] = (
-        ("lora", config.lora, lora, "--adapter lora", ("rank", "alpha", "dropout", "targets")),
-        ("rope", config.rope, config.rope.kind != "none", "--rope.kind linear", ("factor",)),
-        ("faults", config.faults, spikes, "--faults.on-spike skip", ("spike_factor",)),
-        (
-            "metrics",
-            config.metrics,
-            samples,
-            "--metrics.sample-every-steps",
-            ("sample_prompts", "sample_tokens"),
-        ),
-    )
-    for section, settings, is_read, switch, names in owners:
-        if is_read:
-            continue
-        for name in names:
+    metrics, faults = config.metrics, config.faults
+    has_rope, has_samples = config.rope.kind != "none", metrics.sample_every_steps > 0
+    has_lora, has_spikes = config.adapter == "lora", faults.on_spike != "ignore"
+    samples = ("sample_prompts", "sample_tokens")
+    for section in (
+        _Section("lora", config.lora, _LORA, has_lora, "--adapter lora"),
+        _Section("rope", config.rope, ("factor",), has_rope, "--rope.kind linear"),
+        _Section("faults", faults, ("spike_factor",), has_spikes, "--faults.on-spike skip"),
+        _Section("metrics", metrics, samples, has_samples, "--metrics.sample-every-steps"),
+    ):
+        for name in () if section.is_read else section.fields:
+            settings = section.settings
             value, default = getattr(settings, name), getattr(type(settings)(), name)
             if value != default:
                 raise ConfigError(
-                    f"{section}.{name} is {value} and nothing reads it without {switch}; give that "
-                    f"too, or leave --{section}.{name.replace('_', '-')} at its default, "
-                    f"{default!r}."
+                    f"{section.name}.{name} is {value} and nothing reads it without "
+                    f"{section.switch}; give that too, or leave --{section.name}."
+                    f"{name.replace('_', '-')} at its default, {default!r}."
                 )
 
 

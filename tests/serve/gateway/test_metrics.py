@@ -13,6 +13,7 @@ from apps.serve.errors import ApiError
 from apps.serve.gateway.metrics import render
 from apps.serve.model.served import load_model
 from tests.serve.api import Api
+from tests.serve.asgi_client import AsgiClient
 from tests.serve.scripted import ScriptedEngine
 
 CHAT = b'{"model": "scripted", "messages": [{"role": "user", "content": "hi"}], "stream": true}'
@@ -69,33 +70,6 @@ async def test_a_refusal_is_counted_with_its_status(
     assert (await samples(api))[name] == 1
 
 
-class Client:
-    """One request to the ASGI application, whose client may leave."""
-
-    def __init__(self, api: Api) -> None:
-        self.left = asyncio.Event()
-        self.text = b""
-        self._sent_body = False
-        headers = [(b"content-type", b"application/json")]
-        scope = {
-            "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
-            "headers": headers, "client": ("127.0.0.1", 1), "server": ("test", 80),
-            "scheme": "http", "http_version": "1.1", "root_path": "",
-        }  # fmt: skip
-        self.task = asyncio.ensure_future(api.app(scope, self._receive, self._send))
-
-    async def _receive(self) -> dict:
-        if self._sent_body:
-            await self.left.wait()
-            return {"type": "http.disconnect"}
-        self._sent_body = True
-        return {"type": "http.request", "body": CHAT, "more_body": False}
-
-    async def _send(self, message: dict) -> None:
-        await asyncio.sleep(0)
-        self.text += message.get("body", b"")
-
-
 async def turns(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
@@ -105,7 +79,7 @@ async def test_a_request_that_is_cancelled_twice_at_any_await_is_counted_once(ap
     api = api_saying("Hello there")
     ends = [(first, between) for first in range(0, 60, 2) for between in range(5)]
     for first, between in ends:
-        client = Client(api)
+        client = AsgiClient(api, CHAT)
         await turns(first)
         client.task.cancel()
         await turns(between)
@@ -158,7 +132,7 @@ async def test_requests_that_wait_for_their_turn_are_counted(api_saying) -> None
     queue = api.directory.entries["scripted"].queue
     queue.places, queue.max_waiting = 1, 2
     seen = [total(await samples(api), "cria_requests_waiting")]  # the first look imports much
-    clients = [Client(api) for _ in range(3)]
+    clients = [AsgiClient(api, CHAT) for _ in range(3)]
     while not clients[0].task.done():
         seen.append(total(await samples(api), "cria_requests_waiting"))
         await asyncio.sleep(0.001)
@@ -169,7 +143,7 @@ async def test_requests_that_wait_for_their_turn_are_counted(api_saying) -> None
 
 async def test_a_client_that_leaves_is_counted_as_such_with_the_tokens_it_got(api_saying) -> None:
     api = api_saying("Hello there, and so on and so forth", step_s=0.002)
-    client = Client(api)
+    client = AsgiClient(api, CHAT)
     while client.text.count(b"data:") < 6:
         await asyncio.sleep(0.001)
     client.left.set()
@@ -185,7 +159,7 @@ async def test_dollars_are_the_tokens_at_their_prices(model_folder) -> None:
     model = load_model(ModelConfig(name="scripted", path=str(model_folder), prices=prices))
     api = Api(model, ScriptedEngine(lambda request: [70, 71, 72]))
     rng = random.Random(0)
-    clients = [Client(api) for _ in range(20)]
+    clients = [AsgiClient(api, CHAT) for _ in range(20)]
     for client in clients:
         await turns(rng.randrange(4))
         if rng.random() < 0.3:

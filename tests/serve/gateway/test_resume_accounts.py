@@ -16,6 +16,7 @@ from apps.serve.model.served import load_model
 from apps.serve.replica.replica import ModelReplica
 from apps.serve.replica.wire import ReplicaName
 from tests.serve.api import Api
+from tests.serve.asgi_client import AsgiClient
 from tests.serve.replica.gateway import gateway_of
 from tests.serve.scripted import ScriptedEngine
 
@@ -124,29 +125,14 @@ async def test_a_stream_that_goes_on_pays_for_what_is_new_and_gets_nothing_back(
     assert charge.tokens == PROMPT_TOKENS + 21 - num_new, "the prompt's were taken at admission"
 
 
-class SlowReader:
-    """One request to the ASGI application, whose client takes the first piece and no more."""
+class SlowReader(AsgiClient):
+    """Takes the first piece of a stream and no more."""
 
     def __init__(self, api: Api, **fields: object) -> None:
-        self.left = asyncio.Event()
-        self._has_begun = self._sent_body = False
         messages = [{"role": "user", "content": PROMPT}]
         body = {"model": "scripted", "messages": messages, "stream": True, **fields}
-        self._body = json.dumps(body).encode()
-        headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer ali")]
-        scope = {
-            "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
-            "headers": headers, "client": ("127.0.0.1", 1), "server": ("test", 80),
-            "scheme": "http", "http_version": "1.1", "root_path": "",
-        }  # fmt: skip
-        self.task = asyncio.ensure_future(api.app(scope, self._receive, self._send))
-
-    async def _receive(self) -> dict:
-        if self._sent_body:
-            await self.left.wait()
-            return {"type": "http.disconnect"}
-        self._sent_body = True
-        return {"type": "http.request", "body": self._body, "more_body": False}
+        self._has_begun = False
+        super().__init__(api, json.dumps(body).encode(), {"authorization": "Bearer ali"})
 
     async def _send(self, message: dict) -> None:
         if self._has_begun or message["type"] != "http.response.start":
