@@ -42,7 +42,7 @@ from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.page.arena.sources import check_sources
-from apps.serve.page.config import PageConfig, database_url, login_password
+from apps.serve.page.config import PageConfig, check_secrets
 from apps.serve.placing import PlaceConfig, place
 from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
@@ -165,13 +165,7 @@ def _load_to_run(path: str, port: int | None) -> ServeConfig:
     if os.environ.get("RAY_ADDRESS"):
         return config
     if config.page.enabled:
-        database_url(config.page)
-        login_password(config.page)
-    if config.page_needs_key and read_key(config.page.api_key_env) is None:
-        raise ConfigError(
-            f"page.api_key_env names {config.page.api_key_env}, which is not set; put the page's "
-            "key there, or set page.enabled to false."
-        )
+        check_secrets(config.page, needs_key=config.page_needs_key)
     for model in config.models:
         settings = model.engine_config(model.path)
         if isinstance(settings, RemoteConfig):

@@ -100,10 +100,11 @@ def prepare(config: RunConfig) -> Prepared:
         "base_weights": base_digest(folder, with_weights=True),
     }
     newest = next(iter(checkpoint.committed(resolved.out)), None)
-    if newest is not None and not config.allow_change:
-        _check_unchanged(newest.commit, identity, resolved)
-    if newest is not None and config.allow_change:
-        _check_same_weights(model, identity, resolved)
+    if newest is not None:
+        if config.allow_change:
+            _check_same_weights(model, identity, resolved)
+        else:
+            _check_unchanged(newest.commit, identity, resolved)
     _check_space(resolved, trained)
     configs.write_resolved(resolved, resolved.out)
     done = newest.step if newest is not None else 0

@@ -33,7 +33,7 @@ from ray.train import RunConfig as RayRunConfig
 from apps.common.command.events import Reporter
 from apps.common.command.every_machine import require_shared
 from apps.common.command.runtime import ray_session
-from apps.common.errors import CriaError, InputError
+from apps.common.errors import CriaError, InputError, first_line
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.train.attempts import Attempts, first_failure
@@ -221,7 +221,7 @@ def _sentence_of(error: TrainingFailedError, attempts: Attempts, num_workers: in
             "on from the newest checkpoint."
         )
     cause = error.controller_failure if isinstance(error, ControllerError) else error
-    reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
+    reason = first_line(cause, 1000).rstrip(".")
     return CriaError(
         f"Ray could not start {num_workers} workers ({reason}); look at `ray status`, then run the "
         "same command again."

@@ -103,7 +103,7 @@ def test_a_dead_model_beside_a_living_one_of_its_account_is_given_up(
     tmp_path: Path, serve, monkeypatch, capsys
 ) -> None:
     """Only the account's gate paused for outages, and it hears the living model's answers."""
-    monkeypatch.setattr("apps.eval.calls.retry.FIRST_OUTAGE_S", 0.0)
+    monkeypatch.setattr("apps.eval.calls.outage.FIRST_OUTAGE_S", 0.0)
 
     def handle(request: web.Request, body: dict) -> web.StreamResponse | None:
         return web.json_response({"error": "down"}, status=503) if body["model"] == "dead" else None

@@ -166,7 +166,7 @@ def _local(
             try:
                 session = _start(folder, options)
             except Exception as error:
-                _say(f"Ray did not start ({_first_line(error)}); it is tried once more.")
+                _say(f"Ray did not start ({_first_sentence(error)}); it is tried once more.")
                 folder = stack.enter_context(_folder())
                 session = _start_again(folder, options)
         yield session
@@ -225,15 +225,14 @@ def _start_again(folder: str, options: dict[str, object]) -> Session:
     except Exception as error:
         load = os.getloadavg()[0]
         raise CriaError(
-            f"Ray did not start, twice: {_first_line(error)} The load of this machine is "
+            f"Ray did not start, twice: {_first_sentence(error)} The load of this machine is "
             f"{load:.0f} on {os.cpu_count()} CPUs and {_free_gib():.1f} GiB of memory are free; "
             "try again when it is less busy, or join a cluster with RAY_ADDRESS."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    words = (str(error) or type(error).__name__).strip().splitlines()[0]
-    return words.split(". ")[0].rstrip(".") + "."
+def _first_sentence(error: Exception) -> str:
+    return first_line(error, 1000).split(". ")[0].rstrip(".") + "."
 
 
 def _free_gib() -> float:

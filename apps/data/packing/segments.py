@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tokenizers
 
 from apps.common.text.conversation import ChatTemplate, Encoded, Message, ToolSchemas
-from apps.data.read.record.tool_calls import answers_around_tools
+from apps.data.read.record.tool_calls import answers_around_tools, is_of_tools
 
 OverLong = Literal["truncate_answer", "drop"]
 _FIRST_CHARS_PER_TOKEN = 4.0
@@ -105,7 +105,7 @@ class Cutter:
         shown = messages if self._shows_tools else without_tool_turns(messages)
         task = _Task(shown, tools, guess)
         if not self._shows_tools:
-            task.result.num_tool_turns = sum(map(_is_of_tools, messages))
+            task.result.num_tool_turns = sum(map(is_of_tools, messages))
         return task
 
     def _learn(self, encoded: Sequence[Encoded]) -> None:
@@ -220,10 +220,6 @@ class _Task:
         self.result.segments.clear()
         self.result.drop(rule, num_left)
         self.start = len(self.rounds)
-
-
-def _is_of_tools(message: Message) -> bool:
-    return message.role == "tool" or message.tool_calls is not None
 
 
 def without_tool_turns(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -72,9 +72,9 @@ def chunks(handle: io.RawIOBase) -> Iterator[bytes]:
 
 
 def is_plain(head: bytes) -> bool:
-    """Whether a file can be read from its middle: no archive, no UTF-16, no table."""
+    """Whether a file can be read from its middle: no archive, no UTF-16 or UTF-32, no table."""
     is_packed = head.startswith((PARQUET, ARROW_FILE, ARROW_STREAM, _GZIP, *_ZSTD))
-    return not is_packed and encoding.wide(head[: encoding.MAGIC_BYTES]) is None
+    return not is_packed and encoding.wide(head) is None
 
 
 def decoder(magic: bytes, handle: Hashed) -> Iterator[bytes] | None:

@@ -45,8 +45,7 @@ def _masked(turn: Turn) -> Turn:
         made = orjson.loads(calls)
         for call in made:
             call["function"]["arguments"] = _masked_value(call["function"]["arguments"])
-        masked = orjson.dumps(made).decode()
-        calls = masked if masked != calls else calls
+        calls = orjson.dumps(made).decode()
     if text == turn.text and calls == turn.tool_calls:
         return turn
     return dataclasses.replace(turn, text=text, tool_calls=calls)

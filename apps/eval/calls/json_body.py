@@ -83,10 +83,10 @@ def told(data: bytes) -> tuple[str, str | None]:
         said = load(data)
     except ValueError:
         return excerpt(data), None
-    return told_in(_error_of(said) or said if isinstance(said, dict) else said)
+    return _told_in(_error_of(said) or said if isinstance(said, dict) else said)
 
 
-def told_in(error: JsonValue) -> tuple[str, str | None]:
+def _told_in(error: JsonValue) -> tuple[str, str | None]:
     """The message and the code of an error: an object, or a text alone."""
     if not isinstance(error, dict):
         return _short(str(error)), None
@@ -106,7 +106,7 @@ def broke_off(said: JsonValue) -> str | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     end = choice if isinstance(choice, dict) else said
     if end is not said and end.get("error"):
-        return told_in(end["error"])[0]
+        return _told_in(end["error"])[0]
     reason = str(end.get("finish_reason") or end.get("stop_reason"))
     return f"finish_reason {reason!r}" if plain_reason(reason) == "error" else None
 

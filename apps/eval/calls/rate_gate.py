@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from apps.common.errors import CriaError
+from apps.eval.calls.outage import FAILURES_TO_OPEN, Outage
 
 Outcome = Literal["ok", "rate_limited", "error", "cancelled"]
 
@@ -32,11 +33,7 @@ CATCH_UP_S = 0.01
 # and some are refused (7 of 400 on a busy machine).
 MARGIN = 0.99
 RECENT = 50
-FAILURES_TO_OPEN = 24
-# An endpoint that has never answered is more likely mistyped than down.
-FIRST_OUTAGE_S = 45.0
 MAX_BREAK_S = 60.0
-MAX_OUTAGE_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +41,7 @@ class Limits:
     requests_per_min: float
     tokens_per_min: float
     concurrency: int
-    max_outage_s: float = MAX_OUTAGE_S
+    max_outage_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +77,11 @@ class RateGate:
         self._refilled_s = clock()
         self._paused_until_s = clock()
         self._last_cut_s = -1e9
-        self._failures_in_row = 0
         self._was_limited: deque[bool] = deque(maxlen=RECENT)
-        self._last_ok_s = clock()
+        self._outage = Outage(max_s=limits.max_outage_s, last_ok_s=clock())
         self._timer: asyncio.TimerHandle | None = None
         self.num_rate_limited = 0
         self.num_errors = 0
-        self.num_ok = 0
 
     def pass_at_once(self, holder: str, tokens: int) -> bool:
         """Lets a call through if it need not wait."""
@@ -162,10 +157,8 @@ class RateGate:
         return max(self._paused_until_s - now, self._next_request_s - now, until_token_s, 0.0)
 
     def _gain(self) -> None:
-        self.num_ok += 1
-        self._failures_in_row = 0
         self._was_limited.append(False)
-        self._last_ok_s = self._clock()
+        self._outage.end(self._clock())
         self._window = min(self._window + 1.0 / self._window, float(self._limits.concurrency))
         self._share = min(self._share + 0.004, 1.0)
 
@@ -186,16 +179,15 @@ class RateGate:
 
     def _count_failure(self) -> None:
         self.num_errors += 1
-        self._failures_in_row += 1
-        self._check_outage(self._failures_in_row)
-        if self._failures_in_row % FAILURES_TO_OPEN == 0:
-            breaks = self._failures_in_row // FAILURES_TO_OPEN
+        self._outage.failures_in_row += 1
+        self._check_outage(self._outage.failures_in_row)
+        breaks, others = divmod(self._outage.failures_in_row, FAILURES_TO_OPEN)
+        if not others:
             self._paused_until_s = self._clock() + min(MAX_BREAK_S, 2.0**breaks)
 
     def _check_outage(self, failures: int) -> None:
-        outage_s = max(self._paused_until_s, self._clock()) - self._last_ok_s
-        patience_s = self._limits.max_outage_s if self.num_ok else FIRST_OUTAGE_S
-        if failures >= FAILURES_TO_OPEN and outage_s > patience_s:
+        now_s = max(self._paused_until_s, self._clock())
+        if (outage_s := self._outage.too_long_s(now_s, failures)) is not None:
             raise CriaError(
                 f"the endpoint has answered nothing for {outage_s:.0f} s ({failures} calls "
                 "failed in a row or were rate-limited); what is stored stays stored: run the same "

@@ -15,13 +15,8 @@ from apps.eval.calls.client import Client, complete
 from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.gate_pool import GatePool
 from apps.eval.calls.lines import Message, Parameters
-from apps.eval.calls.rate_gate import (
-    FAILURES_TO_OPEN,
-    FIRST_OUTAGE_S,
-    MAX_OUTAGE_S,
-    Limits,
-    Outcome,
-)
+from apps.eval.calls.outage import Outage
+from apps.eval.calls.rate_gate import Limits, Outcome
 from apps.eval.calls.reply import Reply
 
 MAX_WAIT_S = 30.0
@@ -52,9 +47,7 @@ class Asker:
         account = client.endpoint.base_url, client.endpoint.api_key, limits
         self._gate = gates.setdefault(account, GatePool([limits]))
         self._refusal: CallFailure | None = None
-        self._failures_in_row = 0
-        self._last_ok_s: float | None = None
-        self._started_s = time.monotonic()
+        self._outage = Outage(max_s=limits.max_outage_s, last_ok_s=time.monotonic())
 
     async def ask(self, messages: Sequence[Message], settings: Parameters) -> Reply:
         """The reply; raises the last CallFailure, and at once one that no repetition can mend."""
@@ -83,7 +76,7 @@ class Asker:
                 raise self._refusal
             reply = await complete(self.client, messages, settings)
             outcome, unused_tokens = "ok", tokens - reply.used_tokens(tokens)
-            self._failures_in_row, self._last_ok_s = 0, time.monotonic()
+            self._outage.end(time.monotonic())
             return reply
         except CallFailure as failure:
             outcome, wait_s = failure.outcome, failure.retry_after_s
@@ -95,14 +88,13 @@ class Asker:
 
     def _check_outage(self, failure: CallFailure) -> None:
         """The gate sees no outage of one model while others of its account answer."""
-        self._failures_in_row += 1
-        outage_s = time.monotonic() - (self._last_ok_s or self._started_s)
-        patience_s = FIRST_OUTAGE_S if self._last_ok_s is None else MAX_OUTAGE_S
-        if self._failures_in_row >= FAILURES_TO_OPEN and outage_s > patience_s:
+        self._outage.failures_in_row += 1
+        failures = self._outage.failures_in_row
+        if (outage_s := self._outage.too_long_s(time.monotonic(), failures)) is not None:
             raise CallFailure(
                 "fatal",
                 f"{self.client.endpoint.model} has answered nothing for {outage_s:.0f} s "
-                f"({self._failures_in_row} calls failed in a row; last: {failure.sentence})",
+                f"({failures} calls failed in a row; last: {failure.sentence})",
             ) from failure
 
     async def _release(

@@ -126,7 +126,6 @@ async def follow(
                 if step.finish_reason == "error":
                     raise _failure(step.error or "the engine failed")
                 if job.is_prompt_only:
-                    is_finished = True
                     yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
                     return
                 delta = _delta(step, index, text, held)._replace(is_replayed=is_replayed)

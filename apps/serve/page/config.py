@@ -9,7 +9,7 @@ from typing import Literal
 
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.common.files.endpoints import EndpointSettings
+from apps.common.files.endpoints import EndpointSettings, read_key
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?")
 
@@ -148,6 +148,17 @@ def login_password(page: PageConfig) -> str:
     if not page.login_password_env:
         return ""
     return _from_variable(page.login_password_env, "page.login_password_env", "the page's password")
+
+
+def check_secrets(page: PageConfig, *, needs_key: bool) -> None:
+    """Raises ConfigError where the environment lacks what the page's process will read."""
+    database_url(page)
+    login_password(page)
+    if needs_key and read_key(page.api_key_env) is None:
+        raise ConfigError(
+            f"page.api_key_env names {page.api_key_env}, which is not set; put the page's key "
+            "there, or set page.enabled to false."
+        )
 
 
 def _from_variable(variable: str, setting: str, what: str) -> str:

@@ -7,7 +7,8 @@ import pytest
 
 from apps.common.errors import CriaError
 from apps.eval.calls.gate_pool import GatePool
-from apps.eval.calls.rate_gate import FAILURES_TO_OPEN, Limits
+from apps.eval.calls.outage import FAILURES_TO_OPEN
+from apps.eval.calls.rate_gate import Limits
 
 
 class Clock:

@@ -113,7 +113,7 @@ def _take(
 def _without_citations(turn: Turn, conversation: RawConversation) -> Turn:
     shown = turn.with_text(without_citations(turn.text))
     if shown is not turn:
-        conversation.repaired["citations"] = conversation.repaired.get("citations", 0) + 1
+        conversation.repaired["citations"] += 1
     return shown
 
 

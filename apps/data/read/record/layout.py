@@ -4,6 +4,7 @@ A layout is a way to write a conversation down as one JSON object. Its file says
 it one, and reads turns, ids and flags; whatever else the record holds is named, never lost unseen.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -76,7 +77,7 @@ class RawConversation:
     tools: str | None = None
     """JSON list of the functions that the model could call."""
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
-    repaired: dict[str, int] = field(default_factory=dict[str, int])
+    repaired: Counter[str] = field(default_factory=Counter[str])
     """Messages that were mended, by what was wrong with them."""
     ignored: list[str] = field(default_factory=list[str])
     """Fields with a value that nothing here carries; `messages[].x`, `pairs[].x` and

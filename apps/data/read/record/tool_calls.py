@@ -107,10 +107,6 @@ def call_turn(text: str) -> Turn | None:
     return None if calls is None else Turn("assistant", "", size_of(text), tool_calls=calls)
 
 
-def is_of_tools(turn: Turn) -> bool:
-    return turn.role == "tool" or turn.tool_calls is not None
-
-
 class Said(Protocol):
     """A turn of a conversation, or a message of one that is clean."""
 
@@ -120,10 +116,14 @@ class Said(Protocol):
     def tool_calls(self) -> str | None: ...
 
 
+def is_of_tools(turn: Said) -> bool:
+    return turn.role == "tool" or turn.tool_calls is not None
+
+
 T = TypeVar("T", bound=Said)
 
 
-def answers_around_tools(turns: Sequence[T], text_of: Callable[[T], str]) -> list[list[T]]:
+def answers_around_tools(turns: Sequence[T], said_by: Callable[[T], str]) -> list[list[T]]:
     """Without what tools said and calls without text; what is said around a call is one group.
 
     user, assistant "Let me look." + call, tool, assistant "Sunny."
@@ -132,7 +132,7 @@ def answers_around_tools(turns: Sequence[T], text_of: Callable[[T], str]) -> lis
     groups: list[list[T]] = []
     is_after_tools = False
     for turn in turns:
-        if is_only_of_tools(turn, text_of(turn)):
+        if is_only_of_tools(turn, said_by(turn)):
             is_after_tools = True
             continue
         if is_after_tools and groups and groups[-1][-1].role == turn.role == "assistant":

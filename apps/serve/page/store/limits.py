@@ -49,15 +49,11 @@ def check_password(session: Session, address: str, limits: PageLimits) -> None:
         (limits.address_wrong_passwords_per_hour, {"address": address}, "Your network has"),
         (limits.all_wrong_passwords_per_hour, {}, "All visitors together have"),
     ):
-        query = sa.select(WrongPassword.created_s).filter_by(**whose)
-        query = query.where(WrongPassword.created_s > now_s() - _HOUR_S)
-        newest_first = query.order_by(WrongPassword.created_s.desc())
-        oldest = session.scalar(newest_first.offset(limit - 1).limit(1)) if limit else None
+        if not limit:
+            continue
+        oldest = _oldest_in_the_way(session, WrongPassword, whose, _HOUR_S, limit - 1)
         if oldest is not None:
-            wait_s = max(1, round(oldest + _HOUR_S - now_s()))
-            raise Refusal(
-                f"{who} tried too many wrong passwords. Try again in {_in_words(wait_s)}.", wait_s
-            )
+            raise _until(oldest + _HOUR_S, f"{who} tried too many wrong passwords.")
 
 
 def forget_counted(session: Session) -> None:
@@ -84,14 +80,10 @@ def _check_rates(session: Session, asker: Asker, limits: PageLimits, num_answers
     ):
         if not limit:
             continue
-        oldest = _oldest_in_the_way(session, whose, window_s, limit - num_answers)
+        oldest = _oldest_in_the_way(session, Request, whose, window_s, limit - num_answers)
         if oldest is not None:
-            wait_s = max(1, round(oldest + window_s - now_s()))
-            raise Refusal(
-                f"{who} asked as much as this page can answer for now. "
-                f"Try again in {_in_words(wait_s)}.",
-                wait_s,
-            )
+            told = f"{who} asked as much as this page can answer for now."
+            raise _until(oldest + window_s, told)
 
 
 def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
@@ -106,13 +98,22 @@ def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
         raise Refusal("This page takes no more votes for now. Try again later.")
 
 
+def _until(free_s: float, told: str) -> Refusal:
+    wait_s = max(1, round(free_s - now_s()))
+    return Refusal(f"{told} Try again in {_in_words(wait_s)}.", wait_s)
+
+
 def _oldest_in_the_way(
-    session: Session, whose: Mapping[str, str], window_s: float, room: int
+    session: Session,
+    table: type[Request] | type[WrongPassword],
+    whose: Mapping[str, str],
+    window_s: float,
+    room: int,
 ) -> float | None:
-    """When the request was made that must leave the window before there is room; None: there is."""
-    query = sa.select(Request.created_s).filter_by(**whose)
-    query = query.where(Request.created_s > now_s() - window_s)
-    newest_first = query.order_by(Request.created_s.desc())
+    """When the row was made that must leave the window before there is room; None: there is."""
+    query = sa.select(table.created_s).filter_by(**whose)
+    query = query.where(table.created_s > now_s() - window_s)
+    newest_first = query.order_by(table.created_s.desc())
     return session.scalar(newest_first.offset(max(0, room)).limit(1))
 
 

@@ -82,8 +82,7 @@ class Door:
             if not is_right:
                 row = WrongPassword(id=new_id(), address=network, created_s=now_s())
                 session.add(row)
-        if not is_right:
-            return ""
+                return ""
         value = str(self._signer.dumps("in"))
         return f"{COOKIE}={value}; Path=/; Max-Age={_WEEK_S}; HttpOnly; SameSite=Lax{self._flags}"
 

@@ -1,0 +1,28 @@
+"""When an endpoint, or one of its models, has answered nothing for too long."""
+
+from dataclasses import dataclass
+
+FAILURES_TO_OPEN = 24
+FIRST_OUTAGE_S = 45.0
+"""An endpoint that has never answered is more likely mistyped than down."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Outage:
+    """The failures since the last answer."""
+
+    max_s: float
+    """how long one may last that has answered before"""
+    last_ok_s: float
+    """of the caller's clock; when it began, before the first answer"""
+    has_answered: bool = False
+    failures_in_row: int = 0
+
+    def end(self, now_s: float) -> None:
+        self.has_answered, self.failures_in_row, self.last_ok_s = True, 0, now_s
+
+    def too_long_s(self, now_s: float, failures: int) -> float | None:
+        """How long it has lasted, where that is too long for so many failures; else None."""
+        outage_s = now_s - self.last_ok_s
+        most_s = self.max_s if self.has_answered else FIRST_OUTAGE_S
+        return outage_s if failures >= FAILURES_TO_OPEN and outage_s > most_s else None
