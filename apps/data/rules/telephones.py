@@ -49,7 +49,11 @@ _CALLED_PHONE = re.compile(
 _CALLED_OTHERWISE = re.compile(
     r"(?i)(?:#|\b(?:order|invoice|id|no|nr|num|number|case|ticket|part|item|sku|isbn|issn|ndc|ein"
     r"|serial|model|ref|reference|batch|lot|code|zip|account|version|build|doi|fig|table|page|pp?"
-    r"|patent|docket|claim|tracking|key|date|bsb|asin|upc|ean|cas|sn|chmod)\b)[^\w\n]{0,4}\Z"
+    r"|patent|docket|claim|tracking|key|date|bsb|asin|upc|ean|cas|sn|chmod"
+    r"|chapter|chap|section|level|lvl|stage|step|epoch|iter|iteration|frame|episode|score|round"
+    r"|wave|row|record|sample|photo|image|track"
+    r"|kapitel|chapitre|cap[ií]tulo|capitolo|teil|parte|partie|seite|progress|loading|generation"
+    r"|глава|часть|章|第)\b)[^\w\n]{0,4}\Z"
 )
 _BEFORE_CHARS = 24
 _JOINED = re.compile(r"[A-Za-z0-9/-]")
@@ -67,6 +71,8 @@ _YEARS = re.compile(r"(?:\([1-9]\d\) ?)?((?:1[89]|20)\d\d)([ -])((?:1[89]|20)\d\
 _LIMITS_OF_INTEGERS = frozenset(("2147483647", "2147483648", "4294967295", "4294967296"))
 _NORTH_AMERICAN_CHARS = 12
 """of +1 and ten digits"""
+_COUNT_OF = re.compile(r"0[1-9]\d{0,3} ?/ ?\d+0{4}")
+"""`04 / 1000000`: so many of a round number"""
 _LAST_BALL = 49
 """of a lottery"""
 _WEAK_PHONE = re.compile(
@@ -128,7 +134,7 @@ def _is_national_phone(number: str, before: str, after: str) -> bool:
     """
     if number.isdigit() or _CALLED_OTHERWISE.search(before) is not None:
         return False
-    if _DATE.fullmatch(number) is not None:
+    if _DATE.fullmatch(number) is not None or _COUNT_OF.fullmatch(number) is not None:
         return False
     if _NUMBER_BEFORE.search(before) is not None or _NUMBER_AFTER.match(after) is not None:
         return False

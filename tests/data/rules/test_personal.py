@@ -138,6 +138,8 @@ def test_a_word_says_that_digits_are_a_telephones(said: str) -> None:
         "1 250 500 1000 and | 1 200 300 4000 | and 05 120 230 340, 01 152 231 845",
         "Mon 06 11 2023 18, 09/11 2001 846, 04 07 1991 12; Mobile 2019 2020, (10) 1939-1945",
         "call(2147483647), system call 4294967295; chmod 0755 1234567, SN 0412-123456",
+        "Chapter 04 / 1000000, 03/500000 done; Level 02/1234567, Kapitel 04 / 1234567",
+        "Score: 0412 / 123456; epoch 04 12345678; step 012-3456789; progress: [0412 / 50000]",
         "between 1999 2004 and 22 33 44 55, 333 1234567 rows, 9876543210 ns, 55 1234 5678",
     ],
 )
