@@ -5,16 +5,21 @@ role:gpt4=assistant,field:body=content,column:dialog=messages
 role: {gpt4: assistant}            the same, as a file
 field: {body: content}
 column: {dialog: messages}
+
+{"column": {"dialog, all": "messages"}}    the same as JSON, for names with commas
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
-from apps.data.read.record.layout import Names
+from apps.data.read.record.layout import Names, object_of
 from apps.data.read.record.lists import KEYS
 from apps.data.read.record.messages import WHAT, WHO
+from apps.data.read.record.parse import parse
 
 _ROLES = ("system", "user", "assistant", "tool")
 _FIELDS = (*WHO, *WHAT, "weight", "train", "tool_calls", "tool_call_id", "name")
@@ -43,7 +48,9 @@ def parse_map(text: str) -> Names:
 
 def _entries(text: str) -> list[tuple[str, str, str]]:
     if text.endswith((".yaml", ".yml")):
-        return _of_yaml(text)
+        return _of_kinds(text, configs.load_yaml(text))
+    if text.startswith("{"):
+        return _of_kinds("--map", object_of(parse(text)) or {"": None})
     entries: list[tuple[str, str, str]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, colon, rest = part.partition(":")
@@ -69,12 +76,13 @@ def _advice(name: str, first: str, second: str) -> str:
     return f"expected entries such as {_EXAMPLE}"
 
 
-def _of_yaml(uri: str) -> list[tuple[str, str, str]]:
+def _of_kinds(source: str, kinds: Mapping[str, object]) -> list[tuple[str, str, str]]:
+    """`source` is the file or option that has the names."""
     entries: list[tuple[str, str, str]] = []
-    for kind, names in configs.load_yaml(uri).items():
+    for kind, names in kinds.items():
         if kind not in _KNOWN or not isinstance(names, Mapping):
             raise ConfigError(
-                f"{uri} has {kind!r}; expected role, field and column, each with names such as "
+                f"{source} has {kind!r}; expected role, field and column, each with names such as "
                 f"those of {_EXAMPLE}."
             )
         values: Mapping[str, Any] = names  # pyright: ignore[reportUnknownVariableType]
@@ -83,8 +91,10 @@ def _of_yaml(uri: str) -> list[tuple[str, str, str]]:
 
 
 def as_text(names: Names) -> str:
-    """The inverse of `parse_map`, for the settings that lie beside an output."""
-    kinds = (("role", names.roles), ("field", names.fields), ("column", names.columns))
-    return ",".join(
-        f"{kind}:{theirs}={ours}" for kind, given in kinds for theirs, ours in given.items()
-    )
+    """The inverse of `parse_map`, for the settings that lie beside an output: JSON where a name
+    holds a comma."""
+    kinds = {"role": names.roles, "field": names.fields, "column": names.columns}
+    given = [(kind, *pair) for kind, own in kinds.items() for pair in own.items()]
+    if any("," in theirs for _, theirs, _ in given):
+        return orjson.dumps({kind: dict(own) for kind, own in kinds.items() if own}).decode()
+    return ",".join(f"{kind}:{theirs}={ours}" for kind, theirs, ours in given)
