@@ -2,25 +2,39 @@
 
 A quote that opens a cell and is closed nowhere, or in the middle of one, is what somebody wrote.
 Its line is taken as it stands, and swallows none of the rows below it.
+
+Of a quote within a cell most tools make two (RFC 4180). Others put a backslash before it: Spark and
+R before quotes alone, pandas with `escapechar` and MySQL before each backslash too. A file is read
+as the tool wrote it that makes whole rows of most of its first lines.
 """
 
 import csv
 import io
 import itertools
-import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from apps.data.read.column_names import unique_names
-from apps.data.read.json_spans import MAX_RECORD_BYTES
-from apps.data.read.record import lists
-from apps.data.read.record.parse import parse_cell
+from apps.data.read.json_spans import HEAD_BYTES, MAX_RECORD_BYTES
 
-_LISTS = frozenset((*lists.KEYS, "data", "history", "chat_messages", "mapping", "tools", "flags"))
 _SEPARATORS = ",;\t|"
 _QUOTED = re.compile(r'"[^"]*"')
 _SPREADSHEET = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+_BEFORE_QUOTE = re.compile(r'(\\+)"')
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_ESCAPED_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*+\\"')
+_LONE_BACKSLASH = re.compile(r'(?<!\\)(?:\\\\)*+\\(?!["\r\n,;\t|])')
+"""One that no other one escapes, and that escapes no mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    separator: str
+    escaped: Literal["nothing", "quotes", "all"] = "nothing"
+    """what has a backslash before it: no mark, quotes, or quotes and backslashes"""
 
 
 def is_csv(uri: str) -> bool:
@@ -48,30 +62,53 @@ def rows_of_csv(chunks: Iterable[bytes]) -> Iterator[object]:
     first = text.readline() if named else first
     bare = _QUOTED.sub("", first)
     separator = named[1] if named else max(_SEPARATORS, key=bare.count)
-    rows = _rows(itertools.chain([first], text), separator)
+    head = [first, *text.readlines(HEAD_BYTES)]
+    rows = (cells for cells, _ in _rows(itertools.chain(head, text), _dialect(head, separator)))
     names = unique_names(next(rows, list[str]()))
     for cells in rows:
         if len(cells) <= len(names):
-            yield {name: _value(name, cell) for name, cell in zip(names, cells, strict=False)}
+            yield dict(zip(names, cells, strict=False))
         else:
             yield cells
 
 
-def _rows(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
-    """Cells of each row that is not blank; a row goes on while its quotes are odd in number."""
+def _dialect(head: list[str], separator: str) -> _Dialect:
+    """That of the tool which wrote these first lines."""
+    plain, text = _Dialect(separator), "".join(head)
+    if _ESCAPED_QUOTE.search(text) is None:
+        return plain
+    escaped = _Dialect(separator, "quotes" if _LONE_BACKSLASH.search(text) else "all")
+    more = _num_whole_rows(head, escaped) - _num_whole_rows(head, plain)
+    inside = f"[^{re.escape(separator)}\\r\\n]"
+    has_bare_quotes = re.search(f'(?<={inside})"(?={inside})', _ESCAPED.sub("", text)) is not None
+    return escaped if more > 0 or (more == 0 and not has_bare_quotes) else plain
+
+
+def _num_whole_rows(lines: list[str], dialect: _Dialect) -> int:
+    """Rows whose quotes enclose cells, as many as there are names."""
+    rows = _rows(iter(lines), dialect)
+    names, _ = next(rows, (list[str](), False))
+    return sum(is_whole and len(cells) == len(names) for cells, is_whole in rows)
+
+
+def _rows(lines: Iterator[str], dialect: _Dialect) -> Iterator[tuple[list[str], bool]]:
+    """Cells of each row that is not blank, and whether its quotes enclose cells; a row goes on
+    while its quotes are odd in number."""
     back: deque[str] = deque()
-    while row := _next_row(back, lines):
-        cells = _cells(row, separator)
+    while row := _next_row(back, lines, dialect):
+        cells = _cells(row, dialect)
+        is_whole = cells is not None
         if cells is None:
             back.extendleft(reversed(row[1:]))
             cells = next(
-                csv.reader(row[:1], delimiter=separator, quoting=csv.QUOTE_NONE), list[str]()
+                csv.reader(row[:1], delimiter=dialect.separator, quoting=csv.QUOTE_NONE),
+                list[str](),
             )
         if cells:
-            yield cells
+            yield cells, is_whole
 
 
-def _next_row(back: deque[str], lines: Iterator[str]) -> list[str]:
+def _next_row(back: deque[str], lines: Iterator[str], dialect: _Dialect) -> list[str]:
     """The lines of a row, or those up to the end when its quotes are never even."""
     row: list[str] = []
     is_open, size = False, 0
@@ -81,16 +118,22 @@ def _next_row(back: deque[str], lines: Iterator[str]) -> list[str]:
             break
         row.append(line)
         size += len(line)
-        is_open ^= line.count('"') % 2 == 1
+        bare = line if dialect.escaped == "nothing" else _ESCAPED.sub("", line)
+        is_open ^= bare.count('"') % 2 == 1
         if not is_open:
             break
     return row
 
 
-def _cells(row: list[str], separator: str) -> list[str] | None:
+def _cells(row: list[str], dialect: _Dialect) -> list[str] | None:
     """None when the quotes do not enclose cells."""
+    lines, mark = row, None
+    if dialect.escaped == "quotes":
+        lines = [_BEFORE_QUOTE.sub(_doubled, line) for line in row]
+    elif dialect.escaped == "all":
+        mark = "\\"
     try:
-        found = list(csv.reader(row, delimiter=separator, strict=True))
+        found = list(csv.reader(lines, delimiter=dialect.separator, escapechar=mark, strict=True))
     except csv.Error:
         if len(row) == 1 and len(row[0]) > MAX_RECORD_BYTES:
             raise
@@ -98,22 +141,13 @@ def _cells(row: list[str], separator: str) -> list[str] | None:
     return found[0] if len(found) == 1 else None
 
 
-def _value(name: str, cell: str) -> object:
-    """Cells are texts, but for the columns that no layout has as such."""
-    if name in _LISTS and cell[:1] in ("[", "{"):
-        value = parse_cell(cell)
-        return cell if value is None else value
-    if name == "rank":
-        return _number(cell)
-    return cell
+def _doubled(found: re.Match[str]) -> str:
+    """Two quotes for an escaped one. Backslashes before a quote are doubled, and others are not.
 
-
-def _number(cell: str) -> float | str | None:
-    """Beside empty cells pandas writes 1 as 1.0; what is no number stays what it is."""
-    try:
-        return float(cell) if cell and math.isfinite(float(cell)) else None
-    except ValueError:
-        return cell
+    C:\\dir \\"here\\"   ->  C:\\dir ""here""        ends in \\\\"  ->  ends in \\"
+    """
+    num_backslashes = len(found[1])
+    return "\\" * (num_backslashes // 2) + ('""' if num_backslashes % 2 else '"')
 
 
 class _Stream(io.RawIOBase):

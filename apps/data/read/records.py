@@ -11,8 +11,15 @@ from apps.data.read import encoding, json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import known
 from apps.data.read.reader import Reading, read_record, refusal
-from apps.data.read.record.layout import LeftOut, RawConversation, Turn, Unreadable, list_of
-from apps.data.read.record.lists import message_list
+from apps.data.read.record.layout import (
+    LeftOut,
+    RawConversation,
+    Turn,
+    Unreadable,
+    list_of,
+    object_of,
+)
+from apps.data.read.record.lists import mended_in_cells, message_list
 from apps.data.read.record.parse import parse, parse_mended
 
 MAX_QUARANTINED_BYTES = 1 << 20
@@ -217,7 +224,7 @@ def to_record(
         tools=said.tools,
         left_out=said.left_out,
         ignored=said.ignored,
-        repaired=_repaired(said, mended),
+        repaired=_repaired(said, [*mended, *mended_in_cells(object_of(value) or {})]),
         refused=refusal(said, reading),
     )
 

@@ -61,6 +61,36 @@ def test_two_halves_that_are_characters_of_utf_8_are_one() -> None:
     assert parse('["\ud83d\ude00"]'.encode("utf-8", "surrogatepass")) == ["😀"]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": 1, "a": 2}', {"a": 2, "a (2)": 1}),
+        ('[{"b" : "x", "b" : "y"}]', [{"b": "y", "b (2)": "x"}]),
+        ('{"a"   :1,"a"   :2,"a"   :3}', {"a": 3, "a (2)": 1, "a (3)": 2}),
+        ('{"a": [1], "a": [], "a": null}', {"a": [1]}),
+        ('{"a": "", "a": "said"}', {"a": "said"}),
+        ('{"a": 1, "a": 1}', {"a": 1}),
+        ('{"a (2)": 0, "a": 1, "a": 2}', {"a (2)": 0, "a": 2, "a (3)": 1}),
+        ('{"a": NaN, "b": {"c": 1, "c": 2}}', {"a": None, "b": {"c": 2, "c (2)": 1}}),
+        ('{"a\\\\": 1, "a\\\\": 2}', {"a\\": 2, "a\\ (2)": 1}),
+        ('{"a": ": x", "b": "{\\"c\\": 1, \\"c\\": 2}"}', {"a": ": x", "b": '{"c": 1, "c": 2}'}),
+    ],
+)
+def test_a_key_that_is_there_twice_loses_no_value(text: str, value: object) -> None:
+    assert parse(text.encode()) == parse(text) == parse_cell(text) == value
+
+
+_KEYS = st.sampled_from(["a", "b", 'c"', "d\\", ":e"])
+
+
+@given(
+    st.recursive(_KEYS | st.none(), lambda inner: st.lists(inner) | st.dictionaries(_KEYS, inner))
+)
+def test_an_object_without_such_keys_is_what_it_was(value: object) -> None:
+    for option in (0, orjson.OPT_INDENT_2):
+        assert parse(orjson.dumps(value, option=option)) == value
+
+
 def test_a_float_and_its_text_are_one() -> None:
     assert parse(json.dumps([math.pi, math.nan])) == [math.pi, None]
 

@@ -1,9 +1,15 @@
 """Tables as records: what a cell may hold, and what a damaged row costs."""
 
+import csv
+import io
+import itertools
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -80,6 +86,77 @@ def test_of_two_columns_of_a_name_the_second_is_ignored_and_told(form: str, tmp_
     ledger = cleaned(tmp_path, f"dump.{form}", data)
     assert texts(tmp_path / "out") == [["A?", "first"]]
     assert ledger["ignored"] == {"completion (2)": 1}
+
+
+def test_half_a_character_in_a_list_within_a_cell_is_counted(tmp_path: Path) -> None:
+    said = json.dumps(TALK).replace("floats?", "floats \\ud83d?")
+    cell = said.replace('"', '""')
+    ledger = cleaned(tmp_path, "dump.csv", f'id,conversations\n1,"{cell}"\n'.encode())
+    assert texts(tmp_path / "out") == [["What floats \ufffd?", "Cork, it's said."]]
+    assert ledger["repairs"] == {"half_characters": 1}
+
+
+@pytest.mark.parametrize("form", ["parquet", "json"])
+def test_half_a_character_in_a_list_within_a_text_is_counted(form: str, tmp_path: Path) -> None:
+    row = {"prompt": r"""[{'role': 'user', 'content': 'Hi \ud83d'}]""", "completion": "Yo"}
+    row["completion"] = '[{"role": "assistant", "content": "Yo \\udc80"}]'
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([row]), out)
+    data = out.getvalue().to_pybytes() if form == "parquet" else json.dumps([row]).encode()
+    ledger = cleaned(tmp_path, f"dump.{form}", data)
+    assert texts(tmp_path / "out") == [["Hi \ufffd", "Yo \ufffd"]]
+    assert ledger["repairs"] == {"half_characters": 2}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_every_list_of_a_layout_may_be_a_cell(form: str, tmp_path: Path) -> None:
+    said = [{"sender": "human", "text": "Hi"}, {"sender": "assistant", "text": "Yo"}]
+    row = {"uuid": "u", "chat_messages": json.dumps(said)}
+    out = pa.BufferOutputStream()
+    if form == "csv":
+        pa_csv.write_csv(pa.Table.from_pylist([row]), out)
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), out)
+    ledger = cleaned(tmp_path, f"dump.{form}", out.getvalue().to_pybytes())
+    assert texts(tmp_path / "out") == [["Hi", "Yo"]]
+    assert ledger["layouts"] == {"claude-export": 1}
+
+
+_CELLS = [
+    "plain",
+    'say "hi", Bob',
+    'ends in "x"',
+    "C:\\dir\\",
+    'a \\"b\\" c',
+    "x,\ny",
+    json.dumps(TALK),
+]
+
+
+def _spark(cell: str) -> str:
+    """https://spark.apache.org/docs/latest/sql-data-sources-csv.html: escape, escapeQuotes."""
+    doubled = re.sub(r'(\\+)("|\Z)', lambda run: 2 * run[1] + run[2], cell)
+    return '"' + doubled.replace('"', '\\"') + '"'
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("tool", ["rfc", "rfc-all", "pandas", "pandas-all", "tsv", "spark"])
+def test_quotes_are_read_as_the_tool_wrote_them(tool: str, end: str) -> None:
+    rows = [["prompt", "completion"], *itertools.permutations(_CELLS, 2)]
+    out = io.StringIO()
+    if tool == "spark":
+        out.write("".join(",".join(map(_spark, row)) + end for row in rows))
+    else:
+        csv.writer(
+            out,
+            delimiter="\t" if tool == "tsv" else ",",
+            quoting=csv.QUOTE_ALL if tool.endswith("all") else csv.QUOTE_MINIMAL,
+            doublequote=tool.startswith("rfc"),
+            escapechar=None if tool.startswith("rfc") else "\\",
+            lineterminator=end,
+        ).writerows(rows)
+    found = csv_rows.rows_of_csv([out.getvalue().encode()])
+    assert [tuple(row.values()) for row in found if isinstance(row, dict)] == rows[1:]
 
 
 def test_a_rank_that_is_no_number_and_a_spreadsheets_first_line(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from apps.data.read.layouts import (
     wildchat,
 )
 from apps.data.read.record.layout import Layout, Names, list_of, object_of
-from apps.data.read.record.lists import KEYS
+from apps.data.read.record.lists import KEYS, with_lists
 from apps.data.read.record.messages import is_message
+from apps.data.read.record.parse import named
 from apps.data.read.record.rounds import is_pair
 
 LayoutName = Literal[
@@ -79,12 +80,11 @@ def as_record(value: object, names: Names = NO_NAMES) -> JsonObject | None:
     items = list_of(value)
     if items is None:
         record = object_of(value)
-        has_names = names.columns or names.fields
-        return _renamed(record, names) if record is not None and has_names else record
+        return None if record is None else _renamed(record, names)
     first = _messages([items[0]], names) if items and names.fields else items[:1]
     if not items or not _opens_a_conversation((list_of(first) or [None])[0]):
         return None
-    return _renamed({"conversations": items}, names) if names.fields else {"conversations": items}
+    return _renamed({"conversations": items}, names)
 
 
 def _opens_a_conversation(first: object) -> bool:
@@ -102,22 +102,29 @@ def is_record(value: object, names: Names = NO_NAMES) -> bool:
 
 
 def _renamed(record: JsonObject, names: Names) -> JsonObject:
-    """A record under our names of its columns, and its messages under those of their fields."""
-    if names.columns:
-        record = {names.columns.get(key, key): value for key, value in record.items()}
+    """A record with its lists read, under our names of its columns and of its messages' fields."""
+    record = with_lists(_with_names(record, names.columns))
     if names.fields:
         record = {**record, **{key: _messages(record[key], names) for key in KEYS if key in record}}
     return record
 
 
 def _messages(value: JsonValue, names: Names) -> JsonValue:
-    fields = names.fields
     return [
-        {fields.get(key, key): said for key, said in message.items()}
-        if (message := object_of(one)) is not None
-        else one
+        _with_names(message, names.fields) if (message := object_of(one)) is not None else one
         for one in list_of(value) or ()
     ] or value
+
+
+def _with_names(given: JsonObject, names: Mapping[str, str]) -> JsonObject:
+    """An object under our names; what the user has named wins over what was called so already.
+
+    {"text": "Hi", "body": "Hello"} with body=text  ->  {"text": "Hello", "text (2)": "Hi"}
+    """
+    if not names:
+        return given
+    own = [(key, value) for key, value in given.items() if key not in names]
+    return named([*own, *((names[key], given[key]) for key in given if key in names)])
 
 
 def seen_in(value: object) -> str:

@@ -1,5 +1,7 @@
 """The list of messages of a record, under one of several keys, and what makes a record of it."""
 
+import re
+
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
     Names,
@@ -10,9 +12,37 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.messages import WHO, is_message, read_messages
 from apps.data.read.record.metadata import describe
-from apps.data.read.record.parse import parse_cell
+from apps.data.read.record.parse import parse_cell, parse_cell_mended
 
 KEYS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat")
+_CELLS = frozenset((*KEYS, "data", "history", "chat_messages", "mapping", "flags"))
+"""Columns that no layout has as texts."""
+_OPENINGS = ("[", "{")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
+def with_lists(record: JsonObject) -> JsonObject:
+    """A table's row, its lists and objects read; a cell holds them as text.
+
+    {"messages": '[{"role": "user", "content": "Hi"}]'}
+    ->  {"messages": [{"role": "user", "content": "Hi"}]}
+    """
+    read: JsonObject = {}
+    for key, cell in record.items():
+        if key in _CELLS and isinstance(cell, str) and cell.startswith(_OPENINGS):
+            value = parse_cell(cell)
+            if value is not None:
+                read[key] = value
+    return {**record, **read} if read else record
+
+
+def mended_in_cells(record: JsonObject) -> list[str]:
+    """What `parse_mended` says of the lists that are texts in a record."""
+    mended: list[str] = []
+    for cell in record.values():
+        if isinstance(cell, str) and cell.startswith(_OPENINGS) and _HALF.search(cell):
+            mended += parse_cell_mended(cell)[1]
+    return mended
 
 
 def list_in_cell(value: object) -> list[JsonValue] | None:

@@ -1,13 +1,15 @@
 """JSON as people have it: the standard's, and what Python's json, pandas and tables write."""
 
 import ast
+import itertools
 import json
 import math
 import re
 
 import orjson
 
-from apps.common.json_value import JsonValue
+from apps.common.json_value import JsonObject, JsonValue
+from apps.data.read.record.layout import is_set
 
 _PYTHON_LISTS = ("[{", "[[", "['", '["', "[(")
 _ITEM = re.compile(
@@ -18,6 +20,7 @@ _ITEM = re.compile(
 """A text or the end of a value; and the blanks before another one that begins without a comma. A
 text that never ends goes to the end, so that it is not tried again from each of its quotes."""
 _MAX_LITERAL_CHARS = 1 << 20
+_KEY_END = re.compile(rb'(?<!\\)(?:\\\\)*"\s*:')
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 """Whole numbers beyond are floats, as orjson reads them."""
 _MOST_FLOAT_BITS = 1024
@@ -29,11 +32,15 @@ def parse(raw: bytes | str) -> JsonValue:
 
 
 def parse_mended(raw: bytes | str) -> tuple[JsonValue, list[str]]:
-    """The value, and the texts in it that had halves of surrogate pairs, as they are now."""
+    """The value, and the texts in it that had halves of surrogate pairs, as they are now.
+
+    Of a key that an object has twice no value is lost; see `named`.
+    """
     try:
-        return orjson.loads(raw), []
+        value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return _as_python_reads(raw)
+    return _as_python_reads(raw) if _repeats_a_key(raw, value) else (value, [])
 
 
 def parse_cell(text: str) -> JsonValue:
@@ -45,14 +52,19 @@ def parse_cell(text: str) -> JsonValue:
         ['Hi' 'Hello, "Bob"']           ->  ["Hi", "Hello, \\"Bob\\""]
         [{'value': 'a'}\\n {'value': 'b'}]  ->  [{"value": "a"}, {"value": "b"}]
     """
-    value = parse(text)
+    return parse_cell_mended(text)[0]
+
+
+def parse_cell_mended(text: str) -> tuple[JsonValue, list[str]]:
+    """As `parse_cell`, and what `parse_mended` says beside it."""
+    value, mended = parse_mended(text)
     if value is not None or not text.startswith(_PYTHON_LISTS) or len(text) > _MAX_LITERAL_CHARS:
-        return value
+        return value, mended
     try:
         listed = ast.literal_eval(_ITEM.sub(_with_comma, text))
-        return orjson.loads(orjson.dumps(listed))
+        return _as_python_reads(json.dumps(listed))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None  # Python prints more than JSON can hold: sets, bytes
+        return None, []  # Python prints more than JSON can hold: sets, bytes
 
 
 def _with_comma(item: re.Match[str]) -> str:
@@ -62,7 +74,7 @@ def _with_comma(item: re.Match[str]) -> str:
 def with_halves(raw: bytes) -> JsonValue:
     """As `parse`, but halves of surrogate pairs stay what they are: `as_line` writes them again."""
     value, mended = parse_mended(raw)
-    return json.loads(raw, strict=False) if mended else value
+    return json.loads(raw, strict=False, object_pairs_hook=named) if mended else value
 
 
 def as_line(value: JsonValue) -> bytes | None:
@@ -90,9 +102,62 @@ def _as_python_reads(raw: bytes | str) -> tuple[JsonValue, list[str]]:
     """
     mended: list[str] = []
     try:
-        return _plain(json.loads(raw, strict=False), mended), mended
+        value = json.loads(raw, strict=False, object_pairs_hook=named)
+        return _plain(value, mended), mended
     except (ValueError, RecursionError):
         return None, []
+
+
+def _repeats_a_key(raw: bytes | str, value: JsonValue) -> bool:
+    """Whether an object in `raw` has a key twice: then there are more ends of keys than keys.
+
+    {"a": 1, "a": 2} has two quotes before a colon, and its value one key; a quote in a text is
+    escaped. Texts that begin with a colon, and backslashes before a key's end, take longer.
+    """
+    num_keys = _num_keys(value)
+    data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+    num_ends = data.count(b'":') + data.count(b'" :')
+    if num_ends == num_keys:
+        return False
+    if b'\\\\"' not in data:
+        num_ends -= data.count(b'\\":') + data.count(b'\\" :')
+    return num_ends != num_keys and sum(1 for _ in _KEY_END.finditer(data)) > num_keys
+
+
+def _num_keys(value: JsonValue) -> int:
+    """Of all the objects in a value, which may be deeper than Python's stack."""
+    num_keys, waiting = 0, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            num_keys += len(one)
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return num_keys
+
+
+def named(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    """An object; of a key that it has twice the last value that says something, as JSON's readers
+    take the last. Another value stands under a name of its own, where it is seen as one that
+    nobody reads.
+
+        {"a": 1, "a": 2, "a": None}  ->  {"a": 2, "a (2)": 1}
+    """
+    made: JsonObject = {}
+    for key, value in pairs:
+        if key in made and made[key] != value and is_set(value):
+            if is_set(made[key]):
+                made[_free_name(key, made)] = made[key]
+            made[key] = value
+        else:
+            made.setdefault(key, value)
+    return made
+
+
+def _free_name(key: str, made: JsonObject) -> str:
+    names = (f"{key} ({number})" for number in itertools.count(2))
+    return next(name for name in names if name not in made)
 
 
 def _plain(value: JsonValue, mended: list[str]) -> JsonValue:

@@ -8,6 +8,7 @@ import orjson
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import LeftOut, RawConversation, Turn, list_of, object_of, size_of
+from apps.data.read.record.parse import parse_cell
 
 CALL_FIELDS = ("tool_calls", "function_call")
 
@@ -79,7 +80,7 @@ def _parsed(text: str) -> JsonValue:
 def functions_of(given: object) -> str | None:
     """The functions a record offers, as JSON; None when there are none that a template can show."""
     is_text = isinstance(given, str)
-    functions = list_of(_parsed(given) if isinstance(given, str) else given)
+    functions = list_of(parse_cell(given) if isinstance(given, str) else given)
     if not functions or not all(isinstance(one, dict) for one in functions):
         return None
     if not is_text:

@@ -344,6 +344,39 @@ def test_a_map_is_kept_as_it_was_given() -> None:
     assert as_text(parse_map(text)) == text
 
 
+def test_a_name_may_hold_commas(tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text('{column: {"What, asked=": prompt, said: completion}}')
+    (tmp_path / "dump.jsonl").write_text('{"What, asked=": "Hi?", "said": "Yo."}')
+    given = str(tmp_path / "map.yaml")
+    run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none", map=given)
+    assert said(tmp_path) == [("user", "Hi?"), ("assistant", "Yo.")]
+    with pytest.raises(ConfigError, match="--map has ''; expected role, field and column"):
+        parse_map('{"column": {"a": "prompt"}')
+
+
+@pytest.mark.parametrize("value", [[ASKED, ANSWER], None])
+def test_of_two_columns_that_are_one_none_is_lost(value: Any, tmp_path: Path) -> None:
+    other = [{"role": "user", "content": "B?"}, {"role": "assistant", "content": "B."}]
+    record = {"dialog": value, "messages": other}
+    (tmp_path / "dump.jsonl").write_text(json.dumps(record))
+    dump = tmp_path / "dump.jsonl"
+    ledger = run_clean(tmp_path / "out", dump, profile="none", map="column:dialog=messages")
+    asked = ASKED["content"] if value else "B?"
+    assert said(tmp_path)[0] == ("user", asked)
+    assert ledger["ignored"] == ({"messages (2)": 1} if value else {})
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_fields_of_messages_in_a_cell_are_mapped(form: str, tmp_path: Path) -> None:
+    cell = json.dumps([{"who": "human", "body": "Hi"}, {"who": "bot", "body": "Yo"}])
+    quoted = cell.replace('"', '""')
+    text = f'talk\n"{quoted}"\n' if form == "csv" else json.dumps({"talk": cell})
+    (tmp_path / f"dump.{form}").write_text(text)
+    given = "column:talk=messages,field:who=role,field:body=content"
+    run_clean(tmp_path / "out", tmp_path / f"dump.{form}", profile="none", map=given)
+    assert said(tmp_path) == [("user", "Hi"), ("assistant", "Yo")]
+
+
 def test_an_unknown_layout_is_one_sentence_that_says_what_was_seen(tmp_path: Path) -> None:
     record = {"instructions": "Do it.", "outputs": "Done.", "n": 3, "meta": {}}
     with pytest.raises(
