@@ -21,6 +21,7 @@ from apps.data.read.record.media import media_of_message
 from apps.data.read.record.roles import CALLS, role_of
 from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of, normalized
 from apps.data.read.record.tool_parts import has_tool_parts, turns_of_parts
+from apps.data.read.record.written_calls import with_written_calls
 
 WHO = ("from", "role", "author", "speaker", "sender")
 WHAT = ("value", "content", "text", "message")
@@ -44,6 +45,7 @@ def read_messages(messages: list[JsonValue], names: Names, conversation: RawConv
         if message is None:
             raise Unreadable("bad-message", len(messages))
         conversation.turns += _turns(message, roles, conversation, len(messages))
+    conversation.turns = with_written_calls(conversation.turns)
 
 
 def _turns(

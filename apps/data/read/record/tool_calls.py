@@ -26,17 +26,19 @@ def calls_of(message: JsonObject) -> str | None:
 
 
 def normalized(given: object) -> str | None:
-    """None when it is no list of calls with names."""
+    """None when it is no list of calls with names. Nulls in a text are meant; see `_own`."""
     if not given:
         return None
+    is_text = isinstance(given, str)
     if isinstance(given, str):
-        given = _parsed(given)
-    calls = [_call(one) for one in (list_of(given) or [given])]
+        given = parse_cell(given)
+    calls = [_call(one, is_text=is_text) for one in (list_of(given) or [given])]
     known = [call for call in calls if call is not None]
     return orjson.dumps(known).decode() if known and len(known) == len(calls) else None
 
 
-def _call(given: object) -> JsonObject | None:
+def _call(given: object, *, is_text: bool) -> JsonObject | None:
+    is_text = is_text or isinstance(given, str)
     call = object_of(_parsed(given) if isinstance(given, str) else given)
     if call is None:
         return None
@@ -49,7 +51,7 @@ def _call(given: object) -> JsonObject | None:
         arguments = function.get("parameters") or {}
     if isinstance(arguments, str):
         arguments = arguments if (value := _parsed(arguments)) is None else value
-    else:
+    elif not is_text:
         arguments = _own(arguments)
     made: JsonObject = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made

@@ -207,6 +207,37 @@ def test_calls_that_are_not_to_be_learned_are_not() -> None:
     assert [turn.is_learned for turn in turns] == [True, False, True]
 
 
+WRITTEN = '<tool_call>\n{"name": "f", "arguments": {"x": null}}\n</tool_call>'
+PRINTED = "<tool_call>{'arguments': {'x': None}, 'name': 'f'}</tool_call>"
+
+
+@pytest.mark.parametrize("written", [WRITTEN, PRINTED, f"{WRITTEN}\n{WRITTEN}\n"])
+@pytest.mark.parametrize("before", ["", "I look it up.\n"])
+def test_a_call_that_is_written_out_is_one(written: str, before: str) -> None:
+    texts = (("human", "Who?"), ("gpt", before + written), ("tool", "Bob"), ("gpt", "It is Bob."))
+    record = {"conversations": [{"from": name, "value": text} for name, text in texts]}
+    turns = read(record).turns
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": None}}}
+    assert orjson.loads(turns[1].tool_calls or "") == [call] * written.count("</tool_call>")
+    assert turns[1].text == before.strip()
+    kept = read_record(record, Reading(tools="drop"))[0].turns
+    assert kept[1].text == f"{before}\nIt is Bob.".strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Write this:\n```\n{WRITTEN}\n```",
+        f"So it ends: {WRITTEN}",
+        "<tool_call>\n{no json}\n</tool_call>",
+        '<tool_call>{"arguments": {}}</tool_call>',
+        f"{WRITTEN} is how it is written.",
+    ],
+)
+def test_a_call_that_is_talked_of_stays_text(text: str) -> None:
+    assert said({"messages": [ASKED, {"role": "assistant", "content": text}]})[1][1] == text
+
+
 CALLS = [{"function": {"name": "f", "arguments": "{}"}}]
 
 
