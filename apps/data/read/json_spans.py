@@ -35,6 +35,7 @@ _SEPARATORS = b" \t\r\n,"
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]|[^\s,\[\]{}":]++', re.DOTALL)
 _FIRST_KEY = re.compile(rb'\{\s*"((?:[^"\\]|\\.){1,200})"\s*:')
 _HOLDS_RECORDS = re.compile(rb"\s*[\[{]")
+_IS_EMPTY = re.compile(rb"\s*(?:\]|\Z)")
 _LIST_BEHIND = re.compile(rb"\s*:\s*\[\s*[\[{]")
 _TAIL = re.compile(rb'\]\s*(?:\}|,\s*"|\Z)')
 
@@ -97,16 +98,17 @@ def _first_value(text: bytes) -> object:
 def _record_list(text: bytes) -> tuple[bytes, int] | None:
     """Key and first byte of the first list of objects or lists in the object that opens `text`.
 
-    Of its first list when it has none such.
+    Of its first empty list when it has none such.
     """
     depth, key, found = 0, b"", None
     for token in _TOKEN.finditer(text):
         first = text[token.start()]
         if first in b"[{":
             if depth == 1 and first == 0x5B:
-                found = found or (key, token.end())
                 if _HOLDS_RECORDS.match(text, token.end()):
                     return key, token.end()
+                if _IS_EMPTY.match(text, token.end()):
+                    found = found or (key, token.end())
             depth += 1
         elif first in b"]}":
             depth -= 1

@@ -11,8 +11,10 @@ FLAGS = {
     **dict.fromkeys(("flagged", "is_flagged", "nsfw", "is_nsfw"), "moderation"),
 }
 """Names of such fields, and the flag that each is."""
-_YES = ("true", "1", "1.0", "yes")
-_NO = ("false", "0", "0.0", "no", "none", "null", "nan", "")
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "t", "y"), True),
+    **dict.fromkeys(("false", "no", "f", "n"), False),
+}
 
 
 def flags_of(said: JsonObject) -> set[str]:
@@ -24,9 +26,15 @@ def flags_of(said: JsonObject) -> set[str]:
 
 
 def yes_or_no(value: object) -> bool | None:
-    """Tables of pandas have numbers and texts where others have true and false; None: neither."""
+    """Tables of pandas have numbers and texts where others have true and false; None: neither, as
+    of the empty cells and NaN where nothing is said."""
     text = str(value).strip().lower()
-    return True if text in _YES else False if text in _NO else None
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        return {0.0: False, 1.0: True}.get(float(text))
+    except ValueError:
+        return None
 
 
 def _is_flagged(value: object) -> bool:

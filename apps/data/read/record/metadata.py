@@ -19,6 +19,8 @@ from apps.data.read.record.tool_calls import functions_of
 
 IDS = ("id", "conversation_id", "conversation_hash", "uuid", "prompt_id", "message_tree_id")
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+_NOTHING = ("", "none", "null", "nan")
+"""How tables print that nothing is there."""
 
 
 def describe(record: JsonObject, conversation: RawConversation, carried: Iterable[str]) -> None:
@@ -51,8 +53,9 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
 def _has_any(value: object) -> bool:
     """Whether a list has something in it; a table's cell holds one as text, and NaN for none."""
     if isinstance(value, str):
-        listed = parse_cell(value)
-        return yes_or_no(value) is not False if listed is None else bool(listed)
+        if (listed := parse_cell(value)) is not None:
+            return bool(listed)
+        return value.strip().lower() not in _NOTHING and yes_or_no(value) is not False
     return is_set(value) and bool(value)
 
 

@@ -11,7 +11,7 @@ import orjson
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import is_set
 
-_PYTHON_LISTS = ("[{", "[[", "['", '["', "[(")
+_PYTHON_LISTS = ("[{", "[[", "['", '["', "[(", "{'")
 _ITEM = re.compile(
     r"""('[^'\\]*+(?:\\.?[^'\\]*+)*+(?:'|\Z)|"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[}\])])"""
     r"""(\s+(?=['"{\[(]))?""",

@@ -12,6 +12,7 @@ import pytest
 
 from apps.common.errors import ConfigError, InputError
 from apps.data.read.names import as_text, parse_map
+from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.roles import role_of
 from apps.data.rules.profiles import FLAGS, Rules
 from tests.data.commands import rows_of, run_clean
@@ -477,3 +478,50 @@ def test_a_line_break_that_is_not_escaped_stays_in_a_tree(tmp_path: Path) -> Non
     )
     run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
     assert said(tmp_path) == [("user", "One\n  two?"), ("assistant", "Three.")]
+
+
+@pytest.mark.parametrize("nothing", ["", "nan", "None", None, math.nan])
+def test_a_review_that_was_not_made_has_not_failed(nothing: Any, tmp_path: Path) -> None:
+    rows = [
+        {"message_id": "a", "parent_id": None, "role": "prompter", "text": "What floats?"},
+        {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Stones.", "rank": 1},
+        {"message_id": "c", "parent_id": "a", "role": "assistant", "text": "Cork.", "rank": 0},
+        {"message_id": "d", "parent_id": "a", "role": "assistant", "text": "No.", "rank": 0},
+    ]
+    given = [nothing, True, nothing, False]
+    rows = [{**row, "review_result": said} for row, said in zip(rows, given, strict=True)]
+    (tmp_path / "dump.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
+    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork.")]
+
+
+@pytest.mark.parametrize("weight", [None, "", "nan", math.nan, 1, 1.0, "1", "TRUE", True])
+def test_an_answer_whose_weight_is_not_there_is_learned(weight: Any) -> None:
+    messages = [ASKED, {**ANSWER, "weight": weight}]
+    turns = read_record({"messages": messages}, Reading())[0].turns
+    assert [turn.is_learned for turn in turns] == [True, True]
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, -0.0, "0", "0.00", "False", "f", False])
+def test_an_answer_of_no_weight_is_not_learned(weight: Any) -> None:
+    turns = read_record({"messages": [ASKED, {**ANSWER, "weight": weight}]}, Reading())[0].turns
+    assert [turn.is_learned for turn in turns] == [True, False]
+
+
+@pytest.mark.parametrize("plugins", ["", "nan", "None", "[]", None, [], math.nan, "false"])
+def test_a_cell_without_plugins_has_none(plugins: Any) -> None:
+    record = {"messages": [ASKED, ANSWER], "plugins": plugins, "toxic": plugins}
+    assert not read_record(record, Reading())[0].has_plugins
+
+
+@pytest.mark.parametrize(
+    ("record", "seen"),
+    [
+        ({"question": "Why?", "answers": ["So.", "No."]}, r"question \(text\), answers \(list\)"),
+        ({"tags": [1, 2], "text": "Hi"}, r"tags \(list\), text \(text\)"),
+    ],
+)
+def test_a_list_of_no_records_is_a_field_of_one(record: Any, seen: str, tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"its first record holds {seen}; expected"):
+        run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
