@@ -33,17 +33,22 @@ _SCRIPTS = {
 }
 """Scripts that (nearly) one language writes. Latin, Cyrillic and Arabic letters tell nothing."""
 _LETTERS = {code: re.compile(f"[{ranges}]") for code, ranges in _SCRIPTS.items()}
+_ASCII_WORD = re.compile("[A-Za-z]+")
+_ASCII_WORD_LETTERS = 2
 _SCRIPT_SHARE = 0.5
 """Of a text's letters and marks that must be of the script."""
 
 
 def of(proses: list[str]) -> tuple[str | None, float]:
-    """ISO 639-1 code of most of the text and its share (0-1); None when there is too little.
+    """ISO 639-1 code of most of the text and how sure that is (0-1); None when there is too little.
 
     Each of the first turns votes with its length, so one quoted foreign sentence decides nothing. A
-    turn that is too short for the detector is judged by its script.
+    turn that is too short for the detector is judged by its script. Sure is the share of the text
+    that is of the language, each turn as likely as the detector says: 0.9 for a turn of 100
+    characters and 0.5 for one of 20 are 0.83.
     """
     votes: dict[str, float] = {}
+    num_judged = 0
     for text in proses[:_DETECTED_TURNS]:
         words = text[:_DETECTED_CHARS].strip()
         if len(words) >= _MIN_DETECTABLE_CHARS:
@@ -51,16 +56,20 @@ def of(proses: list[str]) -> tuple[str | None, float]:
             votes[code] = votes.get(code, 0.0) + probability * len(words)
         elif (script := by_script(words)) is not None:
             votes[script] = votes.get(script, 0.0) + len(words)
+        else:
+            continue
+        num_judged += len(words)
     if not votes:
         return None, 0.0
     best = max(votes, key=lambda code: (votes[code], code))
-    return best, votes[best] / sum(votes.values())
+    return best, min(1.0, votes[best] / num_judged)
 
 
 def by_script(text: str) -> str | None:
     """ISO 639-1 code of the one language that writes most of the text's letters so, if there is.
 
-    `你好` is zh, `パン屋` and `私は` are ja, and `привет` could be many.
+    `你好` is zh, `パン屋` and `私は` are ja, and `привет` could be many. A word in ASCII is as much
+    as two letters: `用Python写排序` is zh.
     """
     if text.isascii():
         return None
@@ -68,7 +77,8 @@ def by_script(text: str) -> str | None:
     if counts["ja"]:
         counts["ja"] += counts.pop("zh")
     code = max(counts, key=lambda code: counts[code])
-    num_letters = sum(map(str.isalpha, text))
+    num_letters = sum(char.isalpha() and not char.isascii() for char in text)
+    num_letters += _ASCII_WORD_LETTERS * len(_ASCII_WORD.findall(text))
     return code if counts[code] > _SCRIPT_SHARE * num_letters else None
 
 

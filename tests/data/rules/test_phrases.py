@@ -81,6 +81,7 @@ SAID: dict[str, dict[phrases.Kind, list[str]]] = {
 }
 INNOCENT = [
     "I'm sorry, I made a mistake in my last answer. It is four.",
+    "Leider kann man das nicht allgemein sagen.",
     "很抱歉，我上次的回答有误，正确答案是四。",
     "人工智能是计算机科学的一个分支。",
     "申し訳ありません、前回の答えは間違っていました。正しくは四です。",

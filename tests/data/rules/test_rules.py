@@ -242,6 +242,10 @@ def test_the_none_profile_changes_nothing() -> None:
         ("שלום", "he"),
         ("नमस्ते", "hi"),
         ("привет", None),
+        ("用Python写快速排序", "zh"),
+        ("GPT是什么?", "zh"),
+        ("Say 你好", None),
+        ("What is Δ?", None),
         ("ok", None),
         ("é", None),
         ("42!", None),
@@ -250,6 +254,13 @@ def test_the_none_profile_changes_nothing() -> None:
 )
 def test_a_short_turn_is_judged_by_its_script(text: str, code: str | None) -> None:
     assert language.of([text])[0] == code
+
+
+def test_a_detector_that_is_not_sure_says_so() -> None:
+    sure = language.of(["The quick brown fox jumps over the lazy dog, and the dog sleeps on."])
+    assert sure[0] == "en" and sure[1] > 0.8
+    assert language.of(["asdkjh qwlkej zxmcnb rtyu vbnm ghjk 12 wert"])[1] < 0.6
+    assert language.of(["你好", *[sure[0] or ""] * 3]) == ("zh", 1.0)
 
 
 def test_quality_sees_one_bad_part() -> None:
