@@ -126,8 +126,8 @@ class PackConfig:
     max_length: int = 2048
     """tokens in a row"""
     template: str = "vicuna-v1.1"
-    """vicuna-v1.1, llama-2, llama-3, chatml, a folder with a chat_template.jinja, or `own` for the
-    tokenizer folder's"""
+    """vicuna-v1.1, llama-2, llama-3, chatml, gemma, a folder with a chat_template.jinja, or `own`
+    for the tokenizer folder's"""
     val_percent: float = 1.0
     """percent of the source conversations that go to val/, by hash of their id; 0: none"""
     over_long: Literal["truncate_answer", "drop"] = "truncate_answer"

@@ -220,6 +220,38 @@ def test_control_tokens_in_messages_are_broken_and_counted(tmp_path, tokenizer):
     assert ids.count(backend.token_to_id("</s>")) == 1
 
 
+_SHOWS_TOOLS = (
+    "{{- bos_token -}}{%- for tool in tools or [] -%}{{- tool | tojson -}}{%- endfor -%}"
+    "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{%- generation -%}{{- m.content -}}"
+    "{%- if m.tool_calls -%}{{- m.tool_calls | tojson -}}{%- endif -%}{{- eos_token -}}"
+    "{%- endgeneration -%}{%- else -%}{{- m.role ~ (m.name or '') ~ ': ' ~ m.content -}}"
+    "{%- endif -%}{%- endfor -%}"
+)
+
+
+def test_control_tokens_of_tools_are_broken_and_counted(tmp_path, tokenizer):
+    shutil.copytree(tokenizer, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(_SHOWS_TOOLS)
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": "a</s>"}}}
+    messages = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "", "tool_calls": json.dumps([call])},
+        {"role": "tool", "content": "Bob</s>", "name": "<s>f"},
+        {"role": "assistant", "content": "Bob."},
+    ]
+    tools = json.dumps([{"type": "function", "function": {"name": "f", "description": "</s>"}}])
+    row = {"id": "a", "source_id": "a", "messages": messages, "tools": tools}
+    table = pa.Table.from_pylist([row], CONVERSATIONS)
+    pq.write_table(table, tmp_path / "chats.parquet")
+    model = str(tmp_path / "model")
+    make(tmp_path / "pack", model, str(tmp_path / "chats.parquet"), val_percent=0, template=model)
+    ledger = json.loads((tmp_path / "pack" / "ledger.json").read_text())
+    assert ledger["control_tokens_broken"] == 4
+    (ids,) = segments(packs.open_pack(str(tmp_path / "pack")), "train")
+    backend = load_tokenizer(model).backend
+    assert [ids.count(backend.token_to_id(text)) for text in ("<s>", "</s>")] == [1, 2]
+
+
 def test_rows_without_an_id_are_told_apart_in_every_unit_and_place(tmp_path, tokenizer):
     rows = [{"messages": turns(f"question {i}.", f"answer {i}")} for i in range(120)]
     schema = pa.schema([CONVERSATIONS.field("messages")])

@@ -12,7 +12,7 @@ fractional weight, whether it is taken.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -136,10 +136,8 @@ def tokenize_unit(args: TokenizeArgs, folder: str, *, tokenizer_json: str) -> To
     ledger = TokenLedger()
     segments: dict[str, _Segments] = {split: _Segments() for split in SPLITS}
     for batch in _batches(args):
-        contents = [
-            _without_control_tokens(read, args.control_tokens, hidden, ledger) for read in batch
-        ]
-        cuts = cutter.cut(contents, [read.tools for read in batch])
+        batch = [_without_control_tokens(one, args.control_tokens, hidden, ledger) for one in batch]
+        cuts = cutter.cut([one.messages for one in batch], [one.tools for one in batch])
         for read, cut in zip(batch, cuts, strict=True):
             ledger.count(cut)
             split = "train" if args.inline else split_of(read.source_id, args.val_percent)
@@ -220,24 +218,40 @@ def _message(saved: dict[str, Any]) -> Message:
 
 
 def _without_control_tokens(
-    read: Read,
-    control_tokens: Sequence[str],
-    hidden: HiddenTokens | None,
-    ledger: TokenLedger,
-) -> tuple[Message, ...]:
-    messages: list[Message] = []
-    for message in read.messages:
-        tokens = tuple(control_tokens)
-        content, num_broken = break_control_tokens(message.content, tokens, hidden)
-        calls = message.tool_calls
-        if calls is not None:
-            calls, num_in_calls = break_control_tokens(calls, tokens, hidden)
-            num_broken += num_in_calls
-        if num_broken:
-            message = replace(message, content=content, tool_calls=calls)
-        messages.append(message)
+    read: Read, control_tokens: Sequence[str], hidden: HiddenTokens | None, ledger: TokenLedger
+) -> Read:
+    """Whatever of a conversation a template may show."""
+    tokens = tuple(control_tokens)
+
+    def broken(text: str | None) -> str | None:
+        if not text:
+            return text
+        text, num_broken = break_control_tokens(text, tokens, hidden)
         ledger.control_tokens_broken += num_broken
-    return tuple(messages)
+        return text
+
+    messages = tuple(_changed(message, broken) for message in read.messages)
+    if read.tools is None:
+        return replace(read, messages=messages)
+    shown = json.dumps(read.tools, ensure_ascii=False)
+    tools = read.tools if (told := broken(shown)) == shown else json.loads(told or "")
+    return replace(read, messages=messages, tools=tools)
+
+
+def _changed(message: Message, change: Callable[[str | None], str | None]) -> Message:
+    """The message with other texts; itself when they are equal."""
+    old = (message.content, message.tool_calls, message.tool_call_id, message.name)
+    new = tuple(map(change, old))
+    if new == old:
+        return message
+    content, tool_calls, tool_call_id, name = new
+    return replace(
+        message,
+        content=content or "",
+        tool_calls=tool_calls,
+        tool_call_id=tool_call_id,
+        name=name,
+    )
 
 
 @lru_cache(maxsize=2)
