@@ -44,6 +44,21 @@ KINDS = {
     "North America": ("+14155552671 or 415 555 2671", "<PHONE> or <PHONE>"),
     "United Kingdom": ("Ring me on 020 7946 0958 please, mobile 07700 900123", None),
     "Japan": ("090-1234-5678", "<PHONE>"),
+    "key of a service": (
+        '{"private_key": "-----BEGIN PRIVATE KEY-----\\nMIIE+/=\\nab\\n-----END PRIVATE KEY-----"}',
+        '{"private_key": "<SECRET>"}',
+    ),
+    "locked key": (
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,AB12\n\n"
+        "MIIE\n-----END RSA PRIVATE KEY-----",
+        "<SECRET>",
+    ),
+    "PGP key": (
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\r\nVersion: GnuPG v2.0\r\n\r\nlQOY\r\n=aB3d\r\n"
+        "-----END PGP PRIVATE KEY BLOCK-----",
+        "<SECRET>",
+    ),
+    "bot token": (f"bot 123456789:AA{'xY9_-' * 6}abc!", "bot <SECRET>!"),
     "on its own line": ("IBAN\n8.8.8.8 x", "IBAN\n<IP> x"),
 }
 
@@ -76,7 +91,7 @@ China: 010-12345678, 0755-12345678, (021) 62345678
 Taiwan: (02) 2345-6789, 0912-345-678
 India: 022-12345678, 098765 43210
 Turkey: 0532 123 45 67, (0532) 123 45 67
-Russia: 8 (495) 123-45-67, 8(495)123-45-67, 8-495-123-45-67
+Russia: 8 (495) 123-45-67, 8(495)123-45-67, 8-495-123-45-67, 7 (495) 123-45-67, 8 (916) 123 45 67
 Ukraine: (044) 123-45-67, 050-123-45-67
 Israel: 054-1234567, 054-123-4567
 South Africa: 082 123 4567, (011) 123 4567
@@ -95,7 +110,8 @@ abroad: 0049 170 1234567, 0031-6-12345678, +31 (0)6 12345678, +44 (0)20 7946 095
 """
 CALLED = """
 telephone number 0612345678; mob. 0412345678; Tel: 09012345678; WhatsApp 2345 6789;
-Tlf: 22 33 44 55; Phone is 9876543210; Тел. 89161234567; call me at 55 1234 5678;
+Tlf: 22 33 44 55; Phone is 9876543210; Тел. 89161234567; тел: 8 916 123 45 67;
+call me at 55 1234 5678;
 cellulare 333 1234567; celular 11 91234-5678; 电话：0101234567;
 Tel.: 04-1234567; mobile: 98765-43210; Phone 2012 2034; Tel. 06 30 2012 345;
 Tel: 1 650 250 3000; Phone 1 800 550 1000; Tel. 06 201 234 567
