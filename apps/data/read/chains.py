@@ -14,6 +14,7 @@ predecessor is marked as a continuation.
 """
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -89,9 +90,11 @@ def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
     links: list[Link] = []
     for record in records:
         piece = piece_of(record.source_id) if isinstance(record, Record) else None
-        if piece is None or isinstance(record, Broken) or not record.turns:
+        if piece is None or isinstance(record, Broken):
             continue
-        first, last = record.turns[0], record.turns[-1]
+        head, turns = split_head(record.turns)
+        if not turns:
+            continue
         links.append(
             Link(
                 id=record.id,
@@ -99,9 +102,9 @@ def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
                 end=record.end,
                 stem=piece[0],
                 number=piece[1],
-                opens=_digest(first.text) if first.role == "assistant" else "",
-                closes=_digest(last.text) if last.role == "assistant" else "",
-                is_telling=_is_telling(record.turns),
+                opens=_digest(head, turns[0]),
+                closes=_digest(head, turns[-1]),
+                is_telling=_is_telling(turns),
             )
         )
     return RangeLinks(tuple(links))
@@ -112,8 +115,18 @@ def _is_telling(turns: Sequence[Turn]) -> bool:
     return num_answers > 1 or len(turns[-1].text) >= _LONG_ANSWER_CHARS
 
 
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+def split_head(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Sequence[Turn]]:
+    """What the system says before all others, and the turns after it."""
+    num_head = sum(1 for _ in itertools.takewhile(lambda turn: turn.role == "system", turns))
+    return turns[:num_head], turns[num_head:]
+
+
+def _digest(head: Sequence[Turn], turn: Turn) -> str:
+    """Of an answer under a system's words, which pieces of one conversation share; "" for none."""
+    if turn.role != "assistant":
+        return ""
+    said = "\0".join(one.text for one in (*head, turn))
+    return hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
 
 
 def chains_of(links: Sequence[Link]) -> Chains:

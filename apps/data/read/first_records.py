@@ -85,7 +85,7 @@ def _is_piece(value: object, reading: Reading) -> bool:
         conversation, _ = read_record(value, reading)
     except Unreadable:
         return False
-    turns = conversation.turns
+    _, turns = chains.split_head(conversation.turns)
     is_piece = chains.piece_of(conversation.source_id) is not None
     return is_piece and bool(turns) and turns[0].role == "assistant"
 

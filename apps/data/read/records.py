@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from apps.common.errors import CorruptError
+from apps.common.json_value import JsonValue
 from apps.data.html import detect, evidence, to_markdown
 from apps.data.read import encoding, json_spans
 from apps.data.read.json_spans import Separation
@@ -235,19 +236,25 @@ def _repaired(said: RawConversation, mended: Sequence[str]) -> dict[str, int]:
 
 
 def joined(record: Record, pieces: list[bytes], reading: Reading) -> Record:
-    """A record with the pieces that go on where it ends; each repeats the last answer before it."""
+    """A record with the pieces that go on where it ends; each repeats the last answer before it.
+
+    What a piece says of itself is said of the whole; what the whole says otherwise is named.
+    """
     value, mended = parse_mended(record.raw)
     whole = known.as_record(value, reading.names) or {}
     key, messages = message_list(whole) or ("conversations", [])
-    repeated = 0
+    others: list[Record] = []
+    repeated: list[Turn] = []
     for piece in pieces:
         value, more_mended = parse_mended(piece)
         mended += more_mended
         given = known.as_record(value, reading.names) or {}
         _, more = message_list(given) or ("", [])
-        one = to_record({key: more[:1]}, b"", reading, "", 0)
-        repeated += sum(turn.raw_bytes for turn in one.turns) if isinstance(one, Record) else 0
-        messages = [*messages, *more[1:]]
+        num_repeated, turns = _repeated(more, key, reading)
+        repeated += turns
+        messages = [*messages, *more[num_repeated:]]
+        one = to_record(given, piece, reading, record.id, 0)
+        others += [one] if isinstance(one, Record) else []
     raw = orjson.dumps({**whole, key: messages})
     both = to_record(orjson.loads(raw), raw, reading, record.id, record.start, mended)
     if isinstance(both, Broken):
@@ -255,8 +262,28 @@ def joined(record: Record, pieces: list[bytes], reading: Reading) -> Record:
     both.end = record.end
     both.num_joined = len(pieces)
     both.joined_bytes = sum(map(len, pieces))
-    both.left_out.append(LeftOut("repeated_answer", len(pieces), repeated))
+    size = sum(turn.raw_bytes for turn in repeated)
+    both.left_out.append(LeftOut("repeated_answer", len(repeated), size))
+    for one in others:
+        both.flags |= one.flags
+        both.has_plugins |= one.has_plugins
+        both.refused = both.refused or one.refused
+        both.ignored += one.ignored
+        both.ignored += ["model"] if one.model not in (None, both.model) else []
+        both.ignored += ["tools"] if one.tools not in (None, both.tools) else []
     return both
+
+
+def _repeated(messages: list[JsonValue], key: str, reading: Reading) -> tuple[int, list[Turn]]:
+    """How many of a piece's messages its predecessor has, an answer behind what the system says;
+    and their turns."""
+    turns: list[Turn] = []
+    for i, message in enumerate(messages):
+        one = to_record({key: [message]}, b"", reading, "", 0)
+        turns += one.turns if isinstance(one, Record) else []
+        if not turns or turns[-1].role != "system":
+            return i + 1, turns
+    return len(messages), turns
 
 
 def raw_turns(raw: str) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apps.data.ledger import Ledger
+from apps.data.rules.profiles import Rules
 from tests.data.commands import conversation, rows_of, run_clean
 
 TEXTS = [text for i in range(12) for text in (f"What is thing {i}?", f"Thing {i} is a thing.")]
@@ -136,3 +137,37 @@ def test_a_joined_conversation_that_a_rule_drops_is_whole_in_dropped(tmp_path: P
     (row,) = rows_of(tmp_path / "out" / "dropped")
     assert len(orjson.loads(row["record"])["conversations"]) == 24
     Ledger.from_json(ledger).check()
+
+
+def test_what_a_piece_says_of_itself_is_said_of_the_whole(tmp_path: Path) -> None:
+    first, second, third = split("a")
+    records = [
+        {**first, "model": "gpt-4", "views": 3},
+        {**second, "model": "gpt-4", "toxic": True, "shares": 2},
+        {**third, "model": "gpt-3.5", "plugins": ["browsing"]},
+    ]
+    (tmp_path / "dump.json").write_bytes(orjson.dumps(records))
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
+    assert ledger["ignored"] == {"model": 1, "shares": 1, "views": 1}
+    for number, rules in enumerate((Rules(flagged=("toxic",)), Rules(plugins="drop"))):
+        out = tmp_path / f"out{number}"
+        ledger = run_clean(out, tmp_path / "dump.json", profile="none", rules=rules)
+        assert ledger["records"]["kept"] == 0 and sum(ledger["records"]["dropped"].values()) == 1
+
+
+@pytest.mark.parametrize("form", ["column", "message"])
+@pytest.mark.parametrize("other", ["Be brief.", "Be long."])
+def test_pieces_under_one_system_text_are_joined(form: str, other: str, tmp_path: Path) -> None:
+    records = split("a")[:2]
+    for record, text in zip(records, ("Be brief.", other), strict=True):
+        if form == "column":
+            record["system"] = text
+        else:
+            record["conversations"].insert(0, {"from": "system", "value": text})
+    (tmp_path / "dump.json").write_bytes(orjson.dumps(records))
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
+    if other == "Be brief.":
+        assert kept(tmp_path / "out") == {"a_0": [other, *whole("a", 0, 14)]}
+        assert sum(ledger["messages"]["trimmed"].values()) == (1 if form == "column" else 2)
+    else:
+        assert len(kept(tmp_path / "out")) == 2 and ledger["records"]["joined"] == 0
