@@ -16,6 +16,7 @@ import apps.common.command.interrupt  # noqa: F401  # pyright: ignore[reportUnus
 from apps.common.command import cli, runtime
 from apps.common.command.cli import Command
 from apps.common.command.events import Reporter
+from apps.common.errors import CriaError
 from apps.data import clean, index, layouts, pack, report, view
 from apps.data.config import (
     CleanConfig,
@@ -34,7 +35,11 @@ def run_clean(config: CleanConfig, reporter: Reporter) -> None:
     if clean.finished(resolved, files, reporter):
         return
     with _workers(config) as (run_units, count):
-        clean.run(resolved, files, reporter, run_units, count)
+        try:
+            clean.run(resolved, files, reporter, run_units, count)
+        except CriaError:  # the same command elsewhere may have been first, and put its work away
+            if not clean.finished(resolved, files, reporter):
+                raise
 
 
 def run_pack(config: PackConfig, reporter: Reporter) -> None:
@@ -42,7 +47,11 @@ def run_pack(config: PackConfig, reporter: Reporter) -> None:
     info = pack.finished(job)
     if info is None:
         with _workers(config) as (run_units, count):
-            info = pack.run_pack(job, reporter, run_units, count)
+            try:
+                info = pack.run_pack(job, reporter, run_units, count)
+            except CriaError:
+                if (info := pack.finished(job)) is None:
+                    raise
     pack.report(reporter, info, config.out)
 
 

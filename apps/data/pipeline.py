@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ import ray.data
 from ray.data import DataContext, TaskPoolStrategy
 from ray.util import metrics
 
-from apps.common.errors import CriaError
+from apps.common.errors import CriaError, InputError
 from apps.data.units import Args, Manifest, Process, RunUnits, Unit, finish, split_done
 
 
@@ -77,7 +78,10 @@ def _on_ray(
 ) -> Iterator[tuple[str, Manifest]]:
     if not pending:
         return
-    rows = [{"units": pickle.dumps(units)} for units in _shares(pending, workers)]
+    rows = [
+        {"units": pickle.dumps([(unit.key, unit) for unit in share])}
+        for share in _shares(pending, workers)
+    ]
     with DataContext.current(_data_context()):
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _task(f"{pending[0].stage} of {len(pending)}", process, folder),
@@ -121,13 +125,24 @@ def _finish_units(
 ) -> Iterator[pa.Table]:
     """Errors travel as values: Ray would wrap them, and retry what cannot succeed."""
     for pickled in batch["units"].to_pylist():
-        for unit in pickle.loads(pickled):
-            row: dict[str, str | bytes | None] = {"key": unit.key, "manifest": None, "error": None}
+        for key, unit in pickle.loads(pickled):
+            row: dict[str, str | bytes | None] = {"key": key, "manifest": None, "error": None}
             try:
+                _check_code(unit, key)
                 row["manifest"] = pickle.dumps(finish(unit, process, folder))
             except CriaError as error:
                 row["error"] = pickle.dumps(error)
             yield pa.Table.from_pylist([row], schema=_FINISHED)
+
+
+def _check_code(unit: Unit[Args], key: str) -> None:
+    """Raises InputError where this process would leave other files than the command expects."""
+    if unit.key != key:
+        raise InputError(
+            f"The sources of Cria on {socket.gethostname()} are not those that this command began "
+            "with: they changed meanwhile, or that machine has others. Run the same command again, "
+            "with one version everywhere."
+        )
 
 
 _FINISHED = pa.schema([("key", pa.string()), ("manifest", pa.binary()), ("error", pa.binary())])

@@ -25,6 +25,7 @@ class Ledger(TypedDict):
     repairs: dict[str, int]
     layouts: NotRequired[dict[str, int]]
     ignored: NotRequired[dict[str, int]]
+    continuations: NotRequired[int]
 
 
 class Totals(TypedDict):

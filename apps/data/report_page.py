@@ -106,11 +106,15 @@ def _accounts(ledger: Ledger) -> dict[str, list[int]]:
 
 def _forms(ledger: Ledger) -> dict[str, int]:
     forms = {name.replace("_", ", "): count for name, count in ledger["forms"].items()}
+    continued = ledger.get("continuations", 0)
     return {
         **forms,
         **{f"changed by {name}": count for name, count in ledger["repairs"].items()},
         **{f"records: layout {name}": n for name, n in ledger.get("layouts", {}).items()},
         **{f"records: {name} is not carried": n for name, n in ledger.get("ignored", {}).items()},
+        **(
+            {"records: continuations, whose beginning is not there": continued} if continued else {}
+        ),
     }
 
 

@@ -1,5 +1,6 @@
 """The clean command: what comes out, and that everything that came in is accounted for."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -9,11 +10,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from apps.common.command.events import Reporter
 from apps.common.errors import InputError
 from apps.common.files import schema
+from apps.data import __main__ as main
 from apps.data import clean
+from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
 from apps.data.rules.profiles import Rules
+from apps.data.units import run_serially
 from tests.data import corpus
 from tests.data.commands import conversation, rows_of, run_clean, write_dump
 
@@ -83,6 +88,23 @@ def killed_before_commit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
             run_clean(*args, **settings)
 
     return run
+
+
+def test_a_run_that_the_same_command_overtakes_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = write_dump(tmp_path / "dump.json", [conversation("a", "What floats?", "Cork does.")])
+    out = tmp_path / "out"
+
+    def overtaken(units: Any, *given: Any) -> list[Any]:
+        if units[0].stage == "decide":
+            run_clean(out, dump)
+        return run_serially(units, *given)
+
+    monkeypatch.setattr(main, "_workers", lambda _: contextlib.nullcontext((overtaken, None)))
+    main.run_clean(CleanConfig(inputs=(str(dump),), out=str(out)), Reporter("json"))
+    assert [row["source_id"] for row in rows_of(out)] == ["a"]
+    assert not (out / "_work").exists()
 
 
 def test_what_a_killed_run_wrote_of_another_input_is_gone(

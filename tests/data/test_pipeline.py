@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
 
@@ -106,6 +108,15 @@ def die_once(args: Given, folder: str) -> Done:
         flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return Done(args.i)
+
+
+def test_a_worker_with_other_sources_is_a_sentence(ray_session: Any, tmp_path: Path) -> None:
+    unit = Unit(stage="die", name="0", args=Given(0))
+    batch = pa.table({"units": [pickle.dumps([("die-0", unit)])]})
+    process = Process(die_once, Done)
+    (row,) = pipeline._finish_units(batch, process=process, folder=str(tmp_path))  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(InputError, match="with one version everywhere"):
+        raise pickle.loads(row["error"].to_pylist()[0])
 
 
 def test_a_unit_whose_process_dies_is_run_again(ray_session: Any, tmp_path: Path) -> None:

@@ -284,10 +284,15 @@ def test_the_report_shows_what_reading_left_out_and_which_fields_nothing_carries
 ) -> None:
     talk = conversation("a", "What is a verb?", "A word that says what is done.") | {"rating": 5}
     image = {"messages": [{"role": "user", "content": [{"type": "image"}]}]}
-    records = [talk, {"id": "b", "conversations": []}, image]
+    piece = {"id": "c_3", "conversations": [{"from": "gpt", "value": "It is."}]}
+    piece["conversations"] += conversation("", "And what is a noun?", "A word for a thing.")[
+        "conversations"
+    ]
+    records = [talk, {"id": "b", "conversations": []}, image, piece]
     run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records))
     found = report.collect(str(tmp_path / "out"))
     assert [step["step"] for step in found["funnel"]] == ["read", "no_messages", "media"]
     report.write_report(ReportConfig(folder=str(tmp_path / "out")), Reporter("json"))
     page = (tmp_path / "out" / "report.html").read_text()
     assert "rating is not carried" in page and "layout sharegpt" in page
+    assert "continuations, whose beginning is not there" in page
