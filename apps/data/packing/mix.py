@@ -84,7 +84,10 @@ def find_source(text: str) -> Source:
         return Source(uri, weight, (_source_file(uri),))
     commit = storage.read_commit(uri)
     if RESOLVED_NAME in present and commit is None:
-        raise InputError(f"{uri} is not finished; run the same `clean` command again first.")
+        raise InputError(
+            f"{uri} holds no finished output of `python -m apps.data clean`; finish that command, "
+            "or name its --out folder."
+        )
     written = object_of((commit or {}).get("shards")) or {}
     if missing := sorted(written.keys() - set(names)):
         raise InputError(

@@ -49,6 +49,9 @@ _OTHERS = ("gb18030", "big5")
 _PRIVATE_USE = re.compile("[\ue000-\uf8ff]")
 """Characters of no text: bytes that mean nothing in an encoding may be read as them."""
 _SHOWN_BYTES = 24
+_NO_TEXT = (
+    "it has zero bytes, and so is no text; expected JSON, JSON Lines, CSV, TSV, Parquet or Arrow"
+)
 
 
 def wide(magic: bytes) -> str | None:
@@ -88,16 +91,20 @@ def of_head(head: bytes) -> tuple[str, bool]:
         return "", False
     if 2 * len(wrong) <= len(runs):
         return _damage(len(wrong), len(runs)), False
-    names = _guesses(head, wrong)
-    at = head.find(wrong[0])
-    shown = head[max(0, at - _SHOWN_BYTES) : at + _SHOWN_BYTES].decode(names[0], "replace")
-    advice = (
-        f"it seems to be {' or '.join(names)} ({' '.join(shown.split())!r}); save it as UTF-8, for "
-        f"example with `iconv -f {names[0].upper()} -t UTF-8 FILE > COPY`"
-    )
+    advice = _NO_TEXT if b"\0" in head else _how_to_convert(head, wrong)
     is_dense = len(wrong) >= _MANY_FOREIGN or len(wrong) * _FOREIGN_EVERY_BYTES >= len(head)
     is_often = len(wrong) >= _MIN_FOREIGN and is_dense
     return advice, is_often and len(runs) - len(wrong) <= _RARE * len(wrong)
+
+
+def _how_to_convert(head: bytes, wrong: list[bytes]) -> str:
+    names = _guesses(head, wrong)
+    at = head.find(wrong[0])
+    shown = head[max(0, at - _SHOWN_BYTES) : at + _SHOWN_BYTES].decode(names[0], "replace")
+    return (
+        f"it seems to be {' or '.join(names)} ({' '.join(shown.split())!r}); save it as UTF-8, for "
+        f"example with `iconv -f {names[0].upper()} -t UTF-8 FILE > COPY`"
+    )
 
 
 def _damage(num_wrong: int, num_places: int) -> str:

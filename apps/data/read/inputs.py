@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
+from apps.data.read import unread_files
 
 MEMBER_MARK = "!/"
 """Between a ZIP archive and its member: `export.zip!/conversations.json`."""
@@ -28,7 +29,9 @@ _DESCRIPTIONS = frozenset(
 _NO_DUMPS = (
     *(".md", ".rst", ".html", ".htm", ".yaml", ".yml", ".toml", ".py", ".ipynb", ".lock", ".log"),
     *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".wav", ".mp3", ".mp4", ".dat"),
-    *(".css", ".js", ".sh", ".bin", ".safetensors"),
+    *(".css", ".js", ".sh", ".bin", ".safetensors", ".pt", ".pkl", ".npy", ".npz", ".h5", ".db"),
+    *(".sqlite", ".xml", ".rels", ".bz2", ".xz", ".lz4", ".7z", ".rar", ".tar", ".tgz", ".tar.gz"),
+    *(".tar.zst", ".zip"),  # of which one that was opened is no more
 )
 _NAMES_OF_NO_DUMPS = frozenset(("license", "readme", "notice", "makefile"))
 _CACHES = ("cache-", "tmp")
@@ -65,9 +68,12 @@ def _expand(uri: str) -> tuple[list[str], list[str]]:
     elif storage.is_dir(uri):
         found = [uri]
     else:
-        found = [uri] if storage.exists(uri) else []
-        members = _members(uri) if found else None
-        return _sorted_out(found if members is None else members, is_named=members is None)
+        if not storage.exists(uri):
+            return [], []
+        unread_files.check_kind(uri)
+        members = _members(uri)
+        unread_files.check_members(uri, [one.partition(MEMBER_MARK)[2] for one in members or ()])
+        return _sorted_out([uri] if members is None else members, is_named=members is None)
     in_folder: dict[str, bool] = {}  # file -> whether a folder that was named holds it
     for one in found:
         is_folder = storage.is_dir(one)

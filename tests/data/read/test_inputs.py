@@ -1,9 +1,17 @@
 """Which files inputs name: a path, a folder, a glob, an archive, a folder that `clean` wrote."""
 
+import bz2
+import gzip
+import io
+import lzma
+import pickle
+import tarfile
+import zipfile
 from pathlib import Path
 
 import orjson
 import pytest
+import zstandard
 
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
@@ -23,6 +31,60 @@ def test_a_file_of_another_kind_is_refused_by_what_was_expected(tmp_path: Path) 
         InputError, match=r"first record holds title \(text\); expected fields such"
     ):
         run_clean(tmp_path / "out", tmp_path / "notes.json")
+
+
+def _tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        data = orjson.dumps(RECORDS)
+        info = tarfile.TarInfo("dump.json")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def _office() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("xl/worksheets/sheet1.xml", "<worksheet/>")
+    return out.getvalue()
+
+
+OTHERS = {
+    "dump.json.bz2": (bz2.compress(orjson.dumps(RECORDS)), "compressed by bzip2"),
+    "dump.json.xz": (lzma.compress(orjson.dumps(RECORDS)), "compressed by xz"),
+    "dump.tar": (_tar(), "a tar archive"),
+    "dump.tgz": (gzip.compress(_tar()), "a tar archive"),
+    "dump.tar.zst": (zstandard.compress(_tar()), "a tar archive"),
+    "dump.pkl": (pickle.dumps(RECORDS), "a Python pickle"),
+    "dump.db": (b"SQLite format 3\0" + bytes(100), "an SQLite database"),
+    "dump.xlsx": (_office(), "an Office file"),
+    "chat.html": (b"\n<!DOCTYPE html><html>", "a web page; name the JSON"),
+    "noise": (bytes(range(256)) * 40, "no text; expected JSON"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_that_is_no_dump_is_called_what_it_is(name: str, tmp_path: Path) -> None:
+    data, what = OTHERS[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=what):
+        run_clean(tmp_path / "out", tmp_path / name)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_what_is_no_dump_is_left_out_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "dumps"
+    folder.mkdir()
+    for name, (data, _) in OTHERS.items():
+        if name != "noise":
+            (folder / name).write_bytes(data)
+    (folder / "dump.json").write_bytes(orjson.dumps(RECORDS))
+    ledger = run_clean(tmp_path / "out", folder, profile="none")
+    assert ledger["records"]["kept"] == ledger["records"]["input"] == len(RECORDS)
+    lineage = orjson.loads((tmp_path / "out" / "lineage.json").read_bytes())
+    assert len(lineage["skipped"]) == len(OTHERS)  # two members of the spreadsheet
 
 
 def test_folders_and_globs_name_their_files(tmp_path: Path) -> None:
