@@ -267,9 +267,14 @@ def _apply(record: Record, rules: Rules, ledger: Ledger) -> tuple[str, str] | No
         if isinstance(verdict, Drop):
             return name, verdict.detail
         _replace_turns(record, verdict, name, ledger)
-    if not any(turn.role != "system" for turn in record.turns):
-        return "empty", "no turns left"
-    return None
+        if not _has_turns(record):
+            break
+    return None if _has_turns(record) else ("empty", "no turns left")
+
+
+def _has_turns(record: Record) -> bool:
+    """Whether anyone but the system says something."""
+    return any(turn.role != "system" for turn in record.turns)
 
 
 def _replace_turns(record: Record, turns: list[Turn], rule: str, ledger: Ledger) -> None:

@@ -177,3 +177,18 @@ def test_an_output_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "foreign" / "thesis.doc").touch()
     with pytest.raises(InputError, match="not empty and not from this command"):
         run_clean(tmp_path / "foreign", dump)
+
+
+@pytest.mark.parametrize(
+    "texts", [("What is a noun?", ""), ("What is a noun?",), ("\u200b", "An answer.")]
+)
+def test_a_conversation_of_which_nothing_is_left_is_called_empty(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    talks = [conversation("a", *texts), conversation("b", "What is a verb?", "A word for doing.")]
+    dump = write_dump(tmp_path / "dump.json", talks)
+    cut = Rules(empty="cut", ends="trim")
+    for name, settings in (("vicuna", {}), ("cut", {"profile": "none", "rules": cut})):
+        ledger = run_clean(tmp_path / name, dump, **settings)
+        assert ledger["records"]["dropped"] == {"empty": 1}
+        assert sum(ledger["messages"]["trimmed"].values()) == len(texts)

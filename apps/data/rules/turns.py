@@ -30,7 +30,8 @@ def empty(record: Record, rules: Rules) -> Verdict:
     turns = [turn for turn in record.turns if turn.role != "system" or _is_printable(turn.text)]
     for i, turn in enumerate(turns):
         if turn.role != "tool" and turn.tool_calls is None and not _is_printable(turn.text):
-            return ends(dataclasses.replace(record, turns=turns[:i]), _TRIM) or turns[:i]
+            trimmed = ends(dataclasses.replace(record, turns=turns[:i]), _TRIM)
+            return turns[:i] if trimmed is None else trimmed
     return turns if len(turns) < len(record.turns) else None
 
 
