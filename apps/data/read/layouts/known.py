@@ -26,6 +26,7 @@ from apps.data.read.record.layout import Layout, Names, list_of, object_of
 from apps.data.read.record.lists import KEYS, with_lists
 from apps.data.read.record.messages import is_message
 from apps.data.read.record.parse import named
+from apps.data.read.record.question import BESIDE
 from apps.data.read.record.rounds import is_pair
 
 LayoutName = Literal[
@@ -66,6 +67,13 @@ BY_NAME: Mapping[str, Layout] = {
     name: layout for name in get_args(LayoutName) for layout in LAYOUTS if layout.name == name
 }
 NO_NAMES = Names()
+_COLUMNS = frozenset(
+    (
+        *(*KEYS, *BESIDE, *prompt_completion.ASKED, *prompt_completion.SAID),
+        *("instruction", "history", "id", "model", "system"),
+    )
+)
+"""That layouts without fields of their own have; others are written by programs, always alike."""
 _MAX_NAMED = 12
 _MAX_SHOWN_CHARS = 40
 
@@ -103,10 +111,21 @@ def is_record(value: object, names: Names = NO_NAMES) -> bool:
 
 def _renamed(record: JsonObject, names: Names) -> JsonObject:
     """A record with its lists read, under our names of its columns and of its messages' fields."""
-    record = with_lists(_with_names(record, names.columns))
+    record = with_lists(_in_small_letters(_with_names(record, names.columns)))
     if names.fields:
         record = {**record, **{key: _messages(record[key], names) for key in KEYS if key in record}}
     return record
+
+
+def _in_small_letters(record: JsonObject) -> JsonObject:
+    """A record whose columns have our names, also where its maker began them with a capital.
+
+    {"Question": "Hi", "Answer": "Yo", "Topic": "x"}  ->  {"question": "Hi", "answer": "Yo", ...}
+    """
+    if all(map(str.islower, record)):
+        return record
+    small = {key: key.lower() for key in record if key.lower() in _COLUMNS - record.keys()}
+    return _with_names(record, small)
 
 
 def _messages(value: JsonValue, names: Names) -> JsonValue:

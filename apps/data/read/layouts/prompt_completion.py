@@ -11,8 +11,8 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.question import has_answer
 
-_ASKED = ("prompt", "query", "question", "input", "problem", "human", "user")
-_SAID = (
+ASKED = ("prompt", "query", "question", "input", "problem", "human", "user")
+SAID = (
     *("completion", "response", "answer", "output", "solution", "reply", "assistant", "gpt"),
     "bot",
 )
@@ -20,8 +20,8 @@ _SAID = (
 
 def _columns(record: JsonObject) -> tuple[str, str] | None:
     for answers in (has_text, has_answer):
-        for asked in _ASKED:
-            for said in _SAID:
+        for asked in ASKED:
+            for said in SAID:
                 if has_text(record, asked) and answers(record, said):
                     return asked, said
     is_list = list_of(record.get("prompt")) and list_of(record.get("completion"))

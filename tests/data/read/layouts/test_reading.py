@@ -525,3 +525,18 @@ def test_a_list_of_no_records_is_a_field_of_one(record: Any, seen: str, tmp_path
     (tmp_path / "dump.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=f"its first record holds {seen}; expected"):
         run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
+
+
+@pytest.mark.parametrize(
+    ("record", "layout"),
+    [
+        ({"Question": "Hi", "Answer": "Yo", "Topic": "x"}, "prompt-completion"),
+        ({"INSTRUCTION": "Hi", "INPUT": "", "OUTPUT": "Yo", "Topic": "x"}, "alpaca"),
+        ({"ID": "7", "Messages": [ASKED, ANSWER], "Topic": "x"}, "openai"),
+        ({"Prompt": "Hi", "Response": "Yo", "response": "Yes", "Topic": "x"}, "prompt-completion"),
+    ],
+)
+def test_columns_may_begin_with_a_capital(record: Any, layout: str) -> None:
+    conversation, found = read_record(record, Reading())
+    assert found.name == layout and len(conversation.turns) == 2
+    assert conversation.ignored == [*(["Response"] if "response" in record else []), "Topic"]
