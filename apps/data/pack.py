@@ -41,6 +41,7 @@ from apps.data.packing.tokenize import (
     tokenize_unit,
 )
 from apps.data.units import Count, Process, RunUnits, Unit, forget_others, remove_other_files
+from apps.data.write.out_folder import settings_there
 
 _WORK = "_work"
 _SHARD_TOKENS = 8 << 20
@@ -104,8 +105,9 @@ def run_pack(
 
 
 def prepare(config: PackConfig) -> Job:
-    """Read and check tokenizer, template and inputs, before any work."""
+    """Read and check --out, tokenizer, template and inputs, before any work."""
     config = dataclasses.replace(config, out=storage.absolute(config.out))
+    settings_there(config.out, PackConfig)
     folder = text_folder(config.tokenizer)
     tokenizer = load_tokenizer(folder)
     name = folder if config.template == "own" else config.template

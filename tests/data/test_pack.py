@@ -356,10 +356,26 @@ def test_bad_input_is_one_sentence(tmp_path, tokenizer, change, why):
     assert "\n" not in str(raised.value)
 
 
+def test_a_folder_of_anything_else_is_refused_and_left_alone(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "clean", 20)
+    (tmp_path / "own" / "train").mkdir(parents=True)
+    (tmp_path / "own" / "train" / "rows.parquet").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match="is not empty and not from this command"):
+        make(tmp_path / "own", tokenizer, source)
+    assert (tmp_path / "own" / "train" / "rows.parquet").read_bytes() == b"somebody's"
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["train"]
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file; expected a folder"):
+        make(tmp_path / "file", tokenizer, source)
+    run_clean(tmp_path / "other", write_dump(tmp_path / "d.json", [conversation("a", "Q", "A")]))
+    with pytest.raises(InputError, match="holds the output of another command"):
+        make(tmp_path / "other", tokenizer, source)
+
+
 def test_an_unfinished_clean_folder_is_refused(tmp_path, tokenizer):
     source = clean_folder(tmp_path / "clean", 20)
     (tmp_path / "clean" / "config.yaml").write_text("profile: vicuna\n")
-    with pytest.raises(InputError, match="not finished"):
+    with pytest.raises(InputError, match="no finished output"):
         make(tmp_path / "pack", tokenizer, source)
 
 

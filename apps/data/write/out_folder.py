@@ -1,6 +1,10 @@
-"""The folder that `clean` writes: empty, or begun or finished by the same settings and inputs."""
+"""The folder that `clean` writes: empty, or begun or finished by the same settings and inputs.
+
+That of `pack` is empty or from `pack`, too: what lies there beside the shards is removed.
+"""
 
 import dataclasses
+from typing import TypeVar
 
 from apps.common.errors import ConfigError, InputError, NotFoundError, StorageError
 from apps.common.files import config as configs
@@ -24,27 +28,38 @@ def claim(config: CleanConfig) -> None:
 
 
 def _check(config: CleanConfig) -> None:
-    names = storage.list_dir(config.out)
-    if not names:
-        if storage.exists(config.out) and not storage.is_dir(config.out):
-            raise InputError(f"--out {config.out} is a file; expected a folder.")
-        return
-    if configs.RESOLVED_NAME not in names:
-        raise InputError(
-            f"--out {config.out} is not empty and not from this command; name an empty folder."
-        )
-    try:
-        there = configs.load(CleanConfig, storage.join(config.out, configs.RESOLVED_NAME))
-    except ConfigError as error:
-        raise InputError(
-            f"--out {config.out} holds the output of another command; name an empty folder."
-        ) from error
-    if _same_work(there) != _same_work(config):
+    there = settings_there(config.out, CleanConfig)
+    if there is not None and _same_work(there) != _same_work(config):
         changed = ", ".join(_differences(there, config))
         raise InputError(
             f"--out {config.out} holds a run with other settings ({changed}); name an empty "
             "folder, or remove this one."
         )
+
+
+T = TypeVar("T")
+
+
+def settings_there(out: str, kind: type[T]) -> T | None:
+    """Those that a command began its output folder with; None where it is empty.
+
+    Raises InputError for a file, and for a folder of anything else.
+    """
+    names = storage.list_dir(out)
+    if not names:
+        if storage.exists(out) and not storage.is_dir(out):
+            raise InputError(f"--out {out} is a file; expected a folder.")
+        return None
+    if configs.RESOLVED_NAME not in names:
+        raise InputError(
+            f"--out {out} is not empty and not from this command; name an empty folder."
+        )
+    try:
+        return configs.load(kind, storage.join(out, configs.RESOLVED_NAME))
+    except ConfigError as error:
+        raise InputError(
+            f"--out {out} holds the output of another command; name an empty folder."
+        ) from error
 
 
 def _same_work(config: CleanConfig) -> CleanConfig:
