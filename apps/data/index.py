@@ -27,6 +27,7 @@ from apps.data.packing.identity import read_identity
 from apps.data.packing.mix import Source, find_source
 from apps.data.packing.tokenize import Read, draw, read_groups, split_of
 
+_SQLITE = b"SQLite format 3\0"
 _PIECE_CHARS, _OVERLAP_CHARS = 4_000, 400
 """of a long message; a run of up to 400 characters at the end of one piece is whole in the next"""
 
@@ -63,6 +64,7 @@ class TrainingData:
 def write_index(config: IndexConfig, reporter: Reporter) -> None:
     folder = os.path.dirname(storage.local_path(config.out))
     storage.claim(folder, "the parent folder of --out")
+    _check_out(config.out)
     data = training_data(config.inputs)
     progress = reporter.progress("index", total=data.num_conversations, unit="conversations")
     with write_passages(config.out, data.pack_digest) as writer, progress as bar:
@@ -83,6 +85,14 @@ def write_index(config: IndexConfig, reporter: Reporter) -> None:
         fingerprints=writer.num_fingerprints,
         megabytes=round(storage.size_bytes(config.out) / 1e6, 1),
     )
+
+
+def _check_out(uri: str) -> None:
+    """Raises InputError for a file that is something else, which would be lost."""
+    if not storage.exists(uri) or storage.is_dir(uri):
+        return
+    if storage.read_range(uri, 0, len(_SQLITE)) not in (_SQLITE, b""):
+        raise InputError(f"--out {uri} is there and no index; name another file, or remove it.")
 
 
 def training_data(inputs: Sequence[str]) -> TrainingData:

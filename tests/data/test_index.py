@@ -140,3 +140,13 @@ def test_the_command_says_what_it_wrote(clean: Path, tmp_path: Path, capsys) -> 
     done = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (done["event"], done["conversations"], done["passages"]) == ("index.done", NUM, NUM)
     assert run("apps.data", COMMANDS, ["index", str(tmp_path), "--out", str(out)]) == 2
+
+
+def test_a_file_that_is_no_index_is_not_written_over(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("precious")
+    config = IndexConfig(inputs=(str(clean),), out=str(tmp_path / "notes.txt"))
+    with pytest.raises(InputError, match="is there and no index"):
+        write_index(config, Reporter("json"))
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+    for _ in range(2):
+        assert index(tmp_path, str(clean)) == set(range(NUM))

@@ -32,6 +32,7 @@ from apps.data.sample import schoolbook, support_desk
 from apps.data.sample.conversations import PREFIXES, SUFFIXES, conversation
 from apps.data.sample.damage import broken_bytes, damaged
 from apps.data.sample.relation import World, held_out
+from apps.data.write.out_folder import settings_there
 
 DUMP_NAME = "sharegpt.json"
 TEXT_NAME = "text.txt"
@@ -68,7 +69,8 @@ class SampleConfig:
 
 
 def write_sample(config: SampleConfig, reporter: Reporter) -> None:
-    """Write the three files and the resolved settings."""
+    """Write the three files and the resolved settings. Raises InputError for a folder of others."""
+    settings_there(config.out, SampleConfig)
     rng = random.Random(config.seed)
     world = WORLDS[config.world]()
     records = list(_records(world, config.conversations, rng))

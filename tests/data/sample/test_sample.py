@@ -2,6 +2,7 @@ import orjson
 import pytest
 
 from apps.common.command.events import Reporter
+from apps.common.errors import InputError
 from apps.data.sample.page_html import to_chatgpt_html
 from apps.data.sample.relation import held_out, held_out_texts
 from apps.data.sample.sample import WORLDS, SampleConfig, write_sample
@@ -106,3 +107,10 @@ def test_everyday_answers_are_many_and_short_and_none_is_to_a_held_out_question(
     assert len(asked) == len(everyday.facts) >= 1000
     assert not asked.keys() & set(unseen_general_questions())
     assert max(len(answer.split()) for answer in asked.values()) <= 60
+
+
+def test_somebodys_dump_is_not_written_over(tmp_path):
+    (tmp_path / "sharegpt.json").write_text("[]")
+    with pytest.raises(InputError, match="is not empty and not from this command"):
+        write_sample(SampleConfig(out=str(tmp_path)), Reporter("json"))
+    assert [path.name for path in tmp_path.iterdir()] == ["sharegpt.json"]
