@@ -151,7 +151,8 @@ def is_only_of_tools(turn: Said, text: str) -> bool:
 
 
 def without_tools(conversation: RawConversation) -> None:
-    """What an assistant said before and after a call becomes one answer."""
+    """What an assistant said before and after a call becomes one answer; the functions go too, or
+    a model would learn that it has some and calls none."""
     gone = [turn.text for turn in conversation.turns if is_only_of_tools(turn, turn.text)]
     groups = answers_around_tools(conversation.turns, lambda turn: turn.text)
     conversation.turns = [functools.reduce(Turn.joined_with, group) for group in groups]
@@ -160,3 +161,6 @@ def without_tools(conversation: RawConversation) -> None:
     if gone:
         size = sum(size_of(text) for text in gone)
         conversation.left_out.append(LeftOut("tools", len(gone), size))
+    if conversation.tools is not None:
+        conversation.tools = None
+        conversation.ignored.append("tools")

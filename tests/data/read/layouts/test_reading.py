@@ -540,3 +540,11 @@ def test_columns_may_begin_with_a_capital(record: Any, layout: str) -> None:
     conversation, found = read_record(record, Reading())
     assert found.name == layout and len(conversation.turns) == 2
     assert conversation.ignored == [*(["Response"] if "response" in record else []), "Topic"]
+
+
+def test_functions_go_with_the_turns_of_tools() -> None:
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    record = {"messages": [ASKED, CALL, RESULT, ANSWER], "tools": tools}
+    kept, dropped = (read_record(record, Reading(tools=how))[0] for how in ("keep", "drop"))
+    assert (kept.tools is not None, kept.ignored) == (True, [])
+    assert (dropped.tools, dropped.ignored) == (None, ["tools"])
