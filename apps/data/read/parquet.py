@@ -97,10 +97,11 @@ class _Watched(io.RawIOBase):
 
 
 def rows_of(batch: pa.RecordBatch) -> Iterator[JsonObject | bytes]:
-    """Each row, or its JSON when a text in it is no UTF-8."""
+    """Each row, or its JSON when a text in it is no UTF-8. Old writers have texts as bytes."""
     batch = batch.rename_columns(unique_names(batch.schema.names))
+    has_bytes = any(_has_bytes(field.type) for field in batch.schema)
     try:
-        yield from batch.to_pylist()
+        yield from map(_decoded, batch.to_pylist()) if has_bytes else batch.to_pylist()
         return
     except UnicodeDecodeError:
         pass
@@ -109,9 +110,28 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[JsonObject | bytes]:
     for i in range(len(batch)):
         row = batch.slice(i, 1)
         try:
-            yield row.to_pylist()[0]
+            yield _decoded(row.to_pylist()[0])
         except UnicodeDecodeError:
             yield _json_of(row)
+
+
+def _decoded(row: JsonObject) -> JsonObject:
+    """Bytes as the texts that they are."""
+    return orjson.loads(as_json(row))
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    """Whether a type, or one of a field in it, has bytes for values."""
+    if pa.types.is_nested(kind):
+        return any(_has_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(is_kind(kind) for is_kind in _KINDS_OF_BYTES)
+
+
+_KINDS_OF_BYTES = (
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+    pa.types.is_binary_view,
+)
 
 
 def _readable(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -224,4 +244,10 @@ def all_rows(uri: str) -> Iterator[bytes]:
 
 
 def _plain(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """Bytes that are a text as one; of others how many there are, for they say nothing."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"bytes": len(value)}

@@ -102,6 +102,28 @@ def test_a_column_that_python_cannot_hold_costs_nothing(column: pa.Array, tmp_pa
     assert kept_texts(outputs) == TEXTS[:1] and total.ignored == {"odd": 1}
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()], ids=str)
+def test_texts_that_are_bytes_are_texts(form: str, kind: pa.DataType, tmp_path: Path) -> None:
+    image = pa.array([b"\x89PNG\xff", None, b"\xff"], kind)
+    asked = pa.array(["Qué?".encode(), b"bad \xff", b"Why?"], kind)
+    roles, said = (
+        pa.array([b"user", b"assistant"] * 3, kind),
+        pa.array([one for text in asked.to_pylist() for one in (text, b"So.")], kind),
+    )
+    turns = pa.StructArray.from_arrays([roles, said], names=["role", "content"])
+    table = pa.table({"messages": pa.ListArray.from_arrays([0, 2, 4, 6], turns), "image": image})
+    path = tmp_path / f"dump.{form}"
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    outputs, total = read(path)
+    assert kept_texts(outputs) == ["Qué?", "Why?"]
+    assert total.records.quarantined == {"bad-message": 1} and total.ignored == {"image": 2}
+
+
 def test_a_damaged_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     outputs, total = read(damaged(tmp_path / "dump.parquet"))
     assert kept_texts(outputs) == TEXTS[:10] + TEXTS[20:]
