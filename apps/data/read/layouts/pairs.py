@@ -1,4 +1,5 @@
-"""Lists of question and answer, as texts or under names such as human and assistant."""
+"""Lists of question and answer, as texts or under names such as human and assistant; or lists of a
+speaker's name and what was said."""
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
@@ -31,14 +32,15 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     if found is None:
         raise Unreadable("no-messages")
     conversation = RawConversation()
-    read_rounds(found[1], conversation)
+    read_rounds(found[1], names, conversation)
     describe(record, conversation, (found[0],))
     return conversation
 
 
 LAYOUT = Layout(
     name="pairs",
-    what="lists of question and answer, as texts or under names such as human and assistant",
+    what="lists of question and answer, as texts or under names such as human and assistant; or of "
+    "a speaker's name and a text",
     example='{"id": "a", "conversation": [["Hi", "Hello"], ["How are you?", "Well."]]}',
     recognises=_recognises,
     read=_read,

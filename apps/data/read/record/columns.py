@@ -32,7 +32,7 @@ def read_columns(record: JsonObject, names: Names, *, asked: str, said: str) -> 
         if all(map(is_message, history)):
             read_messages(history, names, conversation)
         else:
-            read_rounds(history, conversation)
+            read_rounds(history, names, conversation)
         read.add("history")
     question, answer = _conversational(record.get(asked)), _conversational(record.get(said))
     if question and answer:

@@ -6,6 +6,7 @@ false}. https://xtuner.readthedocs.io/en/latest/training/multi_turn_conversation
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import (
+    Names,
     RawConversation,
     Turn,
     Unreadable,
@@ -16,6 +17,7 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.learned import is_learned, weights_read
 from apps.data.read.record.question import has_answer, question_of, text_of_value
+from apps.data.read.record.roles import role_of
 
 _ASKED = ("human", "user", "question", "prompt", "instruction", "query", "input")
 _SAID = ("assistant", "bot", "gpt", "answer", "response", "output", "completion")
@@ -36,8 +38,12 @@ def _columns(fields: JsonObject) -> tuple[str, str] | None:
     return None if asked is None or said is None else (asked, said)
 
 
-def read_rounds(pairs: list[JsonValue], conversation: RawConversation) -> None:
+def read_rounds(pairs: list[JsonValue], names: Names, conversation: RawConversation) -> None:
     """Add the turns of a list. Raises Unreadable."""
+    said = _said_by(pairs, dict(names.roles))
+    if said is not None:
+        conversation.turns += said
+        return
     for value in pairs:
         if not is_pair(value):
             raise Unreadable("bad-pair", 2 * len(pairs))
@@ -48,6 +54,23 @@ def read_rounds(pairs: list[JsonValue], conversation: RawConversation) -> None:
         for role, text in zip(("user", "assistant"), list_of(value) or (), strict=False):
             assert isinstance(text, str)  # a pair's are
             conversation.turns.append(Turn(role, text, size_of(text)))
+
+
+def _said_by(pairs: list[JsonValue], roles: dict[str, str]) -> list[Turn] | None:
+    """The turns of pairs that are a speaker's name and a text, as FastChat and LangChain have them;
+    None where not every pair begins with a name, or one role alone speaks.
+
+    [["USER", "Hi"], ["ASSISTANT", "Yo"]]  ->  user "Hi", assistant "Yo"
+    """
+    turns: list[Turn] = []
+    for value in pairs:
+        name, text = list_of(value) or (None, None) if is_pair(value) else (None, None)
+        role = role_of(name, roles)
+        if role is None or not isinstance(text, str):
+            return None
+        turns.append(Turn(role, text, size_of(text)))
+    speakers = {turn.role for turn in turns}
+    return turns if "user" in speakers and len(speakers) > 1 else None
 
 
 def _read_fields(fields: JsonObject, conversation: RawConversation) -> None:

@@ -548,3 +548,30 @@ def test_functions_go_with_the_turns_of_tools() -> None:
     kept, dropped = (read_record(record, Reading(tools=how))[0] for how in ("keep", "drop"))
     assert (kept.tools is not None, kept.ignored) == (True, [])
     assert (dropped.tools, dropped.ignored) == (None, ["tools"])
+
+
+@pytest.mark.parametrize(
+    ("speakers", "roles"),
+    [
+        (["human", "gpt", "human", "gpt"], ["user", "assistant"] * 2),
+        (["system", "USER", "ASSISTANT"], ["system", "user", "assistant"]),
+        (["R1", "R2"], ["user", "assistant"]),
+    ],
+)
+@pytest.mark.parametrize("column", ["conversations", "history"])
+def test_pairs_of_a_name_and_a_text_are_messages(
+    speakers: list[str], roles: list[str], column: str
+) -> None:
+    said = [[speaker, f"Text {i}"] for i, speaker in enumerate(speakers)]
+    names = parse_map("role:R1=user,role:R2=assistant")
+    record = {column: said} | ({"prompt": "Q", "completion": "A"} if column == "history" else {})
+    turns = read_record(record, Reading(names=names))[0].turns[: len(said)]
+    assert [(turn.role, turn.text) for turn in turns] == [
+        (role, text) for role, (_, text) in zip(roles, said, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("said", [[["user", "a person"], ["tree", "a plant"]], [["human", "Yes."]]])
+def test_questions_that_are_names_of_speakers_are_questions(said: list[list[str]]) -> None:
+    turns = read_record({"conversations": said}, Reading())[0].turns
+    assert [turn.text for turn in turns] == [text for pair in said for text in pair]
