@@ -34,7 +34,7 @@ class CleanConfig:
     or a YAML file of them"""
     tools: Tools = "keep"
     """turns of tools and calls of them: keep (shown by templates that can, results never in the
-    loss), drop the turns, or refuse the conversation"""
+    loss), drop the turns and the functions, or refuse the conversation"""
     media: Media = "refuse"
     """images, audio and files in a message: refuse the conversation, or drop them from it"""
     html: Html = "auto"

@@ -13,9 +13,7 @@ from dataclasses import replace
 from apps.data.read.record.layout import Turn
 from apps.data.read.record.tool_calls import normalized
 
-_CALL = r"<tool_call>\s*(\{(?:(?!</?tool_call>).)*\})\s*</tool_call>\s*"
-_CALLS = re.compile(rf"(?:{_CALL})+\Z", re.DOTALL)
-_ONE_CALL = re.compile(_CALL, re.DOTALL)
+_CALL = re.compile(r"<tool_call>\s*(\{(?:(?!</?tool_call>).)*\})\s*</tool_call>\s*", re.DOTALL)
 
 
 def with_written_calls(turns: Sequence[Turn]) -> list[Turn]:
@@ -26,11 +24,21 @@ def with_written_calls(turns: Sequence[Turn]) -> list[Turn]:
 def _read(turn: Turn, following: Sequence[Turn]) -> Turn:
     if turn.role != "assistant" or turn.tool_calls or "</tool_call>" not in turn.text:
         return turn
-    written = _CALLS.search(turn.text)
-    if written is None:
+    written = _calls_at_the_end(turn.text)
+    if not written:
         return turn
-    said = turn.text[: written.start()].strip()
+    said = turn.text[: written[0].start()].strip()
     if said and not any(one.role == "tool" for one in following):
         return turn
-    calls = normalized(f"[{','.join(_ONE_CALL.findall(written[0]))}]")
+    calls = normalized(f"[{','.join(call[1] for call in written)}]")
     return turn if calls is None else replace(turn, text=said, tool_calls=calls)
+
+
+def _calls_at_the_end(text: str) -> list[re.Match[str]]:
+    """Those with nothing but blanks between them and behind them."""
+    found: list[re.Match[str]] = []
+    for call in _CALL.finditer(text):
+        if found and found[-1].end() != call.start():
+            found.clear()
+        found.append(call)
+    return found if found and found[-1].end() == len(text) else []
