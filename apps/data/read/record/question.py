@@ -39,7 +39,7 @@ def question_of(fields: JsonObject, asked: str) -> Question:
         if text and (asked == "instruction" or not _quotes(texts[0], text)):
             texts.append(text)
     raw_bytes = sum(size_of(said) for key in read if isinstance(said := fields.get(key), str))
-    return Question("\n\n".join(texts), raw_bytes, frozenset(read))
+    return Question("\n\n".join(filter(None, texts)), raw_bytes, frozenset(read))
 
 
 def _quotes(text: str, other: str) -> bool:

@@ -299,3 +299,10 @@ def test_the_bytes_of_numbers_and_lists_are_framing(tmp_path: Path) -> None:
     ledger = clean_one(tmp_path, record)
     assert ledger["bytes"]["framing"] > 0
     assert ledger["records"]["kept"] == 1
+
+
+@pytest.mark.parametrize("form", ["alpaca", "pairs"])
+def test_a_question_without_an_instruction_is_what_is_beside_it(form: str) -> None:
+    fields = {"instruction": "", "input": "Which river?", "output": "The Danube."}
+    record = fields if form == "alpaca" else {"conversation": [fields]}
+    assert said(record) == [("user", "Which river?"), ("assistant", "The Danube.")]
