@@ -356,6 +356,13 @@ def test_bad_input_is_one_sentence(tmp_path, tokenizer, change, why):
     assert "\n" not in str(raised.value)
 
 
+def test_a_folder_named_like_a_weight_is_a_folder(tmp_path, tokenizer):
+    source = clean_folder(tmp_path / "day=20240101", 20)
+    once = make(tmp_path / "once", tokenizer, source).splits["train"]
+    twice = make(tmp_path / "twice", tokenizer, f"{source}=2").splits["train"]
+    assert twice.num_segments == 2 * once.num_segments
+
+
 def test_a_folder_of_anything_else_is_refused_and_left_alone(tmp_path, tokenizer):
     source = clean_folder(tmp_path / "clean", 20)
     (tmp_path / "own" / "train").mkdir(parents=True)

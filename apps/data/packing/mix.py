@@ -69,9 +69,12 @@ class SourceFile:
 
 
 def find_source(text: str) -> Source:
-    """`DIR` or `DIR=weight` to its Parquet files; raises InputError when there are none."""
+    """`DIR` or `DIR=weight` to its Parquet files; raises InputError when there are none.
+
+    A folder named `day=20240101` is one, and `day=20240101=2` it twice.
+    """
     uri, _, tail = text.rpartition("=")
-    if uri and _is_number(tail):
+    if uri and _is_number(tail) and not storage.is_dir(text):
         weight = float(tail)
     else:
         uri, weight = text, 1.0

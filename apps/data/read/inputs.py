@@ -72,7 +72,8 @@ def _expand(uri: str) -> tuple[list[str], list[str]]:
             return [], []
         unread_files.check_kind(uri)
         members = _members(uri)
-        unread_files.check_members(uri, [one.partition(MEMBER_MARK)[2] for one in members or ()])
+        names = [one.removeprefix(f"{uri}{MEMBER_MARK}") for one in members or ()]
+        unread_files.check_members(uri, names)
         return _sorted_out([uri] if members is None else members, is_named=members is None)
     in_folder: dict[str, bool] = {}  # file -> whether a folder that was named holds it
     for one in found:
@@ -145,7 +146,20 @@ def _snapshot(snapshots: str, folder: str) -> str:
 
 
 def is_member(uri: str) -> bool:
-    return MEMBER_MARK in uri
+    return _archive_of(uri) is not None
+
+
+def _archive_of(uri: str) -> str | None:
+    """The archive that a member is in: `wow!/a.zip` of `wow!/a.zip!/b.json`, None of `wow!/a.zip`.
+
+    A folder's name may end with the mark, and a member's folder too.
+    """
+    at = uri.find(MEMBER_MARK)
+    while at >= 0:
+        if storage.exists(uri[:at]) and not storage.is_dir(uri[:at]):
+            return uri[:at]
+        at = uri.find(MEMBER_MARK, at + 1)
+    return None
 
 
 def _members(uri: str) -> list[str] | None:
@@ -177,7 +191,7 @@ def size_and_stamp(uri: str) -> tuple[int, str]:
 
     Of a member of an archive they are those of the archive.
     """
-    archive = uri.split(MEMBER_MARK)[0]
+    archive = _archive_of(uri) or uri
     fs, path = storage.filesystem(archive)
     try:
         info = fs.info(path)
@@ -189,7 +203,8 @@ def size_and_stamp(uri: str) -> tuple[int, str]:
 
 def extract(uri: str, target: str) -> str | None:
     """Write a member of an archive to a file of its own; why it ends early, or None."""
-    archive, name = uri.split(MEMBER_MARK, 1)
+    archive = _archive_of(uri) or uri
+    name = uri.removeprefix(f"{archive}{MEMBER_MARK}")
     with (
         storage.open_file(archive) as handle,
         zipfile.ZipFile(handle) as opened,

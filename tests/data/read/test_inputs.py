@@ -139,3 +139,15 @@ def test_a_glob_that_names_folders_names_what_is_in_them(tmp_path: Path) -> None
     (tmp_path / "dumps" / "c.json").write_bytes(orjson.dumps(RECORDS[2:4]))
     run_clean(tmp_path / "out", tmp_path / "dumps" / "*")
     assert len(rows_of(tmp_path / "out")) == 4
+
+
+def test_a_folder_may_be_named_like_the_place_of_a_member(tmp_path: Path) -> None:
+    folder = tmp_path / "wow!" / "a b#%20[1]"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_bytes(orjson.dumps(RECORDS[:3]))
+    with zipfile.ZipFile(folder / "b.zip", "w") as archive:
+        archive.writestr("oh!/c.json", orjson.dumps(RECORDS[3:7]))
+    ledger = run_clean(tmp_path / "out", tmp_path / "wow!", profile="none")
+    assert ledger["records"]["kept"] == ledger["records"]["input"] == 7
+    ledger = run_clean(tmp_path / "one", folder / "a.json", profile="none")
+    assert ledger["records"]["kept"] == 3
