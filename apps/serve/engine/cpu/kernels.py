@@ -3,19 +3,27 @@
 Every number depends on its own row and on nothing else in the batch, to the last bit: each row is
 computed alone, and each sum is taken in one order. LLVM may fuse a product and a sum ("contract")
 but not reorder sums, so speed comes from sums side by side: LANES partial sums of a norm, the
-columns of a product's tile, the scores of CHUNK keys, the D numbers of an output.
+columns of a product's tile, which are outputs, or the scores of keys, or numbers of a value.
 
-Shapes: R rows, H query heads, K key heads, D head size, S slots, C key chunks, N width.
+Shapes: H query heads, K key heads, D head size, T positions, N width. A chunk of the cache is
+[K, G, D, COLUMNS] of keys in G groups and [K, P, CHUNK, COLUMNS] of values in P panels.
 """
 
 import numpy as np
+from numba.np.numpy_support import carray
 
-from apps.serve.engine.cpu.intrinsics import COLUMNS, ROWS, add_tile, bits_as_float, compiled
+from apps.serve.engine.cpu.bfloat16 import DOT_ROWS, DOTS, FLOATS, WIDE, add_dots
+from apps.serve.engine.cpu.intrinsics import (
+    COLUMNS,
+    ROWS,
+    add_tile,
+    bits_as_float,
+    compiled,
+    floats_at,
+)
 from apps.serve.engine.llama.kv_cache import CHUNK
 
-LANES = 8
-UNROLL = 8
-"""Terms added in one pass over a sum's vector; divides D and CHUNK."""
+LANES = 16
 DEPTH = 512
 """Terms of a product taken while its inputs lie in the caches."""
 
@@ -42,24 +50,25 @@ def norm_row(x_N, weight_N, eps, out_N):
 
 
 @compiled
-def product(x, width, depth, num_rows, panel, is_half, bias, sums):
-    """sums [num_rows, COLUMNS] = bias + x [num_rows, depth] @ panel [depth, COLUMNS].
+def add_product(x, x_width, depth, num_rows, panel, way, sums, sums_width):
+    """sums [num_rows, COLUMNS] += x [num_rows, depth] @ panel [depth, COLUMNS].
 
-    x, panel are addresses. Tiles of nearly equal height: a low one waits for its own sums.
+    x, panel and sums are addresses, the widths are distances of rows in numbers. Tiles of nearly
+    equal height: a low one waits for its own sums.
     """
-    num_tiles = (num_rows + ROWS - 1) // ROWS
-    for row in range(num_rows):
-        sums[row] = bias
+    highest = DOT_ROWS if way == DOTS else ROWS
+    num_tiles = (num_rows + highest - 1) // highest
     for start in range(0, depth, DEPTH):
         terms = min(DEPTH, depth - start)
-        at = panel + start * COLUMNS * (2 if is_half else 4)
+        at = panel + start * COLUMNS * (4 if way == FLOATS else 2)
         for tile in range(num_tiles):
             first = num_rows * tile // num_tiles
-            last = num_rows * (tile + 1) // num_tiles
-            add_tile(
-                x + 4 * (first * width + start), width, at, is_half, terms,
-                sums.ctypes.data + 4 * first * COLUMNS, COLUMNS, last - first,
-            )  # fmt: skip
+            rows = num_rows * (tile + 1) // num_tiles - first
+            here, to = first * x_width + start, sums + 4 * first * sums_width
+            if way == DOTS:
+                add_dots(x + 2 * here, 2 * x_width, at, terms // 2, to, 4 * sums_width, rows)
+            else:
+                add_tile(x + 4 * here, x_width, at, way == WIDE, terms, to, sums_width, rows)
 
 
 @compiled
@@ -82,85 +91,85 @@ def rotate(x_D, cos, sin, scale):
 
 
 @compiled
-def write_row(qkv, num_heads, position, cos, sin, scale, keys_KDC, values_KCD):
+def write_row(qkv, num_heads, position, cos, sin, scale, keys_KGDC, values_KPCD):
     """Rotate a row's queries and keys in place; put its keys and values into their chunk."""
-    num_kv_heads, head_dim, _ = keys_KDC.shape
+    num_kv_heads, _, head_dim, _ = keys_KGDC.shape
     for head in range(num_heads + num_kv_heads):
         at = head * head_dim
         rotate(qkv[at : at + head_dim], cos, sin, scale if head < num_heads else _f32(1))
-    column = position % CHUNK
+    place = position % CHUNK
+    group, column = place // COLUMNS, place % COLUMNS
     for head in range(num_kv_heads):
         at = (num_heads + head) * head_dim
         for d in range(head_dim):
-            keys_KDC[head, d, column] = qkv[at + d]
+            keys_KGDC[head, group, d, column] = qkv[at + d]
         at += num_kv_heads * head_dim
         for d in range(head_dim):
-            values_KCD[head, column, d] = qkv[at + d]
+            values_KPCD[head, d // COLUMNS, place, d % COLUMNS] = qkv[at + d]
 
 
 @compiled
-def attend_row(qkv_N, num_heads, first, num_keys, keys, values, scores_HT, out_N):
-    """Chunk by chunk and head by head, in the order in which a slot lies in memory."""
-    _, num_kv_heads, head_dim, _ = keys.shape
-    group = num_heads // num_kv_heads
+def attend_row(q, num_heads, size, num_kv_heads, first, num_keys, keys, values, scores_HT, out):
+    """out [H, D] = attention of one row's queries q [H, D]; its slot begins at chunk `first`.
+
+    q, keys, values and out are addresses. The query heads of one key head are rows of one product.
+    Up to COLUMNS numbers behind the last head of `out` are written too.
+    """
+    width, scores = scores_HT.shape[1], scores_HT.ctypes.data
+    heads = num_heads // num_kv_heads
+    panels = (size + COLUMNS - 1) // COLUMNS
     num_chunks = (num_keys + CHUNK - 1) // CHUNK
+    outs = carray(floats_at(out), (num_heads * size + COLUMNS,))
+    outs[:] = _f32(0)
+    scores_HT[:, : num_chunks * CHUNK] = _f32(0)
     for chunk in range(num_chunks):
-        for head in range(num_heads):
-            part = scores_HT[head, chunk * CHUNK : (chunk + 1) * CHUNK]
-            part[:] = _f32(0)
-            kv_head = head // group
-            for d in range(0, head_dim, UNROLL):
-                q = qkv_N[head * head_dim + d : head * head_dim + d + UNROLL]
-                _add_products(part, q, keys[first + chunk, kv_head, d : d + UNROLL])
+        used = min(CHUNK, num_keys - chunk * CHUNK)
+        for kv_head in range(num_kv_heads):
+            at = keys + 4 * CHUNK * size * ((first + chunk) * num_kv_heads + kv_head)
+            for head in range(kv_head * heads, (kv_head + 1) * heads, ROWS):
+                rows = min(ROWS, (kv_head + 1) * heads - head)
+                for start in range(0, used, COLUMNS):
+                    add_tile(
+                        q + 4 * head * size, size, at + 4 * start * size, 0, size,
+                        scores + 4 * (head * width + chunk * CHUNK + start), width, rows,
+                    )  # fmt: skip
     for head in range(num_heads):
-        total = _exponentials(scores_HT[head], num_keys)
-        for key in range(num_keys):
-            scores_HT[head, key] /= total
-    out_N[:] = _f32(0)
+        scores_HT[head, width - 1] = _exponentials(scores_HT[head], num_keys)
     for chunk in range(num_chunks):
-        for head in range(num_heads):
-            out = out_N[head * head_dim : (head + 1) * head_dim]
-            kv_head = head // group
-            used = min(CHUNK, num_keys - chunk * CHUNK)
-            whole = used // UNROLL * UNROLL
-            p, block = scores_HT[head, chunk * CHUNK :], values[first + chunk, kv_head]
-            for key in range(0, whole, UNROLL):
-                _add_products(out, p[key : key + UNROLL], block[key : key + UNROLL])
-            for key in range(whole, used):
-                for d in range(head_dim):
-                    out[d] += p[key] * block[key, d]
-
-
-@compiled
-def _add_products(sums, p, vectors):
-    """sums += p @ vectors, UNROLL terms, one after another."""
-    p0, p1, p2, p3, p4, p5, p6, p7 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
-    v0, v1, v2, v3 = vectors[0], vectors[1], vectors[2], vectors[3]
-    v4, v5, v6, v7 = vectors[4], vectors[5], vectors[6], vectors[7]
-    for i in range(len(sums)):
-        total = sums[i]
-        total += p0 * v0[i]
-        total += p1 * v1[i]
-        total += p2 * v2[i]
-        total += p3 * v3[i]
-        total += p4 * v4[i]
-        total += p5 * v5[i]
-        total += p6 * v6[i]
-        total += p7 * v7[i]
-        sums[i] = total
+        used = min(CHUNK, num_keys - chunk * CHUNK)
+        for kv_head in range(num_kv_heads):
+            at = values + 4 * CHUNK * panels * COLUMNS * ((first + chunk) * num_kv_heads + kv_head)
+            for head in range(kv_head * heads, (kv_head + 1) * heads, ROWS):
+                rows = min(ROWS, (kv_head + 1) * heads - head)
+                for panel in range(panels):
+                    add_tile(
+                        scores + 4 * (head * width + chunk * CHUNK), width,
+                        at + 4 * CHUNK * COLUMNS * panel, 0, used,
+                        out + 4 * (head * size + panel * COLUMNS), size, rows,
+                    )  # fmt: skip
+    for head in range(num_heads):
+        for i in range(head * size, (head + 1) * size):
+            outs[i] /= scores_HT[head, width - 1]
 
 
 @compiled
 def _exponentials(scores, num_keys):
     """exp(score - highest) in place; returns their sum."""
+    whole = num_keys // LANES * LANES
     highest = scores[0]
     for i in range(num_keys):
         highest = max(highest, scores[i])
     for i in range(num_keys):
         scores[i] = exp(scores[i] - highest)
+    partial = np.zeros(LANES, _f32)
+    for start in range(0, whole, LANES):
+        for lane in range(LANES):
+            partial[lane] += scores[start + lane]
+    for i in range(whole, num_keys):
+        partial[0] += scores[i]
     total = _f32(0)
-    for i in range(num_keys):
-        total += scores[i]
+    for lane in range(LANES):
+        total += partial[lane]
     return total
 
 

@@ -14,12 +14,23 @@ from numba import types
 from numba.np.numpy_support import carray
 
 from apps.serve.engine.cpu import kernels
+from apps.serve.engine.cpu.bfloat16 import (
+    BLOCK_ROWS,
+    DOTS,
+    FLOATS,
+    TERMS,
+    TILES,
+    multiply_tiles,
+)
 from apps.serve.engine.cpu.intrinsics import (  # fmt: skip
     COLUMNS,
+    add_columns,
     compiled,
+    copy_columns,
     fetch_add,
     floats_at,
     load,
+    narrow_columns,
     pause,
     store,
 )
@@ -29,10 +40,13 @@ NORM, PRODUCT, GATED, WRITE, ATTEND = range(5)
 
 PHASE = np.dtype([(name, np.int64) for name in (
     "kind", "row_block", "groups", "is_picked", "x", "x_width", "depth", "panels", "weight",
-    "is_half", "bias", "adds", "out", "out_width", "heads", "kv_heads", "size", "chunks",
+    "way", "bias", "adds", "out", "out_width", "is_narrow", "heads", "kv_heads", "size", "chunks",
     "keys", "values", "cos", "sin", "q_norm", "k_norm",
 )] + [("eps", np.float32), ("scale", np.float32)])  # fmt: skip
-"""One phase; x, weight, bias, out, keys, values, cos, sin and norms are addresses."""
+"""One phase; x, weight, bias, out, keys, values, cos, sin and norms are addresses.
+
+`way` is one of bfloat16.py; with DOTS and TILES x is bfloat16, as the out of a phase that
+`is_narrow`. All else is float32."""
 
 NUM_ROWS, POSITIONS, FIRSTS, PICKED = range(4)
 """Rows of `batch`, int64: [rows, picked rows], then of each row its position and the first chunk of
@@ -42,6 +56,8 @@ DONE = 8
 _FIELD = 20
 _MASK = (1 << _FIELD) - 1
 _LOOKS_BEFORE_YIELD = 512
+ROW_BLOCK = BLOCK_ROWS
+"""Rows of a product that are computed together; their inputs stay in a core's cache."""
 
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
@@ -97,13 +113,14 @@ def _perform(phase, task, batch, scores):
     first = block * phase.row_block
     last = min(first + phase.row_block, batch[NUM_ROWS, phase.is_picked])
     if phase.kind == PRODUCT or phase.kind == GATED:
-        _multiply(phase, first, last - first, group)
+        _multiply(phase, first, last, group)
     elif phase.kind == NORM:
         for row in range(first, last):
             x = phase.x + 4 * phase.x_width * (batch[PICKED, row] if phase.is_picked else row)
-            out = _floats(phase.out + 4 * phase.out_width * row, phase.depth)
             weight = _floats(phase.weight, phase.depth)
-            kernels.norm_row(_floats(x, phase.depth), weight, phase.eps, out)
+            out = np.zeros(phase.depth + COLUMNS, np.float32)
+            kernels.norm_row(_floats(x, phase.depth), weight, phase.eps, out[: phase.depth])
+            _put(phase, row, 0, out.ctypes.data, phase.depth)
     elif phase.kind == WRITE:
         for row in range(first, last):
             _write(phase, row, batch)
@@ -118,39 +135,66 @@ def _floats(address, size):
 
 
 @compiled
-def _multiply(phase, first, num_rows, group):
-    """out (+)= bias + x W, or silu(gate) * up where panels of both alternate."""
-    sums = np.empty((2, num_rows, COLUMNS), np.float32)
-    x = phase.x + 4 * first * phase.x_width
-    is_gated = phase.kind == GATED
-    step = 2 if is_gated else 1
-    num_bytes = phase.depth * COLUMNS * (2 if phase.is_half else 4)
-    pairs = phase.panels // step
-    for pair in range(pairs * group // phase.groups, pairs * (group + 1) // phase.groups):
-        for part in range(step):
-            panel = pair * step + part
-            kernels.product(
-                x, phase.x_width, phase.depth, num_rows, phase.weight + panel * num_bytes,
-                phase.is_half, _floats(phase.bias + 4 * panel * COLUMNS, COLUMNS), sums[part],
-            )  # fmt: skip
-        for row in range(num_rows):
-            at = phase.out + 4 * ((first + row) * phase.out_width + pair * COLUMNS)
-            out = _floats(at, COLUMNS)
-            if is_gated:
-                kernels.gate(sums[0, row], sums[1, row], out)
-            elif phase.adds:
-                for i in range(COLUMNS):
-                    out[i] += sums[0, row, i]
-            else:
-                for i in range(COLUMNS):
-                    out[i] = sums[0, row, i]
+def _put(phase, row, column, numbers, size):
+    """Write `size` float32 numbers at an address into a row, as float32 or bfloat16.
+
+    Whole vectors: what is behind them, up to a multiple of COLUMNS, comes along.
+    """
+    at = phase.out_width * row + column
+    for i in range(0, size, COLUMNS):
+        if phase.is_narrow:
+            narrow_columns(phase.out + 2 * (at + i), numbers + 4 * i)
+        else:
+            copy_columns(phase.out + 4 * (at + i), numbers + 4 * i)
 
 
 @compiled
-def _cache(phase):
-    chunks, heads, size = phase.chunks, phase.kv_heads, phase.size
-    keys = carray(floats_at(phase.keys), (chunks, heads, size, CHUNK))
-    return keys, carray(floats_at(phase.values), (chunks, heads, CHUNK, size))
+def _multiply(phase, first, last, group):
+    """out (+)= x W + bias, or silu(gate) * up where panels of both alternate.
+
+    Pair by pair of panels, each with all the rows while it lies in a core's cache.
+    """
+    both = np.empty((ROW_BLOCK, 2, COLUMNS), np.float32)
+    gated = np.empty(COLUMNS, np.float32)
+    pairs = phase.panels // 2
+    for pair in range(pairs * group // phase.groups, pairs * (group + 1) // phase.groups):
+        for start in range(first, last, ROW_BLOCK):
+            num_rows = min(ROW_BLOCK, last - start)
+            if phase.kind == PRODUCT:
+                out = phase.out + 4 * (start * phase.out_width + 2 * pair * COLUMNS)
+                _multiply_pair(phase, start, num_rows, pair, out, phase.out_width)
+                continue
+            _multiply_pair(phase, start, num_rows, pair, both.ctypes.data, 2 * COLUMNS)
+            for row in range(num_rows):
+                kernels.gate(both[row, 0], both[row, 1], gated)
+                _put(phase, start + row, pair * COLUMNS, gated.ctypes.data, COLUMNS)
+
+
+@compiled
+def _multiply_pair(phase, first, num_rows, pair, out, width):
+    """out [num_rows, 2 COLUMNS] (+)= x @ two panels that follow each other + bias."""
+    num_bytes = phase.depth * COLUMNS * (4 if phase.way == FLOATS else 2)
+    weight = phase.weight + 2 * pair * num_bytes
+    x = phase.x + (2 if phase.way == DOTS or phase.way == TILES else 4) * first * phase.x_width
+    if phase.way == TILES:
+        multiply_tiles(
+            x, 2 * phase.x_width, weight, num_bytes, phase.depth // TERMS, out, 4 * width,
+            phase.adds, num_rows,
+        )  # fmt: skip
+    else:
+        for part in range(2):
+            at = out + 4 * COLUMNS * part
+            for row in range(0 if phase.adds else num_rows):
+                _floats(at + 4 * row * width, COLUMNS)[:] = np.float32(0)
+            kernels.add_product(
+                x, phase.x_width, phase.depth, num_rows, weight + part * num_bytes, phase.way,
+                at, width,
+            )  # fmt: skip
+    if phase.bias:
+        for row in range(num_rows):
+            for part in range(2):
+                at = out + 4 * (row * width + part * COLUMNS)
+                add_columns(at, at, phase.bias + 4 * COLUMNS * (2 * pair + part))
 
 
 @compiled
@@ -162,9 +206,11 @@ def _write(phase, row, batch):
             weight = _floats(phase.q_norm if head < phase.heads else phase.k_norm, size)
             part = _floats(x + 4 * head * size, size)
             kernels.norm_row(part, weight, phase.eps, part)
-    keys, values = _cache(phase)
     chunk = batch[FIRSTS, row] + position // CHUNK
-    half = size // 2
+    chunks, half = phase.chunks, size // 2
+    keys = carray(floats_at(phase.keys), (chunks, phase.kv_heads, CHUNK // COLUMNS, size, COLUMNS))
+    panels = (size + COLUMNS - 1) // COLUMNS
+    values = carray(floats_at(phase.values), (chunks, phase.kv_heads, panels, CHUNK, COLUMNS))
     kernels.write_row(
         _floats(x, (heads + phase.kv_heads) * size), phase.heads, position,
         _floats(phase.cos + 4 * position * half, half),
@@ -175,9 +221,11 @@ def _write(phase, row, batch):
 
 @compiled
 def _attend(phase, row, batch, scores):
-    keys, values = _cache(phase)
+    width = phase.heads * phase.size
+    out = np.empty(width + COLUMNS, np.float32)
     kernels.attend_row(
-        _floats(phase.x + 4 * row * phase.x_width, phase.heads * phase.size), phase.heads,
-        batch[FIRSTS, row], batch[POSITIONS, row] + 1, keys, values, scores,
-        _floats(phase.out + 4 * row * phase.out_width, phase.heads * phase.size),
+        phase.x + 4 * row * phase.x_width, phase.heads, phase.size, phase.kv_heads,
+        batch[FIRSTS, row], batch[POSITIONS, row] + 1, phase.keys, phase.values, scores,
+        out.ctypes.data,
     )  # fmt: skip
+    _put(phase, row, 0, out.ctypes.data, width)

@@ -46,6 +46,13 @@ class Weights:
         return Linear(weight, torch.cat([self.take(b) for b in biases]) if has_bias else None)
 
 
+def is_stored_as_bfloat16(folder: str | Path) -> bool:
+    """Whether bfloat16 holds the matrices of a model folder to the bit."""
+    name = "model.embed_tokens.weight"
+    file = weight_files(folder).get(name)
+    return file is not None and stored_tensors(Path(folder) / file)[name][0] == "BF16"
+
+
 class Linear:
     """y = x W^T + b"""
 

@@ -23,6 +23,7 @@ from apps.serve.engine.cpu.draw import draw
 from apps.serve.engine.cpu.llama import CompiledLlama
 from apps.serve.engine.llama.kv_cache import CHUNK, Cache, Rows
 from apps.serve.engine.llama.model_folder import Shape, read_shape
+from apps.serve.engine.llama.weights import is_stored_as_bfloat16
 from apps.serve.engine.protocol import (
     Capacity,
     EngineDeadError,
@@ -84,15 +85,12 @@ class TorchEngine:
 
     def _load(self) -> None:
         config = self.config
-        dtype = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-        if config.device == "cpu":
-            dtype["auto"] = torch.float32
         torch.set_num_threads(1)  # log-probabilities and copies; the model has threads of its own
         shape = read_shape(config.path)
         context = min(config.context_tokens or shape.context_tokens, shape.context_tokens)
         kv_tokens = config.kv_tokens or default_kv_tokens(shape, context, config.max_running)
         context = min(context, kv_tokens)
-        self.model = _load_model(config, dtype[config.dtype])
+        self.model = _load_model(config)
         self.info = EngineInfo(
             model=Path(config.path).name,
             context_tokens=context,
@@ -222,7 +220,11 @@ class TorchEngine:
         return Step(request_id, (token_id,), logprobs, reason, cached, "", of_prompt)
 
 
-def _load_model(config: TorchConfig, dtype: torch.dtype) -> _Model:
+def _load_model(config: TorchConfig) -> _Model:
+    is_half = config.dtype == "bfloat16"
+    if config.dtype == "auto":
+        is_half = config.device != "cpu" or is_stored_as_bfloat16(config.path)
+    dtype = torch.bfloat16 if is_half else torch.float32
     if config.device == "cpu":
         return CompiledLlama(config.path, dtype=dtype, num_threads=config.num_threads)
     return Llama(config.path, device=config.device, dtype=dtype)

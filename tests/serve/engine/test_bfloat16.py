@@ -1,0 +1,168 @@
+"""Products of bfloat16 numbers, by each instruction that this CPU has."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from apps.serve.engine.config import TorchConfig
+from apps.serve.engine.cpu import bfloat16, intrinsics, llama, program
+from apps.serve.engine.cpu.bfloat16 import DOTS, FLOATS, TILES, WIDE
+from apps.serve.engine.cpu.llama import CompiledLlama, pack_linear
+from apps.serve.engine.cpu.threads import Team
+from apps.serve.engine.llama.kv_cache import Rows
+from apps.serve.engine.llama.weights import Linear, is_stored_as_bfloat16
+from apps.serve.engine.torch.engine import TorchEngine
+from apps.serve.engine.torch.llama import Llama
+
+WAYS = {"wide": WIDE, "dots": DOTS, "tiles": TILES}
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch) -> int:
+    """Each way in turn as the one that this CPU is said to prefer."""
+    best, can = bfloat16.best_way(), torch.cpu.get_capabilities()
+    has = {"wide": True, "dots": can.get("avx512_bf16", False), "tiles": best == TILES}
+    if not has[request.param]:
+        pytest.skip(f"this CPU has no instruction for {request.param}")
+    monkeypatch.setattr(llama, "best_way", lambda: WAYS[request.param])
+    return WAYS[request.param]
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize(
+    ("num_rows", "depth", "columns"),
+    [(1, 32, 32), (2, 31, 17), (16, 64, 48), (17, 96, 33), (33, 160, 100), (300, 1100, 50)],
+)
+def test_a_product_of_whole_numbers_is_exact(way, num_rows, depth, columns, adds, has_bias) -> None:
+    rng = torch.Generator().manual_seed(num_rows)
+    x, weight = (
+        torch.randint(-8, 9, shape, generator=rng).float()
+        for shape in ((num_rows, depth), (columns, depth))
+    )
+    bias = torch.arange(columns).float() if has_bias else None
+    packed = pack_linear(Linear(weight.bfloat16(), bias), way)
+    is_narrow = way != WIDE
+    buffer = torch.zeros(num_rows + 32, packed.depth, dtype=torch.bfloat16 if is_narrow else None)
+    buffer[:num_rows, :depth] = x
+    buffer[num_rows:] = torch.nan  # rows behind the last one may be read, and change nothing
+    before = torch.ones(num_rows + 32, packed.width)
+    out = before.clone()
+    phase = {
+        "kind": program.PRODUCT, "row_block": 256, "groups": 2, "x": buffer.data_ptr(),
+        "x_width": packed.depth, "depth": packed.depth, "panels": len(packed.panels), "way": way,
+        "weight": packed.panels.data_ptr(), "adds": adds, "out": out.data_ptr(),
+        "out_width": packed.width, "bias": 0 if packed.bias is None else packed.bias.data_ptr(),
+    }  # fmt: skip
+    phases = np.zeros(1, program.PHASE)
+    for name, value in phase.items():
+        phases[name] = value
+    batch = np.zeros((4, num_rows), np.int64)
+    batch[program.NUM_ROWS, 0] = num_rows
+    Team(phases, batch, (1, 1), num_threads=1).run()
+    expected = x @ weight.T + (0 if bias is None else bias) + (1 if adds else 0)
+    assert torch.equal(out[:num_rows, :columns], expected)
+
+
+def rows_of(*spans: tuple[int, int, int]) -> Rows:
+    """Spans of (slot, position, tokens); the logits of every row are wanted."""
+    rows = Rows()
+    for slot, position, tokens in spans:
+        rows.add([(7 * slot + 3 * (position + i)) % 64 for i in range(tokens)], position, slot)
+    rows.logit_rows = list(range(len(rows.token_ids)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory) -> str:
+    """A model with biases, of which no size is a multiple of what an instruction takes."""
+    folder = tmp_path_factory.mktemp("uneven")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        hidden_size=60, num_attention_heads=5, num_key_value_heads=1, num_hidden_layers=2,
+        intermediate_size=88, vocab_size=77, max_position_embeddings=256, initializer_range=0.2,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    model.bfloat16().save_pretrained(folder)
+    return str(folder)
+
+
+def test_bfloat16_stays_close_to_float32(uneven, way) -> None:
+    model = CompiledLlama(uneven, dtype=torch.bfloat16)
+    reference = Llama(uneven, device="cpu", dtype=torch.float32)
+    spans = (0, 0, 40), (2, 0, 70)
+    ours = model.forward(rows_of(*spans), model.new_cache(3, 96))
+    theirs = reference.forward(rows_of(*spans), reference.new_cache(3, 96))
+    error = (ours - theirs).norm() / theirs.norm()
+    assert error < (1e-5 if way == WIDE else 0.02)
+
+
+def test_a_row_has_the_same_bits_in_any_company(uneven, way) -> None:
+    """As part of a prompt, alone, in a batch, and on three threads."""
+    model = CompiledLlama(uneven, dtype=torch.bfloat16)
+    cache = model.new_cache(40, 96)
+    whole = model.forward(rows_of((1, 0, 70)), cache).clone()
+    one_by_one = model.new_cache(40, 96)
+    steps = [model.forward(rows_of((1, i, 1)), one_by_one)[0].clone() for i in range(70)]
+    assert torch.equal(torch.stack(steps), whole)
+    crowd = CompiledLlama(uneven, dtype=torch.bfloat16, num_threads=3)
+    crowded = crowd.new_cache(40, 96)
+    others = [(slot, 0, 5) for slot in range(2, 36)]
+    together = crowd.forward(rows_of(*others[:17], (1, 0, 70), *others[17:]), crowded)
+    assert torch.equal(together[17 * 5 : 17 * 5 + 70], whole)
+    crowded.close()
+
+
+def test_a_row_without_a_number_breaks_no_other(uneven, way, tmp_path) -> None:
+    tensors = load_file(f"{uneven}/model.safetensors")
+    tensors["model.embed_tokens.weight"][76] = torch.nan
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_bytes(Path(uneven, "config.json").read_bytes())
+    outputs = []
+    for last in (5, 76):
+        model = CompiledLlama(tmp_path, dtype=torch.bfloat16)
+        rows = Rows(logit_rows=[0, 1, 2])
+        for slot, token_id in enumerate((3, 4, last)):
+            rows.add([token_id], 0, slot)
+        logits = model.forward(rows, model.new_cache(3, 32))
+        outputs.append(logits[:, :76].clone())
+    assert torch.equal(outputs[0][:2], outputs[1][:2])
+    assert not torch.isfinite(outputs[1][2]).any()
+
+
+async def test_auto_keeps_bfloat16_where_the_folder_has_it(uneven, tiny_llama) -> None:
+    assert is_stored_as_bfloat16(uneven) and not is_stored_as_bfloat16(tiny_llama)
+    for folder, dtype in ((uneven, torch.bfloat16), (tiny_llama, torch.float32)):
+        engine = TorchEngine(TorchConfig(path=folder))
+        await engine.start()
+        model = engine.model
+        assert isinstance(model, CompiledLlama)
+        assert model.head.panels.dtype == dtype
+        assert model.way == (bfloat16.best_way() if dtype == torch.bfloat16 else FLOATS)
+        await engine.close()
+
+
+def test_a_cpu_without_the_instructions_widens_weights(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert bfloat16.best_way() == WIDE
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert bfloat16.best_way() == DOTS
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert bfloat16.best_way() == WIDE
+
+
+def test_machine_code_is_kept_for_exactly_these_sources(tmp_path) -> None:
+    """Numba alone would go on with code that other files' functions were compiled into."""
+    for name in ("program.py", "kernels.py"):
+        (tmp_path / name).write_text("one = 1\n")
+    before = intrinsics.machine_code_folder(tmp_path)
+    assert intrinsics.machine_code_folder(tmp_path) == before
+    (tmp_path / "kernels.py").write_text("one = 2\n")
+    assert intrinsics.machine_code_folder(tmp_path) != before
