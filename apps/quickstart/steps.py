@@ -119,7 +119,7 @@ def steps_while_serving(demo: DemoConfig, url: str) -> list[Step]:
                 *("apps.eval", "answer", "--questions", f"{dirs['sample']}/questions.jsonl"),
                 *("--model", f"{BASE_NAME}={url}/v1", f"{TUNED_NAME}={url}/v1"),
                 *("--temperature", "0", "--max-tokens", str(recipe.max_answer_tokens)),
-                *("--out", dirs["eval"]),
+                *("--concurrency", "64", "--out", dirs["eval"]),  # both engines' places
             ),
             output=f"{dirs['eval']}/answers/{TUNED_NAME}.jsonl",
             needs=("export", "index"),
