@@ -27,7 +27,7 @@ TERMS = 32
 """Terms of one step of TILES; depths are filled up with zeros to a multiple of it."""
 TILE_ROWS = 16
 BLOCK_ROWS = 2 * TILE_ROWS
-"""Rows of `add_tiles`: two tiles of rows and two panels fill the eight registers."""
+"""Most rows of `multiply_tiles`: two tiles of rows and two panels fill the eight registers."""
 DOT_ROWS = 8
 """Most rows of `add_dots`: their sums hide each other's latency, and share what is loaded."""
 
@@ -129,18 +129,17 @@ def _spread(builder: ir.IRBuilder, pair: ir.Value) -> ir.Value:
 
 
 @intrinsic
-def multiply_tiles(
-    typing_context, x, x_width, panel, panel_bytes, steps, out, out_width, adds, rows
-):
+def multiply_tiles(typing_context, x, x_width, panel, steps, out, out_width, adds, rows):
     """out [rows, 2 COLUMNS] (+)= x [rows, TERMS steps] @ two panels that follow each other.
 
-    x, panel and out are addresses, widths and distances are in bytes. 1 to BLOCK_ROWS rows; whole
-    tiles are read and written, TILE_ROWS at a time.
+    x, panel and out are addresses, the widths are distances of rows in bytes. 1 to BLOCK_ROWS rows;
+    whole tiles are read and written, TILE_ROWS at a time.
     """
 
     def generate(context, builder, signature, arguments):
-        x, x_width, panel, panel_bytes, steps, out, out_width, adds, rows = arguments
-        moved = [x, _below(builder, x, x_width), panel, builder.add(panel, panel_bytes), steps]
+        x, x_width, panel, steps, out, out_width, adds, rows = arguments
+        second = builder.add(panel, builder.mul(steps, _int64(_PANEL_STEP)))
+        moved = [x, _below(builder, x, x_width), panel, second, steps]
         fixed = [x_width, _int64(4 * COLUMNS), out, _below(builder, out, out_width), out_width]
         fixed.append(_tile_config(builder.module))
         done = builder.append_basic_block("tiles.done")
@@ -156,7 +155,7 @@ def multiply_tiles(
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 9), generate
+    return types.void(*[types.int64] * 8), generate
 
 
 def _below(builder: ir.IRBuilder, start: Any, width: Any) -> Any:

@@ -109,12 +109,14 @@ def write_row(qkv, num_heads, position, cos, sin, scale, keys_KGDC, values_KPCD)
 
 
 @compiled
-def attend_row(q, num_heads, size, num_kv_heads, first, num_keys, keys, values, scores_HT, out):
+def attend_row(phase, q, first, num_keys, scores_HT, out):
     """out [H, D] = attention of one row's queries q [H, D]; its slot begins at chunk `first`.
 
-    q, keys, values and out are addresses. The query heads of one key head are rows of one product.
-    Up to COLUMNS numbers behind the last head of `out` are written too.
+    The phase (program.py) tells the sizes and where keys and values lie; q and out are addresses.
+    The query heads of one key head are rows of one product. Up to COLUMNS numbers behind the last
+    head of `out` are written too.
     """
+    num_heads, num_kv_heads, size = phase.heads, phase.kv_heads, phase.size
     width, scores = scores_HT.shape[1], scores_HT.ctypes.data
     heads = num_heads // num_kv_heads
     panels = (size + COLUMNS - 1) // COLUMNS
@@ -125,7 +127,7 @@ def attend_row(q, num_heads, size, num_kv_heads, first, num_keys, keys, values, 
     for chunk in range(num_chunks):
         used = min(CHUNK, num_keys - chunk * CHUNK)
         for kv_head in range(num_kv_heads):
-            at = keys + 4 * CHUNK * size * ((first + chunk) * num_kv_heads + kv_head)
+            at = phase.keys + 4 * CHUNK * size * ((first + chunk) * num_kv_heads + kv_head)
             for head in range(kv_head * heads, (kv_head + 1) * heads, ROWS):
                 rows = min(ROWS, (kv_head + 1) * heads - head)
                 for start in range(0, used, COLUMNS):
@@ -138,7 +140,8 @@ def attend_row(q, num_heads, size, num_kv_heads, first, num_keys, keys, values, 
     for chunk in range(num_chunks):
         used = min(CHUNK, num_keys - chunk * CHUNK)
         for kv_head in range(num_kv_heads):
-            at = values + 4 * CHUNK * panels * COLUMNS * ((first + chunk) * num_kv_heads + kv_head)
+            place = (first + chunk) * num_kv_heads + kv_head
+            at = phase.values + 4 * CHUNK * panels * COLUMNS * place
             for head in range(kv_head * heads, (kv_head + 1) * heads, ROWS):
                 rows = min(ROWS, (kv_head + 1) * heads - head)
                 for panel in range(panels):

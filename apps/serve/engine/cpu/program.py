@@ -178,8 +178,8 @@ def _multiply_pair(phase, first, num_rows, pair, out, width):
     x = phase.x + (2 if phase.way == DOTS or phase.way == TILES else 4) * first * phase.x_width
     if phase.way == TILES:
         multiply_tiles(
-            x, 2 * phase.x_width, weight, num_bytes, phase.depth // TERMS, out, 4 * width,
-            phase.adds, num_rows,
+            x, 2 * phase.x_width, weight, phase.depth // TERMS, out, 4 * width, phase.adds,
+            num_rows,
         )  # fmt: skip
     else:
         for part in range(2):
@@ -224,8 +224,7 @@ def _attend(phase, row, batch, scores):
     width = phase.heads * phase.size
     out = np.empty(width + COLUMNS, np.float32)
     kernels.attend_row(
-        phase.x + 4 * row * phase.x_width, phase.heads, phase.size, phase.kv_heads,
-        batch[FIRSTS, row], batch[POSITIONS, row] + 1, phase.keys, phase.values, scores,
-        out.ctypes.data,
+        phase, phase.x + 4 * row * phase.x_width, batch[FIRSTS, row], batch[POSITIONS, row] + 1,
+        scores, out.ctypes.data,
     )  # fmt: skip
     _put(phase, row, 0, out.ctypes.data, width)

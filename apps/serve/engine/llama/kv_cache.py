@@ -18,8 +18,7 @@ from apps.serve.engine.llama.model_folder import Shape
 from apps.serve.engine.llama.rope import rotation
 
 CHUNK = 32
-"""Tokens of a chunk; the compiled pass stores keys transposed, [D, CHUNK], so that scores come side
-by side."""
+"""Tokens of a chunk; the compiled pass stores keys transposed, so that scores come side by side."""
 
 
 @dataclass(slots=True)
