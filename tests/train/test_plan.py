@@ -168,7 +168,8 @@ def test_machines_that_talk_over_a_slow_network_wait_for_it():
     """A step on 16 GPUs: 2 machines, 100 Gbit/s each, 9.4 GB/s of them reached."""
     plan = make_plan(replace(VICUNA_7B, gpus="16xA100-80GB"))
     micro_batches, weights = plan.data.accumulation, 6_738_415_616
-    moved = micro_batches * (2 * 2 + 4) * weights * 15 / 16
+    again = 31 * shape.load("llama-7b").layer_parameters
+    moved = micro_batches * (2 * (weights + again) + 4 * weights) * 15 / 16
     assert plan.training.network.num_machines == 2
     assert plan.training.exchange_s == pytest.approx(moved / (0.75 * 100e9 / 8))
     assert plan.training.step_s == plan.training.exchange_s
@@ -181,10 +182,11 @@ def test_machines_that_talk_over_a_slow_network_wait_for_it():
 
 
 def test_offload_takes_the_time_of_its_copies_and_of_the_update_on_cpus():
-    """Eight A100: a rank's eighth goes up twice and its gradients down once a micro-batch."""
+    """Eight A100: a rank's eighth goes up, all but the last layer twice, and its gradients down."""
     plan = make_plan(replace(VICUNA_7B, cpu_offload=True))
     training, weights = plan.training, 6_738_415_616
-    copied = plan.data.accumulation * (2 * 4 + 4) * weights / 8
+    again = 31 * shape.load("llama-7b").layer_parameters
+    copied = plan.data.accumulation * (4 * (weights + again) + 4 * weights) / 8
     assert training.host_copies_s == pytest.approx(copied / (0.75 * 32e9))
     assert training.host_update_s == pytest.approx(weights * 28 / 100e9)
     without = make_plan(VICUNA_7B).training
@@ -202,9 +204,11 @@ def test_frozen_layers_go_up_in_the_compute_type_and_once_without_a_backward_pas
     top = replace(VICUNA_7B, cpu_offload=True, top_layers=8, adapter=adapter, gpus="16xA100-80GB")
     plan, layer = make_plan(top), shape.load("llama-7b").layer_parameters
     trained, whole = plan.trained_parameters, 6_738_415_616
-    of_base = trained if adapter == "none" else 0
-    frozen = (whole - of_base) + (9 * layer - of_base)
-    copied = plan.data.accumulation * (12 * trained + 2 * frozen) / 16
+    if adapter == "none":  # seven trained layers again, and two frozen ones
+        copied = 8 * trained + 4 * 7 * layer + 2 * (whole - trained + 2 * layer)
+    else:
+        copied = 12 * trained + 2 * (whole + 9 * layer)
+    copied *= plan.data.accumulation / 16
     assert plan.training.host_copies_s == pytest.approx(copied / (0.75 * 32e9))
     moved = plan.data.accumulation * (2 * (whole + 9 * layer) + 4 * trained) * 15 / 16
     assert plan.training.exchange_s == pytest.approx(moved / (0.75 * 12.5e9))

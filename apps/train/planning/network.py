@@ -1,8 +1,8 @@
 """What ranks spend on telling each other weights and gradients.
 
-FSDP gathers the weights of every layer for the forward and again for its backward pass, and adds up
-its gradients over all ranks. Both go on while another layer computes, so a step takes the longer of
-computing and exchanging.
+FSDP gathers the weights of every layer for the forward pass, all but the last again for the
+backward pass, and adds up the gradients over all ranks. Both go on while another layer computes, so
+a step takes the longer of computing and exchanging.
 
 A ring moves P bytes to W ranks in P (W-1)/W / b seconds, b being its slowest part: the link between
 two cards of a machine, or what a machine has to the network (a ring enters each machine once).
@@ -69,14 +69,19 @@ def gbit_per_s(kind: str) -> float:
 
 
 def backward_parameters(shape: ModelShape, setup: Setup) -> int:
-    """Weights that are gathered for a backward pass, at most all.
+    """Weights that are gathered for a backward pass, at most.
 
-    Of k top layers the last is still there, and FSDP prefetches two below the lowest: k + 1 layers
-    (counted in FSDP2 of torch 2.13 on two ranks: 3 for k = 2, 4 for k = 3).
+    FSDP2 leaves the last layer and what lies outside the layers as the forward pass gathered them,
+    and with `wrap root` everything. Of k top layers the last is there too, and two below the lowest
+    are prefetched: k + 1 layers. (Counted in FSDP2 of torch 2.13 on two ranks, of six layers: 5
+    where all are trained, 3 for k = 2, 4 for k = 3, 5 for k = 5.) ZeRO-3 gathers everything.
     """
-    if not setup.trained_layers:
+    if setup.strategy == "deepspeed":
         return shape.num_parameters
-    return min((setup.trained_layers + 1) * shape.layer_parameters, shape.num_parameters)
+    if setup.wrap == "root":
+        return 0
+    layers = (setup.trained_layers or shape.num_layers) + 1
+    return min(layers, shape.num_layers - 1) * shape.layer_parameters
 
 
 def exchange_s(shape: ModelShape, setup: Setup, network: Network) -> float:
