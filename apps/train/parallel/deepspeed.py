@@ -69,6 +69,8 @@ class DeepSpeedStrategy:
         self._mesh = init_device_mesh("cpu", (self._world,))
         chosen = settings(config, device)
         backend = "nccl" if device.type == "cuda" else "gloo"
+        if device.type == "cpu":
+            _leave_out_shared_memory()
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
         _partition(causal_lm, device, chosen, is_bf16=config.precision == "bf16")
         fsdp.recompute(load.decoder_layers(causal_lm), config)
@@ -174,6 +176,18 @@ class DeepSpeedStrategy:
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
         for state in self._zero.optimizer.state.values():
             state["step"].fill_(updates)
+
+
+def _leave_out_shared_memory() -> None:
+    """Ranks on CPUs talk through gloo alone.
+
+    DeepSpeed would compile an operation of its own for them, at the first start of a machine. Where
+    that was killed, it leaves a lock behind (torch's FileBaton) on which every later start waits
+    for ever.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _adamw(root: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:

@@ -80,6 +80,16 @@ def test_state_in_host_memory_trains_and_resumes_alike(runs, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+def test_what_a_killed_compiler_left_stops_no_start(runs, tmp_path):
+    """torch's lock on the folder of an extension outlives the process that held it."""
+    for name in ("deepspeed_shm_comm", "py311_cpu/deepspeed_shm_comm"):
+        (tmp_path / "extensions" / name).mkdir(parents=True)
+        (tmp_path / "extensions" / name / "lock").touch()
+    extensions = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    zero = replace(runs[1], out=str(tmp_path / "run"), steps=1)
+    assert len(on_ranks(2, train, zero, None, extensions)[0]) == 1
+
+
 def passes(config) -> tuple[int, float]:
     """How often a step computes the first layer's MLP, and the loss."""
     pack = open_pack(config.data)
