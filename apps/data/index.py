@@ -24,7 +24,7 @@ from apps.common.text.conversation import Message
 from apps.common.text.shared_runs import MIN_RUN
 from apps.data.config import IndexConfig, PackConfig
 from apps.data.packing.identity import read_identity
-from apps.data.packing.mix import Source, find_source
+from apps.data.packing.mix import Source, find_source, find_sources
 from apps.data.packing.tokenize import Read, draw, read_groups, split_of
 
 _SQLITE = b"SQLite format 3\0"
@@ -99,7 +99,7 @@ def training_data(inputs: Sequence[str]) -> TrainingData:
     """Of a pack what it trains on; of clean folders everything. Raises InputError."""
     is_pack = [storage.exists(storage.join(uri, PACK_NAME)) for uri in inputs]
     if not any(is_pack):
-        return TrainingData(sources=tuple(map(find_source, inputs)))
+        return TrainingData(sources=find_sources(inputs))
     if len(inputs) > 1:
         raise InputError(
             f"{', '.join(inputs)}: expected one pack alone, or folders made by `clean`; a model is "
@@ -117,7 +117,7 @@ def _of_pack(uri: str) -> TrainingData:
     record: JsonObject = storage.read_json(storage.join(uri, LINEAGE_NAME))
     mix, known = ledger["mix"], record["inputs"]
     assert isinstance(mix, dict) and isinstance(known, dict)  # written by pack itself
-    sources = tuple(find_source(f"{folder}={weight}") for folder, weight in mix.items())
+    sources = tuple(find_source(folder, float(str(weight))) for folder, weight in mix.items())
     files = {file.uri: file.blake2b for source in sources for file in source.files}
     if not files.items() <= known.items():
         raise InputError(

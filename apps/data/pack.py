@@ -32,7 +32,7 @@ from apps.data.config import PackConfig
 from apps.data.packing.accounts import account
 from apps.data.packing.best_fit import best_fit_decreasing, one_per_row
 from apps.data.packing.identity import read_identity
-from apps.data.packing.mix import Source, find_source, merged
+from apps.data.packing.mix import Source, find_sources
 from apps.data.packing.tokenize import (
     TokenizeArgs,
     TokenizedUnit,
@@ -116,8 +116,7 @@ def prepare(config: PackConfig) -> Job:
     identity: list[tuple[Message, ...]] = []
     if config.identity is not None:
         identity = read_identity(config.identity, config.identity_name, config.identity_makers)
-    sources = merged([find_source(text) for text in config.inputs])
-    return Job(config, tokenizer, template, sources, tuple(identity))
+    return Job(config, tokenizer, template, find_sources(config.inputs), tuple(identity))
 
 
 @dataclass(frozen=True, slots=True)

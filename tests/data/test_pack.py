@@ -20,6 +20,7 @@ import pytest
 from apps.common import packs
 from apps.common.command.events import Reporter
 from apps.common.errors import CriaError, InputError
+from apps.common.files import storage
 from apps.common.files.schema import CONVERSATIONS
 from apps.common.text.tokenizer import load_tokenizer
 from apps.data import pack, units
@@ -536,3 +537,12 @@ def test_a_folder_given_twice_has_both_weights(tmp_path, tokenizer):
     assert digests(tmp_path / "twice") == digests(tmp_path / "once")
     ledger = json.loads((tmp_path / "twice" / "ledger.json").read_text())
     assert ledger["mix"] == {source: 1.5} and ledger["conversations"]["read"] == 200
+
+
+def test_a_folder_given_twice_is_read_once(tmp_path, monkeypatch):
+    source = clean_folder(tmp_path / "clean")
+    digested = []
+    digest_file = storage.digest_file
+    monkeypatch.setattr(storage, "digest_file", lambda u: digested.append(u) or digest_file(u))
+    (found,) = mix.find_sources((source, f"{source}=60", f"{source}=60"))
+    assert found.weight == 121 and digested == [file.uri for file in found.files]

@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -68,8 +68,17 @@ class SourceFile:
         ]
 
 
-def find_source(text: str) -> Source:
-    """`DIR` or `DIR=weight` to its Parquet files; raises InputError when there are none.
+def find_sources(texts: Sequence[str]) -> tuple[Source, ...]:
+    """`DIR` or `DIR=weight` each; what is given twice is taken once, with both weights together."""
+    weights: dict[str, float] = {}
+    for text in texts:
+        uri, weight = _weighted(text)
+        weights[uri] = weights.get(uri, 0.0) + weight
+    return tuple(find_source(uri, weight) for uri, weight in weights.items())
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    """Absolute place and weight; raises InputError for a weight that is none.
 
     A folder named `day=20240101` is one, and `day=20240101=2` it twice.
     """
@@ -80,7 +89,11 @@ def find_source(text: str) -> Source:
         uri, weight = text, 1.0
     if not 0 < weight <= 100:
         raise InputError(f"{text!r}: the weight is {weight}; expected more than 0, at most 100.")
-    uri = storage.absolute(uri)
+    return storage.absolute(uri), weight
+
+
+def find_source(uri: str, weight: float = 1.0) -> Source:
+    """A place's Parquet files; raises InputError when there are none."""
     present = storage.list_dir(uri)
     names = [name for name in present if name.endswith(".parquet")]
     if not names and uri.endswith(".parquet") and storage.exists(uri):
@@ -108,15 +121,6 @@ def find_source(text: str) -> Source:
     for name, file in zip(names, files, strict=True):
         _check_unchanged(file, object_of(written.get(name)) or {})
     return Source(uri, weight, files)
-
-
-def merged(sources: Sequence[Source]) -> tuple[Source, ...]:
-    """One source for each folder: what is given twice is taken with both weights together."""
-    by_uri: dict[str, Source] = {}
-    for one in sources:
-        before = by_uri.get(one.uri)
-        by_uri[one.uri] = replace(one, weight=one.weight + (before.weight if before else 0.0))
-    return tuple(by_uri.values())
 
 
 def _check_unchanged(file: SourceFile, written: JsonObject) -> None:
