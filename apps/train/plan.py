@@ -168,8 +168,8 @@ def adapter_parameters(config: RunConfig, model: shape.ModelShape) -> int:
     With top_layers, those of so many layers.
     """
     sizes = model.linear_sizes()
-    targets = config.lora.targets or tuple(sizes)
-    unknown = [name for name in targets if name not in sizes]
+    targets = set(config.lora.targets or sizes)
+    unknown = sorted(targets - sizes.keys())
     if unknown:
         raise ConfigError(f"lora.targets has {unknown}; a layer of it has {', '.join(sizes)}")
     per_layer = sum(sum(sizes[name]) for name in targets)
@@ -286,8 +286,13 @@ def _waiting(
     price: prices.Price | None,
 ) -> Waiting | None:
     """For machines that may be taken away, where traces say when there are any."""
-    if not config.trace or (price is not None and not price.preemptible):
+    if not config.trace:
         return None
+    if price is not None and not price.preemptible:
+        raise ConfigError(
+            f"--trace says when there are spot machines, and --price {price.name} is for those "
+            "that stay; leave one of them out."
+        )
     job = job_of(trained, checkpoints, preemptions, deadline_s=None)
     return waiting(job, config.trace, trained.network.num_machines)
 

@@ -60,6 +60,10 @@ def simulate(config: SimulateConfig) -> Simulation:
     names = _names(config.policy)
     if config.starts < 1:
         raise ConfigError(f"starts is {config.starts}; expected 1 or more.")
+    if config.trace and config.generator != GeneratorConfig():
+        raise ConfigError(
+            "--generator makes up a market and --trace has one; leave one of them out."
+        )
     plan = plans.make_plan(replace(config, trace=()))  # replayed below, not for its waiting
     if not plan.memory.fits:
         raise ConfigError(

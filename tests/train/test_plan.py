@@ -15,7 +15,7 @@ from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.text.templates import NAMED
 from apps.train.__main__ import COMMANDS
-from apps.train.config import RopeConfig
+from apps.train.config import LoraConfig, RopeConfig
 from apps.train.model import flops, load, shape
 from apps.train.plan import PlanConfig, make_plan, presets
 from apps.train.planning import memory, timing, workload
@@ -587,3 +587,30 @@ def test_a_pack_that_the_run_would_refuse_is_refused(tmp_path: Path) -> None:
 def test_two_answers_to_one_question_are_refused(changes, said) -> None:
     with pytest.raises(ConfigError, match=said):
         make_plan(replace(VICUNA_7B, **changes))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--max-length", "0"], "max_length is 0; expected at least 1"),
+        (["--max-length", "-5"], "max_length is -5; expected at least 1"),
+        (["--rope.kind", "linear", "--rope.factor", "nan"], "rope.factor is nan; with rope.kind"),
+        (["--rope.kind", "yarn", "--rope.factor", "inf"], "rope.factor is inf; with rope.kind"),
+    ],
+)
+def test_what_no_row_or_position_can_be_is_a_sentence(flags, said: str, capsys) -> None:
+    assert run("apps.train", COMMANDS, ["plan", "--preset", "vicuna-7b", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_target_that_is_named_twice_is_counted_once() -> None:
+    once, twice = (
+        replace(VICUNA_7B, adapter="lora", lora=LoraConfig(targets=("q_proj",) * times))
+        for times in (1, 2)
+    )
+    assert make_plan(twice).trained_parameters == make_plan(once).trained_parameters
+
+
+def test_a_part_of_an_epoch_that_holds_no_row_is_a_step_as_in_a_run() -> None:
+    plan = make_plan(replace(VICUNA_7B, epochs=1e-9))
+    assert plan.data.steps == 1 and plan.training.hours > 0

@@ -63,6 +63,8 @@ def test_without_a_deadline_nothing_runs_on_demand() -> None:
         ({"gpus": "8xA100-40GB"}, "does not fit"),
         ({"gpus": "8xA100-40GB", "optim.state": "bf16"}, "--on-demand-price"),
         ({"generator": GeneratorConfig(hours=20)}, "No trace holds a run"),
+        ({"trace": ("traces",)}, "--generator makes up a market and --trace has one"),
+        ({"price": "on-demand"}, "--price on-demand is of machines that stay"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(change, complaint: str) -> None:
@@ -118,6 +120,9 @@ def test_the_plan_shows_the_waiting_apart(tmp_path: Path, capsys) -> None:
     without = make_plan(plan_presets()["vicuna-7b"]())
     assert plan.waiting and 0 < plan.waiting.hours_p50 < plan.waiting.hours_p90
     assert without.waiting is None and plan.cost == without.cost
+    stays = replace(plan_presets()["vicuna-7b"](), trace=(str(tmp_path),), price="on-demand")
+    with pytest.raises(ConfigError, match="--price on-demand is for those that stay"):
+        make_plan(stays)
     arguments = ["plan", "--trace", str(tmp_path), "--log-format", "text"]
     assert run("apps.train", COMMANDS, arguments) == 0
     assert "h for spot machines on top" in capsys.readouterr().out

@@ -60,8 +60,8 @@ class Workload:
         return self.epoch_rows * self.row_tokens * self.epochs
 
     def steps(self, global_batch_rows: int) -> int:
-        """Optimizer steps: the epochs laid end to end and cut into global batches."""
-        return math.ceil(round(self.epoch_rows * self.epochs) / global_batch_rows)
+        """Optimizer steps: the epochs laid end to end, cut into global batches; at least one."""
+        return math.ceil(max(round(self.epoch_rows * self.epochs), 1) / global_batch_rows)
 
     def cut(self, rows: int) -> "Workload":
         """The same data for `rows` rows in all, however many epochs that is."""

@@ -43,6 +43,11 @@ def prices_of(plan: Plan, on_demand: str, table_uri: str | None) -> tuple[Prices
         raise ConfigError(
             f"{accelerator} has no known {lacking} {option}USD_PER_GPU_HOUR, or --prices FILE."
         )
+    if not spot.preemptible:
+        raise ConfigError(
+            f"--price {spot.name} is of machines that stay, and here it stands for those on spot; "
+            "give --price spot where the table has one, or US dollars per GPU and hour."
+        )
     prices = Prices(
         spot_usd=count * spot.usd_per_gpu_hour, on_demand_usd=count * dear.usd_per_gpu_hour
     )
