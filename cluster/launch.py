@@ -20,6 +20,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 from apps.common.files import costs, storage
+from apps.common.files.lock import alone_in
 from apps.train.plan import PLAN_NAME
 from apps.train.planning.result import Plan
 from apps.train.spot.chain import guess
@@ -89,6 +90,16 @@ def run_launch(
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Until the run has ended; what is wrong with the settings is said before the first machine."""
+    with alone_in(config.out):
+        _run_launch(config, reporter, sleep, clock)
+
+
+def _run_launch(
+    config: LaunchConfig,
+    reporter: Reporter,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> None:
     plan = configs.read_json(Plan, storage.join(config.plan, PLAN_NAME))
     if plan is None:
         raise ConfigError(

@@ -7,6 +7,7 @@ import apps.common.command.interrupt  # noqa: F401
 from apps.common.command import cli
 from apps.common.command.cli import Command
 from apps.common.command.events import Reporter
+from apps.train.arguments import check_base, check_export, check_run
 from apps.train.config import BaseConfig, ExportConfig, RunConfig
 from apps.train.plan import PlanConfig, run_plan
 from apps.train.plan import presets as plan_presets
@@ -20,6 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def base(config: BaseConfig, reporter: Reporter) -> None:
+    check_base(config)
     if config.from_gguf:
         from apps.train.from_gguf import run_from_gguf
 
@@ -31,12 +33,14 @@ def base(config: BaseConfig, reporter: Reporter) -> None:
 
 
 def train(config: RunConfig, reporter: Reporter) -> None:
+    arguments = check_run(config)
     from apps.train import run
 
-    run.run(config, reporter)
+    run.run(config, arguments, reporter)
 
 
 def export(config: ExportConfig, reporter: Reporter) -> None:
+    check_export(config)
     from apps.train.export import run_export
 
     run_export(config, reporter)

@@ -6,12 +6,8 @@ Reads text files, one passage a line. Writes a Hugging Face folder: a byte-level
 the special tokens of LLaMA, the weights, and the chat template. One process, no Ray.
 """
 
-import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import tokenizers
@@ -21,22 +17,24 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from apps.common.command.events import Reporter
-from apps.common.errors import InputError, NotFoundError
-from apps.common.files import config as configs
+from apps.common.errors import InputError
 from apps.common.files import lineage, storage
-from apps.common.files.model_settings import CONFIG, TOKENIZER, TOKENIZER_CONFIG
+from apps.common.files.lock import alone_in
+from apps.common.files.model_settings import TOKENIZER, TOKENIZER_CONFIG
 from apps.common.text.template_check import check_template
 from apps.common.text.templates import load_template, write_template
-from apps.common.text.tokenizer import load_tokenizer
+from apps.common.text.tokenizer import Tokenizer, load_tokenizer
+from apps.train.arguments import check_base
 from apps.train.batches.micro_batch import ArrayRows
 from apps.train.batches.order import order_of
+from apps.train.batches.passages import read_passages, text_files
 from apps.train.config import BaseConfig, OptimConfig, RunConfig
 from apps.train.loop.loop import Hooks, Loop
 from apps.train.loop.record import StepRecord
 from apps.train.loop.worker import configure_torch, make_meter, make_strategy, process_group
 from apps.train.model.load import full_weights
 from apps.train.model.precision import resolve
-from apps.train.own_folder import check_base_folder
+from apps.train.model.publish import base_workspace, publish_base
 from apps.train.parallel.strategy import Strategy
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
@@ -45,66 +43,25 @@ TEMPLATE = "vicuna-v1.1"
 
 def run_base(config: BaseConfig, reporter: Reporter) -> None:
     """Train the tokenizer, then the model, and save both; config.json comes last."""
-    check_base_folder(config.out)
+    check_base(config)
     transformers_logging.disable_progress_bar()
     passages = list(read_passages(config.text))
     if not passages:
         raise InputError(f"{', '.join(config.text)} holds no text; expected one passage a line.")
-    with tempfile.TemporaryDirectory() as start:
-        save_tokenizer(train_tokenizer(passages, config.vocab_size), config, start)
-        tokenizer = load_tokenizer(start)
-        check_template(load_template(start, tokenizer), tokenizer)
-        rows = plain_rows(tokenizer.backend, passages, config)
-        save_random_model(config, tokenizer.backend.get_vocab_size(), start)
-        storage.claim(config.out)
-        last = pretrain(config, rows, start, reporter)
-        Path(config.out, CONFIG).unlink(
-            missing_ok=True
-        )  # of an earlier run: no model until the end
-        configs.write_resolved(config, config.out)
-        for name in sorted(os.listdir(start), key=lambda name: name == CONFIG):
-            shutil.copyfile(os.path.join(start, name), os.path.join(config.out, name))
     inputs = {uri: storage.digest_file(uri) for uri in text_files(config.text)}
-    lineage.write(config.out, lineage.collect(inputs=inputs, config=config, loss=last["loss"]))
+    tokenizer = train_tokenizer(passages, config.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = save_tokenizer(tokenizer, config, folder)
+        check_template(load_template(folder, saved), saved)
+    storage.claim(config.out)
+    with alone_in(config.out), base_workspace(config.out) as start:
+        save_tokenizer(tokenizer, config, start)
+        rows = plain_rows(saved.backend, passages, config)
+        save_random_model(config, saved.backend.get_vocab_size(), start)
+        last = pretrain(config, rows, start, reporter)
+        lineage.write(start, lineage.collect(inputs=inputs, config=config, loss=last["loss"]))
+        publish_base(start, config)
     reporter.event("base.done", out=config.out, loss=last["loss"], seconds=last["seconds"])
-
-
-def text_files(sources: Iterable[str]) -> list[str]:
-    """Files of the given files and folders, sorted within a folder."""
-    files: list[str] = []
-    for uri in sources:
-        if storage.is_dir(uri):
-            files += [storage.join(uri, name) for name in storage.list_dir(uri)]
-        elif storage.exists(uri):
-            files.append(uri)
-        else:
-            raise NotFoundError(f"Text file {uri} does not exist; expected a file or folder.")
-    return files
-
-
-def read_passages(sources: Iterable[str]) -> Iterator[str]:
-    """One passage a line; of .jsonl files the field `text`."""
-    for uri in text_files(sources):
-        for number, line in enumerate(storage.read_bytes(uri).splitlines(), start=1):
-            try:
-                text = _passage(line, is_json=uri.endswith(".jsonl"))
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"Line {number} of {uri} cannot be read ({error!r}); expected UTF-8 text, or "
-                    'in .jsonl files an object {"text": "..."} a line.'
-                ) from error
-            if text.strip():
-                yield text
-
-
-def _passage(line: bytes, *, is_json: bool) -> str:
-    text = line.decode("utf-8")
-    if not is_json or not text.strip():
-        return text
-    passage = json.loads(text)["text"]
-    if not isinstance(passage, str):
-        raise TypeError(f"its text is {passage!r:.40}")
-    return passage
 
 
 def train_tokenizer(passages: list[str], vocab_size: int) -> tokenizers.Tokenizer:
@@ -122,8 +79,8 @@ def train_tokenizer(passages: list[str], vocab_size: int) -> tokenizers.Tokenize
     return tokenizer
 
 
-def save_tokenizer(tokenizer: tokenizers.Tokenizer, config: BaseConfig, folder: str) -> None:
-    """Tokenizer and chat template, into a folder.
+def save_tokenizer(tokenizer: tokenizers.Tokenizer, config: BaseConfig, folder: str) -> Tokenizer:
+    """Tokenizer and chat template, into a folder; what is read from there.
 
     (The class must not be LlamaTokenizer: transformers 5 rebuilds that one as SentencePiece.)
     """
@@ -138,7 +95,9 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, config: BaseConfig, folder: 
         "clean_up_tokenization_spaces": False,
     }
     storage.write_json(os.path.join(folder, TOKENIZER_CONFIG), settings)
-    write_template(folder, load_template(config.template or TEMPLATE, load_tokenizer(folder)))
+    saved = load_tokenizer(folder)
+    write_template(folder, load_template(config.template or TEMPLATE, saved))
+    return saved
 
 
 def plain_rows(

@@ -4,6 +4,7 @@ Counts are of packed rows, tokens or optimizer steps as their names say; a globa
 in packed rows over all ranks, so that the number of ranks never changes the mathematics.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
@@ -23,7 +24,7 @@ class RopeConfig:
     """new maximum length divided by the base model's"""
 
     def __post_init__(self) -> None:
-        if self.kind != "none" and self.factor <= 1.0:
+        if self.kind != "none" and not 1.0 < self.factor < math.inf:
             raise ConfigError(
                 f"rope.factor is {self.factor}; with rope.kind {self.kind} it must exceed 1, for "
                 "example 4 to go from 4,096 to 16,384 tokens."
@@ -245,7 +246,9 @@ class RunConfig:
     """resume although the data or a setting that changes the mathematics is another one"""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "", "global_batch_rows", "micro_batch_rows", "workers", "steps")
+        at_least(
+            1, self, "", "global_batch_rows", "micro_batch_rows", "workers", "steps", "max_length"
+        )
         at_least(0, self, "", "seed", "top_layers", "threads", "profile", "keep_base")
         above_zero(self, "", "epochs")
         if self.workers is not None and self.workers > self.global_batch_rows:
@@ -404,3 +407,19 @@ class ExportConfig:
     activations (a). fp8 is fastest on Hopper and Ada, w4a16 smallest and least exact"""
     push: str | None = None
     """hub id to upload the folder to (uses the token of `hf auth login`)"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tuned_share <= 1:
+            raise ConfigError(
+                f"--tuned-share {self.tuned_share:g} is no share of the way from the base to the "
+                "trained weights; expected more than 0 and at most 1."
+            )
+        if self.best and self.step is not None:
+            raise ConfigError("--best and --step each name a checkpoint; leave one of them out.")
+        if self.adapter_only and self.gguf != "none":
+            raise ConfigError("--gguf holds a whole model; leave --adapter-only or --gguf out.")
+        if self.quantize != "none" and (self.adapter_only or self.gguf != "none"):
+            raise ConfigError(
+                "--quantize rounds the weights of a whole model folder; leave --adapter-only and "
+                "--gguf out (--gguf q8_0 is 8 bits too)."
+            )

@@ -22,18 +22,18 @@ from apps.common.command.events import Reporter
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import costs, lineage, storage
+from apps.common.files.lock import alone_in
 from apps.common.files.model_settings import (
     ADDED_TOKENS,
-    CONFIG,
     SPECIAL_TOKENS,
     TOKENIZER,
     TOKENIZER_CONFIG,
     read_settings,
 )
-from apps.common.files.schema import LINEAGE_NAME
 from apps.common.packs import PackInfo, open_pack
 from apps.common.text.templates import write_template
 from apps.common.text.tokenizer import load_tokenizer
+from apps.train.arguments import check_export
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import Checkpoint
 from apps.train.checkpoint.origin import check_origin
@@ -41,6 +41,8 @@ from apps.train.config import ExportConfig, RunConfig
 from apps.train.gguf.write import check_can_be_written, write_gguf
 from apps.train.loop.record import read_metrics
 from apps.train.model import load, lora
+from apps.train.model.base_folder import fetch_base
+from apps.train.model.publish import publish, workspace
 from apps.train.model.stored import Source, as_stored
 from apps.train.model.weight_files import FILE_BYTES, write_weights
 
@@ -60,81 +62,37 @@ _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 def run_export(config: ExportConfig, reporter: Reporter) -> None:
     """Write the folder, and push it to a hub where asked to."""
-    run_uri = storage.absolute(config.run)
-    if not storage.exists(storage.join(run_uri, configs.RESOLVED_NAME)):
-        raise NotFoundError(
-            f"{config.run} is not a run (it has no {configs.RESOLVED_NAME}); expected the --out of "
-            "`python -m apps.train run`."
-        )
-    run = configs.load(RunConfig, storage.join(run_uri, configs.RESOLVED_NAME))
-    if config.adapter_only and run.adapter != "lora":
-        raise InputError(f"{config.run} trained all weights; leave --adapter-only out.")
-    if config.adapter_only and config.gguf != "none":
-        raise InputError("--gguf holds a whole model; leave --adapter-only or --gguf out.")
-    if config.adapter_only and run.rope.kind != "none":
-        raise InputError(
-            f"{config.run} extended the positions (rope.kind {run.rope.kind}, factor "
-            f"{run.rope.factor:g}), which an adapter's folder cannot say; leave --adapter-only out "
-            "for the merged model, whose config does."
-        )
-    if not 0 < config.tuned_share <= 1:
-        raise InputError(
-            f"--tuned-share {config.tuned_share:g} is no share of the way from the base to the "
-            "trained weights; expected more than 0 and at most 1."
-        )
-    if config.best and config.step is not None:
-        raise InputError("--best and --step each name a checkpoint; leave one of them out.")
+    run = check_export(config)
     if config.quantize != "none":
         _check_quantize(config, run)
     if config.gguf != "none":
         _check_gguf(config, run)
-    _check_out(config.out, run)
-    saved = _choose(run_uri, config, run, reporter)
-    with tempfile.TemporaryDirectory(dir=_workspace(config.out)) as folder:
+    saved = _choose(storage.absolute(config.run), config, run, reporter)
+    with alone_in(config.out), workspace(config.out) as folder:
         with reporter.progress("export", unit="weights") as bar:
             for count in write_folder(folder, saved, run, config):
                 bar.advance(count)
-        _publish(folder, config.out)
+        published = publish(folder, config.out)
         if config.push:
-            _push(folder, config.push)
+            _push(published, config.push)
     reporter.event("export.done", out=config.out, step=saved.step, dtype=config.dtype)
 
 
 def _check_quantize(config: ExportConfig, run: RunConfig) -> None:
-    if config.adapter_only or config.gguf != "none":
-        raise InputError(
-            "--quantize rounds the weights of a whole model folder; leave --adapter-only and "
-            "--gguf out (--gguf q8_0 is 8 bits too)."
-        )
     from apps.train.model.quantize import plan_quantization
 
-    model = load.build_on_meta(AutoConfig.from_pretrained(load.fetch_base(run.base)))
+    model = load.build_on_meta(AutoConfig.from_pretrained(fetch_base(run.base)))
     plan_quantization(model, config.quantize)
 
 
 def _check_gguf(config: ExportConfig, run: RunConfig) -> None:
     """Refuse what GGUF has no words for before a weight is read: by a folder without weights."""
-    base, pack = load.fetch_base(run.base), open_pack(run.data).info
+    base, pack = fetch_base(run.base), open_pack(run.data).info
     settings = load.run_config(run, base, pack.max_length)
     with tempfile.TemporaryDirectory() as folder:
         _write_settings(folder, base, settings, pack, _DTYPES[config.dtype])
         _write_tokenizer(folder, base, pack)
         check_can_be_written(folder)
-
-
-def _check_out(out: str, run: RunConfig) -> None:
-    """Refuse to replace anything but an earlier export; in a bucket only its weights are."""
-    if not storage.is_local(out):
-        return
-    path = storage.local_path(out)
-    there = {path} if os.path.isfile(path) else set(storage.list_dir(out))
-    is_export = LINEAGE_NAME in there and there & {CONFIG, "adapter_config.json"}
-    if there and (not is_export or storage.absolute(out) == run.base):
-        raise InputError(
-            f"--out {out} holds {min(there)} and is no earlier export; expected a new or an empty "
-            "folder, or a model folder to replace."
-        )
-    storage.claim(os.path.dirname(path), "the parent folder of --out")
 
 
 def _choose(run_uri: str, config: ExportConfig, run: RunConfig, reporter: Reporter) -> Checkpoint:
@@ -165,7 +123,7 @@ def write_folder(
     folder: str, saved: Checkpoint, run: RunConfig, config: ExportConfig
 ) -> Iterator[int]:
     """Write a whole model folder; yields the number of weights after each file."""
-    base = load.fetch_base(run.base)
+    base = fetch_base(run.base)
     pack = open_pack(run.data).info
     mixes = run.is_partial or config.tuned_share < 1
     check_origin(saved, run, base, pack, with_weights=mixes)
@@ -329,50 +287,6 @@ def _write_lineage(
         cost=cost,
     )
     lineage.write(folder, record)
-
-
-def _workspace(out: str) -> str | None:
-    """Beside a local output, so that publishing is a rename."""
-    if not storage.is_local(out):
-        return None
-    return os.path.dirname(storage.local_path(out))
-
-
-def _publish(folder: str, out: str) -> None:
-    """Put the finished folder in its place; an earlier export there is replaced."""
-    os.chmod(folder, 0o755)
-    for name in os.listdir(folder):
-        os.chmod(os.path.join(folder, name), 0o644)
-    if storage.is_local(out):
-        _replace(folder, storage.local_path(out))
-        return
-    left = _left_weights(folder, out)
-    for name in sorted(os.listdir(folder), key=lambda n: n == CONFIG):
-        with (
-            open(os.path.join(folder, name), "rb") as source,
-            storage.atomic_file(storage.join(out, name)) as target,
-        ):
-            shutil.copyfileobj(source, target, 8 << 20)
-    for name in left:
-        storage.remove_tree(storage.join(out, name))
-
-
-def _left_weights(folder: str, out: str) -> list[str]:
-    """Weights of an earlier export under other names, which a reader would take for the model's."""
-    there = storage.list_dir(out)
-    if LINEAGE_NAME not in there:
-        return []
-    kinds = (".safetensors", ".safetensors.index.json", ".gguf")
-    return [name for name in set(there) - set(os.listdir(folder)) if name.endswith(kinds)]
-
-
-def _replace(folder: str, target: str) -> None:
-    """By two renames, so that a kill leaves one of the folders or none, never a part of one."""
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as aside:
-        shutil.copytree(folder, os.path.join(aside, "new"), copy_function=os.link)
-        if os.path.exists(target):
-            os.rename(target, os.path.join(aside, "old"))
-        os.rename(os.path.join(aside, "new"), target)
 
 
 def _push(folder: str, repo_id: str) -> None:

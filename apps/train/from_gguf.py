@@ -10,47 +10,42 @@ settings that stop where the template stops, and the model's licence and card.
 
 import json
 import os
-import tempfile
-from pathlib import Path
 
 import torch
 from transformers import GenerationConfig
 
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError
-from apps.common.files import config as configs
 from apps.common.files import lineage, storage
+from apps.common.files.lock import alone_in
 from apps.common.text.conversation import ChatTemplate
 from apps.common.text.templates import load_template, write_template
 from apps.common.text.tokenizer import Tokenizer, load_tokenizer
+from apps.train.arguments import check_base
 from apps.train.config import BaseConfig
 from apps.train.gguf.metadata import GgufFile, config_of, open_gguf
 from apps.train.gguf.source import GgufSource, locate
 from apps.train.gguf.template import with_markers
 from apps.train.gguf.tensors import check_whole, is_tied, tensors, vocab_size
 from apps.train.gguf.tokenizer import read_tokenizer
+from apps.train.model.publish import base_workspace, publish_base
 from apps.train.model.weight_files import write_weights
-from apps.train.own_folder import check_base_folder
 
 
 def run_from_gguf(config: BaseConfig, reporter: Reporter) -> None:
     """Convert, check and publish; config.json comes last, so that no half folder looks whole."""
-    check_base_folder(config.out)
+    check_base(config)
     with locate(config.from_gguf) as source:
         file = open_gguf(source.path)
         storage.claim(config.out)
-        with tempfile.TemporaryDirectory(dir=config.out, prefix=".") as folder:
+        with alone_in(config.out), base_workspace(config.out) as folder:
             _write_tokenizer(file, config, folder)
             _write_model(file, folder, reporter)
             _write_card(file, config.from_gguf, source, folder)
             digest = storage.digest_file(source.path)
             record = lineage.collect(inputs={config.from_gguf: digest}, config=config)
             lineage.write(folder, record)
-            Path(config.out, "config.json").unlink(missing_ok=True)  # of an earlier run
-            configs.write_resolved(config, config.out)
-            for name in sorted(os.listdir(folder), key=lambda name: name == "config.json"):
-                os.chmod(os.path.join(folder, name), 0o644)
-                os.replace(os.path.join(folder, name), os.path.join(config.out, name))
+            publish_base(folder, config)
     reporter.event("base.done", out=config.out, source=config.from_gguf)
 
 

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
-from apps.common.packs import Pack, open_pack
+from apps.common.packs import Pack
 from apps.common.text.tokenizer import load_tokenizer
+from apps.train.arguments import Arguments, check_run
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.checkpoint import RunMark
 from apps.train.checkpoint.origin import base_digest
@@ -23,11 +24,9 @@ from apps.train.loop.worker import choose_trained, run_order
 from apps.train.model import load
 from apps.train.model.precision import resolve
 from apps.train.model.stored import sources
-from apps.train.own_folder import check_run_folder
 from apps.train.planning.amounts import size
 from apps.train.planning.memory import checkpoint_bytes
-from apps.train.planning.workload import check_rows
-from apps.train.unread import check_read, read_part
+from apps.train.unread import read_part
 
 _MATHEMATICS = (
     "max_length",
@@ -62,16 +61,12 @@ class Prepared:
     """step of the newest committed checkpoint; 0 without one"""
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Check a run and resolve its settings; raises an InputError with one sentence."""
-    for name in ("base", "data", "out"):
-        if not getattr(config, name):
-            raise ConfigError(f"--{name} is missing; give it a path or URI (see --help).")
-    check_read(config)
-    check_run_folder(config.out)
-    pack = open_pack(storage.absolute(config.data))
-    check_rows(config, pack.info.max_length)
-    folder = load.fetch_base(config.base)
+def prepare(config: RunConfig, arguments: Arguments | None = None) -> Prepared:
+    """Check a run and resolve its settings; raises an InputError with one sentence.
+
+    `arguments`: what check_run has made of them already.
+    """
+    pack, folder = arguments or check_run(config)
     resolved = replace(
         config,
         base=os.path.abspath(folder) if os.path.isdir(config.base) else config.base,
@@ -80,7 +75,6 @@ def prepare(config: RunConfig) -> Prepared:
         precision=resolve(config.precision, config.device),
         max_length=pack.info.max_length,
     )
-    _check_pack(pack, folder, config)
     model = load.build_on_meta(load.run_config(config, folder, pack.info.max_length))
     _check_vocabulary(pack, folder, config, model.config.vocab_size)
     _check_strategy(config, model.config.model_type)
@@ -109,25 +103,6 @@ def prepare(config: RunConfig) -> Prepared:
     configs.write_resolved(resolved, resolved.out)
     done = newest.step if newest is not None else 0
     return Prepared(resolved, pack, order.num_steps, commit, done)
-
-
-def _check_pack(pack: Pack, folder: str, config: RunConfig) -> None:
-    train = pack.info.splits["train"]
-    if not train.num_rows or not train.num_supervised_tokens:
-        raise InputError(
-            f"{config.data} holds {train.num_rows} training rows with "
-            f"{train.num_supervised_tokens} supervised tokens; pack more conversations."
-        )
-    if config.judges_by_validation and not pack.info.splits["val"].num_rows:
-        raise InputError(
-            f"{config.data} has no validation rows, and checkpoint.keep_best and metrics.patience "
-            "judge by them; pack with a larger --val-percent, or leave both out."
-        )
-    if load_tokenizer(folder).digest != pack.info.tokenizer_digest:
-        raise InputError(
-            f"{config.data} was packed with another tokenizer than that of {config.base}; run "
-            f"`python -m apps.data pack ... --tokenizer {config.base}`."
-        )
 
 
 def _check_vocabulary(pack: Pack, folder: str, config: RunConfig, vocab_size: int) -> None:

@@ -36,6 +36,8 @@ from apps.common.command.runtime import ray_session
 from apps.common.errors import CriaError, InputError, first_line
 from apps.common.files import config as configs
 from apps.common.files import storage
+from apps.common.files.lock import alone_in
+from apps.train.arguments import Arguments
 from apps.train.attempts import Attempts, first_failure
 from apps.train.config import RunConfig
 from apps.train.loop.record import Event, figures
@@ -56,12 +58,17 @@ _ENV = {
 _AT_THE_END = ("step", "loss", "val_loss", "tokens", "tokens_per_s", "seconds", "mfu", "usd")
 
 
-def run(config: RunConfig, reporter: Reporter) -> None:
-    """Train to the end, resuming what lies at config.out."""
+def run(config: RunConfig, arguments: Arguments, reporter: Reporter) -> None:
+    """Train to the end, resuming what lies at config.out; `arguments` as check_run found them."""
+    with alone_in(config.out):
+        _run(config, arguments, reporter)
+
+
+def _run(config: RunConfig, arguments: Arguments, reporter: Reporter) -> None:
     from apps.train.loop.own_cost import write_missing_cost, write_own_cost
     from apps.train.preflight import prepare
 
-    prepared = prepare(config)
+    prepared = prepare(config, arguments)
     if (summary := _finished(prepared)) is not None:
         write_missing_cost(prepared.config)  # a kill right after the last step left none
         reporter.line(f"{prepared.config.out} is already finished.")

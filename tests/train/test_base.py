@@ -1,6 +1,6 @@
 import json
+import os
 import random
-import shutil
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.__main__ import COMMANDS
 
+SMALL = "--vocab-size 300 --hidden-size 32 --layers 1 --heads 2 --ffn-size 64 --row-tokens 32"
+
 
 def test_base_learns_its_text_and_is_a_hugging_face_folder(tmp_path, capsys) -> None:
     draw = random.Random(0)
@@ -19,8 +21,7 @@ def test_base_learns_its_text_and_is_a_hugging_face_folder(tmp_path, capsys) -> 
     lines = [" ".join(draw.choices(words, k=12)) for _ in range(300)]
     (tmp_path / "text.txt").write_text("\n".join(lines))
     out = tmp_path / "base"
-    sizes = "--vocab-size 300 --hidden-size 32 --layers 1 --heads 2 --ffn-size 64"
-    argv = f"base --text {tmp_path}/text.txt --out {out} {sizes} --row-tokens 32 --tokens 6400"
+    argv = f"base --text {tmp_path}/text.txt --out {out} {SMALL} --tokens 6400"
     assert run("apps.train", COMMANDS, argv.split()) == 0
     done = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert done["loss"] < 4.5  # ln(300) = 5.7 at the start
@@ -69,24 +70,43 @@ def test_what_cannot_become_a_base_is_refused_before_it_is_trained(
     assert not (tmp_path / "base").exists()
 
 
+def small(tmp_path, *flags: str) -> int:
+    (tmp_path / "text.txt").write_text("a small cat\n")
+    argv = f"base --text {tmp_path}/text.txt --out {tmp_path}/base {SMALL} --tokens 64"
+    return run("apps.train", COMMANDS, [*argv.split(), *flags])
+
+
 def test_a_base_that_is_cut_short_leaves_nothing_that_looks_like_a_model(
     tmp_path, monkeypatch
 ) -> None:
-    copy = shutil.copyfile
+    replace = os.replace
 
-    def copy_all_but_the_last(source: str, target: str) -> None:
-        if str(target).endswith("config.json") and "tokenizer" not in str(target):
+    def replace_all_but_the_last(source: str, target: str) -> None:
+        if os.path.basename(target) == "config.json":
             kept = {path.name for path in (tmp_path / "base").iterdir()}
-            assert {"tokenizer.json", "chat_template.jinja", "model.safetensors"} <= kept
+            written = {"tokenizer.json", "chat_template.jinja", "model.safetensors", "lineage.json"}
+            assert written <= kept
             raise InputError("The machine is gone.")
-        copy(source, target)
+        replace(source, target)
 
-    monkeypatch.setattr("apps.train.base.shutil.copyfile", copy_all_but_the_last)
-    (tmp_path / "text.txt").write_text("a small cat\n")
-    sizes = "--vocab-size 300 --hidden-size 32 --layers 1 --heads 2 --ffn-size 64"
-    argv = f"base --text {tmp_path}/text.txt --out {tmp_path}/base {sizes} --row-tokens 32"
-    assert run("apps.train", COMMANDS, [*argv.split(), "--tokens", "64"]) == 2
+    monkeypatch.setattr("apps.train.model.publish.os.replace", replace_all_but_the_last)
+    assert small(tmp_path) == 2
     assert not (tmp_path / "base/config.json").exists()
+    assert not (tmp_path / "base/.partial").exists()
+
+
+def test_a_base_made_again_leaves_no_weights_of_the_one_before(tmp_path) -> None:
+    """Of a model in several files, whose index a reader would follow; others' files stay."""
+    assert small(tmp_path) == 0
+    folder = tmp_path / "base"
+    for name in ("model-00001.safetensors", "model.safetensors.index.json", "notes.txt"):
+        (folder / name).write_text("{}")
+    (folder / ".partial").mkdir()
+    (folder / ".partial/model.safetensors").write_text("of a command that was killed")
+    assert small(tmp_path, "--seed", "1") == 0
+    kept = {path.name for path in folder.iterdir()}
+    assert {name for name in kept if "safetensors" in name} == {"model.safetensors"}
+    assert "notes.txt" in kept and ".partial" not in kept
 
 
 @pytest.mark.parametrize("name", ["config.json", "config.yaml"])
@@ -97,5 +117,6 @@ def test_base_leaves_what_another_command_wrote(tmp_path, capsys, name: str) -> 
     for source in (["--text", f"{tmp_path}/none.txt"], ["--from-gguf", f"{tmp_path}/none.gguf"]):
         argv = ["base", *source, "--out", f"{tmp_path}/model"]
         assert run("apps.train", COMMANDS, argv) == 2
-        assert f"holds a {name} and is no earlier output of this command" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"holds a {name} that this command has not written; expected a new folder" in said
     assert [path.name for path in (tmp_path / "model").iterdir()] == [name]

@@ -23,6 +23,7 @@ from apps.train.gguf.metadata import open_gguf
 from apps.train.gguf.tensors import tensors
 from apps.train.loop.worker import process_group, work
 from apps.train.model import load, lora, weight_files
+from apps.train.model.base_folder import fetch_base
 from tests.made import sentencepiece_folder
 from tests.train import real_vllm
 from tests.train.conftest import save_model, save_pack
@@ -55,7 +56,7 @@ def loaded(folder: Path) -> torch.nn.Module:
 
 def trained_logits(config: RunConfig, row: int = 0) -> torch.Tensor:
     """Logits of the run's own model, rebuilt from its checkpoint, on one conversation."""
-    folder = load.fetch_base(config.base)
+    folder = fetch_base(config.base)
     causal_lm = load.build_on_meta(load.read_config(folder, config.rope, config.max_length))
     if config.adapter == "lora":
         lora.inject(causal_lm, config.lora)
@@ -221,6 +222,31 @@ def test_only_an_earlier_export_is_replaced(full_run, small_base, tmp_path, caps
         assert run("apps.train", COMMANDS, ["export", full_run.out, "--out", str(kept)]) == 2
         assert "is no earlier export; expected a new or an empty folder" in capsys.readouterr().err
         assert sorted(kept.rglob("*")) == before
+
+
+def test_an_export_leaves_nothing_beside_it(full_run, tmp_path) -> None:
+    """Nor what one that was killed has left: the next one takes its place."""
+    for kind in ("partial", "old"):
+        (tmp_path / f".model.{kind}").mkdir()
+        (tmp_path / f".model.{kind}/model.safetensors").write_bytes(b"half")
+    exported(full_run, tmp_path / "model")
+    (tmp_path / "link").symlink_to("model")
+    folder = exported(full_run, tmp_path / "link")
+    assert folder.is_symlink() and loaded(folder) is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "model"]
+
+
+def test_a_disk_that_is_mounted_at_out_is_written_to(full_run, tmp_path, monkeypatch) -> None:
+    """As a container's volume is, which no other folder can take the place of."""
+    out = tmp_path / "volume"
+    out.mkdir()
+    (out / ".volume.partial").mkdir()
+    inode = out.stat().st_ino
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) == str(out))
+    for _ in range(2):
+        exported(full_run, out)
+        assert loaded(out) is not None and out.stat().st_ino == inode
+        assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_push_uploads_the_folder_s_files(full_run, tmp_path, hub, monkeypatch) -> None:

@@ -342,5 +342,5 @@ def test_a_model_that_was_not_made_here_is_not_replaced(tmp_path: Path, capsys) 
     (tmp_path / "base/config.yaml").unlink()
     before = {p: p.read_bytes() for p in (tmp_path / "base").iterdir()}
     assert convert(path, tmp_path / "base") == 2
-    assert "holds a config.json and is no earlier output" in capsys.readouterr().err
+    assert "holds a config.json that this command has not written" in capsys.readouterr().err
     assert before == {p: p.read_bytes() for p in (tmp_path / "base").iterdir()}

@@ -402,7 +402,7 @@ def test_an_out_that_is_not_a_run(refuse, small_base, small_pack, tmp_path) -> N
         (tmp_path / "pack", "config.yaml"),
     ):
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        assert f"holds a {theirs} that is not of a run" in refuse(out=folder)
+        assert f"holds a {theirs} that this command has not written" in refuse(out=folder)
         assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 

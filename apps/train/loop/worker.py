@@ -29,6 +29,7 @@ from apps.train.loop.record import StepRecord, spent_s
 from apps.train.loop.samples import Sampler
 from apps.train.loop.trackers import Trackers
 from apps.train.model import hardware, load, lora
+from apps.train.model.base_folder import fetch_base
 from apps.train.model.precision import cpu_has_bf16, resolve
 from apps.train.model.shape import check_top_layers, from_config
 from apps.train.parallel.strategy import FsdpStrategy, Strategy
@@ -157,7 +158,7 @@ def make_strategy(
     config: RunConfig, device: torch.device, row_tokens: int, *, random_weights: bool = False
 ) -> Strategy:
     """The base model, sharded and filled with its weights."""
-    folder = config.base if random_weights else load.fetch_base(config.base)
+    folder = config.base if random_weights else fetch_base(config.base)
     causal_lm = load.build_on_meta(load.run_config(config, folder, row_tokens))
     if config.strategy == "deepspeed":
         from apps.train.parallel.deepspeed import DeepSpeedStrategy  # the package is optional
@@ -209,7 +210,7 @@ def make_sampler(config: RunConfig) -> Sampler | None:
     """What asks the fixed prompts, in the words of the pack's template."""
     if not config.metrics.sample_every_steps:
         return None
-    tokenizer = load_tokenizer(load.fetch_base(config.base))
+    tokenizer = load_tokenizer(fetch_base(config.base))
     return Sampler(config.metrics, open_pack(config.data).info, tokenizer)
 
 

@@ -4,7 +4,6 @@ Every rank builds the model on the meta device and, after sharding, reads only t
 files that it owns: no rank ever holds the whole model, and nothing is sent between ranks.
 """
 
-import os
 from collections.abc import Iterator
 
 import torch
@@ -12,9 +11,6 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from apps.common.errors import InputError, NotFoundError
-from apps.common.files.model_folder import model_folder
-from apps.common.files.model_settings import CONFIG, WEIGHTS, weight_files
 from apps.common.text.tokenizer import load_tokenizer
 from apps.train.config import RopeConfig, RunConfig
 from apps.train.model import attention
@@ -23,38 +19,6 @@ from apps.train.model.rope import extend
 from apps.train.model.shape import check_reach
 from apps.train.model.stored import Source, sources
 from apps.train.model.supported import UNUSABLE, check_pad, check_supported, unusable
-
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
-
-
-def fetch_base(base: str) -> str:
-    """Local folder of a model folder, bucket or hub id; only safetensors weights are accepted."""
-    folder = model_folder(base)
-    names = set(os.listdir(folder))
-    if CONFIG not in names:
-        raise NotFoundError(
-            f"{base} has no config.json; expected a Hugging Face model folder or a hub id."
-        )
-    if not weight_files(folder):
-        pickled = next((n for n in _PICKLES if n in names), None)
-        if pickled:
-            raise InputError(
-                f"{base} holds pickled weights ({pickled}), which can run code when they are read; "
-                f"convert them on a machine you trust: {_conversion(base)}"
-            )
-        raise NotFoundError(
-            f"{base} has no {WEIGHTS} and no index of several; expected a model's weights. If it "
-            f"has pickled ones only, convert them on a machine you trust: {_conversion(base)}"
-        )
-    return folder
-
-
-def _conversion(base: str) -> str:
-    """A command that writes a model with pickled weights as a safetensors folder."""
-    return (
-        'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
-        f"[C.from_pretrained('{base}').save_pretrained('NEW') for C in (M, T)]\""
-    )
 
 
 def read_config(

@@ -13,6 +13,7 @@ from apps.common.errors import InputError, NotFoundError
 from apps.train.config import RopeConfig, RunConfig
 from apps.train.loop import worker
 from apps.train.model import load
+from apps.train.model.base_folder import fetch_base
 from tests.made import byte_level_folder
 from tests.train.allocator import peak_bytes
 from tests.train.conftest import save_model
@@ -59,7 +60,7 @@ def hub(monkeypatch, tmp_path):
 def test_a_base_may_be_a_hub_id(hub, small_base) -> None:
     files = {path.name: path.read_bytes() for path in small_base.iterdir()}
     hub.repositories["org/base"] = {**files, "pytorch_model.bin": b"a pickle, never fetched"}
-    folder = Path(load.fetch_base("org/base"))
+    folder = Path(fetch_base("org/base"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
@@ -67,7 +68,7 @@ def test_a_hub_id_with_pickles_only_is_told_how_to_convert(hub, small_base) -> N
     config = (small_base / "config.json").read_bytes()
     hub.repositories["org/old"] = {"config.json": config, "pytorch_model.bin": b"a pickle"}
     with pytest.raises(NotFoundError, match=r"M, AutoTokenizer as T; .*'org/old'"):
-        load.fetch_base("org/old")
+        fetch_base("org/old")
 
 
 def test_the_conversion_that_a_pickle_is_refused_with_works(
@@ -79,10 +80,10 @@ def test_the_conversion_that_a_pickle_is_refused_with_works(
     torch.save(weights, old / "pytorch_model.bin")
     (old / "model.safetensors").unlink()
     with pytest.raises(InputError) as refused:
-        load.fetch_base(str(old))
+        fetch_base(str(old))
     monkeypatch.chdir(tmp_path)
     exec(refused.value.sentence.split('python -c "')[1].removesuffix('"'), {})
-    new = load_file(Path(load.fetch_base(str(tmp_path / "NEW"))) / "model.safetensors")
+    new = load_file(Path(fetch_base(str(tmp_path / "NEW"))) / "model.safetensors")
     assert all(torch.equal(new[name], weights[name]) for name in weights)
     assert (tmp_path / "NEW/tokenizer.json").exists()
 

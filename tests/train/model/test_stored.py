@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from apps.common.errors import ConfigError, InputError
 from apps.train.config import LoraConfig, RopeConfig
 from apps.train.model import load, lora
+from apps.train.model.base_folder import fetch_base
 from apps.train.model.shape import from_config
 from apps.train.model.stored import as_stored, sources
 from apps.train.plan import adapter_parameters
@@ -133,7 +134,7 @@ def test_only_the_model_s_own_files_are_read(tmp_path: Path) -> None:
     assert_read_as_transformers_does(base)
     (base / FILE).unlink()
     with pytest.raises(InputError, match=r"has no model\.safetensors and no index"):
-        load.fetch_base(str(base))
+        fetch_base(str(base))
 
 
 def test_a_file_that_lacks_what_the_index_promises_is_named(tmp_path: Path) -> None:

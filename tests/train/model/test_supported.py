@@ -14,6 +14,7 @@ from apps.common.errors import InputError
 from apps.train.__main__ import COMMANDS
 from apps.train.config import RopeConfig
 from apps.train.model import load
+from apps.train.model.base_folder import fetch_base
 from apps.train.model.stored import sources
 from tests.train.families import FAMILIES, Family, save_family
 
@@ -38,7 +39,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def prepared(folder: Path) -> None:
     """What a run does with its base before the first worker."""
-    base = load.fetch_base(str(folder))
+    base = fetch_base(str(folder))
     config = load.read_config(base, RopeConfig(), 64)
     shapes = {name: p.shape for name, p in load.build_on_meta(config).named_parameters()}
     sources(base, config, shapes)

@@ -1,0 +1,114 @@
+"""A finished model folder goes to its place: there it is whole, or is not taken for a model."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from apps.common.files import config as configs
+from apps.common.files import storage
+from apps.common.files.model_settings import CONFIG
+from apps.common.files.schema import LINEAGE_NAME
+from apps.train.config import BaseConfig
+
+PARTIAL = ".partial"
+"""how the name of a folder ends in which a model is made"""
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
+
+
+@contextlib.contextmanager
+def workspace(out: str) -> Iterator[str]:
+    """An empty folder for the length of the block, on the disk of a local `out`.
+
+    It has a name of its own, so that the next command removes what a killed one has left.
+    """
+    if not storage.is_local(out):
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+        return
+    with _fresh(_beside(storage.local_path(out), PARTIAL)) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def base_workspace(out: str) -> Iterator[str]:
+    """The same inside of a local `out` that is there."""
+    with _fresh(os.path.join(storage.local_path(out), PARTIAL)) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _fresh(folder: str) -> Iterator[str]:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(path: str, ending: str) -> str:
+    """`.model.partial` beside `model`; inside of a disk that is mounted there."""
+    place = os.path.realpath(path)
+    parent, name = os.path.split(place)
+    return os.path.join(place if os.path.ismount(place) else parent, f".{name}{ending}")
+
+
+def publish(folder: str, out: str) -> str:
+    """Put the folder where `out` says, in place of an earlier export; a local path of it."""
+    if storage.is_local(out) and not os.path.ismount(storage.local_path(out)):
+        _open_to_readers(folder)
+        _replace(folder, os.path.realpath(storage.local_path(out)))
+        return storage.local_path(out)
+    left = _left_weights(folder, out)
+    for name in _config_last(folder):
+        with (
+            open(os.path.join(folder, name), "rb") as source,
+            storage.atomic_file(storage.join(out, name)) as target,
+        ):
+            shutil.copyfileobj(source, target, 8 << 20)
+    for name in left:
+        storage.remove_tree(storage.join(out, name))
+    return folder
+
+
+def publish_base(folder: str, config: BaseConfig) -> None:
+    """Move the files into --out, where others may lie; no config.json is there until the end."""
+    out = storage.local_path(config.out)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(out, CONFIG))  # of an earlier output
+    for name in _left_weights(folder, out):
+        os.unlink(os.path.join(out, name))
+    configs.write_resolved(config, out)
+    _open_to_readers(folder)
+    for name in _config_last(folder):
+        os.replace(os.path.join(folder, name), os.path.join(out, name))
+
+
+def _open_to_readers(folder: str) -> None:
+    os.chmod(folder, 0o755)
+    for name in os.listdir(folder):
+        os.chmod(os.path.join(folder, name), 0o644)
+
+
+def _config_last(folder: str) -> list[str]:
+    return sorted(os.listdir(folder), key=lambda name: name == CONFIG)
+
+
+def _left_weights(folder: str, out: str) -> list[str]:
+    """Weights of an earlier output under other names, which a reader would take for the model's."""
+    there = storage.list_dir(out)
+    if LINEAGE_NAME not in there:
+        return []
+    return [name for name in set(there) - set(os.listdir(folder)) if name.endswith(_WEIGHTS)]
+
+
+def _replace(folder: str, target: str) -> None:
+    """By two renames, so that a kill leaves one of the folders or none, never a part of one."""
+    old = _beside(target, ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if os.path.exists(target):
+        os.rename(target, old)
+    os.rename(folder, target)
+    shutil.rmtree(old, ignore_errors=True)
