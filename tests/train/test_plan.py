@@ -337,6 +337,16 @@ def test_speed_is_read_from_an_earlier_run(tmp_path):
     assert stated.checkpoints.stall_s == 0.3
 
 
+def test_a_run_with_empty_slots_is_planned_as_fast_as_it_was_measured(tmp_path):
+    """Three rows on two ranks, two at a time: the fourth slot was computed too."""
+    uneven = replace(presets()["debug"](), gpus="2xCPU-4GB", global_batch_rows=3, max_length=256)
+    configs.write_resolved(replace(debug(), max_length=256, global_batch_rows=3), str(tmp_path))
+    record = {"step": 1, "step_s": 0.5, "world_size": 2}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    training = make_plan(replace(uneven, measured=str(tmp_path))).training
+    assert training.empty_rows == 1 and training.step_s == pytest.approx(0.5)
+
+
 def test_a_published_speed_with_recomputation_is_not_slowed_by_it_twice():
     small = replace(VICUNA_13B, gpus="8xA100-40GB", micro_batch_rows=1)
     full = make_plan(replace(small, activation_checkpointing="full")).training

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
+from apps.train.batches.order import split
 from apps.train.config import RunConfig
 from apps.train.loop.record import read_metrics
 from apps.train.model import flops, hardware
@@ -110,7 +111,11 @@ def from_rate(
 
 
 def measured_rate(run_uri: str) -> float:
-    """Token slots a second on one device in an earlier run: median of its second half."""
+    """Token slots a second on one device in an earlier run: median of its second half.
+
+    Worked example: 3 rows a step on 2 ranks, 2 at a time, are 4 slots for rows, one of them empty;
+    all were computed.
+    """
     records = read_metrics(run_uri)
     settings_uri = storage.join(run_uri, configs.RESOLVED_NAME)
     if not records or not storage.exists(settings_uri):
@@ -122,7 +127,9 @@ def measured_rate(run_uri: str) -> float:
     if settings.max_length is None:
         raise InputError(f"{settings_uri} does not say max_length; expected a run's own settings")
     step_s = statistics.median(r["step_s"] for r in records[len(records) // 2 :])
-    return settings.global_batch_rows * settings.max_length / step_s / records[-1]["world_size"]
+    ranks = records[-1]["world_size"]
+    accumulation, rows = split(settings.global_batch_rows, ranks, settings.micro_batch_rows)
+    return accumulation * rows * settings.max_length / step_s
 
 
 def measured_stall_s(run_uri: str) -> float | None:
