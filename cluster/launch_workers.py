@@ -25,6 +25,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError
 from apps.common.files import costs
 from apps.common.files.config import above_zero
+from apps.common.files.lock import alone_in
 from apps.serve.join import is_ours, message_of
 from apps.serve.spot.policies import POLICIES
 from apps.serve.spot.replay import Service
@@ -147,7 +148,8 @@ def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
             )
             costs.write(config.out, pool_cost(cloud.rented(), machine, config.replicas, now_s))
 
-    follow(controller, reporter, config.look_s, save=save)
+    with alone_in(f"{config.gateway.rstrip('/')}/pools/{config.pool}", "keep another pool"):
+        follow(controller, reporter, config.look_s, save=save)
 
 
 COMMAND = cli.Command(

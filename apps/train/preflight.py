@@ -138,7 +138,8 @@ def _check_trackers(config: RunConfig) -> None:
                 f"--log {name} needs the {name} package; install it with requirements.txt, or "
                 "leave it out."
             )
-    if "wandb" in config.log and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+    keeps = os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled")
+    if "wandb" in config.log and not keeps:
         import wandb
 
         key = wandb.api.api_key

@@ -11,6 +11,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.files import costs, storage
+from apps.common.files.lock import alone_in
 from apps.common.files.schema import checkpoint_name
 from apps.common.spot.trace import ON_DEMAND
 from apps.train.plan import PLAN_NAME, make_plan, presets
@@ -219,4 +220,23 @@ def test_what_is_wrong_is_said_before_the_first_machine(
     given = ["--plan", config.plan, "--zones", *config.zones, "--out", config.out, *options]
     assert main(given) == 2
     assert sentence in capsys.readouterr().err
+    assert launch.places == []
+
+
+def test_a_second_launcher_asks_for_no_machines(launch: Launch, capsys) -> None:
+    """Each would start a job, and two jobs would write to one run."""
+    config = launch.config
+    with alone_in(config.out):
+        assert main(["--plan", config.plan, "--zones", *config.zones, "--out", config.out]) == 2
+    assert f"Another command is at work on {config.out}" in capsys.readouterr().err
+    assert launch.places == []
+
+
+def test_a_plan_priced_on_demand_does_not_price_spot_machines(launch: Launch, capsys) -> None:
+    """Else cost.json would say that they cost as much as those that stay."""
+    config = launch.config
+    dear = make_plan(replace(presets()["vicuna-7b"](), price="on-demand"))
+    configs.write_json(dear, storage.join(config.plan, PLAN_NAME))
+    assert main(["--plan", config.plan, "--zones", *config.zones, "--out", config.out]) == 2
+    assert "--price on-demand is of machines that stay" in capsys.readouterr().err
     assert launch.places == []

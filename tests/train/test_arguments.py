@@ -91,5 +91,5 @@ def test_a_second_command_for_the_same_out_is_refused(
             ["base", "--text", str(tmp_path / "text.txt"), "--vocab-size", "300"],
         ):
             assert run("apps.train", COMMANDS, [*argv, "--out", str(out)]) == 2
-            assert f"Another command is writing to {out}" in capsys.readouterr().err
+            assert f"Another command is at work on {out}" in capsys.readouterr().err
     assert not out.exists() or not any(out.iterdir())

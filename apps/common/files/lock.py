@@ -12,8 +12,8 @@ from apps.common.files import storage
 
 
 @contextlib.contextmanager
-def alone_in(uri: str) -> Generator[None]:
-    """Nobody else on this machine is in the block for this folder or bucket; it need not exist.
+def alone_in(uri: str, otherwise: str = "choose another --out") -> Generator[None]:
+    """Nobody else on this machine is in the block for this place, which need not exist.
 
     Raises InputError at once where somebody is. The lock ends with its process, however that ends;
     it lies in the folder for temporary files, so that a command that is refused leaves no trace.
@@ -27,7 +27,6 @@ def alone_in(uri: str) -> Generator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"Another command is writing to {uri}; wait for it, stop it, or choose another "
-                "--out."
+                f"Another command is at work on {uri}; wait for it, stop it, or {otherwise}."
             ) from None
         yield

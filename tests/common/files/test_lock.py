@@ -23,7 +23,7 @@ def test_a_second_command_is_refused_until_the_first_is_gone(place: str, tmp_pat
         assert holder.stdout is not None and holder.stdout.readline() == b"in\n"
         (tmp_path / "link").symlink_to(tmp_path)
         for same in (uri, f"{uri}/", uri.replace(f"{tmp_path}", f"{tmp_path}/link")):
-            with pytest.raises(InputError, match="Another command is writing to"), alone_in(same):
+            with pytest.raises(InputError, match="Another command is at work on"), alone_in(same):
                 pytest.fail("two are in")
         with alone_in(f"{uri}-other"):
             pass
