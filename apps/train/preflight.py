@@ -75,16 +75,10 @@ def prepare(config: RunConfig, arguments: Arguments | None = None) -> Prepared:
         precision=resolve(config.precision, config.device),
         max_length=pack.info.max_length,
     )
-    model = load.build_on_meta(load.run_config(config, folder, pack.info.max_length))
-    _check_vocabulary(pack, folder, config, model.config.vocab_size)
-    _check_strategy(config, model.config.model_type)
+    model = _build(config, pack, folder)
     if config.metrics.sample_every_steps:
         Sampler(config.metrics, pack.info, load_tokenizer(folder))
     _check_trackers(resolved)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    sources(folder, model.config, shapes)
-    choose_trained(model, config)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     storage.claim(resolved.out)
     order = run_order(resolved, pack.info.splits["train"].num_rows)
     identity = _identity(resolved, pack, folder, order.num_steps)
@@ -99,10 +93,20 @@ def prepare(config: RunConfig, arguments: Arguments | None = None) -> Prepared:
             _check_same_weights(model, identity, resolved)
         else:
             _check_unchanged(newest.commit, identity, resolved)
-    _check_space(resolved, trained)
+    _check_space(resolved, sum(p.numel() for p in model.parameters() if p.requires_grad))
     configs.write_resolved(resolved, resolved.out)
     done = newest.step if newest is not None else 0
     return Prepared(resolved, pack, order.num_steps, commit, done)
+
+
+def _build(config: RunConfig, pack: Pack, folder: str) -> PreTrainedModel:
+    """The model on the meta device, which its files must fill, with what is trained chosen."""
+    model = load.build_on_meta(load.run_config(config, folder, pack.info.max_length))
+    _check_vocabulary(pack, folder, config, model.config.vocab_size)
+    _check_strategy(config, model.config.model_type)
+    sources(folder, model.config, {name: p.shape for name, p in model.named_parameters()})
+    choose_trained(model, config)
+    return model
 
 
 def _check_vocabulary(pack: Pack, folder: str, config: RunConfig, vocab_size: int) -> None:
