@@ -70,9 +70,20 @@ class LaunchConfig:
 
     def __post_init__(self) -> None:
         configs.above_zero(self, "", "tick_minutes", "retry_minutes", "start_minutes")
-        sky_jobs.envs_of(self.env)
         if not self.zones:
             raise ConfigError("--zones is empty; expected cloud/region/zone, one or more.")
+        bucket = sky_jobs.envs_of(self.env).get("BUCKET", "").rstrip("/")
+        written = f"{bucket}/runs/{self.run_name}"
+        if self.task == TASK and bucket and self.out.rstrip("/") != written:
+            raise ConfigError(
+                f"--out is {self.out}, and with BUCKET={bucket} the run is written to {written}, "
+                "where nobody would look for its steps; make them the same."
+            )
+
+    @property
+    def run_name(self) -> str:
+        """RUN of the task."""
+        return self.out.rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -136,7 +147,7 @@ def sky_cloud(config: LaunchConfig, job: Job, state: LaunchState) -> SkyCloud:
     """Of this launch, going on where `state` is."""
     return SkyCloud(
         task=config.task,
-        name=config.out.rstrip("/").rsplit("/", 1)[-1],
+        name=config.run_name,
         out=config.out,
         work_s=job.work_s,
         zones=config.zones,

@@ -206,6 +206,7 @@ def test_the_users_own_price_table_is_taken(launch: Launch, tmp_path: Path, plan
     ("options", "sentence"),
     [
         (["--env", "BUCKET"], "--env is 'BUCKET'; expected NAME=VALUE"),
+        (["--env", "BUCKET=s3://other"], "written to s3://other/runs/run, where nobody would look"),
         (["--policy", "hope"], "--policy is 'hope'; expected one of"),
         (["--start-minutes", "0"], "start_minutes is 0.0; expected more than 0"),
         (["--deadline-h", "0.1"], "The deadline is 0.1 h"),
