@@ -50,7 +50,7 @@ def test_wrong_arguments_are_refused_without_torch(
     export = ["export", str(tmp_path / "run")]
     expected = [
         ([*start, *pack, *out, "--base", none], f"No model folder '{none}'"),
-        ([*start, *base, *out, "--data", none], f"{none} is not a finished pack"),
+        ([*start, *base, *out, "--data", none], f"{none} holds no pack.json"),
         ([*start, *base, *pack, *foreign], "holds a config.json that this command has not written"),
         ([*start, *base, *pack, *out, "--lora.rank", "8"], "lora.rank is 8 and nothing reads it"),
         ([*start, *base, *pack, *out, "--max-length", "64"], "holds rows of 128 tokens"),
