@@ -31,9 +31,9 @@ from apps.serve.model.workers import Announcement
 from apps.serve.page.config import PageConfig
 from apps.serve.replica.exchange import Exchange
 from apps.serve.replica.replica import ModelReplica
+from apps.serve.replica.scaling import LOAD
 from apps.serve.replica.wire import GatewayAddress, ReplicaName
 from apps.serve.routing import ConversationRouter
-from apps.serve.scaling import LOAD
 
 logger = logging.getLogger("ray.serve")
 
@@ -86,7 +86,7 @@ class ModelDeployment:
         }
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Serve asks twice a second and hands it to scaling.py."""
+        """Serve asks twice a second and hands it to replica/scaling.py."""
         return {LOAD: self._engine.capacity().load}
 
     def check_health(self) -> None:

@@ -22,7 +22,7 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError, NotFoundError
 from apps.common.files import storage
 from apps.common.files.config import at_least
-from apps.serve.admission.keys import digest, read_keys, write_keys
+from apps.serve.admission.keys import digest, one_writer, read_keys, write_keys
 from apps.serve.config import ApiKey
 
 _PREFIX = "sk-cria-"
@@ -72,13 +72,18 @@ def keys(settings: KeysConfig, reporter: Reporter) -> None:
         raise NotFoundError(
             f"{settings.file} does not exist; give --file FILE, or make it with `keys add NAME`."
         )
-    all_keys = read_keys(settings.file)
     if settings.action == "list":
-        for key in all_keys:
+        for key in read_keys(settings.file):
             reporter.event("serve.key", **_shown(key))
         return
     if not settings.name:
         raise InputError(f"`keys {settings.action}` needs a name: keys {settings.action} NAME.")
+    with one_writer(settings.file):
+        _change(settings, reporter)
+
+
+def _change(settings: KeysConfig, reporter: Reporter) -> None:
+    all_keys = read_keys(settings.file)
     own = [key for key in all_keys if key.name == settings.name]
     others = [key for key in all_keys if key.name != settings.name]
     if bool(own) == (settings.action == "add"):
@@ -113,9 +118,10 @@ def _new(settings: KeysConfig, secret: str) -> ApiKey:
 
 
 def _rotated(own: Sequence[ApiKey], secret: str, settings: KeysConfig) -> list[ApiKey]:
-    """The new key has the old one's limits, and both count as one."""
+    """The new key has the limits of the one that holds now, and those that remain count as one."""
     until = time.time() + settings.grace_hours * _HOUR_S
-    new = dataclasses.replace(own[-1], sha256=digest(secret), expires=None)
+    now = next((key for key in own if key.expires is None), own[0])
+    new = dataclasses.replace(now, sha256=digest(secret), expires=None)
     if not settings.grace_hours:
         return [new]
     return [new, *(dataclasses.replace(key, expires=until) for key in own if key.expires is None)]

@@ -6,11 +6,14 @@ were read last hold.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import yaml
 
@@ -49,6 +52,26 @@ def write_keys(uri: str, keys: Sequence[ApiKey]) -> None:
     plain = [configs.to_dict(key) for key in keys]
     text = yaml.safe_dump({"keys": plain}, sort_keys=False, allow_unicode=True)
     storage.write_atomic(uri, text.encode(), new_mode=0o600)
+
+
+@contextlib.contextmanager
+def one_writer(uri: str) -> Iterator[None]:
+    """From reading the file to writing it: what two commands add at once is there afterwards.
+
+    The lock is its folder's, for the file itself is replaced. A bucket has no locks.
+    """
+    folder = os.path.dirname(storage.local_path(uri)) if storage.is_local(uri) else ""
+    with contextlib.suppress(OSError):  # whoever writes the file says why that cannot be
+        os.makedirs(folder, exist_ok=True)
+    if not os.path.isdir(folder):
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class KeyRing:

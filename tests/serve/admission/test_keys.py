@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from apps.common.command import cli
+from apps.common.command.events import Reporter
+from apps.serve import keys as commands
 from apps.serve.__main__ import COMMANDS
 from apps.serve.admission import keys as key_ring
-from apps.serve.config import GatewayConfig
+from apps.serve.admission.keys import read_keys
+from apps.serve.config import ApiKey, GatewayConfig
 from tests.serve.api import Api
 
 
@@ -76,6 +82,32 @@ async def test_a_rotated_key_holds_for_its_grace_and_no_longer(run, api: Api) ->
     await settled(api, last, 200)
     _, listed, _ = run("list")
     assert [(k["owner"], k["requests_per_minute"]) for k in listed] == [("ali", 9)]
+
+
+def test_a_rotated_key_keeps_the_limits_that_were_changed_in_its_grace(run, tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    run("add", "ali", "--requests-per-minute", "9")
+    run("rotate", "ali", "--grace-hours", "1")
+    new, old = yaml.safe_load(path.read_text())["keys"]
+    path.write_text(yaml.safe_dump({"keys": [old, {**new, "requests_per_minute": 100}]}))
+    run("rotate", "ali")
+    _, (listed,), _ = run("list")
+    assert listed["requests_per_minute"] == 100
+
+
+def test_keys_that_several_commands_add_at_once_are_all_there(tmp_path: Path, monkeypatch) -> None:
+    def read_slowly(uri: str) -> tuple[ApiKey, ...]:
+        found = read_keys(uri)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(commands, "read_keys", read_slowly)
+    file = str(tmp_path / "new folder" / "keys.yaml")
+    names = ["ali", "bob", "cem", "dan"]
+    with ThreadPoolExecutor() as pool:
+        added = [commands.KeysConfig(action="add", name=name, file=file) for name in names]
+        list(pool.map(lambda one: commands.keys(one, Reporter("json")), added))
+    assert sorted(key.name for key in read_keys(file)) == names
 
 
 def test_the_file_holds_no_key_and_is_refused_when_it_is_wrong(run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from apps.serve.config import Autoscaling
 from apps.serve.engine.protocol import Capacity
-from apps.serve.scaling import LOAD, ByLoad
+from apps.serve.replica.scaling import LOAD, ByLoad
 from tests.serve.service import ON_RAY, Service, replicas_of, wait_until
 
 IDLE = Capacity(
