@@ -2,14 +2,14 @@
 
 Counting is the `limits` package's, in memory or in Redis. Requests slide over the last minute.
 Tokens and dollars are known only when they are used, so a window is charged afterwards, and what
-was used above a limit shuts the rest of that minute, or of that day of UTC. No waiting here: the
-same class runs in a process of its own for all gateways, or in a gateway while that one is away.
+was used above a limit shuts the rest of that minute of the clock, or of that day of UTC. No waiting
+here: the same class runs in a process of its own for all gateways, or in a gateway while that one
+is away.
 """
 
 import time
 from typing import NamedTuple
 
-from limits import RateLimitItem
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 
@@ -17,7 +17,9 @@ from apps.serve.admission.windows import (
     cost_of,
     dollars_window,
     requests_window,
+    seconds_left_this_minute,
     seconds_left_today,
+    this_minute,
     today,
     tokens_window,
 )
@@ -53,7 +55,7 @@ class Limiter:
 
     def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
         if key.tokens_per_minute is not None and tokens:
-            self._fixed.hit(tokens_window(key), key.name, cost=tokens)
+            self._fixed.hit(tokens_window(key), key.name, this_minute(), cost=tokens)
         if key.usd_per_day is not None and usd:
             self._fixed.hit(dollars_window(key), key.name, today(), cost=cost_of(usd))
 
@@ -73,29 +75,20 @@ class Limiter:
             message = f"The key of {name!r} may spend ${key.usd_per_day:g} a day"
             return Refusal("usd_per_day", message, max(1.0, seconds_left_today()))
         if key.tokens_per_minute is not None and not self._fixed.test(
-            tokens_window(key), name, cost=max(1, min(prompt_tokens, key.tokens_per_minute))
+            tokens_window(key),
+            name,
+            this_minute(),
+            cost=max(1, min(prompt_tokens, key.tokens_per_minute)),
         ):
             message = f"The key of {name!r} may use {key.tokens_per_minute:,} tokens a minute"
-            return self._wait("tokens_per_minute", message, self._fixed, tokens_window(key), name)
+            return Refusal("tokens_per_minute", message, max(1.0, seconds_left_this_minute()))
         if key.requests_per_minute is not None and not self._sliding.test(
             requests_window(key), name
         ):
             message = f"The key of {name!r} may make {key.requests_per_minute:,} requests a minute"
-            return self._wait(
-                "requests_per_minute", message, self._sliding, requests_window(key), name
-            )
+            ends = self._sliding.get_window_stats(requests_window(key), name).reset_time
+            return Refusal("requests_per_minute", message, max(1.0, ends - time.time()))
         return None
-
-    def _wait(
-        self,
-        limit: str,
-        message: str,
-        strategy: FixedWindowRateLimiter | SlidingWindowCounterRateLimiter,
-        item: RateLimitItem,
-        name: str,
-    ) -> Refusal:
-        ends = strategy.get_window_stats(item, name).reset_time
-        return Refusal(limit, message, max(1.0, ends - time.time()))
 
     def _streams_elsewhere(self, name: str, gateway: str) -> int:
         now_s = time.monotonic()

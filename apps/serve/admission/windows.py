@@ -1,7 +1,9 @@
 """The counters of a key, and the limits that they are held against.
 
 A counter's name has no limit in it, as the `limits` package would have it: a limit that is changed
-holds at once, for what was used before too.
+holds at once, for what was used before too. It has the minute or the day that it counts: in memory
+a counter ends by the clock of the wall, and one that was begun while that was an hour ahead would
+go on counting for an hour.
 """
 
 import math
@@ -12,7 +14,7 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 
 from apps.serve.config import ApiKey
 
-_DAY_S = 86_400
+_MINUTE_S, _DAY_S = 60, 86_400
 _NANO_USD = 1_000_000_000
 """Counters are whole numbers of 64 bits. One token at $0.02 per million costs 20 of these."""
 _MOST_USD = 1e6
@@ -45,6 +47,14 @@ def tokens_window(key: ApiKey) -> RateLimitItem:
 def dollars_window(key: ApiKey) -> RateLimitItem:
     usd = min(key.usd_per_day or 0.0, 1000 * _MOST_USD)
     return _PerDay(max(1, round(usd * _NANO_USD)), namespace="usd")
+
+
+def this_minute() -> str:
+    return str(int(time.time()) // _MINUTE_S)
+
+
+def seconds_left_this_minute() -> float:
+    return _MINUTE_S - time.time() % _MINUTE_S
 
 
 def today() -> str:

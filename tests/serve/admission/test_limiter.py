@@ -110,6 +110,20 @@ def test_a_day_is_one_of_utc(monkeypatch) -> None:
     assert one.admit(cheap, 1, "g", 0) is None
 
 
+def test_what_was_used_while_the_clock_was_wrong_shuts_nothing_afterwards(monkeypatch) -> None:
+    noon = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
+    now = [noon + 3600]
+    monkeypatch.setattr(limiter.time, "time", lambda: now[0])
+    one, few = Limiter(), key(tokens_per_minute=10, requests_per_minute=1)
+    assert one.admit(few, 10, "g", 0) is None
+    now[0] = noon  # the clock is set right
+    assert one.admit(few, 10, "g", 0) is None
+    refusal = one.admit(few, 10, "g", 0)
+    assert refusal is not None and refusal.retry_after_s == 60
+    now[0] = noon + 60
+    assert one.admit(key(tokens_per_minute=10), 10, "g", 0) is None
+
+
 def test_streams_of_other_gateways_count_until_these_are_gone(monkeypatch) -> None:
     one, two_at_a_time = Limiter(), key(concurrent_streams=2)
     one.renew("ali", "other", 2)
