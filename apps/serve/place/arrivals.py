@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,17 +63,18 @@ class Arrivals:
 def read_azure(uri: str) -> Arrivals:
     """`TIMESTAMP,ContextTokens,GeneratedTokens` (github.com/Azure/AzurePublicDataset), one model.
 
-    InputError where the columns are others.
+    A moment without a zone is one of UTC: a clock of summer and winter would have hours that come
+    twice. InputError where the columns are others.
     """
     with storage.open_file(uri) as handle:
         rows = list(csv.DictReader(handle.read().decode("utf-8-sig", "replace").splitlines()))
     if not rows or not set(_AZURE) <= set(rows[0]):
         raise InputError(f"{uri} is no trace of requests; expected columns {', '.join(_AZURE)}.")
     try:
-        moments = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows]
-        prompts = [max(int(row["ContextTokens"]), 1) for row in rows]
-        outputs = [max(int(row["GeneratedTokens"]), 1) for row in rows]
-    except (ValueError, TypeError) as error:  # TypeError: a row that ends too soon
+        moments = [_unix_s(row["TIMESTAMP"]) for row in rows]
+        prompts = np.array([max(int(row["ContextTokens"]), 1) for row in rows], dtype=np.int64)
+        outputs = np.array([max(int(row["GeneratedTokens"]), 1) for row in rows], dtype=np.int64)
+    except (ValueError, TypeError, OverflowError) as error:  # TypeError: a row that ends too soon
         raise InputError(
             f"{uri} has a row that is none ({error}); expected a moment, as "
             "2023-11-16 18:15:46.680590, and two whole numbers."
@@ -82,10 +83,16 @@ def read_azure(uri: str) -> Arrivals:
     order = np.argsort(at_s, kind="stable")
     return Arrivals(
         at_s=at_s[order],
-        prompt_tokens=np.array(prompts)[order],
-        output_tokens=np.array(outputs)[order],
+        prompt_tokens=prompts[order],
+        output_tokens=outputs[order],
         model=np.zeros(len(rows), dtype=np.int64),
     )
+
+
+def _unix_s(moment: str) -> float:
+    """Of `2023-11-16 18:15:46.6805900`: Python takes microseconds at most."""
+    read = datetime.fromisoformat(moment[:26])
+    return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
 
 
 def gamma(

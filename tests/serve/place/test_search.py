@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from apps.common.errors import InputError
 from apps.serve.place.arrivals import bursty, gamma, power_law, read_azure, split
 from apps.serve.place.output import markets, service
 from apps.serve.place.placement import (
@@ -150,3 +151,30 @@ def test_made_up_traffic_has_its_rate_and_its_bursts() -> None:
 def test_the_greedy_fills_groups_that_are_all_alike() -> None:
     groups = alpaserve(small(2, 3, 4))
     assert len({(group.tensor, group.pipeline) for group in groups}) == 1
+
+
+def write_trace(folder: Path, *rows: str) -> str:
+    file = folder / "trace.csv"
+    file.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    return str(file)
+
+
+def test_a_trace_over_the_end_of_summer_time_is_as_long_as_it_was(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        rows = ("2023-10-29 02:30:00.0000000,1,1", "2023-10-29 03:00:00,2,2")
+        assert read_azure(write_trace(tmp_path, *rows)).seconds == 1800
+        rows = ("2023-10-29 02:30:00+02:00,1,1", "2023-10-29T01:00:00Z,2,2")
+        assert read_azure(write_trace(tmp_path, *rows)).seconds == 1800
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("row", ["2023-11-16 18:15:46,1," + "9" * 30, "1698546600,1,1", "x", ",,"])
+def test_a_row_that_is_none_is_told(tmp_path: Path, row: str) -> None:
+    with pytest.raises(InputError, match="has a row that is none"):
+        read_azure(write_trace(tmp_path, row))
