@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 from apps.common.command import cli
+from apps.common.version import VERSION
 
 APPS = {
     "data": "raw dumps -> clean conversations -> packed rows",
@@ -23,5 +24,5 @@ def overview() -> str:
 
 
 if __name__ == "__main__":
-    print(overview())
-    sys.exit(0 if len(sys.argv) == 1 or sys.argv[1] in ("-h", "--help") else 2)
+    print(f"Cria {VERSION}" if sys.argv[1:] == ["--version"] else overview())
+    sys.exit(0 if len(sys.argv) == 1 or sys.argv[1] in ("-h", "--help", "--version") else 2)

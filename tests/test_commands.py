@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from apps.__main__ import APPS
 from apps.common.command import cli
 from apps.common.command.cli import Command
+from apps.common.version import VERSION
 
 COMMANDS = {
     f"apps.{app} {name}": command
@@ -48,3 +50,14 @@ def test_python_m_apps_lists_every_command() -> None:
         program, _, word = name.partition(" ")
         assert any(line.startswith(f"{program}: ") for line in lines)
         assert any(line.split(maxsplit=1) == [word, command.help] for line in lines), name
+
+
+def test_every_program_tells_its_version(capsys) -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["version"] == VERSION
+    for app in APPS:
+        assert (
+            cli.run(f"apps.{app}", import_module(f"apps.{app}.__main__").COMMANDS, ["--version"])
+            == 0
+        )
+        assert capsys.readouterr().out == f"Cria {VERSION}\n"

@@ -27,6 +27,7 @@ from apps.common.command import interrupt
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError, InputError
 from apps.common.files import config as configs
+from apps.common.version import VERSION
 
 _LOG_FORMATS = ("auto", "json", "text")
 _READER_LEFT = 141
@@ -109,6 +110,9 @@ def _dispatch(prog: str, commands: Mapping[str, Command], args: list[str]) -> in
     if not args or args[0] in ("-h", "--help"):
         print(_usage(prog, commands))
         return 0 if args else 2
+    if args[0] == "--version":
+        print(f"Cria {VERSION}")
+        return 0
     name, rest = args[0], args[1:]
     if name not in commands:
         valid = ", ".join(commands)

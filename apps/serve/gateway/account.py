@@ -152,7 +152,9 @@ class Accounted:
             await self._app(scope, receive, send)
             return
         account = Account(self._metrics, _ENDPOINTS.get(scope["path"], "other"))
-        scope[_SCOPE_KEY] = account
+        scope = {**scope, _SCOPE_KEY: account}
+        if scope["method"] == "HEAD":  # the server that sends the answer drops its body
+            scope["method"] = "GET"
 
         async def watched(message: Message) -> None:
             await send(message)

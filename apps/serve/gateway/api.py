@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
+from apps.common.version import VERSION
 from apps.serve.answer.position import Position
 from apps.serve.config import GatewayConfig
 from apps.serve.engine.protocol import RequestError
@@ -22,14 +23,14 @@ from apps.serve.gateway import metrics as prometheus
 from apps.serve.gateway.account import Account, Accounted
 from apps.serve.gateway.body import read_body, request_schema
 from apps.serve.gateway.forward import ForwardedAnswer
-from apps.serve.gateway.guard import Cors, Guard, check_model, error_response
+from apps.serve.gateway.guard import Cors, Guard, error_response
 from apps.serve.gateway.joining import add_joining
 from apps.serve.gateway.limits import KeyLimits
 from apps.serve.gateway.metrics import GatewayMetrics
 from apps.serve.gateway.plan import Plan, chat_plan, completion_plan
 from apps.serve.gateway.pooled import PooledAnswer
 from apps.serve.gateway.respond import Answer, api_error, json_response
-from apps.serve.model.directory import AnyEntry, Directory, find
+from apps.serve.model.directory import AnyEntry, Directory, find, may_use
 from apps.serve.model.entry import Entry, RemoteEntry
 from apps.serve.model.pool import PoolEntry
 from apps.serve.request.prompts import tokenize
@@ -39,8 +40,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 B = TypeVar("B", ChatRequest, CompletionRequest)
 
-VERSION = "0.1.0"
 _LONG_BYTES = 16 << 10
+_NO_EMBEDDINGS = (
+    "The models here write text and make no embeddings; ask a server that has an embedding model."
+)
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
     'rx="9" fill="#cf5f38"/><path d="M21 12.5a6 6 0 1 0 0 7" fill="none" stroke="#fff" '
@@ -95,8 +98,7 @@ def _add_generation(
         async def answer(request: Request) -> Response:
             account = Account.of(request.scope)
             body = await read_body(request, schema, settings())
-            entry = find(directory, body.model)
-            check_model(account.owner, entry.config.name)
+            entry = find(directory, body.model, account.owner)
             if isinstance(entry, RemoteEntry):
                 await account.admit(limits, 0)
                 return ForwardedAnswer(account, body, entry)
@@ -115,8 +117,7 @@ def _add_generation(
     async def tokenize_text(request: Request) -> Response:
         account = Account.of(request.scope)
         body = await read_body(request, TokenizeRequest, settings())
-        entry = find(directory, body.model)
-        check_model(account.owner, entry.config.name)
+        entry = find(directory, body.model, account.owner)
         if not isinstance(entry, Entry):
             raise ApiError(400, f"{body.model!r} runs elsewhere; its tokens are not known here.")
         await account.admit(limits, 0)
@@ -134,13 +135,14 @@ def _add_models(api: FastAPI, directory: Directory) -> None:
     @api.get("/v1/models")
     async def list_models(request: Request) -> Response:
         ready, owner = await directory.ready(), Account.of(request.scope).owner
-        allowed = owner.models if owner is not None and owner.models else directory.entries
-        live = [e for n, e in directory.entries.items() if ready.get(n) and n in allowed]
+        entries = directory.entries.items()
+        live = [entry for n, entry in entries if ready.get(n) and may_use(owner, entry)]
         return json_response({"object": "list", "data": [_model_body(entry) for entry in live]})
 
     @api.get("/v1/models/{name:path}")
-    async def retrieve_model(name: str) -> Response:
-        return json_response(_model_body(find(directory, name)))
+    async def retrieve_model(request: Request, name: str) -> Response:
+        owner = Account.of(request.scope).owner
+        return json_response(_model_body(find(directory, name, owner)))
 
 
 def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics) -> None:
@@ -207,10 +209,13 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = request.url.path
     messages = {
-        404: f"There is no {request.method} {request.url.path[:200]} here.",
-        405: f"{request.url.path[:200]} does not take {request.method}.",
+        404: f"There is no {request.method} {path[:200]} here.",
+        405: f"{path[:200]} does not take {request.method}.",
     }
+    if path == "/v1/embeddings":
+        messages[404] = _NO_EMBEDDINGS
     message = messages.get(error.status_code, str(error.detail))
     response = error_response(ApiError(error.status_code, message))
     response.headers.update(dict(error.headers or {}))

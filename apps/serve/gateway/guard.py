@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.serve.admission.keys import KeyRing
 from apps.serve.admission.peer import peer
-from apps.serve.config import ApiKey, GatewayConfig
+from apps.serve.config import GatewayConfig
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
 
@@ -66,17 +66,6 @@ class Guard:
             f"More than {BAD_KEYS_PER_MINUTE} keys a minute that are not valid came from here.",
             code="too_many_invalid_keys",
             retry_after_s=60,
-        )
-
-
-def check_model(owner: ApiKey | None, name: str) -> None:
-    """Raises ApiError 403 for a model that the key may not use."""
-    if owner is not None and owner.models and name not in owner.models:
-        raise ApiError(
-            403,
-            f"The key of {owner.name!r} may not use the model {name!r}.",
-            param="model",
-            code="model_not_allowed",
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from apps.serve.config import ApiKey
 from apps.serve.errors import ApiError
 from apps.serve.model.entry import Entry, RemoteEntry
 from apps.serve.model.pool import PoolEntry
@@ -41,18 +42,32 @@ class Directory(Protocol):
         ...
 
 
-def find(directory: Directory, name: str) -> AnyEntry:
-    """The entry of a model's name or alias; ApiError 404 when there is none."""
+def find(directory: Directory, name: str, owner: ApiKey | None) -> AnyEntry:
+    """The entry of a model's name or alias, for the key of `owner`. Raises ApiError 404 when there
+    is none, and 403 for one that the key may not use."""
     entries = directory.entries
-    if name in entries:
-        return entries[name]
-    for entry in entries.values():
-        if name in entry.config.aliases:
-            return entry
-    known = ", ".join(entries) or "none yet"
-    raise ApiError(
-        404,
-        f"The model {name[:96]!r} does not exist; models here: {known}.",
-        param="model",
-        code="model_not_found",
+    entry = entries.get(name) or next(
+        (one for one in entries.values() if name in one.config.aliases), None
     )
+    if entry is None:
+        known = ", ".join(n for n, one in entries.items() if may_use(owner, one)) or "none yet"
+        raise ApiError(
+            404,
+            f"The model {name[:96]!r} does not exist; models here: {known}.",
+            param="model",
+            code="model_not_found",
+        )
+    if owner is not None and not may_use(owner, entry):
+        raise ApiError(
+            403,
+            f"The key of {owner.name!r} may not use the model {name!r}.",
+            param="model",
+            code="model_not_allowed",
+        )
+    return entry
+
+
+def may_use(owner: ApiKey | None, entry: AnyEntry) -> bool:
+    """A key names its models as clients do: a model that was renamed keeps those of its alias."""
+    names = {entry.config.name, *entry.config.aliases}
+    return owner is None or not owner.models or not names.isdisjoint(owner.models)

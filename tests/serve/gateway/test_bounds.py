@@ -180,6 +180,23 @@ async def test_other_content_types_and_unknown_paths_answer_in_openais_shape(api
     assert (await api.http.get("/v1/chat/completions")).status_code == 405
     missing = await api.http.get("/v1/models/nobody")
     assert missing.json()["error"]["code"] == "model_not_found"
+    embeddings = await api.http.post("/v1/embeddings", json={"model": "scripted", "input": "x"})
+    assert embeddings.status_code == 404
+    assert "make no embeddings" in embeddings.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/metrics", "/v1/models"])
+async def test_monitors_may_ask_for_the_head_of_an_answer(api_saying, path: str) -> None:
+    assert (await api_saying("x").http.head(path)).status_code == 200
+
+
+async def test_a_page_of_another_site_sends_no_request_without_leave(api_saying) -> None:
+    """Without a content type, as of a Blob, a browser asks nobody before it sends."""
+    api, body = api_saying("x"), b'{"model": "scripted", "prompt": "x"}'
+    other = {"origin": "https://b.example"}
+    refused = await api.http.post("/v1/completions", content=body, headers=other)
+    assert refused.status_code == 415 and not api.engine.requests
+    assert (await api.http.post("/v1/completions", content=body)).status_code == 200
 
 
 @pytest.mark.parametrize(

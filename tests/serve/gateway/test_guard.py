@@ -1,6 +1,7 @@
 """What is asked of a request before its body is read."""
 
 import asyncio
+import dataclasses
 import hashlib
 
 import pytest
@@ -100,6 +101,30 @@ async def test_pages_of_the_named_sites_may_call_and_others_not(api_saying) -> N
     assert await preflight("https://b.example") is None
     api.settings = GatewayConfig(api_keys=KEYS)
     assert await preflight("https://a.example") is None
+
+
+@pytest.mark.parametrize(
+    ("models", "seen"), [(("scripted",), 200), (("gpt-x",), 200), (("other",), 403)]
+)
+async def test_a_key_may_use_the_models_that_it_names_by_name_or_alias(
+    api_saying, models: tuple[str, ...], seen: int
+) -> None:
+    """A model that is renamed keeps its old name as an alias, and the keys that have that."""
+    api = api_saying("x")
+    key = dataclasses.replace(KEYS[0], models=models)
+    api.settings = GatewayConfig(api_keys=(key,))
+    api.http.headers["authorization"] = "Bearer ali"
+    body = {"model": "gpt-x", "prompt": "x"}
+    for answer in (
+        await api.http.post("/v1/completions", json=body),
+        await api.http.post("/tokenize", json=body),
+        await api.http.get("/v1/models/gpt-x"),
+    ):
+        assert answer.status_code == seen
+    listed = (await api.http.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in listed] == (["scripted"] if seen == 200 else [])
+    unknown = (await api.http.get("/v1/models/nobody")).json()["error"]["message"]
+    assert ("scripted" in unknown) == (seen == 200)
 
 
 async def test_beside_a_flood_a_light_key_is_served_and_retry_after_is_the_queues(
