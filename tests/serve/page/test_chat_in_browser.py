@@ -140,6 +140,7 @@ def test_a_link_is_given_read_and_taken_back(open_page, browser) -> None:
     browser.click(".tools button:first-child")
     browser.wait_for("dialog.share input")
     assert browser.value("dialog.share input") == link, "the same link, until it is taken back"
+    assert "as it was when the link was made" in browser.text("dialog.share")
     browser.click("dialog.share .row button:nth-child(2)")
     browser.wait_until(lambda: "The link is gone" in browser.text("#toast"))
     browser.open(link)
@@ -235,6 +236,8 @@ def test_code_and_answers_are_copied_as_they_are(open_page, browser) -> None:
     assert copied() == code
     browser.click("[aria-label='Copy the answer']")
     browser.wait_until(lambda: "Small particles" in copied())
+    assert "python" not in copied() and "Copy" not in copied()
+    assert "def scattered" in copied() and browser.shows(".code-copy")
 
 
 def test_a_card_shows_what_is_known_of_a_model_and_its_scores(open_page, browser) -> None:
@@ -259,3 +262,94 @@ def test_the_about_tab_tells_a_visitor_the_number_to_be_forgotten_by(open_page, 
     text = browser.text(".read")
     for part in ("Be kind.", "What is kept", "What is published", "not for commercial use"):
         assert part in text
+
+
+SET = """
+for (const [selector, value] of Object.entries(arguments[0])) {
+  const field = document.querySelector(`.fields ${selector}`);
+  field.value = value;
+  field.dispatchEvent(new Event("input"));
+}
+"""
+TEMPERATURE, SYSTEM = "label:first-child input", "textarea"
+
+
+@pytest.mark.parametrize("tab", ["chat", "side_by_side"])
+def test_what_a_visitor_set_holds_for_both_questions_and_after_a_reload(
+    open_page, browser, tab: str
+) -> None:
+    page = open_page({"ash": lambda m: "Yes.", "elm": lambda m: "No."})
+    browser.open("about:blank")
+    browser.open(f"{page.url}/#{tab}")
+    browser.wait_for(ASK)
+    num_models = 1 if tab == "chat" else 2
+    asked = 0
+    for set_now in ({TEMPERATURE: "0.2"}, {TEMPERATURE: "0.4", SYSTEM: "Rhyme."}, {}):
+        browser.driver.execute_script(SET, set_now)
+        browser.type(ASK, "And?\n")
+        asked += num_models
+        finished(browser, asked)
+        if not set_now:
+            break
+        browser.driver.refresh()
+        finished(browser, asked)
+    sent = page.upstream.requests
+    temperatures = [request["temperature"] for request in sent[::num_models]]
+    assert temperatures == [0.2, 0.4, 0.4]
+    heads = [request["messages"][0] for request in sent]
+    assert heads[0]["role"] == "user"
+    assert heads[-1] == heads[num_models] == {"role": "system", "content": "Rhyme."}
+    assert not browser.errors()
+
+
+def test_the_way_past_the_head_leaves_the_conversation_where_it_is(open_page, browser) -> None:
+    page = open_page({"ash": lambda m: "Yes."})
+    begin(browser, page.url, "one")
+    address = browser.driver.current_url
+    browser.driver.execute_script("document.querySelector('.skip').focus()")
+    browser.press("\ue007")  # Enter
+    assert browser.driver.execute_script("return document.activeElement.id") == "main"
+    assert browser.driver.current_url == address and questions(browser) == ["one"]
+
+
+HOLD = """
+const real = window.fetch;
+window.fetch = async (...args) => {
+  window.fetch = real;
+  const answer = await real(...args);
+  await new Promise((done) => { window.letGo = done; });
+  return answer;
+};
+"""
+
+
+def test_a_question_that_is_still_on_its_way_draws_nobody_back(open_page, browser) -> None:
+    page = open_page({"ash": lambda m: "Yes."})
+    begin(browser, page.url)
+    browser.driver.execute_script(HOLD)
+    browser.type(ASK, "one\n")
+    browser.wait_until(lambda: browser.driver.execute_script("return Boolean(window.letGo)"))
+    browser.click(".tabs [data-tab=about]")
+    browser.wait_for(".read")
+    browser.driver.execute_script("window.letGo()")
+    browser.click("#history-button")
+    browser.wait_for("dialog.history a")
+    assert browser.driver.current_url.endswith("#about")
+    browser.click("dialog.history a")
+    finished(browser, 1)
+    assert questions(browser) == ["one"] and not browser.errors()
+
+
+def test_a_battle_is_deleted_under_its_answers(open_page, browser) -> None:
+    page = open_page({"ash": lambda m: "Yes.", "elm": lambda m: "No."})
+    browser.open("about:blank")
+    browser.open(f"{page.url}/#battle")
+    browser.wait_for(ASK)
+    assert not browser.shows(".tools button")
+    browser.type(ASK, "one\n")
+    finished(browser, 2)
+    browser.click(".tools button")
+    browser.driver.switch_to.alert.accept()
+    browser.wait_until(lambda: browser.driver.current_url.endswith("#battle"))
+    browser.click("#history-button")
+    assert "Nothing yet." in browser.text("dialog.history")

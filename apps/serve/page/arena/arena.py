@@ -269,6 +269,8 @@ class Arena:
             if talks.has_vote(session, battle.id):
                 raise Refusal("This battle has its vote. Begin the next one.")
             both = talks.sides(session, battle.id)
+            if not battle.blind:
+                self._change_settings(question, both, up)
         else:
             blind = question.kind == "battle"
             names = self._pair(session, up) if blind else _picked(question.models, up)
@@ -286,6 +288,15 @@ class Arena:
             parent_id = turns[-1].id if turns else None
             talks.add_turn(session, asker, conversation, turn_id, parent_id, text, {})
         return turn_ids, views.of_battle(session, battle)
+
+    def _change_settings(
+        self, question: Question, both: Sequence[Conversation], up: Mapping[str, ModelUp]
+    ) -> None:
+        """As a chat's, from the next answers on."""
+        if any(conversation.model not in up for conversation in both):
+            raise Refusal(_NOT_UP)
+        for conversation in both:
+            conversation.settings = _settings(question, [up[one.model] for one in both])
 
     def _pair(self, session: Session, up: Mapping[str, ModelUp]) -> tuple[str, str]:
         query = sa.select(Battle.left_model, Battle.right_model, sa.func.count()).where(

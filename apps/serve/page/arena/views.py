@@ -43,6 +43,8 @@ def of_battle(session: Session, battle: Battle) -> dict[str, object]:
         "sides": [[of_turn(turn) for turn in turns_of(session, side.id)] for side in both],
         "models": [],
     }
+    if not battle.blind and both:
+        view["settings"] = both[0].settings
     if vote or not battle.blind:
         view["models"] = [battle.left_model, battle.right_model]
     if vote:

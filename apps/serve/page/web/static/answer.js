@@ -19,7 +19,14 @@ export class Answer {
     this.apply({ ...turn, keep: 0, place: 0 });
   }
 
-  get text() { return this.body.innerText; }
+  // As it is read, without the names and buttons above code.
+  get text() {
+    const heads = [...this.body.querySelectorAll(".code-name")];
+    for (const head of heads) head.hidden = true;
+    const text = this.body.innerText;
+    for (const head of heads) head.hidden = false;
+    return text;
+  }
 
   apply(event) {
     if (event.html) this.#draw(event.keep, event.html);

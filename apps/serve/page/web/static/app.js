@@ -31,7 +31,10 @@ function address() {
 
 function render() {
   const [tab, id] = address();
-  view?.close();
+  if (view) {
+    view.close();
+    view.isLeft = true; // what it still waits for comes too late
+  }
   view = VIEWS[tab](page, id);
   main.replaceChildren(view.element);
   main.dataset.tab = tab;
@@ -55,9 +58,6 @@ const actions = {
   // The address of what is on show, so that a reload shows it again.
   remember(tab, id) {
     history.replaceState(null, "", `#${tab}/${id}`);
-  },
-  forget(id) {
-    page.history = page.history.filter((talk) => talk.id !== id);
   },
 };
 
@@ -122,6 +122,10 @@ async function start() {
     await new Promise((done) => setTimeout(done, 2000));
   }
   addEventListener("hashchange", render);
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // its address is none of a tab
+    main.focus();
+  });
   addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, select, textarea, dialog");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;

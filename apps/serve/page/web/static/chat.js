@@ -3,7 +3,7 @@
 import { Answer, isFinal } from "./answer.js";
 import { Composer, controls } from "./composer.js";
 import { copyText, h, icon, iconButton, newId, toast } from "./dom.js";
-import { modelCard, modelSelect, shareDialog, withTerms } from "./parts.js";
+import { modelCard, modelSelect, removeTalk, shareDialog, withTerms } from "./parts.js";
 import { grew, toBottom } from "./scroll.js";
 import { act, follow, link } from "./server.js";
 
@@ -56,9 +56,13 @@ class Chat {
 
   async load(id) {
     try {
-      this.show(await act("open", { id }));
+      const talk = await act("open", { id });
+      if (this.isLeft) return;
+      this.controls.set(talk.settings);
+      this.show(talk);
       toBottom();
     } catch (error) {
+      if (this.isLeft) return;
       toast(error.message);
       this.page.go("chat");
     }
@@ -66,8 +70,9 @@ class Chat {
 
   async ask(text, { parent = this.#path().at(-1)?.id || "", first = false } = {}) {
     const question = { id: newId(), text, kind: "chat", to: this.talk?.id || "", parent, first, models: [this.picker.select.value], ...this.controls.values() };
-    this.chosen.set(first ? "" : parent, question.id);
     const talk = await withTerms(this.page, question);
+    if (this.isLeft) return;
+    this.chosen.set(first ? "" : parent, question.id);
     this.show(talk);
     this.page.remember("chat", talk.id);
     toBottom();
@@ -198,15 +203,8 @@ class Chat {
     h("a", { href: link(`download/${this.talk.id}.${format}`), download: "" }).click();
   }
 
-  async remove() {
-    if (!confirm("Delete this conversation from the server?")) return;
-    try {
-      await act("delete", { id: this.talk.id });
-      this.page.forget(this.talk.id);
-      this.page.go("chat");
-    } catch (error) {
-      toast(error.message);
-    }
+  remove() {
+    return removeTalk(this, this.talk.id, "chat");
   }
 
   key() {}

@@ -62,7 +62,8 @@ export class Composer {
   }
 
   #key(event) {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    // Safari has ended the composition by then, and says 229.
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
       event.preventDefault();
       this.submit();
     }
@@ -87,6 +88,16 @@ export function controls(models, defaults) {
     limit(maxTokens) {
       tokens.max = maxTokens;
       tokens.dispatchEvent(new Event("input"));
+    },
+    // As a conversation has them that is opened again.
+    set(settings) {
+      const shown = [[temperature, settings.temperature], [topP, settings.top_p], [tokens, settings.max_tokens]];
+      for (const [input, value] of shown) {
+        if (value === undefined) continue;
+        input.value = value;
+        input.dispatchEvent(new Event("input"));
+      }
+      system.value = settings.system || "";
     },
     values: () => ({
       temperature: Number(temperature.value), top_p: Number(topP.value),

@@ -3,7 +3,7 @@
 import { Answer, isFinal } from "./answer.js";
 import { Composer, controls } from "./composer.js";
 import { h, icon, newId, toast } from "./dom.js";
-import { modelCard, modelSelect, shareDialog, withTerms } from "./parts.js";
+import { modelCard, modelSelect, removeTalk, shareDialog, withTerms } from "./parts.js";
 import { grew, toBottom } from "./scroll.js";
 import { act, follow } from "./server.js";
 
@@ -31,6 +31,8 @@ class Duel {
         type: "button", "data-verdict": verdict, onclick: () => this.vote(verdict),
       }, h("kbd", {}, String(index + 1)), label)));
     this.outcome = h("div", { class: "outcome", hidden: true });
+    this.tools = h("div", { class: "row tools", hidden: true },
+      h("button", { class: "small", type: "button", onclick: () => this.remove() }, icon("trash"), "Delete"));
     this.intro = this.#intro();
     const extras = [];
     if (!this.blind) {
@@ -48,7 +50,7 @@ class Duel {
       controls: this.controls?.element,
     });
     this.element = h("section", { class: "duel", "data-kind": kind }, ...extras, this.intro, this.rounds,
-      this.outcome, h("div", { class: "dock" }, this.voteBar, this.composer.element));
+      this.outcome, this.tools, h("div", { class: "dock" }, this.voteBar, this.composer.element));
     this.reset();
   }
 
@@ -74,8 +76,10 @@ class Duel {
     this.rounds.replaceChildren();
     this.intro.hidden = false;
     this.outcome.hidden = true;
+    this.tools.hidden = true;
     this.voteBar.hidden = true;
     this.composer.element.hidden = false;
+    for (const pick of this.pick || []) pick.select.disabled = false;
     this.composer.busy(false);
   }
 
@@ -86,8 +90,12 @@ class Duel {
 
   async load(id) {
     try {
-      this.show(await act("open", { id }));
+      const battle = await act("open", { id });
+      if (this.isLeft) return;
+      this.controls?.set(battle.settings);
+      this.show(battle);
     } catch (error) {
+      if (this.isLeft) return;
       toast(error.message);
       this.page.go(this.kind);
     }
@@ -99,7 +107,9 @@ class Duel {
     if (!this.blind) Object.assign(question, this.controls.values(), { models: this.pick.map((pick) => pick.select.value) });
     this.voteBar.hidden = true;
     try {
-      this.show(await withTerms(this.page, question));
+      const battle = await withTerms(this.page, question);
+      if (this.isLeft) return;
+      this.show(battle);
     } catch (error) {
       this.#offerVote();
       throw error;
@@ -111,6 +121,7 @@ class Duel {
   show(battle) {
     this.battle = battle;
     this.intro.hidden = true;
+    this.tools.hidden = false;
     this.rounds.replaceChildren();
     this.answers = new Map();
     const [left, right] = battle.sides;
@@ -120,7 +131,7 @@ class Duel {
     this.#offerVote();
     this.#showOutcome();
     if (this.pick && battle.models.length) this.pick.forEach((pick, side) => { pick.select.value = battle.models[side]; });
-    if (this.picker) this.picker.classList.toggle("locked", true);
+    for (const pick of this.pick || []) pick.select.disabled = true;
   }
 
   #round(left, right) {
@@ -219,6 +230,10 @@ class Duel {
     } catch (error) {
       toast(error.message);
     }
+  }
+
+  remove() {
+    return removeTalk(this, this.battle.id, this.kind);
   }
 
   key(event) {

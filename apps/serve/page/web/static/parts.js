@@ -61,9 +61,21 @@ function agreed(terms) {
   });
 }
 
+// Deletes what a view shows, once its visitor has said so, and begins that tab anew.
+export async function removeTalk(view, id, tab) {
+  if (!confirm("Delete this conversation from the server?")) return;
+  try {
+    await act("delete", { id });
+    if (!view.isLeft) view.page.go(tab);
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
 // Shows the link to what ends with `turn`; makes one where there is none, and takes it back on wish.
 export async function shareDialog(talk, conversation, turn) {
-  if (!talk.share_token) talk.share_token = (await act("share", { id: conversation, turn })).token;
+  const isNew = !talk.share_token;
+  if (isNew) talk.share_token = (await act("share", { id: conversation, turn })).token;
   const address = link(`s/${talk.share_token}`);
   const takeBack = async () => {
     try {
@@ -77,7 +89,9 @@ export async function shareDialog(talk, conversation, turn) {
   };
   const dialog = h("dialog", { class: "share", "aria-labelledby": "share-title" },
     h("h2", { id: "share-title" }, "Anybody with this link can read it"),
-    h("p", { class: "aside" }, "It shows the conversation as it is now, and nothing that comes later."),
+    h("p", { class: "aside" }, isNew
+      ? "It shows the conversation as it is now, and nothing that comes later."
+      : "It shows the conversation as it was when the link was made. To show more, take it back and share again."),
     h("input", { readOnly: true, value: address, "aria-label": "The link", onfocus: ({ target }) => { target.select(); requestAnimationFrame(() => { target.scrollLeft = 0; }); } }),
     h("div", { class: "row" },
       h("button", { class: "primary", type: "button", onclick: () => { dialog.close(); copyText(address); } }, "Copy"),
