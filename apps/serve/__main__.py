@@ -1,6 +1,8 @@
 """Serve models behind the OpenAI API, with a web page.
 
     python -m apps.serve run CONFIG.yaml --port 8000
+    python -m apps.serve run MODEL_FOLDER
+    python -m apps.serve chat http://127.0.0.1:8000
     ray job submit -- python -m apps.serve run CONFIG.yaml
     python -m apps.serve place MODELS.yaml --gpus 16xA100-80GB --trace requests.csv > serve.yaml
     python -m apps.serve simulate --trace spot-traces --replicas 4
@@ -8,7 +10,7 @@
     python -m apps.serve join https://gateway --name POOL --url http://this-machine:8000/v1
     python -m apps.serve build CONFIG.yaml > serve.yaml && serve deploy serve.yaml
 
-Reads one YAML (apps/serve/config.py describes it) and the model folders it names.
+Reads one YAML (apps/serve/config.py describes it) and the model folders it names, or such folders.
 """
 
 import dataclasses
@@ -16,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +38,8 @@ from apps.common.files.endpoints import read_key
 from apps.serve.admission.keys import digest, read_keys
 from apps.serve.applications import serve_config
 from apps.serve.arena import ArenaConfig, arena
-from apps.serve.config import ApiKey, ModelConfig, ServeConfig
+from apps.serve.chat import ChatConfig, chat
+from apps.serve.config import ApiKey, GatewayConfig, ModelConfig, ServeConfig
 from apps.serve.conversations import ConversationsConfig, conversations
 from apps.serve.engine.config import RemoteConfig
 from apps.serve.join import JoinConfig, join
@@ -48,18 +52,34 @@ from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
 
 _WATCH_S = 1.0
+_HERE = "serve.yaml"
+"""Where there is no file: what would lie beside one lies in the working directory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Serve until Ctrl-C. Changes to the file are applied while it runs."""
+    """Serve until Ctrl-C. Changes to a YAML file are applied while it runs."""
 
-    file: Positional[str]
-    """YAML file with the models"""
+    what: Positional[tuple[str, ...]]
+    """YAML file with the models; or model folders, each as FOLDER or NAME=FOLDER, for our own
+    engine with all other settings as they are by default"""
     port: int | None = None
-    """port of the API and the page; 0 takes a free one (default: gateway.port of the file)"""
+    """port of the API and the page; 0 takes a free one (default: gateway.port of the file, or
+    8000)"""
     start_timeout_s: float = 600.0
     """give up when not everything is up after this long"""
+
+    @property
+    def file(self) -> str:
+        """The YAML; "": there is none. Raises ConfigError."""
+        if not self.what:
+            raise ConfigError("There is nothing to serve; give a YAML file, or model folders.")
+        files = [one for one in self.what if not storage.is_dir(_named(one)[1])]
+        if files and len(self.what) > 1:
+            raise ConfigError(
+                f"{files[0]} is no model folder; give one YAML file, or folders that exist."
+            )
+        return files[0] if files else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +90,16 @@ class BuildConfig:
     """YAML file with the models"""
 
 
+def _named(folder: str) -> tuple[str, str]:
+    """NAME=FOLDER, or the folder with its own name."""
+    name, equals, path = folder.partition("=")
+    if equals and not storage.is_dir(folder):
+        return name, path
+    return os.path.basename(storage.absolute(folder).rstrip("/")), folder
+
+
 def run(settings: RunConfig, reporter: Reporter) -> None:
-    config = _load_to_run(settings.file, settings.port)
+    config = _load_to_run(settings)
     if not os.environ.get("RAY_ADDRESS"):
         _check_port_free(config.gateway.host, config.gateway.port)
     start_s = time.monotonic()
@@ -87,7 +115,9 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
                 took_s = round(time.monotonic() - start_s, 1)
                 reporter.event("serve.ready", **_addresses(config), seconds=took_s)
-                _follow_file(settings, config, reporter)
+                if settings.file:
+                    _follow_file(settings, config, reporter)
+                threading.Event().wait()
         except KeyboardInterrupt:
             reporter.event("serve.stopped", ray=session.address)
 
@@ -115,13 +145,31 @@ def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -
             continue
         seen = stamp
         try:
-            config = launch.with_entries(_load_to_run(settings.file, config.gateway.port))
-            launch.check_fits(config)
+            asked = dataclasses.replace(settings, port=config.gateway.port)
+            changed = launch.with_entries(_load_to_run(asked))
+            _check_stays(settings, config.gateway)
+            launch.check_fits(changed)
+            config = changed
             launch.apply(config)
             launch.wait_until_running(config, reporter, settings.start_timeout_s)
             reporter.event("serve.applied", models=[m.name for m in config.models])
         except (CriaError, OSError) as error:
             reporter.event("serve.refused", reason=str(error))
+
+
+def _check_stays(settings: RunConfig, running: GatewayConfig) -> None:
+    """Raises ConfigError for what is read once, at the start."""
+    asked = configs.load(ServeConfig, settings.file).gateway
+    is_elsewhere = settings.port is None and asked.port not in (0, running.port)
+    for name, is_changed in (
+        ("port", is_elsewhere),
+        ("limits_url", asked.limits_url != running.limits_url),
+    ):
+        if is_changed:
+            raise ConfigError(
+                f"gateway.{name} cannot change while the service runs; start it again, or put "
+                "back what it was."
+            )
 
 
 def build(settings: BuildConfig, reporter: Reporter) -> None:
@@ -135,7 +183,16 @@ def load(path: str, port: int | None) -> ServeConfig:
             f"{path} is a folder; expected a YAML file that lists it, such as "
             f"models: [{{name: mine, path: {path}}}]."
         )
-    config = configs.load(ServeConfig, path)
+    return _checked(configs.load(ServeConfig, path), path, port)
+
+
+def _of_folders(folders: Sequence[str]) -> ServeConfig:
+    named = [_named(folder) for folder in folders]
+    return ServeConfig(models=tuple(ModelConfig(name=name, path=path) for name, path in named))
+
+
+def _checked(config: ServeConfig, path: str, port: int | None) -> ServeConfig:
+    """`path` is the file's, beside which relative paths lie."""
     gateway = config.gateway
     chosen = gateway.port if port is None else port
     keys_file = _beside(path, gateway.keys_file) if gateway.keys_file else ""
@@ -156,12 +213,15 @@ def load(path: str, port: int | None) -> ServeConfig:
     return dataclasses.replace(config, gateway=gateway, models=models, page=page)
 
 
-def _load_to_run(path: str, port: int | None) -> ServeConfig:
+def _load_to_run(settings: RunConfig) -> ServeConfig:
     """As `load`; what the environment must hold is here: a replica would say it too late.
 
     On a cluster that runs already, the machines of the page and the gateways hold it, not this one.
     """
-    config = load(path, port)
+    if settings.file:
+        config = load(settings.file, settings.port)
+    else:
+        config = _checked(_of_folders(settings.what), _HERE, settings.port)
     if os.environ.get("RAY_ADDRESS"):
         return config
     if config.page.enabled:
@@ -230,9 +290,12 @@ def _addresses(config: ServeConfig) -> dict[str, Any]:
 
 def _stamp(path: str) -> tuple[int, int]:
     """Changes with the file; a file in a bucket is read once."""
-    if not storage.is_local(path) or not os.path.exists(path):
+    if not storage.is_local(path):
         return (0, 0)
-    found = os.stat(storage.local_path(path))
+    try:
+        found = os.stat(storage.local_path(path))
+    except OSError:  # an editor takes the old file away before it puts the new one there
+        return (0, 0)
     return found.st_mtime_ns, found.st_size
 
 
@@ -272,6 +335,12 @@ COMMANDS = {
         run=join,
         help="bring a server on this machine into a gateway's pool",
         example="https://chat.example.org --name vicuna --url http://10.0.0.7:8000/v1",
+    ),
+    "chat": cli.Command(
+        config=ChatConfig,
+        run=chat,
+        help="talk to a served model in the terminal",
+        example="http://127.0.0.1:8000 --model vicuna",
     ),
     "votes": cli.Command(
         config=VotesConfig,

@@ -102,7 +102,10 @@ def _autoscaling(wanted: Autoscaling) -> dict[str, Any]:
         "downscale_delay_s": wanted.downscale_delay_s,
         "metrics_interval_s": 0.5,
         "look_back_period_s": 2.0,
-        "policy": {"policy_function": "apps.serve.replica.scaling:ByLoad", "policy_kwargs": targets},
+        "policy": {
+            "policy_function": "apps.serve.replica.scaling:ByLoad",
+            "policy_kwargs": targets,
+        },
     }
 
 

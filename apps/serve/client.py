@@ -161,9 +161,12 @@ class _Stream:
             self.is_done = True
         if not data or data == "[DONE]":
             return None
-        chunk = orjson.loads(data)
-        if "error" in chunk:
-            raise StreamError(chunk["error"]["message"])
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise StreamError(f"An event of the stream is no JSON: {data[:200]}") from error
+        if not isinstance(chunk, dict) or "error" in chunk:
+            raise StreamError(_message(data.encode()))
         self._last_id = event.get("id", "")
         self._has_begun = True
         self._fruitless = 0
@@ -194,7 +197,7 @@ class _Stream:
 
 def _message(text: bytes) -> str:
     try:
-        return orjson.loads(text)["error"]["message"]
+        return str(orjson.loads(text)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return text[:200].decode("utf-8", errors="replace")
 

@@ -38,6 +38,8 @@ _SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "repetition_penalty": (0.01, 10),
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LIMITS_URL = re.compile(r"(?:redis|valkey)(?:s|\+unix|\+sentinel|\+cluster)?://\S+")
+"""schemes of the `limits` package"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,7 +227,7 @@ class ApiKey:
     sha256: str
     """hex digest: printf %s "$KEY" | sha256sum"""
     models: tuple[str, ...] = ()
-    """names of the models it may use; empty: all"""
+    """names or aliases of the models it may use; empty: all"""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """of prompts and answers"""
@@ -311,6 +313,10 @@ class GatewayConfig:
                 ipaddress.ip_network(network)
             except ValueError as error:
                 raise ConfigError(f"trusted_proxies has {network!r}: {error}.") from error
+        if self.limits_url and not _LIMITS_URL.fullmatch(self.limits_url):
+            raise ConfigError(
+                "limits_url is no Redis; expected redis://HOST:PORT, or leave it out."
+            )
         if not self.silence_timeout_s >= 2:
             raise ConfigError(
                 f"silence_timeout_s is {self.silence_timeout_s}; expected >= 2, because a replica "

@@ -106,21 +106,8 @@ class _Worker:
 
     def check(self) -> None:
         """Finds the model. Raises ConfigError where the server does not have it."""
-        try:
-            response = self._http.get(f"{self._url}/models", headers=_bearer(self._key))
-            names = [model["id"] for model in response.raise_for_status().json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{self._url}/models does not list models ({type(error).__name__}); start the "
-                "server first, or name it with --url."
-            ) from error
-        if not self._model and len(names) == 1:
-            self._model = names[0]
-        if self._model not in names:
-            raise ConfigError(
-                f"{self._url} has the models {', '.join(names)}, not {self._model!r}; choose one "
-                "with --model."
-            )
+        hint = "start the server first, or name it with --url"
+        self._model = find_model(self._http, self._url, self._key, self._model, hint)
 
     def beat(self, leaves: bool) -> str:
         """Announce it; why it is not in, if it is not. Raises ConfigError for what no waiting
@@ -172,6 +159,25 @@ class _Worker:
         return {**told, "reason": why} if why else told
 
 
+def find_model(http: httpx.Client, url: str, key: str, wanted: str, hint: str) -> str:
+    """The model of that name at an OpenAI API, or its only one. Raises ConfigError."""
+    try:
+        response = http.get(f"{url}/models", headers=_bearer(key))
+        names = [str(model["id"]) for model in response.raise_for_status().json()["data"]]
+    except httpx.HTTPStatusError as error:
+        raise ConfigError(f"{url}/models says: {message_of(error.response)}") from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{url}/models does not list models ({type(error).__name__}); {hint}."
+        ) from error
+    if not wanted and len(names) == 1:
+        return names[0]
+    if wanted not in names:
+        has = ", ".join(names) or "none that is up"
+        raise ConfigError(f"{url} has the models {has}, not {wanted!r}; choose one with --model.")
+    return wanted
+
+
 def _from_env(name: str, what: str) -> str:
     key = read_key(name)
     if key is None:
@@ -197,6 +203,6 @@ def _own_address(gateway: str) -> str:
 def message_of(response: httpx.Response) -> str:
     """Why it was refused, whoever refused it."""
     try:
-        return response.json()["error"]["message"]
+        return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"status {response.status_code}"
+        return f"status {response.status_code}."

@@ -151,6 +151,34 @@ def test_an_open_page_has_a_key_with_limits(
     with_page()
 
 
+def test_folders_are_served_without_a_file(tmp_path: Path, model_folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    two = ("other=" + str(model_folder), f"{model_folder}/")
+    config = commands._load_to_run(RunConfig(what=two, port=0))
+    assert [model.name for model in config.models] == ["other", model_folder.name]
+    assert {model.path for model in config.models} == {str(model_folder)}
+    assert config.page.database_url == f"sqlite:///{tmp_path}/page.db"
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ((), "There is nothing to serve"),
+        (("FOLDER", "FOLDER"), "occurs more than once"),
+        (("FOLDER", "not/there"), "not/there is no model folder"),
+        (("a.yaml", "b.yaml"), "a.yaml is no model folder; give one YAML file"),
+        (("mine=not/there",), "mine=not/there does not exist"),
+        (("a name=FOLDER",), "Model name 'a name' is not usable"),
+    ],
+)
+def test_what_cannot_be_served_is_told(
+    model_folder: Path, what: tuple[str, ...], sentence: str
+) -> None:
+    given = tuple(one.replace("FOLDER", str(model_folder)) for one in what)
+    with pytest.raises(InputError, match=sentence):
+        commands._load_to_run(RunConfig(what=given))
+
+
 def test_a_model_s_folder_in_place_of_the_file_is_told(model_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"is a folder; expected a YAML file that lists it"):
         load(str(model_folder), None)
@@ -194,7 +222,7 @@ def test_a_secret_that_is_not_set_is_told_before_anything_starts(
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **more}))
     build(BuildConfig(file=str(path)), Reporter("json"))
     with pytest.raises(ConfigError, match=sentence):
-        run(RunConfig(file=str(path), port=0), Reporter("json"))
+        run(RunConfig(what=(str(path),), port=0), Reporter("json"))
 
 
 def test_a_model_s_folder_lies_beside_the_file_or_where_the_command_is_started(
@@ -234,7 +262,7 @@ def test_the_database_s_secret_is_asked_for_only_where_the_page_will_run(
     printed = yaml.safe_load(capsys.readouterr().out)
     assert "page" in [app["name"] for app in printed["applications"]]
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = RunConfig(file=str(secret_file), port=taken.getsockname()[1])
+        settings = RunConfig(what=(str(secret_file),), port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match=r"database_url_env names CRIA_DATABASE_URL, which"):
             run(settings, Reporter("json"))
         with_page(secret_file, enabled=False)
@@ -257,13 +285,26 @@ def test_a_page_that_is_switched_on_without_its_secret_is_refused(
     monkeypatch.setattr(commands, "_WATCH_S", 0.0)
     with pytest.raises(Told, match=r"serve\.refused.*CRIA_DATABASE_URL"):
         commands._follow_file(
-            RunConfig(file=str(secret_file)), two(secret_file.parent), FirstEvent("json")
+            RunConfig(what=(str(secret_file),)), two(secret_file.parent), FirstEvent("json")
         )
 
 
 def test_a_replica_is_given_time_to_say_that_it_is_there() -> None:
     with pytest.raises(ConfigError, match="silence_timeout_s is 0"):
         GatewayConfig(silence_timeout_s=0.5)
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://x", "memory://", "redis://", "redis"])
+def test_limits_that_would_be_kept_nowhere_are_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="limits_url is no Redis"):
+        GatewayConfig(limits_url=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "redis://127.0.0.1:6379/3", "rediss://:secret@db:6380", "redis+unix:///run/r.sock"]
+)
+def test_limits_are_kept_in_any_redis(url: str) -> None:
+    assert GatewayConfig(limits_url=url).limits_url == url
 
 
 def test_a_change_to_one_model_changes_only_its_application(model_folder: Path) -> None:
@@ -438,4 +479,4 @@ def test_a_port_that_is_taken_ends_the_command_before_anything_starts(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"Cannot listen on 127.0.0.1:{port} .*--port"):
-            run(RunConfig(file=file_of(tmp_path, model_folder), port=port), Reporter("json"))
+            run(RunConfig(what=(file_of(tmp_path, model_folder),), port=port), Reporter("json"))

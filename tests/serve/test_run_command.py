@@ -10,8 +10,9 @@ from tests.serve.models import write_model
 from tests.serve.run_command import running
 
 
-def write(file: Path, models: list[dict]) -> None:
-    file.write_text(yaml.safe_dump({"models": models, "page": {"enabled": False}}))
+def write(file: Path, models: list[dict], **gateway: object) -> None:
+    content = {"models": models, "page": {"enabled": False}, "gateway": gateway}
+    file.write_text(yaml.safe_dump(content))
 
 
 @pytest.mark.slow
@@ -32,6 +33,10 @@ def test_a_changed_file_is_applied_a_wrong_one_refused_and_the_end_is_clean(
         write(file, [two, {**one, "options": {"max_running": 0}}])
         assert "max_running is 0" in command.event("serve.applied", "serve.refused")["reason"]
         assert command.status("one") == 200
+        write(file, [one, two], limits_url="redis://127.0.0.1:1")
+        assert "limits_url cannot" in command.event("serve.applied", "serve.refused")["reason"]
+        file.unlink()
+        assert "does not exist" in command.event("serve.applied", "serve.refused")["reason"]
         write(file, [two])
         assert command.event("serve.applied", "serve.refused")["models"] == ["two"]
         assert (command.status("one"), command.status("two")) == (404, 200)
