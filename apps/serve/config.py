@@ -323,6 +323,11 @@ class GatewayConfig:
                 "says once a second that it is there."
             )
 
+    @property
+    def is_open(self) -> bool:
+        """Everybody may call."""
+        return not self.api_keys and not self.keys_file
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServeConfig:
@@ -348,7 +353,7 @@ class ServeConfig:
 
     @property
     def page_needs_key(self) -> bool:
-        return self.page.enabled and bool(self.gateway.api_keys or self.gateway.keys_file)
+        return self.page.enabled and not self.gateway.is_open
 
 
 def _check_pool(pool: ModelConfig, models: Mapping[str, ModelConfig]) -> None:

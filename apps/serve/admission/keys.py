@@ -25,6 +25,8 @@ from apps.serve.config import ApiKey, GatewayConfig
 logger = logging.getLogger("ray.serve")
 
 RELOAD_S = 1.0
+_READ_TIMEOUT_S = 5.0
+"""of a disk that does not answer; the keys that were read last hold then"""
 
 
 def digest(key: str) -> str:
@@ -75,21 +77,16 @@ def one_writer(uri: str) -> Iterator[None]:
 
 
 class KeyRing:
-    """Finds the owner of a key. Reads its file in a thread, never while a request waits for it,
-    but for the first."""
+    """Finds the owner of a key. Its file is read in a thread while requests come; only one that
+    comes after a pause waits for that, for the file may have changed in the meantime."""
 
     def __init__(self, settings: Callable[[], GatewayConfig]) -> None:
         self._settings = settings
         self._from_file: tuple[ApiKey, ...] = ()
         self._uri = ""
-        self._read_at_s = float("-inf")
+        self._as_of_s = float("-inf")
+        """when the last look at the file began"""
         self._reading: asyncio.Task[None] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Everybody may call."""
-        settings = self._settings()
-        return not settings.api_keys and not settings.keys_file
 
     async def find(self, given: str) -> ApiKey | None:
         """Every key is compared, so that the time it takes says nothing about which one matched."""
@@ -103,19 +100,23 @@ class KeyRing:
 
     async def _refresh(self) -> None:
         uri = self._settings().keys_file
-        is_new = uri != self._uri
-        if is_new:
+        if uri != self._uri:
             self._uri, self._from_file = uri, ()
-        if not uri or (not is_new and time.monotonic() - self._read_at_s < RELOAD_S):
+            self._reading, self._as_of_s = None, float("-inf")
+        age_s = time.monotonic() - self._as_of_s
+        if not uri or age_s < RELOAD_S:
             return
         if self._reading is None or self._reading.done():
-            self._read_at_s = time.monotonic()
             self._reading = asyncio.create_task(self._read(uri))
-        if is_new:
-            await asyncio.shield(self._reading)
+        if age_s > 2 * RELOAD_S:
+            await asyncio.wait({self._reading}, timeout=_READ_TIMEOUT_S)
 
     async def _read(self, uri: str) -> None:
+        begun_s, found = time.monotonic(), None
         try:
-            self._from_file = await asyncio.to_thread(read_keys, uri)
+            found = await asyncio.to_thread(read_keys, uri)
         except Exception as error:
             logger.warning("the keys of %s stay those read last: %s", uri, error)
+        if uri == self._uri:
+            self._from_file = self._from_file if found is None else found
+            self._as_of_s = begun_s

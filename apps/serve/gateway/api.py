@@ -74,7 +74,7 @@ def build_api(
     _add_generation(api, directory, settings, limits)
     add_joining(api, directory, settings)
     _add_models(api, directory)
-    _add_operations(api, directory, metrics)
+    _add_operations(api, directory, settings, metrics)
     api.add_exception_handler(ApiError, _on_api_error)
     api.add_exception_handler(RequestError, _on_api_error)
     api.add_exception_handler(HTTPException, _on_http_error)
@@ -145,7 +145,12 @@ def _add_models(api: FastAPI, directory: Directory) -> None:
         return json_response(_model_body(find(directory, name, owner)))
 
 
-def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics) -> None:
+def _add_operations(
+    api: FastAPI,
+    directory: Directory,
+    settings: Callable[[], GatewayConfig],
+    metrics: GatewayMetrics,
+) -> None:
     @api.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/ui/")
@@ -166,7 +171,9 @@ def _add_operations(api: FastAPI, directory: Directory, metrics: GatewayMetrics)
     async def ready() -> Response:
         models = dict(await directory.ready())
         up = bool(models) and all(models.values())
-        return json_response({"ready": up, "models": models}, 200 if up else 503)
+        # Whoever has no key learns no names where keys are asked for.
+        told = {"models": models} if settings().is_open else {}
+        return json_response({"ready": up, **told}, 200 if up else 503)
 
     @api.get("/version")
     async def version() -> Response:

@@ -48,7 +48,7 @@ class Guard:
         if size > MAX_HEADER_BYTES:
             raise ApiError(431, f"The headers are larger than {MAX_HEADER_BYTES:,} bytes.")
         path = scope["path"]
-        if path in _OPEN_PATHS or self._keys.is_open:
+        if path in _OPEN_PATHS or self._settings().is_open:
             return
         owner = await self._keys.find(_given_key(scope))
         if owner is None:

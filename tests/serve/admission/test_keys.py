@@ -71,6 +71,20 @@ async def test_a_key_opens_the_service_when_it_is_added_and_shuts_it_when_revoke
     assert await status(api, admin) == 200
 
 
+async def test_a_change_holds_for_the_first_request_after_a_pause(
+    run, api: Api, monkeypatch
+) -> None:
+    monkeypatch.setattr(key_ring, "RELOAD_S", 0.02)
+    key = made(run("add", "ali"))
+    assert await status(api, key) == 200
+    run("revoke", "ali")
+    await asyncio.sleep(0.1)
+    assert await status(api, key) == 401
+    key = made(run("add", "ali"))
+    await asyncio.sleep(0.1)
+    assert await status(api, key) == 200
+
+
 async def test_a_rotated_key_holds_for_its_grace_and_no_longer(run, api: Api) -> None:
     old = made(run("add", "ali", "--requests-per-minute", "9"))
     new = made(run("rotate", "ali", "--grace-hours", "1"))

@@ -127,6 +127,15 @@ async def test_a_key_may_use_the_models_that_it_names_by_name_or_alias(
     assert ("scripted" in unknown) == (seen == 200)
 
 
+async def test_without_a_key_nobody_learns_which_models_there_are(api_saying) -> None:
+    api = api_saying("x")
+    assert (await api.http.get("/ready")).json() == {"ready": True, "models": {"scripted": True}}
+    api.settings = GatewayConfig(api_keys=KEYS)
+    for path in ("/", "/health", "/ready", "/version", "/v1/models", "/metrics", "/openapi.json"):
+        assert "scripted" not in (await api.http.get(path)).text
+    assert (await api.http.get("/ready")).json() == {"ready": True}
+
+
 async def test_beside_a_flood_a_light_key_is_served_and_retry_after_is_the_queues(
     model_folder,
 ) -> None:
