@@ -129,7 +129,7 @@ def _add_files(app: FastAPI, assets: Assets) -> None:
 
 
 def _add_leaderboard(app: FastAPI, leaderboard: Leaderboard, shelf: Shelf) -> None:
-    kept = {"Cache-Control": "max-age=10"}
+    kept = {"Cache-Control": "private, max-age=10"}
 
     @app.get("/leaderboard.json")
     async def tables() -> Response:

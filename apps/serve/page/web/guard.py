@@ -9,7 +9,7 @@ copies any file of this host into Gradio's public cache when it is given
 import asyncio
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,10 +32,21 @@ _GET = re.compile(
 _OPEN = re.compile(r"/|/s/[A-Za-z0-9_-]{43}|/static/.*|/favicon\.ico|/robots\.txt")
 """what a visitor gets before logging in: the page itself, which then asks for the password"""
 _WRONG_PASSWORD_S = 1.0
+_BODY_TIMEOUT_S = 30.0
+"""as GatewayConfig.body_timeout_s"""
 _PAGE = re.compile(r"/|/s/[A-Za-z0-9_-]{43}")
+_FORWARDED_FOR = b"x-forwarded-for"
 FAILED = "The page failed. Try again in a moment."
 _BYTES_PER_CHAR = 12
 """of a character outside the BMP in JSON"""
+
+
+class _BodyError(Exception):
+    """The body is none that this page takes."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
 
 
 class Guard:
@@ -49,16 +60,19 @@ class Guard:
         door: Door,
         actions: Collection[str],
     ) -> None:
-        self._app, self._page, self._visitors, self._door = app, page, visitors, door
+        self._app, self._visitors, self._door = app, visitors, door
         self._actions = frozenset(ACTION + name for name in actions)
         self._headers = security_headers(page)
+        origin = urlsplit(page.origin)
+        self._default_port = {"http": ":80", "https": ":443"}.get(origin.scheme, "")
+        self._host = self._named(origin.netloc)
         self._max_body_bytes = 65_536 + _BYTES_PER_CHAR * page.max_input_chars
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        headers = _headers(scope)
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         connected = peer(scope)
         asker = self._visitors.asker(headers, connected)
@@ -70,7 +84,7 @@ class Guard:
         elif not self._is_our_host(headers):
             await _refuse(answer, 421, "This page is not reached by that name.")
         elif scope["method"] == "POST" and path == "/login":
-            await self._log_in(headers, connected, receive, answer)
+            await _or_refused(self._log_in(headers, connected, receive, answer), answer)
         elif not _OPEN.fullmatch(path) and not self._door.is_open_for(
             headers, self._visitors.is_proxy(connected)
         ):
@@ -81,14 +95,14 @@ class Guard:
             # Link previews and monitors ask so; the server that sends the answer drops its body.
             await self._app({**scope, "method": "GET"}, receive, answer)
         elif scope["method"] == "POST" and path in self._actions:
-            await self._act(scope, headers, receive, answer)
+            await _or_refused(self._act(scope, headers, receive, answer), answer)
         else:
             await _refuse(answer, 404, "There is nothing here.")
 
     async def _log_in(
         self, headers: Mapping[bytes, bytes], connected: str, receive: Receive, answer: Send
     ) -> None:
-        body = await self._body(receive) if self._is_same_origin(headers) else None
+        body = await self._body(receive) if self._is_same_origin(headers) else b""
         cookie = ""
         if body:
             network = self._visitors.network(headers, connected)
@@ -113,32 +127,41 @@ class Guard:
             await _refuse(answer, 403, "Your browser sent no cookie of this page. Reload it.")
             return
         body = await self._body(receive)
-        if body is None:
-            await _refuse(answer, 413, "That is longer than this page takes.")
-            return
         if not _is_one_string(body):
             await _refuse(answer, 400, "An action takes one JSON text in data.")
             return
         await self._app(scope, _replay(body), _hiding_errors(answer))
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """None as soon as it is longer than the longest question."""
+    async def _body(self, receive: Receive) -> bytes:
+        """Raises _BodyError where it stalls, and as soon as it is longer than the longest
+        question."""
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT_S):
+                return await self._whole(receive)
+        except TimeoutError:
+            raise _BodyError(408, "Your question did not come whole. Send it again.") from None
+
+    async def _whole(self, receive: Receive) -> bytes:
         parts, size = [], 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                return None
+                raise _BodyError(400, "The connection closed before all had come.")
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > self._max_body_bytes:
-                return None
+                raise _BodyError(413, "That is longer than this page takes.")
             if not message.get("more_body"):
                 return b"".join(parts)
 
     def _is_our_host(self, headers: Mapping[bytes, bytes]) -> bool:
-        if not self._page.origin:
-            return True
-        return headers.get(b"host", b"").decode("latin-1") == urlsplit(self._page.origin).netloc
+        return (
+            not self._host or self._named(headers.get(b"host", b"").decode("latin-1")) == self._host
+        )
+
+    def _named(self, host: str) -> str:
+        """As browsers name it: in small letters, without the port that goes without saying."""
+        return host.lower().removesuffix(self._default_port)
 
     def _is_same_origin(self, headers: Mapping[bytes, bytes]) -> bool:
         """Browsers say where a request comes from; scripts of other sites cannot change it."""
@@ -149,8 +172,8 @@ class Guard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if not origin:
             return True
-        host = urlsplit(self._page.origin).netloc or headers.get(b"host", b"").decode("latin-1")
-        return urlsplit(origin).netloc == host
+        host = self._host or self._named(headers.get(b"host", b"").decode("latin-1"))
+        return self._named(urlsplit(origin).netloc) == host
 
     def _with_headers(self, send: Send, cookie: bytes) -> Send:
         async def answer(message: Message) -> None:
@@ -162,6 +185,20 @@ class Guard:
             await send(message)
 
         return answer
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """By name; of a chain of proxies each may have written a line of its own."""
+    headers = dict(scope["headers"])
+    hops = [value for name, value in scope["headers"] if name == _FORWARDED_FOR]
+    return {**headers, _FORWARDED_FOR: b",".join(hops)} if hops else headers
+
+
+async def _or_refused(work: Coroutine[None, None, None], answer: Send) -> None:
+    try:
+        await work
+    except _BodyError as error:
+        await _refuse(answer, error.status, error.sentence)
 
 
 def _is_one_string(body: bytes) -> bool:

@@ -19,7 +19,8 @@ from apps.serve.page.config import PageConfig, PageLimits
 from apps.serve.page.store.database import Database, now_s
 from apps.serve.page.store.limits import forget_counted
 from apps.serve.page.store.tables import WrongPassword
-from apps.serve.page.web.guard import Guard
+from apps.serve.page.web import guard as guard_module
+from apps.serve.page.web.guard import ACTION, Guard
 from apps.serve.page.web.login import Door
 from apps.serve.page.web.visitors import COOKIE, Visitors
 from tests.serve.page.conftest import OpenPage
@@ -100,6 +101,20 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_read(open_page) -> None
     assert "error" not in person.ask("😀" * 100)
 
 
+def test_a_body_that_stalls_is_answered(open_page, monkeypatch) -> None:
+    monkeypatch.setattr(guard_module, "_BODY_TIMEOUT_S", 0.1)
+    person = Person(open_page(TWO).url)
+
+    def stalled() -> Iterator[bytes]:
+        yield b'{"data": ['
+        time.sleep(1)
+
+    headers = {"content-type": "application/json"}
+    for path in ("/gradio_api/run/ask", "/login"):
+        response = person.http.post(path, content=stalled(), headers=headers)
+        assert response.status_code == 408 and "did not come whole" in response.json()["error"]
+
+
 def test_another_site_cannot_act_for_a_visitor(open_page) -> None:
     person = Person(open_page(TWO).url)
     url, body = "/gradio_api/run/start", {"data": ["{}"]}
@@ -121,6 +136,23 @@ def test_only_the_configured_host_is_answered(open_page) -> None:
     response = person.http.get("/", headers={"Host": "chat.example"})
     assert response.status_code == 200 and "; Secure" in response.headers["set-cookie"]
     assert "max-age" in response.headers["strict-transport-security"]
+
+
+def test_a_host_is_the_same_in_capitals_and_with_the_port_that_goes_without_saying(
+    open_page,
+) -> None:
+    person = Person(open_page(TWO, origin="https://Chat.Example:443").url, cookie=False)
+    for host, status in (
+        ("chat.example", 200),
+        ("chat.example:443", 200),
+        ("chat.example:80", 421),
+    ):
+        assert person.http.get("/", headers={"host": host}).status_code == status
+    cookie = person.http.get("/", headers={"host": "chat.example"}).headers["set-cookie"]
+    for origin, status in (("https://chat.example", 200), ("https://other.example", 403)):
+        headers = {"host": "chat.example", "origin": origin, "cookie": cookie.partition(";")[0]}
+        answer = person.http.post(f"{ACTION}start", json={"data": ["{}"]}, headers=headers)
+        assert answer.status_code == status
 
 
 async def test_an_error_inside_never_shows_its_text(database: Database) -> None:
@@ -184,6 +216,21 @@ def test_a_proxy_on_this_host_is_believed_only_where_it_is_configured(open_page)
     assert ["error" in ask(page, address) for address in addresses] == [False, True, True]
     page = open_page(TWO, limits=one_a_network, trusted_proxies=("127.0.0.1",))
     assert ["error" in ask(page, address) for address in addresses] == [False] * 3
+
+
+def test_each_proxy_of_a_chain_may_write_a_line_of_its_own(open_page) -> None:
+    limits, chain = PageLimits(address_answers_per_hour=1), ("127.0.0.1", "10.0.0.0/8")
+    page = open_page(TWO, limits=limits, trusted_proxies=chain)
+
+    def ask(*lines: str) -> dict:
+        person = Person(page.url)
+        person.http.headers = httpx.Headers(
+            [*person.http.headers.multi_items(), *(("x-forwarded-for", line) for line in lines)]
+        )
+        return person.ask(kind="chat", models=["ash"])
+
+    said = [ask("9.9.9.9, 1.1.1.1", "10.0.0.2"), ask("2.2.2.2", "10.0.0.2"), ask("2.2.2.3")]
+    assert ["error" in one for one in said] == [False, False, True]
 
 
 def test_a_login_of_a_proxy_on_this_host_is_believed_whomever_it_speaks_for(open_page) -> None:
