@@ -224,6 +224,12 @@ def _load_to_run(settings: RunConfig) -> ServeConfig:
         config = _checked(_of_folders(settings.what), _HERE, settings.port)
     if os.environ.get("RAY_ADDRESS"):
         return config
+    keys_file = config.gateway.keys_file
+    if keys_file and not storage.exists(keys_file):
+        raise ConfigError(
+            f"gateway.keys_file is {keys_file}, which does not exist; make it with "
+            f"`python -m apps.serve keys add NAME --file {keys_file}`."
+        )
     if config.page.enabled:
         check_secrets(config.page, needs_key=config.page_needs_key)
     for model in config.models:

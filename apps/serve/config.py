@@ -37,6 +37,10 @@ _SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "min_p": (0, 1),
     "repetition_penalty": (0.01, 10),
 }
+_OF_REPLICAS = ("template", "replicas", "autoscaling", "resources", "sampling")
+"""what a server elsewhere is not told"""
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::\d+)?")
+"""as browsers write it, https://www.rfc-editor.org/rfc/rfc6454#section-6.2"""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIMITS_URL = re.compile(r"(?:redis|valkey)(?:s|\+unix|\+sentinel|\+cluster)?://\S+")
 """schemes of the `limits` package"""
@@ -186,14 +190,21 @@ class ModelConfig:
             instead = "options.base_url" if self.engine == "remote" else "options.members"
             wants = "a path" if self.is_local else f"no path ({instead})"
             raise ConfigError(f"Model {self.name!r} with engine {self.engine!r} needs {wants}.")
-        if self.engine == "remote" and self.sampling != Sampling():
-            raise ConfigError(
-                f"Model {self.name!r}: a remote server has sampling defaults of its own; leave "
-                "`sampling` out."
-            )
+        if not self.is_local:
+            self._check_has_no_replicas()
         if "path" in self.options:
             raise ConfigError(f"Model {self.name!r}: path stands beside name, not in options.")
         self.engine_config(self.path)
+
+    def _check_has_no_replicas(self) -> None:
+        """Raises ConfigError for settings that nobody would read."""
+        usual = ModelConfig(name="usual", path="usual")
+        for name in _OF_REPLICAS:
+            if getattr(self, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"Model {self.name!r}: {name} is for models with replicas of their own, and "
+                    f"an engine {self.engine!r} has none; leave it out."
+                )
 
     def engine_config(self, folder: str) -> EngineConfig:
         """Settings of the engine for a model that lies in `folder`."""
@@ -306,6 +317,12 @@ class GatewayConfig:
             raise ConfigError(
                 f"max_body_bytes is {self.max_body_bytes}; expected 1024 to {64 << 20}."
             )
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"cors_origins has {origin!r}, which no browser says; expected a scheme and a "
+                    'host in small letters, such as https://example.org, or "*".'
+                )
         if not self.body_timeout_s > 0:
             raise ConfigError(f"body_timeout_s is {self.body_timeout_s}; it must be above 0.")
         for network in self.trusted_proxies:
@@ -343,8 +360,15 @@ class ServeConfig:
         names = [name for model in self.models for name in (model.name, *model.aliases)]
         _unique("Model name", names)
         _unique("Model name (letters and digits)", [m.application for m in self.models])
+        by_name = {model.name: model for model in self.models}
         for model in self.models:
-            _check_pool(model, {other.name: other for other in self.models})
+            _check_pool(model, by_name)
+        for name in self.page.battle_weights:
+            if name not in by_name:
+                raise ConfigError(
+                    f"page.battle_weights names {name!r}, which is no model here; expected one of "
+                    f"{', '.join(by_name)}."
+                )
         if self.page_needs_key and not self.page.api_key_env:
             raise ConfigError(
                 "The gateway asks for keys, so the page needs a key too: set page.api_key_env to "

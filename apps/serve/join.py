@@ -174,7 +174,8 @@ def find_model(http: httpx.Client, url: str, key: str, wanted: str, hint: str) -
         return names[0]
     if wanted not in names:
         has = ", ".join(names) or "none that is up"
-        raise ConfigError(f"{url} has the models {has}, not {wanted!r}; choose one with --model.")
+        but = f", not {wanted!r}" if wanted else ""
+        raise ConfigError(f"{url} has the models {has}{but}; choose one with --model.")
     return wanted
 
 

@@ -14,6 +14,7 @@ models:
   - {name: vicuna-13b, path: lmsys/vicuna-13b-v1.5, speed: llama-13b, share: 1}
 """
 
+import dataclasses
 import itertools
 import math
 import re
@@ -46,6 +47,7 @@ SAMPLE_REQUESTS = 2500
 """What the search looks at first, the busiest; the result is chosen by the whole trace."""
 _GPUS = re.compile(r"(\d+)x(\S+)")
 _SLO = re.compile(r"ttft=(\d+(?:\.\d+)?)(ms|s),tpot=(\d+(?:\.\d+)?)(ms|s)")
+_OF_WATCH = ("serving", "every_minutes", "looks", "gain", "key_env")
 _UNIT_S = {"s": 1.0, "ms": 1e-3}
 
 
@@ -137,12 +139,22 @@ class PlaceConfig:
 
     def __post_init__(self) -> None:
         above_zero(self, "", "times", "seconds", "every_minutes")
-        at_least(0, self, "", "looks")
+        at_least(0, self, "", "looks", "gain")
+        self._check_read()
         if self.watch and not (self.serving and self.out and self.serving != self.out):
             raise ConfigError(
                 "--watch needs --serving FILE, the YAML that is served, and --out FILE, another "
                 "one for what is proposed."
             )
+
+    def _check_read(self) -> None:
+        """Raises ConfigError for what nobody would read."""
+        defaults = {one.name: one.default for one in dataclasses.fields(self)}
+        unread = ("trace",) if self.watch else _OF_WATCH
+        for name in unread:
+            if getattr(self, name) != defaults[name]:
+                flag, how = name.replace("_", "-"), "without" if self.watch else "with"
+                raise ConfigError(f"--{flag} is read {how} --watch only; leave it out.")
 
 
 def place(config: PlaceConfig, reporter: Reporter) -> None:

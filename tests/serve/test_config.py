@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import dataclasses
 import json
 import socket
@@ -12,6 +13,7 @@ import yaml
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
+from apps.common.files import config as configs
 from apps.common.passages import Passage, write_passages
 from apps.serve import __main__ as commands
 from apps.serve.__main__ import BuildConfig, RunConfig, build, load, run
@@ -77,6 +79,50 @@ def test_a_wrong_file_is_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         load(file_of(tmp_path, model_folder, **changes), None)
+
+
+@pytest.mark.parametrize("engine", ["remote", "pool"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("replicas", 3),
+        ("template", "vicuna"),
+        ("autoscaling", {"max_replicas": 2}),
+        ("resources", {"gpus": 1}),
+        ("sampling", {"temperature": 0}),
+    ],
+)
+def test_a_model_elsewhere_has_no_settings_of_replicas(
+    engine: str, name: str, value: object
+) -> None:
+    options = (
+        {"base_url": "http://h/v1", "model": "m"} if engine == "remote" else {"joinable": True}
+    )
+    entry = {"name": "far", "engine": engine, "options": options}
+    assert configs.from_dict(ModelConfig, entry).engine == engine
+    with pytest.raises(ConfigError, match=f"{name} is for models with replicas of their own"):
+        configs.from_dict(ModelConfig, {**entry, name: value})
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_one"),
+    [
+        *((one, True) for one in ("https://a.example", "*", "http://localhost:3000", "app://x")),
+        *((one, True) for one in ("http://[::1]:3000", "chrome-extension://abc")),
+        *((one, False) for one in ("a.example", "https://a.example/", "https://A.example", "")),
+    ],
+)
+def test_sites_that_may_call_are_named_as_browsers_name_them(origin: str, is_one: bool) -> None:
+    with contextlib.nullcontext() if is_one else pytest.raises(ConfigError, match="no browser"):
+        GatewayConfig(cors_origins=(origin,))
+
+
+def test_weights_of_battles_are_of_models_that_there_are(model_folder: Path) -> None:
+    config = two(model_folder)
+    for name, is_known in (("one", True), ("oen", False)):
+        page = dataclasses.replace(config.page, battle_weights={name: 0.0})
+        with contextlib.nullcontext() if is_known else pytest.raises(ConfigError, match="'oen'"):
+            dataclasses.replace(config, page=page)
 
 
 def test_paths_are_meant_from_the_files_folder(
@@ -188,6 +234,10 @@ def test_a_model_s_folder_in_place_of_the_file_is_told(model_folder: Path) -> No
     ("more", "sentence"),
     [
         ({"page": {"login_password_env": "NOT_SET"}}, "login_password_env names NOT_SET, which is"),
+        (
+            {"gateway": {"keys_file": "keys.yaml"}, "page": {"enabled": False}},
+            r"keys\.yaml, which does not exist; make it with `python -m apps\.serve keys add NAME",
+        ),
         (
             {
                 "gateway": {"api_keys": [{"name": "me", "sha256": "0" * 64}]},

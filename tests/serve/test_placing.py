@@ -62,6 +62,13 @@ def test_it_writes_a_file(tmp_path: Path, capsys) -> None:
         (["--exponent", "nan"], "--exponent is nan; expected a number"),
         (["--trace", "models.yaml"], "is no trace of requests"),
         (["--gpus", "1xA100-40GB", "--times", "0"], "times is 0"),
+        (["--gain", "nan"], "gain is nan; expected at least 0"),
+        (["--serving", "serve.yaml"], "--serving is read with --watch only; leave it out"),
+        (["--looks", "3"], "--looks is read with --watch only"),
+        (
+            ["--watch", "http://g", "--serving", "a", "--out", "b", "--trace", "t.csv"],
+            "--trace is read without --watch only",
+        ),
     ],
 )
 def test_what_cannot_be_is_a_sentence(tmp_path, monkeypatch, arguments, complaint, capsys) -> None:

@@ -3,6 +3,14 @@
 from starlette.types import Scope
 
 
+def without_port(address: str) -> str:
+    """Some proxies write `1.2.3.4:567` and `[2001:db8::1]:567` into X-Forwarded-For."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    host, _, port = address.rpartition(":")
+    return host if port.isdigit() and ":" not in host else address
+
+
 def peer(scope: Scope) -> str:
     """Address of the other end of the connection; "" where it has none.
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.serve.admission.keys import KeyRing
-from apps.serve.admission.peer import peer
+from apps.serve.admission.peer import peer, without_port
 from apps.serve.config import GatewayConfig
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
@@ -93,7 +93,7 @@ def client_address(scope: Scope, trusted: Sequence[str]) -> str:
     headers = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     hops = [hop.strip() for hop in b",".join(headers).decode("latin-1").split(",") if hop.strip()]
     while hops and _is_in(address, trusted):
-        address = hops.pop()
+        address = without_port(hops.pop())
     return address
 
 

@@ -145,13 +145,14 @@ def bursty(rate_per_s: float, seconds: float, seed: int) -> Arrivals:
 
 def power_law(num_models: int, exponent: float = 1.0) -> list[float]:
     """Shares of models by rank: 1, 1/2, 1/3, ... to the power, adding up to 1."""
-    weights = np.arange(1, num_models + 1, dtype=np.float64) ** -exponent
+    logs = -exponent * np.log(np.arange(1, num_models + 1, dtype=np.float64))
+    weights = np.exp(logs - logs.max())
     return (weights / weights.sum()).tolist()
 
 
 def split(arrivals: Arrivals, shares: Sequence[float], seed: int = 0) -> Arrivals:
     """Every request asks a model that is drawn by the shares."""
-    weights = np.array(shares, dtype=np.float64)
+    weights = np.array(shares, dtype=np.float64) / max(shares)
     rng = np.random.default_rng(seed)
     return Arrivals(
         at_s=arrivals.at_s,

@@ -153,6 +153,17 @@ def test_the_greedy_fills_groups_that_are_all_alike() -> None:
     assert len({(group.tensor, group.pipeline) for group in groups}) == 1
 
 
+@pytest.mark.parametrize("shares", [(1e308, 1e308), (3, 3), power_law(2, 0), power_law(2, 1e-9)])
+def test_shares_may_be_of_any_size(shares: tuple[float, float]) -> None:
+    asked = split(gamma(10.0, 100.0, seed=1), shares).model
+    assert 0.4 < asked.mean() < 0.6
+
+
+@pytest.mark.parametrize(("exponent", "asked"), [(1e6, 0), (-1e6, 2)])
+def test_a_steep_law_asks_one_model_only(exponent: float, asked: int) -> None:
+    assert set(split(gamma(10.0, 10.0, seed=1), power_law(3, exponent)).model.tolist()) == {asked}
+
+
 def write_trace(folder: Path, *rows: str) -> str:
     file = folder / "trace.csv"
     file.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))

@@ -8,6 +8,7 @@ from http.cookies import CookieError, SimpleCookie
 
 from itsdangerous import BadSignature, URLSafeSerializer
 
+from apps.serve.admission.peer import without_port
 from apps.serve.page.config import PageConfig
 from apps.serve.page.store.conversations import Asker
 from apps.serve.page.store.database import new_id
@@ -48,7 +49,7 @@ class Visitors:
         chain = [part.strip() for part in given.split(",") if part.strip()]
         address = peer
         while self.is_proxy(address) and chain:
-            address = chain.pop()
+            address = without_port(chain.pop())
         return address
 
     def new_cookie(self) -> bytes:

@@ -250,6 +250,8 @@ def test_a_login_of_a_proxy_on_this_host_is_believed_whomever_it_speaks_for(open
         ("10.0.0.1", "6.6.6.6, 1.1.1.1", "1.1.1.1"),
         ("10.0.0.1", "1.1.1.1, 10.0.0.2", "1.1.1.1"),
         ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "1.1.1.1:567, 10.0.0.2:80", "1.1.1.1"),
+        ("10.0.0.1", "[2001:db8::1]:567", "2001:db8::1"),
     ],
 )
 def test_only_configured_proxies_tell_an_address(peer: str, forwarded: str, address: str) -> None:
