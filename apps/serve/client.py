@@ -187,10 +187,15 @@ class _Stream:
                 raise StreamError(f"The stream was lost and has no ids to go on from: {reason}")
             self.content = orjson.dumps({**self._said.rest_of(self._body), "stream": True})
         self._fruitless += 1
+        status = 0 if response is None or response.is_success else response.status_code
         if self._fruitless > MAX_FRUITLESS:
-            raise StreamError(f"The stream did not go on after {MAX_FRUITLESS} attempts: {reason}")
+            raise StreamError(
+                f"The stream did not go on after {MAX_FRUITLESS} attempts: {reason}", status
+            )
         asked = response.headers.get("retry-after", "") if response is not None else ""
         if asked.isdigit():
+            if float(asked) > MAX_FRUITLESS * _MAX_PAUSE_S:  # as for a day's dollars
+                raise StreamError(reason, status)
             return min(_MAX_PAUSE_S, float(asked))
         return min(_MAX_PAUSE_S, _PAUSE_S * 2 ** (self._fruitless - 1))
 

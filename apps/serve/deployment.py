@@ -148,13 +148,20 @@ class ActorLimiter:
     def __init__(self, url: Callable[[], str]) -> None:
         self._url = url
         self._actor: Any = None
+        self._finding: asyncio.Task[Any] | None = None
 
     async def admit(
         self, key: ApiKey, prompt_tokens: int, gateway: str, streams: int
     ) -> Refusal | None:
         if self._actor is None:
-            self._actor = await asyncio.to_thread(_limiter_actor, self._url())
+            self._actor = await asyncio.shield(self._found())
         return await self._actor.admit.remote(key, prompt_tokens, gateway, streams)
+
+    def _found(self) -> asyncio.Task[Any]:
+        """One thread at most waits for Ray, for others have work for these few threads."""
+        if self._finding is None or self._finding.done():
+            self._finding = asyncio.create_task(asyncio.to_thread(_limiter_actor, self._url()))
+        return self._finding
 
     def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
         if self._actor is not None:

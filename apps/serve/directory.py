@@ -42,6 +42,7 @@ class ServeDirectory:
         self.workers = Workers(lambda: self.pools)
         self._ready: dict[str, bool] = {}
         self._ready_at_s = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
 
     @property
     def entries(self) -> Entries:
@@ -131,15 +132,22 @@ class ServeDirectory:
         return Entry(model=model, backend=backend)
 
     async def ready(self) -> Mapping[str, bool]:
+        """As Serve says, or as it was when Serve's controller says nothing in time. One thread at
+        most waits for that, for others have work for these few threads."""
         if time.monotonic() - self._ready_at_s > _STATUS_AGE_S:
-            try:
-                status = await asyncio.to_thread(serve.status)
-            except Exception:  # Serve's controller is being replaced: what was true still holds
-                logger.warning("the state of the models is that of a moment ago", exc_info=True)
-                return self._ready
-            self._ready = {name: _is_ready(entry, status) for name, entry in self._entries.items()}
-            self._ready_at_s = time.monotonic()
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask_status())
+            await asyncio.wait({self._asking}, timeout=_BROADCAST_TIMEOUT_S)
         return self._ready
+
+    async def _ask_status(self) -> None:
+        try:
+            status = await asyncio.to_thread(serve.status)
+        except Exception:  # Serve's controller is being replaced: what was true still holds
+            logger.warning("the state of the models is that of a moment ago", exc_info=True)
+            return
+        self._ready = {name: _is_ready(entry, status) for name, entry in self._entries.items()}
+        self._ready_at_s = time.monotonic()
 
     async def engine_metrics(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
         local = {n: e.config.application for n, e in self._entries.items() if isinstance(e, Entry)}

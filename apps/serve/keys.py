@@ -118,13 +118,19 @@ def _new(settings: KeysConfig, secret: str) -> ApiKey:
 
 
 def _rotated(own: Sequence[ApiKey], secret: str, settings: KeysConfig) -> list[ApiKey]:
-    """The new key has the limits of the one that holds now, and those that remain count as one."""
-    until = time.time() + settings.grace_hours * _HOUR_S
-    now = next((key for key in own if key.expires is None), own[0])
-    new = dataclasses.replace(now, sha256=digest(secret), expires=None)
+    """The new key has the limits of the one that holds now, and those that remain count as one.
+
+    Without a grace none remains; with one, those do that an earlier rotation gave more time.
+    """
+    now_s = time.time()
+    until = now_s + settings.grace_hours * _HOUR_S
+    current = next((key for key in own if key.expires is None), own[0])
+    new = dataclasses.replace(current, sha256=digest(secret), expires=None)
     if not settings.grace_hours:
         return [new]
-    return [new, *(dataclasses.replace(key, expires=until) for key in own if key.expires is None)]
+    ends = [until if key.expires is None else key.expires for key in own]
+    old = [dataclasses.replace(key, expires=end) for key, end in zip(own, ends, strict=True)]
+    return [new, *(key for key, end in zip(old, ends, strict=True) if end > now_s)]
 
 
 def _shown(key: ApiKey) -> dict[str, object]:

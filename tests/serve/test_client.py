@@ -168,6 +168,22 @@ def test_what_the_asker_began_is_begun_still() -> None:
     assert again == [messages[0], {"role": "assistant", "content": "One two"}]
 
 
+def test_who_is_asked_to_wait_for_hours_is_told_at_once() -> None:
+    stream = _Stream(["http://a/v1"], "chat/completions", BODY)
+    busy, spent = (httpx.Response(429, headers={"retry-after": s}) for s in ("3", "40000"))
+    assert stream.pause_s("too many", busy) == 3
+    with pytest.raises(StreamError, match="may spend") as caught:
+        stream.pause_s("The key may spend $1 a day", spent)
+    assert caught.value.status == 429
+
+
+@pytest.mark.parametrize("data", ["{", "[1]", '{"error": "broken"}', '{"error": {"message": 7}}'])
+def test_an_event_that_is_no_chunk_ends_the_stream_with_a_sentence(data: str) -> None:
+    stream = _Stream(["http://a/v1"], "chat/completions", BODY)
+    with pytest.raises(StreamError):
+        list(stream.read(f"data: {data}\n\n".encode()))
+
+
 LINE_ENDS = "one\u2028two\x85three\u2029four\x0bfive\x1esix"
 
 

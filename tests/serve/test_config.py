@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -418,6 +419,33 @@ async def test_a_remote_model_keeps_its_engine_until_that_changes() -> None:
     await directory.update([])
     async with asyncio.timeout(5):
         await asyncio.gather(*directory._closing)
+
+
+async def test_a_controller_that_says_nothing_holds_one_thread_and_nobody(monkeypatch) -> None:
+    from apps.serve import directory as serve_directory
+
+    asked, ends = [], threading.Event()
+
+    def status() -> SimpleNamespace:
+        asked.append(1)
+        ends.wait(10)
+        return SimpleNamespace(applications={})
+
+    monkeypatch.setattr(serve_directory.serve, "status", status)
+    monkeypatch.setattr(serve_directory, "_BROADCAST_TIMEOUT_S", 0.05)
+    directory = serve_directory.ServeDirectory(exchange=None)
+    try:
+        assert await asyncio.gather(*(directory.ready() for _ in range(50))) == [{}] * 50
+        assert await directory.ready() == {} and len(asked) == 1
+    finally:
+        ends.set()
+    options = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    await directory.update([ModelConfig(name="far", engine="remote", options=options)])
+    async with asyncio.timeout(5):
+        while await directory.ready() != {"far": True}:
+            await asyncio.sleep(0.01)
+    await directory.update([])
+    await asyncio.gather(*directory._closing)
 
 
 async def test_a_pools_members_stay_as_they_are_until_their_model_changes() -> None:

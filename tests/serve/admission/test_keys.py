@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,6 +97,25 @@ async def test_a_rotated_key_holds_for_its_grace_and_no_longer(run, api: Api) ->
     await settled(api, last, 200)
     _, listed, _ = run("list")
     assert [(k["owner"], k["requests_per_minute"]) for k in listed] == [("ali", 9)]
+
+
+async def test_a_second_rotation_takes_nothing_from_the_grace_of_the_first(
+    run, api: Api, tmp_path: Path
+) -> None:
+    first = made(run("add", "ali"))
+    second = made(run("rotate", "ali", "--grace-hours", "24"))
+    third = made(run("rotate", "ali", "--grace-hours", "1"))
+    for key in (first, second, third):
+        await settled(api, key, 200)
+    path = tmp_path / "keys.yaml"
+    entries = yaml.safe_load(path.read_text())["keys"]
+    times = sorted((entry["expires"] or float("inf")) - time.time() for entry in entries)
+    assert times[0] < 3601 < times[1] < 24 * 3600 + 1 and times[2] == float("inf")
+    path.write_text(
+        yaml.safe_dump({"keys": [{**e, "expires": e["expires"] and 1} for e in entries]})
+    )
+    run("rotate", "ali", "--grace-hours", "1")
+    assert len(run("list")[1]) == 2, "what has expired is taken out"
 
 
 def test_a_rotated_key_keeps_the_limits_that_were_changed_in_its_grace(run, tmp_path: Path) -> None:
@@ -235,6 +255,26 @@ async def test_tokenizing_is_a_request_too(run, api: Api) -> None:
     api.http.headers["authorization"] = f"Bearer {key}"
     codes = [(await api.http.post("/tokenize", json=body)).status_code for _ in range(3)]
     assert codes == [200, 200, 429]
+
+
+async def test_a_ray_that_says_nothing_holds_one_thread_and_no_request(
+    run, api: Api, monkeypatch
+) -> None:
+    from apps.serve import deployment
+
+    asked, ends = [], threading.Event()
+    monkeypatch.setattr(deployment, "_limiter_actor", lambda url: (asked.append(url), ends.wait(9)))
+    monkeypatch.setattr("apps.serve.gateway.limits._ANSWER_TIMEOUT_S", 0.05)
+    api.limits._shared = deployment.ActorLimiter(lambda: "")
+    key = made(run("add", "bob", "--requests-per-minute", "50"))
+    await settled(api, key, 200)
+    api.http.headers["authorization"] = f"Bearer {key}"
+    try:
+        answers = await asyncio.gather(*(api.chat() for _ in range(60)))
+    finally:
+        ends.set()
+    codes = [answer.status_code for answer in answers]
+    assert codes.count(200) == 50 and codes.count(429) == 10 and len(asked) == 1
 
 
 async def test_a_limiter_that_is_away_leaves_each_gateway_its_own_counts(run, api: Api) -> None:

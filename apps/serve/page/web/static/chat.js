@@ -174,6 +174,7 @@ class Chat {
   async retry(turn) {
     try {
       await act("retry", { turn });
+      if (this.isLeft) return;
       Object.assign(this.talk.turns.find((one) => one.id === turn), { status: "waiting", html: [], error: "" });
       this.answers.get(turn).reset();
       toBottom();

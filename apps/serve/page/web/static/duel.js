@@ -178,6 +178,7 @@ class Duel {
   async retry(turn) {
     try {
       await act("retry", { turn });
+      if (this.isLeft) return;
       this.answers.get(turn).reset();
       toBottom();
       this.#followOpen();
