@@ -340,6 +340,23 @@ def test_a_question_that_is_still_on_its_way_draws_nobody_back(open_page, browse
     assert questions(browser) == ["one"] and not browser.errors()
 
 
+def test_an_answer_that_another_window_deletes_is_awaited_no_more(open_page, browser) -> None:
+    page = open_page({"ash": lambda m: "A long answer."})
+    begin(browser, page.url)
+    page.upstream.pieces = 0
+    browser.type(ASK, "one\n")
+    browser.wait_for(".dots")
+    browser.driver.execute_async_script(
+        """const [id, done] = [location.hash.split("/")[1], arguments[0]];
+        fetch("gradio_api/run/delete", { method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify({ data: [JSON.stringify({ id })] }) }).then(done);"""
+    )
+    browser.wait_until(lambda: "This answer was deleted." in browser.text(".answer"))
+    assert browser.shows(".send:not(.stop)") and not browser.shows(".dots")
+    page.upstream.pieces = math.inf
+
+
 def test_a_battle_is_deleted_under_its_answers(open_page, browser) -> None:
     page = open_page({"ash": lambda m: "Yes.", "elm": lambda m: "No."})
     browser.open("about:blank")

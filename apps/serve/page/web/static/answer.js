@@ -41,6 +41,11 @@ export class Answer {
     this.#note();
   }
 
+  // Nothing more will come. One without an end was deleted meanwhile, as in another window.
+  ended() {
+    if (!isFinal(this.status)) this.apply({ status: "failed", error: "This answer was deleted.", place: 0 });
+  }
+
   // Throws the old answer away, as when it is asked for again.
   reset() {
     this.startMs = Date.now();

@@ -166,6 +166,7 @@ class Chat {
       grew();
     }, () => {
       this.unfollow = null;
+      for (const answer of this.answers.values()) answer.ended();
       this.composer.busy(false);
       grew();
     });

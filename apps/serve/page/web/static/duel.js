@@ -158,6 +158,7 @@ class Duel {
       grew();
     }, () => {
       this.unfollow = null;
+      for (const answer of this.answers.values()) answer.ended();
       this.composer.busy(false);
       this.#offerVote();
       // So that 1 to 4 vote; "/" leads back into the box.
