@@ -257,6 +257,7 @@ async def test_tokenizing_is_a_request_too(run, api: Api) -> None:
     assert codes == [200, 200, 429]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_a_ray_that_says_nothing_holds_one_thread_and_no_request(
     run, api: Api, monkeypatch
 ) -> None:
