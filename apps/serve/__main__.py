@@ -233,9 +233,9 @@ def _load_to_run(settings: RunConfig) -> ServeConfig:
     if config.page.enabled:
         check_secrets(config.page, needs_key=config.page_needs_key)
     for model in config.models:
-        settings = model.engine_config(model.path)
-        if isinstance(settings, RemoteConfig):
-            _check_remote_key(model.name, settings)
+        engine = model.engine_config(model.path)
+        if isinstance(engine, RemoteConfig):
+            _check_remote_key(model.name, engine)
     return config
 
 

@@ -14,7 +14,7 @@ by `continue_final_message`, where the gateway says that it can. Any other ends 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -272,7 +272,7 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, route: str, body: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """As AsyncClient's."""
         stream = _Stream(self._urls, route, body)
         while True:
