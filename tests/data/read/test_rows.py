@@ -122,6 +122,11 @@ def test_every_list_of_a_layout_may_be_a_cell(form: str, tmp_path: Path) -> None
     assert ledger["layouts"] == {"claude-export": 1}
 
 
+def test_an_empty_list_in_a_cell_is_no_field_that_is_left_out(tmp_path: Path) -> None:
+    ledger = cleaned(tmp_path, "dump.csv", b"prompt,completion,tools,meta,n\nA?,B.,[],{},1\n")
+    assert ledger["ignored"] == {"n": 1}
+
+
 _CELLS = [
     "plain",
     'say "hi", Bob',

@@ -21,6 +21,7 @@ IDS = ("id", "conversation_id", "conversation_hash", "uuid", "prompt_id", "messa
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 _NOTHING = ("", "none", "null", "nan")
 """How tables print that nothing is there."""
+_EMPTY_CELLS = ("[]", "{}")
 
 
 def describe(record: JsonObject, conversation: RawConversation, carried: Iterable[str]) -> None:
@@ -46,7 +47,10 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
     conversation.ignored += [
         key
         for key, value in record.items()
-        if key not in read and is_set(value) and not (key in FLAGS and yes_or_no(value) is not None)
+        if key not in read
+        and is_set(value)
+        and value not in _EMPTY_CELLS
+        and not (key in FLAGS and yes_or_no(value) is not None)
     ]
 
 
