@@ -26,7 +26,7 @@ from apps.data.read.record.layout import Layout, Names, list_of, object_of
 from apps.data.read.record.lists import KEYS, with_lists
 from apps.data.read.record.messages import is_message
 from apps.data.read.record.parse import named
-from apps.data.read.record.question import BESIDE
+from apps.data.read.record.question import BESIDE, without_empty
 from apps.data.read.record.rounds import is_pair
 
 LayoutName = Literal[
@@ -79,8 +79,15 @@ _MAX_SHOWN_CHARS = 40
 
 
 def recognised(record: JsonObject) -> Layout | None:
-    """The layout of a record."""
-    return next((layout for layout in LAYOUTS if layout.recognises(record)), None)
+    """The layout of a record; that of its full columns, where those that are empty are of another.
+
+    {"instruction": "", "output": "", "prompt": "Hi", "response": "Yo"}  ->  prompt-completion
+    """
+    for given in (without_empty(record), record):
+        found = next((layout for layout in LAYOUTS if layout.recognises(given)), None)
+        if found is not None or given is record:
+            return found
+    return None
 
 
 def as_record(value: object, names: Names = NO_NAMES) -> JsonObject | None:

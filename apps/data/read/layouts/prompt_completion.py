@@ -9,7 +9,7 @@ from apps.data.read.record.layout import (
     Unreadable,
     list_of,
 )
-from apps.data.read.record.question import has_answer
+from apps.data.read.record.question import has_answer, without_empty
 
 ASKED = ("prompt", "query", "question", "input", "problem", "human", "user")
 SAID = (
@@ -28,12 +28,17 @@ def _columns(record: JsonObject) -> tuple[str, str] | None:
     return ("prompt", "completion") if is_list else None
 
 
+def _full_columns(record: JsonObject) -> tuple[str, str] | None:
+    """Those that say something, if there are any."""
+    return _columns(without_empty(record)) or _columns(record)
+
+
 def _recognises(record: JsonObject) -> bool:
     return _columns(record) is not None
 
 
 def _read(record: JsonObject, names: Names) -> RawConversation:
-    found = _columns(record)
+    found = _full_columns(record)
     if found is None:
         raise Unreadable("no-messages")
     return read_columns(record, names, asked=found[0], said=found[1])

@@ -85,11 +85,11 @@ def holds_messages(record: JsonObject, names_who: tuple[str, ...] = WHO) -> bool
     listed = message_list(record)
     if listed is None:
         return False
-    first = listed[1][0] if listed[1] else None
-    if first is None:
+    if not listed[1]:
         return True
-    named = isinstance(first, dict) and any(key in first for key in names_who)
-    return named and is_message(first)
+    first = object_of(listed[1][0])
+    is_named = first is not None and any(first.get(key) is not None for key in names_who)
+    return is_named and is_message(first)
 
 
 def read_list(record: JsonObject, names: Names) -> RawConversation:

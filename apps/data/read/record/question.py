@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from apps.common.json_value import JsonObject
+from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import size_of
 
 BESIDE = ("input", "context")
@@ -40,6 +40,20 @@ def question_of(fields: JsonObject, asked: str) -> Question:
             texts.append(text)
     raw_bytes = sum(size_of(said) for key in read if isinstance(said := fields.get(key), str))
     return Question("\n\n".join(filter(None, texts)), raw_bytes, frozenset(read))
+
+
+def without_empty(fields: JsonObject) -> JsonObject:
+    """Without what says nothing: empty texts, nulls and NaN; itself when it has none.
+
+    A table of several data sets has the columns of all.
+    """
+    if all(map(_says, fields.values())):
+        return fields
+    return {key: value for key, value in fields.items() if _says(value)}
+
+
+def _says(value: JsonValue) -> bool:
+    return value is not None and value != "" and not (isinstance(value, float) and value != value)
 
 
 def _quotes(text: str, other: str) -> bool:

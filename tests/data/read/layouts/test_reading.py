@@ -19,6 +19,7 @@ from tests.data.commands import rows_of, run_clean
 
 ASKED = {"role": "user", "content": "What is the weather in Linz today?"}
 ANSWER = {"role": "assistant", "content": "Three degrees below zero, and sunny."}
+SHARED = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "<p>Yo</p>"}]
 CALL = {
     "role": "assistant",
     "content": None,
@@ -575,3 +576,36 @@ def test_pairs_of_a_name_and_a_text_are_messages(
 def test_questions_that_are_names_of_speakers_are_questions(said: list[list[str]]) -> None:
     turns = read_record({"conversations": said}, Reading())[0].turns
     assert [turn.text for turn in turns] == [text for pair in said for text in pair]
+
+
+@pytest.mark.parametrize("nothing", [None, "", math.nan])
+@pytest.mark.parametrize(
+    ("own", "others", "layout"),
+    [
+        (
+            {"prompt": "Hi", "response": "Yo"},
+            ("instruction", "input", "output"),
+            "prompt-completion",
+        ),
+        ({"question": "Hi", "answer": "Yo"}, ("prompt", "completion"), "prompt-completion"),
+        ({"instruction": "Hi", "output": "Yo"}, ("prompt", "response"), "alpaca"),
+        ({"conversations": SHARED}, ("conversation_hash", "consent", "prompt_id"), "sharegpt"),
+        ({"messages": [ASKED, ANSWER]}, ("conversation_hash", "consent", "prompt"), "openai"),
+    ],
+)
+def test_empty_columns_of_another_data_set_hide_nothing(
+    own: dict[str, Any], others: tuple[str, ...], layout: str, nothing: Any
+) -> None:
+    record = {**dict.fromkeys(others, nothing), **own}
+    conversation, found = read_record(record, Reading())
+    assert found.name == layout
+    assert conversation.flags == set() and conversation.ignored == []
+    assert all(turn.text for turn in conversation.turns) and len(conversation.turns) == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "layout"), [({"role": "user", "content": "Hi"}, "openai"), (SHARED[0], "sharegpt")]
+)
+def test_empty_fields_of_another_data_set_name_no_layout(own: dict[str, Any], layout: str) -> None:
+    union = {"from": None, "value": None, "role": None, "content": None, **own}
+    assert read_record({"messages": [union]}, Reading())[1].name == layout
