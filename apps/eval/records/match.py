@@ -4,8 +4,10 @@ Compared are forms that look the same to a reader: NFKC (full-width letters and 
 ones), digits of every script, one kind of quotes and apostrophes, one case.
 
     number    1.234,56  1,234.56  1'234.56  and their Arabic digits     1234.56
-              1,234     1234, or 1.234 where a comma is the decimal sign: an answer may mean either
-              -5  1.5e3  1.5 x 10^3  3/4                                signs, exponents, fractions
+              1,234       1234, or 1.234 where a comma is the decimal sign: either may be meant
+              -5  1.5e3  1.5 x 10^3  3/4  2 1/2                         signs, exponents, fractions
+              1.5 \\times 10^{3}  \\frac{3}{4}  1{,}234                 the same in LaTeX
+              5 km^2                                                    5: the unit is squared
 """
 
 import math
@@ -19,24 +21,36 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 _SIGNS = str.maketrans(
     {
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\ufe63\uff0d", "-"),
+        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
         **dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u2032\uff07`\u00b4", "'"),
         **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02", '"'),
         **{"\u066b": ".", "\u066c": ",", "\u2044": "/", "\u00d7": "x", "\u22c5": "x"},
+        # What nobody sees: marks of direction, breaks without width, soft hyphens.
+        **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff", ""),
+        **dict.fromkeys(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))), ""),
     }
 )
 _KEPT = "#%&@/\\+$()[]{}-_"
 """punctuation by category that is part of a name: C#, 50%, R&D"""
 _SUBSTRING_SCRIPTS = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+    "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
 )
 """Scripts whose words stand without blanks, or carry their particles: Thai, Han, kana, Hangul..."""
 _GROUPED = r"\d{1,3}(?:[ ']\d{3})+(?!\d)|\d+"
+# A number behind ^ that no number stands before is the exponent of a letter or a unit.
 _NUMBER = re.compile(
-    rf"(?<![a-z0-9_])(?<!\d[.,])(?P<sign>[-+]?)(?P<whole>(?:{_GROUPED})?)(?P<rest>(?:[.,]\d+)*)"
+    r"(?<![a-z0-9^])(?<![a-z0-9]_)(?<!\d[.,])(?<!\^-)(?P<sign>[-+]?)(?=[.,]?\d)"
+    rf"(?:(?P<mixed>\d+) (?=\d+ ?/ ?\d))?(?P<whole>(?:{_GROUPED})?)(?P<rest>(?:[.,]\d+)*)"
     r"(?:e(?P<e>[-+]?\d+)|\s*[x*·]\s*10\s*(?:\^|\*\*)\s*(?P<ten>[-+]?\d+)"
     r"|(?:\^|\*\*)(?P<power>[-+]?\d+))?(?:\s*/\s*(?P<divisor>\d+)(?![\d/]))?"
 )
+_LATEX = [
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
+    (re.compile(r"\\(?:times|cdot)(?![a-z])"), "x"),
+    (re.compile(r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})"), "'"),
+    (re.compile(r"\^\s*\{([^{}]*)\}"), r"^\1"),
+]
+_FRACTION_BEHIND = re.compile("(?<=\\d)\\s?(?=[\u00bc-\u00be\u2150-\u215e]|\\\\[dt]?frac)")
 
 
 def agrees(match: Match, answer: str, reference: str) -> bool:
@@ -63,6 +77,7 @@ def trimmed(text: str) -> str:
 def plain(text: str) -> str:
     """One form for what reads the same."""
     folded = unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS).casefold()
+    folded = folded.replace("i\u0307", "i")  # of Turkish
     if folded.isascii():
         return folded
     folded = "".join(_digit(char) for char in folded)
@@ -74,11 +89,12 @@ def last_number(text: str) -> tuple[float, ...]:
 
     () without one, and for one that no float can hold, such as 250^150.
     """
+    text = _FRACTION_BEHIND.sub(" ", text)
+    for written, meant in _LATEX:
+        text = written.sub(meant, text)
     raised = _SUPERSCRIPT_RUN.sub(lambda run: f"^{run[0].translate(_SUPERSCRIPTS)}", text)
     joined = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d)", "'", raised)
-    numbers = [
-        match for match in _NUMBER.finditer(plain(joined)) if match["whole"] or match["rest"]
-    ]
+    numbers = [*_NUMBER.finditer(plain(joined))]
     return _values(numbers[-1]) if numbers else ()
 
 
@@ -96,6 +112,8 @@ def _values(match: re.Match[str]) -> tuple[float, ...]:
         return ()
     if divisor:
         values = [value / divisor for value in values]
+    if match["mixed"]:  # 2 1/2, or two numbers
+        values = [*(float(match["mixed"]) + value for value in values), *values]
     return tuple(sign * value for value in values if math.isfinite(value))
 
 
@@ -137,10 +155,14 @@ def _is_close(first: float, second: float) -> bool:
 
 
 def _contains(answer: str, reference: str) -> bool:
-    """Whether the reference's words stand in the answer; where words have no blanks, its signs."""
+    """Whether the reference's words stand in the answer; where words have no blanks, its signs.
+
+    A word of another script ends where signs without blanks begin, as in `Pythonで`.
+    """
     wanted = _tokens(reference)
     if _SUBSTRING_SCRIPTS.search(reference):
         return "".join(wanted) in "".join(_tokens(answer))
+    answer = _SUBSTRING_SCRIPTS.sub(" ", answer)
     return f" {' '.join(wanted)} " in f" {' '.join(_tokens(answer))} "
 
 
