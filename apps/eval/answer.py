@@ -7,6 +7,7 @@ factual ones .1, reasoning, math and coding 0.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from apps.common.files import lineage, parts, storage
 from apps.eval.calls.client import Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
 from apps.eval.calls.failure import CallFailure
+from apps.eval.calls.hold import hold_answers
 from apps.eval.calls.reply import part_thoughts, plain_reason
 from apps.eval.calls.retry import Asker, Gates
 from apps.eval.calls.run_all import run_all
@@ -121,7 +123,16 @@ def _read_import(uri: str, name: str, questions: Sequence[Question]) -> dict[str
             f"{uri} answers none of the questions: it has question_id {min(answers)!r} and the "
             f"questions have {questions[0].question_id!r}"
         )
-    return answers
+    return {question_id: _parted(answer) for question_id, answer in answers.items()}
+
+
+def _parted(answer: Answer) -> Answer:
+    """Thoughts in the text of an imported answer apart, as those that are asked for here."""
+    parted = [part_thoughts(text) for text in answer.turn_texts]
+    beside = (*answer.thoughts, *("",) * len(parted))
+    thoughts = tuple(own or inner for own, (inner, _) in zip(beside, parted, strict=False))
+    texts = tuple(text for _, text in parted)
+    return replace(answer, turn_texts=texts, thoughts=thoughts if any(thoughts) else ())
 
 
 def _import(
@@ -195,8 +206,21 @@ async def _ask_all(
 ) -> list[str]:
     """Asks each model, all at a time, what it has not answered; a sentence of each that left some.
 
-    Nothing is asked before the stored answers of all are seen to be of these settings.
+    Nothing is asked before the stored answers of all are seen to be of these settings, and ours.
     """
+    with contextlib.ExitStack() as stack:
+        for one in contestants:
+            if held := hold_answers(answers_uri(config.out, one.name), one.name):
+                stack.callback(held.release)
+        return await _ask_each(config, contestants, questions, reporter)
+
+
+async def _ask_each(
+    config: AnswerConfig,
+    contestants: Sequence[Contestant],
+    questions: Sequence[Question],
+    reporter: Reporter,
+) -> list[str]:
     left = [(one, _unanswered(config, one, questions)) for one in contestants]
     gates: Gates = {}
     troubles: dict[str, str | None] = {}
@@ -270,12 +294,21 @@ def _refuse_other_sampling(
 ) -> None:
     for question in questions:
         made = done.get(question.question_id)
-        if made and made.sampling and made.sampling != sampling(config, question.category):
+        if made is None or not made.sampling:
+            continue
+        asked = _settings(config, question.category)
+        if "system" not in made.sampling:  # an older line, which does not tell it
+            del asked["system"]
+        if made.sampling != asked:
             raise InputError(
                 f"{contestant.name} answered question {question.question_id} with "
-                f"{made.sampling}, not {sampling(config, question.category)}; use the earlier "
-                "settings or another --out"
+                f"{made.sampling}, not {asked}; use the earlier settings or another --out"
             )
+
+
+def _settings(config: AnswerConfig, category: str) -> dict[str, object]:
+    """All that an answer depends on beside its model, as its line keeps it."""
+    return {**sampling(config, category), "system": config.system}
 
 
 def sampling(config: AnswerConfig, category: str) -> dict[str, object]:
@@ -348,7 +381,7 @@ async def _converse(
         thoughts=tuple(thoughts) if any(thoughts) else (),
         model=contestant.name,
         endpoint_model=endpoint_model,
-        sampling=settings,
+        sampling=_settings(config, question.category),
         usage=usage,
         finish_reasons=tuple(reasons),
         created=round(time.time(), 3),

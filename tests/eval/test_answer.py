@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from apps.eval.calls.hold import hold_answers
 from tests.eval.commands import command, jsonl
 from tests.eval.scripted_judge import Script, completion
 
@@ -120,6 +121,43 @@ def test_a_dead_model_beside_a_living_one_of_its_account_is_given_up(
     assert "dead has answered nothing for" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(("well", "asked"), [(0, 5), (9, 9 + 24)])
+def test_a_model_that_only_breaks_off_is_given_up(
+    tmp_path: Path, serve, capsys, well: int, asked: int
+) -> None:
+    """Each of its replies is paid for, and the next run asks for them again."""
+    served = 0
+
+    def handle(request: web.Request, body: dict) -> web.StreamResponse | None:
+        nonlocal served
+        served += 1
+        broken = {**completion(body, "", is_cut=False), "choices": [said("error", "Paris is")]}
+        return None if served <= well else web.json_response(broken)
+
+    server, out = serve(Script(handle=handle, answer=lambda *_: "Paris.")), tmp_path / "eval"
+    questions = jsonl(
+        tmp_path / "q.jsonl", [{"question_id": str(n), "turns": [f"{n}?"]} for n in range(60)]
+    )
+    told = ["answer", "--questions", questions, "--out", str(out), "--model", f"m={server.url}"]
+    assert command(*told, "--concurrency", "4") == 1
+    assert asked <= server.requests.total() <= asked + 4
+    assert "in a row were paid and say nothing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_question_that_breaks_off_is_paid_for_a_few_times(tmp_path: Path, serve) -> None:
+    def handle(request: web.Request, body: dict) -> web.StreamResponse | None:
+        broken = {**completion(body, "", is_cut=False), "choices": [said("error", "Paris is")]}
+        return web.json_response(broken) if "3?" in str(body["messages"]) else None
+
+    server = serve(Script(handle=handle, answer=lambda *_: "Paris."))
+    questions = jsonl(
+        tmp_path / "q.jsonl", [{"question_id": str(n), "turns": [f"{n}?"]} for n in range(6)]
+    )
+    told = ["answer", "--questions", questions, "--out", str(tmp_path / "eval")]
+    assert command(*told, "--model", f"m={server.url}", "--max-attempts", "20") == 1
+    assert sorted(server.requests.values()) == [1] * 5 + [5]
+
+
 def test_nothing_is_asked_beside_answers_of_other_settings(tmp_path: Path, serve, capsys) -> None:
     server, out = serve(Script(answer=lambda *_: "Paris.")), tmp_path / "eval"
     questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
@@ -128,6 +166,47 @@ def test_nothing_is_asked_beside_answers_of_other_settings(tmp_path: Path, serve
     both = ["--model", f"a={server.url}", f"b={server.url}"]
     assert command(*told, "1", *both) == 2 and server.requests.total() == 1
     assert "b answered question 1 with" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_runs_do_not_ask_one_model_for_one_folder(tmp_path: Path, serve, capsys) -> None:
+    """Both would pay for every answer."""
+    server, out = serve(Script(answer=lambda *_: "Paris.")), tmp_path / "eval"
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
+    told = ["answer", "--questions", questions, "--out", str(out), "--model"]
+    held = hold_answers(str(out / "answers" / "a.jsonl"), "a")
+    assert held and command(*told, f"a={server.url}", f"b={server.url}") == 2
+    assert "another run is asking a for" in " ".join(capsys.readouterr().err.split())
+    assert server.requests.total() == 0 and command(*told, f"b={server.url}") == 0
+    held.release()
+    assert command(*told, f"a={server.url}", f"b={server.url}") == 0
+
+
+def test_answers_under_another_system_prompt_are_not_mixed(tmp_path: Path, serve, capsys) -> None:
+    server, out = serve(Script(answer=lambda *_: "Paris.")), tmp_path / "eval"
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
+    told = ["answer", "--questions", questions, "--out", str(out), "--model", f"m={server.url}"]
+    assert command(*told, "--system", "Be brief.") == 0
+    assert command(*told, "--system", "Be brief.") == 0
+    for other in ([], ["--system", "Be thorough."]):
+        assert command(*told, *other) == 2
+    assert server.requests.total() == 1
+    assert "'system': 'Be brief.'" in " ".join(capsys.readouterr().err.split())
+    file = out / "answers" / "m.jsonl"
+    line = json.loads(file.read_text())
+    del line["sampling"]["system"]
+    file.write_text(json.dumps(line) + "\n")
+    assert command(*told) == 0, "older lines do not tell it"
+
+
+def test_thoughts_in_imported_answers_are_kept_apart(tmp_path: Path) -> None:
+    out = tmp_path / "eval"
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?", "Why?"]}])
+    turns = ["<think>\nFrance, so\n</think>\n\nParis.", "Because `</think>` ends a thought."]
+    given = {"question_id": "1", "choices": [{"turns": turns}]}
+    answers = f"m={jsonl(tmp_path / 'a.jsonl', [given])}"
+    assert command("answer", "--questions", questions, "--out", str(out), "--answers", answers) == 0
+    line = json.loads((out / "answers" / "m.jsonl").read_text())
+    assert line["turn_texts"] == ["Paris.", turns[1]] and line["thoughts"] == ["France, so", ""]
 
 
 def test_refused_answers_leave_nothing_in_the_folder(tmp_path: Path, capsys) -> None:

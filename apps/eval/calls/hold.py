@@ -28,15 +28,25 @@ class Hold(Protocol):
 
 
 def hold(folder: str, patience_s: float = 20.0) -> Hold:
-    """Takes a judgments folder for this run."""
-    return _Lock(folder, patience_s) if storage.is_local(folder) else _Claim(folder)
+    """Takes a judgments folder for this run.
+
+    A killed run's writer may outlive its driver by some seconds, hence the patience.
+    """
+    if not storage.is_local(folder):
+        return _Claim(folder)
+    return _Lock(storage.join(folder, ".lock"), patience_s, f"judging {os.path.dirname(folder)}")
+
+
+def hold_answers(uri: str, model: str, patience_s: float = 1.0) -> Hold | None:
+    """Takes a model's file of answers for this run, on a disk; a bucket has no such lock."""
+    if not storage.is_local(uri):
+        return None
+    return _Lock(f"{uri.removesuffix('.jsonl')}.lock", patience_s, f"asking {model} for {uri}")
 
 
 class _Lock:
-    """A killed run's writer may outlive its driver by some seconds, hence the patience."""
-
-    def __init__(self, folder: str, patience_s: float) -> None:
-        path = os.path.join(storage.local_path(folder), ".lock")
+    def __init__(self, uri: str, patience_s: float, doing: str) -> None:
+        path = storage.local_path(uri)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
         deadline_s = time.monotonic() + patience_s
@@ -48,8 +58,7 @@ class _Lock:
                 if time.monotonic() > deadline_s:
                     os.close(self._descriptor)
                     raise InputError(
-                        f"another run is judging {os.path.dirname(folder)}; wait for it, or stop "
-                        "it, and run again"
+                        f"another run is {doing}; wait for it, or stop it, and run again"
                     ) from None
                 time.sleep(0.2)
 

@@ -1,9 +1,12 @@
 """Answers: what each contestant said, whether asked by us or handed in as a file.
 
-Reads our own layout (`answers/<model>.jsonl`), FastChat's and the Vicuna blog's
-(`{question_id, text, model_id}`), MT-bench's and Arena-Hard's (`{question_id, model_id, choices:
-[{turns}]}` or `{uid, messages}`), OpenAI's `messages` and AlpacaEval's (`{instruction, output,
-generator}`), so that a chatbot without an endpoint competes.
+A chatbot without an endpoint competes with a file of its answers. Read are these layouts:
+
+    ours                         answers/<model>.jsonl
+    FastChat's, the blog's       {question_id, text, model_id}
+    MT-bench's, Arena-Hard's     {question_id, model_id, choices: [{turns}]} or {uid, messages}
+    OpenAI's                     {question_id, messages}
+    AlpacaEval's                 {instruction, output, generator}
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +101,7 @@ def load_all(directory: str, questions: Sequence[Question]) -> dict[str, dict[st
 
 
 def _answer(record: Record, model: str, by_prompt: Mapping[str, str]) -> Answer:
-    fields = record.fields
+    fields, thoughts = record.fields, ()
     if "turn_texts" in fields:
         return _own(record, model)
     if "instruction" in fields and "output" in fields:
@@ -108,6 +111,7 @@ def _answer(record: Record, model: str, by_prompt: Mapping[str, str]) -> Answer:
         turns: tuple[str, ...] = (record.text("output"),)
     elif "messages" in fields:
         question_id, turns = _identity(record), record.said_by("assistant")
+        thoughts = record.thought_by("assistant")
     elif "choices" in fields:
         question_id, turns = _identity(record), record.choice()
     elif "text" in fields:
@@ -122,6 +126,7 @@ def _answer(record: Record, model: str, by_prompt: Mapping[str, str]) -> Answer:
         question_id=question_id,
         turn_texts=turns,
         model=model,
+        thoughts=thoughts,
         endpoint_model=maker if isinstance(maker, str) else "",
     )
 

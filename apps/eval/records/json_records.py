@@ -6,6 +6,7 @@ name: written out as "None" it would be judged.
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import orjson
 
@@ -15,6 +16,7 @@ from apps.common.json_value import JsonObject, JsonValue
 
 _BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
 _OWN_START = b'{"question_id":'
 
 
@@ -54,14 +56,22 @@ class Record:
 
     def said_by(self, role: str) -> tuple[str, ...]:
         """What one role says in OpenAI's `messages`."""
-        messages = self.fields.get("messages")
-        if not isinstance(messages, list):
-            raise self.refused("messages", "a list of {role, content}")
-        mine = [item for item in messages if isinstance(item, dict) and item.get("role") == role]
+        mine = self._messages_of(role)
         texts = [text for item in mine if (text := content_of(item)) is not None]
         if not texts or len(texts) < len(mine):
             raise self.refused("messages", f"the {role}'s content to be text")
         return tuple(texts)
+
+    def thought_by(self, role: str) -> tuple[str, ...]:
+        """What one role thought before each of its turns; () where it tells nothing."""
+        thoughts = tuple(map(thought_of, self._messages_of(role)))
+        return thoughts if any(thoughts) else ()
+
+    def _messages_of(self, role: str) -> list[JsonObject]:
+        messages = self.fields.get("messages")
+        if not isinstance(messages, list):
+            raise self.refused("messages", "a list of {role, content}")
+        return [item for item in messages if isinstance(item, dict) and item.get("role") == role]
 
     def choice(self) -> tuple[str, ...]:
         """The turns of MT-bench's only choice."""
@@ -82,22 +92,44 @@ class Record:
 
 
 def content_of(item: JsonValue) -> str | None:
-    """The text of a turn: itself, its `content`, its text parts; None where it holds none."""
+    """The text of a turn: itself, its `content`, its text parts; None where it is not all text.
+
+    A picture or a tool's call is no text, and thoughts are no part of what was said.
+    """
     if isinstance(item, dict):
         inner = item.get("content", item.get("text"))
         item = inner.get("answer") if isinstance(inner, dict) else inner  # Arena-Hard v2
     if isinstance(item, list):
-        texts = [content_of(part) for part in item if isinstance(part, dict) and "text" in part]
-        return "".join(text or "" for text in texts) if texts else None
+        said = [part for part in item if not _is_thought(part)]
+        texts = [content_of(part) for part in said if isinstance(part, dict)]
+        whole = [text for text in texts if text is not None]
+        return "".join(whole) if whole and len(whole) == len(said) else None
     return item if isinstance(item, str) else None
+
+
+def thought_of(item: JsonValue) -> str:
+    """What was thought before a turn: its `reasoning_content`, or its parts of thoughts; or ""."""
+    if not isinstance(item, dict):
+        return ""
+    beside = item.get("reasoning_content") or item.get("reasoning")
+    if isinstance(beside, str):
+        return beside
+    parts = item.get("content")
+    thoughts = [part for part in parts if _is_thought(part)] if isinstance(parts, list) else []
+    texts = [part.get("thinking") or part.get("text") for part in thoughts]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _is_thought(part: JsonValue) -> TypeGuard[JsonObject]:
+    return isinstance(part, dict) and part.get("type") in _THOUGHTS
 
 
 def read_records(uri: str, is_own: bool = False) -> list[Record]:
     """Every record of a file.
 
-    `is_own` takes a file that grows under our hands: none of it may be there yet, and a line that a
-    killed writer left unfinished is passed over, for what it said is asked again. In a file of
-    somebody else such a line would be lost in silence.
+    `is_own` takes a file that grows under our hands, and of which none may be there yet. A line
+    that a killed writer left unfinished is passed over, for what it said is asked again. In a file
+    of somebody else such a line would be lost in silence.
     """
     data = (parts.read(uri) or b"") if is_own else storage.read_bytes(uri)
     return parse_records(data, uri, is_own)

@@ -68,6 +68,10 @@ def test_alpaca_eval_and_arena_hard_load(tmp_path: Path) -> None:
             '{"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "?"}]}',
             "expected turns of the user only",
         ),
+        (
+            '{"turns": [{"content": [{"type": "image_url"}, {"type": "text", "text": "What?"}]}]}',
+            "turns is .*; expected texts only",
+        ),
         ('{"question_id": null, "text": "q"}', "question_id is None; expected a text or a whole"),
         ('{"question_id": true, "text": "q"}', "question_id is True"),
         ('{"question_id": 1, "text": "q", "category": {"a": 1}}', "category is"),
@@ -96,6 +100,8 @@ def test_a_torn_line_of_our_own_is_passed_over_and_a_foreign_one_refused(tmp_pat
 
 
 QUESTIONS = [question()]
+HI = {"type": "text", "text": "Hi."}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:,"}}
 
 
 @pytest.mark.parametrize("name", ["bom.jsonl", "array.json", "crlf.jsonl", "separator.jsonl"])
@@ -135,6 +141,21 @@ def test_public_layouts_of_answers_are_read(tmp_path: Path, record: dict) -> Non
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        {"content": "Hi.", "reasoning_content": "They greet."},
+        {"content": [{"type": "thinking", "thinking": "They greet."}, HI]},
+        {"content": [{"type": "reasoning", "text": "They greet."}, HI]},
+    ],
+)
+def test_thoughts_of_a_message_are_kept_apart(tmp_path: Path, said: dict) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question_id": "q", "messages": [{"role": "assistant", **said}]}))
+    answer = read_answers(str(path), "m", QUESTIONS)["q"]
+    assert (answer.turn_texts, answer.thoughts) == (("Hi.",), ("They greet.",))
+
+
+@pytest.mark.parametrize(
     ("record", "sentence"),
     [
         ({"question_id": "q", "text": None}, "line 1: text is None; expected text"),
@@ -152,6 +173,10 @@ def test_public_layouts_of_answers_are_read(tmp_path: Path, record: dict) -> Non
         ({"instruction": "other", "output": "x"}, "expected one of the questions"),
         ({"instruction": "?", "output": None}, "output is None; expected text"),
         ({"question_id": "q", "messages": [{"role": "user", "content": "?"}]}, "assistant's"),
+        (
+            {"question_id": "q", "messages": [{"role": "assistant", "content": [PICTURE, HI]}]},
+            "the assistant's content to be text",
+        ),
         ({"question_id": "q", "answer": "x"}, "holds no answer"),
         ({"text": "x"}, "has no question_id"),
     ],
