@@ -93,6 +93,11 @@ def _judgments(
                     f"{review.where} reviews question {question_id}, to which {first} or {second} "
                     "has no answer; complete answer/ first"
                 )
+            if call.key in responses:
+                raise InputError(
+                    f"{review.where} reviews question {question_id} a second time; leave one "
+                    "review of each question and pair"
+                )
             reviewer = str(review.fields.get("reviewer_id", call.judge))
             responses[call.key] = (review.text("text"), reviewer)
         calls += plan.calls

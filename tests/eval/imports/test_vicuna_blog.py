@@ -103,6 +103,15 @@ def test_an_incomplete_import_is_refused(blog: Path, tmp_path: Path, capsys) -> 
     assert "name it" in capsys.readouterr().err
 
 
+def test_a_question_reviewed_twice_is_refused(blog: Path, tmp_path: Path, capsys) -> None:
+    """Which of two reviews counts is not for the order of lines to say."""
+    review = next((blog / "review").glob("review_bard_*.jsonl"))
+    lines = review.read_text().splitlines()
+    review.write_text("\n".join([*lines, lines[3]]))
+    assert command("replay", str(blog), "--out", str(tmp_path / "eval")) == 2
+    assert "a second time" in capsys.readouterr().err and not (tmp_path / "eval").exists()
+
+
 def test_models_that_met_are_compared_directly_and_single_answers_by_their_means() -> None:
     pair = PairRow(
         models=("a", "b"),
