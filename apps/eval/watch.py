@@ -29,7 +29,8 @@ from apps.common.errors import CriaError, InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import parts, storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_step
-from apps.eval.config import WatchConfig
+from apps.eval.config import JudgeConfig, WatchConfig
+from apps.eval.judging.judges import find_judges
 from apps.eval.page.curve import CurveLine, render_curve
 from apps.eval.records.question import load_questions
 
@@ -39,6 +40,14 @@ START_S = 300.0
 
 def watch(config: WatchConfig, reporter: Reporter) -> None:
     load_questions(config.questions)
+    find_judges(  # a judge that cannot be asked is refused before the first checkpoint is served
+        JudgeConfig(
+            dir=config.out,
+            protocol=config.protocol,
+            judge=(config.judge,),
+            max_usd=config.max_usd,
+        )
+    )
     if config.once and not storage.exists(storage.join(config.run, configs.RESOLVED_NAME)):
         raise NotFoundError(
             f"{config.run} is not a run (it has no {configs.RESOLVED_NAME}); expected the --out of "

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.common.errors import InputError
+from apps.common.errors import ConfigError, InputError
 from apps.eval.config import JudgeConfig
 from apps.eval.judging.judges import find_judges
+from apps.eval.judging.prices import Price, price_of
 from tests.eval.commands import command
 
 PROMPT, COMPLETION = "--usd-per-million-prompt-tokens", "--usd-per-million-completion-tokens"
@@ -60,3 +61,23 @@ def test_no_endpoint_takes_the_offline_judges_name(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="which is the judge that asks nobody"):
             find_judges(config)
     assert [*find_judges(JudgeConfig(dir="x"))] == ["offline"]
+
+
+def test_a_judge_in_two_places_costs_what_the_dearer_one_takes(tmp_path: Path) -> None:
+    """Also where only one of them tells its price, and the other's is listed or not known."""
+    file = tmp_path / "endpoints.yaml"
+    cheap = "{usd_per_million_prompt_tokens: 0.1, usd_per_million_completion_tokens: 0.2}"
+
+    def price(model: str, *others: str, max_usd: float | None = None) -> Price | None:
+        file.write_text(f"j: {{base_url: '{URL}', model: {model}, prices: {cheap}}}")
+        judges = ("j", *(f"j={URL}#{other}" for other in others))
+        config = JudgeConfig(dir="x", judge=judges, endpoints=str(file), max_usd=max_usd)
+        return find_judges(config)["j"].price
+
+    assert price("gpt-4", max_usd=1) == Price(
+        usd_per_million_prompt_tokens=0.1, usd_per_million_completion_tokens=0.2
+    )
+    assert price("gpt-4", "gpt-4", max_usd=1) == price_of("gpt-4")
+    assert price("llama", "llama") is None
+    with pytest.raises(ConfigError, match="--max-usd needs the price of j"):
+        price("llama", "llama", max_usd=1)

@@ -75,6 +75,16 @@ def test_what_is_no_run_is_refused_at_once(tmp_path: Path, capsys) -> None:
     assert "is not a run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("judge", ["http://127.0.0.1:9/v1", "own=http://127.0.0.1:9/v1#m"])
+def test_a_judge_that_cannot_be_asked_is_refused_before_a_checkpoint_is_served(
+    tmp_path: Path, capsys, judge: str
+) -> None:
+    run, out = committed_run(tmp_path / "run", 300), tmp_path / "curve"
+    assert watching(run, out, "--judge", judge, "--max-usd", "1") == 2
+    told = capsys.readouterr().err
+    assert not out.exists() and ("is neither the name of a model" in told or "price" in told)
+
+
 def test_the_curve_links_every_report_and_says_who_judged() -> None:
     points = [
         {

@@ -79,24 +79,31 @@ def _limits(endpoint: Endpoint, config: JudgeConfig) -> Limits:
 
 
 def _price(name: str, endpoints: tuple[Endpoint, ...], config: JudgeConfig) -> Price | None:
-    own = [endpoint.prices for endpoint in endpoints if endpoint.prices]
-    if own and config.usd_per_million_prompt_tokens is None:
-        # Which endpoint a call goes to is open when its price is reserved.
-        return Price(
-            usd_per_million_prompt_tokens=max(p.usd_per_million_prompt_tokens for p in own),
-            usd_per_million_completion_tokens=max(p.usd_per_million_completion_tokens for p in own),
-        )
-    model = endpoints[0].model if endpoints else name
-    price = price_of(
-        model, config.usd_per_million_prompt_tokens, config.usd_per_million_completion_tokens
-    )
-    if price is None and config.max_usd is not None:
+    """The dearest of its endpoints: which one a call goes to is open when it is reserved."""
+    each = [_price_at(endpoint, config) for endpoint in endpoints] or [price_of(name)]
+    known = [price for price in each if price is not None]
+    if len(known) < len(each):
+        if config.max_usd is None:
+            return None
         raise ConfigError(
             f"--max-usd needs the price of {name}, which is not listed; give its prices in an "
             "--endpoints file, or --usd-per-million-prompt-tokens and "
             "--usd-per-million-completion-tokens"
         )
-    return price
+    return Price(
+        usd_per_million_prompt_tokens=max(p.usd_per_million_prompt_tokens for p in known),
+        usd_per_million_completion_tokens=max(p.usd_per_million_completion_tokens for p in known),
+    )
+
+
+def _price_at(endpoint: Endpoint, config: JudgeConfig) -> Price | None:
+    own, given = endpoint.prices, config.usd_per_million_prompt_tokens
+    if own is None or given is not None:
+        return price_of(endpoint.model, given, config.usd_per_million_completion_tokens)
+    return Price(
+        usd_per_million_prompt_tokens=own.usd_per_million_prompt_tokens,
+        usd_per_million_completion_tokens=own.usd_per_million_completion_tokens,
+    )
 
 
 def prices(judges: Mapping[str, Judge]) -> dict[str, Price | None]:
