@@ -50,6 +50,7 @@ def bars(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     notes: Mapping[str, str] | None = None,
     bottom: float = 0.0,
+    digits: int = 1,
 ) -> Markup:
     """Horizontal bars from `bottom` with optional whiskers; `notes` stand in their own column."""
     room = WIDTH - LABEL - (96 if notes else 60)
@@ -76,7 +77,7 @@ def bars(
                 '" stroke="var(--ink)" stroke-width="1.4" fill="none"/>'
             )
             end = max(end, high)
-        body.append(_text(LABEL + end + 8, y + 15.5, f"{value:.1f}{suffix}"))
+        body.append(_text(LABEL + end + 8, y + 15.5, f"{value:.{digits}f}{suffix}"))
         if notes and name in notes:
             body.append(_text(WIDTH - 4, y + 15.5, notes[name], "end", "soft"))
     return _svg(8 + len(values) * (BAR + GAP), body, title)

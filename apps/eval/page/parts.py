@@ -1,6 +1,7 @@
 """What every template of the evaluation's pages may use: cards, colours, heat, drawings."""
 
 from dataclasses import dataclass
+from math import floor, log10
 from pathlib import Path
 
 from markupsafe import Markup
@@ -33,9 +34,20 @@ def win_heat(share: float) -> Markup:
     return _heat(shade, round(min(1.0, abs(share - 0.5) / 0.5) * 62))
 
 
-def score_heat(score: float) -> Markup:
+def score_heat(score: float, scale: tuple[float, float]) -> Markup:
+    share = (score - scale[0]) / (scale[1] - scale[0])
     # Squared, because good models differ in the upper third of the scale only.
-    return _heat("--win", round(70 * (max(0.0, score - 1) / 9) ** 2))
+    return _heat("--win", round(70 * min(1.0, max(0.0, share)) ** 2))
+
+
+def score(value: float, scale: tuple[float, float]) -> str:
+    """A mean score, to a hundredth of its scale or so: 7.3 of 1 to 10, 0.73 of 0 to 1."""
+    return fixed(value, digits_of(scale))
+
+
+def digits_of(scale: tuple[float, float]) -> int:
+    """Digits behind the point that a mean score is worth."""
+    return max(1, 1 - floor(log10((scale[1] - scale[0]) / 9)))
 
 
 def _heat(shade: str, strength_percent: int) -> Markup:
@@ -48,7 +60,9 @@ _ENVIRONMENT = environment(
         "bars": charts.bars,
         "color": charts.color,
         "curve": charts.curve,
+        "digits_of": digits_of,
         "percent": percent,
+        "score": score,
         "score_heat": score_heat,
         "split_bar": charts.split_bar,
         "whiskers": charts.whiskers,

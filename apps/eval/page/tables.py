@@ -14,8 +14,8 @@ class HeatTable:
     title: str
     columns: tuple[str, ...]
     rows: Mapping[str, Mapping[str, float]]
-    is_score: bool
-    """scores from 1 to 10, not shares"""
+    scale: tuple[float, float] | None
+    """Lowest and highest score; None of shares."""
 
 
 def heat_tables(result: ProtocolFigures) -> list[HeatTable]:
@@ -32,7 +32,7 @@ def _turns(result: ProtocolFigures) -> HeatTable | None:
         title="Mean score by turn",
         columns=tuple(f"turn {turn}" for turn in turns),
         rows={n: {f"turn {t}": mean for t, mean in row.items()} for n, row in rows.items()},
-        is_score=True,
+        scale=result.scale,
     )
 
 
@@ -50,7 +50,7 @@ def _categories(result: ProtocolFigures) -> HeatTable | None:
         title=f"{what} by category",
         columns=tuple(dict.fromkeys(c for row in rows.values() for c in row)),
         rows=rows,
-        is_score=result.scores is not None,
+        scale=result.scale,
     )
 
 
