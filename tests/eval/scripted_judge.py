@@ -5,10 +5,10 @@
 Prints its URL as the first line. Tests and the judge benchmark use it in place of GPT-4; it counts
 every request, so that repeats can be counted where they would be paid for.
 
-Models whose name starts with `judge` judge: the answer that shares more words with the question
-(or the reference, where there is one) is better, each word counted once; text outside the block of
-its nonce is not seen. `first-judge` always prefers the first answer, `long-judge` the longer one.
-Any other model, or prompt without answers, gets `<name> says: <last message>`.
+Models whose name starts with `judge` judge. The answer that shares more words with the question (or
+the reference, where there is one) is better, each word counted once. Text outside the block of its
+nonce is not seen. `first-judge` always prefers the first answer, `long-judge` the longer one. Any
+other model, or prompt without answers, gets `<name> says: <last message>`.
 """
 
 import argparse
@@ -35,6 +35,8 @@ class Script:
     latency_s: float = 0.0
     requests_per_min: float | None = None
     """Beyond this, 429 with Retry-After; a window of one second."""
+    holds_after: int | None = None
+    """Requests after so many wait until this is None: what is killed meanwhile has not ended."""
     fault_share: float = 0.0
     """Share of requests that fail, by the kinds in `faults`, in turn."""
     faults: tuple[str, ...] = ("429", "500", "timeout", "garbage", "truncation")
@@ -77,7 +79,7 @@ class Endpoint:
         identity = json.dumps(body, sort_keys=True)
         self.requests[identity] += 1
         self.bodies.append(body)
-        script = self.script
+        script, number = self.script, len(self.bodies)
         handled = script.handle(request, body) if script.handle else None
         if handled is not None:
             return handled
@@ -96,6 +98,8 @@ class Endpoint:
                 await asyncio.sleep(script.timeout_s)
                 raise web.HTTPGatewayTimeout
             await asyncio.sleep(script.latency_s)
+            while script.holds_after is not None and number > script.holds_after:
+                await asyncio.sleep(0.02)
             if fault == "garbage":
                 return web.Response(text="<html>upstream said no</html>")
             text = (script.answer or respond)(body["model"], body["messages"])

@@ -22,6 +22,7 @@ from apps.common.files import parts, storage
 from apps.eval.calls import journal
 from apps.eval.calls.lines import charged_usd
 from apps.eval.judging.prices import Price, price_of
+from apps.eval.records.question import BUILT_IN, load_questions
 from benchmarks.judge import PRICE, planned, unanswered, verdicts
 from tests.eval import one_run
 from tests.eval.commands import command
@@ -82,13 +83,14 @@ def test_no_answer_in_a_bucket_is_paid_twice_though_the_command_is_killed(
         json.dumps({"question_id": n, "category": "generic", "turns": turns[n]}) for n in turns
     ]
     questions.write_text("\n".join(lines))
-    served = serve(Script(latency_s=0.2))
+    served = serve(Script(latency_s=0.2, holds_after=NUM_CALLS))
     asked = ["answer", "--questions", str(questions), "--concurrency", str(IN_FLIGHT)]
     asked += ["--model", f"tuned={served.url}", "--out"]
     killed(
         eval_command([*asked, f"{bucket}/eval"]),
         lambda: len(answers_in(f"{bucket}/eval", "tuned")) >= NUM_CALLS // 4,
     )
+    served.script.holds_after = None
     stored = answers_in(f"{bucket}/eval", "tuned")
     assert len(stored) < NUM_CALLS
     assert command(*asked, f"{bucket}/eval") == 0
@@ -113,9 +115,10 @@ def test_no_judgment_in_a_bucket_is_paid_twice_though_the_command_is_killed(
 ) -> None:
     folder = f"{bucket}/eval"
     calls = planned(folder, NUM_CALLS)
-    served = serve(Script(latency_s=0.3))
+    served = serve(Script(latency_s=0.3, holds_after=NUM_CALLS // 2))
     asked = ["judge", folder, "--judge", "judge-4", "--concurrency", str(IN_FLIGHT), *LIMITS]
     killed(eval_command(asked), lambda: len(journal.read_raw(folder)) >= NUM_CALLS // 4)
+    served.script.holds_after = None
     stored = {record["key"] for record in journal.read_raw(folder)}
     assert len(stored) < NUM_CALLS
     again = subprocess.run(eval_command(asked), capture_output=True, text=True, timeout=200)
@@ -141,7 +144,8 @@ def test_the_task_of_the_cluster_goes_on_where_its_lost_machine_stopped(
     bucket: str, tmp_path: Path, serve
 ) -> None:
     """What cluster/eval.yaml runs, as it stands, each command with a Ray of its own."""
-    served = serve(Script(latency_s=0.3, answer=answer))
+    of_two_models = 2 * len(load_questions(BUILT_IN))
+    served = serve(Script(latency_s=0.3, answer=answer, holds_after=of_two_models + 2 * NUM_CALLS))
     script = yaml.safe_load(EVAL_YAML.read_text())["run"].replace("cluster/run_ray.sh ", "")
     given = {"BUCKET": bucket, "MODEL_URL": served.url, "MAX_USD": "20"}
     given |= {"BASELINE": "gpt-4o-mini", "JUDGE": JUDGE, "SKYPILOT_TASK_ID": "task"}
@@ -150,6 +154,7 @@ def test_the_task_of_the_cluster_goes_on_where_its_lost_machine_stopped(
     folder = f"{bucket}/eval"
     task = ["bash", "-c", script]
     killed(task, lambda: len(journal.read_raw(folder)) >= NUM_CALLS, env, is_machine=True)
+    served.script.holds_after = None
     asked_before = {body for body in served.served if json.loads(body)["model"] != JUDGE}
     assert subprocess.run(task, env=env, timeout=280).returncode == 0
     assert asked_before == {body for body in served.served if json.loads(body)["model"] != JUDGE}
@@ -195,6 +200,7 @@ def killed(
 ) -> None:
     """Runs a command until it is time for kill -9, and until its Ray has ended too.
 
+    Its endpoint holds replies back, so that it cannot end before, however slow the looks are.
     `is_machine`: all that it started is killed in the same moment.
     """
     process = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
