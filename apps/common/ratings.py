@@ -5,8 +5,8 @@ rated by one arithmetic. A tie is half a win for each side everywhere.
 
 Legend: M models, N battles, Q clusters (questions, or voters), B bootstrap resamples.
 
-Sources: Bradley and Terry, Biometrika 39 (1952); the sandwich covariance is White (1982) with
-clusters as in Liang and Zeger (1986); the online update is Elo's with base 10 and scale 400.
+Sources: Bradley and Terry, Biometrika 39 (1952). The sandwich covariance is White (1982) with
+clusters as in Liang and Zeger (1986). The online update is Elo's with base 10 and scale 400.
 """
 
 from collections.abc import Hashable, Iterable
@@ -174,8 +174,8 @@ def bootstrap(battles: Battles, num_resamples: int = 200, seed: int = 0) -> Floa
     won all it played would then win all in every resample, and one question would leave nothing to
     vary. So each model also wins and loses a random part of one cluster, against all others alike.
 
-    Two models, one question each way or n of them, k won by the first: pseudo-wins are the sum of
-    two Gamma(1/4), so the first's share is Beta(k + 1/2, n - k + 1/2), Jeffreys's posterior.
+    Two models met on n questions, of which the first won k. Pseudo-wins are the sum of two
+    Gamma(1/4), so its share is Beta(k + 1/2, n - k + 1/2), Jeffreys's posterior.
     """
     size = len(battles.models)
     rng = np.random.default_rng(seed)

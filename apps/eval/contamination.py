@@ -4,10 +4,10 @@
     python -m apps.eval contamination questions.jsonl --data pack/ --tokenizer BASE
 
 Reads a clean folder (what people asked, turn by turn) or a pack (decoded, without what is trained
-on). Two measures per question: the share of its word 8-grams that occur anywhere in the data, as
-GPT-3's authors counted overlap (arXiv:2005.14165, appendix C, with 13 for long documents); and the
-best Jaccard similarity of its words with one training text, among texts that share a 4-gram with
-it. Words are those of every script, as apps/common/text/words.py splits them.
+on). Two measures per question. One is the share of its word 8-grams that occur anywhere in the
+data, as GPT-3's authors counted overlap (arXiv:2005.14165, appendix C, with 13 for long documents).
+The other is the best Jaccard similarity of its words with one training text, among texts that share
+a 4-gram with it. Words are those of every script, as apps/common/text/words.py splits them.
 """
 
 # pyarrow and ahocorasick are partly unknown:

@@ -4,10 +4,11 @@
     python -m apps.eval questions generate --writer gpt-4o --per-category 10 --data clean/ \\
         --baseline vicuna=http://127.0.0.1:8000/v1 --out questions.jsonl
 
-Generated questions are de-duplicated (Jaccard of their words), kept only if no baseline answers
-them too well in the writer's own rating, and dropped if they occur in the training data, with the
-report of that search beside them. Coding and math get the writer's own solution as a reference;
-read those before you trust them (13 of MT-bench's 30 were wrong: FastChat pull request 3158).
+Generated questions are de-duplicated (Jaccard of their words). They are kept only if no baseline
+answers them too well in the writer's own rating. Those that occur in the training data are dropped,
+and the report of that search lies beside them. Coding and math get the writer's own solution as a
+reference; read those before you trust them (13 of MT-bench's 30 were wrong: FastChat pull request
+3158).
 """
 
 import asyncio

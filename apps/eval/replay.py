@@ -7,8 +7,8 @@
 
 FOLDER holds question.jsonl and review/review_<baseline>_<model>.jsonl with `text` and `score`
 (github.com/lm-sys/vicuna-blog-eval, eval/table). Published arithmetic: one GPT-4 review per
-question and pair, in one order, Vicuna second; totals are plain sums over 80 reviews, so that
-Vicuna has a total of its own in every pair; the relative quality of Figure 1 chains each pair
+question and pair, in one order, Vicuna second. Totals are plain sums over 80 reviews, so that
+Vicuna has a total of its own in every pair. The relative quality of Figure 1 chains each pair
 through Vicuna to ChatGPT: baseline / vicuna in their pair x vicuna / chatgpt in theirs.
 
 `published` uses the stored scores. Two of them, typed in by hand, contradict their review's text

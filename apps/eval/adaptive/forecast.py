@@ -10,7 +10,7 @@ when it leaves out one half: a true share p takes about n = z^2 p (1 - p) / (p -
 
 A mean score's interval is that of `scores.statistics.mean_interval`: the spread of n scores, with
 half a question more at either end of the scale. Models judged on the same questions are compared
-question by question; a gap g of their means shows with n = (z s / g)^2 of them, s the spread of the
+question by question. A gap g of their means shows with n = (z s / g)^2 of them, s the spread of the
 differences.
 """
 

@@ -25,7 +25,7 @@ CUT = 0.7
 MIN_RATE_SHARE = 0.02
 DEFAULT_PAUSE_S = 2.0
 CUT_COOLDOWN_S = 5.0
-# A lone 429 is jitter at the edge of a window, and only its own call waits; a cut and a pause for
+# A lone 429 is jitter at the edge of a window, and only its own call waits. A cut and a pause for
 # every one of them halved the throughput at a limit that was configured exactly (measured).
 LONE = 5
 CATCH_UP_S = 0.01

@@ -1,9 +1,9 @@
 """The offline judge: chrF against reference answers. It is not GPT-4 and never says it is.
 
 It needs no network and no money, so that the quickstart and the tests can judge. It can tell right
-from wrong only as far as a reference answer tells it, and cannot judge a question without one.
-chrF is Popovic's (WMT 2015) in sacrebleu's implementation; an answer that satisfies the question's
-`match` counts as fully similar.
+from wrong only as far as a reference answer tells it, and cannot judge a question without one. The
+measure is Popovic's chrF (WMT 2015) in sacrebleu's implementation. An answer that satisfies the
+question's `match` counts as fully similar.
 """
 
 from collections.abc import Sequence

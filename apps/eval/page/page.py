@@ -1,7 +1,7 @@
 """report.html: no network, readable on a phone, in light and dark.
 
-Figures and charts are drawn here, so that they show without scripts; the texts are data that the
-page's script fills in when a question is opened, in the page or beside it (see `texts`). Answers
+Figures and charts are drawn here, so that they show without scripts. The texts are data, in the
+page or beside it (see `texts`), that the page's script fills in when a question is opened. Answers
 are untrusted: they are escaped here, and enter the page as text, never as HTML, there.
 """
 

@@ -2,8 +2,9 @@
 
 Up to `INLINE_BYTES` of texts lie in report.html itself: one file to keep and mail. Beyond that they
 lie in report-texts/ beside it, as part-<k>.js of about a megabyte each and as words-<k>.js, the
-index that the search reads: a page that is opened from disk may load scripts but not JSON. Each is
-one call, `part(k, [...])` or `words(k, {...})`. The page itself holds a glance of every question.
+index that the search reads. They are scripts, because a page that is opened from disk may load no
+JSON. Each is one call, `part(k, [...])` or `words(k, {...})`. The page itself holds a glance of
+every question.
 """
 
 import hashlib

@@ -10,14 +10,17 @@ Our own layout, one JSON object a line:
     exact      the answer equals the reference, apart from case, outer punctuation and spacing
     contains   the reference occurs in the answer as whole words
     number     the last number of the answer equals the reference's number
+
 What counts as equal in which script is told in match.py.
 A reference may list alternatives separated by ` || `. Without `match` the reference only guides
 judges and the offline judge.
 
-Also read as they are: FastChat's and the Vicuna blog's `question.jsonl` (`text`), MT-bench
-(`turns`, `reference`, or answers in a reference file), AlpacaEval (a JSON array of `instruction`)
-Arena-Hard (`prompt` or `turns: [{content}]`, `uid`) and OpenAI's `messages`, of which the user's
-are the turns.
+Also read as they are:
+    FastChat's, the blog's       question.jsonl with `text`
+    MT-bench's                   `turns` and `reference`, or answers in a reference file
+    AlpacaEval's                 a JSON array of `instruction`
+    Arena-Hard's                 `uid` with `prompt` or `turns: [{content}]`
+    OpenAI's                     `messages`, of which the user's are the turns
 """
 
 from collections.abc import Iterable

@@ -1,22 +1,22 @@
 """A judge held against people: how often they agree, and win rates that stay true though it errs.
 
-Prediction-powered inference: the judge's outcomes on all questions, corrected by how far it was off
-on those that people judged too (Angelopoulos et al., Science 382, 2023; the weight of the judge as
-in PPI++, arXiv:2311.01453). The package ppi-python 0.2.3 takes normal intervals: simulated with 5
-to 20 labels they hold the truth in 37 to 94 of 100 cases. Here questions are weighted at random
-instead, with half a question more at either end, as in `statistics.mean_interval`.
+Prediction-powered inference (Angelopoulos et al., Science 382, 2023): the judge's outcomes on all
+questions, corrected by how far it was off on those that people judged too. The weight of the judge
+is that of PPI++ (arXiv:2311.01453). The package ppi-python 0.2.3 takes normal intervals: simulated
+with 5 to 20 labels they hold the truth in 37 to 94 of 100 cases. Here questions are weighted at
+random instead, with half a question more at either end, as in `statistics.mean_interval`.
 
 People's questions must be a fair sample of all: drawn at random, not the hard ones.
 
 Worked example, 4 questions, people on the first two: the judge says 1 1 1 0 and people 1 0. With
-weight 1 the judge's mean on the other two is .5, it was off by (0 - 1) / 2 = -.5 on the first two,
-and the corrected win rate is 0; with weight 0 it is people's own .5.
+weight 1 the judge's mean on the other two is .5, and it was off by (0 - 1) / 2 = -.5 on the first
+two. So the corrected win rate is 0, and with weight 0 it is people's own .5.
 
-How much narrower than people alone it can be: with n labels, N other questions and a correlation r
-of judge and people, the best weight leaves (1 - r^2 N / (n + N)) of the variance of n labels, so
-the width is sqrt(1 - r^2 N / (n + N)) of theirs, whatever the method. Half takes r >= .87 with
-endless other questions, and .91 with ten for each label. A judge that agrees with people in 85 of
-100 even decisions has .7, and can save a quarter.
+How much narrower than people alone it can be is bounded. With n labels, N other questions and a
+correlation r of judge and people, the best weight leaves (1 - r^2 N / (n + N)) of the variance of n
+labels. So the width is sqrt(1 - r^2 N / (n + N)) of theirs, whatever the method. Half takes r >=
+.87 with endless other questions, and .91 with ten for each label. A judge that agrees with people
+in 85 of 100 even decisions has .7, and can save a quarter.
 
     r      N = n    N = 10 n    N endless
     .50    .94      .88         .87

@@ -1,8 +1,8 @@
 """How firm a ranking is: between every two neighbours, what would turn their order.
 
 How many questions would settle it at 95 %, and how few judgments, dropped or turned round, would
-undo it (the question of arXiv:2508.11847). The few are chosen by their influence on the gap, and
-their number is that of a new fit without them, so it is reached, if perhaps not the very smallest.
+undo it (the question of arXiv:2508.11847). The few are chosen by their influence on the gap, and a
+new fit without them gives their number. So it is reached, if perhaps not the very smallest.
 """
 
 from collections import defaultdict

@@ -3,8 +3,8 @@
 Style is length, lists, headings and bold text. A logistic regression of the outcome on both models'
 strengths and the differences of their answers' style, as in length-controlled AlpacaEval
 (arXiv:2404.04475) and the style control of Chatbot Arena (lmsys.org/blog/2024-08-28-style-control).
-It is fragile with few wins (measured: without its shared priors AlpacaEval's method moves a 2.6 %
-model to 19.8 %), so a ridge pulls all terms to zero and a small sample is said to be one.
+It is fragile with few wins: measured without its shared priors, AlpacaEval's method moves a 2.6 %
+model to 19.8 %. So a ridge pulls all terms to zero, and a small sample is said to be one.
 
 Legend: N contests, F terms (models first, then styles), Q questions.
 """

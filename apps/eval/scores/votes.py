@@ -1,7 +1,7 @@
 """Several judges: how far they agree, and what they are worth together.
 
 J judges whose errors have variance s2 and correlate by r count as J / (1 + (J - 1) r) independent
-ones (Kish 1965, design effect): three judges with r = .5 are one and a half. With verdicts of
+ones (Kish 1965, design effect). Three judges with r = .5 are one and a half. With verdicts of
 people an error is a judge's outcome less what it gives on average where people say the same.
 Without, it is what differs from its own mean on the pair: judges then also agree where they are
 right, so that the number is a lower bound.
