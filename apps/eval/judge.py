@@ -268,6 +268,7 @@ def _make_calls(
         failed=tally.failed,
         usd=round(result.spent_usd, 4),
         **({"estimated": tally.estimated} if tally.estimated else {}),
+        **({"paid_in_vain": tally.paid_in_vain} if tally.paid_in_vain else {}),
         **{name: round(value, 2) for name, value in result.gate.items()},
     )
     _tell_endpoints(result, reporter)
@@ -287,6 +288,11 @@ def _tell_endpoints(result: RunResult, reporter: Reporter) -> None:
         reporter.line(
             f"{result.tally.estimated} responses came without a count of tokens that can be true; "
             "each is charged the most that it can have cost."
+        )
+    if result.tally.paid_in_vain:
+        reporter.line(
+            f"{result.tally.paid_in_vain} calls brought no reply and may have been billed; each is "
+            "charged the most that it can have cost."
         )
 
 

@@ -29,7 +29,7 @@ from apps.eval.records.answer import Answer, answers_uri, lineage_uri
 from apps.eval.records.question import Question
 from apps.eval.replay import DRAFT_TABLE, shipped_reviews, tabulate
 from apps.eval.scores import suspicious
-from apps.eval.scores.costs import costs
+from apps.eval.scores.costs import costs, unanswered
 from apps.eval.scores.judgments import (
     Judgment,
     load_judgments,
@@ -120,6 +120,7 @@ def build(
         is_offline_judge_used=any(is_offline(item.judge) for item in judgments),
         usd=sum(row.usd for row in paid),
         costs=paid,
+        unanswered=unanswered(config.dir),
         questions=QuestionCounts(
             total=len(questions),
             per_category=dict(Counter(question.category for question in questions)),

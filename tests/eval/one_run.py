@@ -7,6 +7,7 @@ from apps.eval.calls.client import complete, connect
 from apps.eval.calls.endpoints import openai_endpoint
 from apps.eval.calls.gate_pool import GatePool
 from apps.eval.calls.journal import Journal
+from apps.eval.calls.lines import Bound
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.calls.reply import Reply
 from apps.eval.config import JudgeConfig
@@ -71,6 +72,16 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
             return await caller.make(left)
     finally:
         writer.close()
+
+
+def bound(key: str, usd: float) -> Bound:
+    """A call of the judge that tests have, for the journal."""
+    return Bound(key, usd, "judge-4")
+
+
+def response(key: str, usd: float) -> dict[str, object]:
+    """What came of it, as far as the journal reads it."""
+    return {"key": key, "usd": usd, "judge": "judge-4"}
 
 
 def statuses(directory: Path) -> list[str]:

@@ -86,7 +86,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, ray_session) -> None:
     assert len({record["key"] for record in records}) == len(records) == CALLS
     assert stored <= {record["key"] for record in records}
     assert all(parse_record(record)["status"] == "ok" for record in records)
-    assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= 6
+    in_doubt = unanswered(str(tmp_path))
+    assert found["served_twice"] <= len(in_doubt) <= 6
+    assert run("apps.eval", COMMANDS, ["report", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "report.json").read_text())["unanswered"]
+    assert told == {"calls": len(in_doubt), "usd": pytest.approx(sum(in_doubt.values()))}
+    shown = "calls more brought no reply" in (tmp_path / "report.html").read_text()
+    assert shown == bool(in_doubt)
 
 
 @pytest.mark.slow

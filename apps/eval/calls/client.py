@@ -158,7 +158,7 @@ def read_response(style: Style, status: int, headers: Mapping[str, str], data: b
         said = load(data)
         if why := broke_off(said):
             sentence = f"the endpoint broke off its answer ({why})"
-            raise CallFailure("unavailable", sentence, may_be_billed=True)
+            raise CallFailure("garbled", sentence, may_be_billed=True)
         return styles.reply(style, said)
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -7,6 +7,8 @@ from typing import Literal
 from apps.eval.calls.rate_gate import Outcome
 from apps.eval.calls.retry_after import LONGEST_WAIT_S, retry_after_s, wait_in_words
 
+PAID_TRIES = 5
+"""Of one request that may have been billed and brought no reply, before it is left."""
 FailureKind = Literal["rate_limited", "unavailable", "timeout", "garbled", "rejected", "fatal"]
 """garbled: a success that holds no reply; rejected: this request is at fault; fatal: all are"""
 UNFIT = (400, 422)

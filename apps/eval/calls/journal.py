@@ -1,14 +1,15 @@
 """What was asked, what came back, and what it cost: two files that only grow, and a budget.
 
-    judgments/intents.jsonl       a line before every send: {key, attempt, usd}; a line
+    judgments/intents.jsonl       a line before every send: {key, attempt, usd}, with bound_usd
+                                  where more than the call's bound is set aside; a line
                                   {key, attempt, released: true} if it certainly cost nothing
     judgments/raw.jsonl           a line for every response, under its key; never changed
     judgments/parsed-<v>.jsonl    what parser version v reads in raw.jsonl; made again at will
 
 Every line is on disk (fsync) or in the bucket before its caller goes on; callers that arrive
 together share one write. What is spent is computed from these files alone: the charge of every
-response, and the full reservation of every intent that was neither answered nor released, because a
-call that was in flight when the power went out may have been billed.
+response, and the full reservation of every intent that was neither answered nor released. A call
+that was in flight when the power went out may have been billed.
 """
 
 import asyncio
@@ -20,14 +21,10 @@ from typing import cast
 
 import orjson
 
-from apps.common.errors import CriaError
 from apps.common.files import parts, storage
+from apps.eval.calls.budget import Budget
 from apps.eval.calls.hold import Hold, hold
-from apps.eval.calls.lines import IntentLine, ParsedLine, ResponseLine, charged_usd
-
-
-class BudgetExhaustedError(CriaError):
-    """The next call could cost more than is left of --max-usd."""
+from apps.eval.calls.lines import Bound, IntentLine, ParsedLine, ResponseLine, charged_usd
 
 
 def judgments_dir(directory: str) -> str:
@@ -73,10 +70,8 @@ class Journal:
         self.directory = directory
         self._raw = raw_path(directory)
         self._intents = intents_path(directory)
-        self._max_usd = max_usd
-        self._charged_usd = 0.0
+        self._budget = Budget(max_usd)
         self._num_stored = 0
-        self._reserved: dict[tuple[str, int], tuple[str, float]] = {}
         self._unknown: dict[tuple[str, int], float] = {}
         self._next_attempt: dict[str, int] = {}
         self._settled = asyncio.Event()
@@ -92,51 +87,67 @@ class Journal:
             key = record["key"]
             attempts = self._next_attempt.get(key, 0)
             self._next_attempt[key] = max(attempts, record["attempt"] + 1)
+        self._learn_overruns(intents, responses)
         self._unknown = unknown_attempts(intents, responses)
-        self._charged_usd = sum(map(charged_usd, responses)) + sum(self._unknown.values())
+        charged = sum(map(charged_usd, responses)) + sum(self._unknown.values())
+        self._budget.charged_usd = charged
+
+    def _learn_overruns(
+        self, intents: Iterable[IntentLine], responses: Iterable[ResponseLine]
+    ) -> None:
+        bounds = {record["key"]: bound_usd(record) for record in intents if "usd" in record}
+        for record in responses:
+            bound = bounds.get(record["key"], 0.0)
+            self._budget.see(record["judge"], charged_usd(record), bound)
 
     async def state(self) -> tuple[int, float]:
         """Responses stored since the start, and US dollars charged, certainly or possibly."""
-        return self._num_stored, self._charged_usd
+        return self._num_stored, self._budget.charged_usd
 
-    async def open_call(self, holder: str, key: str, usd: float) -> int:
-        """Reserves `usd` (an upper bound) and writes the intent; returns the attempt's number.
+    async def open_call(self, holder: str, bound: Bound) -> int:
+        """Reserves what the call can cost and writes the intent; returns the attempt's number.
 
         Waits while calls in flight could still free enough; raises BudgetExhaustedError if not.
         """
-        return (await self.open_calls(holder, [(key, usd)]))[0]
+        return (await self.open_calls(holder, [bound]))[0]
 
-    async def open_calls(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
-        """`reserve`, once there is room for the first."""
-        while not self._fits(wanted[0][1]) and self._reserved:
-            self._settled.clear()
-            await self._settled.wait()
-        return await self.reserve(holder, wanted)
-
-    async def reserve(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
-        """Takes the first, and those after it that the budget has room for; does not wait for room.
+    async def open_calls(self, holder: str, wanted: Sequence[Bound]) -> list[int]:
+        """Takes the first, once there is room for it, and those after it that fit as well.
 
         Returns their attempts' numbers; raises BudgetExhaustedError if not even the first fits.
         """
-        taken = [self._take(holder, *wanted[0])]
-        for key, usd in wanted[1:]:
-            if not self._fits(usd):
+        budget = self._budget
+        while not budget.fits_beside_others(wanted[0]) and budget.has_calls_in_flight:
+            self._settled.clear()
+            await self._settled.wait()
+        return await self._reserve(holder, wanted, budget.fits_beside_others)
+
+    async def open_batch(self, holder: str, wanted: Sequence[Bound]) -> list[int]:
+        """The same for calls that are all sent at once; does not wait for room.
+
+        A batch is asked of OpenAI's own models, whose thinking `max_completion_tokens` bounds.
+        """
+        return await self._reserve(holder, wanted, self._budget.fits)
+
+    async def _reserve(
+        self, holder: str, wanted: Sequence[Bound], fits: Callable[[Bound], bool]
+    ) -> list[int]:
+        taken = [self._take(holder, wanted[0])]
+        for bound in wanted[1:]:
+            if not fits(bound):
                 break
-            taken.append(self._take(holder, key, usd))
+            taken.append(self._take(holder, bound))
         await self._write_intents(taken)
         return [line["attempt"] for line in taken]
 
-    def _take(self, holder: str, key: str, usd: float) -> IntentLine:
-        if not self._fits(usd):
-            raise BudgetExhaustedError(
-                f"the next call may cost ${usd:.4f} and ${self._charged_usd:.4f} of "
-                f"--max-usd {self._max_usd:g} is spent; raise --max-usd to go on: what is "
-                "stored is not paid again"
-            )
-        attempt = self._next_attempt.get(key, 0)
-        self._next_attempt[key] = attempt + 1
-        self._reserved[key, attempt] = (holder, usd)
-        return {"key": key, "attempt": attempt, "usd": usd}
+    def _take(self, holder: str, bound: Bound) -> IntentLine:
+        attempt = self._next_attempt.get(bound.key, 0)
+        usd = self._budget.reserve(holder, bound, attempt)
+        self._next_attempt[bound.key] = attempt + 1
+        line: IntentLine = {"key": bound.key, "attempt": attempt, "usd": usd}
+        if usd > bound.usd:
+            line["bound_usd"] = bound.usd
+        return line
 
     async def _write_intents(self, taken: Sequence[IntentLine]) -> None:
         """If this fails, or is cancelled, nothing is sent: what was taken is given back.
@@ -153,12 +164,12 @@ class Journal:
                     await self._append(self._intents, *map(_released, taken))
             raise
 
-    def adopt(self, holder: str, attempts: dict[str, int]) -> None:
+    def adopt(self, holder: str, judge: str, attempts: dict[str, int]) -> None:
         """Takes over an earlier run's attempts, whose fate will be known: reserved, not charged."""
         for key, attempt in attempts.items():
             usd = self._unknown.pop((key, attempt), 0.0)
-            self._charged_usd -= usd
-            self._reserved[key, attempt] = (holder, usd)
+            self._budget.charged_usd -= usd
+            self._budget.adopt(holder, Bound(key, usd, judge), attempt, usd)
 
     async def store(self, record: ResponseLine, attempt: int) -> None:
         """Appends a response and turns its reservation into its price."""
@@ -166,16 +177,20 @@ class Journal:
             await self._append(self._raw, record)
             self._num_stored += 1
         finally:  # it is paid, stored or not
-            self._settle(record["key"], attempt, charged_usd(record))
+            usd = charged_usd(record)
+            if reserved := self._budget.reserved(record["key"], attempt):
+                self._budget.see(reserved.bound.judge, usd, reserved.bound.usd)
+            self._settle(record["key"], attempt, usd)
 
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None:
         """Ends an attempt without a response; an unbilled one gives its reservation back.
 
         Nothing is left to end where the attempt's task was forgotten meanwhile.
         """
-        if (key, attempt) not in self._reserved:
+        reserved = self._budget.reserved(key, attempt)
+        if reserved is None:
             return
-        usd = self._reserved[key, attempt][1]
+        usd = reserved.usd
         try:
             if not may_be_billed:
                 await self._append(self._intents, _released({"key": key, "attempt": attempt}))
@@ -185,24 +200,17 @@ class Journal:
 
     async def forget(self, holder: str) -> None:
         """Charges in full what a dead task had in flight: it may have been billed."""
-        for (key, attempt), (owner, usd) in [*self._reserved.items()]:
-            if owner == holder:
-                self._settle(key, attempt, usd)
+        for key, attempt in self._budget.held_by(holder):
+            if reserved := self._budget.reserved(key, attempt):
+                self._settle(key, attempt, reserved.usd)
 
     def close(self) -> None:
         if self._hold is not None:
             self._hold.release()
             self._hold = None
 
-    def _fits(self, usd: float) -> bool:
-        if self._max_usd is None:
-            return True
-        reserved_usd = sum(usd for _, usd in self._reserved.values())
-        return self._charged_usd + reserved_usd + usd <= self._max_usd + 1e-12
-
     def _settle(self, key: str, attempt: int, usd: float) -> None:
-        if self._reserved.pop((key, attempt), None) is not None:
-            self._charged_usd += usd
+        if self._budget.settle(key, attempt, usd):
             self._settled.set()
 
     def _append(self, path: str, *records: Mapping[str, object]) -> asyncio.Future[None]:
@@ -253,6 +261,11 @@ class Journal:
 def _released(line: IntentLine) -> IntentLine:
     """Says that an attempt certainly cost nothing."""
     return {"key": line["key"], "attempt": line["attempt"], "released": True}
+
+
+def bound_usd(line: IntentLine) -> float:
+    """What a call costs at most, if its endpoint keeps to `max_tokens`."""
+    return line.get("bound_usd", line.get("usd", 0.0))
 
 
 def unknown_attempts(

@@ -105,8 +105,8 @@ def broke_off(said: JsonValue) -> str | None:
     choices = said.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     end = choice if isinstance(choice, dict) else said
-    if end is not said and end.get("error"):
-        return _told_in(end["error"])[0]
+    if error := end.get("error") or said.get("error"):
+        return _told_in(error)[0]
     reason = str(end.get("finish_reason") or end.get("stop_reason"))
     return f"finish_reason {reason!r}" if plain_reason(reason) == "error" else None
 

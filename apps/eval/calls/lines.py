@@ -1,6 +1,6 @@
 """The lines of judgments/*.jsonl, field by field: JSON as it lies on disk, and nothing else."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 Status = Literal["ok", "unparsed", "refused", "truncated"]
 
@@ -10,13 +10,23 @@ class Usage(TypedDict):
     completion_tokens: int
 
 
+class Bound(NamedTuple):
+    """A call that is about to be sent, and the most that it should cost."""
+
+    key: str
+    usd: float
+    judge: str
+
+
 class IntentLine(TypedDict):
     """intents.jsonl: a call that is about to be sent, or one that certainly cost nothing."""
 
     key: str
     attempt: int
     usd: NotRequired[float]
-    """the most it can cost"""
+    """what is set aside for it"""
+    bound_usd: NotRequired[float]
+    """the most it should cost, where that is less"""
     released: NotRequired[bool]
 
 

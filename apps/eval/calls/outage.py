@@ -1,10 +1,12 @@
-"""When an endpoint, or one of its models, has answered nothing for too long."""
+"""When an endpoint, or one of its models, has answered nothing for too long, or for too much."""
 
 from dataclasses import dataclass
 
 FAILURES_TO_OPEN = 24
 FIRST_OUTAGE_S = 45.0
 """An endpoint that has never answered is more likely mistyped than down."""
+FIRST_LOSSES, LOSSES = 5, 24
+"""Replies in a row that were paid and say nothing: at the start, and later."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -17,9 +19,17 @@ class Outage:
     """of the caller's clock; when it began, before the first answer"""
     has_answered: bool = False
     failures_in_row: int = 0
+    losses_in_row: int = 0
+    """failures that are replies which say nothing"""
 
     def end(self, now_s: float) -> None:
-        self.has_answered, self.failures_in_row, self.last_ok_s = True, 0, now_s
+        self.has_answered, self.last_ok_s = True, now_s
+        self.failures_in_row = self.losses_in_row = 0
+
+    @property
+    def is_too_dear(self) -> bool:
+        """Whether what comes back is paid and says nothing, too often in a row."""
+        return self.losses_in_row >= (LOSSES if self.has_answered else FIRST_LOSSES)
 
     def too_long_s(self, now_s: float, failures: int) -> float | None:
         """How long it has lasted, where that is too long for so many failures; else None."""

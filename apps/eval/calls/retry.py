@@ -12,7 +12,7 @@ from typing import cast
 from apps.common.command.events import Bar
 from apps.common.errors import CriaError
 from apps.eval.calls.client import Client, complete
-from apps.eval.calls.failure import CallFailure
+from apps.eval.calls.failure import PAID_TRIES, CallFailure
 from apps.eval.calls.gate_pool import GatePool
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.outage import Outage
@@ -51,13 +51,16 @@ class Asker:
 
     async def ask(self, messages: Sequence[Message], settings: Parameters) -> Reply:
         """The reply; raises the last CallFailure, and at once one that no repetition can mend."""
+        paid = 0
         for attempt in range(1, self._max_attempts + 1):
             try:
                 return await self._attempt(messages, settings)
             except CallFailure as failure:
+                paid += failure.may_be_billed
                 if failure.kind == "fatal":
                     self._refusal = failure
-                if failure.kind in ("fatal", "rejected") or attempt == self._max_attempts:
+                is_last = attempt == self._max_attempts or paid == PAID_TRIES
+                if failure.kind in ("fatal", "rejected") or is_last:
                     raise
                 self._bar.advance(0, last_failure=failure.sentence)
                 wait_s = failure.retry_after_s or min(MAX_WAIT_S, 0.5 * 2**attempt)
@@ -89,6 +92,13 @@ class Asker:
     def _check_outage(self, failure: CallFailure) -> None:
         """The gate sees no outage of one model while others of its account answer."""
         self._outage.failures_in_row += 1
+        self._outage.losses_in_row += failure.kind == "garbled"
+        if self._outage.is_too_dear:
+            raise CallFailure(
+                "fatal",
+                f"{self._outage.losses_in_row} replies in a row were paid and say nothing; last: "
+                f"{failure.sentence}",
+            ) from failure
         failures = self._outage.failures_in_row
         if (outage_s := self._outage.too_long_s(time.monotonic(), failures)) is not None:
             raise CallFailure(

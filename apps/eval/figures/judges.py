@@ -194,3 +194,12 @@ class CostRow:
     latency_p50_s: float | None
     latency_p95_s: float | None
     busiest_minute_calls: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnansweredCalls:
+    """Calls that brought no reply and may have been billed, of all runs: killed or broken off."""
+
+    calls: int
+    usd: float
+    """the most that they can have cost"""

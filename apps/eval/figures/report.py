@@ -14,6 +14,7 @@ from apps.eval.figures.judges import (
     JudgeAgreement,
     JudgeCheck,
     StyleControl,
+    UnansweredCalls,
     Votes,
 )
 from apps.eval.figures.models import (
@@ -112,6 +113,7 @@ class Figures:
     is_offline_judge_used: bool
     usd: float
     costs: tuple[CostRow, ...]
+    unanswered: UnansweredCalls
     questions: QuestionCounts
     models: Mapping[str, ModelRow]
     protocols: Mapping[str, ProtocolFigures]

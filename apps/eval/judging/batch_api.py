@@ -7,6 +7,7 @@ again, by its input file, instead of paying for a second one.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
@@ -16,14 +17,16 @@ from apps.common.errors import CriaError
 from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject
 from apps.eval.calls import styles
+from apps.eval.calls.budget import BudgetExhaustedError
 from apps.eval.calls.client import Endpoint, read_response
-from apps.eval.calls.failure import UNFIT, WRITTEN_CODES, CallFailure, is_filtered
-from apps.eval.calls.journal import (
-    BudgetExhaustedError,
-    Journal,
-    judgments_dir,
-    read_raw,
+from apps.eval.calls.failure import (
+    PAID_TRIES,
+    UNFIT,
+    WRITTEN_CODES,
+    CallFailure,
+    is_filtered,
 )
+from apps.eval.calls.journal import Journal, judgments_dir, read_raw
 from apps.eval.calls.json_body import load, stated_status, told
 from apps.eval.calls.lines import Parameters
 from apps.eval.calls.parameters import ParameterFit
@@ -60,6 +63,7 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
                 await batches.finish_earlier(poll_s)
                 for _ in range(job.persistence.max_attempts + job.persistence.max_asks):
                     left = remaining(mine, read_raw(job.directory), job.persistence.max_asks)
+                    left = [call for call in left if batches.paid_tries[call.key] < PAID_TRIES]
                     if not left or tally.stopped:
                         break
                     for start in range(0, len(left), MAX_REQUESTS):
@@ -92,7 +96,7 @@ async def _store_local(calls: Iterable[Call], writer: Journal, tally: Tally) -> 
     for call in calls:
         reply = local_reply(call)
         if reply is not None and call.key not in stored:
-            [attempt] = await writer.reserve(HOLDER, [(call.key, 0.0)])
+            attempt = await writer.open_call(HOLDER, call.bound(None))
             line = call.free_line(reply, created_s=time.time())
             await writer.store({**line, "is_computed": True}, attempt)
             tally.stored += 1
@@ -141,6 +145,8 @@ class _Batches:
         self._job = job
         self._writer = writer
         self._tally = tally
+        self.paid_tries: Counter[str] = Counter()
+        """by key: what was paid for in this run without a reply"""
         self._notes = batches_path(job.directory)
 
     async def submit(self, calls: list[Call], poll_s: float) -> None:
@@ -163,12 +169,12 @@ class _Batches:
 
     async def _reserve(self, calls: Sequence[Call]) -> dict[str, int]:
         """The attempts of as many calls as the budget has room for, in few writes."""
-        bounds = [(call.key, call.usd_at_most(self._job.prices[call.judge])) for call in calls]
+        bounds = [call.bound(self._job.prices[call.judge]) for call in calls]
         attempts: dict[str, int] = {}
         try:
             while left := bounds[len(attempts) :]:
-                taken = await self._writer.reserve(HOLDER, left)
-                attempts |= {key: number for (key, _), number in zip(left, taken, strict=False)}
+                taken = await self._writer.open_batch(HOLDER, left)
+                attempts |= {one.key: number for one, number in zip(left, taken, strict=False)}
         except BudgetExhaustedError as error:
             self._tally.stopped = error.sentence
         return attempts
@@ -193,7 +199,7 @@ class _Batches:
             attempts = {
                 k: attempt for k, attempt in note.get("attempts", {}).items() if k not in stored
             }
-            self._writer.adopt(HOLDER, attempts)
+            self._writer.adopt(HOLDER, self._judge, attempts)
             batch_id = note.get("batch") or by_file.get(input_file)
             if batch_id is None:
                 await self._release(attempts)
@@ -245,7 +251,7 @@ class _Batches:
         if key in sent:
             await self._store_response(sent[key], fitted[key], attempts, status, body)
         elif _was_written(status, told(body)[1]):  # for a call that is planned no more
-            await self._writer.fail_call(key, attempts.pop(key), may_be_billed=True)
+            await self._fail_paid(key, attempts.pop(key))
         return True
 
     async def _store_response(
@@ -269,17 +275,24 @@ class _Batches:
             kinds = ("garbled", "rejected", "fatal")
             self._tally.rejected[call.judge] += failure.kind in kinds
             if failure.may_be_billed and _was_written(status, code):
-                await self._writer.fail_call(call.key, attempts.pop(call.key), may_be_billed=True)
+                await self._fail_paid(call.key, attempts.pop(call.key))
             return
         record = call.response_line(reply, self._job.prices[call.judge], created_s=time.time())
         await self._writer.store(record, attempts.pop(call.key))
-        self._tally.stored += 1
-        self._tally.answered.add(call.judge)
+        self._tally.count_reply(call.judge)
         self._tally.estimated += "is_estimated" in record
+
+    async def _fail_paid(self, key: str, attempt: int) -> None:
+        self.paid_tries[key] += 1
+        self._tally.paid_in_vain += 1
+        await self._writer.fail_call(key, attempt, may_be_billed=True)
 
     async def _release(self, attempts: dict[str, int], may_be_billed: bool = False) -> None:
         """Ends attempts without a response."""
-        ends = [self._writer.fail_call(*one, may_be_billed) for one in attempts.items()]
+        if may_be_billed:
+            await asyncio.gather(*(self._fail_paid(*one) for one in attempts.items()))
+            return
+        ends = [self._writer.fail_call(*one, may_be_billed=False) for one in attempts.items()]
         await asyncio.gather(*ends)
 
     def _note(self, **record: object) -> None:

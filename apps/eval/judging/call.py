@@ -7,7 +7,7 @@ from typing import cast
 
 import orjson
 
-from apps.eval.calls.lines import Message, Parameters, ResponseLine, Usage
+from apps.eval.calls.lines import Bound, Message, Parameters, ResponseLine, Usage
 from apps.eval.calls.reply import Reply
 from apps.eval.judging.charge import charge, filtered_charge
 from apps.eval.judging.offline import ReferenceCheck
@@ -109,6 +109,9 @@ class Call:
     def usd_at_most(self, price: Price | None) -> float:
         """What the call can cost; 0 where no price is known."""
         return price.usd(self.prompt_tokens_bound(), self.max_tokens) if price else 0.0
+
+    def bound(self, price: Price | None) -> Bound:
+        return Bound(self.key, self.usd_at_most(price), self.judge)
 
     def response_line(self, reply: Reply, price: Price | None, created_s: float) -> ResponseLine:
         """The line of judgments/raw.jsonl."""

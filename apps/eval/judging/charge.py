@@ -2,8 +2,8 @@
 
 An endpoint's count is its own word. One that is missing, or that is less than half the words of
 the text, is no count, and the call is charged what was reserved for it. One that can be true is
-what the report shows. The budget is charged at least what the text itself must have cost, so that
-a count that is somewhat too low does not stretch `--max-usd`.
+what the report shows. The budget is charged at least what the text itself must have cost. So a
+count that is somewhat too low does not stretch `--max-usd`, nor does a text beyond `max_tokens`.
 
     prompt of 400 words, 2,000 letters    reported    shown and charged
                                           520         520, 520
@@ -14,7 +14,9 @@ Thinking that only the total shows is a part of the completion (calls/usage.py),
 contradict each other are none.
 
 Spending by the true count stays within the budget if the endpoint keeps to `max_tokens` and its
-tokenizer makes no more tokens than bytes. What it thinks in secret and reports nowhere it can hide.
+tokenizer makes no more tokens than bytes. What one costs that does not keep to it is charged as it
+counts, and its next calls reserve as much (calls/budget.py). What an endpoint thinks in secret and
+reports nowhere it can hide.
 """
 
 import re
@@ -45,15 +47,13 @@ def charge(
     """`usage_at_most` is what was reserved; without a price everything is free."""
     said, asked = [reply.thoughts, reply.text], list(prompt)
     prompt_tokens, completion_tokens = reply.prompt_tokens, reply.completion_tokens
+    likely: Usage = {"prompt_tokens": _likely(asked), "completion_tokens": _likely(said)}
     if prompt_tokens is None or completion_tokens is None:
-        return _bound(usage_at_most, price)
+        return _bound(_more_of(usage_at_most, likely), price)
     if prompt_tokens < _fewest(asked) or completion_tokens < _fewest(said):
-        return _bound(usage_at_most, price)
+        return _bound(_more_of(usage_at_most, likely), price)
     usage: Usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-    likely: Usage = {
-        "prompt_tokens": max(prompt_tokens, _likely(asked)),
-        "completion_tokens": max(completion_tokens, _likely(said)),
-    }
+    likely = _more_of(usage, likely)
     return Charge(
         usage=usage, usd=_usd(usage, price), charged_usd=_usd(likely, price), is_estimated=False
     )
@@ -67,6 +67,13 @@ def filtered_charge(usage_at_most: Usage, price: Price | None) -> Charge:
 def _bound(usage: Usage, price: Price | None) -> Charge:
     usd = _usd(usage, price)
     return Charge(usage=usage, usd=usd, charged_usd=usd, is_estimated=True)
+
+
+def _more_of(one: Usage, other: Usage) -> Usage:
+    return {
+        "prompt_tokens": max(one["prompt_tokens"], other["prompt_tokens"]),
+        "completion_tokens": max(one["completion_tokens"], other["completion_tokens"]),
+    }
 
 
 def _usd(usage: Usage, price: Price | None) -> float:

@@ -1,7 +1,7 @@
 """The gates and the journal in one process, and how a task reaches both with few messages.
 
 A message to an actor costs about a millisecond of two processes. 64 equal calls that end together
-need 256 of them if each call sends its own, and the next calls wait meanwhile; what arrives while
+need 256 of them if each call sends its own, and the next calls wait meanwhile. What arrives while
 an earlier message is under way therefore goes out as one.
 """
 
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from apps.eval.calls.gate_pool import GatePool, add_up
 from apps.eval.calls.journal import Journal
-from apps.eval.calls.lines import ResponseLine
+from apps.eval.calls.lines import Bound, ResponseLine
 from apps.eval.calls.rate_gate import Limits, Outcome
 
 Item = TypeVar("Item")
@@ -54,11 +54,11 @@ class Coordinator:
         for how in ended:
             await self._pools[judge].release(holder, *how)
 
-    async def open_calls(self, holder: str, wanted: Sequence[tuple[str, float]]) -> list[int]:
+    async def open_calls(self, holder: str, wanted: Sequence[Bound]) -> list[int]:
         attempts = await self._journal.open_calls(holder, wanted)
         if holder in self._gone:  # it died before it could send them
-            for attempt, (key, _) in zip(attempts, wanted, strict=False):
-                await self._journal.fail_call(key, attempt, may_be_billed=False)
+            for attempt, bound in zip(attempts, wanted, strict=False):
+                await self._journal.fail_call(bound.key, attempt, may_be_billed=False)
         return attempts
 
     async def store(self, made: Sequence[tuple[ResponseLine, int]]) -> None:
@@ -148,7 +148,7 @@ class RemoteLedger:
     """The ledger of loop.py, at a coordinator in another process."""
 
     def __init__(self, coordinator: "Coordinator", holder: str) -> None:
-        async def open_calls(wanted: list[tuple[str, float]]) -> Sequence[int]:
+        async def open_calls(wanted: list[Bound]) -> Sequence[int]:
             return await coordinator.open_calls(holder, wanted)
 
         async def store(made: list[tuple[ResponseLine, int]]) -> Sequence[None]:
@@ -158,8 +158,8 @@ class RemoteLedger:
         self._coordinator = coordinator
         self._open, self._store = Together(open_calls), Together(store)
 
-    async def open_call(self, holder: str, key: str, usd: float) -> int:
-        return await self._open((key, usd))
+    async def open_call(self, holder: str, bound: Bound) -> int:
+        return await self._open(bound)
 
     async def store(self, record: ResponseLine, attempt: int) -> None:
         await self._store((record, attempt))

@@ -57,6 +57,10 @@ class Tally:
     """by judge: refused for what they held, or answered with something else than a reply"""
     answered: set[str] = field(default_factory=set[str])
     """judges that replied"""
+    lost_in_row: Counter[str] = field(default_factory=Counter[str])
+    """by judge: broken off, or something else than a reply, since its last reply"""
+    paid_in_vain: int = 0
+    """tries that may have been billed and brought no reply"""
     stopped: str | None = None
     """why the chunk ended early: the budget"""
     last_error: str | None = None
@@ -70,6 +74,12 @@ class Tally:
         successes without a reply, that something else than a model answers, at full price.
         """
         return self.rejected[judge] >= REJECTIONS_TO_STOP and judge not in self.answered
+
+    def count_reply(self, judge: str) -> None:
+        """A response was stored."""
+        self.stored += 1
+        self.answered.add(judge)
+        self.lost_in_row[judge] = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

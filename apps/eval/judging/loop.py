@@ -12,10 +12,11 @@ from typing import Protocol
 
 from apps.common.errors import CriaError
 from apps.eval.calls import rate_gate
+from apps.eval.calls.budget import BudgetExhaustedError
 from apps.eval.calls.client import EndpointRefusedError
-from apps.eval.calls.failure import CallFailure
-from apps.eval.calls.journal import BudgetExhaustedError
-from apps.eval.calls.lines import ResponseLine, Status
+from apps.eval.calls.failure import PAID_TRIES, CallFailure
+from apps.eval.calls.lines import Bound, ResponseLine, Status
+from apps.eval.calls.outage import LOSSES
 from apps.eval.calls.reply import Reply
 from apps.eval.calls.run_all import run_all
 from apps.eval.judging.asking import ask_again
@@ -45,7 +46,7 @@ class Gate(Protocol):
 
 
 class Ledger(Protocol):
-    async def open_call(self, holder: str, key: str, usd: float) -> int: ...
+    async def open_call(self, holder: str, bound: Bound) -> int: ...
     async def store(self, record: ResponseLine, attempt: int) -> None: ...
     async def fail_call(self, key: str, attempt: int, may_be_billed: bool) -> None: ...
 
@@ -103,7 +104,7 @@ class Caller:
             tally.stopped = error.sentence
 
     async def _store_local(self, call: Call, reply: Reply, tally: Tally) -> None:
-        attempt = await self.ledger.open_call(self.holder, call.key, 0.0)
+        attempt = await self.ledger.open_call(self.holder, call.bound(None))
         line = call.free_line(reply, created_s=time.time())
         await self.ledger.store({**line, "is_computed": True}, attempt)
         tally.stored += 1
@@ -131,15 +132,17 @@ class Caller:
 
     async def _send(self, call: Call, trial: Readability, tally: Tally) -> Reply | None:
         """One call until it has a stored response; None if it is left for the next run."""
-        failures = 0
-        while failures < self.persistence.max_attempts:
+        failures = paid = 0
+        while failures < self.persistence.max_attempts and paid < PAID_TRIES:
             reply = await self._attempt(call, trial, tally)
             if isinstance(reply, Reply):
                 return reply
             tally.last_error = reply.sentence
+            tally.paid_in_vain += reply.may_be_billed
             if _is_final(reply, call, tally):
                 return None
             failures += reply.kind != "rate_limited"
+            paid += reply.may_be_billed
             await asyncio.sleep(reply.retry_after_s or self._backoff_s(max(1, failures)))
         tally.failed += 1
         return None
@@ -156,7 +159,7 @@ class Caller:
         outcome, unused_tokens, wait_s = "cancelled", tokens, None
         attempt, started_s = 0, time.time()
         try:
-            attempt = await self.ledger.open_call(self.holder, call.key, call.usd_at_most(price))
+            attempt = await self.ledger.open_call(self.holder, call.bound(price))
             started_s = time.time()
             reply = await self.ask(call, number)
             outcome = "ok"
@@ -173,8 +176,7 @@ class Caller:
             line = call.response_line(reply, price, created_s=started_s)
             line["latency_s"] = round(time.time() - started_s, 3)
             await self.ledger.store(line, attempt)
-            tally.stored += 1
-            tally.answered.add(call.judge)
+            tally.count_reply(call.judge)
             tally.estimated += "is_estimated" in line
         else:
             await self.ledger.fail_call(call.key, attempt, reply.may_be_billed)
@@ -206,9 +208,16 @@ def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
     tally.rejected[call.judge] += failure.kind in kinds
     if tally.is_refused(call.judge):
         raise CriaError(
-            f"the endpoint rejects every request for {call.judge!r}, or answers with something "
-            f"else than a reply ({failure.sentence}); mend the settings it names, or the URL, "
-            "and run again"
+            f"the endpoint rejects every request for {call.judge!r}, breaks off, or answers with "
+            f"something else than a reply ({failure.sentence}); mend the settings it names, or "
+            "the URL, and run again"
+        )
+    tally.lost_in_row[call.judge] += failure.kind == "garbled"
+    if tally.lost_in_row[call.judge] >= LOSSES:
+        raise CriaError(
+            f"{LOSSES} replies of {call.judge!r} in a row were paid and say nothing "
+            f"({failure.sentence}), so the run stops; what is stored stays stored: run the same "
+            "command again when the endpoint is well"
         )
     tally.failed += failure.kind == "rejected"
     return failure.kind == "rejected"

@@ -1,7 +1,7 @@
 """Judge calls on Ray: tasks that each run a chunk with asyncio, and one coordinator for all.
 
 A task is a process (about 140 MB), a call is a coroutine: hundreds of calls in flight need two
-processes, not hundreds. The coordinator is an actor beside the driver, where the folder is: it
+processes, not hundreds. The coordinator is an actor beside the driver, where the folder is. It
 holds requests/min, tokens/min and calls in flight for all tasks, is the folder's single writer and
 keeps the budget. A task that dies with its node is run again: the journal tells what is stored.
 """
@@ -241,6 +241,7 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
         total.estimated += tally.estimated
         total.learned |= tally.learned
         total.failed += tally.failed
+        total.paid_in_vain += tally.paid_in_vain
         total.rejected += tally.rejected
         total.answered |= tally.answered
         total.stopped = total.stopped or tally.stopped

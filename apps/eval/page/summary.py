@@ -17,6 +17,8 @@ def summary(figures: Figures) -> list[Card]:
     cards.append(Card(figure=f"{ok:,} of {total:,}", what="judgments made and read"))
     if figures.costs:
         paid = "paid to judges, all runs together"
+        if figures.unanswered.calls:
+            paid += f", and up to ${figures.unanswered.usd:.2f} for calls without a reply"
         cards.append(Card(figure=f"${figures.usd:.2f}", what=paid))
     return cards
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from apps.eval.calls import journal
 from apps.eval.calls.lines import ResponseLine
-from apps.eval.figures.judges import CostRow
+from apps.eval.figures.judges import CostRow, UnansweredCalls
 from apps.eval.judging.offline import is_offline
 
 
@@ -18,6 +19,13 @@ def costs(records: Iterable[ResponseLine]) -> list[CostRow]:
         if not is_offline(record["judge"]) and not is_free:
             by_judge[record["judge"]].append(record)
     return [_row(judge, mine) for judge, mine in sorted(by_judge.items())]
+
+
+def unanswered(directory: str) -> UnansweredCalls:
+    """What was paid for perhaps, and is in no row."""
+    intents, responses = journal.read_intents(directory), journal.read_raw(directory)
+    priced = [usd for usd in journal.unknown_attempts(intents, responses).values() if usd]
+    return UnansweredCalls(calls=len(priced), usd=sum(priced))
 
 
 def _row(judge: str, records: Sequence[ResponseLine]) -> CostRow:

@@ -61,10 +61,13 @@ def test_the_words_of_the_provider_behind_a_router_are_kept() -> None:
 def test_a_reply_that_broke_off_is_no_verdict() -> None:
     choice = {"message": {"content": "A leads: [[A]]. But"}, "finish_reason": "error"}
     met = failure(200, {"choices": [choice]})
-    assert (met.kind, met.may_be_billed) == ("unavailable", True)
+    assert (met.kind, met.may_be_billed) == ("garbled", True)
     died = {**choice, "error": {"message": "upstream died", "code": 429}}
     met = failure(200, {"choices": [died]})
     assert "upstream died" in met.sentence and met.may_be_billed, "what it wrote is billed"
+    beside = {"message": {"content": "A leads"}, "finish_reason": None}
+    met = failure(200, {"choices": [beside], "error": {"message": "upstream died"}})
+    assert met.kind == "garbled" and "upstream died" in met.sentence
 
 
 @pytest.mark.parametrize("message", [{}, {"message": None}, {"message": {"content": None}}])
@@ -90,7 +93,7 @@ def test_a_reply_that_was_filtered_whole_is_a_refusal(message: dict, reason: str
 )
 def test_every_way_to_break_off_is_met_alike(end: dict[str, object], words: str) -> None:
     met = failure(200, {"choices": [{"message": {"content": "A leads: [[A]]. But"}, **end}]})
-    assert (met.kind, met.may_be_billed) == ("unavailable", True)
+    assert (met.kind, met.may_be_billed) == ("garbled", True)
     assert "the endpoint broke off its answer" in met.sentence and words in met.sentence
 
 

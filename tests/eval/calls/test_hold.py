@@ -11,6 +11,7 @@ from apps.common.files import storage
 from apps.eval.calls import journal
 from apps.eval.calls.hold import hold
 from apps.eval.calls.journal import Journal
+from tests.eval.one_run import bound, response
 
 
 @pytest.fixture
@@ -28,24 +29,24 @@ async def begun(directory: str, max_usd: float | None = None) -> Journal:
 
 async def test_what_was_stored_before_a_kill_is_there_and_charged(bucket: str) -> None:
     first = await begun(bucket)
-    attempt = await first.open_call("t", "k1", 0.5)
-    await first.store({"key": "k1", "usd": 0.2}, attempt)
-    await first.open_call("t", "k2", 0.3)  # and killed: nothing is closed
+    attempt = await first.open_call("t", bound("k1", 0.5))
+    await first.store(response("k1", 0.2), attempt)
+    await first.open_call("t", bound("k2", 0.3))  # and killed: nothing is closed
     second = await begun(bucket)
     assert [record["key"] for record in journal.read_raw(bucket)] == ["k1"]
     assert (await second.state())[1] == pytest.approx(0.5)
-    assert await second.open_call("t", "k2", 0.3) == 1
+    assert await second.open_call("t", bound("k2", 0.3)) == 1
 
 
 async def test_an_unbilled_failure_gives_its_reservation_back(bucket: str) -> None:
     first = await begun(bucket)
-    await first.fail_call("k1", await first.open_call("t", "k1", 0.5), may_be_billed=False)
+    await first.fail_call("k1", await first.open_call("t", bound("k1", 0.5)), may_be_billed=False)
     assert (await (await begun(bucket)).state())[1] == 0
 
 
 async def test_callers_that_arrive_together_share_an_object(bucket: str) -> None:
     made = await begun(bucket)
-    await asyncio.gather(*(made.open_call("t", f"k{n}", 0.01) for n in range(50)))
+    await asyncio.gather(*(made.open_call("t", bound(f"k{n}", 0.01)) for n in range(50)))
     assert len(journal.read_intents(bucket)) == 50
     assert len(storage.list_dir(f"{journal.intents_path(bucket)}.parts")) < 25
 
@@ -53,27 +54,27 @@ async def test_callers_that_arrive_together_share_an_object(bucket: str) -> None
 async def test_a_run_that_was_taken_over_sends_nothing_more(bucket: str) -> None:
     """What it was told in time is kept, and its last intent, which it did not send, is no cost."""
     first = await begun(bucket)
-    attempt = await first.open_call("t", "k1", 0.5)
+    attempt = await first.open_call("t", bound("k1", 0.5))
     second = await begun(bucket)
     stored, refused = await asyncio.gather(
-        first.store({"key": "k1", "usd": 0.2}, attempt),
-        first.open_call("t", "k2", 0.5),
+        first.store(response("k1", 0.2), attempt),
+        first.open_call("t", bound("k2", 0.5)),
         return_exceptions=True,
     )
     assert stored is None and isinstance(refused, InputError)
     assert "Another run has begun to judge" in str(refused)
-    assert await second.open_call("t", "k3", 0.3) == 0
+    assert await second.open_call("t", bound("k3", 0.3)) == 0
     assert {record["key"] for record in journal.read_raw(bucket)} == {"k1"}
     assert (await (await begun(bucket)).state())[1] == pytest.approx(0.2 + 0.3)
 
 
 async def test_a_call_that_both_runs_made_is_charged_twice_and_no_more(bucket: str) -> None:
     first = await begun(bucket)
-    early = await first.open_call("t", "k1", 0.5)
+    early = await first.open_call("t", bound("k1", 0.5))
     second = await begun(bucket)
-    late = await second.open_call("t", "k1", 0.5)
+    late = await second.open_call("t", bound("k1", 0.5))
     for run, attempt in ((second, late), (first, early)):
-        await run.store({"key": "k1", "usd": 0.2}, attempt)
+        await run.store(response("k1", 0.2), attempt)
     assert (await (await begun(bucket)).state())[1] == pytest.approx(0.4)
 
 
@@ -83,7 +84,7 @@ async def test_of_runs_that_begin_together_one_goes_on(seed: int, bucket: str) -
 
     async def sends(run: Journal) -> bool:
         try:
-            await run.open_call("t", f"k{seed}", 0.1)
+            await run.open_call("t", bound(f"k{seed}", 0.1))
         except InputError:
             return False
         return True

@@ -24,7 +24,7 @@ from apps.eval.judging.prices import Price
 from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
-from tests.eval.scripted_judge import Endpoint, Script, error
+from tests.eval.scripted_judge import Endpoint, Script, completion, error
 
 LIMITS = Limits(requests_per_min=1e6, tokens_per_min=1e9, concurrency=8)
 PRICE = Price(usd_per_million_prompt_tokens=15.0, usd_per_million_completion_tokens=30.0)
@@ -94,6 +94,21 @@ async def test_the_budget_bounds_what_is_uploaded(kept_in: str, serve) -> None:
     bound = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
     result = await judge(calls, kept_in, max_usd=5.5 * bound)
     assert result.tally.stopped and endpoint.served.total() == 5
+
+
+async def test_one_answer_that_breaks_off_is_paid_for_a_few_times(tmp_path: Path, serve) -> None:
+    def breaking(request: web.Request, body: dict) -> web.StreamResponse | None:
+        if "item 3" not in body["messages"][1]["content"]:
+            return None
+        made = completion(body, "A leads", is_cut=False)
+        made["choices"][0]["finish_reason"] = "error"
+        return web.json_response(made)
+
+    endpoint: Endpoint = serve(Script(handle=breaking))
+    calls = planned(5)
+    tally = (await judge(calls, tmp_path)).tally
+    assert (tally.stored, tally.failed, tally.paid_in_vain) == (len(calls) - 2, 2, 10)
+    assert len(endpoint.batches) == 5
 
 
 async def test_a_refusing_endpoint_is_one_sentence_and_costs_nothing(tmp_path, serve) -> None:

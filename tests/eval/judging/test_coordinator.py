@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from apps.eval.calls import journal
-from apps.eval.calls.journal import BudgetExhaustedError
+from apps.eval.calls.budget import BudgetExhaustedError
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.judging.coordinator import Coordinator, RemoteGate, RemoteLedger, Together
+from tests.eval.one_run import bound, response
 
 
 async def test_what_arrives_meanwhile_goes_out_as_one_message() -> None:
@@ -52,16 +53,16 @@ async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
 
     async def one(call: int) -> None:
         number = await gate.acquire("t", 10)
-        attempt = await ledger.open_call("t", f"key-{call}", 1.0)
+        attempt = await ledger.open_call("t", bound(f"key-{call}", 1.0))
         await gate.release("t", number, "ok")
-        await ledger.store({"key": f"key-{call}", "usd": 0.1}, attempt)
+        await ledger.store(response(f"key-{call}", 0.1), attempt)
 
     await asyncio.wait_for(asyncio.gather(*map(one, range(10))), 10)
     stored, usd, state = await coordinator.state()
     assert (stored, state["in_flight"]) == (10, 0) and usd == pytest.approx(1.0)
     assert len(journal.read_raw(str(tmp_path))) == 10
     with pytest.raises(BudgetExhaustedError):
-        await ledger.open_call("t", "dear", 1.2)
+        await ledger.open_call("t", bound("dear", 1.2))
 
 
 async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp_path) -> None:
@@ -69,13 +70,13 @@ async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp
     coordinator = Coordinator(limits(concurrency=1), str(tmp_path), 1.0)
     await coordinator.begin()
     await coordinator.acquire("dead", "judge", [10])
-    await coordinator.open_calls("dead", [("in flight", 0.4)])
+    await coordinator.open_calls("dead", [bound("in flight", 0.4)])
     await coordinator.forget("dead")
     assert await coordinator.acquire("dead", "judge", [10]) == [0]
-    await coordinator.open_calls("dead", [("never sent", 0.5)])
-    await coordinator.store([({"key": "in flight", "usd": 0.1}, 0)])
+    await coordinator.open_calls("dead", [bound("never sent", 0.5)])
+    await coordinator.store([(response("in flight", 0.1), 0)])
     await asyncio.wait_for(coordinator.acquire("alive", "judge", [10]), 1)
-    assert await coordinator.open_calls("alive", [("next", 0.6)]) == [0], (
+    assert await coordinator.open_calls("alive", [bound("next", 0.6)]) == [0], (
         "0.4 is charged, 0.5 is free"
     )
     stored, usd, state = await coordinator.state()

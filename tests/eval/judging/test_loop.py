@@ -1,5 +1,7 @@
 """Faults are retried, unreadable responses asked for again, and nothing is lost or paid twice."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +110,48 @@ async def test_a_judgment_that_broke_off_is_asked_for_again_as_it_was(
     assert statuses(tmp_path) == ["ok"] * len(calls)
     assert {body["max_tokens"] for body in endpoint.bodies} == {2048}
     assert endpoint.requests.total() == 2 * len(calls)
+
+
+def breaking_off(is_well: Callable[[int, str], bool]) -> Script:
+    """An endpoint that breaks off where a request, by its number and text, is not well."""
+    numbers = itertools.count(1)
+
+    def handle(request: web.Request, body: dict) -> web.StreamResponse | None:
+        if is_well(next(numbers), body["messages"][1]["content"]):
+            return None
+        made = completion(body, "A leads", is_cut=False)
+        made["choices"][0]["finish_reason"] = "error"
+        return web.json_response(made)
+
+    return Script(handle=handle)
+
+
+async def test_a_judge_that_always_breaks_off_is_left_after_few_paid_calls(
+    tmp_path: Path, serve
+) -> None:
+    endpoint = serve(breaking_off(lambda number, text: False))
+    with pytest.raises(CriaError, match=r"breaks off .*finish_reason 'error'"):
+        await judge(planned(100), tmp_path)
+    assert endpoint.requests.total() <= 32 + 5
+
+
+async def test_a_judge_that_begins_to_break_off_is_left_after_few_paid_calls(
+    tmp_path: Path, serve
+) -> None:
+    endpoint = serve(breaking_off(lambda number, text: number <= 60))
+    with pytest.raises(CriaError, match=r"24 replies of 'judge-4' in a row were paid"):
+        await judge(planned(100), tmp_path)
+    assert endpoint.requests.total() <= 60 + 24 + 32
+    assert len(journal.read_raw(str(tmp_path))) == 60
+
+
+async def test_one_answer_that_breaks_off_is_paid_for_a_few_times(tmp_path: Path, serve) -> None:
+    endpoint = serve(breaking_off(lambda number, text: "item 3" not in text))
+    calls = planned(20)
+    tally = await judge(calls, tmp_path)
+    assert (tally.failed, tally.paid_in_vain) == (2, 10)
+    assert sorted(endpoint.requests.values()) == [1] * (len(calls) - 2) + [5] * 2
+    assert tally.stored == len(calls) - 2
 
 
 @pytest.mark.parametrize(

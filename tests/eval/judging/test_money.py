@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,68 @@ async def test_thinking_that_only_the_total_shows_is_charged(tmp_path: Path, ser
     assert tally.stopped and len(stored) == endpoint.requests.total() <= 4
     assert all(record["usage"]["completion_tokens"] > 2000 for record in stored)
     assert sum(record["usd"] for record in stored) <= 3.5 * one_usd
+
+
+def thinks(times: Callable[[], float], spent_usd: list[float]) -> Script:
+    """An endpoint whose thinking takes `times` max_tokens beside the text; what it counts."""
+
+    def thinking(request: web.Request, body: dict) -> web.StreamResponse:
+        made = completion(body, "It is A.\n[[A]]", is_cut=False)
+        usage = made["usage"]
+        usage["total_tokens"] += int(times() * body["max_tokens"])
+        completed = usage["total_tokens"] - usage["prompt_tokens"]
+        spent_usd.append(PRICE.usd(usage["prompt_tokens"], completed))
+        return web.json_response(made)
+
+    return Script(handle=thinking)
+
+
+@pytest.mark.parametrize("times", [2, 5, 14])
+@pytest.mark.parametrize("num_calls", [4, 20, 60])
+async def test_thinking_beyond_the_limit_passes_the_budget_by_one_call_at_most(
+    tmp_path: Path, serve, times: int, num_calls: int
+) -> None:
+    """32 were in flight, each reserved at its bound, and spent 4 to 15 times the budget."""
+    spent_usd: list[float] = []
+    serve(thinks(lambda: times, spent_usd))
+    calls = planned(60)
+    one_usd = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
+    max_usd = num_calls * one_usd
+    for _ in range(2):
+        tally = await judge(calls, tmp_path, max_usd=max_usd)
+        assert tally.stopped and f"times its bound as one of {calls[0].judge} did" in tally.stopped
+        assert sum(spent_usd) <= max_usd or len(spent_usd) == 1
+    assert journal.read_intents(str(tmp_path))[-1].get("bound_usd", one_usd) <= one_usd * 1.01
+    assert (await judge(calls, tmp_path)).stored == len(calls) - len(spent_usd) + tally.stored
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_thinking_of_any_length_stays_within_what_the_dearest_calls_took(
+    tmp_path: Path, serve, seed: int
+) -> None:
+    rng, spent_usd = random.Random(seed), list[float]()
+    serve(thinks(lambda: rng.choice([0.2, 1, 3, 8]), spent_usd))
+    calls = planned(60)
+    one_usd = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
+    for share in (20, 40, 80):
+        assert (await judge(calls, tmp_path, max_usd=share * one_usd)).stopped
+        assert sum(spent_usd) <= share * one_usd + max(spent_usd)
+
+
+async def test_a_text_beyond_the_limit_without_a_count_is_charged_as_long_as_it_is(
+    tmp_path: Path, serve
+) -> None:
+    def endless(request: web.Request, body: dict) -> web.StreamResponse:
+        made = completion(body, "word " * 20_000 + "\n[[A]]", is_cut=False)
+        del made["usage"]
+        return web.json_response(made)
+
+    serve(Script(handle=endless))
+    tally = await judge(planned(1), tmp_path)
+    assert tally.estimated == tally.stored == 2
+    for record in journal.read_raw(str(tmp_path)):
+        assert record["usage"]["completion_tokens"] >= 25_000
+        assert record["usd"] == charged_usd(record) >= PRICE.usd(0, 25_000)
 
 
 async def test_counts_that_contradict_each_other_are_charged_the_bound(tmp_path, serve) -> None:
