@@ -86,6 +86,8 @@ def rating_said(body: str, form: Form, nonce: str | None) -> float | None:
 
 def _untagged_rating(form_patterns: Patterns, body: str, form: Form) -> float | None:
     outside, line = without_quotations(body), last_line(body)
+    if (match := form_patterns.tagged.match(body)) and not re.search(r"\w", body[match.end() :]):
+        return _score(match, "number", form)  # the number alone, as one's own rubric may ask
     if (match := form_patterns.closing.match(line)) and line in outside:
         return _score(match, "number", form)
     if written := rating_in(closing_json(body)):
@@ -129,7 +131,7 @@ def _agreed(form_patterns: Patterns, text: str, form: Form) -> tuple[float | Non
 def _add(said: list[float], match: re.Match[str], form: Form) -> None:
     """Adds a rating of this scale; one off its ends too, so that it is not overlooked."""
     if _is_of(match, ("of", "scale"), form):
-        said.append(_value(match["number"], form))
+        said.append(_value(match["number"]))
 
 
 def _sentence(match: re.Match[str], text: str) -> str:
@@ -187,12 +189,12 @@ def _is_of(match: re.Match[str], names: Iterable[str], form: Form) -> bool:
 
 
 def _in_range(number: str | None, form: Form) -> float | None:
-    value = None if number is None else _value(number, form)
+    value = None if number is None else _value(number)
     return value if value is not None and form.lowest_read <= value <= form.high else None
 
 
-def _value(number: str, form: Form) -> float:
-    """`7,5` is 7.5; `3,500` is 3500 where the scale goes so far."""
-    if form.high >= 1000 and re.fullmatch(r"-?\d{1,3}(?:,\d{3})+", number):
+def _value(number: str) -> float:
+    """`7,5` is 7.5 and `0,125` .125; `3,500` is 3500, on whatever scale."""
+    if re.fullmatch(r"-?[1-9]\d{0,2}(?:,\d{3})+", number):
         return float(number.replace(",", ""))
     return float(number.replace(",", ".")) if number.count(",") < 2 else float("nan")

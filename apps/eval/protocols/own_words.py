@@ -16,6 +16,10 @@ _STANDS = re.compile(
 )
 """brackets where a verdict stands: at a line's start, behind a colon or `verdict is`; others may be
 code"""
+_SUPPOSING = re.compile(
+    r"\b(?:(?:would|could|might) (?:be|have (?:been|said))|than|over|beats|against)\W*\Z",
+    re.IGNORECASE,
+)
 _BETWEEN = re.compile(r"\W{0,3}(?:,|/|,?\s*\b(?:or|and)\b)\W{0,3}", re.IGNORECASE)
 
 
@@ -65,8 +69,9 @@ def without_menus(body: str, bracketed: re.Pattern[str]) -> str:
 def last_meant(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     """The last match; one that the text only supposes counts where there is no other.
 
-    `It would be [[10]] if correct.` and `[[C]] for a tie` suppose. None where brackets behind it
-    hold something else, as in `At first [[A]]. Final verdict: [[neither]]`.
+    `It would be [[10]] if correct.` and `[[C]] for a tie` suppose, as does what another is better
+    than. None where brackets behind it hold something else, as in `At first [[A]]. Final verdict:
+    [[neither]]`.
     """
     matches = [*pattern.finditer(text)]
     meant = [match for match in matches if not _is_supposed(match, text)]
@@ -84,6 +89,6 @@ def holds_another(pattern: re.Pattern[str], text: str) -> bool:
 def _is_supposed(match: re.Match[str], text: str) -> bool:
     before, behind = text[max(0, match.start() - 40) : match.start()], text[match.end() :]
     return bool(
-        re.search(r"\bwould (?:be|have (?:been|said))\W*\Z", before, re.IGNORECASE)
+        _SUPPOSING.search(before)
         or re.match(r"\W{0,3}(?:if|when|unless|means|for (?:a )?tie)\b", behind, re.IGNORECASE)
     )

@@ -19,7 +19,7 @@ from apps.eval.protocols.form import LABELS, Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
-PARSER_VERSION = "6"
+PARSER_VERSION = "7"
 
 _TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
 _THINK = re.compile(rf"<({THOUGHT_TAGS})>.*?</\1>", re.IGNORECASE | re.DOTALL)

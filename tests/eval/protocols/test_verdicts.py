@@ -45,6 +45,9 @@ def test_only_what_follows_the_tag_counts(text: str, letter: str | None) -> None
         ("[[B]]\n`Winner: A`", "B"),
         ("Both.\nC", "C"),
         ("Winner: not A.", None),
+        ("[[A]] is better than [[B]], for it is right.", "A"),
+        ("I prefer [[B]] over [[A]].", "B"),
+        ("[[A]] beats [[B]] on depth.", "A"),
     ],
 )
 def test_without_a_tag_the_closing_verdict_comes_first(text: str, letter: str | None) -> None:
