@@ -26,8 +26,20 @@ from apps.eval.calls.client import Endpoint
 from apps.eval.records.answer import check_model_name
 
 _MODEL_NAME = re.compile(r"[\w.\-/:@]+")
-# host:port, localhost, or a first part with a dot before a slash: api.example.com/v1
-_ADDRESS = re.compile(r"[^/]*:\d{2,5}(?:/|\Z)|localhost\b|[^/]*\.[^/]*/|.*://", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"""
+      [^/]*:\d{2,5}(?:/|\Z)                  # host:8000
+    | localhost\b
+    | (?:\d{1,3}\.){3}\d{1,3}\Z              # 10.0.0.1
+    | ::                                     # ::1
+    | [a-z]+:/ | https?: | / | .*//          # http:/host, /v1, //host
+    | .*/v\d+(?:/|\Z) | v\d+/               # host/v1, v1/chat/completions
+    | [^/]*\.[^/]*/                          # a dot before the first slash: example.com/api
+    | [^/]*\.(?:[a-z]{2}|com|org|net|edu|gov|dev|app|cloud|local(?:domain|host)?|internal
+      |intranet|lan|home|corp|host|svc|test|example)\.?\Z     # api.example.com
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def parse_named(text: str, flag: str) -> tuple[str, str]:

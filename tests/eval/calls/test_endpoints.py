@@ -45,6 +45,8 @@ def test_a_url_has_its_own_key_and_never_openais(monkeypatch: pytest.MonkeyPatch
         *("http://127.0.0.1:8000/v1", "127.0.0.1:8000/v1", "localhost:8000", "localhost/v1"),
         *("api.example.com/v1", "local=127.0.0.1:8000/v1", "local=", "local=ftp://x", "a b"),
         *("local#llama", "local=http://", "llama?x=1", "judge.example.com:443", "=http://x/v1"),
+        *("api.openai.com", "deepseek.com", "my.host", "10.0.0.1", "::1", "//host/v1", "host/v1"),
+        *("http:/host", "https:host", "/v1", "v1/chat/completions", "user@host/v1", "unix:/tmp/s"),
         *("x=http://[::1/v1", "x=http://127.0.0.1:99999/v1", "x=http://127.0.0.1:abc/v1"),
     ],
 )
@@ -60,7 +62,8 @@ def test_what_looks_like_an_address_never_travels_as_a_name(
     "name",
     [
         *("gpt-4o", "gpt-4.1-mini", "openai/o3-mini", "meta-llama/Llama-3.1-8B", "llama3:8b"),
-        *("accounts/fireworks/models/x", "ft:gpt-3.5-turbo:org::id", "qwen2.5"),
+        *("accounts/fireworks/models/x", "ft:gpt-3.5-turbo:org::id", "qwen2.5", "v2", "llama.gguf"),
+        *("text-bison@001", "anthropic.claude-3-5-sonnet-20241022-v2:0", "org/llama-v3"),
     ],
 )
 def test_a_models_name_goes_to_openai(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
