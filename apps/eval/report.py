@@ -36,7 +36,7 @@ from apps.eval.scores.judgments import (
     require_complete,
     require_current,
 )
-from apps.eval.scores.people import read_people
+from apps.eval.scores.people import People, read_people
 from apps.eval.scores.protocol import accuracy, protocol_figures
 from apps.eval.scores.statistics import Resampling
 
@@ -61,7 +61,10 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
             "with --protocol pairwise-swap, verdict or vicuna-blog"
         )
     require_complete([item for item in judgments if item.kind == "contest"], config.allow_missing)
-    figures = build(config, questions, answers, judgments)
+    people = read_people(config.human, questions) if config.human else None
+    if people:
+        _tell_left_out(people, judgments, reporter)
+    figures = build(config, questions, answers, judgments, people)
     under = evidence(figures.models, questions, answers, judgments)
     record = {**to_json_object(figures), "evidence": to_json(under)}
     storage.write_atomic(storage.join(config.dir, REPORT_JSON), orjson.dumps(record, option=_JSON))
@@ -80,6 +83,18 @@ def _write_page(directory: str, figures: Figures, under: Evidence) -> bytes:
     html = page.render(figures, texts).encode()
     storage.write_atomic(storage.join(directory, REPORT_HTML), html)
     return html
+
+
+def _tell_left_out(people: People, judgments: Sequence[Judgment], reporter: Reporter) -> None:
+    """Verdicts of people that no figure rests on, as where a name is spelt otherwise."""
+    pairs = [item for item in judgments if len(item.models) == 2]
+    beside = people.beside((item.question_id, (item.models[0], item.models[1])) for item in pairs)
+    if beside:
+        question_id, first, second = beside[0]
+        reporter.line(
+            f"{len(beside)} of {len(people.outcomes)} verdicts of people are on no contest of this "
+            f"folder and are left out, such as on {first} and {second}, question {question_id}."
+        )
 
 
 def _tell(figures: Figures, reporter: Reporter) -> None:
@@ -111,6 +126,7 @@ def build(
     questions: Sequence[Question],
     answers: Answers,
     judgments: Sequence[Judgment],
+    people: People | None,
 ) -> Figures:
     """Every figure of the page."""
     paid = tuple(costs(journal.read_raw(config.dir)))
@@ -126,7 +142,7 @@ def build(
             per_category=dict(Counter(question.category for question in questions)),
         ),
         models={name: _model(questions, made) for name, made in answers.items()},
-        protocols=_protocols(config, questions, answers, judgments),
+        protocols=_protocols(config, questions, answers, judgments, people),
         reference_tables=_reference_tables() if config.reference_set else None,
         contamination=_contamination(config.contamination) if config.contamination else None,
         manifest=_manifest(config, answers),
@@ -138,9 +154,9 @@ def _protocols(
     questions: Sequence[Question],
     answers: Answers,
     judgments: Sequence[Judgment],
+    people: People | None,
 ) -> dict[str, ProtocolFigures]:
     earlier = load_judgments(config.previous) if config.previous else []
-    people = read_people(config.human, questions) if config.human else None
     resampling = Resampling(num_resamples=config.num_resamples, seed=config.seed)
     protocols = {
         name: protocol_figures(

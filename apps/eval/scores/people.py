@@ -56,14 +56,23 @@ class People:
         turned = self.outcomes.get((question_id, second, first))
         return None if turned is None else 1.0 - turned
 
+    def beside(self, held: Iterable[tuple[str, tuple[str, str]]]) -> list[tuple[str, str, str]]:
+        """What they judged that is none of these questions and pairs."""
+        known = {(question_id, *sorted(models)) for question_id, models in held}
+        return sorted(self.outcomes.keys() - known)
+
 
 def read_people(uri: str, questions: Sequence[Question]) -> People:
     """Raises InputError that names the line which no layout fits."""
     outcomes: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    asked = {question.question_id for question in questions}
     for verdict in _verdicts(uri, questions):
         first, second = sorted(verdict.models)
         outcome = verdict.outcome if first == verdict.models[0] else 1.0 - verdict.outcome
-        outcomes[verdict.question_id, first, second].append(outcome)
+        question_id = verdict.question_id
+        if question_id not in asked:  # tables write the whole number 81 as 81.0
+            question_id = question_id.removesuffix(".0")
+        outcomes[question_id, first, second].append(outcome)
     return People(outcomes={key: sum(given) / len(given) for key, given in outcomes.items()})
 
 

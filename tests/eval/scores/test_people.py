@@ -37,6 +37,8 @@ LAYOUTS = {
     ),
     "arena.jsonl": jsonl(*ARENA),
     "arena.csv": "question_id,model_a,model_b,winner\n1,a,b,model_a\n2,b,a,model_a\n3,a,b,tie\n",
+    "pandas.csv": "question_id,model_a,model_b,winner\n1.0,a,b,a\n2.0,a,b,b\n3.0,a,b,tie\n",
+    "pandas.jsonl": jsonl(*({**one, "question_id": float(one["question_id"])} for one in ARENA)),
     "excel.csv": "\ufeffquestion_id,model_a,model_b,winner\r\n1,a,b,a\r\n2,a,b,b\r\n3,a,b,tie\r\n",
     "votes.jsonl": jsonl(
         vote("What is 1?", "left"),
@@ -64,6 +66,14 @@ def test_every_layout_says_the_same(name: str, tmp_path: Path) -> None:
     assert [people.outcome(q, ("a", "b")) for q in ("1", "2", "3")] == [1.0, 0.0, 0.5]
     assert people.outcome("1", ("b", "a")) == 0.0
     assert people.outcome("4", ("a", "b")) is None
+
+
+def test_what_was_not_judged_here_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "human.jsonl"
+    file.write_text(jsonl(*ARENA, {**ARENA[0], "model_b": "c"}, {**ARENA[0], "question_id": 9}))
+    people = read_people(str(file), QUESTIONS)
+    held = [(name, ("b", "a")) for name in ("1", "2", "3")]
+    assert people.beside(held) == [("1", "a", "c"), ("9", "a", "b")]
 
 
 def test_several_people_are_averaged(tmp_path: Path) -> None:
