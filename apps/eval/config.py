@@ -46,7 +46,8 @@ class AnswerConfig:
     timeout_s: float = 300.0
     """Longest wait for one answer, seconds."""
     max_attempts: int = 8
-    """Tries of one request before its question is left unanswered."""
+    """Tries of one request before its question is left unanswered, 5 of them where it may be billed
+    for each."""
     api_key_env: str = "CRIA_API_KEY"
     """Variable with the key of the endpoints given by URL; OpenAI's own uses OPENAI_API_KEY."""
 
@@ -85,7 +86,8 @@ class JudgeConfig:
     confidence: float = 0.95
     """Chance, 0-1, that two neighbours stand in their right order, at which --adaptive stops."""
     max_usd: float | None = None
-    """Never spend more than this on the folder's judgments, US dollars, all runs together."""
+    """Never spend more than this on the folder's judgments, US dollars, all runs together; where a
+    judge thinks beyond --max-tokens, one call may pass it."""
     dry_run: bool = False
     """Print calls, tokens, dollars and minutes, and stop."""
     allow_missing: bool = False
@@ -105,7 +107,8 @@ class JudgeConfig:
     timeout_s: float = 120.0
     """Longest wait for one response, seconds."""
     max_attempts: int = 10
-    """Tries of one call before it is left for the next run."""
+    """Tries of one call before it is left for the next run, 5 of them where it may be billed for
+    each."""
     max_asks: int = 4
     """Times a judgment is asked for that its token limit cuts off, each with twice the room. One
     that cannot be read is asked once more for its verdict alone; a refusal is final."""

@@ -123,9 +123,10 @@ def test_a_dead_model_beside_a_living_one_of_its_account_is_given_up(
 
 @pytest.mark.parametrize(("well", "asked"), [(0, 5), (9, 9 + 24)])
 def test_a_model_that_only_breaks_off_is_given_up(
-    tmp_path: Path, serve, capsys, well: int, asked: int
+    tmp_path: Path, serve, monkeypatch, capsys, well: int, asked: int
 ) -> None:
     """Each of its replies is paid for, and the next run asks for them again."""
+    monkeypatch.setattr("apps.eval.calls.retry.MAX_WAIT_S", 0.01)
     served = 0
 
     def handle(request: web.Request, body: dict) -> web.StreamResponse | None:
@@ -144,7 +145,11 @@ def test_a_model_that_only_breaks_off_is_given_up(
     assert "in a row were paid and say nothing" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_question_that_breaks_off_is_paid_for_a_few_times(tmp_path: Path, serve) -> None:
+def test_a_question_that_breaks_off_is_paid_for_a_few_times(
+    tmp_path: Path, serve, monkeypatch
+) -> None:
+    monkeypatch.setattr("apps.eval.calls.retry.MAX_WAIT_S", 0.01)
+
     def handle(request: web.Request, body: dict) -> web.StreamResponse | None:
         broken = {**completion(body, "", is_cut=False), "choices": [said("error", "Paris is")]}
         return web.json_response(broken) if "3?" in str(body["messages"]) else None

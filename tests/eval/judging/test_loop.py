@@ -130,7 +130,7 @@ async def test_a_judge_that_always_breaks_off_is_left_after_few_paid_calls(
     tmp_path: Path, serve
 ) -> None:
     endpoint = serve(breaking_off(lambda number, text: False))
-    with pytest.raises(CriaError, match=r"breaks off .*finish_reason 'error'"):
+    with pytest.raises(CriaError, match=r"breaks off, .*finish_reason 'error'"):
         await judge(planned(100), tmp_path)
     assert endpoint.requests.total() <= 32 + 5
 
@@ -142,7 +142,7 @@ async def test_a_judge_that_begins_to_break_off_is_left_after_few_paid_calls(
     with pytest.raises(CriaError, match=r"24 replies of 'judge-4' in a row were paid"):
         await judge(planned(100), tmp_path)
     assert endpoint.requests.total() <= 60 + 24 + 32
-    assert len(journal.read_raw(str(tmp_path))) == 60
+    assert 60 - 32 <= len(journal.read_raw(str(tmp_path))) <= 60
 
 
 async def test_one_answer_that_breaks_off_is_paid_for_a_few_times(tmp_path: Path, serve) -> None:
