@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from apps.common.command.events import Bar, Reporter
+from apps.common.command.run_all import run_all
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import lineage, parts, storage
@@ -22,7 +23,6 @@ from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.hold import hold_answers
 from apps.eval.calls.reply import part_thoughts, plain_reason
 from apps.eval.calls.retry import Asker, Gates
-from apps.eval.calls.run_all import run_all
 from apps.eval.config import AnswerConfig
 from apps.eval.folder import questions_uri
 from apps.eval.records.answer import (

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import cast
 
 from apps.common.command.events import Bar, Reporter
+from apps.common.command.run_all import run_all
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
@@ -31,7 +32,6 @@ from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.lines import Message, Parameters
 from apps.eval.calls.reply import Reply
 from apps.eval.calls.retry import Asker, Gates
-from apps.eval.calls.run_all import run_all
 from apps.eval.config import QuestionsConfig
 from apps.eval.contamination import jaccard, measure, training_texts
 from apps.eval.judging.call import digest

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from apps.common.command.run_all import run_all
 from apps.common.errors import CriaError
 from apps.eval.calls import rate_gate
 from apps.eval.calls.budget import BudgetExhaustedError
@@ -18,7 +19,6 @@ from apps.eval.calls.failure import PAID_TRIES, CallFailure
 from apps.eval.calls.lines import Bound, ResponseLine, Status
 from apps.eval.calls.outage import LOSSES
 from apps.eval.calls.reply import Reply
-from apps.eval.calls.run_all import run_all
 from apps.eval.judging.asking import ask_again
 from apps.eval.judging.call import Call
 from apps.eval.judging.job import Persistence, Tally
