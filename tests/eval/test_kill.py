@@ -18,6 +18,8 @@ from apps.eval.protocols.parsing import parse_record
 from benchmarks.judge import endpoint, folder, stats, unanswered
 
 CALLS = 60
+NOT_STORED = 2 * 6
+"""of 6 places: with the endpoint, or answered and on their way to the disk"""
 LIMITS = ["--self-checks", "0", "--no-canaries", "--max-usd", "50"]
 LIMITS += ["--requests-per-min", "1e6", "--tokens-per-min", "1e9"]
 LIMITS += ["--usd-per-million-prompt-tokens", "30", "--usd-per-million-completion-tokens", "60"]
@@ -63,7 +65,7 @@ def test_a_task_that_dies_with_its_process_is_run_again_without_what_is_stored(
     records = journal.read_raw(str(tmp_path))
     assert len(stored) < CALLS and stored <= {record["key"] for record in records}
     assert len({record["key"] for record in records}) == len(records) == CALLS
-    assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= 6, "in flight at the kill"
+    assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= NOT_STORED
 
 
 @pytest.mark.ray
@@ -87,7 +89,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, ray_session) -> None:
     assert stored <= {record["key"] for record in records}
     assert all(parse_record(record)["status"] == "ok" for record in records)
     in_doubt = unanswered(str(tmp_path))
-    assert found["served_twice"] <= len(in_doubt) <= 6
+    assert found["served_twice"] <= len(in_doubt) <= NOT_STORED
     assert run("apps.eval", COMMANDS, ["report", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "report.json").read_text())["unanswered"]
     assert told == {"calls": len(in_doubt), "usd": pytest.approx(sum(in_doubt.values()))}
@@ -105,4 +107,4 @@ def test_a_run_that_loses_a_machine_repeats_only_what_was_in_flight(tmp_path: Pa
     found = json.loads(done.stdout.splitlines()[-1])
     records = journal.read_raw(str(tmp_path))
     assert len({record["key"] for record in records}) == len(records) == CALLS
-    assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= 6
+    assert found["served_twice"] <= len(unanswered(str(tmp_path))) <= NOT_STORED

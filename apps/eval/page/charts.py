@@ -45,14 +45,14 @@ def bars(
     values: Mapping[str, float],
     models: Sequence[str],
     title: str,
-    top: float,
+    scale: tuple[float, float],
     suffix: str = "",
     intervals: Mapping[str, tuple[float, float]] | None = None,
     notes: Mapping[str, str] | None = None,
-    bottom: float = 0.0,
     digits: int = 1,
 ) -> Markup:
-    """Horizontal bars from `bottom` with optional whiskers; `notes` stand in their own column."""
+    """Horizontal bars over `scale` with optional whiskers; `notes` stand in their own column."""
+    bottom, top = scale
     room = WIDTH - LABEL - (96 if notes else 60)
 
     def length(value: float) -> float:
