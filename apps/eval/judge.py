@@ -8,8 +8,10 @@ Reads questions.jsonl and answers/ of the folder; writes judgments/.
 """
 
 import asyncio
+import contextlib
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from apps.common.command.events import Reporter
@@ -35,6 +37,8 @@ from apps.eval.scores.judgments import Judgment, contests, load_judgments
 
 # One event loop holds this many calls in flight with little to do; a process costs 140 MB.
 CALLS_PER_TASK = 64
+Connect = Callable[[], object]
+"""joins Ray, once"""
 
 
 def judge(config: JudgeConfig, reporter: Reporter) -> None:
@@ -51,16 +55,23 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
     if not config.allow_missing:
         _refuse_incomplete(plan)
     configs.write_resolved(config, config.dir, name=f"judge-{plan.protocol}.yaml")
-    if config.adaptive:
-        plan = _judge_in_rounds(config, plan, judges, reporter)
-    else:
-        _judge_all(config, plan, judges, reporter)
+    with contextlib.ExitStack() as stack:
+        # One Ray for all rounds, started when the first call needs it.
+        connect = functools.cache(lambda: stack.enter_context(ray_session()))
+        if config.adaptive:
+            plan = _judge_in_rounds(config, plan, judges, reporter, connect)
+        else:
+            _judge_all(config, plan, judges, reporter, connect)
     write_manifest(config, plan, prices(judges))
     _tell_end(config, plan, reporter)
 
 
 def _judge_all(
-    config: JudgeConfig, plan: Plan, judges: Mapping[str, Judge], reporter: Reporter
+    config: JudgeConfig,
+    plan: Plan,
+    judges: Mapping[str, Judge],
+    reporter: Reporter,
+    connect: Connect,
 ) -> None:
     """Makes what is missing of a plan."""
     write_plan(config, plan)
@@ -68,13 +79,17 @@ def _judge_all(
     refuse_unreadable(known)
     try:
         if any(one.next_call is not None for one in known):
-            _make_calls(config, known, judges, reporter)
+            _make_calls(config, known, judges, reporter, connect)
     finally:
         journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
 
 
 def _judge_in_rounds(
-    config: JudgeConfig, plan: Plan, judges: Mapping[str, Judge], reporter: Reporter
+    config: JudgeConfig,
+    plan: Plan,
+    judges: Mapping[str, Judge],
+    reporter: Reporter,
+    connect: Connect,
 ) -> Plan:
     """Round after round until the order is settled; the plan of what was judged.
 
@@ -86,7 +101,7 @@ def _judge_in_rounds(
     rounds, results = Rounds(plan, answered), list[Result]()
     while True:
         if rounds.plan.calls:
-            _judge_all(config, rounds.plan, judges, reporter)
+            _judge_all(config, rounds.plan, judges, reporter, connect)
             results = _results(_contest_judgments(config, plan.protocol))
         if not rounds.begin_next(results, config.confidence):
             break
@@ -184,6 +199,14 @@ def _tell_plan(
             f"{final} judgments without a verdict are final and will not be asked for again; "
             f"{estimate.calls} will be asked for."
         )
+    intents, responses = journal.read_intents(config.dir), journal.read_raw(config.dir)
+    paid = journal.paid_beside_bound(intents, responses)
+    beyond = {name for name, usd, bound_usd in paid if 0 < bound_usd < usd and name in judges}
+    if beyond:
+        reporter.line(
+            f"Calls of {', '.join(sorted(beyond))} have cost more than --max-tokens allows, so the "
+            "run may cost more than usd_at_most; --max-usd is kept by what they cost."
+        )
     if unpriced := [name for name, judge in judges.items() if judge.price is None]:
         reporter.line(
             f"The price of {', '.join(unpriced)} is not listed, so no dollars are estimated; give "
@@ -246,7 +269,11 @@ def _refuse_incomplete(plan: Plan) -> None:
 
 
 def _make_calls(
-    config: JudgeConfig, known: Sequence[Standing], judges: Mapping[str, Judge], reporter: Reporter
+    config: JudgeConfig,
+    known: Sequence[Standing],
+    judges: Mapping[str, Judge],
+    reporter: Reporter,
+    connect: Connect,
 ) -> None:
     calls = [one.next_call for one in known if one.next_call is not None]
     job = _job(config, known, judges)
@@ -259,7 +286,7 @@ def _make_calls(
             bar.advance(stored - seen, usd=round(spent_usd, 4), **trouble)
             seen = stored
 
-        result = _run_job(job, config, on_progress)
+        result = _run_job(job, config, on_progress, connect)
     tally = result.tally
     reporter.event(
         "judge.calls",
@@ -319,10 +346,10 @@ def _job(config: JudgeConfig, known: Sequence[Standing], judges: Mapping[str, Ju
     )
 
 
-def _run_job(job: Job, config: JudgeConfig, on_progress: OnProgress) -> RunResult:
+def _run_job(job: Job, config: JudgeConfig, on_progress: OnProgress, connect: Connect) -> RunResult:
     if config.backend == "batch":
         return asyncio.run(batch_api.run(job, on_progress, config.batch_poll_s))
-    with ray_session():
-        from apps.eval.judging import on_ray  # dry runs, batches and `reparse` do without Ray
+    connect()
+    from apps.eval.judging import on_ray  # dry runs, batches and `reparse` do without Ray
 
-        return on_ray.run(job, on_progress)
+    return on_ray.run(job, on_progress)

@@ -15,7 +15,7 @@ that was in flight when the power went out may have been billed.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -87,18 +87,11 @@ class Journal:
             key = record["key"]
             attempts = self._next_attempt.get(key, 0)
             self._next_attempt[key] = max(attempts, record["attempt"] + 1)
-        self._learn_overruns(intents, responses)
+        for paid in paid_beside_bound(intents, responses):
+            self._budget.see(*paid)
         self._unknown = unknown_attempts(intents, responses)
         charged = sum(map(charged_usd, responses)) + sum(self._unknown.values())
         self._budget.charged_usd = charged
-
-    def _learn_overruns(
-        self, intents: Iterable[IntentLine], responses: Iterable[ResponseLine]
-    ) -> None:
-        bounds = {record["key"]: bound_usd(record) for record in intents if "usd" in record}
-        for record in responses:
-            bound = bounds.get(record["key"], 0.0)
-            self._budget.see(record["judge"], charged_usd(record), bound)
 
     async def state(self) -> tuple[int, float]:
         """Responses stored since the start, and US dollars charged, certainly or possibly."""
@@ -266,6 +259,15 @@ def _released(line: IntentLine) -> IntentLine:
 def bound_usd(line: IntentLine) -> float:
     """What a call costs at most, if its endpoint keeps to `max_tokens`."""
     return line.get("bound_usd", line.get("usd", 0.0))
+
+
+def paid_beside_bound(
+    intents: Iterable[IntentLine], responses: Iterable[ResponseLine]
+) -> Iterator[tuple[str, float, float]]:
+    """(judge, US dollars, the most that it should have been) of every response."""
+    bounds = {record["key"]: bound_usd(record) for record in intents if "usd" in record}
+    for record in responses:
+        yield record["judge"], charged_usd(record), bounds.get(record["key"], 0.0)
 
 
 def unknown_attempts(
