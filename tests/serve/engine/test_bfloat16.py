@@ -1,6 +1,11 @@
 """Products of bfloat16 numbers, by each instruction that this CPU has."""
 
+import ctypes
+import os
+import subprocess
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -149,20 +154,74 @@ async def test_auto_keeps_bfloat16_where_the_folder_has_it(uneven, tiny_llama) -
         await engine.close()
 
 
-def test_a_cpu_without_the_instructions_widens_weights(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert bfloat16.best_way() == WIDE
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        (("x86_64-linux", "haswell", "+avx2,-avx512bf16"), WIDE),
+        (("x86_64-linux", "znver4", "+avx2,+avx512bf16,-amx-bf16"), DOTS),
+        (("aarch64-linux", "neoverse-v1", "+bf16,+avx512bf16"), WIDE),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_best_way_is_one_that_the_cpu_has(monkeypatch, features, expected) -> None:
+    monkeypatch.setattr(intrinsics, "_target", lambda: features)
+    assert bfloat16.best_way() == expected
+
+
+def test_tiles_that_the_kernel_refuses_are_not_used(monkeypatch) -> None:
+    target = "x86_64-linux", "sapphirerapids", "+avx512bf16,+amx-bf16"
+    monkeypatch.setattr(intrinsics, "_target", lambda: target)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Mock(syscall=lambda *_: -1))
     assert bfloat16.best_way() == DOTS
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert bfloat16.best_way() == WIDE
 
 
-def test_machine_code_is_kept_for_exactly_these_sources(tmp_path) -> None:
+def test_the_engine_runs_on_a_cpu_without_avx512(uneven, tmp_path) -> None:
+    """Its compiler would end the process on an instruction that it does not know."""
+    model = CompiledLlama(uneven, dtype=torch.float32)
+    expected = model.forward(rows_of((0, 0, 40)), model.new_cache(1, 64))
+    torch.save(expected, tmp_path / "expected.pt")
+    features = "+avx2,+fma,+bmi,+bmi2,+f16c,+sse4.2,+popcnt,+lzcnt"
+    environment = {**os.environ, "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features}
+    environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    script = f"""
+import torch
+from apps.serve.engine.cpu import bfloat16
+from apps.serve.engine.cpu.llama import CompiledLlama
+from tests.serve.engine.test_bfloat16 import rows_of
+assert bfloat16.best_way() == bfloat16.WIDE
+model = CompiledLlama({uneven!r}, dtype=torch.bfloat16)
+logits = model.forward(rows_of((0, 0, 40)), model.new_cache(1, 64))
+torch.testing.assert_close(logits, torch.load({str(tmp_path / "expected.pt")!r}))
+"""
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=300)
+
+
+def test_machine_code_is_kept_for_exactly_these_sources_and_this_cpu(monkeypatch, tmp_path) -> None:
     """Numba alone would go on with code that other files' functions were compiled into."""
-    for name in ("program.py", "kernels.py"):
-        (tmp_path / name).write_text("one = 1\n")
-    before = intrinsics.machine_code_folder(tmp_path)
-    assert intrinsics.machine_code_folder(tmp_path) == before
-    (tmp_path / "kernels.py").write_text("one = 2\n")
-    assert intrinsics.machine_code_folder(tmp_path) != before
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "kernels.py").write_text("one = 1\n")
+    before = intrinsics.machine_code_folder(tmp_path, sources)
+    assert before is not None and before.is_dir()
+    assert intrinsics.machine_code_folder(tmp_path, sources) == before
+    (sources / "kernels.py").write_text("one = 2\n")
+    after = intrinsics.machine_code_folder(tmp_path, sources)
+    assert after != before
+    monkeypatch.setattr(intrinsics, "_target", lambda: ("x86_64-linux", "znver4", ""))
+    assert intrinsics.machine_code_folder(tmp_path, sources) not in (before, after)
+
+
+def test_machine_code_is_kept_nowhere_without_a_home(tmp_path) -> None:
+    sources = Path(intrinsics.__file__).parent
+    (tmp_path / "file").write_text("")
+    assert intrinsics.machine_code_folder(Path("~/.cache/cria"), sources) is None
+    assert intrinsics.machine_code_folder(tmp_path / "file", sources) is None
+    assert not Path("~").exists()
+
+
+def test_a_folder_is_bfloat16_where_all_its_matrices_are(uneven, tmp_path) -> None:
+    tensors = load_file(f"{uneven}/model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].float()
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert not is_stored_as_bfloat16(tmp_path)

@@ -6,8 +6,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from numba import njit
-from numba.core.caching import FunctionCache
 from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
@@ -19,7 +17,7 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from apps.common.errors import ConfigError, CorruptError
-from apps.serve.engine.cpu import intrinsics, kernels
+from apps.serve.engine.cpu import kernels
 from apps.serve.engine.cpu.llama import CompiledLlama
 from apps.serve.engine.llama.kv_cache import Rows
 from apps.serve.engine.llama.model_folder import read_shape
@@ -185,13 +183,3 @@ def test_the_exponential_is_within_a_ten_millionth() -> None:
     x = np.linspace(-87, 0, 10_001, dtype=np.float32)
     ours = np.array([kernels.exp(value) for value in x])
     assert np.abs(ours / np.exp(x.astype(np.float64)) - 1).max() < 2e-7
-
-
-def test_kernels_compile_where_no_folder_can_be_written(monkeypatch) -> None:
-    def add(a, b):
-        return a + b
-
-    monkeypatch.setattr(FunctionCache._impl_class, "_locator_classes", [])
-    with pytest.raises(RuntimeError, match="no locator available"):
-        njit(add, cache=True)
-    assert intrinsics.cached(njit)(add)(2, 3) == 5

@@ -16,7 +16,7 @@ import torch
 from llvmlite import binding, ir
 from numba import types
 
-from apps.serve.engine.cpu.intrinsics import COLUMNS, intrinsic
+from apps.serve.engine.cpu.intrinsics import COLUMNS, cpu_features, intrinsic
 
 binding.initialize_native_asmparser()
 
@@ -39,19 +39,24 @@ _sums, _pairs = ir.VectorType(_float, COLUMNS), ir.VectorType(_int32, COLUMNS)
 
 
 def best_way() -> int:
-    """The fastest of the ways that this CPU and its kernel allow.
+    """The fastest of the ways that the CPU, for which numba compiles, and its kernel allow.
 
     Linux saves the tile registers, 8 KB a thread, only of processes that ask for it (arch_prctl(2),
     Documentation/arch/x86/xstate.rst).
     """
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return WIDE
-    can = torch.cpu.get_capabilities()
-    if can.get("amx_bf16") and not ctypes.CDLL(None).syscall(
+    if _has_tiles() and not ctypes.CDLL(None).syscall(
         _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_TILEDATA
     ):
         return TILES
-    return DOTS if can.get("avx512_bf16") else WIDE
+    return DOTS if _has_dots() else WIDE
+
+
+def _has_tiles() -> bool:
+    return platform.system() == "Linux" and "amx-bf16" in cpu_features()
+
+
+def _has_dots() -> bool:
+    return "avx512bf16" in cpu_features()
 
 
 def pack_pairs(weight_NK: torch.Tensor) -> torch.Tensor:
@@ -76,6 +81,8 @@ def add_dots(typing_context, x, x_width, panel, pairs, sums, sums_width, rows):
     """
 
     def generate(context, builder, signature, arguments):
+        if not _has_dots():  # nor would its assembler know the instruction
+            return context.get_dummy_value()
         x, x_width, panel, pairs, sums, sums_width, rows = arguments
         done = builder.append_basic_block("dots.done")
         cases = builder.switch(rows, done)
@@ -137,6 +144,8 @@ def multiply_tiles(typing_context, x, x_width, panel, steps, out, out_width, add
     """
 
     def generate(context, builder, signature, arguments):
+        if not _has_tiles():
+            return context.get_dummy_value()
         x, x_width, panel, steps, out, out_width, adds, rows = arguments
         second = builder.add(panel, builder.mul(steps, _int64(_PANEL_STEP)))
         moved = [x, _below(builder, x, x_width), panel, second, steps]
@@ -197,7 +206,7 @@ def _run_tiles(
     constraints = ",".join(
         ["=&r"] * len(moved) + [str(i) for i in range(len(moved))] + ["r"] * len(fixed)
     )
-    code = ir.InlineAsm(kind, "\n".join(lines), f"{constraints},~{{memory}},~{{cc}}", True)
+    code = ir.InlineAsm(kind, "\n".join(lines), f"{constraints},~{{memory}},~{{flags}}", True)
     builder.call(code, moved + fixed)
 
 

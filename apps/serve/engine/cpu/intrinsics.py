@@ -6,15 +6,18 @@ not depend on the rows beside it.
 """
 
 import hashlib
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
 import torch
 from llvmlite import ir
 from numba import extending, njit, types
 from numba.core import cgutils, config
+from numba.core.registry import cpu_target
 
 from apps.common.files.model_folder import cache_root
 from apps.serve.engine.llama import kv_cache
@@ -30,31 +33,54 @@ _PREFETCH_TERMS = 64
 """Panels stream from memory; one looks this many terms (4 KB) ahead."""
 
 
-def machine_code_folder(sources: Path) -> str:
-    """Where machine code of exactly the files in `sources` is kept.
+def cpu_features() -> frozenset[str]:
+    """What the x86 CPU has for which numba compiles, by LLVM's names, such as avx512bf16."""
+    triple, _, features = _target()
+    names = features.split(",") if triple.startswith("x86_64") else []
+    return frozenset(name[1:] for name in names if name.startswith("+"))
+
+
+def _target() -> tuple[str, str, str]:
+    """The CPU: its kind of machine, its name, its features."""
+    context: Any = cpu_target.target_context
+    return context.codegen().magic_tuple()
+
+
+def machine_code_folder(root: Path, sources: Path) -> Path | None:
+    """Where machine code of the files in `sources` is kept, for this CPU alone; None: nowhere.
 
     Numba looks at the time of a function's own file only, not at those of the functions that became
-    a part of it.
+    a part of it; and two machines that share a home must not write the same files.
     """
     files = [*sorted(sources.glob("*.py")), Path(kv_cache.__file__)]
-    version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return str(cache_root() / "kernels" / version[:16])
+    about = repr((numba.__version__, *_target())).encode()
+    version = hashlib.sha256(about + b"".join(file.read_bytes() for file in files)).hexdigest()
+    folder = root / "kernels" / version[:16]
+    if not root.is_absolute():  # somebody without a home
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
-if not config.CACHE_DIR:  # pyright: ignore[reportAttributeAccessIssue] # NUMBA_CACHE_DIR
-    config.CACHE_DIR = machine_code_folder(  # pyright: ignore[reportAttributeAccessIssue]
-        Path(__file__).parent
-    )
+def _keep_machine_code() -> bool:
+    settings: Any = config
+    folder = machine_code_folder(Path(settings.CACHE_DIR or cache_root()), Path(__file__).parent)
+    if folder is not None:
+        settings.CACHE_DIR = str(folder)
+    return folder is not None
+
+
+_IS_KEPT = _keep_machine_code()
 
 
 def cached(compiler: Callable[..., Any], *args: Any, **settings: Any) -> Callable[..., Any]:
-    """A decorator: compiled code is kept on disk, if any folder that numba tries can be written."""
+    """A decorator: compiled code is kept on disk, in NUMBA_CACHE_DIR or the user's own cache."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return compiler(*args, **settings, cache=True)(function)
-        except RuntimeError:  # a read-only installation without a home; NUMBA_CACHE_DIR mends it
-            return compiler(*args, **settings)(function)
+        return compiler(*args, **settings, cache=_IS_KEPT)(function)
 
     return decorate
 
@@ -196,8 +222,12 @@ def narrow_columns(typing_context, out, numbers):
         numbers = builder.inttoptr(arguments[1], wide.as_pointer())
         bits = builder.load(numbers, align=4)
         odd = builder.and_(builder.lshr(bits, each(16)), each(1))
-        rounded = builder.add(builder.add(bits, odd), each(0x7FFF))
-        builder.store(builder.trunc(builder.lshr(rounded, each(16)), half), out, align=2)
+        rounded = builder.lshr(builder.add(builder.add(bits, odd), each(0x7FFF)), each(16))
+        number = builder.bitcast(bits, _vector())
+        is_none = builder.fcmp_unordered("uno", number, number)
+        builder.store(
+            builder.trunc(builder.select(is_none, each(0x7FC0), rounded), half), out, align=2
+        )
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate

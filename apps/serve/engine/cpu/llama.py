@@ -79,11 +79,12 @@ class CompiledLlama:
     """A model folder, loaded for inference."""
 
     def __init__(self, folder: str | Path, *, dtype: torch.dtype, num_threads: int = 1) -> None:
-        network = Network(folder, "cpu", dtype, norm_dtype=torch.float32)
+        network = Network(folder, "cpu", dtype, vector_dtype=torch.float32)
         self.shape, self.num_threads = network.shape, num_threads
         self.embedding, self.norm = network.embedding, network.norm
         self.way = FLOATS if dtype == torch.float32 else best_way()
         self.head = self._pack(network.head)
+        del network.head
         self.layers = []
         while network.layers:  # one by one, so that no layer is there twice
             layer = network.layers.pop(0)

@@ -36,21 +36,24 @@ class Weights:
                 "again"
             )
         with safe_open(self.files[name], framework="pt", device=self.device) as file:
-            return file.get_tensor(name).to(dtype or self.dtype)
+            # A copy, because a file may change that is mapped.
+            return file.get_tensor(name).to(dtype or self.dtype, copy=True)
 
-    def linear(self, *names: str) -> "Linear":
+    def linear(self, *names: str, bias_dtype: torch.dtype) -> "Linear":
         """The matrices of these names, one below the other."""
         weight = torch.cat([self.take(f"{name}.weight") for name in names])
         biases = [f"{name}.bias" for name in names]
         has_bias = self.has(biases[0])
-        return Linear(weight, torch.cat([self.take(b) for b in biases]) if has_bias else None)
+        if not has_bias:
+            return Linear(weight)
+        return Linear(weight, torch.cat([self.take(bias, bias_dtype) for bias in biases]))
 
 
 def is_stored_as_bfloat16(folder: str | Path) -> bool:
     """Whether bfloat16 holds the matrices of a model folder to the bit."""
-    name = "model.embed_tokens.weight"
-    file = weight_files(folder).get(name)
-    return file is not None and stored_tensors(Path(folder) / file)[name][0] == "BF16"
+    files = {Path(folder) / file for file in weight_files(folder).values()}
+    tensors = [tensor for file in files for tensor in stored_tensors(file).values()]
+    return {kind for kind, shape in tensors if len(shape) > 1} == {"BF16"}
 
 
 class Linear:
@@ -66,32 +69,38 @@ class Linear:
 class Layer:
     """One layer's matrices and norms."""
 
-    def __init__(self, weights: Weights, index: int, norm_dtype: torch.dtype) -> None:
+    def __init__(self, weights: Weights, index: int, vector_dtype: torch.dtype) -> None:
         at = f"model.layers.{index}"
+
+        def linear(*names: str) -> Linear:
+            return weights.linear(*(f"{at}.{name}" for name in names), bias_dtype=vector_dtype)
 
         def norm(name: str) -> Tensor | None:
             name = f"{at}.{name}.weight"
-            return weights.take(name, norm_dtype) if weights.has(name) else None
+            return weights.take(name, vector_dtype) if weights.has(name) else None
 
-        self.attention_norm = weights.take(f"{at}.input_layernorm.weight", norm_dtype)
-        self.qkv = weights.linear(*(f"{at}.self_attn.{p}_proj" for p in "qkv"))
+        self.attention_norm = weights.take(f"{at}.input_layernorm.weight", vector_dtype)
+        self.qkv = linear(*(f"self_attn.{p}_proj" for p in "qkv"))
         self.q_norm, self.k_norm = norm("self_attn.q_norm"), norm("self_attn.k_norm")
-        self.out = weights.linear(f"{at}.self_attn.o_proj")
-        self.ffn_norm = weights.take(f"{at}.post_attention_layernorm.weight", norm_dtype)
-        self.gate = weights.linear(f"{at}.mlp.gate_proj")
-        self.up = weights.linear(f"{at}.mlp.up_proj")
-        self.down = weights.linear(f"{at}.mlp.down_proj")
+        self.out = linear("self_attn.o_proj")
+        self.ffn_norm = weights.take(f"{at}.post_attention_layernorm.weight", vector_dtype)
+        self.gate, self.up = linear("mlp.gate_proj"), linear("mlp.up_proj")
+        self.down = linear("mlp.down_proj")
 
 
 class Network:
-    """All of a model folder. `norm_dtype` is that of the norms' weights."""
+    """All of a model folder. `vector_dtype` is that of the norms' weights and of biases."""
 
     def __init__(
-        self, folder: str | Path, device: str, dtype: torch.dtype, norm_dtype: torch.dtype
+        self, folder: str | Path, device: str, dtype: torch.dtype, vector_dtype: torch.dtype
     ) -> None:
         self.shape = shape = read_shape(folder)
         weights = Weights(Path(folder), device, dtype)
         self.embedding = weights.take("model.embed_tokens.weight")
-        self.layers = [Layer(weights, i, norm_dtype) for i in range(shape.num_layers)]
-        self.norm = weights.take("model.norm.weight", norm_dtype)
-        self.head = Linear(self.embedding) if shape.is_tied else weights.linear("lm_head")
+        self.layers = [Layer(weights, i, vector_dtype) for i in range(shape.num_layers)]
+        self.norm = weights.take("model.norm.weight", vector_dtype)
+        self.head = (
+            Linear(self.embedding)
+            if shape.is_tied
+            else weights.linear("lm_head", bias_dtype=vector_dtype)
+        )

@@ -19,7 +19,7 @@ class Llama:
     """A model folder, loaded for inference."""
 
     def __init__(self, folder: str | Path, *, device: str, dtype: torch.dtype) -> None:
-        self.network = Network(folder, device, dtype, norm_dtype=dtype)
+        self.network = Network(folder, device, dtype, vector_dtype=dtype)
         self.shape, self.device, self.dtype = self.network.shape, device, dtype
 
     def new_cache(
