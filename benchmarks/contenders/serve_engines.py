@@ -86,7 +86,7 @@ def openvino(model: str, work: Work, threads: int, *, is_half: bool) -> Callable
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "bf16" if is_half else "f32",
-        "KV_CACHE_PRECISION": "f32",
+        "KV_CACHE_PRECISION": "bf16" if is_half else "f32",
     }
     pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", settings)
     prompts = [ov.Tensor(np.array([prompt], dtype=np.int64)) for prompt, _ in work]
@@ -124,16 +124,17 @@ def llama_cpp(model: str, work: Work, threads: int, *, is_half: bool) -> Callabl
     params.n_parallel = len(work)
     params.n_ctx = 512 * len(work)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    kind = xllamacpp.ggml_type.GGML_TYPE_BF16 if is_half else xllamacpp.ggml_type.GGML_TYPE_F32
+    kind = xllamacpp.ggml_type.GGML_TYPE_F16 if is_half else xllamacpp.ggml_type.GGML_TYPE_F32
     params.cache_type_k = params.cache_type_v = kind
-    server = xllamacpp.Server(params)
-    client = httpx.Client(base_url=server.listening_address, timeout=600)
+    server = xllamacpp.Server(params)  # it ends with its last reference
+    client = httpx.Client(timeout=600)
 
     def one(request: tuple[list[int], int]) -> None:
         prompt, tokens = request
         body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True,
                 "cache_prompt": False}  # fmt: skip
-        answer = client.post("/completion", json=body).raise_for_status().json()
+        reply = client.post(f"{server.listening_address}/completion", json=body)
+        answer = reply.raise_for_status().json()
         assert answer["tokens_predicted"] == tokens, answer
 
     def run() -> None:
