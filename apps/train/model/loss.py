@@ -161,7 +161,7 @@ def _said(
     counts.index_add_(1, answers_C, torch.stack([is_said_C, torch.ones_like(is_said_C)]).float())
     said, length = counts
     is_kept_C = is_said_C & (said >= SAID_SHARE * length)[answers_C]
-    by_C = is_kept_C.logical_not().argsort(stable=True)
+    by_C = (~is_kept_C).byte().argsort(stable=True)
     return _Said(by_C, logits_CV[by_C[: int(is_kept_C.sum())]], beside.weight)
 
 
