@@ -2,7 +2,8 @@
 
 Published splits cut long conversations and repeat the last answer of a piece at the head of the
 next one: `abc_0` ends with the answer with which `abc_1` begins. Such pieces become one
-conversation again when their ids share the stem and the answers are equal to the byte.
+conversation again when their ids share the stem and the answers are equal to the byte. What the
+system says before all others stands in the first piece alone, or is the same in all.
 
 A greeting that many conversations share proves nothing, so no other piece of the stem may begin
 with the answer. Where later pieces begin with a question, the ids merely count conversations; there
@@ -49,6 +50,8 @@ class Link:
     """digest of the answer that it begins with, or nothing"""
     closes: str
     """digest of the answer that it ends with, or nothing"""
+    head: str = ""
+    """digest of what the system says before all others, or nothing"""
     is_telling: bool = True
     """whether two conversations would not share that answer by chance"""
 
@@ -102,8 +105,9 @@ def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
                 end=record.end,
                 stem=piece[0],
                 number=piece[1],
-                opens=_digest(head, turns[0]),
-                closes=_digest(head, turns[-1]),
+                opens=_digest_of_answer(turns[0]),
+                closes=_digest_of_answer(turns[-1]),
+                head=_digest("\0".join(turn.text for turn in head)) if head else "",
                 is_telling=_is_telling(turns),
             )
         )
@@ -121,12 +125,12 @@ def split_head(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Sequence[Turn]]:
     return turns[:num_head], turns[num_head:]
 
 
-def _digest(head: Sequence[Turn], turn: Turn) -> str:
-    """Of an answer under a system's words, which pieces of one conversation share; "" for none."""
-    if turn.role != "assistant":
-        return ""
-    said = "\0".join(one.text for one in (*head, turn))
-    return hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
+def _digest_of_answer(turn: Turn) -> str:
+    return _digest(turn.text) if turn.role == "assistant" else ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def chains_of(links: Sequence[Link]) -> Chains:
@@ -160,6 +164,7 @@ def _chains(pieces: list[Link]) -> list[list[Link]]:
             if (
                 link.opens
                 and last.closes == link.opens
+                and link.head in ("", chain[0].head)
                 and last.number < link.number
                 and openings[link.opens] == 1
                 and (last.is_telling or not only_counts)

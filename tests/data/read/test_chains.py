@@ -171,3 +171,12 @@ def test_pieces_under_one_system_text_are_joined(form: str, other: str, tmp_path
         assert sum(ledger["messages"]["trimmed"].values()) == (1 if form == "column" else 2)
     else:
         assert len(kept(tmp_path / "out")) == 2 and ledger["records"]["joined"] == 0
+
+
+def test_a_system_text_that_only_the_first_piece_has_is_that_of_all(tmp_path: Path) -> None:
+    records = split("a")
+    records[0]["conversations"].insert(0, {"from": "system", "value": "Be brief."})
+    (tmp_path / "dump.json").write_bytes(orjson.dumps(records))
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
+    assert kept(tmp_path / "out") == {"a_0": ["Be brief.", *whole("a", 0, 24)]}
+    assert ledger["messages"]["trimmed"] == {"repeated_answer": 2}
