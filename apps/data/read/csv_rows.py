@@ -26,8 +26,8 @@ _SPREADSHEET = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _BEFORE_QUOTE = re.compile(r'(\\+)"')
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _ESCAPED_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*+\\"')
-_LONE_BACKSLASH = re.compile(r'(?<!\\)(?:\\\\)*+\\(?!["\r\n,;\t|])')
-"""One that no other one escapes, and that escapes no mark."""
+_BEFORE_TEXT = re.compile(r'\\++(?!["\r\n,;\t|])')
+"""Backslashes with no mark behind them: the last of an odd number escapes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ def _dialect(head: list[str], separator: str) -> _Dialect:
     plain, text = _Dialect(separator), "".join(head)
     if _ESCAPED_QUOTE.search(text) is None:
         return plain
-    escaped = _Dialect(separator, "quotes" if _LONE_BACKSLASH.search(text) else "all")
+    has_lone = any(len(run[0]) % 2 for run in _BEFORE_TEXT.finditer(text))
+    escaped = _Dialect(separator, "quotes" if has_lone else "all")
     more = _num_whole_rows(head, escaped) - _num_whole_rows(head, plain)
     inside = f"[^{re.escape(separator)}\\r\\n]"
     has_bare_quotes = re.search(f'(?<={inside})"(?={inside})', _ESCAPED.sub("", text)) is not None
@@ -131,6 +132,7 @@ def _cells(row: list[str], dialect: _Dialect) -> list[str] | None:
     if dialect.escaped == "quotes":
         lines = [_BEFORE_QUOTE.sub(_doubled, line) for line in row]
     elif dialect.escaped == "all":
+        lines = [_BEFORE_TEXT.sub(_evened, line) for line in row]
         mark = "\\"
     try:
         found = list(csv.reader(lines, delimiter=dialect.separator, escapechar=mark, strict=True))
@@ -148,6 +150,11 @@ def _doubled(found: re.Match[str]) -> str:
     """
     num_backslashes = len(found[1])
     return "\\" * (num_backslashes // 2) + ('""' if num_backslashes % 2 else '"')
+
+
+def _evened(found: re.Match[str]) -> str:
+    """A lone backslash after the first lines is text: it escapes nothing, and is escaped here."""
+    return found[0] + "\\" * (len(found[0]) % 2)
 
 
 class _Stream(io.RawIOBase):

@@ -164,6 +164,15 @@ def test_quotes_are_read_as_the_tool_wrote_them(tool: str, end: str) -> None:
     assert [tuple(row.values()) for row in found if isinstance(row, dict)] == rows[1:]
 
 
+def test_a_lone_backslash_after_the_first_lines_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those lines have backslashes before quotes alone, as either kind of tool writes them."""
+    monkeypatch.setattr(csv_rows, "HEAD_BYTES", 64)
+    text = "prompt,completion\n" + '"say \\"hi\\"","ok"\n' * 8
+    text += '"\\frac{1}{2} is \\"half\\"",C:\\new\n'
+    *_, last = csv_rows.rows_of_csv([text.encode()])
+    assert last == {"prompt": '\\frac{1}{2} is "half"', "completion": "C:\\new"}
+
+
 def test_a_rank_that_is_no_number_and_a_spreadsheets_first_line(tmp_path: Path) -> None:
     data = "sep=;\nprompt;completion;rank\nA?;B;\u00b2\n".encode()
     cleaned(tmp_path, "dump.csv", data)
