@@ -80,6 +80,14 @@ def test_a_key_that_is_there_twice_loses_no_value(text: str, value: object) -> N
     assert parse(text.encode()) == parse(text) == parse_cell(text) == value
 
 
+def test_a_key_that_is_there_very_often_is_counted_on() -> None:
+    """Counting from 2 for each value would take minutes."""
+    number = 50_000
+    value = parse("{" + ",".join(f'"a": {i}' for i in range(number)) + "}")
+    names = [f"a ({i + 2})" for i in range(number - 1)]
+    assert value == {**dict(zip(names, range(number), strict=False)), "a": number - 1}
+
+
 _KEYS = st.sampled_from(["a", "b", 'c"', "d\\", ":e"])
 
 

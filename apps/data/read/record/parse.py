@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Iterator
 
 import orjson
 
@@ -145,18 +146,20 @@ def named(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
         {"a": 1, "a": 2, "a": None}  ->  {"a": 2, "a (2)": 1}
     """
     made: JsonObject = {}
+    numbers: dict[str, Iterator[int]] = {}
     for key, value in pairs:
         if key in made and made[key] != value and is_set(value):
             if is_set(made[key]):
-                made[_free_name(key, made)] = made[key]
+                free = numbers.setdefault(key, itertools.count(2))
+                made[_free_name(key, free, made)] = made[key]
             made[key] = value
         else:
             made.setdefault(key, value)
     return made
 
 
-def _free_name(key: str, made: JsonObject) -> str:
-    names = (f"{key} ({number})" for number in itertools.count(2))
+def _free_name(key: str, numbers: Iterator[int], made: JsonObject) -> str:
+    names = (f"{key} ({number})" for number in numbers)
     return next(name for name in names if name not in made)
 
 
