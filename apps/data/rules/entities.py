@@ -25,10 +25,10 @@ class Entity:
 _SECRET = (
     r"\b(?:sk-[A-Za-z0-9_\-]{20,}|[rs]k_live_[A-Za-z0-9]{16,}|A[KS]IA[0-9A-Z]{16}"
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{30,}|hf_[A-Za-z0-9]{20,}"
-    r"|xox[abprs]-[A-Za-z0-9\-]{10,}|AIza[0-9A-Za-z_\-]{35}|glpat-[A-Za-z0-9_\-]{20,}"
+    r"|xox[abprs]-[A-Za-z0-9\-]{10,}|AIza[0-9A-Za-z_\-]{34,35}|glpat-[A-Za-z0-9_\-]{20,}"
     r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_\-]{32,}|SG\.[A-Za-z0-9_\-]{16,}\.[A-Za-z0-9_\-]{16,}"
     r"|(?:gsk|r8)_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{40,}|dckr_pat_[A-Za-z0-9_\-]{20,}"
-    r"|ya29\.[A-Za-z0-9_\-]{30,}|[0-9]{8,10}:AA[A-Za-z0-9_\-]{33}"
+    r"|ya29\.[A-Za-z0-9_\-]{30,}|(?:bot)?[0-9]{8,10}:AA[A-Za-z0-9_\-]{32,33}"
     r"|eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{2,})\b"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:\s*[A-Z][A-Za-z\-]+: [^\r\n]*)*"
     r"[A-Za-z0-9+/=\s\\]*-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"

@@ -59,6 +59,14 @@ KINDS = {
         "<SECRET>",
     ),
     "bot token": (f"bot 123456789:AA{'xY9_-' * 6}abc!", "bot <SECRET>!"),
+    "bot token in its address": (
+        f"https://api.telegram.org/bot123456789:AA{'xY9_-' * 6}abc/getMe",
+        "https://api.telegram.org/<SECRET>/getMe",
+    ),
+    "ends in a hyphen": (
+        f"bot 123456789:AA{'xY9_-' * 6}ab- and AIza{'xY9_-' * 6}abcd- too",
+        "bot <SECRET>- and <SECRET>- too",
+    ),
     "on its own line": ("IBAN\n8.8.8.8 x", "IBAN\n<IP> x"),
 }
 
