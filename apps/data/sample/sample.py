@@ -71,6 +71,7 @@ class SampleConfig:
 def write_sample(config: SampleConfig, reporter: Reporter) -> None:
     """Write the three files and the resolved settings. Raises InputError for a folder of others."""
     settings_there(config.out, SampleConfig)
+    configs.write_resolved(config, config.out)  # first: a killed command may be given again
     rng = random.Random(config.seed)
     world = WORLDS[config.world]()
     records = list(_records(world, config.conversations, rng))
@@ -83,7 +84,6 @@ def write_sample(config: SampleConfig, reporter: Reporter) -> None:
         questions += _everyday_questions(start=len(questions) + 1)
     lines = b"".join(orjson.dumps(question) + b"\n" for question in questions)
     storage.write_atomic(storage.join(config.out, QUESTIONS_NAME), lines)
-    configs.write_resolved(config, config.out)
     reporter.event(
         "sample.done", records=len(records), dump_bytes=len(dump), questions=len(questions)
     )

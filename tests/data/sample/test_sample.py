@@ -109,6 +109,19 @@ def test_everyday_answers_are_many_and_short_and_none_is_to_a_held_out_question(
     assert max(len(answer.split()) for answer in asked.values()) <= 60
 
 
+def test_a_killed_command_may_be_given_again(tmp_path, monkeypatch):
+    config = SampleConfig(out=str(tmp_path), conversations=5, questions=5)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("apps.data.sample.sample._questions", interrupted)
+        write_sample(config, Reporter("json"))
+    write_sample(config, Reporter("json"))
+    assert (tmp_path / "questions.jsonl").exists()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_somebodys_dump_is_not_written_over(tmp_path):
     (tmp_path / "sharegpt.json").write_text("[]")
     with pytest.raises(InputError, match="is not empty and not from this command"):
