@@ -243,8 +243,9 @@ def test_a_disk_that_is_mounted_at_out_is_written_to(full_run, tmp_path, monkeyp
     (out / ".volume.partial").mkdir()
     inode = out.stat().st_ino
     monkeypatch.setattr("os.path.ismount", lambda path: str(path) == str(out))
-    for _ in range(2):
-        exported(full_run, out)
+    (tmp_path / "link").symlink_to(out)
+    for given in (out, tmp_path / "link", out):
+        exported(full_run, given)
         assert loaded(out) is not None and out.stat().st_ino == inode
         assert not [path for path in out.iterdir() if path.name.startswith(".")]
 

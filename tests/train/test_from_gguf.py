@@ -335,6 +335,15 @@ def test_plain_text_begins_and_ends_as_llama_cpp_has_it(
         assert client.post("/tokenize", json=asked).json()["tokens"] == expected
 
 
+def test_a_source_that_lies_where_the_model_goes_stays_there(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    path = write_gguf(tmp_path / "base/m.gguf", small_llama())
+    before = path.read_bytes()
+    for _ in range(2):
+        assert convert(path, tmp_path / "base") == 0
+        assert path.read_bytes() == before
+
+
 def test_a_model_that_was_not_made_here_is_not_replaced(tmp_path: Path, capsys) -> None:
     path = write_gguf(tmp_path / "m.gguf", small_llama())
     assert convert(path, tmp_path / "base") == 0

@@ -14,7 +14,7 @@ from apps.train.config import BaseConfig
 
 PARTIAL = ".partial"
 """how the name of a folder ends in which a model is made"""
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @contextlib.contextmanager
@@ -57,11 +57,12 @@ def _beside(path: str, ending: str) -> str:
 
 def publish(folder: str, out: str) -> str:
     """Put the folder where `out` says, in place of an earlier export; a local path of it."""
-    if storage.is_local(out) and not os.path.ismount(storage.local_path(out)):
+    place = os.path.realpath(storage.local_path(out)) if storage.is_local(out) else ""
+    if place and not os.path.ismount(place):  # of a link to a mounted disk it is never true
         _open_to_readers(folder)
-        _replace(folder, os.path.realpath(storage.local_path(out)))
+        _replace(folder, place)
         return storage.local_path(out)
-    left = _left_weights(folder, out)
+    left = _left_weights(folder, out, (*_WEIGHTS, ".gguf"))
     for name in _config_last(folder):
         with (
             open(os.path.join(folder, name), "rb") as source,
@@ -78,7 +79,7 @@ def publish_base(folder: str, config: BaseConfig) -> None:
     out = storage.local_path(config.out)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(out, CONFIG))  # of an earlier output
-    for name in _left_weights(folder, out):
+    for name in _left_weights(folder, out, _WEIGHTS):  # a GGUF file there may be the source
         os.unlink(os.path.join(out, name))
     configs.write_resolved(config, out)
     _open_to_readers(folder)
@@ -96,12 +97,12 @@ def _config_last(folder: str) -> list[str]:
     return sorted(os.listdir(folder), key=lambda name: name == CONFIG)
 
 
-def _left_weights(folder: str, out: str) -> list[str]:
+def _left_weights(folder: str, out: str, endings: tuple[str, ...]) -> list[str]:
     """Weights of an earlier output under other names, which a reader would take for the model's."""
     there = storage.list_dir(out)
     if LINEAGE_NAME not in there:
         return []
-    return [name for name in set(there) - set(os.listdir(folder)) if name.endswith(_WEIGHTS)]
+    return [name for name in set(there) - set(os.listdir(folder)) if name.endswith(endings)]
 
 
 def _replace(folder: str, target: str) -> None:
