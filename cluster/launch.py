@@ -101,7 +101,7 @@ def run_launch(
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Until the run has ended; what is wrong with the settings is said before the first machine."""
-    with alone_in(config.out):
+    with alone_in(storage.join(config.out, STATE_NAME)):  # a job on this machine is alone in OUT
         _run_launch(config, reporter, sleep, clock)
 
 

@@ -17,7 +17,7 @@ from apps.common.spot.trace import ON_DEMAND
 from apps.train.plan import PLAN_NAME, make_plan, presets
 from apps.train.planning.result import Plan
 from apps.train.spot.planned import job_of
-from cluster.launch import LaunchConfig, main, read_state, run_launch
+from cluster.launch import STATE_NAME, LaunchConfig, main, read_state, run_launch
 from tests.cluster.fake_sky import Clock, FakeJob, FakeSky
 
 NUM_STEPS = 100
@@ -45,6 +45,8 @@ class Trainer:
 
     def train(self, job: FakeJob) -> None:
         assert job.start_at is not None
+        with alone_in(str(self.out)):  # as the run on this machine would be
+            pass
         began_at = self.began_at.setdefault(job.number, self.saved)
         trained_s = self.sky.zones.clock() - job.start_at
         step = min(began_at + int(NUM_STEPS * trained_s / self.work_s), NUM_STEPS)
@@ -227,7 +229,7 @@ def test_what_is_wrong_is_said_before_the_first_machine(
 def test_a_second_launcher_asks_for_no_machines(launch: Launch, capsys) -> None:
     """Each would start a job, and two jobs would write to one run."""
     config = launch.config
-    with alone_in(config.out):
+    with alone_in(storage.join(config.out, STATE_NAME)):
         assert main(["--plan", config.plan, "--zones", *config.zones, "--out", config.out]) == 2
     assert f"Another command is at work on {config.out}" in capsys.readouterr().err
     assert launch.places == []
