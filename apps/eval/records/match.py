@@ -40,7 +40,8 @@ _GROUPED = r"\d{1,3}(?:[ ']\d{3})+(?!\d)|\d+"
 # A number behind ^ that no number stands before is the exponent of a letter or a unit.
 _NUMBER = re.compile(
     r"(?<![a-z0-9^])(?<![a-z0-9]_)(?<!\d[.,])(?<!\^-)(?P<sign>[-+]?)(?=[.,]?\d)"
-    rf"(?:(?P<mixed>\d+) (?=\d+ ?/ ?\d))?(?P<whole>(?:{_GROUPED})?)(?P<rest>(?:[.,]\d+)*)"
+    r"(?:(?P<mixed>\d+)(?P<gap>[ \u2064])(?=\d+ ?/ ?\d))?"
+    rf"(?P<whole>(?:{_GROUPED})?)(?P<rest>(?:[.,]\d+)*)"
     r"(?:e(?P<e>[-+]?\d+)|\s*[x*·]\s*10\s*(?:\^|\*\*)\s*(?P<ten>[-+]?\d+)"
     r"|(?:\^|\*\*)(?P<power>[-+]?\d+))?(?:\s*/\s*(?P<divisor>\d+)(?![\d/]))?"
 )
@@ -50,7 +51,9 @@ _LATEX = [
     (re.compile(r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})"), "'"),
     (re.compile(r"\^\s*\{([^{}]*)\}"), r"^\1"),
 ]
-_FRACTION_BEHIND = re.compile("(?<=\\d)\\s?(?=[\u00bc-\u00be\u2150-\u215e]|\\\\[dt]?frac)")
+_PLUS = "\u2064"
+"""Unicode's invisible plus, between a number and the fraction that is glued to it"""
+_FRACTION_BEHIND = re.compile("(?<=\\d)(\\s?)(?=[\u00bc-\u00be\u2150-\u215e]|\\\\[dt]?frac)")
 
 
 def agrees(match: Match, answer: str, reference: str) -> bool:
@@ -89,7 +92,7 @@ def last_number(text: str) -> tuple[float, ...]:
 
     () without one, and for one that no float can hold, such as 250^150.
     """
-    text = _FRACTION_BEHIND.sub(" ", text)
+    text = _FRACTION_BEHIND.sub(lambda gap: " " if gap[1] else _PLUS, text)
     for written, meant in _LATEX:
         text = written.sub(meant, text)
     raised = _SUPERSCRIPT_RUN.sub(lambda run: f"^{run[0].translate(_SUPERSCRIPTS)}", text)
@@ -112,8 +115,9 @@ def _values(match: re.Match[str]) -> tuple[float, ...]:
         return ()
     if divisor:
         values = [value / divisor for value in values]
-    if match["mixed"]:  # 2 1/2, or two numbers
-        values = [*(float(match["mixed"]) + value for value in values), *values]
+    if match["mixed"]:
+        sums = [float(match["mixed"]) + value for value in values]
+        values = sums if match["gap"] == _PLUS else [*sums, *values]  # a blank may part two numbers
     return tuple(sign * value for value in values if math.isfinite(value))
 
 
