@@ -17,9 +17,11 @@ _STANDS = re.compile(
 """brackets where a verdict stands: at a line's start, behind a colon or `verdict is`; others may be
 code"""
 _SUPPOSING = re.compile(
-    r"\b(?:(?:would|could|might) (?:be|have (?:been|said))|than|over|beats|against)\W*\Z",
+    r"\b(?:(?:would|could|might) (?:be|have (?:been|said))\W*"
+    r"|(?:than|over|beats|against)[^\w.!?:;\n]*)\Z",
     re.IGNORECASE,
 )
+"""before brackets; a sentence that ends in `over.` says nothing of the next one's"""
 _BETWEEN = re.compile(r"\W{0,3}(?:,|/|,?\s*\b(?:or|and)\b)\W{0,3}", re.IGNORECASE)
 
 

@@ -48,6 +48,9 @@ def test_only_what_follows_the_tag_counts(text: str, letter: str | None) -> None
         ("[[A]] is better than [[B]], for it is right.", "A"),
         ("I prefer [[B]] over [[A]].", "B"),
         ("[[A]] beats [[B]] on depth.", "A"),
+        ("I prefer [[B]] over **[[A]]**.", "B"),
+        ("At first [[A]], but B has what A glosses over. [[B]] it is.", "B"),
+        ("[[A]] is what one might guess. I read both over: [[B]], for it is right.", "B"),
     ],
 )
 def test_without_a_tag_the_closing_verdict_comes_first(text: str, letter: str | None) -> None:
