@@ -138,10 +138,11 @@ def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -
     """Apply the file again whenever it changes, until interrupted."""
     from apps.serve import launch
 
-    seen = _stamp(settings.file)
+    file = settings.file  # once: whether it is a folder costs a bucket's answer
+    seen = _stamp(file)
     while True:
         time.sleep(_WATCH_S)
-        if (stamp := _stamp(settings.file)) == seen:
+        if (stamp := _stamp(file)) == seen:
             continue
         seen = stamp
         try:

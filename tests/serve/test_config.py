@@ -340,6 +340,19 @@ def test_a_page_that_is_switched_on_without_its_secret_is_refused(
         )
 
 
+def test_a_file_in_a_bucket_is_looked_at_once(model_folder: Path, monkeypatch) -> None:
+    """A bucket that does not answer for a moment ends no service."""
+    looks = iter([False])
+    naps = iter([None, None])
+    monkeypatch.setattr(commands.storage, "is_dir", lambda _: next(looks))
+    monkeypatch.setattr(commands, "time", SimpleNamespace(sleep=lambda _: next(naps)))
+    with pytest.raises(StopIteration):
+        commands._follow_file(
+            RunConfig(what=("s3://bucket/serve.yaml",)), two(model_folder), Reporter("json")
+        )
+    assert next(naps, "all slept") == "all slept"
+
+
 def test_a_replica_is_given_time_to_say_that_it_is_there() -> None:
     with pytest.raises(ConfigError, match="silence_timeout_s is 0"):
         GatewayConfig(silence_timeout_s=0.5)
