@@ -160,10 +160,12 @@ class _Worker:
 
 
 def find_model(http: httpx.Client, url: str, key: str, wanted: str, hint: str) -> str:
-    """The model of that name at an OpenAI API, or its only one. Raises ConfigError."""
+    """The model of that name or alias at an OpenAI API, or its only one. Raises ConfigError."""
     try:
         response = http.get(f"{url}/models", headers=_bearer(key))
-        names = [str(model["id"]) for model in response.raise_for_status().json()["data"]]
+        models = response.raise_for_status().json()["data"]
+        names = [str(model["id"]) for model in models]
+        aliases = [alias for model in models for alias in model.get("aliases") or ()]
     except httpx.HTTPStatusError as error:
         raise ConfigError(f"{url}/models says: {message_of(error.response)}") from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
@@ -172,7 +174,7 @@ def find_model(http: httpx.Client, url: str, key: str, wanted: str, hint: str) -
         ) from error
     if not wanted and len(names) == 1:
         return names[0]
-    if wanted not in names:
+    if wanted not in (*names, *aliases):
         has = ", ".join(names) or "none that is up"
         but = f", not {wanted!r}" if wanted else ""
         raise ConfigError(f"{url} has the models {has}{but}; choose one with --model.")

@@ -52,6 +52,11 @@ def test_a_question_from_a_file_is_answered_with_nothing_but_the_answer(live, pi
     assert "system\nBe kind." in prompt and "user\ntwo\nlines<" in prompt
 
 
+def test_a_model_is_named_by_its_alias_too(live, piped) -> None:
+    with live("Yes.") as server:
+        assert piped(server.url, "hi", "--model", "gpt-x") == (0, "Yes.\n", "")
+
+
 @pytest.mark.parametrize(
     ("question", "arguments", "sentence"),
     [
