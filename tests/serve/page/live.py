@@ -31,6 +31,8 @@ class Upstream:
         """break the connection after so many events, once"""
         self.forgets = False
         """whether a stream that comes back begins anew, without ids"""
+        self.context_tokens: dict[str, int] = {}
+        """of models that take fewer than 4096"""
         self.resumed_behind: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.app = FastAPI()
@@ -38,7 +40,8 @@ class Upstream:
         self.app.post("/v1/chat/completions")(self._complete)
 
     async def _list(self) -> dict[str, Any]:
-        return {"data": [{"id": name, "context_tokens": 4096} for name in self.models]}
+        tokens = {**dict.fromkeys(self.models, 4096), **self.context_tokens}
+        return {"data": [{"id": name, "context_tokens": tokens[name]} for name in self.models]}
 
     async def _complete(self, request: Request) -> Response:
         body = await request.json()

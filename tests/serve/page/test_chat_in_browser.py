@@ -302,6 +302,34 @@ def test_what_a_visitor_set_holds_for_both_questions_and_after_a_reload(
     assert not browser.errors()
 
 
+PICK = """
+document.querySelectorAll(".model-select select").forEach((select, number) => {
+  select.value = arguments[0][number];
+  select.dispatchEvent(new Event("change"));
+});
+"""
+
+
+@pytest.mark.parametrize("tab", ["chat", "side_by_side"])
+def test_a_long_answer_that_was_asked_for_comes_back_though_the_first_model_takes_less(
+    open_page, browser, tab: str
+) -> None:
+    page = open_page(dict.fromkeys(("ash", "elm", "oak"), lambda m: "Yes."))
+    page.upstream.context_tokens = {"ash": 256}
+    browser.open("about:blank")
+    browser.open(f"{page.url}/#{tab}")
+    browser.wait_for(ASK)
+    browser.driver.execute_script(PICK, ["elm", "oak"])
+    browser.driver.execute_script(SET, {"label:nth-child(3) input": "2000"})
+    num_models = 1 if tab == "chat" else 2
+    for asked in (num_models, 2 * num_models):
+        browser.type(ASK, "And?\n")
+        finished(browser, asked)
+        browser.driver.refresh()
+        finished(browser, asked)
+    assert {request["max_completion_tokens"] for request in page.upstream.requests} == {2000}
+
+
 def test_the_way_past_the_head_leaves_the_conversation_where_it_is(open_page, browser) -> None:
     page = open_page({"ash": lambda m: "Yes."})
     begin(browser, page.url, "one")

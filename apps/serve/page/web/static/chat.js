@@ -58,8 +58,9 @@ class Chat {
     try {
       const talk = await act("open", { id });
       if (this.isLeft) return;
-      this.controls.set(talk.settings);
       this.show(talk);
+      this.#limit(); // of its model, before its settings: a slider cuts what is beyond its end
+      this.controls.set(talk.settings);
       toBottom();
     } catch (error) {
       if (this.isLeft) return;

@@ -65,8 +65,8 @@ class Duel {
   }
 
   #limit() {
-    const chosen = this.pick.map((pick) => this.page.models.find((model) => model.name === pick.select.value));
-    this.controls.limit(Math.min(...chosen.filter(Boolean).map((model) => model.max_tokens)));
+    const chosen = this.pick.map((pick) => this.page.models.find((model) => model.name === pick.select.value)).filter(Boolean);
+    if (chosen.length) this.controls.limit(Math.min(...chosen.map((model) => model.max_tokens)));
   }
 
   reset() {
@@ -92,8 +92,11 @@ class Duel {
     try {
       const battle = await act("open", { id });
       if (this.isLeft) return;
-      this.controls?.set(battle.settings);
       this.show(battle);
+      if (!this.blind) {
+        this.#limit(); // of its models, before its settings: a slider cuts what is beyond its end
+        this.controls.set(battle.settings);
+      }
     } catch (error) {
       if (this.isLeft) return;
       toast(error.message);
