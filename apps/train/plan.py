@@ -66,6 +66,7 @@ def make_plan(config: PlanConfig) -> Plan:
     work = _workload(config)
     shape.check_reach(config.base, model.context_tokens, config.rope, work.row_tokens)
     shape.check_top_layers(config.top_layers, model.num_layers)
+    shape.check_strategy(config.strategy, model.family)
     setup = make_setup(config, model, num_gpus, work.row_tokens, on_cpu=accelerator.name == "CPU")
     trained = training(config, model, setup, accelerator, work)
     checkpoints = _checkpoints(config, model, setup, price, trained.step_s)

@@ -21,7 +21,7 @@ from apps.train.checkpoint.origin import base_digest
 from apps.train.config import RunConfig
 from apps.train.loop.samples import Sampler
 from apps.train.loop.worker import choose_trained, run_order
-from apps.train.model import load
+from apps.train.model import load, shape
 from apps.train.model.precision import resolve
 from apps.train.model.stored import sources
 from apps.train.planning.amounts import size
@@ -43,8 +43,6 @@ _MATHEMATICS = (
     "optim",
 )
 """settings that change what is computed; the rest may differ from one start to the next"""
-UNTRIED_UNDER_DEEPSPEED = ("gemma2", "gemma3_text", "mixtral", "qwen3_moe")
-"""stacked experts and scaled embeddings, which no test has compared with FSDP2's losses there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +121,7 @@ def _check_vocabulary(pack: Pack, folder: str, config: RunConfig, vocab_size: in
 
 
 def _check_strategy(config: RunConfig, model_type: str) -> None:
-    if config.strategy == "deepspeed" and model_type in UNTRIED_UNDER_DEEPSPEED:
-        raise InputError(
-            f"--strategy deepspeed has not been proven for {model_type} models; leave --strategy "
-            "out for FSDP2."
-        )
+    shape.check_strategy(config.strategy, model_type)
     if config.strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise InputError(
             "--strategy deepspeed needs the deepspeed package; `pip install deepspeed`, or leave "

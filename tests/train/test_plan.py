@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import MistralConfig
+from transformers import MistralConfig, MixtralConfig
 
 from apps.common import packs
 from apps.common.command.cli import run
@@ -538,6 +538,18 @@ def test_stated_fill_decides_the_rows():
 def test_impossible_figures_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         make_plan(replace(VICUNA_7B, **wrong))
+
+
+def test_a_family_that_deepspeed_was_not_proven_for_has_no_plan_under_it(tmp_path) -> None:
+    config = MixtralConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=96, vocab_size=128,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    settings = replace(VICUNA_13B, base=str(tmp_path), strategy="deepspeed")
+    with pytest.raises(ConfigError, match="has not been proven for mixtral models"):
+        make_plan(settings)
+    assert make_plan(replace(settings, strategy="fsdp")).parameters > 0
 
 
 def test_deepspeed_is_offered_only_switches_that_it_has():

@@ -52,7 +52,7 @@ class Tracker(Protocol):
     def flush(self) -> None: ...
 
     def close(self, *, is_done: bool) -> None:
-        """`is_done`: all steps of the run were taken."""
+        """`is_done`: the run is at its end, by its steps or its patience."""
         ...
 
 
@@ -79,6 +79,10 @@ class Trackers:
     def write(self, record: StepRecord) -> None:
         self._is_done = record["step"] == record["num_steps"]
         self._each(lambda tracker: tracker.write(record))
+
+    def finish(self) -> None:
+        """No steps are to follow, though some that were planned were not taken."""
+        self._is_done = True
 
     def flush(self) -> None:
         self._each(lambda tracker: tracker.flush())

@@ -7,7 +7,7 @@ with process_group():                 # one rank, for scripts and benchmarks
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -250,12 +250,17 @@ def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Iterator[Hook
         trackers.write(record)
         hooks.on_step(record)
 
+    def on_event(name: str, fields: Mapping[str, object]) -> None:
+        if name == "stopped.early":
+            trackers.finish()
+        hooks.on_event(name, fields)
+
     def flush() -> None:
         log.flush()
         trackers.flush()
 
     try:
-        yield replace(hooks, on_step=on_step, before_checkpoint=flush)
+        yield replace(hooks, on_step=on_step, on_event=on_event, before_checkpoint=flush)
     finally:
         log.close()
         trackers.close()

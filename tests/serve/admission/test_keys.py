@@ -275,7 +275,8 @@ async def test_a_ray_that_says_nothing_holds_one_thread_and_no_request(
     finally:
         ends.set()
     codes = [answer.status_code for answer in answers]
-    assert codes.count(200) == 50 and codes.count(429) == 10 and len(asked) == 1
+    assert codes.count(200) in (50, 51)  # one more where a minute ends meanwhile
+    assert codes.count(200) + codes.count(429) == 60 and len(asked) == 1
 
 
 async def test_a_limiter_that_is_away_leaves_each_gateway_its_own_counts(run, api: Api) -> None:

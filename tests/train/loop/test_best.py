@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
@@ -65,6 +66,17 @@ def test_a_run_without_patience_left_ends_and_stays_ended(small_run: RunConfig) 
     assert told[-1] == ("stopped.early", {"best_step": step, "best_val_loss": loss})
     assert train(config)[-1] == told[-1], "the same command says so again"
     assert len(read_metrics(config.out)) == len(records)
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of MLflow's own tables
+def test_a_run_that_ends_early_is_finished_to_its_trackers(small_run: RunConfig) -> None:
+    config = replace(validating(small_run, patience=2), log=("mlflow",))
+    assert train(config)[-1][0] == "stopped.early"
+    client = MlflowClient(tracking_uri=f"sqlite:///{config.out}/mlflow.db")
+    experiment = client.get_experiment_by_name("cria")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
 
 
 def test_a_loss_that_is_no_number_is_never_the_best() -> None:
