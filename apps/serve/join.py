@@ -175,9 +175,10 @@ def find_model(http: httpx.Client, url: str, key: str, wanted: str, hint: str) -
     if not wanted and len(names) == 1:
         return names[0]
     if wanted not in (*names, *aliases):
-        has = ", ".join(names) or "none that is up"
+        if not names:
+            raise ConfigError(f"{url} has no model that is up yet; try again when it is ready.")
         but = f", not {wanted!r}" if wanted else ""
-        raise ConfigError(f"{url} has the models {has}{but}; choose one with --model.")
+        raise ConfigError(f"{url} has the models {', '.join(names)}{but}; choose one with --model.")
     return wanted
 
 

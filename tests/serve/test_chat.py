@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from apps.common.command import cli
+from apps.common.errors import ConfigError
 from apps.serve import chat as terminal
 from apps.serve.__main__ import COMMANDS
 from apps.serve.chat import ChatConfig
 from apps.serve.client import Client
+from apps.serve.join import find_model
 from tests.serve.api import Api, LiveServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,3 +113,13 @@ def test_what_came_of_an_answer_that_was_stopped_is_kept(live) -> None:
         answer.close()
         "".join(talk.answer("second"))
     assert f"assistant\n{begun}<" in asked(server.api)[1]
+
+
+@pytest.mark.parametrize("wanted", ["", "vicuna"])
+def test_a_service_whose_models_are_starting_says_so(wanted) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"data": []}))
+    with (
+        httpx.Client(transport=transport) as http,
+        pytest.raises(ConfigError, match="has no model that is up yet; try again when"),
+    ):
+        find_model(http, "http://127.0.0.1:8000/v1", "", wanted, "")

@@ -3,6 +3,8 @@
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from apps.serve.engine.llama.kv_cache import Rows
+
 EOS = 1
 
 
@@ -18,3 +20,12 @@ def save_llama(tmp_path_factory, *, num_heads: int, num_key_heads: int, head_dim
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
+
+
+def rows_of(*spans: tuple[int, int, int], num_decode: int = 0) -> Rows:
+    """Spans of (slot, position, tokens); the logits of every row are wanted."""
+    rows = Rows(num_decode=num_decode)
+    for slot, position, tokens in spans:
+        rows.add([(7 * slot + 3 * (position + i)) % 512 for i in range(tokens)], position, slot)
+    rows.logit_rows = list(range(len(rows.token_ids)))
+    return rows

@@ -22,6 +22,7 @@ from apps.serve.engine.llama.kv_cache import Rows
 from apps.serve.engine.llama.weights import Linear, is_stored_as_bfloat16
 from apps.serve.engine.torch.engine import TorchEngine
 from apps.serve.engine.torch.llama import Llama
+from tests.serve.engine.llamas import rows_of
 
 WAYS = {"wide": WIDE, "dots": DOTS, "tiles": TILES}
 
@@ -73,15 +74,6 @@ def test_a_product_of_whole_numbers_is_exact(way, num_rows, depth, columns, adds
     assert torch.equal(out[:num_rows, :columns], expected)
 
 
-def rows_of(*spans: tuple[int, int, int]) -> Rows:
-    """Spans of (slot, position, tokens); the logits of every row are wanted."""
-    rows = Rows()
-    for slot, position, tokens in spans:
-        rows.add([(7 * slot + 3 * (position + i)) % 64 for i in range(tokens)], position, slot)
-    rows.logit_rows = list(range(len(rows.token_ids)))
-    return rows
-
-
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory) -> str:
     """A model with biases, of which no size is a multiple of what an instruction takes."""
@@ -89,7 +81,7 @@ def uneven(tmp_path_factory) -> str:
     torch.manual_seed(0)
     config = Qwen2Config(
         hidden_size=60, num_attention_heads=5, num_key_value_heads=1, num_hidden_layers=2,
-        intermediate_size=88, vocab_size=77, max_position_embeddings=256, initializer_range=0.2,
+        intermediate_size=88, vocab_size=515, max_position_embeddings=256, initializer_range=0.2,
     )  # fmt: skip
     model = Qwen2ForCausalLM(config)
     for name, parameter in model.named_parameters():
@@ -127,17 +119,17 @@ def test_a_row_has_the_same_bits_in_any_company(uneven, way) -> None:
 
 def test_a_row_without_a_number_breaks_no_other(uneven, way, tmp_path) -> None:
     tensors = load_file(f"{uneven}/model.safetensors")
-    tensors["model.embed_tokens.weight"][76] = torch.nan
+    tensors["model.embed_tokens.weight"][514] = torch.nan
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes(Path(uneven, "config.json").read_bytes())
     outputs = []
-    for last in (5, 76):
+    for last in (5, 514):
         model = CompiledLlama(tmp_path, dtype=torch.bfloat16)
         rows = Rows(logit_rows=[0, 1, 2])
         for slot, token_id in enumerate((3, 4, last)):
             rows.add([token_id], 0, slot)
         logits = model.forward(rows, model.new_cache(3, 32))
-        outputs.append(logits[:, :76].clone())
+        outputs.append(logits[:, :514].clone())
     assert torch.equal(outputs[0][:2], outputs[1][:2])
     assert not torch.isfinite(outputs[1][2]).any()
 
@@ -187,7 +179,7 @@ def test_the_engine_runs_on_a_cpu_without_avx512(uneven, tmp_path) -> None:
 import torch
 from apps.serve.engine.cpu import bfloat16
 from apps.serve.engine.cpu.llama import CompiledLlama
-from tests.serve.engine.test_bfloat16 import rows_of
+from tests.serve.engine.llamas import rows_of
 assert bfloat16.best_way() == bfloat16.WIDE
 model = CompiledLlama({uneven!r}, dtype=torch.bfloat16)
 logits = model.forward(rows_of((0, 0, 40)), model.new_cache(1, 64))

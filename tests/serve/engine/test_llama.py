@@ -23,6 +23,7 @@ from apps.serve.engine.llama.kv_cache import Rows
 from apps.serve.engine.llama.model_folder import read_shape
 from apps.serve.engine.llama.rope import rotation
 from apps.serve.engine.torch.llama import Llama
+from tests.serve.engine.llamas import rows_of
 
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
@@ -128,15 +129,6 @@ def both(folder) -> tuple[CompiledLlama, Llama]:
         CompiledLlama(folder, dtype=torch.float32),
         Llama(folder, device="cpu", dtype=torch.float32),
     )
-
-
-def rows_of(*spans: tuple[int, int, int], num_decode: int = 0) -> Rows:
-    """Spans of (slot, position, tokens); the logits of every row are wanted."""
-    rows = Rows(num_decode=num_decode)
-    for slot, position, tokens in spans:
-        rows.add([(7 * slot + 3 * (position + i)) % 512 for i in range(tokens)], position, slot)
-    rows.logit_rows = list(range(len(rows.token_ids)))
-    return rows
 
 
 def test_torch_gives_the_logits_of_the_compiled_pass(llama_of_any_shape) -> None:

@@ -1,7 +1,7 @@
 """Products of bfloat16 numbers by the instructions that CPUs have for them, summed in float32.
 
     TILES   AMX (Intel since 2023): 16 x 32 times 32 x 16 numbers in one instruction
-    DOTS    AVX512_BF16 (AMD Zen 4, Intel since 2021): 16 sums of two products each
+    DOTS    AVX512_BF16 (AMD Zen 4, Intel since 2020): 16 sums of two products each
     WIDE    every other CPU: weights become float32 as they are read (intrinsics.add_tile)
 
 Two terms that follow each other lie side by side in a panel, [depth / 2, COLUMNS, 2], as both
@@ -16,7 +16,7 @@ import torch
 from llvmlite import binding, ir
 from numba import types
 
-from apps.serve.engine.cpu.intrinsics import COLUMNS, cpu_features, intrinsic
+from apps.serve.engine.cpu.intrinsics import COLUMNS, cpu_features, intrinsic, padded, spread
 
 binding.initialize_native_asmparser()
 
@@ -63,7 +63,7 @@ def pack_pairs(weight_NK: torch.Tensor) -> torch.Tensor:
     """[panels, K / 2, COLUMNS, 2] of the transposed matrix, an even number of panels, zeros where
     the matrix ends."""
     columns, depth = weight_NK.shape
-    whole = weight_NK.new_zeros(-(-columns // (2 * COLUMNS)) * 2 * COLUMNS, padded_depth(depth))
+    whole = weight_NK.new_zeros(padded(columns), padded_depth(depth))
     whole[:columns, :depth] = weight_NK
     pairs = whole.view(-1, COLUMNS, whole.shape[1] // 2, 2)
     return pairs.transpose(1, 2).contiguous()
@@ -117,8 +117,8 @@ def _dots(builder, x, x_width, panel, pairs, sums, sums_width, count: int) -> No
     weights = builder.load(builder.gep(weights_start, [pair]), align=4)
     for total, x_row, start, sum_row in zip(totals, x_rows, stored, sum_rows, strict=True):
         numbers = builder.inttoptr(x_row, _int32.as_pointer())
-        spread = _spread(builder, builder.load(builder.gep(numbers, [pair]), align=4))
-        more = builder.call(dot, [total, weights, spread])
+        two_terms = spread(builder, builder.load(builder.gep(numbers, [pair]), align=4))
+        more = builder.call(dot, [total, weights, two_terms])
         total.add_incoming(start, before)
         total.add_incoming(more, loop)
         with builder.goto_block(after):
@@ -127,12 +127,6 @@ def _dots(builder, x, x_width, panel, pairs, sums, sums_width, count: int) -> No
     pair.add_incoming(following, loop)
     builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
     builder.position_at_end(after)
-
-
-def _spread(builder: ir.IRBuilder, pair: ir.Value) -> ir.Value:
-    nothing = ir.Constant(_pairs, ir.Undefined)
-    first = builder.insert_element(nothing, pair, _int32(0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(_pairs, [0] * COLUMNS))
 
 
 @intrinsic

@@ -253,7 +253,8 @@ def _tile(builder, x_rows, panel, is_half, depth, sum_rows) -> None:
     totals = [builder.phi(_vector()) for _ in x_rows]
     weights = _weights(builder, panel, term, is_half)
     for total, x_row, start, sum_row in zip(totals, x_rows, stored, sum_rows, strict=True):
-        product = builder.fmul(_spread(builder, x_row, term), weights, flags=_FUSED)
+        number = builder.load(builder.gep(x_row, [term]))
+        product = builder.fmul(spread(builder, number), weights, flags=_FUSED)
         more = builder.fadd(total, product, flags=_FUSED)
         total.add_incoming(start, before)
         total.add_incoming(more, loop)
@@ -285,10 +286,9 @@ def _prefetch(builder, pointer) -> None:
     builder.call(prefetch, [builder.bitcast(pointer, byte), _int32(0), _int32(3), _int32(1)])
 
 
-def _spread(builder, x_row, term) -> ir.Value:
+def spread(builder: ir.IRBuilder, number: Any) -> ir.Value:
     """One number in every column."""
-    number = builder.load(builder.gep(x_row, [term]))
-    nothing = ir.Constant(_vector(), ir.Undefined)
+    nothing = ir.Constant(_vector(number.type), ir.Undefined)
     first = builder.insert_element(nothing, number, _int32(0))
     return builder.shuffle_vector(first, nothing, ir.Constant(_vector(_int32), [0] * COLUMNS))
 
