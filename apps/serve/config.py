@@ -318,6 +318,11 @@ class GatewayConfig:
                 f"max_body_bytes is {self.max_body_bytes}; expected 1024 to {64 << 20}."
             )
         for origin in self.cors_origins:
+            if origin == "null":
+                raise ConfigError(
+                    'cors_origins has "null", which browsers say for local files and for sandboxed '
+                    'frames of any site: it would let everybody in; write "*" to mean that.'
+                )
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ConfigError(
                     f"cors_origins has {origin!r}, which no browser says; expected a scheme and a "

@@ -118,6 +118,11 @@ def test_sites_that_may_call_are_named_as_browsers_name_them(origin: str, is_one
         GatewayConfig(cors_origins=(origin,))
 
 
+def test_an_origin_that_anybody_can_take_is_refused_and_named() -> None:
+    with pytest.raises(ConfigError, match="sandboxed frames of any site"):
+        GatewayConfig(cors_origins=("https://a.example", "null"))
+
+
 def test_weights_of_battles_are_of_models_that_there_are(model_folder: Path) -> None:
     config = two(model_folder)
     for name, is_known in (("one", True), ("oen", False)):

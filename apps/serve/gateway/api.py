@@ -44,6 +44,10 @@ _LONG_BYTES = 16 << 10
 _NO_EMBEDDINGS = (
     "The models here write text and make no embeddings; ask a server that has an embedding model."
 )
+_NO_PAGE = (
+    "There is no web page here: page.enabled is false in serve.yaml, or the page is starting. "
+    "OpenAI's API is at /v1; /v1/models lists the models."
+)
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
     'rx="9" fill="#cf5f38"/><path d="M21 12.5a6 6 0 1 0 0 7" fill="none" stroke="#fff" '
@@ -223,6 +227,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     }
     if path == "/v1/embeddings":
         messages[404] = _NO_EMBEDDINGS
+    if path == "/ui" or path.startswith("/ui/"):  # which is the page's own where there is one
+        messages[404] = _NO_PAGE
     message = messages.get(error.status_code, str(error.detail))
     response = error_response(ApiError(error.status_code, message))
     response.headers.update(dict(error.headers or {}))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps.serve.admission.keys import KeyRing
 from apps.serve.admission.peer import peer, without_port
+from apps.serve.client import GOES_ON_HEADER
 from apps.serve.config import GatewayConfig
 from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
@@ -20,7 +21,9 @@ from apps.serve.gateway.account import Account
 MAX_HEADER_BYTES = 64 << 10
 BAD_KEYS_PER_MINUTE = 10
 """from one address; more are answered 429"""
-_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"})
+_OPEN_PATHS = frozenset(
+    {"/", "/ui", "/ui/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"}
+)
 _ADMIN_PATHS = frozenset({"/metrics"})
 
 
@@ -124,7 +127,7 @@ class Cors:
                 # Clients add headers of their own, as OpenAI's x-stainless-*: what a page asks for
                 # is mirrored, the origins alone are restricted.
                 allow_headers=["*"],
-                expose_headers=["retry-after", "x-request-id"],
+                expose_headers=["retry-after", "x-request-id", GOES_ON_HEADER],
             )
         await (self._with_origins if origins else self._app)(scope, receive, send)
 

@@ -106,6 +106,24 @@ async def test_pages_of_the_named_sites_may_call_and_others_not(api_saying) -> N
     assert await preflight("https://a.example") is None
 
 
+async def test_a_page_elsewhere_reads_the_headers_that_it_goes_on_by(api_saying) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(cors_origins=("*",))
+    answer = await api.http.get("/v1/models", headers={"origin": "https://a.example"})
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {"retry-after", "x-request-id", "x-goes-on-from"} == set(exposed)
+
+
+@pytest.mark.parametrize("keys", [(), KEYS])
+async def test_where_there_is_no_page_a_browser_is_told_so(api_saying, keys) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(api_keys=keys)
+    for path in ("/", "/ui"):
+        answer = await api.http.get(path, follow_redirects=True)
+        assert answer.status_code == 404
+        assert "no web page here: page.enabled is false" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("models", "seen"), [(("scripted",), 200), (("gpt-x",), 200), (("other",), 403)]
 )
