@@ -35,7 +35,8 @@ from apps.common.errors import ConfigError, CriaError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.files.endpoints import read_key
-from apps.serve.admission.keys import digest, read_keys
+from apps.serve.admission.keys import digest
+from apps.serve.admission.keys_file import read_keys
 from apps.serve.applications import serve_config
 from apps.serve.arena import ArenaConfig, arena
 from apps.serve.chat import ChatConfig, chat

@@ -22,7 +22,8 @@ from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError, NotFoundError
 from apps.common.files import storage
 from apps.common.files.config import at_least
-from apps.serve.admission.keys import digest, one_writer, read_keys, write_keys
+from apps.serve.admission.keys import digest
+from apps.serve.admission.keys_file import one_writer, read_keys, write_keys
 from apps.serve.config import ApiKey
 
 _PREFIX = "sk-cria-"
@@ -93,12 +94,12 @@ def _change(settings: KeysConfig, reporter: Reporter) -> None:
             else f"{settings.file} has no key of {settings.name!r}; `keys list` shows them."
         )
     if settings.action == "revoke":
-        write_keys(settings.file, others)
+        write_keys(settings.file, all_keys, others)
         reporter.event("serve.key_revoked", owner=settings.name)
         return
     secret = _PREFIX + secrets.token_urlsafe(32)
     own = [_new(settings, secret)] if settings.action == "add" else _rotated(own, secret, settings)
-    write_keys(settings.file, [*others, *own])
+    write_keys(settings.file, all_keys, [*others, *own])
     reporter.event("serve.key_made", owner=settings.name, key=secret)
 
 

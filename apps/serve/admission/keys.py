@@ -1,25 +1,17 @@
 """The keys that clients may use: those of the settings and those of a file, which may change.
 
-The file is YAML, `{keys: [{name, sha256, ...}]}`, as `python -m apps.serve keys` writes it, with
-digests only. It is read again within RELOAD_S of a change. While it cannot be read, the keys that
-were read last hold.
+The file is what `python -m apps.serve keys` writes, see keys_file.py. It is read again within
+RELOAD_S of a change. While it cannot be read, the keys that were read last hold.
 """
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
 import hmac
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
-import yaml
-
-from apps.common.errors import ConfigError
-from apps.common.files import config as configs
-from apps.common.files import storage
+from apps.serve.admission.keys_file import read_keys
 from apps.serve.config import ApiKey, GatewayConfig
 
 logger = logging.getLogger("ray.serve")
@@ -32,48 +24,6 @@ _READ_TIMEOUT_S = 5.0
 def digest(key: str) -> str:
     """Of a key as it stands in a header: its bytes, as sent."""
     return hashlib.sha256(key.strip().encode("latin-1")).hexdigest()
-
-
-def read_keys(uri: str) -> tuple[ApiKey, ...]:
-    """The file's keys; none of a file that does not exist. Raises ConfigError."""
-    if not storage.exists(uri):
-        return ()
-    settings = configs.load_yaml(uri)
-    entries = settings.get("keys")
-    if entries is None:
-        entries = []
-    if not isinstance(entries, list):
-        raise ConfigError(f"{uri}: keys is not a list; `python -m apps.serve keys` writes one.")
-    return tuple(
-        configs.from_dict(ApiKey, entry, where=f"{uri}: keys[{i}].")
-        for i, entry in enumerate(entries)
-    )
-
-
-def write_keys(uri: str, keys: Sequence[ApiKey]) -> None:
-    plain = [configs.to_dict(key) for key in keys]
-    text = yaml.safe_dump({"keys": plain}, sort_keys=False, allow_unicode=True)
-    storage.write_atomic(uri, text.encode(), new_mode=0o600)
-
-
-@contextlib.contextmanager
-def one_writer(uri: str) -> Iterator[None]:
-    """From reading the file to writing it: what two commands add at once is there afterwards.
-
-    The lock is its folder's, for the file itself is replaced. A bucket has no locks.
-    """
-    folder = os.path.dirname(storage.local_path(uri)) if storage.is_local(uri) else ""
-    with contextlib.suppress(OSError):  # whoever writes the file says why that cannot be
-        os.makedirs(folder, exist_ok=True)
-    if not os.path.isdir(folder):
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class KeyRing:

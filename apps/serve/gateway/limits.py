@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import uuid
 from collections import Counter
 from typing import Protocol
@@ -13,6 +14,8 @@ from apps.serve.errors import ApiError
 logger = logging.getLogger("ray.serve")
 
 _ANSWER_TIMEOUT_S = 1.0
+_SILENCE_S = 5.0
+"""for which a limiter that did not answer in time is not asked again"""
 
 
 class SharedLimiter(Protocol):
@@ -39,6 +42,8 @@ class KeyLimits:
         self._here = Limiter()
         self._gateway = uuid.uuid4().hex
         self._streams: Counter[str] = Counter()
+        self._asks_again_s: float | None = None
+        """of a limiter that fell silent"""
 
     async def admit(self, key: ApiKey | None, prompt_tokens: int) -> bool:
         """Whether `end` must follow. Raises ApiError 429 that names the limit."""
@@ -79,9 +84,26 @@ class KeyLimits:
         here = self._here.admit(key, prompt_tokens, self._gateway, streams)
         if self._shared is None:
             return here
+        if self._is_silent():
+            if here is None:
+                self._shared.charge(key, prompt_tokens, 0.0)
+            return here
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                return await self._shared.admit(key, prompt_tokens, self._gateway, streams)
+                answer = await self._shared.admit(key, prompt_tokens, self._gateway, streams)
         except Exception as error:
+            if isinstance(error, TimeoutError):
+                self._asks_again_s = time.monotonic() + _SILENCE_S
             logger.warning("the limiter is away (%r); this gateway's own counts decide", error)
             return here
+        self._asks_again_s = None
+        return answer
+
+    def _is_silent(self) -> bool:
+        """The limiter did not answer in time a moment ago. Every now and then one request waits for
+        it again, and those that come meanwhile do not."""
+        now_s = time.monotonic()
+        if self._asks_again_s is None or now_s < self._asks_again_s:
+            return self._asks_again_s is not None
+        self._asks_again_s = now_s + _SILENCE_S
+        return False

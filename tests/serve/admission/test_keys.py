@@ -15,7 +15,7 @@ from apps.common.command.events import Reporter
 from apps.serve import keys as commands
 from apps.serve.__main__ import COMMANDS
 from apps.serve.admission import keys as key_ring
-from apps.serve.admission.keys import read_keys
+from apps.serve.admission.keys_file import read_keys
 from apps.serve.config import ApiKey, GatewayConfig
 from tests.serve.api import Api
 
@@ -293,3 +293,42 @@ async def test_a_limiter_that_is_away_leaves_each_gateway_its_own_counts(run, ap
     await settled(api, key, 200)
     api.http.headers["authorization"] = f"Bearer {key}"
     assert [(await api.chat()).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_a_limiter_that_is_frozen_holds_up_one_request_and_not_each(
+    run, api: Api, monkeypatch
+) -> None:
+    class Frozen:
+        def __init__(self) -> None:
+            self.asked, self.charged = 0, 0
+
+        async def admit(self, *_: object) -> None:
+            self.asked += 1
+            if self.asked < 4:
+                await asyncio.sleep(60)
+
+        def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
+            self.charged += tokens
+
+        def renew(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("apps.serve.gateway.limits._ANSWER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("apps.serve.gateway.limits._SILENCE_S", 0.4)
+    frozen = Frozen()
+    api.limits._shared = frozen
+    key = made(run("add", "ali", "--tokens-per-minute", "9000"))
+    await settled(api, key, 200)
+    api.http.headers["authorization"] = f"Bearer {key}"
+    used = [(await api.chat()).json()["usage"]["total_tokens"] for _ in range(5)]
+    assert frozen.asked == 1
+    # The first one's prompt is charged by the limiter itself, when it thaws.
+    assert frozen.charged == sum(used) - (used[0] - len("Hello there") - 1)
+    await asyncio.sleep(0.4)
+    await asyncio.gather(*(api.chat() for _ in range(5)))
+    assert frozen.asked == 2
+    await asyncio.sleep(0.4)
+    await api.chat()
+    await asyncio.sleep(0.4)
+    for _ in range(3):  # it answers again
+        await api.chat()
+    assert frozen.asked == 6
