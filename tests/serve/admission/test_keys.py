@@ -122,7 +122,7 @@ def test_a_rotated_key_keeps_the_limits_that_were_changed_in_its_grace(run, tmp_
     path = tmp_path / "keys.yaml"
     run("add", "ali", "--requests-per-minute", "9")
     run("rotate", "ali", "--grace-hours", "1")
-    new, old = yaml.safe_load(path.read_text())["keys"]
+    old, new = yaml.safe_load(path.read_text())["keys"]
     path.write_text(yaml.safe_dump({"keys": [old, {**new, "requests_per_minute": 100}]}))
     run("rotate", "ali")
     _, (listed,), _ = run("list")

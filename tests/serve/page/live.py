@@ -126,6 +126,9 @@ class Person:
     def ask(self, text: str = "Why?", kind: str = "battle", **fields: Any) -> dict[str, Any]:
         return self.act("ask", **{"id": uuid.uuid4().hex, "text": text, "kind": kind, **fields})
 
+    def history(self, before_s: float = 1e15) -> list[dict[str, Any]]:
+        return self.act("history", before_s=before_s)["history"]
+
     def wait(self, view: dict[str, Any]) -> dict[str, Any]:
         """The battle or conversation once all its answers have ended."""
         deadline_s = time.monotonic() + 20

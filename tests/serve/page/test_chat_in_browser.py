@@ -55,6 +55,32 @@ def said(browser: Browser) -> list[str]:
     return [element.text for element in browser.all(".turns .answer-body")]
 
 
+def test_conversations_that_are_too_many_for_one_list_come_when_asked_for(
+    open_page, browser, monkeypatch
+) -> None:
+    monkeypatch.setattr("apps.serve.page.arena.views.HISTORY_PAGE", 2)
+    page = open_page({"ash": lambda m: "yes"})
+    browser.open("about:blank")
+    browser.open(f"{page.url}/#chat")
+    browser.wait_for(ASK)
+    person = Person(page.url, cookie=False)
+    for cookie in browser.driver.get_cookies():
+        person.http.cookies.set(cookie["name"], cookie["value"])
+    for number in range(5):
+        person.wait(person.ask(f"question {number}", kind="chat", models=["ash"]))
+    browser.click("#history-button")
+
+    def listed() -> list[str]:
+        return [element.text[-1] for element in browser.all("dialog.history a span")]
+
+    for expected in ("43", "4321", "43210"):
+        browser.wait_until(lambda expected=expected: "".join(listed()) == expected)
+        assert browser.shows("dialog.history > button") == (len(expected) < 5)
+        if len(expected) < 5:
+            browser.click("dialog.history > button")
+    assert not browser.errors()
+
+
 def test_an_edited_question_is_a_branch_and_the_old_one_stays(open_page, browser) -> None:
     page = open_page({"ash": lambda m: f"about {m[-1]['content']}, after {len(m)}"})
     begin(browser, page.url, "one", "two")

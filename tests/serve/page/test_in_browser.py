@@ -80,7 +80,7 @@ def test_a_hostile_answer_loads_nothing_and_stays_in_its_bubble(
     person = Person(page.url, cookie=False)
     for cookie in browser.driver.get_cookies():
         person.http.cookies.set(cookie["name"], cookie["value"])
-    chat = next(talk for talk in person.act("start")["history"] if talk["kind"] == "chat")
+    chat = next(talk for talk in person.history() if talk["kind"] == "chat")
     turn = person.act("open", id=chat["id"])["turns"][0]["id"]
     browser.open(f"{page.url}/s/{person.act('share', id=chat['id'], turn=turn)['token']}")
     assert is_harmless(), "a shared link"

@@ -81,7 +81,7 @@ class Arena:
     async def start(self, asker: Asker) -> Reply:
         """What a page needs when it opens."""
         up = await self._models.up()
-        history, agreed = await asyncio.to_thread(self._history, asker)
+        agreed = await asyncio.to_thread(self._has_agreed, asker)
         return {
             "title": self._page.title,
             "examples": list(self._page.examples),
@@ -93,8 +93,16 @@ class Arena:
             "sources": list(self._page.sources),
             "max_input_chars": self._page.max_input_chars,
             "default_max_tokens": default_max_tokens(up),
-            "history": history,
         }
+
+    async def history(self, asker: Asker, before_s: float) -> Reply:
+        """What the visitor asked before that, some at a time."""
+
+        def read() -> Reply:
+            with self._database.read() as session:
+                return views.history(session, asker.visitor_id, before_s)
+
+        return await asyncio.to_thread(read)
 
     async def ask(self, asker: Asker, question: Question) -> Reply:
         text = self._checked(question)
@@ -368,11 +376,10 @@ class Arena:
             talks.delete_conversations(session, ids)
         return {}
 
-    def _history(self, asker: Asker) -> tuple[list[Reply], bool]:
+    def _has_agreed(self, asker: Asker) -> bool:
         with self._database.read() as session:
             visitor = session.get(Visitor, asker.visitor_id)
-            agreed = visitor is not None and visitor.consented_s is not None
-            return views.history(session, asker.visitor_id), agreed
+            return visitor is not None and visitor.consented_s is not None
 
 
 def _turn_ids(question: Question) -> list[str]:

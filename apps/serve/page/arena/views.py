@@ -12,7 +12,8 @@ from apps.serve.page.store.conversations import sides, turns_of
 from apps.serve.page.store.tables import Battle, Conversation, Turn, Vote
 from apps.serve.page.store.votes import SAID_AT_ONCE
 
-_MAX_HISTORY = 60
+HISTORY_PAGE = 60
+"""conversations that are listed at a time"""
 
 
 def of_conversation(session: Session, conversation: Conversation) -> dict[str, object]:
@@ -53,25 +54,27 @@ def of_battle(session: Session, battle: Battle) -> dict[str, object]:
     return view
 
 
-def history(session: Session, visitor_id: str) -> list[dict[str, object]]:
-    """The visitor's conversations, newest first; a battle is one."""
+def history(session: Session, visitor_id: str, before_s: float) -> dict[str, object]:
+    """The visitor's conversations that began before that, newest first; a battle is one."""
     query = sa.select(Conversation).where(
         Conversation.visitor_id == visitor_id,
         sa.or_(Conversation.side.is_(None), Conversation.side == "left"),
         Conversation.model != "",
+        Conversation.created_s < before_s,
     )
     found: Sequence[Conversation] = session.scalars(
-        query.order_by(Conversation.created_s.desc()).limit(_MAX_HISTORY)
+        query.order_by(Conversation.created_s.desc()).limit(HISTORY_PAGE + 1)
     ).all()
-    return [
+    listed = [
         {
             "id": talk.battle_id or talk.id,
             "kind": talk.kind,
             "title": talk.title,
             "created_s": talk.created_s,
         }
-        for talk in found
+        for talk in found[:HISTORY_PAGE]
     ]
+    return {"history": listed, "has_more": len(found) > HISTORY_PAGE}
 
 
 def of_turn(turn: Turn) -> dict[str, object]:

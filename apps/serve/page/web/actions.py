@@ -39,6 +39,7 @@ def actions_of(arena: Arena, sources: Sources) -> dict[str, Action]:
     return {
         "ask": ask,
         "start": _with(arena.start),
+        "history": _with(arena.history, before_s=float),
         "stop": _with(arena.stop, turns=list),
         "retry": _with(arena.retry, turn=str),
         "vote": _with(arena.vote, battle=str, verdict=str),
@@ -79,6 +80,8 @@ def _with(method: Callable[..., Awaitable[Reply]], **kinds: type) -> Action:
         given: dict[str, JsonValue] = {}
         for name, kind in kinds.items():
             value = body.get(name)
+            if kind is float and type(value) is int:  # a script's numbers are of one kind
+                value = float(value)
             if not isinstance(value, kind):
                 raise Refusal(_UNREADABLE)
             given[name] = storable(value) if isinstance(value, str) else value

@@ -58,6 +58,6 @@ def test_what_is_deleted_is_gone_and_a_vote_stays(open_page) -> None:
     battle = person.wait(person.ask())
     person.act("vote", battle=battle["id"], verdict="left")
     assert person.act("delete", id=battle["id"]) == {}
-    assert person.act("start")["history"] == []
+    assert person.history() == []
     assert person.act("open", id=battle["id"])["sides"] == []
     assert person.http.get("/leaderboard.json").json()["num_votes"] == 1

@@ -61,15 +61,28 @@ const actions = {
   },
 };
 
+function talkRow(talk, onclick) {
+  const kind = TABS.find(([name]) => name === talk.kind)[1];
+  const time = new Date(talk.created_s * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  return h("li", {}, h("a", { href: `${document.body.dataset.base}#${talk.kind}/${talk.id}`, onclick },
+    h("span", {}, talk.title), h("small", {}, `${kind} · ${time}`)));
+}
+
 async function showHistory() {
-  const { history: talks } = await act("start");
   const dialog = h("dialog", { class: "history", "aria-labelledby": "history-title" });
-  const rows = talks.map((talk) => h("li", {},
-    h("a", { href: `${document.body.dataset.base}#${talk.kind}/${talk.id}`, onclick: () => dialog.close() },
-      h("span", {}, talk.title), h("small", {}, `${TABS.find(([name]) => name === talk.kind)[1]} · ${new Date(talk.created_s * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`))));
+  const list = h("ul");
+  const older = h("button", { type: "button", onclick: () => showMore().catch((error) => toast(error.message)) }, "Show older ones");
+  let before = Date.now() + 1e12; // whatever this machine's clock says
+  async function showMore() {
+    const { history: talks, has_more: hasMore } = await act("history", { before_s: before });
+    list.append(...talks.map((talk) => talkRow(talk, () => dialog.close())));
+    before = talks.at(-1)?.created_s;
+    older.hidden = !hasMore;
+  }
+  await showMore();
   dialog.append(
     h("header", {}, h("h2", { id: "history-title" }, "Your conversations"), iconButton("close", "Close", () => dialog.close())),
-    rows.length ? h("ul", {}, rows) : h("p", { class: "aside" }, "Nothing yet."));
+    list.children.length ? list : h("p", { class: "aside" }, "Nothing yet."), older);
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   document.body.append(dialog);
