@@ -24,7 +24,7 @@ _ENDPOINTS = {
     "/tokenize": "tokenize",
     "/v1/models": "models",
 }
-_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
+_UNCOUNTED = frozenset({"/health", "/ready", "/entry", "/metrics"})
 """What machines ask for all the time."""
 
 
@@ -151,8 +151,10 @@ class Accounted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        account = Account(self._metrics, _ENDPOINTS.get(scope["path"], "other"))
-        scope = {**scope, _SCOPE_KEY: account}
+        # With or without a slash at its end: a redirect would not know which scheme a proxy took.
+        path = scope["path"].rstrip("/") or "/"
+        account = Account(self._metrics, _ENDPOINTS.get(path, "other"))
+        scope = {**scope, "path": path, _SCOPE_KEY: account}
         if scope["method"] == "HEAD":  # the server that sends the answer drops its body
             scope["method"] = "GET"
 

@@ -68,25 +68,38 @@ async def _bounded(request: Request, max_bytes: int) -> bytes:
 
 def _sentence(error: ValidationError) -> ApiError:
     """The first problem as OpenAI words it, with the field's path."""
-    first = _nearest(error.errors(include_url=False, include_context=False))
+    first = _nearest(error.errors(include_url=False))
     path = _path(first["loc"])
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _wrong_kind(first, path)
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
         path = ".".join(part for part in (_path(tuple(parents)), str(name)) if part)
         return ApiError(400, f"Unknown parameter: {path!r}.", param=path, code="unknown_parameter")
     if first["type"] == "missing":
-        return ApiError(
-            400,
-            f"Missing required parameter: {path!r}.",
-            param=path,
-            code="missing_required_parameter",
-        )
+        return _missing(path)
     shown = _SHORT.repr(first["input"])
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     reason = first["msg"].removeprefix("Value error, ")
     return ApiError(
         400, f"Invalid {path!r}: {reason} (got {shown}).", param=path, code="invalid_value"
     )
+
+
+def _wrong_kind(problem: Any, path: str) -> ApiError:
+    """Of what may be several things, told apart by one field: a message by its role."""
+    context = problem["ctx"]
+    path += f".{context['discriminator'].strip(chr(39))}"
+    if problem["type"] == "union_tag_not_found":
+        return _missing(path)
+    kinds, given = context["expected_tags"], _SHORT.repr(context["tag"])
+    message = f"Invalid {path!r}: expected one of {kinds} (got {given})."
+    return ApiError(400, message, param=path, code="invalid_value")
+
+
+def _missing(path: str) -> ApiError:
+    message = f"Missing required parameter: {path!r}."
+    return ApiError(400, message, param=path, code="missing_required_parameter")
 
 
 def _nearest(problems: list[Any]) -> Any:

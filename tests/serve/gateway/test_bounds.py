@@ -231,6 +231,26 @@ async def test_an_unknown_parameter_is_named_as_the_client_wrote_it(
     assert (error["param"], error["message"]) == (name, f"Unknown parameter: {name!r}.")
 
 
+@pytest.mark.parametrize(
+    ("fields", "param", "sentence"),
+    [
+        ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role",
+         "expected one of 'system', 'developer', 'user', "),
+        ({"messages": [{"content": "x"}]}, "messages[0].role", "Missing required parameter"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+         "messages[0].content[0].type", "'file' (got 'video')"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "'json_schema' (got 'xml')"),
+        ({"response_format": {}}, "response_format.type", "Missing required parameter"),
+    ],
+)  # fmt: skip
+async def test_a_kind_that_nobody_knows_is_named_beside_those_there_are(
+    api_saying, fields: dict, param: str, sentence: str
+) -> None:
+    error = (await api_saying("x").chat(**fields)).json()["error"]
+    assert error["param"] == param and sentence in error["message"], error
+    assert "tag" not in error["message"]
+
+
 async def test_log_probabilities_of_a_prompt_are_bounded(api_saying, monkeypatch) -> None:
     monkeypatch.setattr("apps.serve.gateway.plan.MAX_PROMPT_LOGPROBS", 30)
     api = api_saying("x")
