@@ -7,7 +7,7 @@ https://docs.ray.io, "Serve Config Files".
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from apps.common.files import config as configs
@@ -37,6 +37,14 @@ def serve_config(config: ServeConfig) -> dict[str, Any]:
         "logging_config": {"enable_access_log": False},
         "applications": applications,
     }
+
+
+def spot_addresses(machines: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Of machines that may be taken away, while there are others; `machines` are Ray's."""
+    alive = [machine for machine in machines if machine["Alive"]]
+    spot = [one for one in alive if one["Labels"].get(_MARKET) == "spot"]
+    is_all = len(spot) == len(alive)
+    return frozenset() if is_all else frozenset(one["NodeManagerAddress"] for one in spot)
 
 
 def is_ours(application: str) -> bool:

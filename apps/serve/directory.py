@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ray
 from ray import serve
 from ray.exceptions import RayActorError
 
-from apps.serve.applications import GATEWAY
+from apps.serve.applications import GATEWAY, spot_addresses
 from apps.serve.config import ModelConfig
 from apps.serve.engine.config import PoolConfig, RemoteConfig, TorchConfig, VllmConfig
 from apps.serve.engine.remote import Health, RemoteEngine
@@ -26,6 +27,7 @@ logger = logging.getLogger("ray.serve")
 
 _STATUS_AGE_S = 0.5
 _BROADCAST_TIMEOUT_S = 2.0
+_MACHINES_AGE_S = 5.0
 
 
 Entries = Mapping[str, AnyEntry]
@@ -43,6 +45,9 @@ class ServeDirectory:
         self._ready: dict[str, bool] = {}
         self._ready_at_s = float("-inf")
         self._asking: asyncio.Task[None] | None = None
+        self._spot: frozenset[str] = frozenset()
+        self._spot_at_s = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def entries(self) -> Entries:
@@ -139,6 +144,21 @@ class ServeDirectory:
                 self._asking = asyncio.create_task(self._ask_status())
             await asyncio.wait({self._asking}, timeout=_BROADCAST_TIMEOUT_S)
         return self._ready
+
+    async def spot_addresses(self) -> frozenset[str]:
+        """As Ray says, or as it was when Ray says nothing in time; see `ready`."""
+        if time.monotonic() - self._spot_at_s > _MACHINES_AGE_S:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_at_machines())
+            await asyncio.wait({self._looking}, timeout=_BROADCAST_TIMEOUT_S)
+        return self._spot
+
+    async def _look_at_machines(self) -> None:
+        try:
+            self._spot = spot_addresses(await asyncio.to_thread(ray.nodes))
+            self._spot_at_s = time.monotonic()
+        except Exception as error:
+            logger.debug("no news of the machines: %r", error)
 
     async def _ask_status(self) -> None:
         try:

@@ -50,6 +50,7 @@ class OneModel:
         self.entries: dict[str, AnyEntry] = {
             model.config.name: Entry(model=model, backend=EngineBackend(engine))
         }
+        self.spot: frozenset[str] = frozenset()
         self._engine = engine
         self._metrics = metrics
         self.workers = Workers(
@@ -61,6 +62,9 @@ class OneModel:
 
     async def ready(self) -> dict[str, bool]:
         return dict.fromkeys(self.entries, True)
+
+    async def spot_addresses(self) -> frozenset[str]:
+        return self.spot
 
     async def engine_metrics(self) -> dict[str, Sequence[dict[str, float]]]:
         return {name: [self._engine.metrics()] for name in self.entries}

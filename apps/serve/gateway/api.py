@@ -179,6 +179,14 @@ def _add_operations(
         told = {"models": models} if settings().is_open else {}
         return json_response({"ready": up, **told}, 200 if up else 503)
 
+    @api.get("/entry")
+    async def entry(request: Request) -> Response:
+        """For a load balancer: Serve listens on every machine with a replica, and a client that
+        came in through a spot machine is cut off with it."""
+        address, _ = request.scope.get("server") or ("", 0)
+        is_stable = address not in await directory.spot_addresses()
+        return json_response({"stable": is_stable}, 200 if is_stable else 503)
+
     @api.get("/version")
     async def version() -> Response:
         return json_response({"version": VERSION})

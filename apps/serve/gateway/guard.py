@@ -22,7 +22,7 @@ MAX_HEADER_BYTES = 64 << 10
 BAD_KEYS_PER_MINUTE = 10
 """from one address; more are answered 429"""
 _OPEN_PATHS = frozenset(
-    {"/", "/ui", "/ui/", "/health", "/ready", "/version", "/favicon.ico", "/manifest.json"}
+    {"/", "/ui", "/health", "/ready", "/entry", "/version", "/favicon.ico", "/manifest.json"}
 )
 _ADMIN_PATHS = frozenset({"/metrics"})
 

@@ -33,6 +33,10 @@ class Directory(Protocol):
         """Whether each model has a replica that can answer."""
         ...
 
+    async def spot_addresses(self) -> frozenset[str]:
+        """Of machines that may be taken away, while there are others."""
+        ...
+
     async def engine_metrics(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
         """Model name -> one mapping of numbers per replica."""
         ...

@@ -4,13 +4,15 @@ import asyncio
 import dataclasses
 import hashlib
 
+import httpx
 import pytest
 
+from apps.serve.applications import spot_addresses
 from apps.serve.config import ApiKey, GatewayConfig, Limits, ModelConfig
 from apps.serve.gateway.guard import BAD_KEYS_PER_MINUTE, client_address
 from apps.serve.model.entry import Entry
 from apps.serve.model.served import load_model
-from tests.serve.api import Api
+from tests.serve.api import Api, LiveServer
 from tests.serve.scripted import ScriptedEngine
 
 KEYS = tuple(
@@ -114,6 +116,18 @@ async def test_a_page_elsewhere_reads_the_headers_that_it_goes_on_by(api_saying)
     assert {"retry-after", "x-request-id", "x-goes-on-from"} == set(exposed)
 
 
+async def test_a_slash_at_the_end_leads_nowhere_else(api_saying) -> None:
+    """A redirect would send a client that came by https, and its key, to http."""
+    api = api_saying("x")
+    body = {"model": "scripted", "prompt": "x"}
+    assert (await api.http.post("/v1/completions/", json=body)).status_code == 200
+    assert (await api.http.get("/v1/models/")).json()["data"][0]["id"] == "scripted"
+    assert (await api.http.get("/health/")).json() == {"status": "ok"}
+    assert (
+        'endpoint="completions",key="",model="scripted"' in (await api.http.get("/metrics/")).text
+    )
+
+
 @pytest.mark.parametrize("keys", [(), KEYS])
 async def test_where_there_is_no_page_a_browser_is_told_so(api_saying, keys) -> None:
     api = api_saying("x")
@@ -155,6 +169,27 @@ async def test_without_a_key_nobody_learns_which_models_there_are(api_saying) ->
     for path in ("/", "/health", "/ready", "/version", "/v1/models", "/metrics", "/openapi.json"):
         assert "scripted" not in (await api.http.get(path)).text
     assert (await api.http.get("/ready")).json() == {"ready": True}
+
+
+async def test_an_entry_on_a_spot_machine_asks_a_load_balancer_to_go_elsewhere(api_saying) -> None:
+    api = api_saying("x")
+    api.settings = GatewayConfig(api_keys=KEYS)
+    with LiveServer(api) as server:
+        for spot, status in (((), 200), (("10.0.0.9",), 200), (("10.0.0.9", "127.0.0.1"), 503)):
+            api.directory.spot = frozenset(spot)
+            assert httpx.get(f"{server.url}/entry").status_code == status
+
+
+def test_spot_machines_are_entries_where_there_are_no_others() -> None:
+    def machine(address: str, market: str, alive: bool = True) -> dict[str, object]:
+        labels = {"ray.io/market-type": market} if market else {}
+        return {"NodeManagerAddress": address, "Alive": alive, "Labels": labels}
+
+    head, gone = machine("10.0.0.1", ""), machine("10.0.0.1", "", alive=False)
+    spot = [machine("10.0.0.2", "spot"), machine("10.0.0.3", "spot")]
+    assert spot_addresses([head, *spot]) == {"10.0.0.2", "10.0.0.3"}
+    assert spot_addresses([gone, *spot]) == frozenset() == spot_addresses([])
+    assert spot_addresses([machine("10.0.0.4", "on-demand"), spot[0]]) == {"10.0.0.2"}
 
 
 async def test_beside_a_flood_a_light_key_is_served_and_retry_after_is_the_queues(

@@ -88,6 +88,7 @@ def test_a_pool_of_both_markets_stands_where_it_says_and_outlives_the_spot_machi
             assert replicas(head, "vicuna-spot") == 0 == replicas(spot, "vicuna-stable")
             url = f"http://{head.address}:8000"
             until(lambda: answers(url), "the gateway")
+            assert entry_status(head) == 200 and entry_status(spot) == 503
             asyncio.run(ask_while_it_is_lost(url, spot))
             assert len(asyncio.run(all_answers(url))) == len(PROMPTS)  # by the stable one alone
         finally:
@@ -101,6 +102,11 @@ def answers(url: str) -> bool:
         return httpx.get(f"{url}/ready", timeout=10).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def entry_status(machine: TestMachine) -> int:
+    """What a load balancer hears there."""
+    return httpx.get(f"http://{machine.address}:8000/entry", timeout=10).status_code
 
 
 async def answer(url: str, prompt: str, begun: asyncio.Event | None = None) -> int:
