@@ -5,8 +5,11 @@ model's name and the key put in. It is reached only at the address in the config
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,10 +41,15 @@ class RemoteAnswer:
         self._reader = EventReader(response)
 
     @property
-    def headers(self) -> dict[str, str]:
-        """Those that are passed on."""
-        found = self._response.headers.get("Retry-After")
-        return {} if found is None else {"Retry-After": found}
+    def retry_after_s(self) -> float | None:
+        """As its header says, a number of seconds or a date."""
+        found = self._response.headers.get("Retry-After", "")
+        if re.fullmatch(r"\d{1,9}", found):
+            return float(found)
+        try:
+            return (parsedate_to_datetime(found) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
 
     def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Chunks of a streamed answer. Raises ValueError when it breaks off."""

@@ -213,12 +213,11 @@ def _check(entry: RemoteEntry, answer: RemoteAnswer) -> None:
     if is_our_fault(status) or status in (404, 408) or status >= 500:
         raise MemberRefusedError(refused(entry.config, status), is_broken=True)
     if status == 429:
-        after = answer.headers.get("Retry-After", "")
         told = ApiError(
             429,
             f"The server of {entry.config.name!r} has too much to do.",
             code="overloaded",
-            retry_after_s=float(after) if after.isdigit() else 1.0,
+            retry_after_s=answer.retry_after_s or 1.0,
         )
         raise MemberRefusedError(told, is_broken=False)
     if status != 200:

@@ -18,8 +18,7 @@ from apps.serve.errors import ApiError
 from apps.serve.gateway.account import Account
 from apps.serve.gateway.respond import (
     DONE,
-    SSE_HEADERS,
-    WatchedResponse,
+    LivingResponse,
     api_error,
     event,
     send_part,
@@ -33,52 +32,54 @@ from apps.serve.request.schemas import ChatRequest, CompletionRequest
 _MAX_MESSAGE_CHARS = 4096
 
 
-class ForwardedAnswer(WatchedResponse):
+class ForwardedAnswer(LivingResponse):
     """One request to a remote model; leaving early cancels it there."""
 
     def __init__(
         self, account: Account, body: ChatRequest | CompletionRequest, entry: RemoteEntry
     ) -> None:
         self._body = limited_body(body, entry.config)
-        super().__init__(account, entry.config)
+        super().__init__(account, entry.config, id="")
         self._config = entry.config
         self._engine = entry.engine
         self._route = "chat/completions" if isinstance(body, ChatRequest) else "completions"
-        self._include_usage = body.wants_usage
+        self._is_stream, self._include_usage = bool(body.stream), body.wants_usage
 
     async def _respond(self, send: Send) -> None:
         tally = Tally(self._body)
         self._account.usage = tally.usage
-        async with contextlib.AsyncExitStack() as stack:
+        async with self._kept_alive(send, self._is_stream), contextlib.AsyncExitStack() as stack:
             try:
                 answer = await stack.enter_async_context(self._engine.send(self._route, self._body))
             except (OverloadedError, aiohttp.ClientError, TimeoutError, ValueError) as error:
                 tally.nothing()
-                await self._send_error(send, unreachable(self._config, error))
+                await self._tell(send, unreachable(self._config, error))
                 return
             if (error := self._error(answer)) is not None:
                 tally.nothing()
-                self._account.refuse(error)
-                headers = {**error.headers(), **answer.headers}
-                await send_whole(send, error.status, error.body(), headers)
-            elif answer.body is not None:
-                tally.take(answer.body)
-                await send_whole(send, answer.status, self._renamed(answer.body), answer.headers)
-            else:
+                await self._tell(send, error)
+                return
+            self._account.first_token()
+            if answer.body is None:
                 await self._stream(send, answer, tally)
+            else:
+                tally.take(answer.body)
+                await send_whole(send, answer.status, self._renamed(answer.body), {})
 
     def _error(self, answer: RemoteAnswer) -> ApiError | None:
         """None where it is an answer of the kind that was asked for."""
         if answer.status >= 400 and not is_our_fault(answer.status):
-            return foreign_refusal(answer.status, answer.body)
+            error = foreign_refusal(answer.status, answer.body)
+            error.retry_after_s = answer.retry_after_s
+            return error
         is_stream = answer.body is None
         is_whole = answer.body is not None and isinstance(answer.body.get("choices"), list)
-        if answer.status == 200 and (is_stream if self._body.get("stream") else is_whole):
+        if answer.status == 200 and (is_stream if self._is_stream else is_whole):
             return None
         return refused(self._config, answer.status)
 
     async def _stream(self, send: Send, answer: RemoteAnswer, tally: Tally) -> None:
-        await send({"type": "http.response.start", "status": answer.status, "headers": SSE_HEADERS})
+        await self._begin_stream(send)
         tail = b""
         try:
             async for chunk in answer.events():
@@ -86,7 +87,7 @@ class ForwardedAnswer(WatchedResponse):
                 if "error" in chunk:
                     self._account.fail(foreign_refusal(502, chunk))
                 if (told := self._as_asked(chunk)) is not None:
-                    await send_part(send, event(self._renamed(told)))
+                    await self._send_events(send, event(self._renamed(told)))
         except (ValueError, aiohttp.ClientError, TimeoutError) as error:
             failure = unreachable(self._config, error)
             self._account.fail(failure)
@@ -107,7 +108,8 @@ class ForwardedAnswer(WatchedResponse):
 
 
 def limited_body(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, object]:
-    """The body as the client wrote it, with the model's limit of tokens where it names none.
+    """The body as the client wrote it, with the most tokens of an answer where it names none and
+    there are: a model's limit, and a completion's 16, for which servers differ.
 
     Raises ApiError 400 where it asks for more than the limits allow.
     """
@@ -118,7 +120,7 @@ def limited_body(body: ChatRequest | CompletionRequest, model: ModelConfig) -> d
     if values.get("max_completion_tokens") is not None:  # servers differ in which of two they obey
         values.pop("max_tokens", None)
     names = ("max_tokens", "max_completion_tokens")
-    if model.limits.max_output_tokens is not None and all(values.get(n) is None for n in names):
+    if most is not None and all(values.get(name) is None for name in names):
         values["max_tokens"] = most
     return values
 

@@ -48,14 +48,11 @@ class PooledAnswer(LivingResponse):
 
     async def _respond(self, send: Send) -> None:
         is_stream = bool(self._request.stream)
-        keeping_alive = asyncio.create_task(self._keep_alive(send)) if is_stream else None
-        try:
-            await (self._stream(send) if is_stream else self._whole(send))
-        except Exception as error:
-            await self._tell(send, api_error(error))
-        finally:
-            if keeping_alive is not None:
-                keeping_alive.cancel()
+        async with self._kept_alive(send, is_stream):
+            try:
+                await (self._stream(send) if is_stream else self._whole(send))
+            except Exception as error:
+                await self._tell(send, api_error(error))
 
     async def _whole(self, send: Send) -> None:
         turns = Turns(self._pool)

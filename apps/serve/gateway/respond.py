@@ -71,6 +71,7 @@ class LivingResponse(WatchedResponse):
     """May be a stream, in which something comes every now and then."""
 
     def __init__(self, account: Account, model: ModelConfig, id: str) -> None:
+        """`id` is told at the stream's beginning; "": it has none."""
         super().__init__(account, model)
         self._id = id
         self._has_begun = False
@@ -82,7 +83,8 @@ class LivingResponse(WatchedResponse):
     async def _begin_stream(self, send: Send) -> None:
         if not self._has_begun:
             self._has_begun = True
-            head = [*SSE_HEADERS, *self._more_headers(), (b"x-request-id", self._id.encode())]
+            named = [(b"x-request-id", self._id.encode())] if self._id else []
+            head = [*SSE_HEADERS, *self._more_headers(), *named]
             await send({"type": "http.response.start", "status": 200, "headers": head})
 
     def _more_headers(self) -> Sequence[tuple[bytes, bytes]]:
@@ -91,6 +93,16 @@ class LivingResponse(WatchedResponse):
     async def _send_events(self, send: Send, events: bytes) -> None:
         self._sent_s = time.monotonic()
         await send_part(send, events)
+
+    @contextlib.asynccontextmanager
+    async def _kept_alive(self, send: Send, is_stream: bool) -> AsyncGenerator[None, None]:
+        """A stream says something every now and then, for the length of the block."""
+        speaking = asyncio.create_task(self._keep_alive(send)) if is_stream else None
+        try:
+            yield
+        finally:
+            if speaking is not None:
+                speaking.cancel()
 
     async def _keep_alive(self, send: Send) -> None:
         """Comments while nothing else comes, so that nothing on the way takes the client or this
@@ -131,21 +143,19 @@ class Answer(LivingResponse):
     async def _respond(self, send: Send) -> None:
         queue, owner, plan = self._entry.queue, self._account.owner, self._plan
         weight = owner.weight if owner is not None else 1.0
-        keeping_alive = asyncio.create_task(self._keep_alive(send)) if plan.stream else None
-        try:
-            self._ticket = queue.ask(self._account.key, weight, plan.most_tokens, len(plan.jobs))
-            async with self._patience():
-                with self._account.waiting():
-                    await queue.turn(self._ticket)
+        async with self._kept_alive(send, plan.stream):
             try:
-                await self._generate(send)
-            finally:
-                queue.leave(self._ticket)
-        except (ApiError, OverloadedError) as error:
-            await self._fail(send, error)
-        finally:
-            if keeping_alive is not None:
-                keeping_alive.cancel()
+                tokens, places = plan.most_tokens, len(plan.jobs)
+                self._ticket = queue.ask(self._account.key, weight, tokens, places)
+                async with self._patience():
+                    with self._account.waiting():
+                        await queue.turn(self._ticket)
+                try:
+                    await self._generate(send)
+                finally:
+                    queue.leave(self._ticket)
+            except (ApiError, OverloadedError) as error:
+                await self._fail(send, error)
 
     async def _generate(self, send: Send) -> None:
         untaken: list[Delta] = []

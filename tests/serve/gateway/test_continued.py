@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from apps.serve.config import ModelConfig
 from apps.serve.gateway.continued import ChoiceSoFar, can_continue, continued
+from apps.serve.gateway.forward import limited_body
 from apps.serve.request.schemas import ChatRequest, CompletionRequest
 
 
@@ -76,3 +78,10 @@ def test_an_answer_becomes_the_last_message() -> None:
     rest = continued(body, ChatRequest.model_validate(body), after(said("one"), said(" two")))
     assert rest["messages"][-1] == {"role": "assistant", "content": "one two"}
     assert rest["continue_final_message"] and rest["n"] == 1
+
+
+def test_a_completion_without_a_length_does_not_begin_its_sixteen_tokens_anew() -> None:
+    request = CompletionRequest(model="m", prompt="Once")
+    pool = ModelConfig(name="m", engine="pool", options={"joinable": True})
+    so_far = ChoiceSoFar(text=" upon", num_tokens=10)
+    assert continued(limited_body(request, pool), request, so_far)["max_tokens"] == 6

@@ -1,8 +1,11 @@
 """A remote model, served by our own API in another thread."""
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
@@ -113,6 +116,12 @@ class Elsewhere:
         if body.get("user") == "busy":
             error = {"error": {"message": "busy"}}
             return web.json_response(error, status=429, headers={"Retry-After": "7"})
+        if body.get("user") == "late":
+            await asyncio.sleep(0.12)
+            return web.json_response({"error": {"message": "overslept"}}, status=503)
+        if body.get("user") == "dated":
+            date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+            return web.json_response({}, status=429, headers={"Retry-After": date})
         if (made := MADE.get(body.get("user"))) is not None:
             return made()
         usage = {"prompt_tokens": "many", "completion_tokens": -1}
@@ -228,3 +237,41 @@ async def test_an_error_within_a_stream_is_counted_as_one(elsewhere) -> None:
     (error,) = events(await near.chat(model="far", user="error", stream=True))
     assert error["error"]["message"] == "x"
     assert 'status="502"' in (await near.http.get("/metrics")).text
+
+
+async def test_a_stream_says_that_it_lives_while_the_other_server_says_nothing(
+    remote, monkeypatch
+) -> None:
+    near, far = remote
+    far.engine.step_s = 0.12
+    monkeypatch.setattr("apps.serve.gateway.respond.KEEP_ALIVE_S", 0.05)
+    response = await near.chat(model="far", stream=True, max_tokens=2)
+    assert response.text.startswith(": working\n\n")
+    text = "".join(c["choices"][0]["delta"].get("content", "") for c in events(response))
+    assert text == "Fr"
+
+
+async def test_a_refusal_that_comes_after_a_comment_is_an_event(elsewhere, monkeypatch) -> None:
+    near, _ = elsewhere
+    monkeypatch.setattr("apps.serve.gateway.respond.KEEP_ALIVE_S", 0.05)
+    response = await near.chat(model="far", stream=True, user="late")
+    assert response.status_code == 200 and response.text.startswith(": working\n\n")
+    (error,) = events(response)
+    assert error["error"]["message"] == "overslept"
+    counted = (await near.http.get("/metrics")).text
+    assert 'model="far",status="503"' in counted
+    assert near.directory.entries["far"].engine._slots._value == 256
+
+
+async def test_a_date_to_come_back_at_is_told_in_seconds(elsewhere) -> None:
+    near, _ = elsewhere
+    response = await near.chat(model="far", user="dated")
+    assert response.status_code == 429 and 1 <= int(response.headers["retry-after"]) <= 30
+
+
+async def test_a_completion_without_a_length_has_openais_elsewhere_too(remote) -> None:
+    near, far = remote
+    await near.complete(model="far")
+    assert far.engine.requests[0].params.max_tokens == 16
+    await near.chat(model="far")
+    assert far.engine.requests[1].params.max_tokens is None
