@@ -164,6 +164,7 @@ def _check_stays(settings: RunConfig, running: GatewayConfig) -> None:
     asked = configs.load(ServeConfig, settings.file).gateway
     is_elsewhere = settings.port is None and asked.port not in (0, running.port)
     for name, is_changed in (
+        ("host", asked.host != running.host),
         ("port", is_elsewhere),
         ("limits_url", asked.limits_url != running.limits_url),
     ):

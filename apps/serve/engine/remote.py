@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -70,10 +71,8 @@ class RemoteEngine:
         """of a stream, where it is asked to; few servers do not know the question"""
 
     async def start(self) -> None:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._http = aiohttp.ClientSession(
             self.config.base_url.rstrip("/") + "/",
-            headers=headers,
             timeout=aiohttp.ClientTimeout(total=self.config.timeout_s, sock_connect=10),
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
         )
@@ -108,16 +107,21 @@ class RemoteEngine:
     def _post(self, route: str, body: Mapping[str, Any]) -> Any:
         body = {**body, "model": self.config.model}
         # A redirect would carry the key to another address.
-        return self._http.post(route, json=body, allow_redirects=False)
+        return self._http.post(route, json=body, headers=self._bearer(), allow_redirects=False)
+
+    def _bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
     async def health(self) -> Health:
         """As its `health_url` says; well where it has none."""
         if not self.config.health_url:
             return "well"
         try:
-            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+            url, timeout = self.config.health_url, aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+            is_there = _origin(url) == _origin(self.config.base_url)
+            headers = self._bearer() if is_there else {}  # the key is nobody else's
             async with self._http.get(
-                self.config.health_url, timeout=timeout, allow_redirects=False
+                url, timeout=timeout, headers=headers, allow_redirects=False
             ) as response:
                 return "well" if response.status == 200 else "silent"
         except TimeoutError:
@@ -133,6 +137,11 @@ class RemoteEngine:
 
     async def close(self) -> None:
         await self._http.close()
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _asking_for_usage(body: Mapping[str, Any]) -> Mapping[str, Any]:

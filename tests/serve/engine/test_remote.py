@@ -82,3 +82,28 @@ def test_a_missing_key_is_a_sentence(tmp_path) -> None:
     for setting in ({"api_key_env": "NO_SUCH_KEY"}, *found):
         with pytest.raises(ConfigError, match=r"not set|does not exist|is empty|no key has"):
             RemoteEngine(RemoteConfig(base_url="http://127.0.0.1:1/v1", model="m", **setting))
+
+
+async def test_the_key_goes_to_its_own_server_and_not_to_another_that_tells_its_health(
+    monkeypatch,
+) -> None:
+    heard: dict[int, str] = {}
+
+    async def health(request: web.Request) -> web.Response:
+        heard[request.url.port or 0] = request.headers.get("Authorization", "")
+        return web.Response()
+
+    app, other = web.Application(), web.Application()
+    for one in (app, other):
+        one.router.add_get("/health", health)
+    monkeypatch.setenv("TEST_KEY", "secret")
+    async with TestServer(app) as server, TestServer(other) as elsewhere:
+        for there in (server, elsewhere):
+            base, url = str(server.make_url("/v1")), str(there.make_url("/health"))
+            engine = RemoteEngine(
+                RemoteConfig(base_url=base, model="m", api_key_env="TEST_KEY", health_url=url)
+            )
+            await engine.start()
+            assert await engine.health() == "well"
+            await engine.close()
+        assert heard == {server.port: "Bearer secret", elsewhere.port: ""}
