@@ -70,6 +70,9 @@ class RunConfig:
     start_timeout_s: float = 600.0
     """give up when not everything is up after this long"""
 
+    def __post_init__(self) -> None:
+        configs.above_zero(self, "", "start_timeout_s")
+
     @property
     def file(self) -> str:
         """The YAML; "": there is none. Raises ConfigError."""

@@ -37,7 +37,9 @@ _SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "min_p": (0, 1),
     "repetition_penalty": (0.01, 10),
 }
-_OF_REPLICAS = ("template", "replicas", "autoscaling", "resources", "sampling")
+_OF_REPLICAS = (
+    *("template", "break_role_marks", "replicas", "autoscaling", "resources", "sampling"),
+)
 """what a server elsewhere is not told"""
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::\d+)?")
 """as browsers write it, https://www.rfc-editor.org/rfc/rfc6454#section-6.2"""
@@ -169,6 +171,9 @@ class ModelConfig:
     """further names that clients may use"""
     template: str = ""
     """named chat template; empty: the model folder's own"""
+    break_role_marks: bool = False
+    """what users type as a text by which the template says who speaks, such as `USER:`, is broken;
+    a request may say otherwise, and the page always asks for it"""
     replicas: int = 1
     """number of replicas when there is no autoscaling"""
     autoscaling: Autoscaling | None = None
@@ -393,9 +398,10 @@ def _check_pool(pool: ModelConfig, models: Mapping[str, ModelConfig]) -> None:
         raise ConfigError(f"The pool {pool.name!r} has prices; give them to its members.")
     for member in config.members:
         if member.model not in models or models[member.model].engine == "pool":
-            able = ", ".join(name for name, other in models.items() if other.engine != "pool")
+            able = [name for name, other in models.items() if other.engine != "pool"]
+            expected = f"expected one of {', '.join(able)}" if able else "add a model that answers"
             raise ConfigError(
-                f"The pool {pool.name!r} has the member {member.model!r}; expected one of {able}."
+                f"The pool {pool.name!r} has the member {member.model!r}; {expected}."
             )
 
 

@@ -28,6 +28,7 @@ from apps.serve.config import (
     Prices,
     ServeConfig,
 )
+from apps.serve.engine.config import RemoteConfig
 from apps.serve.page.config import PageConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -116,6 +117,33 @@ def test_a_model_elsewhere_has_no_settings_of_replicas(
 def test_sites_that_may_call_are_named_as_browsers_name_them(origin: str, is_one: bool) -> None:
     with contextlib.nullcontext() if is_one else pytest.raises(ConfigError, match="no browser"):
         GatewayConfig(cors_origins=(origin,))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://h/v1",
+        "h/v1",
+        "http://",
+        "http://[h/v1",
+        "http://h:99999/v1",
+        "http://h:0/v1",
+        "http://a b/",
+    ],
+)
+def test_an_address_that_there_cannot_be_is_refused(url: str) -> None:
+    good = "http://[::1]:8000/v1"
+    assert RemoteConfig(base_url=good, model="m", health_url=good).health_url == good
+    with pytest.raises(ConfigError, match="base_url is"):
+        RemoteConfig(base_url=url, model="m")
+    with pytest.raises(ConfigError, match="health_url is"):
+        RemoteConfig(base_url=good, model="m", health_url=url)
+
+
+def test_a_pool_of_itself_is_told_that_there_is_no_other_model() -> None:
+    pool = ModelConfig(name="p", engine="pool", options={"members": [{"model": "p"}]})
+    with pytest.raises(ConfigError, match="'p'; add a model that answers"):
+        ServeConfig(models=(pool,))
 
 
 def test_an_origin_that_anybody_can_take_is_refused_and_named() -> None:

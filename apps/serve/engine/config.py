@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from apps.common.errors import ConfigError
 
@@ -152,3 +153,10 @@ def _check_between(settings: object, least: float, most: float, *names: str) -> 
 def _check_url(url: str, name: str = "base_url") -> None:
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{name} is {url!r}; it must begin with http:// or https://")
+    try:
+        parts = urlsplit(url)
+        is_one = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or any(char.isspace() for char in url):
+        raise ConfigError(f"{name} is {url!r}, which names no host and port that there can be")

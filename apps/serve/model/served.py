@@ -13,6 +13,7 @@ from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import Tokenizer, break_control_tokens, load_tokenizer
 from apps.serve.config import ModelConfig
 from apps.serve.model.grammar import GrammarCompiler
+from apps.serve.model.role_marks import role_marks
 from apps.serve.model.text import TokenBytes
 from apps.serve.model.tool_arguments import Arguments, with_arguments
 
@@ -29,6 +30,8 @@ class ServedModel:
     """bytes of single tokens, for logprobs"""
     template: ChatTemplate | None
     """None: the folder has no chat template; only /v1/completions works."""
+    role_marks: tuple[str, ...]
+    """Text of the template that says who speaks."""
     answer_space: str
     """White space that the template writes between the prompt and the answer."""
     defaults: Mapping[str, float]
@@ -59,19 +62,29 @@ class ServedModel:
         add_generation_prompt: bool,
         continue_final_message: bool,
         tools: Sequence[Mapping[str, Any]] | None,
+        break_role_marks: bool = False,
     ) -> str:
         """Text of a conversation. Control tokens that somebody typed into a message, a call or a
-        tool's description stay text."""
+        tool's description stay text; so do role marks in all that the model did not say, if they
+        are to be broken."""
         if self.template is None:
             raise TemplateError(
                 f"The model {self.config.name!r} has no chat template; use /v1/completions, or "
                 "name a template in its settings."
             )
+        marks = self.role_marks if break_role_marks else ()
         rendered = self.template.render(
-            [_safe(with_arguments(message), self.tokenizer) for message in messages],
+            [
+                _safe(
+                    with_arguments(message),
+                    self.tokenizer,
+                    () if message["role"] == "assistant" else marks,
+                )
+                for message in messages
+            ],
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            tools=_safe(tools, self.tokenizer),
+            tools=_safe(tools, self.tokenizer, marks),
         )
         return rendered.text
 
@@ -80,16 +93,19 @@ class ServedModel:
         return self.template is not None and "tools" in self.template.source
 
 
-def _safe(value: Any, tokenizer: Tokenizer) -> Any:
-    """The value with no control token in any of its texts."""
+def _safe(value: Any, tokenizer: Tokenizer, marks: tuple[str, ...]) -> Any:
+    """The value with no control token and none of these marks in any of its texts."""
+
+    def safe(inside: Any) -> Any:
+        return _safe(inside, tokenizer, marks)
+
     if isinstance(value, str):
-        return break_control_tokens(value, tokenizer.control_tokens, tokenizer.hidden_tokens)[0]
+        broken = (*tokenizer.control_tokens, *marks)
+        return break_control_tokens(value, broken, tokenizer.hidden_tokens)[0]
     if isinstance(value, Mapping):
-        inside = {_safe(key, tokenizer): _safe(item, tokenizer) for key, item in value.items()}
-        if isinstance(value, Arguments):
-            return Arguments(inside, _safe(str(value), tokenizer))
-        return inside
-    return [_safe(item, tokenizer) for item in value] if isinstance(value, list) else value
+        inside = {safe(key): safe(item) for key, item in value.items()}
+        return Arguments(inside, safe(str(value))) if isinstance(value, Arguments) else inside
+    return [safe(item) for item in value] if isinstance(value, list) else value
 
 
 def mask_factory(folder: str) -> GrammarCompiler | None:
@@ -115,6 +131,7 @@ def load_model(config: ModelConfig) -> ServedModel:
         tokenizer=tokenizer,
         tokens=TokenBytes(tokenizer.backend),
         template=template,
+        role_marks=role_marks(template, tokenizer.control_tokens) if template else (),
         answer_space=_answer_space(template),
         defaults=config.sampling.over(settings.sampling),
         eos_token_ids=frozenset(eos_ids),

@@ -42,7 +42,7 @@ def chat_prompt(
             "a new one; send one of them.",
             param="add_generation_prompt",
         )
-    ids = _chat_ids(body.messages, model, tools or None, open_end, body.add_generation_prompt)
+    ids = _chat_ids(body, body.messages, model, tools or None, open_end)
     _check_fits(len(ids), model, "messages")
     return ids
 
@@ -69,7 +69,7 @@ def tokenize(body: TokenizeRequest, model: ServedModel) -> dict[str, Any]:
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "Send either prompt or messages.", param="prompt")
     if body.messages is not None:
-        ids = _chat_ids(body.messages, model, None, False, body.add_generation_prompt)
+        ids = _chat_ids(body, body.messages, model, None, False)
     else:
         ids = _of_text(body.prompt or "", None, model).ids
     answer: dict[str, Any] = {
@@ -83,11 +83,11 @@ def tokenize(body: TokenizeRequest, model: ServedModel) -> dict[str, Any]:
 
 
 def _chat_ids(
+    body: ChatRequest | TokenizeRequest,
     messages: Sequence[Any],
     model: ServedModel,
     tools: list[dict[str, Any]] | None,
     continue_final_message: bool,
-    add_generation_prompt: bool | None,
 ) -> tuple[int, ...]:
     plain = [_message(message, i) for i, message in enumerate(messages)]
     _match_function_results(messages, plain)
@@ -102,9 +102,13 @@ def _chat_ids(
     try:
         text = model.render_chat(
             plain,
-            add_generation_prompt=add_generation_prompt is not False and not continue_final_message,
+            add_generation_prompt=body.add_generation_prompt is not False
+            and not continue_final_message,
             continue_final_message=continue_final_message,
             tools=tools,
+            break_role_marks=model.config.break_role_marks
+            if body.break_role_marks is None
+            else body.break_role_marks,
         )
     except TemplateError as error:
         raise ApiError(400, str(error), param="messages") from error

@@ -276,6 +276,8 @@ class ChatRequest(Sampling):
 
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
+    break_role_marks: bool | None = None
+    """Of this server alone; see ModelConfig."""
 
     audio: dict[str, Any] | None = None
     """Concerns the audio modality only, which `modalities` refuses."""
@@ -302,6 +304,7 @@ class TokenizeRequest(Body):
     prompt: Text | None = None
     messages: Messages | None = None
     add_generation_prompt: bool | None = None
+    break_role_marks: bool | None = None
     return_token_strs: bool | None = None
 
 

@@ -112,6 +112,7 @@ class ChatClient:
             "messages": messages,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "break_role_marks": True,
         }
         headers = {"Last-Event-ID": last_event} if last_event else {}
         try:

@@ -234,6 +234,7 @@ def test_the_controls_offer_what_the_api_takes(open_page) -> None:
     person = Person(page.url)
     person.wait(person.ask(kind="chat", models=["ash"], max_tokens=10**9, temperature=99.0))
     sent = page.upstream.requests[-1]
+    assert sent["break_role_marks"] is True
     assert sent["max_completion_tokens"] == 4096 and sent["temperature"] == 2
 
 
