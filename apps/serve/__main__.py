@@ -14,6 +14,7 @@ Reads one YAML (apps/serve/config.py describes it) and the model folders it name
 """
 
 import dataclasses
+import errno
 import os
 import signal
 import socket
@@ -47,7 +48,7 @@ from apps.serve.join import JoinConfig, join
 from apps.serve.keys import KeysConfig, keys
 from apps.serve.model.served import load_model
 from apps.serve.page.arena.sources import check_sources
-from apps.serve.page.config import PageConfig, check_secrets
+from apps.serve.page.config import PageConfig, check_folder, check_secrets, database_url
 from apps.serve.placing import PlaceConfig, place
 from apps.serve.simulate import SimulateConfig, run_simulate
 from apps.serve.votes import VotesConfig, votes
@@ -132,10 +133,14 @@ def _check_port_free(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         reason = (error.strerror or "no reason given").split(" (")[0]
-        raise ConfigError(
-            f"Cannot listen on {host}:{port} ({reason}); stop what listens there, or "
-            "choose another with --port (0 takes a free one)."
-        ) from error
+        # Names that lead nowhere have numbers of their own, below zero (getaddrinfo).
+        is_foreign = error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0
+        mend = (
+            "set gateway.host to an address of this machine, or to 0.0.0.0 for all of them."
+            if is_foreign
+            else "stop what listens there, or choose another with --port (0 takes a free one)."
+        )
+        raise ConfigError(f"Cannot listen on {host}:{port} ({reason}); {mend}") from error
 
 
 def _follow_file(settings: RunConfig, config: ServeConfig, reporter: Reporter) -> None:
@@ -238,6 +243,7 @@ def _load_to_run(settings: RunConfig) -> ServeConfig:
         )
     if config.page.enabled:
         check_secrets(config.page, needs_key=config.page_needs_key)
+        check_folder(database_url(config.page))
     for model in config.models:
         engine = model.engine_config(model.path)
         if isinstance(engine, RemoteConfig):
@@ -294,8 +300,7 @@ def _database_url(url: str, config_path: str) -> str:
 
 
 def _addresses(config: ServeConfig) -> dict[str, Any]:
-    host = "127.0.0.1" if config.gateway.host == "0.0.0.0" else config.gateway.host
-    base = f"http://{host}:{config.gateway.port}"
+    base = config.gateway.url_here
     page = {"page": f"{base}/ui"} if config.page.enabled else {}
     return {"api": f"{base}/v1", **page, "models": [m.name for m in config.models]}
 

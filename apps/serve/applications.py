@@ -124,7 +124,7 @@ def _page_entry(config: ServeConfig) -> dict[str, Any]:
         "import_path": "apps.serve.deployment:page_app",
         "args": {
             "page": configs.to_dict(config.page),
-            "api_url": f"http://127.0.0.1:{config.gateway.port}/v1",
+            "api_url": f"{config.gateway.url_here}/v1",
             "models": [
                 {
                     "name": model.name,

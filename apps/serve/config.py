@@ -314,6 +314,11 @@ class GatewayConfig:
     requests go on elsewhere, and new ones come to it only when there is no other"""
 
     def __post_init__(self) -> None:
+        if not self.host.strip():
+            raise ConfigError(
+                "gateway.host is empty, which would be every address of the machine; to mean that, "
+                "write 0.0.0.0."
+            )
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port is {self.port}; expected 0 to 65535.")
         if self.replicas is not None and self.replicas < 1:
@@ -349,6 +354,12 @@ class GatewayConfig:
                 f"silence_timeout_s is {self.silence_timeout_s}; expected >= 2, because a replica "
                 "says once a second that it is there."
             )
+
+    @property
+    def url_here(self) -> str:
+        """As other processes of the machine reach it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def is_open(self) -> bool:

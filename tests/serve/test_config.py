@@ -19,6 +19,7 @@ from apps.common.passages import Passage, write_passages
 from apps.serve import __main__ as commands
 from apps.serve.__main__ import BuildConfig, RunConfig, build, load, run
 from apps.serve.admission.keys import digest
+from apps.serve.applications import serve_config
 from apps.serve.config import (
     ApiKey,
     Autoscaling,
@@ -405,8 +406,6 @@ def test_limits_are_kept_in_any_redis(url: str) -> None:
 
 
 def test_a_change_to_one_model_changes_only_its_application(model_folder: Path) -> None:
-    from apps.serve.applications import serve_config
-
     config = two(model_folder)
     before = {entry["name"]: entry for entry in serve_config(config)["applications"]}
     changed = dataclasses.replace(config.models[0], options={"num_threads": 2})
@@ -604,3 +603,55 @@ def test_a_port_that_is_taken_ends_the_command_before_anything_starts(
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"Cannot listen on 127.0.0.1:{port} .*--port"):
             run(RunConfig(what=(file_of(tmp_path, model_folder),), port=port), Reporter("json"))
+
+
+def test_an_address_of_another_machine_is_told_from_a_port_that_is_taken(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for host in ("no-such-host.invalid", "198.51.100.7"):
+        file = tmp_path / "serve.yaml"
+        models = [{"name": "one", "path": str(model_folder)}]
+        file.write_text(yaml.safe_dump({"models": models, "gateway": {"host": host}}))
+        with pytest.raises(ConfigError, match=f"Cannot listen on {host}.*set gateway.host to"):
+            run(RunConfig(what=(str(file),)), Reporter("json"))
+
+
+def test_an_empty_host_does_not_open_every_address() -> None:
+    with pytest.raises(ConfigError, match="host is empty, which would be every address"):
+        GatewayConfig(host="")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("10.0.0.9", "http://10.0.0.9:8000"),
+        ("::", "http://[::1]:8000"),
+        ("fd00::9", "http://[fd00::9]:8000"),
+    ],
+)
+def test_the_page_asks_where_the_gateway_listens(model_folder: Path, host: str, url: str) -> None:
+    config = dataclasses.replace(two(model_folder), gateway=GatewayConfig(host=host))
+    (page,) = (app for app in serve_config(config)["applications"] if app["name"] == "page")
+    assert page["args"]["api_url"] == f"{url}/v1"
+    assert commands._addresses(config)["page"] == f"{url}/ui"
+
+
+def test_a_database_in_no_folder_is_refused_before_anything_starts(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    file = tmp_path / "serve.yaml"
+    models = [{"name": "one", "path": str(model_folder)}]
+    page = {"database_url": "sqlite:///not/there/page.db?timeout=9"}
+    file.write_text(yaml.safe_dump({"models": models, "page": page}))
+    with pytest.raises(ConfigError, match="not/there does not exist or takes"):
+        run(RunConfig(what=(str(file),), port=0), Reporter("json"))
+
+
+def test_a_start_that_may_take_no_time_is_refused() -> None:
+    for seconds in (0.0, -5.0, float("nan")):
+        with pytest.raises(ConfigError, match="start_timeout_s is"):
+            RunConfig(what=("model",), start_timeout_s=seconds)

@@ -161,6 +161,17 @@ def check_secrets(page: PageConfig, *, needs_key: bool) -> None:
         )
 
 
+def check_folder(database: str) -> None:
+    """Raises ConfigError where a file of SQLite would lie in no folder that takes it."""
+    scheme, _, path = database.partition(":///")
+    folder = os.path.dirname(path.partition("?")[0])
+    if scheme.startswith("sqlite") and folder and not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"page.database_url is {database}; the folder {folder} does not exist or takes no "
+            "files. Make it, or name another."
+        )
+
+
 def _from_variable(variable: str, setting: str, what: str) -> str:
     if value := os.environ.get(variable):
         return value
