@@ -92,7 +92,10 @@ class GrammarMask:
 
 
 def _refused(reason: str) -> RequestError:
-    first_line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    lines = [line.strip() for line in reason.splitlines() if line.strip()] or ["no reason given"]
+    told = lines[0]
+    if told.endswith(":") and lines[-1].startswith("error: "):  # a regex, and where in it, between
+        told = f"{told} {lines[-1].removeprefix('error: ')}"
     return RequestError(
-        f"{GRAMMAR_REFUSED}: {first_line[:300].rstrip('.')}; simplify it", "response_format"
+        f"{GRAMMAR_REFUSED}: {told[:300].rstrip('.')}; simplify it", "response_format"
     )

@@ -64,3 +64,12 @@ def test_answers_do_not_share_their_place_in_the_grammar() -> None:
 def test_a_model_without_an_end_token_is_refused() -> None:
     with pytest.raises(InputError, match="eos_token_id"):
         GrammarCompiler(TOKENIZER, 260, ())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"), [("(?=a)b", "look-ahead and"), ("[", "unclosed character class; simp")]
+)
+def test_a_pattern_that_is_refused_is_told_why(pattern: str, reason: str) -> None:
+    schema = json.dumps({"type": "string", "pattern": pattern})
+    with pytest.raises(RequestError, match=f"regex parse error: .*{reason}"):
+        COMPILER(Grammar(kind="json_schema", text=schema))
