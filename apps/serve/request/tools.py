@@ -113,7 +113,8 @@ class ToolParser:
         self._max_calls = max_calls
         self._num_calls = 0
         self._buffer = ""
-        self._has_called = False
+        self._gap: str | None = None
+        """White space since the last call; None where there was none, or text came since."""
         self._is_bare: bool | None = None
         """Whether the answer may be a call without markers; None before its first character."""
 
@@ -141,20 +142,31 @@ class ToolParser:
         while _OPEN in self._buffer and (final or _CLOSE in self._buffer.split(_OPEN, 1)[1]):
             before, rest = self._buffer.split(_OPEN, 1)
             inside, close, self._buffer = rest.partition(_CLOSE)
-            found = self._calls(inside)
-            calls += found
-            plain += before if found else f"{before}{_OPEN}{inside}{close}"
+            plain += self._after_gap(before)
+            if found := self._calls(inside):
+                calls += found
+                self._gap = ""
+            else:
+                plain += self._after_gap(f"{_OPEN}{inside}{close}")
         if _OPEN in self._buffer:
-            before, _, rest = self._buffer.partition(_OPEN)
-            self._buffer = _OPEN + rest
-            plain += before
+            cut = self._buffer.index(_OPEN)
         else:
-            keep = 0 if final else _overlap(self._buffer, _OPEN)
-            cut = len(self._buffer) - keep
-            plain, self._buffer = plain + self._buffer[:cut], self._buffer[cut:]
-        self._has_called = self._has_called or bool(calls)
-        is_gap = self._has_called and plain.isspace()  # line breaks between calls
-        return ("" if is_gap else plain), calls
+            cut = len(self._buffer) - (0 if final else _overlap(self._buffer, _OPEN))
+        plain += self._after_gap(self._buffer[:cut])
+        self._buffer = self._buffer[cut:]
+        return plain, calls
+
+    def _after_gap(self, text: str) -> str:
+        """The text, without white space between two calls or after the last one; what stands
+        between a call and a text belongs to that, however the pieces are cut."""
+        if self._gap is None:
+            return text
+        text = self._gap + text
+        if not text.strip():
+            self._gap = text
+            return ""
+        self._gap = None
+        return text
 
     def _calls(self, text: str) -> list[dict[str, Any]]:
         """The calls in an object or an array of objects; none when one of them is no call."""
@@ -178,8 +190,10 @@ class ToolParser:
             return None
         key = "arguments" if "arguments" in value else "parameters"
         arguments = value.get(key)
+        if arguments is None:
+            return new_call(name, "{}")
         if not isinstance(arguments, str):
-            arguments = dict(raw_json.parts(text)).get(key, "{}")
+            arguments = dict(raw_json.parts(text))[key]
         return new_call(name, arguments)
 
 

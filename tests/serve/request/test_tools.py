@@ -25,6 +25,8 @@ CASES = {
     f"<tool_call>{CALL}": ("", 1),
     f"[1] says so. <tool_call>{CALL}</tool_call>": ("[1] says so. ", 1),
     f"{{}} <tool_call>{CALL}</tool_call> done": ("{}  done", 1),
+    f"Look: <tool_call>{CALL}</tool_call> and so on": ("Look:  and so on", 1),
+    f"<tool_call>{CALL}</tool_call> \n <tool_call>{CALL}</tool_call>\n\nDone": ("Done", 2),
     CALL.replace("arguments", "parameters"): ("", 1),
     f"[TOOL_CALLS][{CALL}, {CALL}]": ("", 2),
     "so <tool_call>{broken": ("so <tool_call>{broken", 0),
@@ -45,6 +47,12 @@ def parse(pieces: list[str]) -> tuple[str, list[dict]]:
         text += new
         calls += found
     return text, calls
+
+
+@pytest.mark.parametrize("written", ['{"name": "add"}', '{"name": "add", "arguments": null}'])
+def test_a_call_without_arguments_has_an_empty_object(written: str) -> None:
+    _, (call,) = parse([f"<tool_call>{written}</tool_call>"])
+    assert call["function"]["arguments"] == "{}"
 
 
 @pytest.mark.parametrize("answer", CASES, ids=range(len(CASES)))
