@@ -2,13 +2,21 @@
 
 from starlette.types import Scope
 
+_MAPPED = "::ffff:"
+"""before an address of IPv4 that came to a socket of IPv6 (RFC 4291, 2.5.5.2)"""
+
 
 def without_port(address: str) -> str:
     """Some proxies write `1.2.3.4:567` and `[2001:db8::1]:567` into X-Forwarded-For."""
     if address.startswith("["):
-        return address[1:].partition("]")[0]
+        return _plain(address[1:].partition("]")[0])
     host, _, port = address.rpartition(":")
-    return host if port.isdigit() and ":" not in host else address
+    return _plain(host if port.isdigit() and ":" not in host else address)
+
+
+def _plain(address: str) -> str:
+    is_mapped = address.lower().startswith(_MAPPED) and "." in address
+    return address[len(_MAPPED) :] if is_mapped else address
 
 
 def peer(scope: Scope) -> str:
@@ -19,4 +27,4 @@ def peer(scope: Scope) -> str:
     Source: uvicorn/middleware/proxy_headers.py of uvicorn 0.35; Ray Serve takes its defaults.
     """
     address, port = scope.get("client") or ("", 1)
-    return str(address) if port else "127.0.0.1"
+    return _plain(str(address)) if port else "127.0.0.1"

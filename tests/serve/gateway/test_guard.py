@@ -70,6 +70,7 @@ async def test_an_address_that_guesses_keys_is_told_to_wait_and_a_good_key_is_no
         ("10.0.0.2", "[2001:db8::1]:567", ("10.0.0.0/8",), "2001:db8::1"),
         ("10.0.0.2", "2001:db8::1", ("10.0.0.0/8",), "2001:db8::1"),
         ("::1", "made up", ("::1",), "made up"),
+        ("::ffff:10.0.0.2", "::FFFF:2.2.2.2, [::ffff:10.0.0.1]:80", ("10.0.0.0/8",), "2.2.2.2"),
     ],
 )
 def test_a_clients_address_is_believed_of_trusted_proxies_only(
