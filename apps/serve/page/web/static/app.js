@@ -71,7 +71,7 @@ function talkRow(talk, onclick) {
 async function showHistory() {
   const dialog = h("dialog", { class: "history", "aria-labelledby": "history-title" });
   const list = h("ul");
-  const older = h("button", { type: "button", onclick: () => showMore().catch((error) => toast(error.message)) }, "Show older ones");
+  const older = h("button", { class: "small", type: "button", onclick: () => showMore().catch((error) => toast(error.message)) }, "Show older ones");
   let before = Date.now() + 1e12; // whatever this machine's clock says
   async function showMore() {
     const { history: talks, has_more: hasMore } = await act("history", { before_s: before });
