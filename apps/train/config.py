@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from apps.common.errors import ConfigError
-from apps.common.files.config import above_zero, at_least
+from apps.common.files.config import above_zero, at_least, flag
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -373,7 +373,7 @@ class BaseConfig:
     def _refuse_training_settings(self) -> None:
         used = ("out", "text", "from_gguf", "template")
         changed = [
-            f"--{f.name.replace('_', '-')}"
+            flag(f.name)
             for f in fields(self)
             if f.name not in used and getattr(self, f.name) != f.default
         ]

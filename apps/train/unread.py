@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 from apps.common.errors import ConfigError
+from apps.common.files.config import flag
 from apps.train.config import RunConfig
 
 _LORA = ("rank", "alpha", "dropout", "targets")
@@ -38,8 +39,8 @@ def check_read(config: RunConfig) -> None:
             if value != default:
                 raise ConfigError(
                     f"{section.name}.{name} is {value} and nothing reads it without "
-                    f"{section.switch}; give that too, or leave --{section.name}."
-                    f"{name.replace('_', '-')} at its default, {default!r}."
+                    f"{section.switch}; give that too, or leave "
+                    f"{flag(f'{section.name}.{name}')} at its default, {default!r}."
                 )
 
 

@@ -143,7 +143,7 @@ def _joined(sources: Sequence[Sequence[str]], config: type[Any]) -> list[str]:
     `--model A --model B` becomes `--model A B`, for the parser would silently keep only the last.
     Lists go to the end, where they take nothing else in.
     """
-    names = {f"--{name.replace('_', '-')}" for name in _lists_of(config)}
+    names = {configs.flag(name) for name in _lists_of(config)}
     plain: list[str] = []
     lists: dict[str, list[str]] = {}
     *others, typed = sources

@@ -148,6 +148,11 @@ def forget_resolved(dir_uri: str) -> None:
         storage.remove_tree(storage.join(dir_uri, RESOLVED_NAME))
 
 
+def flag(dotted: str) -> str:
+    """A setting as it is typed: `metrics.val_rows` is --metrics.val-rows."""
+    return f"--{dotted.replace('_', '-')}"
+
+
 def at_least(least: int, config: object, section: str, *names: str) -> None:
     """Refuse settings below `least`, and those that are no finite number; None is a default.
 

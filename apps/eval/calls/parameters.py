@@ -21,7 +21,7 @@ _REFUSED = re.compile(
     r"extra inputs|not permitted|not allowed|not accepted|deprecated|unavailable|not available",
     re.IGNORECASE,
 )
-FORM = "response_format"
+REPLY_FORM = "response_format"
 """the parameter that holds the form of a reply"""
 _LENGTHS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
@@ -68,14 +68,14 @@ class ParameterFit:
 
     def without_form(self, sent: Parameters) -> Parameters | None:
         """What was sent, without the form of the reply; None where it had none."""
-        form = self._rename.get(FORM, FORM)
+        form = self._rename.get(REPLY_FORM, REPLY_FORM)
         return {k: v for k, v in sent.items() if k != form} if form in sent else None
 
     def drop_form(self) -> None:
         """A request was refused for its form: no later one has it."""
-        if FORM not in self._drop:
-            self._drop.add(FORM)
-            self.learned.append(f"it refuses a request with {FORM}, which is left out")
+        if REPLY_FORM not in self._drop:
+            self._drop.add(REPLY_FORM)
+            self.learned.append(f"it refuses a request with {REPLY_FORM}, which is left out")
 
     def _learn_length(self, refused: str) -> bool:
         """The other name of the longest answer; without one the cost would have no bound."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from apps.eval.calls.lines import ResponseLine, Status
-from apps.eval.calls.parameters import FORM
+from apps.eval.calls.parameters import REPLY_FORM
 from apps.eval.judging.call import Call
 from apps.eval.judging.readability import UNREADABLE_TO_STOP, unreadable_judge
 from apps.eval.protocols.parsing import parse_record
@@ -35,7 +35,7 @@ def ask_again(call: Call, status: Status, said: str, max_asks: int) -> Call | No
         room = {**call.parameters, "max_tokens": 2 * call.max_tokens}
         return replace(call, ask=call.ask + 1, parameters=room)
     if status == "unparsed" and not call.repair:
-        form = {**call.parameters, FORM: response_format(call.form)}
+        form = {**call.parameters, REPLY_FORM: response_format(call.form)}
         repair = repair_messages(call.form, said)
         return replace(call, ask=call.ask + 1, repair=repair, parameters=form)
     return None

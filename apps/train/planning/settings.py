@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from apps.common.errors import ConfigError
-from apps.common.files.config import above_zero, at_least
+from apps.common.files.config import above_zero, at_least, flag
 from apps.train.config import LoraConfig, RunConfig
 from apps.train.model import hardware
 from apps.train.model.hardware import Accelerator
@@ -109,19 +109,15 @@ def _check_answers_once(config: PlanConfig) -> None:
 
     `measured` beside `tokens_per_s` still gives the checkpoint's stall.
     """
-    speeds = [_flag(name) for name in _SPEEDS if getattr(config, name) is not None]
+    speeds = [flag(name) for name in _SPEEDS if getattr(config, name) is not None]
     if config.mfu is not None and len(speeds) > 1:
         raise ConfigError(f"{' and '.join(speeds)} each say how fast it goes; give one of them.")
     defaults = PlanConfig()
-    stated = [_flag(n) for n in _SIZES if getattr(config, n) != getattr(defaults, n)]
+    stated = [flag(n) for n in _SIZES if getattr(config, n) != getattr(defaults, n)]
     if config.data and stated:
         raise ConfigError(
             f"{stated[0]} is not read where --data has the size of the data; leave one of them out."
         )
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _check_machines(config: PlanConfig) -> None:

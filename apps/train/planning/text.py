@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from apps.common.files.config import flag
 from apps.train.planning.amounts import count, duration, size
 
 if TYPE_CHECKING:
@@ -72,17 +73,17 @@ def _memory(plan: Plan) -> Iterator[str]:
     if not fit.remedies:
         yield _row("", "no switch makes it fit: take more or larger GPUs")
     for number, remedy in enumerate(fit.remedies):
-        words = " ".join(_flag(name, value) for name, value in remedy.switches.items())
+        words = " ".join(_switch(name, value) for name, value in remedy.switches.items())
         usd = "" if remedy.usd is None else f", ${remedy.usd:,.2f}"
         least = "at least " if "cpu_offload" in remedy.switches else ""  # its transfers come on top
         takes = f"{least}{duration(remedy.hours * 3600)}{usd} for training alone"
         yield _row("", f"{'fits with' if number == 0 else 'or with':<11}{words}: {takes}")
 
 
-def _flag(name: str, value: str) -> str:
+def _switch(name: str, value: str) -> str:
     """A switch as it is typed: settings of the optimizer are nested, booleans take no value."""
-    option = {"optimizer_state": "optim.state"}.get(name, name).replace("_", "-")
-    return f"--{option}" if value == "true" else f"--{option} {value}"
+    option = flag({"optimizer_state": "optim.state"}.get(name, name))
+    return option if value == "true" else f"{option} {value}"
 
 
 def _data(plan: Plan) -> Iterator[str]:
