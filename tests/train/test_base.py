@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import socket
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_a_base_that_is_cut_short_leaves_nothing_that_looks_like_a_model(
     monkeypatch.setattr("apps.train.model.publish.os.replace", replace_all_but_the_last)
     assert small(tmp_path) == 2
     assert not (tmp_path / "base/config.json").exists()
-    assert not (tmp_path / "base/.partial").exists()
+    assert not list((tmp_path / "base").glob(".*"))
 
 
 def test_a_base_made_again_leaves_no_weights_of_the_one_before(tmp_path) -> None:
@@ -101,12 +102,13 @@ def test_a_base_made_again_leaves_no_weights_of_the_one_before(tmp_path) -> None
     folder = tmp_path / "base"
     for name in ("model-00001.safetensors", "model.safetensors.index.json", "notes.txt"):
         (folder / name).write_text("{}")
-    (folder / ".partial").mkdir()
-    (folder / ".partial/model.safetensors").write_text("of a command that was killed")
+    left = folder / f".base.{socket.gethostname()}.partial"
+    left.mkdir()
+    (left / "model.safetensors").write_text("of a command that was killed")
     assert small(tmp_path, "--seed", "1") == 0
     kept = {path.name for path in folder.iterdir()}
     assert {name for name in kept if "safetensors" in name} == {"model.safetensors"}
-    assert "notes.txt" in kept and ".partial" not in kept
+    assert "notes.txt" in kept and left.name not in kept
 
 
 @pytest.mark.parametrize("name", ["config.json", "config.yaml"])

@@ -1,6 +1,9 @@
 import json
+import os
 import shutil
+import socket
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,9 +229,13 @@ def test_only_an_earlier_export_is_replaced(full_run, small_base, tmp_path, caps
 
 def test_an_export_leaves_nothing_beside_it(full_run, tmp_path) -> None:
     """Nor what one that was killed has left: the next one takes its place."""
-    for kind in ("partial", "old"):
+    for kind in (f"{socket.gethostname()}.partial", "gone-machine.partial", "old"):
         (tmp_path / f".model.{kind}").mkdir()
         (tmp_path / f".model.{kind}/model.safetensors").write_bytes(b"half")
+    days_ago_s = time.time() - 2 * 86400
+    for left in (tmp_path / ".model.gone-machine.partial").rglob("*"):
+        os.utime(left, (days_ago_s, days_ago_s))
+    os.utime(tmp_path / ".model.gone-machine.partial", (days_ago_s, days_ago_s))
     exported(full_run, tmp_path / "model")
     (tmp_path / "link").symlink_to("model")
     folder = exported(full_run, tmp_path / "link")
@@ -236,11 +243,20 @@ def test_an_export_leaves_nothing_beside_it(full_run, tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "model"]
 
 
+def test_an_export_leaves_alone_what_another_machine_makes(full_run, tmp_path) -> None:
+    """On a disk that both share, where no lock of this machine's reaches."""
+    theirs = tmp_path / ".model.other-machine.partial"
+    theirs.mkdir()
+    (theirs / "model.safetensors").write_bytes(b"half")
+    assert loaded(exported(full_run, tmp_path / "model")) is not None
+    assert (theirs / "model.safetensors").read_bytes() == b"half"
+
+
 def test_a_disk_that_is_mounted_at_out_is_written_to(full_run, tmp_path, monkeypatch) -> None:
     """As a container's volume is, which no other folder can take the place of."""
     out = tmp_path / "volume"
     out.mkdir()
-    (out / ".volume.partial").mkdir()
+    (out / f".volume.{socket.gethostname()}.partial").mkdir()
     inode = out.stat().st_ino
     monkeypatch.setattr("os.path.ismount", lambda path: str(path) == str(out))
     (tmp_path / "link").symlink_to(out)

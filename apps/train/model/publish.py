@@ -3,7 +3,9 @@
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 
 from apps.common.files import config as configs
@@ -15,32 +17,42 @@ from apps.train.config import BaseConfig
 PARTIAL = ".partial"
 """how the name of a folder ends in which a model is made"""
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
+_DEAD_S = 24 * 3600
+"""after which what another machine makes and does not change any more counts as left behind"""
 
 
 @contextlib.contextmanager
 def workspace(out: str) -> Iterator[str]:
     """An empty folder for the length of the block, on the disk of a local `out`.
 
-    It has a name of its own, so that the next command removes what a killed one has left.
+    On this machine one command at a time works on `out`, so the next one removes what a killed one
+    has left. Another machine that shares the disk has a folder of another name.
     """
     if not storage.is_local(out):
         with tempfile.TemporaryDirectory() as folder:
             yield folder
         return
-    with _fresh(_beside(storage.local_path(out), PARTIAL)) as folder:
+    parent, name = os.path.split(_beside(storage.local_path(out), "."))
+    with _fresh(parent, name) as folder:
         yield folder
 
 
 @contextlib.contextmanager
 def base_workspace(out: str) -> Iterator[str]:
     """The same inside of a local `out` that is there."""
-    with _fresh(os.path.join(storage.local_path(out), PARTIAL)) as folder:
+    with _fresh(storage.local_path(out), ".base.") as folder:
         yield folder
 
 
 @contextlib.contextmanager
-def _fresh(folder: str) -> Iterator[str]:
-    shutil.rmtree(folder, ignore_errors=True)
+def _fresh(parent: str, prefix: str) -> Iterator[str]:
+    """`.model.HOST.partial` in `parent`, for the prefix `.model.`"""
+    folder = os.path.join(parent, f"{prefix}{socket.gethostname()}{PARTIAL}")
+    os.makedirs(parent, exist_ok=True)
+    for name in os.listdir(parent):
+        left = os.path.join(parent, name)
+        if name.startswith(prefix) and name.endswith(PARTIAL) and _is_dead(left, folder):
+            shutil.rmtree(left, ignore_errors=True)
     os.makedirs(folder)
     try:
         yield folder
@@ -48,8 +60,19 @@ def _fresh(folder: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_dead(left: str, own: str) -> bool:
+    """Whether nobody works in that folder any more."""
+    if left == own:
+        return True
+    with contextlib.suppress(OSError):
+        files = [os.path.join(left, name) for name in os.listdir(left)]
+        newest_s = max(os.path.getmtime(path) for path in (left, *files))
+        return time.time() - newest_s > _DEAD_S
+    return False
+
+
 def _beside(path: str, ending: str) -> str:
-    """`.model.partial` beside `model`; inside of a disk that is mounted there."""
+    """`.model.old` beside `model`, for the ending .old; inside of a disk that is mounted there."""
     place = os.path.realpath(path)
     parent, name = os.path.split(place)
     return os.path.join(place if os.path.ismount(place) else parent, f".{name}{ending}")
