@@ -48,6 +48,8 @@ class Payload(TypedDict):
     relay: "ActorProxy[Relay]"
     started_s: float
     """Unix time at which the command was started."""
+    fence: str
+    """token of the command"""
     environment: dict[str, str]
     """for the trackers, whose keys the user's machine knows and the workers' may not"""
 
@@ -56,6 +58,7 @@ def rank_main(given: dict[str, object]) -> None:
     """Of a Payload: train to the end, or until asked to stop."""
     from apps.train.batches.micro_batch import PackRows
     from apps.train.checkpoint import checkpoint
+    from apps.train.checkpoint.fence import Fence, Superseded
     from apps.train.loop.loop import Hooks, TrainingStopped
     from apps.train.loop.worker import work
 
@@ -82,6 +85,7 @@ def rank_main(given: dict[str, object]) -> None:
             PackRows(pack.split("train"), pack.info.pad_id),
             PackRows(pack.split("val"), pack.info.pad_id),
             commit=payload["commit"],
+            fence=Fence(config.out, payload["fence"]),
             hooks=Hooks(
                 on_step=_step_sender(tell, gauges),
                 on_commit=lambda: saved.set(time.time()),
@@ -91,7 +95,7 @@ def rank_main(given: dict[str, object]) -> None:
                 after_preemption=preemption.wait,
             ),
         )
-    except TrainingStopped as error:
+    except (TrainingStopped, Superseded) as error:
         tell(Stopped(error))  # the same on every rank; a retry would only repeat it
 
 

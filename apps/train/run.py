@@ -92,15 +92,17 @@ def _run(config: RunConfig, arguments: Arguments, reporter: Reporter) -> None:
 
 
 def _finished(prepared: "Prepared") -> dict[str, float] | None:
-    """What a run that has taken all its steps says again; None when there is work left."""
+    """What a run at its end, by its steps or its patience, says again; None with work left."""
     from apps.train.checkpoint import checkpoint
 
     config, skipped = prepared.config, list[str]()
-    if prepared.done_step < prepared.num_steps:
-        return None
     # By sizes: contents are read where they are used, and for 13B they are 156 GB.
-    if checkpoint.newest(config.out, "size", skipped.append, prepared.done_step) is None:
-        return None  # damaged: the workers go on from an older one, and say why
+    last = checkpoint.newest(config.out, "size", skipped.append, prepared.done_step)
+    if last is None:
+        return None  # none, or damaged: the workers go on from an older one, and say why
+    has_patience = not 0 < config.metrics.patience <= last.commit.get("num_worse", 0)
+    if prepared.done_step < prepared.num_steps and has_patience:
+        return None
     return _summary(config.out)
 
 
@@ -119,6 +121,7 @@ def _summary(run_uri: str) -> dict[str, float]:
 def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from apps.train.checkpoint import fence
     from apps.train.checkpoint.checkpoint import committed_step
 
     config, num_workers, use_gpu = _with_workers(prepared.config)
@@ -126,6 +129,7 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
     payload = Payload(
         config=configs.to_dict(config),
         commit=prepared.commit,
+        fence=fence.take(config.out),
         relay=relay,
         started_s=time.time(),
         environment=_environment_of(config),

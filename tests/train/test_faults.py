@@ -8,6 +8,7 @@ import torch
 
 from apps.common.packs import open_pack
 from apps.train.batches.micro_batch import PackRows
+from apps.train.checkpoint.fence import Fence
 from apps.train.config import FaultConfig
 from apps.train.loop.loop import SPIKE_WINDOW, Hooks, Loop, TrainingStopped
 from apps.train.loop.metrics import MetricsLog
@@ -107,7 +108,7 @@ def test_a_step_that_was_left_out_is_in_the_metrics_with_its_reason(
 ) -> None:
     tolerant = replace(config, faults=FaultConfig(on_nan="skip"))
     records, _, _ = run_with(tolerant, 3, factor)
-    log = MetricsLog(config.out, resumed_step=0)
+    log = MetricsLog(Fence(config.out), resumed_step=0)
     shown = Trackers(replace(config, log=("tensorboard",)), 0, fail)
     for record in records:
         log.write(record)

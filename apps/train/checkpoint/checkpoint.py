@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from apps.common.errors import CorruptError, CriaError, StorageError, first_line
 from apps.common.files import storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_name, checkpoint_step
+from apps.train.checkpoint.fence import Fence
 from apps.train.config import CheckpointConfig
 from apps.train.parallel.strategy import State
 
@@ -187,10 +188,13 @@ class Checkpoints:
         device_type: str,
         timeout_s: float = 600.0,
         on_commit: Callable[[], None] = lambda: None,
+        fence: Fence | None = None,
     ) -> None:
         """`timeout_s` is how long a rank's write may lag behind the others'; `on_commit` is called
-        on rank 0 once a checkpoint is whole, in the thread that wrote it."""
+        on rank 0 once a checkpoint is whole, in the thread that wrote it. Without the `fence` no
+        other command writes to the run."""
         self._on_commit = on_commit
+        self._fence = fence or Fence(run_uri)
         self._run_uri = run_uri
         self._config = config
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
@@ -262,6 +266,7 @@ class Checkpoints:
     def _write_and_commit(self, staged: State, commit: Commit) -> None:
         uri = storage.join(folder(self._run_uri), checkpoint_name(commit["step"]))
         rank = dist.get_rank(self._group)
+        self._fence.check(self._group)
         if rank == 0:
             storage.remove_tree(uri)  # what an attempt that died left under the same name
         dist.barrier(self._group)

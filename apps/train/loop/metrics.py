@@ -27,6 +27,7 @@ from apps.common.errors import StorageError
 from apps.common.files import storage
 from apps.common.files.json_floats import to_json
 from apps.common.files.schema import METRICS_NAME
+from apps.train.checkpoint.fence import Fence
 from apps.train.config import MetricsConfig
 from apps.train.loop.progress import Progress
 from apps.train.loop.record import Sample, StepRecord, read_metrics
@@ -155,9 +156,10 @@ class MetricsLog:
     before it must not take the seconds they cost out of the count.
     """
 
-    def __init__(self, run_uri: str, *, resumed_step: int) -> None:
-        self._uri = storage.join(run_uri, METRICS_NAME)
-        self._lines = [r for r in read_metrics(run_uri) if r["step"] <= resumed_step]
+    def __init__(self, fence: Fence, *, resumed_step: int) -> None:
+        self._fence = fence
+        self._uri = storage.join(fence.run_uri, METRICS_NAME)
+        self._lines = [r for r in read_metrics(fence.run_uri) if r["step"] <= resumed_step]
         self._is_local = storage.is_local(self._uri)
         self._flushed_s = time.monotonic()
         self._file: IO[bytes] | None = None
@@ -195,7 +197,9 @@ class MetricsLog:
                 self._file.close()
 
     def _rewrite(self) -> None:
-        storage.write_atomic(self._uri, b"".join(_line(record) for record in self._lines))
+        """Replace the file, unless it is another command's by now."""
+        if self._fence.newer_host() is None:
+            storage.write_atomic(self._uri, b"".join(_line(record) for record in self._lines))
         self._flushed_s = time.monotonic()
 
 

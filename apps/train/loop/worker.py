@@ -21,6 +21,7 @@ from apps.train.batches.micro_batch import Rows
 from apps.train.batches.order import BatchOrder, order_of
 from apps.train.checkpoint import agree, checkpoint
 from apps.train.checkpoint.checkpoint import RunMark
+from apps.train.checkpoint.fence import Fence, Superseded
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks, Loop, TrainingStopped
 from apps.train.loop.metrics import Meter, MetricsLog
@@ -53,11 +54,13 @@ def work(
     *,
     commit: RunMark | None = None,
     hooks: Hooks | None = None,
+    fence: Fence | None = None,
     random_weights: bool = False,
 ) -> Progress:
     """Train `config` on this rank to the end, resuming from config.out's newest checkpoint.
 
-    `commit` goes into every checkpoint's marker. `random_weights` leaves the base model's weights
+    `commit` goes into every checkpoint's marker. Without the `fence` no other command trains the
+    run. `random_weights` leaves the base model's weights
     unread (benchmarks of a shape).
     """
     hooks = hooks or Hooks()
@@ -65,6 +68,8 @@ def work(
     config = replace(config, precision=resolve(config.precision, device.type))
     configure_torch(config)
     warn_of_slow_precision(config, device, hooks)
+    fence = fence or Fence(config.out)
+    fence.check()
     strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
     checkpoints = checkpoint.Checkpoints(
         config.out,
@@ -72,11 +77,12 @@ def work(
         device.type,
         config.faults.collective_timeout_s,
         hooks.on_commit,
+        fence,
     )
     progress = resume(config, strategy, hooks)
     if dist.get_rank() == 0:
         progress.seconds = max(progress.seconds, spent_s(config.out))
-    with _logged(hooks, config, progress.step) as logged:
+    with _logged(hooks, config, progress.step, fence) as logged:
         loop = Loop(
             config=config,
             order=run_order(config, len(train_rows)),
@@ -92,7 +98,7 @@ def work(
         )
         try:
             loop.run()
-        except TrainingStopped:
+        except (TrainingStopped, Superseded):
             _finish_writing(checkpoints, hooks)
             raise
     checkpoints.close()
@@ -234,7 +240,7 @@ def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
 
 
 @contextlib.contextmanager
-def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Iterator[Hooks]:
+def _logged(hooks: Hooks, config: RunConfig, resumed_step: int, fence: Fence) -> Iterator[Hooks]:
     """The hooks, on rank 0 with every step's record also written to the run's metrics.
 
     However the run ends, those of its last steps are in the file.
@@ -242,7 +248,7 @@ def _logged(hooks: Hooks, config: RunConfig, resumed_step: int) -> Iterator[Hook
     if dist.get_rank() != 0:
         yield hooks
         return
-    log = MetricsLog(config.out, resumed_step=resumed_step)
+    log = MetricsLog(fence, resumed_step=resumed_step)
     trackers = Trackers(config, resumed_step, hooks.on_event)
 
     def on_step(record: StepRecord) -> None:

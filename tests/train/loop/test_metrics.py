@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from apps.common.files import storage
+from apps.train.checkpoint.fence import Fence
 from apps.train.config import MetricsConfig
 from apps.train.loop.metrics import Meter, MetricsLog, StepResult
 from apps.train.loop.progress import Progress
@@ -30,7 +31,7 @@ def steps(run: str) -> list[int]:
 
 
 def test_steps_taken_again_replace_the_old(run) -> None:
-    log = MetricsLog(run, resumed_step=4)
+    log = MetricsLog(Fence(run), resumed_step=4)
     for step in (5, 6):
         log.write({"step": step, "seconds": 70.0 + step})
     log.close()
@@ -39,13 +40,13 @@ def test_steps_taken_again_replace_the_old(run) -> None:
 
 
 def test_an_attempt_that_dies_before_its_first_step_loses_no_seconds(run) -> None:
-    MetricsLog(run, resumed_step=4)
+    MetricsLog(Fence(run), resumed_step=4)
     assert spent_s(run) == 70.0
 
 
 def test_a_loss_that_is_no_number_is_kept_by_a_restart(run) -> None:
     for step, loss in ((8, math.nan), (9, -math.inf), (10, 0.5)):
-        log = MetricsLog(run, resumed_step=step - 1)
+        log = MetricsLog(Fence(run), resumed_step=step - 1)
         log.write({"step": step, "seconds": 80.0, "loss": loss, "skipped": "loss"})
         log.close()
     assert [str(record["loss"]) for record in read_metrics(run)[7:]] == ["nan", "-inf", "0.5"]
@@ -54,7 +55,7 @@ def test_a_loss_that_is_no_number_is_kept_by_a_restart(run) -> None:
 
 
 def test_a_disk_s_records_are_there_at_once(tmp_path: Path) -> None:
-    log = MetricsLog(str(tmp_path), resumed_step=0)
+    log = MetricsLog(Fence(str(tmp_path)), resumed_step=0)
     log.write({"step": 1, "seconds": 1.0})
     assert steps(str(tmp_path)) == [1]
     log.close()

@@ -1,0 +1,57 @@
+"""Of two commands that train one run where no lock reaches, the later one goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from apps.common.files import storage
+from apps.common.packs import open_pack
+from apps.train.batches.micro_batch import PackRows
+from apps.train.checkpoint import checkpoint, fence
+from apps.train.checkpoint.fence import Fence, Superseded
+from apps.train.config import RunConfig
+from apps.train.loop.loop import Hooks
+from apps.train.loop.worker import process_group, work
+from tests.train.ranks import on_ranks
+
+
+def superseded_after(config: RunConfig, step: int) -> str:
+    """Train until another command has taken the run over, after that step; what is said of it."""
+    held = Fence(config.out, fence.take(config.out))
+
+    def on_step(record: dict) -> None:
+        if record["step"] == step:
+            fence.take(config.out)
+
+    rows = PackRows(open_pack(config.data).split("train"), 0)
+    with pytest.raises(Superseded) as caught:
+        work(config, rows, hooks=Hooks(on_step=on_step), fence=held)
+    with pytest.raises(Superseded):  # nor does another attempt of the same command go on
+        work(config, rows, fence=held)
+    return str(caught.value)
+
+
+def test_a_command_whose_run_was_taken_over_stops_on_every_rank(small_run: RunConfig) -> None:
+    """At its next checkpoint, which it does not write; what it wrote before stays."""
+    said = on_ranks(2, superseded_after, small_run, 3)
+    assert said[0] == said[1] and f"trains {small_run.out} now, so this one has stopped" in said[0]
+    assert [saved.step for saved in checkpoint.committed(small_run.out)] == [2]
+
+
+def test_it_leaves_the_metrics_of_the_other_command_alone(small_run: RunConfig, tmp_path) -> None:
+    """In a bucket, where the whole file is written again and again."""
+    config = replace(small_run, out=f"memory://{tmp_path.name}", workers=1)
+    theirs = b'{"step": 1, "seconds": 1.0}\n'
+    storage.write_atomic(storage.join(config.out, "metrics.jsonl"), theirs)
+    with process_group():
+        superseded_after(config, 1)
+    assert storage.read_bytes(storage.join(config.out, "metrics.jsonl")) == theirs
+
+
+def test_a_run_without_a_fence_is_nobody_else_s(tmp_path: Path) -> None:
+    assert Fence(str(tmp_path), "mine").newer_host() is None
+    token = fence.take(str(tmp_path))
+    assert Fence(str(tmp_path), token).newer_host() is None
+    assert Fence(str(tmp_path)).newer_host() is None
+    assert Fence(str(tmp_path), "older").newer_host()
