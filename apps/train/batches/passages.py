@@ -1,5 +1,6 @@
 """Plain text to pre-train on: files and folders of passages, one a line."""
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 
@@ -23,7 +24,8 @@ def text_files(sources: Iterable[str]) -> list[str]:
 def read_passages(sources: Iterable[str]) -> Iterator[str]:
     """One passage a line; of .jsonl files the field `text`."""
     for uri in text_files(sources):
-        for number, line in enumerate(storage.read_bytes(uri).splitlines(), start=1):
+        lines = storage.read_bytes(uri).removeprefix(codecs.BOM_UTF8).splitlines()
+        for number, line in enumerate(lines, start=1):
             try:
                 text = _passage(line, is_json=uri.endswith(".jsonl"))
             except (ValueError, KeyError, TypeError) as error:
@@ -42,4 +44,5 @@ def _passage(line: bytes, *, is_json: bool) -> str:
     passage = json.loads(text)["text"]
     if not isinstance(passage, str):
         raise TypeError(f"its text is {passage!r:.40}")
+    passage.encode()  # half of a character that JSON escapes, such as \\ud83d, is no text
     return passage
