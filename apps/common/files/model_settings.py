@@ -206,7 +206,11 @@ def weight_files(folder: str | Path) -> dict[str, str]:
 
 
 def _indexed(folder: Path) -> dict[str, str]:
-    """The index's file of each tensor; all of them lie in its folder."""
+    """What the files that an index names hold, whatever else it says of them.
+
+    As transformers: the last file that holds a tensor counts, and tensors that the index does not
+    name are the model's too.
+    """
     said = read_json(folder, INDEX).get("weight_map")
     files = cast(dict[str, object], said) if isinstance(said, dict) else {}
     if not files or not all(isinstance(f, str) and Path(f).name == f for f in files.values()):
@@ -214,7 +218,17 @@ def _indexed(folder: Path) -> dict[str, str]:
             f"The {INDEX} of {folder} has no weight_map of tensors and their files; download the "
             "model again."
         )
-    return cast(dict[str, str], files)
+    named = cast(dict[str, str], files)
+    held = {
+        name: file for file in sorted({*named.values()}) for name in stored_tensors(folder / file)
+    }
+    if lacking := named.keys() - held.keys():
+        name = min(lacking)
+        raise InputError(
+            f"The index of {folder} names {name} in {named[name]}, which does not hold it; "
+            "download the model again."
+        )
+    return held
 
 
 def stored_tensors(file: str | Path) -> dict[str, tuple[str, list[int]]]:

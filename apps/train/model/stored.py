@@ -162,14 +162,8 @@ class _Files:
 
     def _tensor(self, name: str) -> tuple[_Tensor, str]:
         file = self.files[name]
-        header = self._headers[file]
-        if name not in header:
-            raise InputError(
-                f"The index of {self.folder} names {name} in {file}, which does not hold it; "
-                "download the model again."
-            )
         self.left.discard(name)
-        kind, shape = header[name]
+        kind, shape = self._headers[file][name]
         return _Tensor(os.path.join(self.folder, file), name, shape), kind
 
 

@@ -81,3 +81,17 @@ def test_weights_are_the_files_that_transformers_takes(tmp_path: Path) -> None:
     save_file(one, tmp_path / "model.safetensors")
     assert weight_files(tmp_path) == {"a": "model.safetensors"}
     assert stored_tensors(tmp_path / "consolidated.safetensors") == {"b": ("BF16", [4])}
+
+
+def test_an_index_that_lies_hides_no_tensor_of_its_files(tmp_path: Path) -> None:
+    """transformers reads all that they hold, and of two of one name the last."""
+    save_file({"a": torch.zeros(1), "c": torch.zeros(1)}, tmp_path / "1.safetensors")
+    save_file({"b": torch.zeros(1), "c": torch.ones(1)}, tmp_path / "2.safetensors")
+    index = {"weight_map": {"a": "2.safetensors", "b": "1.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    held = {"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}
+    assert weight_files(tmp_path) == held
+    index["weight_map"]["d"] = "1.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"names d in 1\.safetensors, which does not hold it"):
+        weight_files(tmp_path)
