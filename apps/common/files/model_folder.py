@@ -21,8 +21,19 @@ _TEXT_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
-_MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
-"""Never pickles: reading one can run code."""
+_MODEL_FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "*.jinja",
+    "*.txt",
+    "LICEN[CS]E*",
+    "NOTICE*",
+    "COPYING*",
+)
+"""Never pickles: reading one can run code. The terms go with what is made of the model."""
+_NOT_THE_MODEL = ("*/*", "consolidated*.safetensors")
+"""Other forms of the same weights that some hub models have beside those of transformers."""
 _VERSIONS = ".versions.json"
 
 
@@ -50,7 +61,7 @@ def _local(path: str, names: tuple[str, ...] | None) -> str:
 
 
 def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
-    """Download from a bucket into the cache; a file that is there in the same version is kept."""
+    """Make the cache what lies in a bucket; a file that is there in the same version is kept."""
     present = storage.list_dir(uri)
     if "config.json" not in present:
         raise NotFoundError(f"{uri} holds no config.json; expected a Hugging Face model folder.")
@@ -63,13 +74,15 @@ def _fetch(uri: str, names: tuple[str, ...] | None) -> str:
                 continue
             source, target = storage.join(uri, name), folder / name
             version = storage.version(source)
-            if target.exists() and kept.get(name) == version:
+            if (target.exists() and kept.get(name) == version) or storage.is_dir(source):
                 continue
             with storage.open_file(source) as reader, storage.atomic_file(str(target)) as writer:
                 while chunk := reader.read(8 << 20):
                     writer.write(chunk)
             kept[name] = version
             storage.write_json(str(folder / _VERSIONS), kept)
+        for name in kept.keys() - set(present):  # or weights in one file would hide later ones
+            (folder / name).unlink(missing_ok=True)
     return str(folder)
 
 
@@ -85,7 +98,11 @@ def _from_hub(path: str, names: tuple[str, ...] | None) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return snapshot_download(path, allow_patterns=list(names or _MODEL_FILES))
+        return snapshot_download(
+            path,
+            allow_patterns=list(names or _MODEL_FILES),
+            ignore_patterns=list(_NOT_THE_MODEL),
+        )
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
         raise NotFoundError(
             f"{path!r} is neither a folder nor a model that the hub gave "

@@ -31,6 +31,9 @@ FILES = {
     "config.json": b'{"model_type": "llama"}',
     "added_tokens.json": b"{}",
     "weights.bin": b"a pickle",
+    "LICENSE": b"the terms",
+    "consolidated.safetensors": b"the same weights in another layout",
+    "onnx/config.json": b"{}",
 }
 
 
@@ -92,10 +95,8 @@ def test_a_hub_gives_a_folder_without_pickles(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     texts, folder = done.stdout.splitlines()
     assert texts == "['added_tokens.json', 'config.json']"
-    assert sorted(path.name for path in Path(folder).iterdir()) == [
-        "added_tokens.json",
-        "config.json",
-    ]
+    fetched = ["LICENSE", "added_tokens.json", "config.json"]
+    assert sorted(path.name for path in Path(folder).iterdir()) == fetched
 
 
 @pytest.mark.parametrize("mode", ["broken", "hangs up", "hangs up later", "nobody there"])
@@ -121,3 +122,22 @@ def test_a_bucket_s_model_is_fetched_again_when_it_was_trained_again(
     written = (folder / "model.safetensors").stat().st_mtime_ns
     assert model_folder("s3://models/tuned") == str(folder)
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_file_that_a_bucket_has_no_more_is_not_read_from_the_cache(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in one file come before an index of several; a folder beside them is no file."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    s3.create_bucket(Bucket="models")
+    put = partial(s3.put_object, Bucket="models")
+    for name in ("config.json", "model.safetensors", "original/params.json"):
+        put(Key=f"grown/{name}", Body=b"{}")
+    folder = Path(model_folder("s3://models/grown"))
+    assert {path.name for path in folder.glob("[!.]*")} == {"config.json", "model.safetensors"}
+    s3.delete_object(Bucket="models", Key="grown/model.safetensors")
+    sharded = {"model.safetensors.index.json", "model-00001.safetensors"}
+    for name in sharded:
+        put(Key=f"grown/{name}", Body=b"{}")
+    assert model_folder("s3://models/grown") == str(folder)
+    assert {path.name for path in folder.glob("[!.]*")} == {"config.json", *sharded}
