@@ -34,7 +34,7 @@ class Accelerator:
     host_gb_per_s: float | None = None
     """To host memory by the PCIe slot, one direction, GB/s; None: not known, taken as free."""
     cuda_name: str = ""
-    """Part of the name that CUDA reports, to recognise the card."""
+    """Words of the name that CUDA reports, to recognise the card: a regular expression."""
     mfu: float | None = None
     """Utilisation (6N + 12 L d s) to expect; None where nobody published one."""
     mfu_source: str = ""
@@ -79,14 +79,14 @@ ACCELERATORS = (
     _gpu("A100-40GB", 39.4, 312, PCIE_4, "A100-PCIE-40GB", _A100_40),
     _gpu("A100-80GB", 79.1, 312, 300, "A100", _A100, PCIE_4),
     _gpu("H200", 139.7, 989, 450, "H200", _H200, PCIE_5),
-    _gpu("H100", 79.1, 989, 450, "H100", _H100, PCIE_5),
+    _gpu("H100", 79.1, 989, 450, "H100(?! PCIe| NVL)", _H100, PCIE_5),
     _gpu("B200", 178.3, 2250, 900, "B200", None, PCIE_5),
     _gpu("MI300X", 191.5, 1307, 448, "MI300X", None, PCIE_5),
     _gpu("L40S", 44.4, 362, PCIE_4, "L40S"),
     _gpu("A10G", 22.1, 70, PCIE_4, "A10G"),
     _gpu("L4", 22.0, 121, PCIE_4 / 2, "L4"),
-    _gpu("RTX-4090", 23.5, 165, PCIE_4, "RTX 4090"),
-    _gpu("RTX-5090", 31.3, 210, PCIE_5, "RTX 5090"),
+    _gpu("RTX-4090", 23.5, 165, PCIE_4, "RTX 4090(?! Laptop| D)"),
+    _gpu("RTX-5090", 31.3, 210, PCIE_5, "RTX 5090(?! Laptop| D)"),
 )
 
 
@@ -110,8 +110,13 @@ def described(name: str, peak_flops: float, memory_gb: float) -> Accelerator:
 
 
 def recognise(cuda_name: str) -> Accelerator | None:
-    """The accelerator behind `torch.cuda.get_device_name()`, or None if it is not in the table."""
-    return next((a for a in ACCELERATORS if a.cuda_name and a.cuda_name in cuda_name), None)
+    """The accelerator behind `torch.cuda.get_device_name()`, or None if it is not in the table.
+
+    Nor is a slower card of a like name (L40, H100 PCIe), or a slice of one: the peak is another.
+    """
+    if " MIG " in cuda_name:
+        return None
+    return next((a for a in ACCELERATORS if re.search(rf"\b{a.cuda_name}\b", cuda_name)), None)
 
 
 def parse(gpus: str) -> tuple[int, Accelerator]:

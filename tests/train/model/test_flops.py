@@ -168,6 +168,23 @@ def test_unknown_cuda_device_is_none():
     assert hardware.recognise("Quadro K620") is None
 
 
+@pytest.mark.parametrize(
+    "cuda_name",
+    [
+        "NVIDIA L40",
+        "NVIDIA H100 PCIe",
+        "NVIDIA H100 NVL",
+        "NVIDIA A100-SXM4-80GB MIG 1g.10gb",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA A10",
+    ],
+)
+def test_a_slower_card_of_a_like_name_has_no_peak_that_is_not_its_own(cuda_name: str):
+    """An L40 was taken for an L4, whose peak is two thirds of it."""
+    assert hardware.recognise(cuda_name) is None
+
+
 def test_shape_reads_config_json_of_a_transformers_model():
     from transformers import LlamaConfig
 
