@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,13 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(config, factor) 
         run_with(config, 3, factor)
 
 
+def test_a_base_that_computes_no_numbers_is_not_blamed_on_the_learning_rate(config) -> None:
+    with pytest.raises(TrainingStopped, match=r"No step has changed the base yet: look at its w"):
+        run_with(config, 1, math.nan)
+    with pytest.raises(TrainingStopped, match=r"saved yet\. Lower --optim\.lr, or"):
+        run_with(config, 2, math.nan)
+
+
 def test_or_its_step_is_left_out(config) -> None:
     tolerant = replace(config, faults=FaultConfig(on_nan="skip"))
     records, said, strategy = run_with(tolerant, 3, math.nan)
@@ -142,6 +150,21 @@ def test_no_validation_rows_means_no_validation(config) -> None:
     with process_group():
         work(silent, PackRows(pack.split("train"), 0), PackRows(pack.split("val"), 0))
     assert ["val_loss" in record for record in read_metrics(config.out)] == [False] * 5
+
+
+def test_the_last_validation_is_counted_and_paid(config, monkeypatch) -> None:
+    validate = Loop._validate
+
+    def slowly(loop: Loop) -> float:
+        time.sleep(0.5)
+        return validate(loop)
+
+    monkeypatch.setattr(Loop, "_validate", slowly)
+    pack = open_pack(config.data)
+    with process_group():
+        work(config, PackRows(pack.split("train"), 0), PackRows(pack.split("val"), 0))
+    *_, before, last = read_metrics(config.out)
+    assert "val_loss" in last and last["seconds"] - before["seconds"] >= 0.5
 
 
 def test_mfu_counts_no_gradients_of_frozen_weights(config) -> None:

@@ -116,6 +116,7 @@ class Loop:
                     self._tell("profile.written", trace=trace)
                 if self.progress.step == settled_step:
                     _keep_what_is_there()
+            self._end(profile)
         finally:
             gc.unfreeze()
             profile.close()
@@ -129,6 +130,14 @@ class Loop:
             self._tell("stopped.early", best_step=best.best_step, best_val_loss=best.best_val_loss)
         elif self._is_stopped:
             self._tell("stopped", step=self.progress.step)
+
+    def _end(self, profile: StepProfile) -> None:
+        """Write what was traced of a run that ends before all steps to be traced."""
+        if trace := profile.write(self.progress.step):
+            self._tell("profile.written", trace=trace)
+        elif profile.has_nothing:
+            settling = f"no step was taken after the first {STEPS_TO_SETTLE}, which are not traced"
+            self._tell("profile.none", reason=settling)
 
     def _step(self) -> None:
         started_s = time.monotonic()
@@ -147,27 +156,27 @@ class Loop:
         progress.step += 1
         progress.tokens += int(total.tokens)
         progress.supervised_tokens += supervised
-        ended_s = time.monotonic()
-        progress.seconds += ended_s - self._counted_s
-        self._counted_s = ended_s
+        step_s = time.monotonic() - started_s
         self._tell_uncleaned()
         val_loss = self._validate() if self._is_validation(progress.step) else None
         is_best = val_loss is not None and progress.validated(val_loss)
         keeps_it = is_best and self.config.checkpoint.keep_best
         sampled_s = time.monotonic()
         samples = self._samples(progress.step)
+        sample_s = time.monotonic() - sampled_s
+        self._count_time()
         result = StepResult(
             loss=total.loss,
             lr=rate,
             grad_norm=norm,
             skipped=skipped,
-            step_s=ended_s - started_s,
+            step_s=step_s,
             tokens=int(total.tokens),
             squared_tokens=int(total.squared_tokens),
             supervised_tokens=supervised,
             val_loss=val_loss,
             samples=samples,
-            sample_s=time.monotonic() - sampled_s,
+            sample_s=sample_s,
         )
         record = self.meter.record(progress, self.order.num_steps, result)
         if self._rank == 0:
@@ -179,6 +188,11 @@ class Loop:
             self._yield_machine()
         asked = bool(total.wants_stop) and self.progress.step < self.order.num_steps
         self._is_stopped = asked or self._has_lost_patience()
+
+    def _count_time(self) -> None:
+        now_s = time.monotonic()
+        self.progress.seconds += now_s - self._counted_s
+        self._counted_s = now_s
 
     def _has_lost_patience(self) -> bool:
         patience = self.config.metrics.patience
@@ -247,9 +261,13 @@ class Loop:
         if policy == "stop":
             is_saved = self._clock.saved_step > 0
             newest = "the newest checkpoint is from before it" if is_saved else "none is saved yet"
+            if not self.progress.updates:
+                remedy = "No step has changed the base yet: look at its weights"
+            else:
+                remedy = "Lower --optim.lr"
             raise TrainingStopped(
-                f"{reason}; training stopped and {newest}. Lower "
-                "--optim.lr, or leave such steps out: --faults.on-nan skip, --faults.on-spike skip."
+                f"{reason}; training stopped and {newest}. {remedy}, or leave such steps out: "
+                "--faults.on-nan skip, --faults.on-spike skip."
             )
         self._tell("step.skipped", reason=f"{reason}; its update was left out.")
 

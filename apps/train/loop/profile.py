@@ -30,11 +30,16 @@ class StepProfile:
         if self._num_taken == self._num_settling and self._num_steps:
             self._start()
         elif self._num_taken == self._num_settling + self._num_steps:
-            return self._write(step)
+            return self.write(step)
         return None
 
+    @property
+    def has_nothing(self) -> bool:
+        """Was a trace asked for, and is none to come of the steps so far?"""
+        return self._num_steps > 0 and self._num_taken <= self._num_settling
+
     def close(self) -> None:
-        """End a recording that the run did not reach the end of."""
+        """End a recording that an error has cut off."""
         if self._profiler is not None:
             self._profiler.stop()
 
@@ -45,11 +50,13 @@ class StepProfile:
         self._profiler = torch.profiler.profile(activities=activities)
         self._profiler.start()
 
-    def _write(self, step: int) -> str | None:
-        if self._profiler is None:
+    def write(self, step: int) -> str | None:
+        """End the recording after that step, where one is under way; where the trace lies."""
+        num_traced = self._num_taken - self._num_settling
+        if self._profiler is None or not num_traced:
             return None
         self._profiler.stop()
-        name = f"steps-{step - self._num_steps + 1}-to-{step}.json.gz"
+        name = f"steps-{step - num_traced + 1}-to-{step}.json.gz"
         uri = storage.join(self._run_uri, "profile", name)
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, name)

@@ -66,7 +66,7 @@ def read_metrics(run_uri: str) -> list[StepRecord]:
         return []
     records: dict[int, StepRecord] = {}
     for line in storage.read_bytes(uri).splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError):  # of JSON, or of a character that was cut
             record = cast(StepRecord, from_json(json.loads(line)))
             records[record["step"]] = record
     return [records[step] for step in sorted(records)]

@@ -44,6 +44,14 @@ def test_an_attempt_that_dies_before_its_first_step_loses_no_seconds(run) -> Non
     assert spent_s(run) == 70.0
 
 
+def test_a_line_that_a_full_disk_cut_within_a_character_is_left_out(run) -> None:
+    """Answers are in it, of any language; after it the run must go on."""
+    whole = storage.read_bytes(f"{run}/metrics.jsonl").rpartition(b"\n")[0]
+    line = json.dumps({"step": 8, "samples": [{"answer": "你好"}]}, ensure_ascii=False).encode()
+    storage.write_atomic(f"{run}/metrics.jsonl", whole + b"\n" + line[:-6])
+    assert steps(run) == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_a_loss_that_is_no_number_is_kept_by_a_restart(run) -> None:
     for step, loss in ((8, math.nan), (9, -math.inf), (10, 0.5)):
         log = MetricsLog(Fence(run), resumed_step=step - 1)

@@ -37,5 +37,17 @@ def test_a_trace_has_the_steps_after_the_first_two(small_run: RunConfig) -> None
     assert losses[0] == losses[1]
 
 
-def test_a_run_that_ends_before_the_trace_does_writes_none(small_run: RunConfig) -> None:
-    assert train(replace(small_run, steps=3, workers=1, profile=5)) == []
+def test_a_run_that_ends_before_the_trace_does_writes_what_it_has(small_run: RunConfig) -> None:
+    (trace,) = train(replace(small_run, steps=4, workers=1, profile=5))
+    assert trace == f"{small_run.out}/profile/steps-3-to-4.json.gz"
+    assert b"Optimizer.step" in gzip.decompress(Path(trace).read_bytes())
+
+
+def test_a_run_too_short_for_a_trace_says_so(small_run: RunConfig) -> None:
+    said: dict[str, object] = {}
+    rows = PackRows(open_pack(small_run.data).split("train"), 0)
+    with process_group():
+        hooks = Hooks(on_event=lambda name, fields: said.update({name: fields.get("reason")}))
+        work(replace(small_run, steps=2, workers=1, profile=5), rows, hooks=hooks)
+    assert "no step was taken after the first 2" in str(said["profile.none"])
+    assert "profile.written" not in said
