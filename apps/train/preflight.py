@@ -84,6 +84,7 @@ def prepare(config: RunConfig, arguments: Arguments | None = None) -> Prepared:
         "identity": identity,
         "config_digest": configs.digest(resolved),
         "base_weights": base_digest(folder, with_weights=True),
+        "validated_on": f"{config.metrics.val_rows} rows of {pack.info.digest}",
     }
     newest = next(iter(checkpoint.committed(resolved.out)), None)
     if newest is not None:

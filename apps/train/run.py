@@ -48,6 +48,7 @@ from apps.train.relay import FailureTeller, start_relay
 from apps.train.signals import leave, run_until_stopped
 
 if TYPE_CHECKING:
+    from apps.train.checkpoint.checkpoint import Commit
     from apps.train.preflight import Prepared
 
 _ENV = {
@@ -100,10 +101,15 @@ def _finished(prepared: "Prepared") -> dict[str, float] | None:
     last = checkpoint.newest(config.out, "size", skipped.append, prepared.done_step)
     if last is None:
         return None  # none, or damaged: the workers go on from an older one, and say why
-    has_patience = not 0 < config.metrics.patience <= last.commit.get("num_worse", 0)
-    if prepared.done_step < prepared.num_steps and has_patience:
+    if prepared.done_step < prepared.num_steps and not _has_lost_patience(prepared, last.commit):
         return None
     return _summary(config.out)
+
+
+def _has_lost_patience(prepared: "Prepared", last: "Commit") -> bool:
+    patience, now = prepared.config.metrics.patience, prepared.commit.get("validated_on")
+    is_judged_alike = last.get("validated_on", now) == now
+    return is_judged_alike and 0 < patience <= last.get("num_worse", 0)
 
 
 def _summary(run_uri: str) -> dict[str, float]:

@@ -55,6 +55,8 @@ class RunMark(TypedDict, total=False):
     config_digest: str
     base_weights: str
     """digest of the base as it was at the start, for who mixes its weights in"""
+    validated_on: str
+    """the pack and how many of its rows: losses over others do not compare"""
 
 
 class Commit(RunMark):

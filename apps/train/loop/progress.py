@@ -32,6 +32,10 @@ class Progress:
             setattr(progress, name, marker[name])
         return progress
 
+    def forget_validations(self) -> None:
+        """The next validation is the first: those before were over other rows."""
+        self.best_val_loss, self.best_step, self.num_worse = None, 0, 0
+
     def validated(self, val_loss: float) -> bool:
         """Note a validation after `step`; is it the best so far? One that is no number is not."""
         best = math.inf if self.best_val_loss is None else self.best_val_loss

@@ -79,7 +79,8 @@ def work(
         hooks.on_commit,
         fence,
     )
-    progress = resume(config, strategy, hooks)
+    commit = commit or RunMark()
+    progress = resume(config, strategy, hooks, commit)
     if dist.get_rank() == 0:
         progress.seconds = max(progress.seconds, spent_s(config.out))
     with _logged(hooks, config, progress.step, fence) as logged:
@@ -91,7 +92,7 @@ def work(
             strategy=strategy,
             meter=make_meter(config, strategy, train_rows.row_tokens),
             checkpoints=checkpoints,
-            commit=commit or RunMark(),
+            commit=commit,
             hooks=logged,
             progress=progress,
             sampler=make_sampler(config),
@@ -220,8 +221,11 @@ def make_sampler(config: RunConfig) -> Sampler | None:
     return Sampler(config.metrics, open_pack(config.data).info, tokenizer)
 
 
-def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
-    """Load the newest whole checkpoint of the run, if there is one; a collective."""
+def resume(config: RunConfig, strategy: Strategy, hooks: Hooks, commit: RunMark) -> Progress:
+    """Load the newest whole checkpoint of the run, if there is one; a collective.
+
+    `commit` is what the run's markers will say from now on.
+    """
 
     def tell(sentence: str) -> None:
         hooks.on_event("checkpoint.skipped", {"reason": sentence})
@@ -236,7 +240,11 @@ def resume(config: RunConfig, strategy: Strategy, hooks: Hooks) -> Progress:
         checkpoint.drop_after(config.out, found.step)
         hooks.on_event("resumed", {"step": found.step, "checkpoint": found.uri})
     dist.barrier()
-    return Progress.of(found.commit)
+    progress = Progress.of(found.commit)
+    before = found.commit.get("validated_on")
+    if before not in (None, commit.get("validated_on")):
+        progress.forget_validations()
+    return progress
 
 
 @contextlib.contextmanager

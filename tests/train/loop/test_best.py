@@ -68,6 +68,20 @@ def test_a_run_without_patience_left_ends_and_stays_ended(small_run: RunConfig) 
     assert len(read_metrics(config.out)) == len(records)
 
 
+def test_losses_over_other_rows_are_not_compared(small_run: RunConfig) -> None:
+    """Resumed with fewer validation rows, whose losses may be lower or higher for that alone."""
+    config = validating(small_run, patience=2)
+    train(config)
+    num_steps = len(read_metrics(config.out))
+    fewer = replace(config, metrics=replace(config.metrics, val_rows=1))
+    assert train(fewer)[-1][0] == "stopped.early"
+    assert len(read_metrics(config.out)) >= num_steps + 1 + 2, (
+        "the first is the best, then patience"
+    )
+    (newest, *_) = checkpoint.committed(config.out)
+    assert newest.commit["best_step"] > num_steps
+
+
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of MLflow's own tables
 def test_a_run_that_ends_early_is_finished_to_its_trackers(small_run: RunConfig) -> None:
     config = replace(validating(small_run, patience=2), log=("mlflow",))
