@@ -69,7 +69,8 @@ def run_export(config: ExportConfig, reporter: Reporter) -> None:
         _check_gguf(config, run)
     saved = _choose(storage.absolute(config.run), config, run, reporter)
     with alone_in(config.out), workspace(config.out) as folder:
-        with reporter.progress("export", unit="weights") as bar:
+        bar_of = reporter.progress("export", unit="weights")
+        with checkpoint.reading(saved), bar_of as bar:
             for count in write_folder(folder, saved, run, config):
                 bar.advance(count)
         published = publish(folder, config.out)
@@ -140,7 +141,8 @@ def write_folder(
         _write_settings(folder, base, settings, pack, dtype)
     _write_tokenizer(folder, base, pack)
     if config.gguf != "none":
-        write_gguf(folder, os.path.join(folder, f"model-{config.gguf}.gguf"), config.gguf)
+        path = os.path.join(folder, f"model-{config.gguf}.gguf")
+        write_gguf(folder, path, config.gguf, storage.absolute(config.out).rpartition("/")[2])
     _write_lineage(folder, saved, run, pack, config)
 
 
@@ -235,6 +237,7 @@ def _write_settings(
     """config.json of what was trained, and generation settings that stop at turn ends."""
     settings.use_cache = True
     settings.dtype = dtype
+    vars(settings).pop("auto_map", None)  # names code files of the base, which do not come along
     settings.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[settings.model_type]]
     settings.save_pretrained(folder)
     tokenizer = load_tokenizer(base)
@@ -260,17 +263,28 @@ def _write_tokenizer(folder: str, base: str, pack: PackInfo) -> None:
     for name in _TOKENIZER_FILES:
         if os.path.exists(os.path.join(base, name)):
             shutil.copyfile(os.path.join(base, name), os.path.join(folder, name))
-    for name in os.listdir(base):
-        if name.upper().startswith(_LICENCES):
-            shutil.copyfile(os.path.join(base, name), os.path.join(folder, name))
+    for name, path in _licence_files(base):
+        shutil.copyfile(path, os.path.join(folder, name))
     write_template(folder, pack.template)
+
+
+def _licence_files(base: str) -> Iterator[tuple[str, str]]:
+    """Name and path of each; those of a folder get its name before theirs: LICENSES-MIT.txt."""
+    for name in os.listdir(base):
+        path = os.path.join(base, name)
+        if not name.upper().startswith(_LICENCES):
+            continue
+        if os.path.isdir(path):
+            yield from ((f"{name}-{each}", os.path.join(path, each)) for each in os.listdir(path))
+        else:
+            yield name, path
 
 
 def _write_lineage(
     folder: str, saved: Checkpoint, run: RunConfig, pack: PackInfo, config: ExportConfig
 ) -> None:
     run_uri = checkpoint.run_of(saved)
-    records = read_metrics(run_uri)
+    loss = next((r["loss"] for r in read_metrics(run_uri) if r["step"] == saved.step), None)
     cost = costs.facts(run_uri)
     training_usd = saved.commit["seconds"] / 3600 * run.metrics.usd_per_hour
     record = lineage.collect(
@@ -282,7 +296,7 @@ def _write_lineage(
         template=pack.template.name,
         tokens=saved.commit["tokens"],
         training_seconds=saved.commit["seconds"],
-        loss=records[-1]["loss"] if records else None,
+        loss=loss,
         usd=cost["usd"] if cost else training_usd,
         cost=cost,
     )

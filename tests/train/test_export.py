@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from apps.common.command.cli import run
 from apps.common.files import config as configs
+from apps.common.files import storage
 from apps.common.packs import open_pack
 from apps.common.text.templates import load_template
 from apps.train import export, preflight
@@ -24,6 +25,7 @@ from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RopeConfig, RunConfig
 from apps.train.gguf.metadata import open_gguf
 from apps.train.gguf.tensors import tensors
+from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import process_group, work
 from apps.train.model import load, lora, weight_files
 from apps.train.model.base_folder import fetch_base
@@ -112,6 +114,53 @@ def test_the_folder_says_what_it_is(full_run, tmp_path) -> None:
     text = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
     assert text == template.render(CHAT, add_generation_prompt=True).text
     assert all(stat.S_IMODE(p.stat().st_mode) == 0o644 for p in folder.iterdir())
+
+
+def test_the_config_names_no_code_that_did_not_come_along(full_run, tmp_path) -> None:
+    """A loader that trusts the folder's code would look for it there."""
+    base = tmp_path / "base"
+    shutil.copytree(full_run.base, base)
+    said = json.loads((base / "config.json").read_text())
+    said["auto_map"] = {"AutoModelForCausalLM": "modeling_own.Own"}
+    (base / "config.json").write_text(json.dumps(said))
+    own = finished(replace(full_run, base=str(base), out=str(tmp_path / "run"), steps=1))
+    assert "auto_map" not in json.loads((exported(own, tmp_path / "m") / "config.json").read_text())
+
+
+def test_a_checkpoint_that_its_run_deletes_meanwhile_is_a_sentence(
+    full_run, tmp_path, capsys, monkeypatch
+) -> None:
+    """A run that goes on keeps its newest ones; nothing half-written is left of the export."""
+    out = tmp_path / "run"
+    shutil.copytree(full_run.out, out)
+    write = export.write_folder
+
+    def write_late(folder, saved, *rest):
+        storage.remove_tree(saved.uri)
+        yield from write(folder, saved, *rest)
+
+    monkeypatch.setattr(export, "write_folder", write_late)
+    said = refused(["export", str(out), "--out", str(tmp_path / "model")], capsys)
+    assert "step-00000004 was deleted while it was read: its run goes on" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    listed = storage.list_dir
+    monkeypatch.setattr(
+        storage, "list_dir", lambda uri: [*listed(uri), "__0_0.distcp", ".metadata"]
+    )
+    (saved,) = checkpoint.committed(str(out))
+    shard = Path(saved.uri) / "__0_0.distcp"
+    shard.unlink()
+    assert (
+        checkpoint.damage(saved.uri, saved.commit, "digest") == f"its file {shard.name} is missing."
+    )
+
+
+def test_the_loss_in_the_lineage_is_that_of_the_step(full_run, tmp_path) -> None:
+    losses = {record["step"]: record["loss"] for record in read_metrics(full_run.out)}
+    for step in (2, 4):
+        folder = exported(full_run, tmp_path / "model", "--step", str(step))
+        assert json.loads((folder / "lineage.json").read_text())["loss"] == losses[step]
+    assert losses[2] != losses[4]
 
 
 def test_large_models_are_split_into_files(full_run, tmp_path, monkeypatch) -> None:
@@ -386,18 +435,25 @@ def test_lora_of_top_layers_exports_an_adapter_of_them(lora_run, tmp_path) -> No
 
 
 def test_a_licence_of_the_base_travels_on(full_run, tmp_path) -> None:
-    licence = Path(full_run.base) / "LICENSE"
+    """Those of a folder too."""
+    licence, folder = (Path(full_run.base) / name for name in ("LICENSE", "LICENSES"))
     licence.write_text("its terms")
+    folder.mkdir()
+    (folder / "MIT.txt").write_text("more terms")
     try:
-        assert (exported(full_run, tmp_path / "model") / "LICENSE").read_text() == "its terms"
+        out = exported(full_run, tmp_path / "model")
+        assert (out / "LICENSE").read_text() == "its terms"
+        assert (out / "LICENSES-MIT.txt").read_text() == "more terms"
     finally:
         licence.unlink()
+        shutil.rmtree(folder)
 
 
 def test_a_gguf_file_lies_beside_the_weights_and_holds_the_same_model(full_run, tmp_path) -> None:
     out = exported(full_run, tmp_path / "model", "--dtype", "fp32", "--gguf", "f32")
     assert (out / "model-f32.gguf").stat().st_mode & 0o777 == 0o644
     file = open_gguf(str(out / "model-f32.gguf"))
+    assert file.value("general.name") == "model", "and not that of the folder it was made in"
     shape = AutoModelForCausalLM.from_pretrained(out).config
     read = dict(tensors(file, shape.num_attention_heads, shape.num_key_value_heads))
     stored = load_file(out / "model.safetensors")

@@ -29,7 +29,13 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from apps.common.errors import CorruptError, CriaError, StorageError, first_line
+from apps.common.errors import (
+    CorruptError,
+    CriaError,
+    NotFoundError,
+    StorageError,
+    first_line,
+)
 from apps.common.files import storage
 from apps.common.files.schema import CHECKPOINTS_DIR, checkpoint_name, checkpoint_step
 from apps.train.checkpoint.fence import Fence
@@ -161,15 +167,36 @@ def damage(uri: str, commit: Commit, verify: str, share: slice = slice(None)) ->
     """What is wrong with a committed checkpoint's files (or a share of them), or None."""
     present = set(storage.list_dir(uri))
     for name, expected in sorted(commit.get("files", {}).items())[share]:
-        path = storage.join(uri, name)
-        if name not in present:
-            return f"its file {name} is missing."
-        size = storage.size_bytes(path)
-        if size != expected["bytes"]:
-            return f"its file {name} has {size:,} bytes where {expected['bytes']:,} were written."
-        if verify == "digest" and _digest(path) != expected["xxh3"]:
-            return f"the contents of its file {name} are not what was written."
+        fault = f"its file {name} is missing."
+        if name in present:
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile by a run that goes on
+                fault = _damage_of_file(storage.join(uri, name), name, expected, verify)
+        if fault is not None:
+            return fault
     return None
+
+
+def _damage_of_file(path: str, name: str, expected: FileEntry, verify: str) -> str | None:
+    size = storage.size_bytes(path)
+    if size != expected["bytes"]:
+        return f"its file {name} has {size:,} bytes where {expected['bytes']:,} were written."
+    if verify == "digest" and _digest(path) != expected["xxh3"]:
+        return f"the contents of its file {name} are not what was written."
+    return None
+
+
+@contextlib.contextmanager
+def reading(checkpoint: Checkpoint) -> Iterator[None]:
+    """Tell of a checkpoint that is deleted in the block: its run may go on meanwhile."""
+    try:
+        yield
+    except Exception as error:
+        if storage.read_commit(checkpoint.uri) is None:
+            raise NotFoundError(
+                f"{checkpoint.uri} was deleted while it was read: its run goes on, and keeps its "
+                "newest checkpoints only. Run the same command again for a newer one."
+            ) from error
+        raise
 
 
 def _digest(path: str) -> str:

@@ -80,11 +80,15 @@ def _rotary_share(config: PretrainedConfig) -> float:
     return float(inner or getattr(config, "partial_rotary_factor", None) or 1.0)
 
 
-def write_gguf(folder: str, path: str, kind: str) -> None:
-    """`kind`: the type of the matrices, a key of KINDS; vectors stay fp32."""
+def write_gguf(folder: str, path: str, kind: str, title: str = "") -> None:
+    """`kind`: the type of the matrices, a key of KINDS; vectors stay fp32.
+
+    `title` is what programs show of the model; without one it is the folder's.
+    """
     config = AutoConfig.from_pretrained(folder)
     check_computes_alike(config)
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config.model_type])
+    writer.add_name(title or os.path.basename(os.path.abspath(folder)))
     _write_settings(writer, folder, config, kind)
     write_tokenizer(writer, folder, config.vocab_size)
     shapes = {name: tuple(weight.shape) for name, weight in _weights(folder, config)}
@@ -113,7 +117,6 @@ def _write_settings(
 ) -> None:
     settings = read_settings(folder)
     sizes = settings.sizes()
-    writer.add_name(os.path.basename(os.path.abspath(folder)))
     writer.add_file_type(_FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(settings.context_without_window)
