@@ -31,7 +31,7 @@ GAUGES = {
     "supervised_tokens_per_s": "The same, of tokens that count in the loss.",
     "mfu": "Share of the devices' peak that the model's arithmetic uses, attention in full.",
     "mfu_packed": "The same, attention only within conversations.",
-    "memory_gb": "Most memory that a rank has used, GB.",
+    "memory_gb": "Most GPU memory that rank 0 has used; on CPUs, what it holds now, GB.",
     "data_wait_s": "Seconds of the newest step spent waiting for rows.",
     "checkpoint_s": "Seconds of the newest step spent in its checkpoint.",
     "usd": "US dollars so far, at the stated price.",
