@@ -5,13 +5,16 @@ calls that nobody wrote down. Only a parameter that the endpoint refuses is mend
 such a refusal costs nothing.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import orjson
 
-from apps.common.errors import CriaError
+from apps.common.errors import ConfigError, CriaError
 from apps.common.files.endpoints import EndpointLimits, EndpointPrices, Style
 from apps.eval.calls import styles
 from apps.eval.calls.failure import (
@@ -29,6 +32,8 @@ from apps.eval.calls.reply import Reply
 if TYPE_CHECKING:
     import aiohttp
 
+MOST_BYTES = 32 << 20
+"""of a response's body; what is longer is neither an answer nor a judgment"""
 Response = tuple[int, Mapping[str, str], bytes]
 """status, headers, body; the status is the body's own where it holds an error under a success"""
 
@@ -65,6 +70,7 @@ class Client:
         self.endpoint = endpoint
         self.fit = ParameterFit(endpoint.model, endpoint.drop, endpoint.rename)
         self._url = styles.url(endpoint.style, endpoint.base_url, endpoint.model)
+        self._proxy = proxy_for(self._url)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Client":
@@ -80,7 +86,6 @@ class Client:
             },
             timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
             connector=aiohttp.TCPConnector(limit=0),
-            trust_env=True,
         )
         return self
 
@@ -99,15 +104,59 @@ class Client:
                 data=orjson.dumps(body),
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,
+                proxy=self._proxy,
             ) as response:
-                data = await response.read()
+                data = await _read(response)
                 return stated_status(response.status, data), response.headers, data
         except TimeoutError:
             raise CallFailure("timeout", "no response in time", may_be_billed=True) from None
         except aiohttp.ClientError as error:
             # The connection may have broken after the request was served.
             broke_late = not isinstance(error, aiohttp.ClientConnectorError)
-            raise CallFailure("unavailable", f"connection failed: {error}", broke_late) from None
+            why = " ".join(str(error).split())
+            raise CallFailure("unavailable", f"connection failed: {why}", broke_late) from None
+
+
+async def _read(response: "aiohttp.ClientResponse") -> bytes:
+    """The body, as far as memory allows; raises CallFailure for more."""
+    data = bytearray()
+    async for some in response.content.iter_any():
+        data += some
+        if len(data) > MOST_BYTES:
+            sentence = f"HTTP {response.status} with more than {MOST_BYTES >> 20} MiB"
+            raise CallFailure("garbled", sentence, may_be_billed=True)
+    return _as_utf8(bytes(data), response.charset)
+
+
+def _as_utf8(data: bytes, charset: str | None) -> bytes:
+    """JSON is UTF-8, whatever its header says; what is not is read as the header says."""
+    try:
+        data.decode()
+        return data
+    except UnicodeDecodeError:
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
+            return data.decode(charset or "").encode()
+        return data
+
+
+def proxy_for(url: str) -> str | None:
+    """What HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; raises ConfigError for a proxy of no use.
+
+    aiohttp reads them too (`trust_env`), but takes a password out of ~/.netrc along with them,
+    which goes to the endpoint in place of the key, or fails beside it.
+    """
+    scheme, host, *_ = urlsplit(url)
+    proxy = None if proxy_bypass(host.rpartition("@")[2]) else getproxies().get(scheme)
+    if not proxy:
+        return None
+    if "://" not in proxy:
+        return f"http://{proxy}"
+    if (kind := urlsplit(proxy).scheme.lower()) != "http":
+        raise ConfigError(
+            f"{scheme.upper()}_PROXY names a proxy of {kind}, which is not supported; expected "
+            "http://host:port, or the endpoint's host in NO_PROXY"
+        )
+    return proxy
 
 
 def connect(endpoint: Endpoint) -> Client:

@@ -19,11 +19,15 @@ from apps.common.json_value import JsonValue
 Counts = tuple[int | None, int | None]
 """(prompt, completion); None where the endpoint did not say, or said what no count can be"""
 _NONE: Counts = (None, None)
+_MOST = 10**9
+"""tokens of one call; more is nonsense, which would end a budget for good"""
 
 
 def openai_counts(usage: JsonValue) -> Counts:
-    """Of a chat completion's `usage`."""
+    """Of a chat completion's `usage`, under other APIs' names too, as some proxies pass it on."""
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None and completion is None:
+        prompt, completion = anthropic_counts(usage)
     if prompt is None or completion is None:
         return prompt, completion
     total = _count(usage, "total_tokens")
@@ -47,4 +51,4 @@ def anthropic_counts(usage: JsonValue) -> Counts:
 
 def _count(usage: JsonValue, name: str) -> int | None:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= _MOST else None

@@ -1,10 +1,15 @@
 """Every style of API is spoken, and a refused parameter is learned from the refusal."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from aiohttp import web
 
+from apps.common.errors import ConfigError
 from apps.eval.calls import styles
-from apps.eval.calls.client import Endpoint, complete, connect
+from apps.eval.calls.client import MOST_BYTES, Endpoint, complete, connect
 from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.parameters import ParameterFit
 from apps.eval.calls.reply import Reply, part_thoughts
@@ -195,3 +200,74 @@ async def test_an_endpoints_own_authorization_is_the_only_one(serve) -> None:
     server = serve(Script(handle=note))
     await ask(endpoint(server.url, headers={"authorization": "Basic own"}))
     assert seen == ["Basic own"]
+
+
+async def test_no_password_of_a_netrc_file_goes_to_an_endpoint(
+    serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp's reading of the environment failed beside a key, and sent it without one."""
+    (tmp_path / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    seen: list[str | None] = []
+
+    def note(request: web.Request, body: dict) -> None:
+        seen.append(request.headers.get("Authorization"))
+
+    server = serve(Script(handle=note))
+    await ask(endpoint(server.url))
+    await ask(replace(endpoint(server.url), api_key=None))
+    assert seen == ["Bearer k", None]
+
+
+async def test_requests_go_through_the_proxy_of_the_environment(
+    serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts: list[str] = []
+
+    def note(request: web.Request, body: dict) -> None:
+        hosts.append(request.host)
+
+    server = serve(Script(handle=note))
+    host = server.url.removesuffix("/v1").removeprefix("http://")
+    monkeypatch.setenv("http_proxy", host)
+    monkeypatch.setenv("no_proxy", "")
+    assert (await ask(endpoint("http://far.example/v1"))).text
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert (await ask(endpoint(server.url))).text
+    assert hosts == ["far.example", host]
+    monkeypatch.setenv("http_proxy", "socks5://me:secret@far.example:1")
+    with pytest.raises(ConfigError, match="HTTP_PROXY names a proxy of socks5") as refusal:
+        await ask(endpoint("http://far.example/v1"))
+    assert "secret" not in refusal.value.sentence
+
+
+async def test_a_body_beyond_all_measure_is_left_unread(serve) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(2 * MOST_BYTES >> 20):
+            await response.write(b" " * (1 << 20))
+        return response
+
+    runner = web.AppRunner(web.Application())
+    runner.app.router.add_post("/v1/chat/completions", endless)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        with pytest.raises(CallFailure, match="more than 32 MiB") as failure:
+            await ask(endpoint(f"http://127.0.0.1:{runner.addresses[0][1]}/v1"))
+        assert failure.value.may_be_billed
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding"), [("iso-8859-1", "latin-1"), ("iso-8859-1", "utf-8"), (None, "utf-8")]
+)
+async def test_text_is_read_in_its_own_encoding(serve, charset: str | None, encoding: str) -> None:
+    def encoded(request: web.Request, body: dict) -> web.Response:
+        said = json.dumps(completion(body, "Caf\u00e9.", is_cut=False), ensure_ascii=False)
+        json_type = "application/json"
+        return web.Response(body=said.encode(encoding), content_type=json_type, charset=charset)
+
+    assert (await ask(endpoint(serve(Script(handle=encoded)).url))).text == "Caf\u00e9."

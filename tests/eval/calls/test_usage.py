@@ -32,6 +32,9 @@ def said(total: int | None = None, thinking: object = None) -> dict:
         (said(520, 2000), (None, None)),
         ({"completion_tokens": 20, "total_tokens": 520}, (None, 20)),
         ({"prompt_tokens": 500, "total_tokens": 520}, (500, None)),
+        ({"input_tokens": 500, "output_tokens": 20, "total_tokens": 520}, (500, 20)),
+        ({"input_tokens": 500, "output_tokens": 20, "total_tokens": 2520}, (500, 2020)),
+        ({"prompt_tokens": 10**12, "completion_tokens": 20}, (None, 20)),
     ],
 )
 def test_a_completion_is_all_that_the_total_holds_beside_the_prompt(usage, counts: Counts) -> None:
