@@ -10,6 +10,35 @@ _CLOSING = re.compile(rf"</(?:{THOUGHT_TAGS})>", re.IGNORECASE)
 _TAGGED = re.compile(rf"\A\s*<({THOUGHT_TAGS})>(.*?)</\1>\s*", re.IGNORECASE | re.DOTALL)
 _OPEN = re.compile(rf"\A\s*<(?:{THOUGHT_TAGS})>(.*)\Z", re.IGNORECASE | re.DOTALL)
 
+# What models leave in the text where no server has parsed it: (opening, closing, what stands around
+# the answer behind it), of Mistral's, Kimi's, Seed's, Sky-T1's, Cohere's and gpt-oss's, the last
+# with its special tokens and without them.
+_FAMILIES = [
+    (r"\[THINK\]", r"\[/THINK\]", ""),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7", ""),
+    (r"<seed:think>", r"</seed:think>", ""),
+    (
+        r"<\|begin_of_thought\|>",
+        r"<\|end_of_thought\|>(?:\s*<\|begin_of_solution\|>)?",
+        r"<\|end_of_solution\|>",
+    ),
+    (
+        r"<\|START_THINKING\|>",
+        r"<\|END_THINKING\|>(?:\s*<\|START_RESPONSE\|>)?",
+        r"<\|END_RESPONSE\|>",
+    ),
+    (
+        r"(?:<\|start\|>assistant)?(?=<\|channel\|>)(?:<\|channel\|>analysis<\|message\|>)?",
+        r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final[^\n]*?<\|message\|>",
+        r"<\|(?:return|end)\|>",
+    ),
+    (r"analysis(?=[A-Z][^\n]*?\b)(?=.*?assistantfinal)", r"assistantfinal", ""),
+]
+_OF_FAMILY = [
+    re.compile(rf"\A\s*{opening}(.*?)(?:{closing}\s*(.*?)(?:{end})?\s*\Z|\Z)", re.DOTALL)
+    for opening, closing, end in _FAMILIES
+]
+
 
 # Other endpoints' words for OpenAI's: Anthropic's and Bedrock's, Gemini's, Mistral's, Cohere's,
 # TGI's, vLLM's, Zhipu's, DeepSeek's, OpenRouter's.
@@ -56,6 +85,20 @@ def plain_reason(said: str) -> str:
     return _REASONS.get(said.lower().partition(":")[0], said)
 
 
+def with_plain_tags(text: str) -> str:
+    """A text whose thoughts come first, in `<think>` tags whatever its family's are.
+
+    "[THINK]hm[/THINK]Hi."   "<think>hm</think>Hi."
+    "[THINK]hm"              "<think>hm"
+    "Use [THINK]."           as it is
+    """
+    for family in _OF_FAMILY:
+        if match := family.match(text):
+            thought, said = match.groups()
+            return f"<think>{thought}" + ("" if said is None else f"</think>{said}")
+    return text
+
+
 def part_thoughts(text: str) -> tuple[str, str]:
     """(thoughts, text): the leading `<think>` block of an answer, apart from what it says.
 
@@ -65,6 +108,7 @@ def part_thoughts(text: str) -> tuple[str, str]:
     "Use <think> tags."      ("", "Use <think> tags.")
     "Write `</think>`, then" ("", "Write `</think>`, then")
     """
+    text = with_plain_tags(text)
     if match := _TAGGED.match(text):
         return match[2].strip(), text[match.end() :]
     if (ends := thought_ends(text)) and not OPENING_TAG.search(text, 0, ends[0].start()):

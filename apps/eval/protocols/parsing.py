@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from typing import cast
 
 from apps.eval.calls.lines import ParsedLine, ResponseLine, Status
-from apps.eval.calls.reply import OPENING_TAG, THOUGHT_TAGS, plain_reason, thought_ends
+from apps.eval.calls.reply import (
+    OPENING_TAG,
+    THOUGHT_TAGS,
+    plain_reason,
+    thought_ends,
+    with_plain_tags,
+)
 from apps.eval.protocols import verdicts
 from apps.eval.protocols.form import LABELS, Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
-PARSER_VERSION = "7"
+PARSER_VERSION = "8"
 
 _TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
 _THINK = re.compile(rf"<({THOUGHT_TAGS})>.*?</\1>", re.IGNORECASE | re.DOTALL)
@@ -55,7 +61,7 @@ def parse(
     if reason == "error":
         return Parsed("truncated")
     was_cut = reason == "length"
-    body = _THINK.sub("", plain(text)).strip()
+    body = _THINK.sub("", with_plain_tags(plain(text))).strip()
     is_scored_first = is_pair_line(body.split("\n", 1)[0], form)
     if not is_scored_first and (ends := thought_ends(body)):
         body = body[ends[-1].end() :].strip()

@@ -73,3 +73,45 @@ def test_a_closing_tag_that_is_only_written_about_parts_nothing(
 def test_a_judge_may_write_about_the_tags_of_thoughts() -> None:
     assert parse("[[A]] Its `<think>` and `</think>` are left open.", "letter").verdict == "A"
     assert parse("Is it [[A]]? No.\n</think>\n[[B]]", "letter").verdict == "B"
+
+
+HARMONY = (
+    "<|channel|>analysis<|message|>hm [[A]]<|end|><|start|>assistant"
+    "<|channel|>final<|message|>Hi.<|return|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "parted"),
+    [
+        ("[THINK]hm[/THINK]Hi.", ("hm", "Hi.")),
+        ("[THINK]hm", ("hm", "")),
+        ("Write [THINK]x[/THINK] so.", ("", "Write [THINK]x[/THINK] so.")),
+        ("\u25c1think\u25b7hm\u25c1/think\u25b7Hi.", ("hm", "Hi.")),
+        ("<seed:think>hm</seed:think>\nHi.", ("hm", "Hi.")),
+        (
+            "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Hi.<|END_RESPONSE|>",
+            ("hm", "Hi."),
+        ),
+        (
+            "<|begin_of_thought|>hm<|end_of_thought|>\n\n<|begin_of_solution|>Hi.",
+            ("hm", "Hi."),
+        ),
+        (HARMONY, ("hm [[A]]", "Hi.")),
+        (HARMONY.partition("<|end|>")[0], ("hm [[A]]", "")),
+        ("<|channel|>final<|message|>Hi.<|return|>", ("", "Hi.")),
+        ("analysisWe say hi.\nYes.assistantfinalHi.", ("We say hi.\nYes.", "Hi.")),
+        ("analysisResult = 1", ("", "analysisResult = 1")),
+    ],
+)
+def test_every_familys_thoughts_are_parted_from_the_answer(
+    text: str, parted: tuple[str, str]
+) -> None:
+    assert part_thoughts(text) == parted
+
+
+def test_a_judges_thoughts_of_any_family_are_no_verdict() -> None:
+    assert parse(HARMONY, "letter").status == "unparsed"
+    assert parse(HARMONY.replace("Hi.", "[[B]]"), "letter").verdict == "B"
+    assert parse("[THINK]It is [[A]]", "letter", "length").status == "truncated"
+    assert parse("[THINK]Is it\n7 9\n[/THINK]8 7\nWhy.", "scores").scores == (8, 7)
