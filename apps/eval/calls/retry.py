@@ -50,22 +50,24 @@ class Asker:
         self._outage = Outage(max_s=limits.max_outage_s, last_ok_s=time.monotonic())
 
     async def ask(self, messages: Sequence[Message], settings: Parameters) -> Reply:
-        """The reply; raises the last CallFailure, and at once one that no repetition can mend."""
-        paid = 0
-        for attempt in range(1, self._max_attempts + 1):
+        """The reply; raises the last CallFailure, and at once one that no repetition can mend.
+
+        A refusal for the rate is no try: how long those may last is the gate's matter.
+        """
+        tries = paid = 0
+        while True:
             try:
                 return await self._attempt(messages, settings)
             except CallFailure as failure:
+                tries += failure.kind != "rate_limited"
                 paid += failure.may_be_billed
                 if failure.kind == "fatal":
                     self._refusal = failure
-                is_last = attempt == self._max_attempts or paid == PAID_TRIES
+                is_last = tries == self._max_attempts or paid == PAID_TRIES
                 if failure.kind in ("fatal", "rejected") or is_last:
                     raise
                 self._bar.advance(0, last_failure=failure.sentence)
-                wait_s = failure.retry_after_s or min(MAX_WAIT_S, 0.5 * 2**attempt)
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-        raise AssertionError("unreachable")
+                await asyncio.sleep(_wait_s(failure, max(1, tries + paid)))
 
     async def _attempt(self, messages: Sequence[Message], settings: Parameters) -> Reply:
         """One request through the gate; an outage that lasts is fatal."""
@@ -114,3 +116,10 @@ class Asker:
             await self._gate.release(_HOLDER, number, outcome, unused_tokens, wait_s)
         except CriaError as outage:
             raise CallFailure("fatal", outage.sentence) from None
+
+
+def _wait_s(failure: CallFailure, tries: int) -> float:
+    """As long as the endpoint asks, or ever longer; not all at the same time."""
+    if failure.retry_after_s:
+        return failure.retry_after_s * random.uniform(1.0, 1.25)
+    return min(MAX_WAIT_S, 0.5 * 2**tries) * random.uniform(0.5, 1.0)
