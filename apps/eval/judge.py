@@ -300,7 +300,7 @@ def _make_calls(
     )
     _tell_endpoints(result, reporter)
     if tally.stopped:
-        raise CriaError(f"Stopped by the budget: {tally.stopped}.")
+        raise CriaError(f"Stopped by the budget: {'; '.join(tally.stopped.values())}.")
     if tally.failed:
         raise CriaError(
             f"{tally.failed} of {len(calls)} calls found no response (last: {tally.last_error}); "

@@ -77,11 +77,11 @@ class Budget:
         usd = self._usd(bound)
         if not self.fits(bound):
             times = self._dearest.get(bound.judge, 0.0)
-            why = f", {times:.1f} times its bound as one of {bound.judge} did," if times > 1 else ""
+            why = f", {times:.1f} times its bound as one did before," if times > 1 else ""
             raise BudgetExhaustedError(
-                f"the next call may cost ${usd:.4f}{why} and ${self.charged_usd:.4f} of "
-                f"--max-usd {self._max_usd:g} is spent; raise --max-usd to go on: what is "
-                "stored is not paid again"
+                f"the next call of {bound.judge} may cost ${usd:.4f}{why} and "
+                f"${self.charged_usd:.4f} of --max-usd {self._max_usd:g} is spent; raise --max-usd "
+                "to go on: what is stored is not paid again"
             )
         self.adopt(holder, bound, attempt, usd)
         return usd

@@ -64,7 +64,7 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
                 for _ in range(job.persistence.max_attempts + job.persistence.max_asks):
                     left = remaining(mine, read_raw(job.directory), job.persistence.max_asks)
                     left = [call for call in left if batches.paid_tries[call.key] < PAID_TRIES]
-                    if not left or tally.stopped:
+                    if not left or judge in tally.stopped:
                         break
                     for start in range(0, len(left), MAX_REQUESTS):
                         await batches.submit(left[start : start + MAX_REQUESTS], poll_s)
@@ -176,7 +176,7 @@ class _Batches:
                 taken = await self._writer.open_batch(HOLDER, left)
                 attempts |= {one.key: number for one, number in zip(left, taken, strict=False)}
         except BudgetExhaustedError as error:
-            self._tally.stopped = error.sentence
+            self._tally.stopped[self._judge] = error.sentence
         return attempts
 
     async def finish_earlier(self, poll_s: float) -> None:

@@ -6,9 +6,11 @@ an earlier message is under way therefore goes out as one.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from apps.eval.calls.budget import BudgetExhaustedError
 from apps.eval.calls.gate_pool import GatePool, add_up
 from apps.eval.calls.journal import Journal
 from apps.eval.calls.lines import Bound, ResponseLine
@@ -148,18 +150,28 @@ class RemoteLedger:
     """The ledger of loop.py, at a coordinator in another process."""
 
     def __init__(self, coordinator: "Coordinator", holder: str) -> None:
-        async def open_calls(wanted: list[Bound]) -> Sequence[int]:
-            return await coordinator.open_calls(holder, wanted)
+        async def open_calls(wanted: list[Bound]) -> Sequence[int | BudgetExhaustedError]:
+            try:
+                return await coordinator.open_calls(holder, wanted)
+            except BudgetExhaustedError as error:
+                return [error]  # of the first one: others may cost less
 
         async def store(made: list[tuple[ResponseLine, int]]) -> Sequence[None]:
             await coordinator.store(made)
             return [None] * len(made)
 
         self._coordinator = coordinator
-        self._open, self._store = Together(open_calls), Together(store)
+        self._store = Together(store)
+        # Of each judge by itself, so that a cheap one waits for no room that a dear one needs.
+        self._open = defaultdict[str, Together[Bound, int | BudgetExhaustedError]](
+            lambda: Together(open_calls)
+        )
 
     async def open_call(self, holder: str, bound: Bound) -> int:
-        return await self._open(bound)
+        attempt = await self._open[bound.judge](bound)
+        if isinstance(attempt, BudgetExhaustedError):
+            raise attempt
+        return attempt
 
     async def store(self, record: ResponseLine, attempt: int) -> None:
         await self._store((record, attempt))

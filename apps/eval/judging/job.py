@@ -61,8 +61,8 @@ class Tally:
     """by judge: broken off, or something else than a reply, since its last reply"""
     paid_in_vain: int = 0
     """tries that may have been billed and brought no reply"""
-    stopped: str | None = None
-    """why the chunk ended early: the budget"""
+    stopped: dict[str, str] = field(default_factory=dict[str, str])
+    """by judge: the sentence of the budget that has no room for its next call"""
     last_error: str | None = None
     learned: set[str] = field(default_factory=set[str])
     """what endpoints taught about their parameters, in sentences"""

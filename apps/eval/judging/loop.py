@@ -6,9 +6,9 @@ Pure asyncio. The gate and the journal are passed in: local objects in tests, ac
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from apps.common.command.run_all import run_all
 from apps.common.errors import CriaError
@@ -27,6 +27,7 @@ from apps.eval.judging.prices import Price
 from apps.eval.judging.readability import Readability
 from apps.eval.protocols.parsing import parse
 
+Result = TypeVar("Result")
 Ask = Callable[[Call, int], Awaitable[Reply]]
 """the response to a call, from the endpoint of that number"""
 
@@ -92,16 +93,14 @@ class Caller:
         return tally
 
     async def _judge(self, call: Call, trial: Readability, tally: Tally) -> None:
-        """One judgment, to its end or the budget's."""
-        if tally.stopped is not None:
-            return
-        try:
-            if reply := local_reply(call):
-                await self._store_local(call, reply, tally)
-            else:
+        """One judgment, to its end or its judge's budget's; one that is free has no such end."""
+        if reply := local_reply(call):
+            await self._store_local(call, reply, tally)
+        elif call.judge not in tally.stopped:
+            try:
                 await self._ask(call, trial, tally)
-        except BudgetExhaustedError as error:
-            tally.stopped = error.sentence
+            except BudgetExhaustedError as error:
+                tally.stopped[call.judge] = error.sentence
 
     async def _store_local(self, call: Call, reply: Reply, tally: Tally) -> None:
         attempt = await self.ledger.open_call(self.holder, call.bound(None))
@@ -143,24 +142,36 @@ class Caller:
                 return None
             failures += reply.kind != "rate_limited"
             paid += reply.may_be_billed
-            await asyncio.sleep(reply.retry_after_s or self._backoff_s(max(1, failures)))
+            # Longer where the last try may be billed: few are left to outlast a proxy's restart.
+            await asyncio.sleep(reply.retry_after_s or self._backoff_s(max(1, failures + paid)))
         tally.failed += 1
         return None
 
     async def _attempt(self, call: Call, trial: Readability, tally: Tally) -> Reply | CallFailure:
-        """One request, from the gate to the disk."""
+        """One request, from the gate to the disk; once it is sent nothing breaks it off."""
         price, gate = self.prices[call.judge], self.gates[call.judge]
-        tokens = call.prompt_tokens_estimate() + call.max_tokens
+        tokens = _tokens(call)
         number = await gate.acquire(self.holder, tokens)
         while call.ask == 0 and not trial.has_room:  # it has come to doubts at the gate meanwhile
             await gate.release(self.holder, number, "cancelled", tokens)
             await trial.wait_for_room()
             number = await gate.acquire(self.holder, tokens)
-        outcome, unused_tokens, wait_s = "cancelled", tokens, None
-        attempt, started_s = 0, time.time()
         try:
             attempt = await self.ledger.open_call(self.holder, call.bound(price))
-            started_s = time.time()
+        except BaseException:
+            await gate.release(self.holder, number, "cancelled", tokens)
+            raise
+        return await _to_its_end(self._exchange(call, number, attempt, trial, tally))
+
+    async def _exchange(
+        self, call: Call, number: int, attempt: int, trial: Readability, tally: Tally
+    ) -> Reply | CallFailure:
+        """From the endpoint to the disk."""
+        price, gate = self.prices[call.judge], self.gates[call.judge]
+        tokens = _tokens(call)
+        outcome, unused_tokens, wait_s = "cancelled", tokens, None
+        started_s = time.time()
+        try:
             reply = await self.ask(call, number)
             outcome = "ok"
             if _status(call, reply) == "unparsed" and not call.repair:
@@ -168,6 +179,8 @@ class Caller:
             unused_tokens = tokens - reply.used_tokens(tokens)
         except CallFailure as failure:
             reply = failure
+            if failure.kind == "fatal":
+                trial.close()  # before its place goes to the next call
             outcome, wait_s = failure.outcome, failure.retry_after_s
         finally:
             # Before the response is on disk, so that the next call need not wait for that.
@@ -186,6 +199,21 @@ class Caller:
         """Exponential with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015)."""
         grown_s = self.persistence.first_backoff_s * 2 ** (failures - 1)
         return random.uniform(0.3, 1.0) * min(self.persistence.max_backoff_s, grown_s)
+
+
+async def _to_its_end(sent: Coroutine[object, object, Result]) -> Result:
+    """What a coroutine returns. Where the run ends meanwhile it ends too: its reply is paid for."""
+    task = asyncio.create_task(sent)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _tokens(call: Call) -> int:
+    """For the rate: of the prompt, about, and of the longest reply."""
+    return call.prompt_tokens_estimate() + call.max_tokens
 
 
 def _status(call: Call, reply: Reply) -> Status:
@@ -219,5 +247,9 @@ def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
             f"({failure.sentence}), so the run stops; what is stored stays stored: run the same "
             "command again when the endpoint is well"
         )
-    tally.failed += failure.kind == "rejected"
+    if failure.kind == "rejected":
+        # One with more room leaves the judgment cut, as it was.
+        is_longer = call.ask > 0 and not call.repair
+        tally.failed += not is_longer
+        tally.unreadable += is_longer
     return failure.kind == "rejected"

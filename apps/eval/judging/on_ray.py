@@ -244,6 +244,6 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
         total.paid_in_vain += tally.paid_in_vain
         total.rejected += tally.rejected
         total.answered |= tally.answered
-        total.stopped = total.stopped or tally.stopped
+        total.stopped |= tally.stopped
         total.last_error = total.last_error or tally.last_error
     return total

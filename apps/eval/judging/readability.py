@@ -24,6 +24,7 @@ class Readability:
     def __init__(self, judge: str, is_proven: bool = False) -> None:
         self._judge = judge
         self._is_proven = is_proven
+        self._is_closed = False
         self._doubted = 0
         self._unreadable = 0
         self._changed = asyncio.Condition()
@@ -32,7 +33,12 @@ class Readability:
     @property
     def has_room(self) -> bool:
         """Whether a new judgment may be begun."""
-        return self._is_proven or self._doubted + self._unreadable < UNREADABLE_TO_STOP
+        in_doubt = self._doubted + self._unreadable
+        return not self._is_closed and (self._is_proven or in_doubt < UNREADABLE_TO_STOP)
+
+    def close(self) -> None:
+        """The endpoint refuses all: no judgment is begun until that has ended the run."""
+        self._is_closed = True
 
     async def wait_for_room(self) -> None:
         """Returns when a new judgment may be begun."""

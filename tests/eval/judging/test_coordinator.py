@@ -7,6 +7,7 @@ import pytest
 
 from apps.eval.calls import journal
 from apps.eval.calls.budget import BudgetExhaustedError
+from apps.eval.calls.lines import Bound
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.judging.coordinator import Coordinator, RemoteGate, RemoteLedger, Together
 from tests.eval.one_run import bound, response
@@ -63,6 +64,24 @@ async def test_a_tight_budget_lets_calls_through_one_by_one_without_a_deadlock(
     assert len(journal.read_raw(str(tmp_path))) == 10
     with pytest.raises(BudgetExhaustedError):
         await ledger.open_call("t", bound("dear", 1.2))
+
+
+async def test_calls_of_a_cheap_judge_pass_those_that_the_budget_has_no_room_for(
+    tmp_path: Path,
+) -> None:
+    coordinator = Coordinator(limits(concurrency=8), str(tmp_path), 1.0)
+    await coordinator.begin()
+    ledger = RemoteLedger(coordinator, "t")
+
+    async def one(key: str, usd: float, judge: str) -> None:
+        attempt = await ledger.open_call("t", Bound(key, usd, judge))
+        await ledger.store({**response(key, 0.1), "judge": judge}, attempt)
+
+    asked = [("1", 1.2, "dear"), ("2", 0.3, "cheap"), ("3", 1.1, "dear"), ("4", 0.3, "dear")]
+    async with asyncio.timeout(10):
+        told = await asyncio.gather(*(one(*call) for call in asked), return_exceptions=True)
+    refused = [isinstance(error, BudgetExhaustedError) for error in told]
+    assert refused == [True, False, True, False]
 
 
 async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp_path) -> None:

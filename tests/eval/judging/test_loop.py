@@ -1,9 +1,12 @@
 """Faults are retried, unreadable responses asked for again, and nothing is lost or paid twice."""
 
+import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -12,11 +15,14 @@ from apps.common.errors import CriaError
 from apps.eval.calls import journal
 from apps.eval.calls.client import EndpointRefusedError
 from apps.eval.config import JudgeConfig
+from apps.eval.judging import loop
 from apps.eval.judging.asking import remaining
+from apps.eval.judging.job import Persistence
 from apps.eval.judging.plan import make_plan
 from apps.eval.protocols.parsing import parse_record
 from apps.eval.records.answer import Answer
 from apps.eval.records.question import Question
+from tests.eval import one_run
 from tests.eval.one_run import FAST, PRICE, judge, planned, statuses
 from tests.eval.scripted_judge import Endpoint, Script, completion, error
 
@@ -56,10 +62,29 @@ async def test_the_budget_is_never_exceeded_and_the_rest_is_left(tmp_path: Path,
     calls = planned(40)
     one_usd = PRICE.usd(calls[0].prompt_tokens_bound(), calls[0].max_tokens)
     tally = await judge(calls, tmp_path, max_usd=3.5 * one_usd)
-    assert tally.stopped and "--max-usd" in tally.stopped
+    assert "of judge-4 may cost" in tally.stopped["judge-4"]
     charged = sum(record["usd"] for record in journal.read_raw(str(tmp_path)))
     assert 0 < tally.stored < len(calls) and charged <= 3.5 * one_usd
     assert (await judge(calls, tmp_path)).stored == len(calls) - tally.stored
+
+
+async def test_a_budget_that_ends_for_a_dear_judge_leaves_what_a_cheap_one_can_take(
+    tmp_path: Path, serve
+) -> None:
+    """Half of the questions are answered alike, which costs nothing whatever is left."""
+    serve(Script())
+    texts = {
+        "good": lambda q: q.turns[0],
+        "poor": lambda q: q.turns[0] if int(q.question_id) % 2 else "Something.",
+    }
+    calls = planned(20, texts=texts, judge=("judge-4", "judge-mini"))
+    dear = max(call.usd_at_most(PRICE) for call in calls)
+    tally = await judge(calls, tmp_path, max_usd=1.5 * dear)
+    assert set(tally.stopped) == {"judge-4"}
+    stored = Counter(r["judge"] for r in journal.read_raw(str(tmp_path)) if r["usd"])
+    assert stored["judge-mini"] == 20 and stored["judge-4"] < 20
+    free = [r for r in journal.read_raw(str(tmp_path)) if r.get("is_computed")]
+    assert Counter(r["judge"] for r in free) == {"judge-4": 20, "judge-mini": 20}
 
 
 async def test_two_judges_and_their_faults_share_one_budget(tmp_path: Path, serve) -> None:
@@ -141,7 +166,7 @@ async def test_a_judge_that_begins_to_break_off_is_left_after_few_paid_calls(
     endpoint = serve(breaking_off(lambda number, text: number <= 60))
     with pytest.raises(CriaError, match=r"24 replies of 'judge-4' in a row were paid"):
         await judge(planned(100), tmp_path)
-    assert endpoint.requests.total() <= 60 + 24 + 32
+    assert endpoint.requests.total() <= 60 + 24 + FAST.width
     assert 60 - 32 <= len(journal.read_raw(str(tmp_path))) <= 60
 
 
@@ -270,3 +295,59 @@ async def test_a_days_pause_ends_the_run_at_once(tmp_path: Path, serve) -> None:
     with pytest.raises(EndpointRefusedError, match=r"wait 24 hours\); run the same command again"):
         await judge(planned(4), tmp_path)
     assert endpoint.requests.total() <= 8 and journal.read_raw(str(tmp_path)) == []
+
+
+async def test_few_tries_that_may_be_billed_outlast_a_proxys_restart(
+    tmp_path: Path, serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits_s: list[float] = []
+
+    async def note(wait_s: float) -> None:
+        waits_s.append(wait_s)
+
+    serve(Script(status=502))
+    monkeypatch.setattr(loop, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": note}))
+    monkeypatch.setattr(one_run, "FAST", Persistence(max_attempts=10))
+    calls = planned(1)[:1]
+    assert (await judge(calls, tmp_path)).paid_in_vain == 5
+    assert sum(waits_s[:-1]) >= 0.3 * 60
+
+
+async def test_a_longer_judgment_that_the_endpoint_has_no_room_for_holds_up_no_run(
+    tmp_path: Path, serve
+) -> None:
+    """As a model refuses whose context, or longest answer, the doubled length is beyond."""
+
+    def short(request: web.Request, body: dict) -> web.Response:
+        if body["max_tokens"] > 4096:
+            told = "This model's maximum context length is 8192 tokens"
+            return web.json_response({"error": {"message": told}}, status=400)
+        is_long = "item 1" in body["messages"][1]["content"]
+        text = "I compare. " if is_long else "[[A]]"
+        return web.json_response(completion(body, text, is_cut=is_long))
+
+    endpoint: Endpoint = serve(Script(handle=short))
+    calls = planned(3)
+    for _ in range(2):
+        tally = await judge(calls, tmp_path)
+        assert (tally.failed, tally.unreadable) == (0, 2)
+    assert Counter(statuses(tmp_path)) == {"ok": 4, "truncated": 4}
+    assert endpoint.requests.total() == 4 + 2 * 3 + 2
+
+
+async def test_what_is_in_flight_when_a_run_ends_is_paid_for_and_kept(
+    tmp_path: Path, serve
+) -> None:
+    """A key that expires, or a second judge without one, threw away all replies on their way."""
+
+    def refusing(request: web.Request, body: dict) -> web.Response | None:
+        is_refused = "item 5" in body["messages"][1]["content"]
+        return error(401, "invalid_api_key") if is_refused else None
+
+    serve(Script(handle=refusing, latency_s=0.3))
+    calls = [call for call in planned(6) if call.order == 0]
+    with pytest.raises(EndpointRefusedError):
+        await judge(calls, tmp_path)
+    assert len(journal.read_raw(str(tmp_path))) == len(calls) - 1
+    stored = journal.read_raw(str(tmp_path))
+    assert not journal.unknown_attempts(journal.read_intents(str(tmp_path)), stored)
