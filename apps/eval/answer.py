@@ -20,7 +20,7 @@ from apps.common.files import lineage, parts, storage
 from apps.eval.calls.client import Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
 from apps.eval.calls.failure import CallFailure
-from apps.eval.calls.hold import hold_answers
+from apps.eval.calls.hold import Hold, hold_answers
 from apps.eval.calls.reply import part_thoughts, plain_reason
 from apps.eval.calls.retry import Asker, Gates
 from apps.eval.config import AnswerConfig
@@ -50,6 +50,7 @@ TEMPERATURES = {
     "extraction": 0.0,
 }
 OTHER_TEMPERATURE = 0.7
+_FAILED = "$ERROR$"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +119,20 @@ def _keep_questions(out: str, questions: Sequence[Question]) -> None:
 
 def _read_import(uri: str, name: str, questions: Sequence[Question]) -> dict[str, Answer]:
     answers = read_answers(uri, name, questions)
-    if answers and answers.keys().isdisjoint(q.question_id for q in questions):
+    if not answers:
+        raise InputError(f"{uri} holds no answers; expected one JSON object a line")
+    if answers.keys().isdisjoint(q.question_id for q in questions):
         raise InputError(
             f"{uri} answers none of the questions: it has question_id {min(answers)!r} and the "
             f"questions have {questions[0].question_id!r}"
         )
+    for question_id, answer in answers.items():
+        if _FAILED in answer.turn_texts:
+            raise InputError(
+                f"{uri} answers question {question_id} with {_FAILED!r}, which FastChat writes "
+                "where the model could not be asked; leave the line out: the question then counts "
+                "as unanswered"
+            )
     return {question_id: _parted(answer) for question_id, answer in answers.items()}
 
 
@@ -157,6 +167,19 @@ def _import(
             f"{len(others)} answers of {name} are left out: no question has their question_id, "
             f"such as {min(others)!r}."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFile:
+    """One model's answers, while this run holds them."""
+
+    uri: str
+    hold: Hold
+
+    def append(self, answer: Answer) -> None:
+        """Raises InputError where another run has taken them over."""
+        self.hold.check()
+        parts.append(self.uri, answer.to_json())
 
 
 @dataclass(slots=True)
@@ -209,15 +232,18 @@ async def _ask_all(
     Nothing is asked before the stored answers of all are seen to be of these settings, and ours.
     """
     with contextlib.ExitStack() as stack:
+        files: dict[str, AnswerFile] = {}
         for one in contestants:
-            if held := hold_answers(answers_uri(config.out, one.name), one.name):
-                stack.callback(held.release)
-        return await _ask_each(config, contestants, questions, reporter)
+            uri = answers_uri(config.out, one.name)
+            files[one.name] = AnswerFile(uri, hold_answers(uri, one.name))
+            stack.callback(files[one.name].hold.release)
+        return await _ask_each(config, contestants, files, questions, reporter)
 
 
 async def _ask_each(
     config: AnswerConfig,
     contestants: Sequence[Contestant],
+    files: Mapping[str, AnswerFile],
     questions: Sequence[Question],
     reporter: Reporter,
 ) -> list[str]:
@@ -226,7 +252,10 @@ async def _ask_each(
     troubles: dict[str, str | None] = {}
 
     async def ask(one: Contestant, asked: Sequence[Question], bar: Bar) -> None:
-        troubles[one.name] = await _ask_model(config, one, asked, questions, gates, bar, reporter)
+        file = files[one.name]
+        troubles[one.name] = await _ask_model(
+            config, one, file, asked, questions, gates, bar, reporter
+        )
 
     total = sum(len(asked) for _, asked in left)
     with reporter.progress("answer", total=total, unit="answers") as bar:
@@ -245,6 +274,7 @@ def _unanswered(
 async def _ask_model(
     config: AnswerConfig,
     contestant: Contestant,
+    file: AnswerFile,
     asked: Sequence[Question],
     questions: Sequence[Question],
     gates: Gates,
@@ -252,7 +282,6 @@ async def _ask_model(
     reporter: Reporter,
 ) -> str | None:
     """Asks one model `asked` of all `questions`; a sentence about what stays unanswered."""
-    uri = answers_uri(config.out, contestant.name)
     if not asked:
         reporter.event("answer.done", model=contestant.name, answered=len(questions), asked=0)
         return None
@@ -267,12 +296,12 @@ async def _ask_model(
         async def one(question: Question) -> None:
             async with places:
                 if lost.refused is None:
-                    await _ask_one(asker, config, contestant, question, uri, lost, bar)
+                    await _ask_one(asker, config, contestant, question, file, lost, bar)
 
         await run_all(one(question) for question in asked)
     for sentence in client.fit.learned:
         reporter.line(f"The endpoint of {contestant.name}: {sentence}.")
-    made = read_answers(uri, contestant.name, questions, True)
+    made = read_answers(file.uri, contestant.name, questions, True)
     reporter.event(
         "answer.done",
         model=contestant.name,
@@ -327,7 +356,7 @@ async def _ask_one(
     config: AnswerConfig,
     contestant: Contestant,
     question: Question,
-    uri: str,
+    file: AnswerFile,
     lost: Unanswered,
     bar: Bar,
 ) -> None:
@@ -342,7 +371,7 @@ async def _ask_one(
     if _is_without_text(made.turn_texts[-1], last_thought, made.finish_reasons[-1]):
         lost.empty.append(made.finish_reasons[-1])
         return
-    await asyncio.to_thread(parts.append, uri, made.to_json())
+    await asyncio.to_thread(file.append, made)
     bar.advance(1, model=contestant.name, tokens=made.usage["completion_tokens"])
 
 

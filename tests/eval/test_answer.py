@@ -179,7 +179,7 @@ def test_two_runs_do_not_ask_one_model_for_one_folder(tmp_path: Path, serve, cap
     questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
     told = ["answer", "--questions", questions, "--out", str(out), "--model"]
     held = hold_answers(str(out / "answers" / "a.jsonl"), "a")
-    assert held and command(*told, f"a={server.url}", f"b={server.url}") == 2
+    assert command(*told, f"a={server.url}", f"b={server.url}") == 2
     assert "another run is asking a for" in " ".join(capsys.readouterr().err.split())
     assert server.requests.total() == 0 and command(*told, f"b={server.url}") == 0
     held.release()
@@ -219,5 +219,17 @@ def test_refused_answers_leave_nothing_in_the_folder(tmp_path: Path, capsys) -> 
     questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?"]}])
     others = jsonl(tmp_path / "o.jsonl", [{"question_id": "7", "text": "Paris."}])
     told = ["answer", "--questions", questions, "--out", str(out), "--answers"]
+    assert command(*told, f"m={jsonl(tmp_path / 'empty.jsonl', [])}") == 2 and not out.exists()
+    assert "holds no answers" in capsys.readouterr().err
     assert command(*told, f"m={others}") == 2 and not out.exists()
     assert "answers none of the questions" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_mark_of_a_failed_request_is_no_answer(tmp_path: Path, capsys) -> None:
+    questions = jsonl(tmp_path / "q.jsonl", [{"question_id": "1", "turns": ["Capital?", "Why?"]}])
+    given = {"question_id": "1", "choices": [{"turns": ["Paris.", "$ERROR$"]}]}
+    answers = f"m={jsonl(tmp_path / 'a.jsonl', [given])}"
+    out = tmp_path / "eval"
+    assert command("answer", "--questions", questions, "--out", str(out), "--answers", answers) == 2
+    assert "question 1 with '$ERROR$'" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,27 @@ def test_answers_are_kept_in_a_bucket(bucket: str, tmp_path: Path, serve) -> Non
     assert command(*asked, "--answers", f"tuned={imported}") == 0
     answers = answers_in(f"{bucket}/eval", "tuned")
     assert {name: one["turn_texts"] for name, one in answers.items()} == {"sum": ["five"]}
+
+
+def test_of_two_runs_that_ask_one_model_for_a_bucket_the_newer_goes_on(
+    bucket: str, tmp_path: Path, serve, capsys
+) -> None:
+    served = serve(Script(answer=contestant, holds_after=0))
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(one) + "\n" for one in QUESTIONS))
+    asked = ["answer", "--questions", str(questions), "--out", f"{bucket}/eval"]
+    asked += ["--model", f"base={served.url}"]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(command, *asked)
+        while not served.in_flight:
+            time.sleep(0.02)
+        second = pool.submit(command, *asked)
+        while served.in_flight <= len(QUESTIONS):
+            time.sleep(0.02)
+        served.script.holds_after = None
+        assert (first.result(60), second.result(60)) == (2, 0)
+    assert "this one stops" in capsys.readouterr().err
+    assert len(answers_in(f"{bucket}/eval", "base")) == len(QUESTIONS)
 
 
 def answers_in(folder: str, model: str) -> dict[str, dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""Which run may send calls of a judgments folder, on a disk or in a bucket.
+"""Which run may send calls of a judgments folder or ask a model, on a disk or in a bucket.
 
 On a disk a lock says so, which ends with its process. A bucket has none: there every run leaves a
 claim, judgments/runs/<time>-<run>, and one that finds a newer claim stops. Nothing is sent twice
 unseen: a run reads the journal after its claim, and looks for newer claims between writing an
 intent and sending. So either the older run sees the claim and sends nothing, or the newer one sees
-the intent and counts it.
+the intent and counts it. Answers have no intents: there a run looks before it stores one.
 """
 
 import fcntl
@@ -32,16 +32,18 @@ def hold(folder: str, patience_s: float = 20.0) -> Hold:
 
     A killed run's writer may outlive its driver by some seconds, hence the patience.
     """
+    doing = f"judging {folder.rpartition('/')[0]}"
     if not storage.is_local(folder):
-        return _Claim(folder)
-    return _Lock(storage.join(folder, ".lock"), patience_s, f"judging {os.path.dirname(folder)}")
+        return _Claim(storage.join(folder, "runs"), doing)
+    return _Lock(storage.join(folder, ".lock"), patience_s, doing)
 
 
-def hold_answers(uri: str, model: str, patience_s: float = 1.0) -> Hold | None:
-    """Takes a model's file of answers for this run, on a disk; a bucket has no such lock."""
+def hold_answers(uri: str, model: str, patience_s: float = 1.0) -> Hold:
+    """Takes a model's file of answers for this run; in a bucket, answers/<model>.runs is asked."""
+    doing = f"asking {model} for {uri}"
     if not storage.is_local(uri):
-        return None
-    return _Lock(f"{uri.removesuffix('.jsonl')}.lock", patience_s, f"asking {model} for {uri}")
+        return _Claim(f"{uri.removesuffix('.jsonl')}.runs", doing)
+    return _Lock(f"{uri.removesuffix('.jsonl')}.lock", patience_s, doing)
 
 
 class _Lock:
@@ -72,8 +74,8 @@ class _Lock:
 class _Claim:
     """The newest name wins, whatever the clocks of two machines say."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder, self._runs = folder, storage.join(folder, "runs")
+    def __init__(self, runs: str, doing: str) -> None:
+        self._runs, self._doing = runs, doing
         newest = max(storage.list_dir(self._runs), default="0-")
         at_ns = max(time.time_ns(), int(newest.partition("-")[0]) + 1)
         self._name = f"{at_ns:020d}-{uuid.uuid4().hex[:8]}"
@@ -82,8 +84,8 @@ class _Claim:
     def check(self) -> None:
         if max(storage.list_dir(self._runs)) > self._name:
             raise InputError(
-                f"Another run has begun to judge {self._folder.rpartition('/')[0]}, and goes on "
-                "with what this one has stored; this one stops."
+                f"Another run has begun {self._doing}, and goes on with what this one has stored; "
+                "this one stops."
             )
 
     def release(self) -> None:

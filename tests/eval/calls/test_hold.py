@@ -62,7 +62,7 @@ async def test_a_run_that_was_taken_over_sends_nothing_more(bucket: str) -> None
         return_exceptions=True,
     )
     assert stored is None and isinstance(refused, InputError)
-    assert "Another run has begun to judge" in str(refused)
+    assert "Another run has begun judging" in str(refused)
     assert await second.open_call("t", bound("k3", 0.3)) == 0
     assert {record["key"] for record in journal.read_raw(bucket)} == {"k1"}
     assert (await (await begun(bucket)).state())[1] == pytest.approx(0.2 + 0.3)
