@@ -76,7 +76,7 @@ class Protocol:
     def __post_init__(self) -> None:
         if not self.name or not all(char.isalnum() or char in "._-" for char in self.name):
             raise ConfigError(f"name {self.name!r} is not letters, digits, dots and dashes")
-        if not self.orders or not set(self.orders) <= {0, 1}:
+        if sorted(self.orders) not in ([0], [1], [0, 1]):
             raise ConfigError(f"orders are {list(self.orders)}; expected 0, 1 or both")
         if not self.is_pairwise and (self.orders != (0,) or self.format in _PAIR_FORMATS):
             raise ConfigError(
@@ -87,10 +87,23 @@ class Protocol:
         if (self.format == "choice") != (len(self.labels) > 1):
             raise ConfigError("format choice needs two labels or more, and only it has labels")
         if not -math.inf < self.scale[0] < self.scale[1] < math.inf:
-            raise ConfigError(f"scale is {list(self.scale)}; expected its lower end first")
+            raise ConfigError(f"scale is {list(self.scale)}; expected two numbers, the lower first")
+        configs.above_zero(self, "", "max_tokens")
+        configs.at_least(0, self, "", "temperature")
+        self._check_names()
         self._check_labels()
-        if not self.instruction.strip():
-            raise ConfigError("instruction is empty; expected what the judge shall decide")
+        if not all(task.strip() for task in (self.instruction, *self.instructions.values())):
+            raise ConfigError("an instruction is empty; expected what the judge shall decide")
+
+    def _check_names(self) -> None:
+        """A verdict in letters names the assistants that it was shown."""
+        if not all(self.names) or self.names[0] == self.names[1]:
+            raise ConfigError(f"names are {list(self.names)}; expected two that differ")
+        if self.format in ("letter", "label") and self.names != ("A", "B"):
+            raise ConfigError(
+                f"names are {list(self.names)}, and a verdict of format {self.format} says A or B; "
+                "leave them out, or give labels of your own with format choice"
+            )
 
     def _check_labels(self) -> None:
         """Every label can be told from the others, and their worths say which is better."""
@@ -98,6 +111,12 @@ class Protocol:
             raise ConfigError(f"labels are worth {[*self.labels.values()]}; expected numbers")
         if self.labels and len(set(self.labels.values())) == 1:
             raise ConfigError("labels are all worth the same; expected a better and a worse one")
+        worths = self.labels.values()
+        if self.labels and self.is_pairwise and not min(worths) < 0 < max(worths):
+            raise ConfigError(
+                f"labels are worth {[*worths]}; expected of a pair one above 0, where the first "
+                "answer is better, and one below 0, where the second is"
+            )
         read = [plain(name).casefold() for name in self.labels]
         if not all(read) or len(set(read)) < len(read):
             raise ConfigError(

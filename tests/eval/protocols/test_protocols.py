@@ -37,6 +37,12 @@ instructions: {math: Decide which assistant explains more patiently.}
 shows_references: false
 system: You are a kind judge.
 """
+LETTERS = """
+name: letters
+shows: pair
+format: letter
+instruction: Decide which assistant is kinder to the user.
+"""
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -117,9 +123,9 @@ def test_a_choice_about_one_answer_is_a_score() -> None:
     ("text", "sentence"),
     [
         (BREVITY.replace("rating", "letter"), "shows one answer"),
-        (BREVITY.replace("[1, 5]", "[5, 1]"), "lower end first"),
-        (BREVITY.replace("[1, 5]", "[1, .inf]"), "lower end first"),
-        (BREVITY.replace("[1, 5]", "[.nan, 5]"), "lower end first"),
+        (BREVITY.replace("[1, 5]", "[5, 1]"), "the lower first"),
+        (BREVITY.replace("[1, 5]", "[1, .inf]"), "the lower first"),
+        (BREVITY.replace("[1, 5]", "[.nan, 5]"), "the lower first"),
         (TONE.replace("no difference", "FIRST is kinder"), "more than their capitals"),
         (TONE.replace("no difference", "' '"), "more than their capitals"),
         (TONE.replace("no difference: 0", "no difference: .nan"), "expected numbers"),
@@ -132,6 +138,13 @@ def test_a_choice_about_one_answer_is_a_score() -> None:
         (TONE.replace("format: choice", "format: letter"), "only it has labels"),
         (TONE.replace("format: choice", "format: rating"), "expected format scores"),
         ("shows: pair", "missing"),
+        (TONE.replace(": -1", ": .5"), "one below 0"),
+        (TONE.replace("[0, 1]", "[0, 0]"), "expected 0, 1 or both"),
+        (TONE.replace("Decide which assistant explains more patiently.", "' '"), "is empty"),
+        (TONE + "names: [Ann, Ann]", "two that differ"),
+        (LETTERS + "names: [B, A]", "says A or B"),
+        (LETTERS + "max_tokens: 0", "max_tokens is 0"),
+        (LETTERS + "temperature: -1", "temperature is -1"),
     ],
 )
 def test_a_wrong_rubric_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
