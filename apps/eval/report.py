@@ -64,7 +64,13 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
     people = read_people(config.human, questions) if config.human else None
     if people:
         _tell_left_out(people, judgments, reporter)
-    figures = build(config, questions, answers, judgments, people)
+    earlier = _earlier(config.previous, questions, reporter) if config.previous else []
+    figures = build(config, questions, answers, judgments, people, earlier)
+    if config.previous and not any(one.comparison for one in figures.protocols.values()):
+        reporter.line(
+            f"{config.previous} shares no judged question and pair or model with this folder, so "
+            "no change is shown."
+        )
     under = evidence(figures.models, questions, answers, judgments)
     record = {**to_json_object(figures), "evidence": to_json(under)}
     storage.write_atomic(storage.join(config.dir, REPORT_JSON), orjson.dumps(record, option=_JSON))
@@ -83,6 +89,23 @@ def _write_page(directory: str, figures: Figures, under: Evidence) -> bytes:
     html = page.render(figures, texts).encode()
     storage.write_atomic(storage.join(directory, REPORT_HTML), html)
     return html
+
+
+def _earlier(directory: str, questions: Sequence[Question], reporter: Reporter) -> list[Judgment]:
+    """An earlier run's judgments, without those of questions that have other words here."""
+    ours = {question.question_id: question.turns for question in questions}
+    theirs, _ = load_folder(directory)
+    changed = {q.question_id for q in theirs if ours.get(q.question_id, q.turns) != q.turns}
+    if changed:
+        reporter.line(
+            f"{len(changed)} questions of {directory} have other words here, such as "
+            f"{min(changed)!r}, and are not compared."
+        )
+    return [
+        item
+        for item in load_judgments(directory)
+        if item.kind == "canary" or item.question_id not in changed
+    ]
 
 
 def _tell_left_out(people: People, judgments: Sequence[Judgment], reporter: Reporter) -> None:
@@ -127,8 +150,9 @@ def build(
     answers: Answers,
     judgments: Sequence[Judgment],
     people: People | None,
+    earlier: Sequence[Judgment],
 ) -> Figures:
-    """Every figure of the page."""
+    """Every figure of the page; `earlier` are the judgments of the run to compare with."""
     paid = tuple(costs(journal.read_raw(config.dir)))
     return Figures(
         title=config.title,
@@ -142,7 +166,7 @@ def build(
             per_category=dict(Counter(question.category for question in questions)),
         ),
         models={name: _model(questions, made) for name, made in answers.items()},
-        protocols=_protocols(config, questions, answers, judgments, people),
+        protocols=_protocols(config, questions, answers, judgments, people, earlier),
         reference_tables=_reference_tables() if config.reference_set else None,
         contamination=_contamination(config.contamination) if config.contamination else None,
         manifest=_manifest(config, answers),
@@ -155,8 +179,8 @@ def _protocols(
     answers: Answers,
     judgments: Sequence[Judgment],
     people: People | None,
+    earlier: Sequence[Judgment],
 ) -> dict[str, ProtocolFigures]:
-    earlier = load_judgments(config.previous) if config.previous else []
     resampling = Resampling(num_resamples=config.num_resamples, seed=config.seed)
     protocols = {
         name: protocol_figures(

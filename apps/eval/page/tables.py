@@ -43,8 +43,9 @@ def _categories(result: ProtocolFigures) -> HeatTable | None:
     if not rows:
         return None
     if result.rated:
-        order = [row.model for row in result.rated]
-        rows = {name: rows[name] for name in sorted(rows, key=order.index)}
+        places = {row.model: place for place, row in enumerate(result.rated)}
+        # Last one whose contests all miss a judgment: it has scores and no rating.
+        rows = {n: rows[n] for n in sorted(rows, key=lambda n: places.get(n, len(places)))}
     what = "Mean score" if result.scores is not None else "Share of wins, ties counted half,"
     return HeatTable(
         title=f"{what} by category",

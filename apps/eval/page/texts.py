@@ -182,15 +182,17 @@ def _is_split(judgments: Sequence[ShownJudgment]) -> bool:
 
 
 def _leaders(judgments: Sequence[ShownJudgment]) -> list[str]:
-    """The models that won the largest share of what they were judged on; none if all are level."""
+    """The models that won most, or where none met were scored best; none if all are level."""
     points: dict[str, list[float]] = defaultdict(list)
+    scores: dict[str, list[float]] = defaultdict(list)
     for item in judgments:
         if item.lead is not None:
             winner = _winner(item)
             for name in item.models:
                 points[name].append(0.5 if not winner else float(name == winner))
         elif item.scores and len(item.models) == 1:
-            points[item.models[0]].append(item.scores[0])
+            scores[item.models[0]].append(item.scores[0])
+    points = points or scores  # wins and scores add up to nothing
     shares = {name: sum(mine) / len(mine) for name, mine in points.items()}
     best = max(shares.values(), default=0.0)
     leaders = [name for name, share in shares.items() if share == best]

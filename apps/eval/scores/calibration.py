@@ -151,7 +151,9 @@ def corrected_mean(
     tail = (1.0 - resampling.confidence) / 2
     low, high = np.quantile(means_B, [tail, 1.0 - tail], method="weibull")
     estimate = min(1.0, max(0.0, estimate))
-    return estimate, (max(0.0, float(low)), min(1.0, float(high))), weight
+    # Closed at an end of the scale that all of people's outcomes share, as `mean_interval` is.
+    low, high = min(float(low), estimate), max(float(high), estimate)
+    return estimate, (max(0.0, low), min(1.0, high)), weight
 
 
 def _judge_weight(draws_BQ: Floats, human_Q: Floats, judge_Q: Floats, rest_R: Floats) -> Floats:

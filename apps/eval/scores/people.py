@@ -167,7 +167,7 @@ def _pandalm(record: Mapping[str, Any]) -> Iterator[Verdict]:
     first, second = str(record["cmp_key"]).split("_")
     for name, better in record.items():
         if name.startswith("annotator"):
-            outcome = {0: 0.5, 1: 1.0, 2: 0.0}[int(better)]
+            outcome = {0.0: 0.5, 1.0: 1.0, 2.0: 0.0}[float(better)]
             yield Verdict(question_id=str(record["idx"]), models=(first, second), outcome=outcome)
 
 

@@ -104,3 +104,12 @@ def test_agreement_matches_verdicts_in_either_order() -> None:
     assert (pair.human_n, pair.judged_n, pair.judge_win_rate) == (3, 3, 1.0)
     assert (pair.correlation, pair.width_share, pair.least_width_share) == (None, 1.0, 1.0)
     assert calibration(held, People(outcomes={}), Resampling()) is None
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_an_interval_holds_the_rate_that_all_outcomes_share(outcome: float) -> None:
+    for others in (0, 20):
+        human, judge = np.full(3, outcome), np.full(3, outcome)
+        rest = np.full(others, outcome)
+        rate, (low, high), _ = corrected_mean(human, judge, rest, Resampling())
+        assert rate == outcome and low <= rate <= high

@@ -91,6 +91,7 @@ def test_several_people_are_averaged(tmp_path: Path) -> None:
         ("h.json", "[1, 2]", "line 1 is not a verdict"),
         ("h.json", "[" * 100_000, "line 1 is not a verdict"),
         ("h.json", '[{"idx": 1, "cmp_key": "a_b", "annotator1": Infinity}]', "line 1 is not"),
+        ("h.json", '[{"idx": 1, "cmp_key": "a_b", "annotator1": 1.7}]', "line 1 is not"),
         ("h.jsonl", jsonl(vote(["What is 1?"], "left")), "line 1 is not a verdict"),
         ("h.jsonl", jsonl(vote(7, "left")), "line 1 is not a verdict"),
         ("review_a_b_human.txt", "a\nb\n", "holds 2 verdicts in the order of 3 questions"),
