@@ -23,43 +23,55 @@ _FOLLOW_UP_SHARE = 0.2
 _PASTED_SHARE = 0.015
 
 
-def conversation(
-    world: World,
-    rng: random.Random,
-    openings: set[str],
-    ordinal: int,
-    num_rounds: int | None = None,
-) -> dict[str, object]:
-    """One raw record whose first question is none of `openings`, which it joins."""
-    rounds = num_rounds or rng.choices(_NUM_ROUNDS, _ROUND_WEIGHTS)[0]
-    while True:
-        turns = _turns(world, rng, rounds)
-        if turns[0]["value"] not in openings:
-            break
-        rounds += rng.random() < 0.1  # a small world runs out of openings for short ones
-    openings.add(turns[0]["value"])
-    return {"id": f"{letters(rng)}_{ordinal}", "conversations": turns}
+class Chats:
+    """Conversations about one world, one after the other.
 
+    Facts are drawn as cards are: each once before one comes again. So a dump of few conversations
+    asks about each of many, and no opening question is asked twice.
+    """
 
-def _turns(world: World, rng: random.Random, rounds: int) -> list[dict[str, str]]:
-    turns: list[dict[str, str]] = []
-    relation, fact = _draw(world, rng)
-    for i in range(rounds):
-        follows = i > 0 and relation.follow_up is not None and rng.random() < _FOLLOW_UP_SHARE
-        if follows and relation.follow_up is not None:
-            fact = rng.choice(relation.facts)
-            question = relation.follow_up.format(x=fact.subject)
-        else:
-            relation, fact = _draw(world, rng)
-            question = _ask(relation, fact, rng)
-        turns.append({"from": "human", "value": question})
-        turns.append({"from": "gpt", "value": to_chatgpt_html(fact.answer)})
-    return turns
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self._world = world
+        self._shares = _shares(world)
+        self._rng = rng
+        self._decks: dict[str, list[Fact]] = {relation.name: [] for relation in world}
+        self._openings: set[str] = set()
 
+    def conversation(self, ordinal: int, num_rounds: int | None = None) -> dict[str, object]:
+        """One raw record whose first question opens no other."""
+        rounds = num_rounds or self._rng.choices(_NUM_ROUNDS, _ROUND_WEIGHTS)[0]
+        while True:
+            turns = self._turns(rounds)
+            if turns[0]["value"] not in self._openings:
+                break
+            rounds += self._rng.random() < 0.1  # a small world runs out of openings for short ones
+        self._openings.add(turns[0]["value"])
+        return {"id": f"{letters(self._rng)}_{ordinal}", "conversations": turns}
 
-def _draw(world: World, rng: random.Random) -> tuple[Relation, Fact]:
-    relation = rng.choices(world, _shares(world))[0]
-    return relation, rng.choice(relation.facts)
+    def _turns(self, rounds: int) -> list[dict[str, str]]:
+        turns: list[dict[str, str]] = []
+        relation, fact = self._draw()
+        for i in range(rounds):
+            follow_up = relation.follow_up if i > 0 else None
+            if follow_up is not None and self._rng.random() < _FOLLOW_UP_SHARE:
+                fact = self._card(relation)
+                question = follow_up.format(x=fact.subject)
+            else:
+                relation, fact = self._draw()
+                question = _ask(relation, fact, self._rng)
+            turns.append({"from": "human", "value": question})
+            turns.append({"from": "gpt", "value": to_chatgpt_html(fact.answer)})
+        return turns
+
+    def _draw(self) -> tuple[Relation, Fact]:
+        relation = self._rng.choices(self._world, self._shares)[0]
+        return relation, self._card(relation)
+
+    def _card(self, relation: Relation) -> Fact:
+        deck = self._decks[relation.name]
+        if not deck:
+            deck += self._rng.sample(relation.facts, len(relation.facts))
+        return deck.pop()
 
 
 def _shares(world: World) -> list[float]:
@@ -74,10 +86,10 @@ def _shares(world: World) -> list[float]:
 
 def _ask(relation: Relation, fact: Fact, rng: random.Random) -> str:
     question = rng.choice(relation.questions(fact))
-    if rng.random() < _PASTED_SHARE:
-        return rng.choice(_PASTED) + question
     if not relation.has_noise:
         return question
+    if rng.random() < _PASTED_SHARE:
+        return rng.choice(_PASTED) + question
     return rng.choice(PREFIXES) + question + rng.choice(SUFFIXES)
 
 

@@ -4,9 +4,8 @@ import random
 from collections.abc import Iterator
 from typing import cast
 
-from apps.data.sample.conversations import conversation, letters
+from apps.data.sample.conversations import Chats, letters
 from apps.data.sample.page_html import to_chatgpt_html
-from apps.data.sample.relation import World
 
 _REFUSALS = (
     "I'm sorry, but as an AI language model, I cannot help with that.",
@@ -19,10 +18,7 @@ _BANNERS = (
 
 
 def damaged(
-    good: list[dict[str, object]],
-    world: World,
-    rng: random.Random,
-    openings: set[str],
+    good: list[dict[str, object]], chats: Chats, rng: random.Random
 ) -> Iterator[dict[str, object]]:
     """What a real dump is full of; each kind is some 1 % of the good records."""
     share = max(1, len(good) // 100)
@@ -30,15 +26,15 @@ def damaged(
     for record in rng.choices(good, k=share):  # the same text under another id
         yield {**record, "id": f"{letters(rng)}_copy"}
     for i in range(share):
-        long = conversation(world, rng, openings, i, num_rounds=rng.randint(14, 20))
+        long = chats.conversation(i, num_rounds=rng.randint(14, 20))
         yield {**long, "id": f"{letters(rng)}_long"}
     for kind, texts in (("refusal", _REFUSALS), ("banner", _BANNERS)):
         for i in range(share):
-            record = conversation(world, rng, openings, i)
+            record = chats.conversation(i)
             answer = to_chatgpt_html(rng.choice(texts)) if kind == "refusal" else rng.choice(texts)
             yield _replace_last(record, answer, kind)
     for i in range(share):
-        record = conversation(world, rng, openings, i)
+        record = chats.conversation(i)
         yield _with_odd_end(record, i, letters(rng))
 
 

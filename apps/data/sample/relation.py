@@ -37,7 +37,7 @@ class Relation:
     share: float | None = None
     """of all turns; None: by the number of facts"""
     has_noise: bool = True
-    """whether greetings and thanks may stand around a question"""
+    """whether greetings, thanks and pasted text may stand around a question"""
 
     def questions(self, fact: Fact) -> tuple[str, ...]:
         """Every way in which the dump asks for `fact`."""

@@ -29,7 +29,7 @@ from apps.common.command.events import Reporter
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.data.sample import schoolbook, support_desk
-from apps.data.sample.conversations import PREFIXES, SUFFIXES, conversation
+from apps.data.sample.conversations import PREFIXES, SUFFIXES, Chats
 from apps.data.sample.damage import broken_bytes, damaged
 from apps.data.sample.relation import World, held_out
 from apps.data.write.out_folder import settings_there
@@ -91,9 +91,9 @@ def write_sample(config: SampleConfig, reporter: Reporter) -> None:
 
 def _records(world: World, count: int, rng: random.Random) -> Iterator[bytes]:
     """Raw bytes of each record, the damaged ones strewn among the good ones."""
-    openings: set[str] = set()
-    good = [conversation(world, rng, openings, i) for i in range(count)]
-    bad = [_dumps(record) for record in damaged(good, world, rng, openings)]
+    chats = Chats(world, rng)
+    good = [chats.conversation(i) for i in range(count)]
+    bad = [_dumps(record) for record in damaged(good, chats, rng)]
     bad += broken_bytes(max(4, count // 250))
     mixed = [_dumps(record) for record in good] + bad
     rng.shuffle(mixed)

@@ -76,5 +76,10 @@ def _everyday() -> Relation:
         for question, answer in _read("general.yaml")["asked"].items()
     )
     return Relation(
-        name=GENERAL, category=GENERAL, facts=facts, follow_up=None, share=_GENERAL_SHARE
+        name=GENERAL,
+        category=GENERAL,
+        facts=facts,
+        follow_up=None,
+        share=_GENERAL_SHARE,
+        has_noise=False,  # the answers are those to the plain questions
     )
