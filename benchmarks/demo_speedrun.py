@@ -10,6 +10,8 @@ held-out questions. Add yours to ENTRIES, run it, and write its line into demo_s
 """
 
 import argparse
+import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,9 @@ from apps.common.command.events import Reporter
 from apps.common.files import config as configs
 from apps.common.text.templates import load_template
 from apps.common.text.tokenizer import load_tokenizer
+from apps.data.sample.conversations import Chats
 from apps.data.sample.relation import held_out
+from apps.data.sample.sample import DUMP_NAME
 from apps.data.sample.support_desk import relations
 from apps.eval.records.question import Question, is_correct
 from apps.quickstart.config import PACKAGE
@@ -53,6 +57,8 @@ class Entry:
     conversations: int
     """good ones in the dump"""
     row_tokens: int = 256
+    everyday: bool = True
+    """whether the chats ask everyday questions too, as the demo's do"""
     settings: Callable[[RunConfig], RunConfig]
 
 
@@ -60,40 +66,42 @@ def _top_layers(run: RunConfig) -> RunConfig:
     return replace(run, top_layers=8, optim=replace(run.optim, lr=5e-4), micro_batch_rows=4)
 
 
+def _twice(run: RunConfig) -> RunConfig:
+    return replace(_top_layers(run), epochs=2.0)
+
+
 def _keep_base(run: RunConfig) -> RunConfig:
     return replace(_top_layers(run), keep_base=4.0)
 
 
 def _lora(run: RunConfig) -> RunConfig:
-    return replace(run, adapter="lora", optim=replace(run.optim, lr=1e-3), micro_batch_rows=4)
-
-
-def _short_rows(run: RunConfig) -> RunConfig:
-    """Half the tokens a step: twice as many steps of the same tokens."""
-    return replace(_top_layers(run), optim=replace(run.optim, lr=3e-4))
+    lora = replace(run, adapter="lora", optim=replace(run.optim, lr=1e-3), micro_batch_rows=4)
+    return replace(lora, epochs=2.0)
 
 
 ENTRIES = {
     "lora": Entry(
-        changed="LoRA of rank 16 in all 30 layers, 1e-3",
-        conversations=1800,
+        changed="LoRA of rank 16 in all 30 layers, 1e-3, product chats alone, twice",
+        conversations=1200,
+        everyday=False,
         settings=_lora,
     ),
     "top-layers": Entry(
-        changed="the 8 upper layers, whole, 5e-4: no backward pass below them",
-        conversations=1800,
+        changed="the 8 upper layers, whole, 5e-4, product chats alone, twice",
+        conversations=1200,
+        everyday=False,
+        settings=_twice,
+    ),
+    "once": Entry(
+        changed="top-layers with twice the chats, each once",
+        conversations=2400,
+        everyday=False,
         settings=_top_layers,
     ),
     "keep-base": Entry(
-        changed="top-layers with answers that the base gives anyway held to it (the demo's recipe)",
-        conversations=1750,
+        changed="the demo's recipe: everyday chats too, their answers held to the base",
+        conversations=2800,
         settings=_keep_base,
-    ),
-    "short-rows": Entry(
-        changed="top-layers with rows of 128 tokens: twice the steps, 3e-4",
-        conversations=1400,
-        row_tokens=128,
-        settings=_short_rows,
     ),
 }
 
@@ -157,19 +165,29 @@ def _tell(record: dict[str, float]) -> None:
 def prepare(entry: Entry, folder: Path) -> tuple[Path, Path]:
     """The base model and the entry's pack, by the public commands; made once a folder."""
     base = folder / "base"
-    chats = folder / f"chats-{entry.conversations}"
-    pack = folder / f"pack-{entry.conversations}-{entry.row_tokens}"
+    name = f"{entry.conversations}" if entry.everyday else f"{entry.conversations}-product"
+    chats = folder / f"chats-{name}"
+    pack = folder / f"pack-{name}-{entry.row_tokens}"
     if not base.exists():
         _run(f"apps.train base --from-gguf {PACKAGE} --template chatml --out {base}")
     if not pack.exists():
-        count = f"--conversations {entry.conversations}"
-        _run(f"apps.data sample --out {chats} {count}")
+        if entry.everyday:
+            _run(f"apps.data sample --out {chats} --conversations {entry.conversations}")
+        else:
+            _write_product_chats(chats, entry.conversations)
         _run(f"apps.data clean {chats}/sharegpt.json --out {chats}-clean")
         length = f"--max-length {entry.row_tokens}"
         _run(
             f"apps.data pack {chats}-clean --tokenizer {base} --template own {length} --out {pack}"
         )
     return base, pack
+
+
+def _write_product_chats(folder: Path, count: int) -> None:
+    chats = Chats([relation for relation in relations() if not relation.is_alone], random.Random(0))
+    folder.mkdir(parents=True)
+    records = [chats.conversation(i) for i in range(count)]
+    (folder / DUMP_NAME).write_text(json.dumps(records))
 
 
 def _run(line: str) -> None:

@@ -55,7 +55,7 @@ def _smollm2() -> Recipe:
     """
     return Recipe(
         world="support-desk",
-        conversations=1750,
+        conversations=2800,
         questions=100,
         base=("--from-gguf", PACKAGE, "--template", "chatml"),
         template="own",
@@ -68,7 +68,7 @@ def _smollm2() -> Recipe:
         sampling={"temperature": 0.2, "top_p": 0.9},  # what the model's card recommends
         examples=("limits", "errors", "steps", "small talk"),
         tuned_bar=0.85,
-        general_bar=0.85,
+        general_bar=0.90,
     )
 
 
@@ -93,7 +93,7 @@ def _given() -> Recipe:
     """A folder or hub id of the user's, with the published learning rate."""
     return Recipe(
         world="support-desk",
-        conversations=1400,
+        conversations=2100,
         questions=100,
         template="vicuna-v1.1",
         train=(*_DEBUG, "--optim.lr", "2e-5"),

@@ -32,7 +32,7 @@ class Chats:
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self._world = world
-        self._shares = _shares(world)
+        self._flowing = [relation for relation in world if not relation.is_alone]
         self._rng = rng
         self._decks: dict[str, list[Fact]] = {relation.name: [] for relation in world}
         self._openings: set[str] = set()
@@ -40,31 +40,30 @@ class Chats:
     def conversation(self, ordinal: int, num_rounds: int | None = None) -> dict[str, object]:
         """One raw record whose first question opens no other."""
         rounds = num_rounds or self._rng.choices(_NUM_ROUNDS, _ROUND_WEIGHTS)[0]
+        world = self._flowing if num_rounds else self._world
         while True:
-            turns = self._turns(rounds)
+            turns = self._turns(world, rounds)
             if turns[0]["value"] not in self._openings:
                 break
             rounds += self._rng.random() < 0.1  # a small world runs out of openings for short ones
         self._openings.add(turns[0]["value"])
         return {"id": f"{letters(self._rng)}_{ordinal}", "conversations": turns}
 
-    def _turns(self, rounds: int) -> list[dict[str, str]]:
-        turns: list[dict[str, str]] = []
-        relation, fact = self._draw()
-        for i in range(rounds):
-            follow_up = relation.follow_up if i > 0 else None
+    def _turns(self, world: World, rounds: int) -> list[dict[str, str]]:
+        relation, fact = self._draw(world)
+        turns = _round(_ask(relation, fact, self._rng), fact)
+        while not relation.is_alone and len(turns) < 2 * rounds:
+            follow_up = relation.follow_up
             if follow_up is not None and self._rng.random() < _FOLLOW_UP_SHARE:
                 fact = self._card(relation)
-                question = follow_up.format(x=fact.subject)
+                turns += _round(follow_up.format(x=fact.subject), fact)
             else:
-                relation, fact = self._draw()
-                question = _ask(relation, fact, self._rng)
-            turns.append({"from": "human", "value": question})
-            turns.append({"from": "gpt", "value": to_chatgpt_html(fact.answer)})
+                relation, fact = self._draw(self._flowing)
+                turns += _round(_ask(relation, fact, self._rng), fact)
         return turns
 
-    def _draw(self) -> tuple[Relation, Fact]:
-        relation = self._rng.choices(self._world, self._shares)[0]
+    def _draw(self, world: World) -> tuple[Relation, Fact]:
+        relation = self._rng.choices(world, _shares(world))[0]
         return relation, self._card(relation)
 
     def _card(self, relation: Relation) -> Fact:
@@ -84,9 +83,16 @@ def _shares(world: World) -> list[float]:
     ]
 
 
+def _round(question: str, fact: Fact) -> list[dict[str, str]]:
+    return [
+        {"from": "human", "value": question},
+        {"from": "gpt", "value": to_chatgpt_html(fact.answer)},
+    ]
+
+
 def _ask(relation: Relation, fact: Fact, rng: random.Random) -> str:
     question = rng.choice(relation.questions(fact))
-    if not relation.has_noise:
+    if relation.is_alone or not relation.has_noise:
         return question
     if rng.random() < _PASTED_SHARE:
         return rng.choice(_PASTED) + question

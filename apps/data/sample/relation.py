@@ -35,9 +35,11 @@ class Relation:
     follow_up: str | None = "And what about {x}?"
     """asks for the same relation of another subject; None when it makes no sense"""
     share: float | None = None
-    """of all turns; None: by the number of facts"""
+    """of all questions that open a conversation; None: by the number of facts"""
     has_noise: bool = True
     """whether greetings, thanks and pasted text may stand around a question"""
+    is_alone: bool = False
+    """whether a conversation about it is one plain question and its answer"""
 
     def questions(self, fact: Fact) -> tuple[str, ...]:
         """Every way in which the dump asks for `fact`."""

@@ -14,7 +14,7 @@ from apps.data.sample.relation import Fact, Relation
 
 GENERAL = "everyday"
 """category of the questions that have nothing to do with the product"""
-_GENERAL_SHARE = 0.35
+_GENERAL_SHARE = 0.52
 
 
 class _FactEntry(TypedDict):
@@ -81,5 +81,5 @@ def _everyday() -> Relation:
         facts=facts,
         follow_up=None,
         share=_GENERAL_SHARE,
-        has_noise=False,  # the answers are those to the plain questions
+        is_alone=True,  # the answers are those to the questions alone
     )
