@@ -34,6 +34,7 @@ class ScriptedEngine:
         self.requests: list[Request] = []
         self.logprob_of: Callable[[Request, int], float] = lambda request, token: -0.5
         self.breaks_with = ""
+        self.silent = False
         self.cached_tokens = 0
         self.cancelled: list[str] = []
         self.steps_of: Counter[str] = Counter()
@@ -99,6 +100,9 @@ class ScriptedEngine:
         )
 
     def check_health(self) -> None: ...
+
+    def is_silent(self) -> bool:
+        return self.silent
 
     def metrics(self) -> dict[str, float]:
         return {"steps_total": 1.0}

@@ -285,6 +285,10 @@ class Engine(Protocol):
         """Raises EngineDeadError as soon as the engine died, hangs or ran out of memory."""
         ...
 
+    def is_silent(self) -> bool:
+        """Whether another process does the work and has said nothing for a while."""
+        ...
+
     def metrics(self) -> dict[str, float]:
         """Flat numbers; a name that ends in `_total` only grows, others are gauges."""
         ...

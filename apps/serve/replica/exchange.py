@@ -101,7 +101,7 @@ class Exchange:
     def on_silence(self, connection: Connection) -> None:
         """Its requests, and those that may be on their way to it, have to go elsewhere."""
         replica = connection.replica
-        logger.warning("nothing came from %s for %g s", replica.id, self.silence_timeout_s)
+        logger.warning("the replica %s, or its engine, has fallen silent", replica.id)
         SILENT_REPLICAS.add(replica.id)
         for inbox in self._inboxes.values():
             if inbox.is_finished:

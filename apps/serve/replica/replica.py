@@ -74,7 +74,9 @@ class ModelReplica:
         return await asyncio.shield(task)
 
     async def _connect(self, address: GatewayAddress) -> StepSender:
-        sender = StepSender(self.name, self._cancel, self._answers.add)
+        sender = StepSender(
+            self.name, self._cancel, self._answers.add, lambda: self.engine.is_silent()
+        )
         await sender.connect(address)
         return sender
 

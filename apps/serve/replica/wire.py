@@ -11,6 +11,7 @@ A frame is its length (4 bytes, big-endian) and JSON:
     replica   "chatcmpl-1-0.0"                it has taken this request in
     replica   [["chatcmpl-1-0.0", [57], ...]] steps, of any number of requests
     replica   []                              it is alive: every HEARTBEAT_S, however long a step is
+    replica   null                            the same, but its engine has fallen silent
     gateway   "chatcmpl-1-0.0"                stop this request
 
 When the connection breaks, the replica stops that gateway's requests.
@@ -136,7 +137,7 @@ class Listener(Protocol):
     def on_step(self, step: Step, connection: Connection) -> None: ...
 
     def on_silence(self, connection: Connection) -> None:
-        """Nothing has come for `silence_timeout_s`."""
+        """Nothing has come for `silence_timeout_s`, or nothing comes from the replica's engine."""
         ...
 
     def on_sound(self, connection: Connection) -> None:
@@ -185,12 +186,15 @@ class StepReceiver:
                 self._end_silence(connection)
             writer.close()
 
-    def _hear(self, frame: list[Any] | str, connection: Connection) -> None:
+    def _hear(self, frame: list[Any] | str | None, connection: Connection) -> None:
         connection.quiet_periods = 0
-        self._end_silence(connection)
-        if isinstance(frame, str):
+        if frame is None:
+            self._begin_silence(connection)
+            return
+        if isinstance(frame, str):  # which says nothing of its engine
             self._listener.on_accept(frame, connection)
             return
+        self._end_silence(connection)
         for step in decode_steps(frame):
             self._listener.on_step(step, connection)
 
@@ -201,9 +205,13 @@ class StepReceiver:
             for connection in self._connections:
                 connection.quiet_periods += 1
                 quiet_s = connection.quiet_periods * _WATCH_S
-                if quiet_s >= self._listener.silence_timeout_s and not connection.is_silent:
-                    connection.is_silent = True
-                    self._listener.on_silence(connection)
+                if quiet_s >= self._listener.silence_timeout_s:
+                    self._begin_silence(connection)
+
+    def _begin_silence(self, connection: Connection) -> None:
+        if not connection.is_silent:
+            connection.is_silent = True
+            self._listener.on_silence(connection)
 
     def _end_silence(self, connection: Connection) -> None:
         if connection.is_silent:
@@ -219,12 +227,14 @@ class StepSender:
         replica: ReplicaName,
         on_cancel: Callable[[str], None],
         on_step: Callable[[Step], None] = lambda _: None,
+        is_silent: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`on_step` sees what is about to be sent."""
+        """`on_step` sees what is about to be sent; `is_silent` tells of the engine."""
         self.outbox = Outbox()
         self._replica = replica
         self._on_cancel = on_cancel
         self._on_step = on_step
+        self._is_silent = is_silent
         self._done: dict[str, asyncio.Future[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -234,7 +244,7 @@ class StepSender:
         self._writer = writer
         self._tasks = [
             asyncio.create_task(self._write(writer)),
-            asyncio.create_task(_beat(writer)),
+            asyncio.create_task(self._beat(writer)),
             asyncio.create_task(self._read(reader, writer)),
         ]
 
@@ -271,6 +281,11 @@ class StepSender:
         except Exception as error:
             self._lost(error)
 
+    async def _beat(self, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            writer.write(_frame(b"null" if self._is_silent() else b"[]"))
+            await asyncio.sleep(HEARTBEAT_S)
+
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
@@ -292,12 +307,6 @@ class StepSender:
             if not done.done():
                 done.set_exception(error)
         self._done.clear()
-
-
-async def _beat(writer: asyncio.StreamWriter) -> None:
-    while not writer.is_closing():
-        writer.write(_frame(b"[]"))
-        await asyncio.sleep(HEARTBEAT_S)
 
 
 def _frame(payload: bytes) -> bytes:

@@ -81,6 +81,23 @@ async def test_tokens_go_in_and_come_out_through_its_own_server_process(stand_in
         os.kill(pid, 0)
 
 
+async def test_a_frozen_server_is_silent_until_it_goes_on(stand_in, monkeypatch) -> None:
+    monkeypatch.setattr("apps.serve.engine.vllm.engine._HEALTH_PERIOD_S", 0.1)
+    monkeypatch.setattr("apps.serve.engine.vllm.engine._LOOK_S", 0.05)
+    async with started(stand_in) as engine:
+        await asyncio.sleep(1)
+        assert not engine.is_silent()
+        os.kill(engine._process.pid, signal.SIGSTOP)
+        async with asyncio.timeout(5):
+            while not engine.is_silent():
+                await asyncio.sleep(0.01)
+        os.kill(engine._process.pid, signal.SIGCONT)
+        async with asyncio.timeout(5):
+            while engine.is_silent():
+                await asyncio.sleep(0.01)
+        engine.check_health()
+
+
 async def test_a_moved_request_continues_after_its_tokens(stand_in) -> None:
     async with started(stand_in) as engine:
         whole = expected(6, 8)

@@ -48,7 +48,7 @@ class Replica:
         self.is_frozen = False
         self._sender._tasks[:2] = [
             asyncio.create_task(self._sender._write(self._sender._writer)),
-            asyncio.create_task(wire._beat(self._sender._writer)),
+            asyncio.create_task(self._sender._beat(self._sender._writer)),
         ]
 
 
@@ -95,6 +95,25 @@ async def test_requests_of_a_silent_replica_go_on_elsewhere_from_their_last_toke
         ended = await asyncio.gather(*map(rest, streams))
     assert [a + b for a, b in zip(begun, ended, strict=True)] == [ANSWER] * 3
     assert all(len(r.generated_ids) >= 5 for r in second.engine.requests)
+
+
+async def test_requests_of_a_silent_engine_go_on_elsewhere_though_its_replica_speaks(link) -> None:
+    """And though new requests come to it, which it takes in, as long as nobody knows."""
+    backend, first, _ = link
+    first.engine.step_s = 0.05
+    stream = _moving(backend, request("r"), [])
+    begun = [(await anext(stream)).token_ids[0]]
+    first.engine.silent, first.engine.step_s = True, 60.0
+    late = asyncio.create_task(rest(_moving(backend, request("late"), [])))
+    async with asyncio.timeout(10 * BOUND_S):
+        assert begun + await rest(stream) == ANSWER and await late == ANSWER
+    assert {"first"} == SILENT_REPLICAS
+    num_before = len(first.engine.requests)
+    assert await rest(_moving(backend, request("next"), [])) == ANSWER
+    assert len(first.engine.requests) == num_before
+    first.engine.silent, first.engine.step_s = False, 0.002
+    await asyncio.sleep(BOUND_S)
+    assert not SILENT_REPLICAS
 
 
 async def test_a_request_that_a_silent_replica_never_took_in_goes_elsewhere(link) -> None:

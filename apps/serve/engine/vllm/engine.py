@@ -52,6 +52,10 @@ _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 10.0
 _MAX_MISSED_HEALTH = 3
 _CLOSE_TIMEOUT_S = 15.0
+_LOOK_S = 0.5
+_SILENT_LOOKS = 8
+"""without a word from the server, which is asked how it is every two seconds; looks are counted,
+not seconds, so that a pause of this process is nobody's silence"""
 # The server must not outlive a killed replica: it would keep the GPU. 1 is PR_SET_PDEATHSIG.
 _LAUNCHER = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
@@ -71,7 +75,8 @@ class VllmEngine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._metrics: dict[str, float] = {}
-        self._watcher: asyncio.Task[None] | None = None
+        self._quiet_looks = 0
+        self._watchers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         headers = {}
@@ -93,7 +98,7 @@ class VllmEngine:
         except BaseException:
             await self.close()
             raise
-        self._watcher = asyncio.create_task(self._watch())
+        self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._listen())]
 
     async def _launch(self, key: str) -> str:
         port = free_port()
@@ -183,6 +188,7 @@ class VllmEngine:
         try:
             async with contextlib.aclosing(EventReader(response).events()) as events:
                 async for event in events:
+                    self._quiet_looks = 0
                     step = read_step(event, request, self.info)
                     if step is not None and not finished:
                         finished = step.finish_reason is not None
@@ -231,12 +237,15 @@ class VllmEngine:
         if self._death is not None:
             raise self._death
 
+    def is_silent(self) -> bool:
+        return self._quiet_looks > _SILENT_LOOKS
+
     def metrics(self) -> dict[str, float]:
         return dict(self._metrics)
 
     async def close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
         for task in list(self._tasks.values()):
             task.cancel()
         await self._http.close()
@@ -264,6 +273,11 @@ class VllmEngine:
             await self._read_metrics()
         self._die(f"the vLLM server missed {missed} health checks in a row")
 
+    async def _listen(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._quiet_looks += 1
+
     async def _check_alive(self) -> None:
         """After a failure: whether it was that of one request, or of the server and all others."""
         if self._death is None and not await self._is_healthy():
@@ -278,6 +292,7 @@ class VllmEngine:
         timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)
         try:
             async with self._http.get("health", timeout=timeout, allow_redirects=False) as response:
+                self._quiet_looks = 0
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
