@@ -208,7 +208,9 @@ def _checked(config: ServeConfig, path: str, port: int | None) -> ServeConfig:
     chosen = gateway.port if port is None else port
     keys_file = _beside(path, gateway.keys_file) if gateway.keys_file else ""
     from_file = read_keys(keys_file) if keys_file else ()  # refuses a wrong one
-    _check_page_key(config.page, (*gateway.api_keys, *from_file))
+    keys_now = (*gateway.api_keys, *from_file)
+    _check_page_key(config.page, keys_now)
+    _check_page_has_a_key(config.page, keys_now)
     gateway = dataclasses.replace(gateway, port=chosen or free_port(), keys_file=keys_file)
     models = tuple(_resolved(model, path) for model in config.models)
     for model in models:
@@ -272,6 +274,17 @@ def _check_page_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
                 "key of its own with `python -m apps.serve keys add page --requests-per-minute "
                 "600`, or give the page a login."
             )
+
+
+def _check_page_has_a_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
+    """Else its visitors would wait for models that never come."""
+    secret = read_key(page.api_key_env) if page.enabled else None
+    if secret and keys and digest(secret) not in {key.sha256 for key in keys}:
+        raise ConfigError(
+            f"page.api_key_env names {page.api_key_env}, which holds none of the gateway's keys; "
+            "put one there, as `python -m apps.serve keys add page --requests-per-minute 600` "
+            "prints it."
+        )
 
 
 def _resolved(model: ModelConfig, config_path: str) -> ModelConfig:

@@ -230,6 +230,10 @@ def test_an_open_page_has_a_key_with_limits(
     with_page(login_password_env="PASSWORD")
     key["concurrent_streams"] = 8
     with_page()
+    monkeypatch.setenv("CRIA_PAGE_KEY", "another")
+    with pytest.raises(ConfigError, match="CRIA_PAGE_KEY, which holds none of the gateway's keys"):
+        with_page()
+    with_page(enabled=False)
 
 
 def test_folders_are_served_without_a_file(tmp_path: Path, model_folder: Path, monkeypatch) -> None:

@@ -39,6 +39,10 @@ class AnswerError(CriaError):
     """Why there is no answer, in a sentence for the person who asked."""
 
 
+class KeyRefusedError(AnswerError):
+    """The API does not take this page's key, which no waiting mends."""
+
+
 class StreamLost(AnswerError):
     """The way to the answer ended before the answer did; the API may still have the rest."""
 
@@ -84,6 +88,8 @@ class ChatClient:
         """The models that are up; raises AnswerError when the API cannot be reached."""
         try:
             response = await self._http.get("models", timeout=_LIST_SILENCE_S)
+            if response.status_code in (401, 403):
+                raise KeyRefusedError(_SENTENCES[response.status_code])
             if response.status_code != 200:
                 raise AnswerError(_SENTENCES.get(response.status_code, _FAILED))
             return [

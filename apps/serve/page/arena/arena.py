@@ -89,6 +89,7 @@ class Arena:
             "agreed": agreed,
             "visitor": asker.visitor_id,
             "models": [{"name": m.name, "max_tokens": m.max_tokens} for m in up],
+            "refusal": self._models.refusal,
             "cards": [self._models.card(m.name) for m in up],
             "sources": list(self._page.sources),
             "max_input_chars": self._page.max_input_chars,

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from apps.common.errors import CriaError
 from apps.common.files import lineage
-from apps.serve.page.answers.client import AnswerError, ChatClient, ModelInfo
+from apps.serve.page.answers.client import (
+    AnswerError,
+    ChatClient,
+    KeyRefusedError,
+    ModelInfo,
+)
 
 _AGE_S = 2.0
 _DEFAULT_MAX_TOKENS = 512
@@ -39,6 +44,8 @@ class Models:
         self._client = client
         self._known = {model.name: model for model in known}
         self._up: list[ModelUp] = []
+        self.refusal = ""
+        """why there will be none, however long one waits"""
         self._asked_s = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
@@ -53,9 +60,10 @@ class Models:
     async def _ask(self) -> None:
         try:
             self._up = [self._model_up(info) for info in await self._client.models()]
-            self._asked_s = time.monotonic()
-        except AnswerError:
+            self._asked_s, self.refusal = time.monotonic(), ""
+        except AnswerError as error:
             self._up = []
+            self.refusal = str(error) if isinstance(error, KeyRefusedError) else ""
         finally:
             self._asking = None
 

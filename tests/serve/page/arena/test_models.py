@@ -134,3 +134,19 @@ def test_a_card_shows_what_spot_machines_saved_and_lost() -> None:
         ("Work lost", "$1.20"),
     ]
     assert _facts({"usd": 2.0, "cost": None}) == [("Cost", "$2.00")]
+
+
+def test_a_key_that_the_api_refuses_is_told_and_not_waited_for() -> None:
+    async def refuses(writer: asyncio.StreamWriter) -> None:
+        head = "HTTP/1.1 401 No\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
+        writer.write(head.encode())
+        await writer.drain()
+
+    async def run() -> None:
+        api = Api(refuses)
+        async with api.models() as models:
+            assert await models.up() == [] and "mend its key" in models.refusal
+            api._answer = says(b'{"data": [{"id": "ash"}]}')
+            assert len(await models.up()) == 1 and models.refusal == ""
+
+    asyncio.run(run())

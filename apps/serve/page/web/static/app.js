@@ -124,7 +124,7 @@ async function start() {
     try {
       page = { ...(await act("start")), ...actions };
       if (page.models.length) break;
-      main.replaceChildren(h("p", { class: "notice", role: "status" }, "The models are starting. This page goes on by itself."));
+      main.replaceChildren(h("p", { class: "notice", role: "status" }, page.refusal || "The models are starting. This page goes on by itself."));
     } catch (error) {
       if (error instanceof LoginNeeded) {
         await loggedIn();
