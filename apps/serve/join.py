@@ -80,14 +80,12 @@ def join(settings: JoinConfig, reporter: Reporter) -> None:
     with httpx.Client(timeout=_TIMEOUT_S) as http:
         worker = _Worker(settings, http)
         worker.check()
-        is_in = False
-        while not ends.wait(BEAT_S if is_in else 0):
+        told: str | None = None
+        while not ends.wait(0 if told is None else BEAT_S):
             why = worker.beat(leaves=False)
-            if is_in != (why == ""):
-                is_in = why == ""
-                reporter.event("serve.joined" if is_in else "serve.join_waits", **worker.shown(why))
-            elif why:
-                ends.wait(BEAT_S)
+            if why != told:
+                told = why
+                reporter.event("serve.join_waits" if why else "serve.joined", **worker.shown(why))
         worker.leave(reporter)
 
 

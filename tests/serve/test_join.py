@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+from apps.common.command.runtime import free_port
 from apps.serve.admission.keys import digest
 from apps.serve.config import ApiKey, GatewayConfig, ModelConfig
 from apps.serve.model.pool import PoolEntry, watch_members
@@ -213,6 +214,14 @@ async def test_without_any_keys_nobody_joins(gateway: Gateway) -> None:
     gateway.api.settings = GatewayConfig()
     assert (await gateway.announced()).status_code == 403
     assert not gateway.pool.members
+
+
+async def test_a_worker_that_waits_from_the_start_says_for_what(far: Elsewhere) -> None:
+    with join(f"http://127.0.0.1:{free_port()}", far.url, "--drain-s", "0") as joined:
+        told = await asyncio.to_thread(joined.event)
+        joined.process.send_signal(signal.SIGTERM)
+        assert told["event"] == "serve.join_waits" and "out of reach" in told["reason"]
+        assert (await asyncio.to_thread(joined.event))["event"] == "serve.left"
 
 
 async def test_what_no_waiting_mends_ends_the_command_in_a_sentence(
