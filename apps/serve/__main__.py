@@ -208,9 +208,7 @@ def _checked(config: ServeConfig, path: str, port: int | None) -> ServeConfig:
     chosen = gateway.port if port is None else port
     keys_file = _beside(path, gateway.keys_file) if gateway.keys_file else ""
     from_file = read_keys(keys_file) if keys_file else ()  # refuses a wrong one
-    keys_now = (*gateway.api_keys, *from_file)
-    _check_page_key(config.page, keys_now)
-    _check_page_has_a_key(config.page, keys_now)
+    _check_page_key(config.page, (*gateway.api_keys, *from_file))
     gateway = dataclasses.replace(gateway, port=chosen or free_port(), keys_file=keys_file)
     models = tuple(_resolved(model, path) for model in config.models)
     for model in models:
@@ -246,6 +244,7 @@ def _load_to_run(settings: RunConfig) -> ServeConfig:
     if config.page.enabled:
         check_secrets(config.page, needs_key=config.page_needs_key)
         check_folder(database_url(config.page))
+        _check_page_has_a_key(config)
     for model in config.models:
         engine = model.engine_config(model.path)
         if isinstance(engine, RemoteConfig):
@@ -276,12 +275,14 @@ def _check_page_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
             )
 
 
-def _check_page_has_a_key(page: PageConfig, keys: Sequence[ApiKey]) -> None:
+def _check_page_has_a_key(config: ServeConfig) -> None:
     """Else its visitors would wait for models that never come."""
-    secret = read_key(page.api_key_env) if page.enabled else None
-    if secret and keys and digest(secret) not in {key.sha256 for key in keys}:
+    secret, gateway = read_key(config.page.api_key_env), config.gateway
+    from_file = read_keys(gateway.keys_file) if gateway.keys_file else ()
+    digests = {key.sha256 for key in (*gateway.api_keys, *from_file)}
+    if secret and digests and digest(secret) not in digests:
         raise ConfigError(
-            f"page.api_key_env names {page.api_key_env}, which holds none of the gateway's keys; "
+            f"page.api_key_env names {config.page.api_key_env}, which holds none of the keys here; "
             "put one there, as `python -m apps.serve keys add page --requests-per-minute 600` "
             "prints it."
         )
