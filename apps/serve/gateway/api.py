@@ -41,9 +41,12 @@ T = TypeVar("T")
 B = TypeVar("B", ChatRequest, CompletionRequest)
 
 _LONG_BYTES = 16 << 10
-_NO_EMBEDDINGS = (
-    "The models here write text and make no embeddings; ask a server that has an embedding model."
-)
+_NOT_HERE = {
+    "/v1/embeddings": "The models here write text and make no embeddings; ask a server that has an "
+    "embedding model.",
+    "/v1/responses": "OpenAI's Responses API is not served here; ask /v1/chat/completions.",
+}
+_BY_NAME = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models"})
 _NO_PAGE = (
     "There is no web page here: page.enabled is false in serve.yaml, or the page is starting. "
     "OpenAI's API is at /v1; /v1/models lists the models."
@@ -230,17 +233,23 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     messages = {
-        404: f"There is no {request.method} {path[:200]} here.",
+        404: _nothing_at(request.method, path),
         405: f"{path[:200]} does not take {request.method}.",
     }
-    if path == "/v1/embeddings":
-        messages[404] = _NO_EMBEDDINGS
-    if path == "/ui" or path.startswith("/ui/"):  # which is the page's own where there is one
-        messages[404] = _NO_PAGE
     message = messages.get(error.status_code, str(error.detail))
     response = error_response(ApiError(error.status_code, message))
     response.headers.update(dict(error.headers or {}))
     return response
+
+
+def _nothing_at(method: str, path: str) -> str:
+    if path == "/ui" or path.startswith("/ui/"):  # which is the page's own where there is one
+        return _NO_PAGE
+    if path in _NOT_HERE:
+        return _NOT_HERE[path]
+    meant = _BY_NAME & {f"/v1{path}", path.removeprefix("/v1")}
+    hint = f" {min(meant)} is: a client's base URL ends in /v1, once." if meant else ""
+    return f"There is no {method} {path[:200]} here.{hint}"
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

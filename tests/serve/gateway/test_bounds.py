@@ -314,3 +314,20 @@ async def test_a_key_may_have_any_letters(api_saying) -> None:
     api.settings = GatewayConfig(api_keys=keys)
     answer = await api.http.get("/v1/models", headers={b"authorization": b"Bearer " + key})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/v1/embeddings", "make no embeddings"),
+        ("/v1/responses", "ask /v1/chat/completions"),
+        ("/chat/completions", "/v1/chat/completions is: a client's base URL ends in /v1, once"),
+        ("/v1/v1/completions", "/v1/completions is: a client's base URL ends in /v1, once"),
+        ("/v1/files", "There is no POST /v1/files here."),
+    ],
+)
+async def test_a_path_that_is_not_here_is_told_with_what_may_be_meant(
+    api_saying, path: str, sentence: str
+) -> None:
+    answer = await api_saying("x").http.post(path, json={})
+    assert answer.status_code == 404 and sentence in answer.json()["error"]["message"]
