@@ -65,6 +65,12 @@ class JoinConfig:
             value = getattr(self, name)
             if value and not value.startswith(("http://", "https://")):
                 raise ConfigError(f"{name} is {value!r}; it must begin with http:// or https://.")
+            try:
+                names_a_host = not value or bool(urlsplit(value).hostname)
+            except ValueError:
+                names_a_host = False
+            if not names_a_host:
+                raise ConfigError(f"{name} is {value!r}, which names no host; check the address.")
         if not (self.weight > 0 and self.drain_s >= 0):
             raise ConfigError("weight must be above 0, and drain_s not below.")
 

@@ -16,8 +16,10 @@ import pytest
 import uvicorn
 
 from apps.common.command.runtime import free_port
+from apps.common.errors import ConfigError
 from apps.serve.admission.keys import digest
 from apps.serve.config import ApiKey, GatewayConfig, ModelConfig
+from apps.serve.join import JoinConfig
 from apps.serve.model.pool import PoolEntry, watch_members
 from tests.serve.api import Api, events
 from tests.serve.elsewhere import ROOT, Elsewhere, elsewhere
@@ -214,6 +216,13 @@ async def test_without_any_keys_nobody_joins(gateway: Gateway) -> None:
     gateway.api.settings = GatewayConfig()
     assert (await gateway.announced()).status_code == 403
     assert not gateway.pool.members
+
+
+@pytest.mark.parametrize("address", ["x", "http://", "http://[x", "ftp://x"])
+def test_an_address_of_no_host_is_refused(address: str) -> None:
+    for addresses in ({"gateway": address}, {"gateway": "http://h", "url": address}):
+        with pytest.raises(ConfigError, match=r"must begin with|names no host"):
+            JoinConfig(name="pool", **addresses)
 
 
 async def test_a_worker_that_waits_from_the_start_says_for_what(far: Elsewhere) -> None:

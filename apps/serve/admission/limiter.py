@@ -72,7 +72,8 @@ class Limiter:
             message = f"The key of {name!r} may have {most} answers under way at a time"
             return Refusal("concurrent_streams", message, 1.0)
         if key.usd_per_day is not None and not self._fixed.test(dollars_window(key), name, today()):
-            message = f"The key of {name!r} may spend ${key.usd_per_day:g} a day"
+            dollars = f"{key.usd_per_day:.9f}".rstrip("0").rstrip(".")  # never 5e-05
+            message = f"The key of {name!r} may spend ${dollars} a day"
             return Refusal("usd_per_day", message, max(1.0, seconds_left_today()))
         if key.tokens_per_minute is not None and not self._fixed.test(
             tokens_window(key),

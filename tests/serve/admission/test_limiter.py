@@ -60,6 +60,14 @@ def test_what_was_spent_above_the_limit_shuts_the_day() -> None:
     assert refusal is not None and "may spend $0.5 a day" in refusal.message
 
 
+@pytest.mark.parametrize(("usd", "told"), [(5e-5, "$0.00005"), (20.0, "$20"), (1.25, "$1.25")])
+def test_dollars_are_told_as_people_write_them(usd: float, told: str) -> None:
+    one = Limiter()
+    one.charge(key(usd_per_day=usd), 0, 2 * usd)
+    refusal = one.admit(key(usd_per_day=usd), 1, "g", 0)
+    assert refusal is not None and refusal.message.endswith(f"may spend {told} a day")
+
+
 def test_the_smallest_costs_add_up() -> None:
     one, cheap = Limiter(), key(usd_per_day=1e-6)
     for _ in range(10):

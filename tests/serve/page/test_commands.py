@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from apps.common.command import cli
+from apps.common.command.runtime import free_port
 from apps.data.rules.profiles import FLAGS, Rules
 from apps.serve.__main__ import COMMANDS
 from apps.serve.page.store.database import Database
@@ -67,6 +68,14 @@ def test_a_file_that_is_no_page_s_database_is_told_and_left_alone(
         assert out == "" and "is no database of a page; give the page.db" in err
     assert (list(path.iterdir()) if kind == "folder" else path.read_bytes()) == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_database_that_does_not_answer_is_told_without_its_password(capsys) -> None:
+    url = f"postgresql://cria:secret@127.0.0.1:{free_port()}/cria"
+    assert cli.run("apps.serve", COMMANDS, ["votes", "export", url]) == 1
+    told = capsys.readouterr().err
+    assert "cria:***@127.0.0.1" in told and "cannot be opened" in told
+    assert "secret" not in told and len(told.splitlines()) == 1
 
 
 def test_a_database_that_is_kept_from_us_is_not_called_another_file(

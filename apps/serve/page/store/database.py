@@ -20,10 +20,10 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
-from apps.common.errors import ConfigError, InputError, NotFoundError
+from apps.common.errors import ConfigError, CriaError, InputError, NotFoundError
 from apps.serve.page.store.tables import LogEntry, Secret
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -193,7 +193,11 @@ def open_existing(place: str) -> Iterator[Database]:
         raise InputError(
             f"{path} is no database of a page; give the page.db of a page that has run, or its URL."
         )
-    database = Database(url)
+    try:
+        database = Database(url)
+    except DBAPIError as error:
+        reason = str(error.orig).splitlines()[0][:300]
+        raise CriaError(f"{_without_password(url)} cannot be opened: {reason}") from error
     try:
         yield database
     finally:
