@@ -362,9 +362,25 @@ def free_port() -> int:
 
 def _ray() -> Any:
     if "ray" in sys.modules:
-        return importlib.import_module("ray")
-    with interrupt.held_back():
-        return importlib.import_module("ray")
+        ray = importlib.import_module("ray")
+    else:
+        with interrupt.held_back():
+            ray = importlib.import_module("ray")
+    _keep_off_stdout()
+    return ray
+
+
+def _keep_off_stdout() -> None:
+    """Ray tells of workers that died on standard output, which is for a command's own lines."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    say = worker.print_to_stdstream
+    if say.__module__ == __name__:  # it was changed before
+        return
+
+    def on_stderr(data: Mapping[str, object], ignore_prefix: bool) -> None:
+        say({**data, "is_err": True}, ignore_prefix)
+
+    worker.print_to_stdstream = on_stderr
 
 
 def _reread_settings() -> None:

@@ -1,3 +1,4 @@
+import importlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from apps.common.command import runtime
 from apps.common.command.runtime import ray_session
 from apps.common.errors import ConfigError
 from tests.common.command.slow_ray import ROOT, raylet, start
@@ -159,3 +161,15 @@ def test_sigterm_gives_a_command_the_time_that_it_takes_to_clean_up() -> None:
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (143, "cleaned up\n")
     assert "SIGTERM received" not in err
+
+
+def test_what_ray_says_of_dead_workers_is_not_among_a_commands_own_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(2):
+        runtime._ray()
+    worker = importlib.import_module("ray._private.worker")
+    said = {"lines": ["A worker died"], "pid": "raylet", "is_err": False, "job": None, "ip": "h"}
+    worker.print_to_stdstream(said, ignore_prefix=False)
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("A worker died") == 1
