@@ -92,6 +92,11 @@ class ModelDeployment:
     def check_health(self) -> None:
         self._engine.check_health()
 
+    def is_well(self) -> bool:
+        """For pools, which have other members while an engine is silent."""
+        self._engine.check_health()
+        return not self._engine.is_silent()
+
     async def _die_with_the_engine(self) -> None:
         """Serve would ask three times before it replaced this replica; do not wait for that."""
         while True:

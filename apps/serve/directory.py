@@ -189,8 +189,8 @@ async def _health(entry: Entry) -> Health:
     scaling = entry.config.autoscaling
     if scaling is not None and scaling.min_replicas == 0:
         return "well"  # it may sleep, and wakes when it is asked
-    answers = await _answers(entry.config.application, "Model", "check_health")
-    if not all(isinstance(answer, BaseException) for answer in answers):
+    answers = await _answers(entry.config.application, "Model", "is_well")
+    if any(answer is True for answer in answers):
         return "well"
     is_dead = all(isinstance(answer, RayActorError) for answer in answers)
     return "dead" if is_dead else "silent"

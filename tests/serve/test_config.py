@@ -30,6 +30,8 @@ from apps.serve.config import (
     ServeConfig,
 )
 from apps.serve.engine.config import RemoteConfig
+from apps.serve.model.entry import Entry
+from apps.serve.model.served import load_model
 from apps.serve.page.config import PageConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -496,6 +498,31 @@ async def test_a_controller_that_says_nothing_holds_one_thread_and_nobody(monkey
             await asyncio.sleep(0.01)
     await directory.update([])
     await asyncio.gather(*directory._closing)
+
+
+async def test_a_member_whose_engines_are_silent_is_silent_though_its_replicas_answer(
+    model_folder: Path, monkeypatch
+) -> None:
+    from ray.exceptions import RayActorError
+
+    from apps.serve import directory as serve_directory
+
+    model = load_model(two(model_folder).models[0])
+    entry, said = Entry(model=model, backend=None), list[object]()
+
+    async def answers(application: str, *_: object) -> list[object]:
+        return said
+
+    monkeypatch.setattr(serve_directory, "_answers", answers)
+    for given, health in (
+        ([False, True], "well"),
+        ([False, False], "silent"),
+        ([False, RayActorError()], "silent"),
+        ([TimeoutError()], "silent"),
+        ([RayActorError()], "dead"),
+    ):
+        said[:] = given
+        assert await serve_directory._health(entry) == health
 
 
 async def test_a_pools_members_stay_as_they_are_until_their_model_changes() -> None:
