@@ -26,6 +26,8 @@ MAX_FRUITLESS = 8
 _PAUSE_S = 0.25
 _MAX_PAUSE_S = 8.0
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+_STARTING = b"/-/routes for available routes"
+"""Ray Serve's proxy says so, with 404, until it has heard of the gateway."""
 GOES_ON_HEADER = "x-goes-on-from"
 """of a stream without ids: `text`, where `continue_final_message` brings the rest"""
 _TIMEOUT = httpx.Timeout(60.0)  # a gateway says every 15 s that it is there
@@ -174,7 +176,8 @@ class _Stream:
 
     def check(self, status: int, text: bytes) -> None:
         """Raises StreamError for an answer that another attempt would only repeat."""
-        if status != 200 and status not in _TRY_AGAIN:
+        is_passing = status in _TRY_AGAIN or (status == 404 and _STARTING in text)
+        if status != 200 and not is_passing:
             raise StreamError(_message(text), status)
 
     def pause_s(self, reason: str, response: httpx.Response | None) -> float:

@@ -222,3 +222,13 @@ async def test_a_service_that_is_gone_is_given_up(monkeypatch) -> None:
     async with AsyncClient(["http://127.0.0.1:9/v1"]) as client:
         with pytest.raises(StreamError, match="did not go on after 8 attempts"):
             _ = [c async for c in client.stream("chat/completions", BODY)]
+
+
+def test_a_proxy_that_knows_no_gateway_yet_is_asked_again() -> None:
+    stream = _Stream(["http://a/v1"], "completions", {})
+    ray_says = b"Path '/v1/completions' not found. Ping http://.../-/routes for available routes."
+    stream.check(404, ray_says)
+    for text in (b"<html>404 Not Found</html>", b'{"error": {"message": "no such model"}}'):
+        with pytest.raises(StreamError) as caught:
+            stream.check(404, text)
+        assert caught.value.status == 404
