@@ -59,11 +59,11 @@ class ForwardedAnswer(LivingResponse):
                 tally.nothing()
                 await self._tell(send, error)
                 return
-            self._account.first_token()
             if answer.body is None:
                 await self._stream(send, answer, tally)
             else:
                 tally.take(answer.body)
+                self._account.first_token()
                 await send_whole(send, answer.status, self._renamed(answer.body), {})
 
     def _error(self, answer: RemoteAnswer) -> ApiError | None:
@@ -80,10 +80,12 @@ class ForwardedAnswer(LivingResponse):
 
     async def _stream(self, send: Send, answer: RemoteAnswer, tally: Tally) -> None:
         await self._begin_stream(send)
-        tail = b""
+        tail, has_token = b"", False
         try:
             async for chunk in answer.events():
-                tally.take(chunk)
+                if tally.take(chunk) and not has_token:
+                    has_token = True
+                    self._account.first_token()
                 if "error" in chunk:
                     self._account.fail(foreign_refusal(502, chunk))
                 if (told := self._as_asked(chunk)) is not None:

@@ -49,6 +49,8 @@ async def test_a_remote_models_answers_come_under_its_name_here(remote) -> None:
     chunks = events(await near.chat(model="far", stream=True))
     text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
     assert text == "From afar" and {c["model"] for c in chunks} == {"far"}
+    counted = (await near.http.get("/metrics")).text
+    assert 'cria_time_to_first_token_seconds_count{model="far"} 2.0' in counted
     assert far.engine.requests[0].params.seed == 3
     assert not near.engine.requests
 
