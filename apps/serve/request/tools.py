@@ -5,6 +5,7 @@ Read are the forms that open models are trained on: Hermes and Qwen
 `{"name": ..., "parameters": ...}`).
 """
 
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from apps.serve.model.served import ServedModel
 from apps.serve.request.schemas import ChatRequest, Function, NamedFunction, NamedTool
 
 _OPEN, _CLOSE, _MISTRAL = "<tool_call>", "</tool_call>", "[TOOL_CALLS]"
+_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
+"""that begins or ends a string of JSON: not `\\"`, but `\\\\"`"""
+_MAX_CLOSINGS = 8
 MAX_CALLS = 64
 
 
@@ -139,9 +143,14 @@ class ToolParser:
 
     def _marked(self, final: bool) -> tuple[str, list[dict[str, Any]]]:
         plain, calls = "", []
-        while _OPEN in self._buffer and (final or _CLOSE in self._buffer.split(_OPEN, 1)[1]):
+        while _OPEN in self._buffer:
             before, rest = self._buffer.split(_OPEN, 1)
-            inside, close, self._buffer = rest.partition(_CLOSE)
+            if (end := _end_of_call(rest)) < 0:
+                if not final:
+                    break
+                end = rest.find(_CLOSE) if _CLOSE in rest else len(rest)
+            inside, close = rest[:end], rest[end : end + len(_CLOSE)]
+            self._buffer = rest[end + len(_CLOSE) :]
             plain += self._after_gap(before)
             if found := self._calls(inside):
                 calls += found
@@ -203,6 +212,21 @@ def new_call(name: str, arguments: str) -> dict[str, Any]:
         "type": "function",
         "function": {"name": name, "arguments": arguments},
     }
+
+
+def _end_of_call(text: str) -> int:
+    """Where it is closed, outside of its own strings; -1 where that has not come. One with many
+    closings in its strings is closed by the first: each new piece of it would count them all."""
+    first = end = text.find(_CLOSE)
+    num_quotes = seen = 0
+    for _ in range(_MAX_CLOSINGS):
+        if end < 0:
+            return -1
+        num_quotes += len(_QUOTE.findall(text, seen, end))
+        if num_quotes % 2 == 0:
+            return end
+        seen, end = end, text.find(_CLOSE, end + 1)
+    return first
 
 
 def _overlap(text: str, marker: str) -> int:

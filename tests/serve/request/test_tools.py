@@ -17,6 +17,7 @@ from tests.serve.models import write_text_files
 from tests.serve.scripted import ScriptedEngine
 
 CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, "<tool_call>"]}}'
+TRICKY = json.dumps({"name": "add", "arguments": {"a": 1, "b": '\\" </tool_call> \\'}})
 WRONG_NAME = '{"name": ["add"], "arguments": {}}'
 CASES = {
     f"<tool_call>\n{CALL}\n</tool_call>": ("", 1),
@@ -29,6 +30,8 @@ CASES = {
     f"<tool_call>{CALL}</tool_call> \n <tool_call>{CALL}</tool_call>\n\nDone": ("Done", 2),
     CALL.replace("arguments", "parameters"): ("", 1),
     f"[TOOL_CALLS][{CALL}, {CALL}]": ("", 2),
+    f"<tool_call>{TRICKY}</tool_call>\n<tool_call>{CALL}</tool_call>": ("", 2),
+    '<tool_call>{"a</tool_call> so': ('<tool_call>{"a</tool_call> so', 0),
     "so <tool_call>{broken": ("so <tool_call>{broken", 0),
     "<tool_call>{broken</tool_call>": ("<tool_call>{broken</tool_call>", 0),
     '<tool_call>{"name": "rm"}</tool_call>': ('<tool_call>{"name": "rm"}</tool_call>', 0),
