@@ -9,7 +9,7 @@ from typing import NamedTuple
 from apps.common.errors import ConfigError, InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import storage
-from apps.common.files.model_settings import CONFIG
+from apps.common.files.model_settings import CONFIG, read_json
 from apps.common.files.schema import LINEAGE_NAME
 from apps.common.packs import Pack, open_pack
 from apps.common.text.tokenizer import load_tokenizer
@@ -131,7 +131,8 @@ def _check_export_folder(out: str, run: RunConfig) -> None:
     path = storage.local_path(out)
     listed = {path} if os.path.isfile(path) else set(storage.list_dir(out))
     there = {name for name in listed if not name.endswith(PARTIAL)}
-    is_export = LINEAGE_NAME in there and there & {CONFIG, "adapter_config.json"}
+    is_model = there & {CONFIG, "adapter_config.json"} or _is_cut_export(path)
+    is_export = LINEAGE_NAME in there and is_model
     if there and (not is_export or storage.absolute(out) == run.base):
         raise InputError(
             f"--out {out} holds {min(there)} and is no earlier export; expected a new or an empty "
@@ -141,3 +142,8 @@ def _check_export_folder(out: str, run: RunConfig) -> None:
         storage.claim(path)
     else:
         storage.claim(os.path.dirname(path), "the parent folder of --out")
+
+
+def _is_cut_export(folder: str) -> bool:
+    """Whether an export was killed there before its config came: on a disk that is mounted."""
+    return "checkpoint" in read_json(folder, LINEAGE_NAME)

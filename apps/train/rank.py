@@ -48,8 +48,8 @@ class Payload(TypedDict):
     relay: "ActorProxy[Relay]"
     started_s: float
     """Unix time at which the command was started."""
-    fence: str
-    """token of the command"""
+    token: str
+    """of the command, for the run's fence"""
     environment: dict[str, str]
     """for the trackers, whose keys the user's machine knows and the workers' may not"""
 
@@ -85,7 +85,7 @@ def rank_main(given: dict[str, object]) -> None:
             PackRows(pack.split("train"), pack.info.pad_id),
             PackRows(pack.split("val"), pack.info.pad_id),
             commit=payload["commit"],
-            fence=Fence(config.out, payload["fence"]),
+            fence=Fence(config.out, payload["token"], payload["started_s"]),
             hooks=Hooks(
                 on_step=_step_sender(tell, gauges),
                 on_commit=lambda: saved.set(time.time()),

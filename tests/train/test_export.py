@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from apps.common.command.cli import run
+from apps.common.errors import InputError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.packs import open_pack
@@ -313,6 +314,36 @@ def test_a_disk_that_is_mounted_at_out_is_written_to(full_run, tmp_path, monkeyp
         exported(full_run, given)
         assert loaded(out) is not None and out.stat().st_ino == inode
         assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("place", ["bucket", "mounted disk"])
+def test_an_export_that_is_killed_half_way_is_taken_for_no_model(
+    full_run, tmp_path, monkeypatch, place
+) -> None:
+    """Where files are written one by one, over those of an earlier export."""
+    out = f"memory://{tmp_path.name}" if place == "bucket" else str(tmp_path / "volume")
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) == out)
+    argv = ["export", full_run.out, "--out", out]
+    assert run("apps.train", COMMANDS, argv) == 0
+    storage.write_json(f"{out}/model-00001.safetensors", {})
+    atomic = storage.atomic_file
+
+    def cut(uri: str, *rest: object):
+        if not uri.startswith(f"{out}/"):
+            return atomic(uri, *rest)
+        if uri.endswith(("/model.safetensors", "/tokenizer.json")):
+            listed = set(storage.list_dir(out))
+            assert "config.json" not in listed and "model-00001.safetensors" not in listed
+        if uri.endswith("/tokenizer.json"):
+            raise InputError("The machine is gone.")
+        return atomic(uri, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "atomic_file", cut)
+        assert run("apps.train", COMMANDS, argv) == 2
+    assert "config.json" not in storage.list_dir(out)
+    assert run("apps.train", COMMANDS, argv) == 0
+    assert "config.json" in storage.list_dir(out)
 
 
 def test_push_uploads_the_folder_s_files(full_run, tmp_path, hub, monkeypatch) -> None:

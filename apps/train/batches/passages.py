@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
 
+_JSON_LINES = (".jsonl", ".ndjson")
+
 
 def text_files(sources: Iterable[str]) -> list[str]:
     """Files of the given files and folders, sorted within a folder."""
@@ -27,7 +29,7 @@ def read_passages(sources: Iterable[str]) -> Iterator[str]:
         lines = storage.read_bytes(uri).removeprefix(codecs.BOM_UTF8).splitlines()
         for number, line in enumerate(lines, start=1):
             try:
-                text = _passage(line, is_json=uri.endswith(".jsonl"))
+                text = _passage(line, is_json=uri.lower().endswith(_JSON_LINES))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"Line {number} of {uri} cannot be read ({error!r}); expected UTF-8 text, or "

@@ -2,16 +2,16 @@
 
 A lock (files/lock.py) refuses the second command at once, but on this machine only: on a shared
 disk it would outlive a machine that was taken away, and a bucket has none. So each command leaves a
-fencing token in the run when it starts, and writes no checkpoint where it finds another's. (After
-Martin Kleppmann, "How to do distributed locking", 2016; there the storage refuses an old token,
-here its holder does.)
+fencing token in the run when its ranks start, and writes no checkpoint where it finds a later one.
+(After Martin Kleppmann, "How to do distributed locking", 2016; there the storage refuses an old
+token, here its holder does.)
 
-    OUT/fence.json     {"token": "5f0c...", "host": "node-7"} of the newest command
+    OUT/fence.json     {"token": "5f0c...", "host": "node-7", "started_s": 1796066152.6}
 """
 
 import socket
-import uuid
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch.distributed as dist
 
@@ -25,6 +25,12 @@ class Superseded(InputError):
     """Another command trains this run now."""
 
 
+class _Held(TypedDict):
+    token: str
+    host: str
+    started_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """A command's hold on a run."""
@@ -32,14 +38,24 @@ class Fence:
     run_uri: str
     token: str = ""
     """empty where nobody else is expected: scripts and tests"""
+    started_s: float = 0.0
+    """Unix time at which the command was started"""
 
     def newer_host(self) -> str | None:
         """Machine of the command that has taken the run over; None where it is still ours."""
         uri = storage.join(self.run_uri, FENCE_NAME)
         if not self.token or not storage.exists(uri):
             return None
-        said: dict[str, str] = storage.read_json(uri)
-        return None if said["token"] == self.token else said["host"]
+        held: _Held = storage.read_json(uri)
+        is_later = held["token"] != self.token and held["started_s"] >= self.started_s
+        return held["host"] if is_later else None
+
+    def take(self) -> None:
+        """Fence off whoever has written to the run before; a collective, as `check`."""
+        self.check()
+        if self.token and dist.get_rank() == 0:
+            held = _Held(token=self.token, host=socket.gethostname(), started_s=self.started_s)
+            storage.write_json(storage.join(self.run_uri, FENCE_NAME), held)
 
     def check(self, group: dist.ProcessGroup | None = None) -> None:
         """A collective; raises Superseded on every rank where the run is another command's."""
@@ -50,11 +66,3 @@ class Fence:
                 f"Another command, started later on {hosts[0]}, trains {self.run_uri} now, so this "
                 "one has stopped; run one at a time for each --out."
             )
-
-
-def take(run_uri: str) -> str:
-    """Fence off whoever has written to the run before; the token of a new hold on it."""
-    token = uuid.uuid4().hex
-    said = {"token": token, "host": socket.gethostname()}
-    storage.write_json(storage.join(run_uri, FENCE_NAME), said)
-    return token

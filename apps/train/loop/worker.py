@@ -69,7 +69,7 @@ def work(
     configure_torch(config)
     warn_of_slow_precision(config, device, hooks)
     fence = fence or Fence(config.out)
-    fence.check()
+    fence.take()
     strategy = make_strategy(config, device, train_rows.row_tokens, random_weights=random_weights)
     checkpoints = checkpoint.Checkpoints(
         config.out,

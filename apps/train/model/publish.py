@@ -17,6 +17,9 @@ from apps.train.config import BaseConfig
 PARTIAL = ".partial"
 """how the name of a folder ends in which a model is made"""
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
+_MARKS = (CONFIG, "adapter_config.json")
+"""without which no reader takes a folder for a model: of an earlier one they go first, of the new
+one they come last"""
 _DEAD_S = 24 * 3600
 """after which what another machine makes and does not change any more counts as left behind"""
 
@@ -85,15 +88,14 @@ def publish(folder: str, out: str) -> str:
         _open_to_readers(folder)
         _replace(folder, place)
         return storage.local_path(out)
-    left = _left_weights(folder, out, (*_WEIGHTS, ".gguf"))
-    for name in _config_last(folder):
+    for name in (*_MARKS, *_left_weights(folder, out, (*_WEIGHTS, ".gguf"))):
+        storage.remove_tree(storage.join(out, name))
+    for name in _marks_last(folder):
         with (
             open(os.path.join(folder, name), "rb") as source,
             storage.atomic_file(storage.join(out, name)) as target,
         ):
             shutil.copyfileobj(source, target, 8 << 20)
-    for name in left:
-        storage.remove_tree(storage.join(out, name))
     return folder
 
 
@@ -106,7 +108,7 @@ def publish_base(folder: str, config: BaseConfig) -> None:
         os.unlink(os.path.join(out, name))
     configs.write_resolved(config, out)
     _open_to_readers(folder)
-    for name in _config_last(folder):
+    for name in _marks_last(folder):
         os.replace(os.path.join(folder, name), os.path.join(out, name))
 
 
@@ -116,8 +118,8 @@ def _open_to_readers(folder: str) -> None:
         os.chmod(os.path.join(folder, name), 0o644)
 
 
-def _config_last(folder: str) -> list[str]:
-    return sorted(os.listdir(folder), key=lambda name: name == CONFIG)
+def _marks_last(folder: str) -> list[str]:
+    return sorted(os.listdir(folder), key=lambda name: name in _MARKS)
 
 
 def _left_weights(folder: str, out: str, endings: tuple[str, ...]) -> list[str]:

@@ -12,7 +12,9 @@ def test_a_mark_of_utf_8_is_no_part_of_the_text(tmp_path: Path) -> None:
     """Editors on Windows begin files with one."""
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfred cat\r\ngreen dog\r\n")
     (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "blue river"}\n')
-    assert list(read_passages([str(tmp_path)])) == ["red cat", "green dog", "blue river"]
+    (tmp_path / "c.JSONL").write_bytes(b'{"text": "small house"}\n')
+    said = ["red cat", "green dog", "blue river", "small house"]
+    assert list(read_passages([str(tmp_path)])) == said
 
 
 def test_half_a_character_is_refused_by_its_line(tmp_path: Path) -> None:

@@ -8,21 +8,29 @@ import pytest
 from apps.common.files import storage
 from apps.common.packs import open_pack
 from apps.train.batches.micro_batch import PackRows
-from apps.train.checkpoint import checkpoint, fence
-from apps.train.checkpoint.fence import Fence, Superseded
+from apps.train.checkpoint import checkpoint
+from apps.train.checkpoint.fence import FENCE_NAME, Fence, Superseded
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks
 from apps.train.loop.worker import process_group, work
 from tests.train.ranks import on_ranks
 
+EARLIER, LATER = 1000.0, 2000.0
+
+
+def hold(run: str, started_s: float) -> None:
+    """As the ranks of another machine's command do."""
+    held = {"token": "theirs", "host": "node-9", "started_s": started_s}
+    storage.write_json(storage.join(run, FENCE_NAME), held)
+
 
 def superseded_after(config: RunConfig, step: int) -> str:
     """Train until another command has taken the run over, after that step; what is said of it."""
-    held = Fence(config.out, fence.take(config.out))
+    held = Fence(config.out, "ours", EARLIER)
 
     def on_step(record: dict) -> None:
         if record["step"] == step:
-            fence.take(config.out)
+            hold(config.out, LATER)
 
     rows = PackRows(open_pack(config.data).split("train"), 0)
     with pytest.raises(Superseded) as caught:
@@ -35,7 +43,7 @@ def superseded_after(config: RunConfig, step: int) -> str:
 def test_a_command_whose_run_was_taken_over_stops_on_every_rank(small_run: RunConfig) -> None:
     """At its next checkpoint, which it does not write; what it wrote before stays."""
     said = on_ranks(2, superseded_after, small_run, 3)
-    assert said[0] == said[1] and f"trains {small_run.out} now, so this one has stopped" in said[0]
+    assert said[0] == said[1] and f"on node-9, trains {small_run.out} now, so this one" in said[0]
     assert [saved.step for saved in checkpoint.committed(small_run.out)] == [2]
 
 
@@ -49,9 +57,14 @@ def test_it_leaves_the_metrics_of_the_other_command_alone(small_run: RunConfig, 
     assert storage.read_bytes(storage.join(config.out, "metrics.jsonl")) == theirs
 
 
-def test_a_run_without_a_fence_is_nobody_else_s(tmp_path: Path) -> None:
-    assert Fence(str(tmp_path), "mine").newer_host() is None
-    token = fence.take(str(tmp_path))
-    assert Fence(str(tmp_path), token).newer_host() is None
+def test_the_run_of_a_machine_that_is_gone_is_taken_over(tmp_path: Path) -> None:
+    """Its command was started before; a run without a fence is anybody's."""
+    ours = Fence(str(tmp_path), "ours", LATER)
+    assert ours.newer_host() is None
+    hold(str(tmp_path), EARLIER)
+    with process_group():
+        ours.take()
+        ours.take()  # the next attempt of the same command
+    assert storage.read_json(str(tmp_path / FENCE_NAME))["token"] == "ours"
+    assert Fence(str(tmp_path), "theirs", EARLIER).newer_host()
     assert Fence(str(tmp_path)).newer_host() is None
-    assert Fence(str(tmp_path), "older").newer_host()
