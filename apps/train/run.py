@@ -98,11 +98,14 @@ def _finished(prepared: "Prepared") -> dict[str, float] | None:
     from apps.train.checkpoint import checkpoint
 
     config, skipped = prepared.config, list[str]()
+    has_steps_left = prepared.done_step < prepared.num_steps
+    if has_steps_left and not config.metrics.patience:
+        return None
     # By sizes: contents are read where they are used, and for 13B they are 156 GB.
     last = checkpoint.newest(config.out, "size", skipped.append, prepared.done_step)
     if last is None:
         return None  # none, or damaged: the workers go on from an older one, and say why
-    if prepared.done_step < prepared.num_steps and not _has_lost_patience(prepared, last.commit):
+    if has_steps_left and not _has_lost_patience(prepared, last.commit):
         return None
     return _summary(config.out)
 
