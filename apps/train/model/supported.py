@@ -29,8 +29,19 @@ _PLAIN = {
     "router_jitter_noise": 0.0,
     "output_router_logits": False,
     "use_bidirectional_attention": False,
+    "is_causal": True,
 }
 """settings of config.json that training honours at this value only"""
+_AT_LEAST_ONE = (
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_experts_per_tok",
+    "query_pre_attn_scalar",
+)
+_WINDOW = "sliding_attention"
+_LAYERS = ("full_attention", _WINDOW)
+"""kinds of decoder layers, by what their attention reaches"""
 
 
 def unusable(folder: str, error: Exception) -> InputError:
@@ -65,6 +76,10 @@ def check_supported(config: PretrainedConfig, folder: str) -> None:
 
 def _contradictions(config: PretrainedConfig) -> Iterator[str]:
     """What no model can be built of, or none whose layers fit together."""
+    for name in _AT_LEAST_ONE:
+        if (value := getattr(config, name, None)) is not None and not value >= 1:
+            yield f"{name} {value} (expected at least 1)"
+    yield from _unusable_windows(config)
     for name in ("hidden_act", "hidden_activation"):
         if (act := getattr(config, name, None)) is not None and act not in ACT2FN:
             yield f"{name} {act!r}, which transformers does not know"
@@ -75,8 +90,20 @@ def _contradictions(config: PretrainedConfig) -> Iterator[str]:
     if heads % kv_heads:
         yield f"num_attention_heads {heads}, which num_key_value_heads {kv_heads} does not divide"
     experts = num_experts(config)
-    if experts and config.num_experts_per_tok > experts:
-        yield f"num_experts_per_tok {config.num_experts_per_tok} of {experts} experts"
+    visited = getattr(config, "num_experts_per_tok", 0)
+    if experts and visited > experts:
+        yield f"num_experts_per_tok {visited} of {experts} experts"
+
+
+def _unusable_windows(config: PretrainedConfig) -> Iterator[str]:
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    if window is not None and not (isinstance(window, int) and window >= 1):
+        yield f"sliding_window {window!r} (expected at least 1 token, or null)"
+    for kind in kinds or ():
+        if kind not in _LAYERS:
+            yield f"layer_types {kind!r} (expected {' or '.join(_LAYERS)})"
+        if kind == _WINDOW and window is None:
+            yield f"layer_types {kind!r} and no sliding_window"
 
 
 def check_pad(config: PretrainedConfig, folder: str) -> None:

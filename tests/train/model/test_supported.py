@@ -121,6 +121,16 @@ SAID: dict[str, tuple[str, dict[str, object], str]] = {
     "a number in words": ("llama", {"hidden_size": "wide"}, "config.json of .* cannot be used"),
     "padding": ("llama", {"pad_token_id": 100_000}, "pad_token_id 100000 .* --resize-embeddings"),
     "experts": ("mixtral", {"num_experts_per_tok": 9}, "num_experts_per_tok 9 of 4 experts"),
+    "no experts": ("mixtral", {"num_experts_per_tok": -1}, r"num_experts_per_tok -1 \(expected at"),
+    "no positions": ("llama", {"max_position_embeddings": 0}, r"max_position_embeddings 0 \(exp"),
+    "no keys": ("qwen2", {"num_key_value_heads": 0}, r"num_key_value_heads 0 \(expected at least"),
+    "no scale": ("gemma3", {"query_pre_attn_scalar": -1}, r"query_pre_attn_scalar -1 \(expected"),
+    "both ways": ("llama", {"is_causal": False}, "has is_causal False .* not computed here"),
+    "no window": ("mistral", {"sliding_window": 0}, r"sliding_window 0 \(expected at least 1 tok"),
+    "a window of none": ("gemma3", {"sliding_window": None}, "and no sliding_window"),
+    "layers of another kind": (
+        "qwen2", {"layer_types": ["chunked_attention", "full_attention"]}, "'chunked_attention' \\("
+    ),
 }  # fmt: skip
 
 
