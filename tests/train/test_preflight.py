@@ -19,7 +19,7 @@ from apps.train import preflight, run
 from apps.train.__main__ import COMMANDS
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.origin import check_origin
-from apps.train.config import MetricsConfig, RopeConfig
+from apps.train.config import RopeConfig
 from apps.train.model import precision
 from apps.train.model.shape import from_config
 from tests.made import sentencepiece_folder
@@ -339,7 +339,7 @@ def test_a_finished_run_says_so_without_starting_ray_or_reading_its_state(
 
 def test_a_run_that_ended_by_its_patience_is_finished_too(finished) -> None:
     """Until it is given more of it."""
-    metrics = MetricsConfig(val_every_steps=1, patience=2)
+    metrics = replace(finished.metrics, val_every_steps=1, patience=2)
     prepared = preflight.prepare(replace(finished, steps=12, metrics=metrics, allow_change=True))
     assert run._finished(prepared) is None
     (saved,) = checkpoint.committed(finished.out)
@@ -347,6 +347,8 @@ def test_a_run_that_ended_by_its_patience_is_finished_too(finished) -> None:
     assert (run._finished(prepared) or {}).get("step") == 8
     patient = replace(prepared.config, metrics=replace(metrics, patience=3))
     assert run._finished(replace(prepared, config=patient)) is None
+    other_rows = {**prepared.commit, "validated_on": "1 rows of another pack"}
+    assert run._finished(replace(prepared, commit=other_rows)) is None
 
 
 def test_a_run_whose_last_checkpoint_is_cut_short_is_not_finished(finished) -> None:
