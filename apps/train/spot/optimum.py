@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from apps.common.spot.trace import Market
 from apps.train.spot.job import Job, Prices
 
-_QUANTA_PER_TICK = 4
+_QUANTA_PER_TICK = range(4, 13)
+"""More are slower, and a restart that is no whole number of them is rounded down."""
+_EXACT = 1e-9
+"""Quotients that are whole but for their last digit count as whole."""
 Costs = NDArray[np.float64]
 
 
@@ -26,6 +29,7 @@ class _Start:
     num_ticks: int
     done: int
     """Quanta of work in the last of those ticks."""
+    quanta_per_tick: int
 
 
 def optimum_usd(job: Job, market: Market, prices: Prices, start: int = 0) -> float:
@@ -33,9 +37,9 @@ def optimum_usd(job: Job, market: Market, prices: Prices, start: int = 0) -> flo
 
     Infinite where none does. Without a deadline only spot machines are taken, as policies do.
     """
-    quantum_s = market.tick_s / _QUANTA_PER_TICK
+    begin = _start(job.restart_s, market.tick_s)
+    quantum_s = market.tick_s / begin.quanta_per_tick
     work = math.floor(job.work_s / quantum_s)
-    begin = _start(job.restart_s, quantum_s)
     last = market.num_ticks - start
     hourly = [prices.spot_usd] * len(market.zones)
     up = market.up[:, start:]
@@ -47,15 +51,23 @@ def optimum_usd(job: Job, market: Market, prices: Prices, start: int = 0) -> flo
     return _cheapest(up[:, :last], quantum_usd, work, begin)
 
 
-def _start(restart_s: float, quantum_s: float) -> _Start:
-    """Rounded down, in the job's favour.
+def _start(restart_s: float, tick_s: float) -> _Start:
+    """In as few quanta a tick as round the restart down by least, in the job's favour.
 
-    Worked example: 700 s in quanta of 150 s are 4 whole ones: one tick of 600 s, nothing done in
-    it. 900 s are 6: two ticks, and 2 quanta of work in the second.
+    Worked example: of ticks of 600 s, 720 s are 6 quanta of 120 s, five a tick: two ticks, and 4
+    quanta of work in the second. A fourth of a tick would make them 600 s, one tick.
     """
-    quanta = math.floor(restart_s / quantum_s)
-    num_ticks = max(math.ceil(quanta / _QUANTA_PER_TICK), 1)
-    return _Start(num_ticks=num_ticks, done=num_ticks * _QUANTA_PER_TICK - quanta)
+
+    def left_out_s(quanta_per_tick: int) -> float:
+        quantum_s = tick_s / quanta_per_tick
+        return round(restart_s - math.floor(restart_s / quantum_s + _EXACT) * quantum_s, 6)
+
+    per_tick = min(_QUANTA_PER_TICK, key=left_out_s)
+    quanta = math.floor(restart_s * per_tick / tick_s + _EXACT)
+    num_ticks = max(math.ceil(quanta / per_tick), 1)
+    return _Start(
+        num_ticks=num_ticks, done=num_ticks * per_tick - quanta, quanta_per_tick=per_tick
+    )
 
 
 def _cheapest(up: NDArray[np.bool_], quantum_usd: Costs, work: int, begin: _Start) -> float:
@@ -71,9 +83,9 @@ def _cheapest(up: NDArray[np.bool_], quantum_usd: Costs, work: int, begin: _Star
         idle = np.minimum(idle, here.min(axis=0))
         for place in np.flatnonzero(up[:, tick]):
             usd = float(quantum_usd[place])
-            _worked(here[place], _QUANTA_PER_TICK, usd, 0, ahead[0][place])
+            _worked(here[place], begin.quanta_per_tick, usd, 0, ahead[0][place])
             if startable[place, tick]:
-                restart = begin.num_ticks * _QUANTA_PER_TICK - begin.done
+                restart = begin.num_ticks * begin.quanta_per_tick - begin.done
                 target = ahead[begin.num_ticks - 1][place]
                 _worked(idle, begin.done, usd, restart, target)
     return float(min(idle[work], *(costs[:, work].min() for costs in ahead)))

@@ -65,6 +65,13 @@ def test_no_policy_is_cheaper_than_the_optimum_or_late(seed: int) -> None:
             assert outcome.usd(PRICES) >= optimum_usd(job, after, PRICES, start) - 1e-9
 
 
+@pytest.mark.parametrize("restart_s", [0, 60, 180, 200, 720, 900])
+def test_a_restart_that_is_no_whole_tick_is_paid_in_full(restart_s: int) -> None:
+    market = Market(name="m", tick_s=600, zones=("a",), counts=np.ones((1, 50), dtype=int))
+    job = Job(work_s=7200, restart_s=restart_s, checkpoint_s=600)
+    assert optimum_usd(job, market, PRICES) == pytest.approx((7200 + restart_s) / 3600)
+
+
 def test_where_nothing_ends_the_optimum_is_infinite() -> None:
     market = Market(name="m", tick_s=600, zones=("a",), counts=np.zeros((1, 50), dtype=int))
     assert optimum_usd(Job(work_s=600, restart_s=60, checkpoint_s=60), market, PRICES) == np.inf
