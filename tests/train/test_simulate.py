@@ -65,6 +65,8 @@ def test_without_a_deadline_nothing_runs_on_demand() -> None:
         ({"generator": GeneratorConfig(hours=20)}, "No trace holds a run"),
         ({"trace": ("traces",)}, "--generator makes up a market and --trace has one"),
         ({"price": "on-demand"}, "--price on-demand is of machines that stay"),
+        ({"on_demand_price": "-1"}, "--on-demand-price -1 is not positive"),
+        ({"on_demand_price": "spot"}, "--on-demand-price spot is of machines that may be taken"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(change, complaint: str) -> None:
@@ -109,9 +111,23 @@ def test_where_no_zone_ever_has_machines_only_on_demand_ends(tmp_path: Path, cap
     assert figures["greedy"].missed == 0 and figures["greedy"].on_demand_share == 1
     assert figures["wait"].missed == 1
     asked = ["simulate", "--preset", "vicuna-13b", "--trace", folder, "--log-format", "text"]
-    assert run("apps.train", COMMANDS, asked) == 0
-    assert "no end" in capsys.readouterr().out
+    assert run("apps.train", COMMANDS, [*asked, "--save", str(tmp_path / "saved")]) == 0
+    shown = capsys.readouterr().out
+    assert "no end   no end   no end" in shown and "$0.00" not in shown
+    saved = json.loads((tmp_path / "saved/simulation.json").read_text(), parse_constant=pytest.fail)
+    assert saved["together"]["policies"][0]["usd_mean"] == "Infinity"
     assert run("apps.train", COMMANDS, ["plan", "--trace", folder, "--log-format", "text"]) == 0
+    assert "longer than the trace for spot machines on top" in capsys.readouterr().out
+
+
+def test_runs_that_the_trace_cuts_off_are_not_cheap_or_short(tmp_path: Path) -> None:
+    """Machines for a day, then none: only what starts early ends."""
+    folder = traced(tmp_path, [1] * 144 + [0] * 350)
+    plan = make_plan(replace(plan_presets()["vicuna-13b"](), trace=(folder,)))
+    assert plan.waiting and plan.waiting.hours_p90 is None
+    folder = traced(tmp_path, 2 * ([1] * 144 + [0] * 350))
+    figures = by_name(simulate(replace(VICUNA_13B, trace=(folder,))).together)["any-zone"]
+    assert figures.hours_p90 == figures.usd_p90 == figures.usd_mean == float("inf")
 
 
 def test_the_plan_shows_the_waiting_apart(tmp_path: Path, capsys) -> None:

@@ -5,7 +5,8 @@ from typing import Protocol
 
 from apps.common.command.events import Reporter
 from apps.common.files import storage
-from apps.common.files.config import to_dict, write_json, write_resolved
+from apps.common.files.config import to_dict, write_resolved
+from apps.common.files.json_floats import to_json
 
 
 class Saving(Protocol):
@@ -27,5 +28,5 @@ def show_and_save(
         for line in lines:
             reporter.line(line)
     if config.save:
-        write_json(result, storage.join(config.save, name))
+        storage.write_json(storage.join(config.save, name), to_json(to_dict(result)))
         write_resolved(config, config.save)

@@ -31,14 +31,16 @@ class Price:
         return self.name not in ("on-demand", "own")
 
 
-def find(price: str, accelerator: str, table_uri: str | None = None) -> Price | None:
+def find(
+    price: str, accelerator: str, table_uri: str | None = None, option: str = "--price"
+) -> Price | None:
     """The price called `price` of one accelerator; a number is taken as it is.
 
-    None: the table has such a column, but not for this accelerator. ConfigError names the columns
-    that the table does have.
+    `option` is where it was given. None: the table has such a column, but not for this
+    accelerator. ConfigError names the columns that the table does have.
     """
-    if stated := _number(price):
-        return Price(name="stated", usd_per_gpu_hour=stated, source="stated with --price")
+    if stated := _number(price, option):
+        return Price(name="stated", usd_per_gpu_hour=stated, source=f"stated with {option}")
     table_uri = table_uri or str(TABLE)
     table = configs.load_yaml(table_uri)
     columns = _columns(table, table_uri, accelerator)
@@ -51,7 +53,7 @@ def find(price: str, accelerator: str, table_uri: str | None = None) -> Price | 
             return None
         raise ConfigError(
             f"{table_uri} has no {price!r} price (it has {', '.join(have) or 'none at all'}); "
-            "give --price USD_PER_GPU_HOUR or your own table with --prices FILE"
+            f"give {option} USD_PER_GPU_HOUR or your own table with --prices FILE"
         )
     usd = _usd(columns[price], f"{price} of {accelerator} in {table_uri}")
     entry = _mapping(columns[price]) or {}
@@ -91,11 +93,11 @@ def _usd(entry: object, where: str) -> float:
     return float(usd)
 
 
-def _number(text: str) -> float | None:
+def _number(text: str, option: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
         return None
     if not 0 < value < math.inf:
-        raise ConfigError(f"--price {text} is not positive; give US dollars per GPU and hour")
+        raise ConfigError(f"{option} {text} is not positive; give US dollars per GPU and hour")
     return value

@@ -124,10 +124,11 @@ class Preemptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """Hours without spot machines, by availability traces; apart from every other hour."""
+    """Hours without spot machines, by availability traces; apart from every other hour. None where
+    so many of the runs do not end within their trace."""
 
-    hours_p50: float
-    hours_p90: float
+    hours_p50: float | None
+    hours_p90: float | None
     source: str
 
 

@@ -174,11 +174,15 @@ def _faults(plan: Plan) -> Iterator[str]:
     if waits := plan.waiting:
         yield _row(
             "waiting",
-            f"{waits.hours_p50:.1f} h for spot machines on top (median; p90 {waits.hours_p90:.1f} "
-            f"h; {waits.source}), not paid for",
+            f"{_hours(waits.hours_p50)} for spot machines on top (median; p90 "
+            f"{_hours(waits.hours_p90)}; {waits.source}), not paid for",
         )
     elif plan.machines.price is None or plan.machines.price.preemptible:
         yield _row("waiting", "for spot machines is not in these hours: --trace DIR shows it")
+
+
+def _hours(waited: float | None) -> str:
+    return "longer than the trace" if waited is None else f"{waited:.1f} h"
 
 
 def _cost(plan: Plan) -> Iterator[str]:

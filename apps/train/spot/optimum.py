@@ -65,9 +65,7 @@ def _start(restart_s: float, tick_s: float) -> _Start:
     per_tick = min(_QUANTA_PER_TICK, key=left_out_s)
     quanta = math.floor(restart_s * per_tick / tick_s + _EXACT)
     num_ticks = max(math.ceil(quanta / per_tick), 1)
-    return _Start(
-        num_ticks=num_ticks, done=num_ticks * per_tick - quanta, quanta_per_tick=per_tick
-    )
+    return _Start(num_ticks=num_ticks, done=num_ticks * per_tick - quanta, quanta_per_tick=per_tick)
 
 
 def _cheapest(up: NDArray[np.bool_], quantum_usd: Costs, work: int, begin: _Start) -> float:

@@ -1,5 +1,6 @@
 """From a plan to the job that is simulated, its prices, and what the plan says of waiting."""
 
+import math
 from collections.abc import Sequence
 
 from apps.common.errors import ConfigError
@@ -36,7 +37,8 @@ def job_of(
 def prices_of(plan: Plan, on_demand: str, table_uri: str | None) -> tuple[Prices, str]:
     """Of all machines together, and who says so; spot is what the plan was priced with."""
     accelerator, count = plan.machines.accelerator, plan.machines.num_gpus
-    spot, dear = plan.machines.price, price_table.find(on_demand, accelerator, table_uri)
+    spot = plan.machines.price
+    dear = price_table.find(on_demand, accelerator, table_uri, option="--on-demand-price")
     if spot is None or dear is None:
         lacking = "spot price: plan with --price" if spot is None else "price on demand: give"
         option = "" if spot is None else "--on-demand-price "
@@ -48,6 +50,11 @@ def prices_of(plan: Plan, on_demand: str, table_uri: str | None) -> tuple[Prices
             f"--price {spot.name} is of machines that stay, and here it stands for those on spot; "
             "give --price spot where the table has one, or US dollars per GPU and hour."
         )
+    if dear.name == "spot":
+        raise ConfigError(
+            "--on-demand-price spot is of machines that may be taken away; give a column of the "
+            "table for those that stay, or US dollars per GPU and hour."
+        )
     prices = Prices(
         spot_usd=count * spot.usd_per_gpu_hour, on_demand_usd=count * dear.usd_per_gpu_hour
     )
@@ -56,15 +63,21 @@ def prices_of(plan: Plan, on_demand: str, table_uri: str | None) -> tuple[Prices
 
 def waiting(job: Job, folders: Sequence[str], num_machines: int) -> Waiting | None:
     """Hours on no machine, if the job takes spot in whichever zone has it; None: too short."""
-    waits_h = [
-        replay(job, market, any_zone, start).waiting_s / 3600
+    outcomes = [
+        replay(job, market, any_zone, start)
         for market in trace.read(folders, num_machines)
         for start in study.starts(job, market, _STARTS)
     ]
-    if not waits_h:
+    if not outcomes:
         return None
+    waits_h = [one.waiting_s / 3600 if one.ended else math.inf for one in outcomes]
+
+    def hours(percent: float) -> float | None:
+        waits = study.percentile(waits_h, percent)
+        return waits if waits < math.inf else None
+
     return Waiting(
-        hours_p50=study.percentile(waits_h, 50),
-        hours_p90=study.percentile(waits_h, 90),
+        hours_p50=hours(50),
+        hours_p90=hours(90),
         source=f"{len(waits_h)} starts over the traces of {', '.join(folders)}",
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """One policy over many starts. Infinite hours: the trace ended before the job."""
+    """One policy over many starts. Infinite: the trace ended before so many jobs."""
 
     policy: str
     runs: int

@@ -102,8 +102,9 @@ def _figures(
     outcomes: Sequence[Outcome],
     predicted: Sequence[Outcome],
 ) -> Figures:
-    hours, usd = [_hours(one) for one in outcomes], [one.usd(prices) for one in outcomes]
-    waiting = [one.waiting_s / 3600 for one in outcomes]
+    hours = [_if_ended(one, one.elapsed_s / 3600) for one in outcomes]
+    waiting = [_if_ended(one, one.waiting_s / 3600) for one in outcomes]
+    usd = [_if_ended(one, one.usd(prices)) for one in outcomes]
     paid_s = sum(one.spot_s + one.on_demand_s for one in outcomes)
     return Figures(
         policy=policy,
@@ -119,12 +120,15 @@ def _figures(
         on_demand_share=sum(one.on_demand_s for one in outcomes) / paid_s if paid_s else 0.0,
         lost_work_h=fmean(one.lost_s for one in outcomes) / 3600,
         missed=fmean(one.misses(job.deadline_s) for one in outcomes),
-        predicted_hours_p50=percentile([_hours(one) for one in predicted], 50),
+        predicted_hours_p50=percentile(
+            [_if_ended(one, one.elapsed_s / 3600) for one in predicted], 50
+        ),
     )
 
 
-def _hours(outcome: Outcome) -> float:
-    return outcome.elapsed_s / 3600 if outcome.ended else float("inf")
+def _if_ended(outcome: Outcome, value: float) -> float:
+    """Infinite for a job that the trace has cut off, which would look short and cheap."""
+    return value if outcome.ended else float("inf")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from apps.train.spot.result import Figures, Simulated, Simulation
+from apps.train.spot.result import Figures, Optimum, Simulated, Simulation
 
 
 def lines(simulation: Simulation, *, each: bool) -> Iterator[str]:
@@ -31,7 +31,7 @@ def lines(simulation: Simulation, *, each: bool) -> Iterator[str]:
 
 
 _HEAD = (
-    f"{'policy':<22}{'h p50':>7}{'p90':>7}{'h?':>7}{'wait':>6}{'p90':>6}{'$ mean':>9}{'p50':>9}"
+    f"{'policy':<22}{'h p50':>7}{'p90':>7}{'h?':>7}{'wait':>7}{'p90':>7}{'$ mean':>9}{'p50':>9}"
     f"{'p90':>9}{'taken':>6}{'o-d':>6}{'lost h':>7}{'missed':>8}"
 )
 
@@ -44,21 +44,20 @@ def _table(market: Simulated) -> Iterator[str]:
     yield _HEAD
     for figures in market.policies:
         yield _row(figures)
-    optimum = market.optimum
-    yield (
-        f"{'optimum':<22}{'':>33}{_amount(optimum.usd_mean, 9, 2)}{_amount(optimum.usd_p50, 9, 2)}"
-        f"{_amount(optimum.usd_p90, 9, 2)}"
-    )
+    yield f"{'optimum':<22}{'':>35}{_usd(market.optimum)}"
 
 
 def _row(figures: Figures) -> str:
     return (
         f"{figures.policy:<22}{_amount(figures.hours_p50, 7)}{_amount(figures.hours_p90, 7)}"
-        f"{_amount(figures.predicted_hours_p50, 7)}{figures.waiting_h_p50:>6.1f}"
-        f"{figures.waiting_h_p90:>6.1f}{figures.usd_mean:>9.2f}{figures.usd_p50:>9.2f}"
-        f"{figures.usd_p90:>9.2f}{figures.preemptions:>6.1f}{figures.on_demand_share:>6.0%}"
-        f"{figures.lost_work_h:>7.2f}{figures.missed:>8.0%}"
+        f"{_amount(figures.predicted_hours_p50, 7)}{_amount(figures.waiting_h_p50, 7)}"
+        f"{_amount(figures.waiting_h_p90, 7)}{_usd(figures)}"
+        f"{figures.preemptions:>6.1f}{figures.on_demand_share:>6.0%}{figures.lost_work_h:>7.2f}{figures.missed:>8.0%}"
     )
+
+
+def _usd(paid: Figures | Optimum) -> str:
+    return "".join(_amount(usd, 9, 2) for usd in (paid.usd_mean, paid.usd_p50, paid.usd_p90))
 
 
 def _amount(value: float, width: int, digits: int = 1) -> str:
