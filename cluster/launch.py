@@ -21,11 +21,14 @@ from apps.common.errors import ConfigError
 from apps.common.files import config as configs
 from apps.common.files import costs, storage
 from apps.common.files.lock import alone_in
+from apps.common.spot import trace
+from apps.common.spot.trace import Market
 from apps.train.plan import PLAN_NAME
 from apps.train.planning.result import Plan
+from apps.train.spot import study
 from apps.train.spot.chain import guess
 from apps.train.spot.job import Job, Prices
-from apps.train.spot.learnt import LEAST_COST
+from apps.train.spot.learnt import LEAST_COST, NAMES, made
 from apps.train.spot.least_cost import least_cost, plan_tick_s
 from apps.train.spot.planned import job_of, prices_of
 from apps.train.spot.policy import POLICIES, Policy
@@ -35,6 +38,8 @@ from cluster.sky_cloud import Held, SkyCloud
 
 STATE_NAME = "launch.json"
 TASK = Path(__file__).with_name("train.yaml")
+_STARTS = 24
+"""over the trace that a policy is fitted to, as `apps.train simulate` has by default"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,13 +53,16 @@ class LaunchConfig:
     out: str
     """the run's folder; its last part is RUN"""
     task: Path = TASK
-    """SkyPilot's task file"""
+    """SkyPilot's task file; it runs on the plan's GPUs, whatever it names itself"""
     env: tuple[str, ...] = ()
     """NAME=VALUE for the task"""
     secret: tuple[str, ...] = ()
     """names of variables here whose values the task is given, such as HF_TOKEN"""
     policy: str = LEAST_COST
     """as in `apps.train simulate`"""
+    trace: str = ""
+    """folder of one availability trace, as in `apps.train simulate`, which uniform-progress and
+    least-cost learn from; without it least-cost begins with a guess"""
     deadline_h: float | None = None
     """hours from the start; without it, on demand is not used"""
     tick_minutes: float = 5.0
@@ -120,11 +128,12 @@ def _run_launch(
     deadline_s = None if config.deadline_h is None else config.deadline_h * 3600
     job = job_of(plan.training, plan.checkpoints, plan.preemptions, deadline_s)
     prices, dated = prices_of(plan, config.on_demand_price, config.prices)
-    policy = policy_of(config.policy, job, prices, config.tick_minutes * 60)
+    history = history_of(config.trace, plan.training.network.num_machines)
+    policy = policy_of(config.policy, job, prices, config.tick_minutes * 60, history)
     sky_jobs.check_installed()
-    sky_jobs.from_environment(config.secret)  # a restart without them must not cancel the job
     state = read_state(config.out) or LaunchState(spent=Spent(seen_s=clock()), held=Held())
-    cloud = sky_cloud(config, job, state)
+    cloud = sky_cloud(config, plan, job, state)
+    cloud.check()  # a restart without the secrets must not cancel the job
     cloud.sleep, cloud.clock = sleep, clock
     controller = Controller(
         job=job,
@@ -143,8 +152,10 @@ def _run_launch(
     follow(controller, reporter, save, sleep, clock)
 
 
-def sky_cloud(config: LaunchConfig, job: Job, state: LaunchState) -> SkyCloud:
+def sky_cloud(config: LaunchConfig, plan: Plan, job: Job, state: LaunchState) -> SkyCloud:
     """Of this launch, going on where `state` is."""
+    machines = plan.machines
+    num_nodes = plan.training.network.num_machines
     return SkyCloud(
         task=config.task,
         name=config.run_name,
@@ -153,6 +164,7 @@ def sky_cloud(config: LaunchConfig, job: Job, state: LaunchState) -> SkyCloud:
         zones=config.zones,
         envs=sky_jobs.envs_of(config.env),
         secrets=config.secret,
+        machines=sky_jobs.machines_of(machines.num_gpus, machines.accelerator, num_nodes),
         retry_s=config.retry_minutes * 60,
         start_s=config.start_minutes * 60,
         held=state.held,
@@ -170,14 +182,37 @@ def read_state(out: str) -> LaunchState | None:
     return configs.read_json(LaunchState, storage.join(out, STATE_NAME))
 
 
-def policy_of(name: str, job: Job, prices: Prices, tick_s: float) -> Policy:
-    """By name; nothing is known of these zones before, so `least-cost` begins with its guess."""
-    if name == LEAST_COST:
+def history_of(folder: str, num_machines: int) -> Market | None:
+    """What is known of how machines come and go; None where no trace is given."""
+    if not folder:
+        return None
+    markets = trace.read([folder], num_machines)
+    if len(markets) > 1:
+        raise ConfigError(
+            f"--trace {folder} holds {len(markets)} collections ({markets[0].name}, "
+            f"{markets[1].name}, ...); give the folder of one."
+        )
+    return markets[0]
+
+
+def policy_of(
+    name: str, job: Job, prices: Prices, tick_s: float, history: Market | None = None
+) -> Policy:
+    """By name; where nothing is known of the zones before, `least-cost` begins with its guess."""
+    if name not in NAMES:
+        raise ConfigError(f"--policy is {name!r}; expected one of {', '.join(NAMES)}.")
+    if name in POLICIES:
+        return POLICIES[name]
+    if history is None and name == LEAST_COST:
         return least_cost(job, guess(plan_tick_s(job, tick_s)), prices)
-    if name not in POLICIES:
-        known = ", ".join([*POLICIES, LEAST_COST])
-        raise ConfigError(f"--policy is {name!r}; expected one of {known}.")
-    return POLICIES[name]
+    if history is None:
+        raise ConfigError(f"--policy {name} fits its line to a trace; give --trace FOLDER.")
+    starts = study.starts(job, history, _STARTS)
+    if not starts:
+        raise ConfigError(
+            f"The trace is {history.hours:.0f} h long, too short for one run; give a longer one."
+        )
+    return made(name, job, history, prices, starts)
 
 
 COMMAND = cli.Command(

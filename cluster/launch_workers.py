@@ -69,7 +69,8 @@ class LaunchWorkersConfig(Service):
     on_demand_usd: float | None = None
     """of one machine, dollars an hour; one on spot costs --spot-price of it"""
     kind: str = "worker"
-    """of machine, as cost.json names it, such as 1xL4"""
+    """of machine, as cost.json names it; of one such as 1xL4 each worker rents that many of that
+    GPU, in place of those that the task file names"""
 
     def __post_init__(self) -> None:
         Service.__post_init__(self)  # super() does not know a class with slots
@@ -114,6 +115,12 @@ def jobs_name(pool: str) -> str:
     return f"worker-{re.sub('[^A-Za-z0-9]+', '-', pool)}"
 
 
+def machines_of_kind(kind: str) -> sky_jobs.Machines | None:
+    """Worked example: one L4 of 1xL4. None for a name that says no GPUs."""
+    match = re.fullmatch(r"([1-9]\d*)x(.+)", kind)
+    return None if match is None else sky_jobs.machines_of(int(match[1]), match[2], 1)
+
+
 def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
     """Without end. What is wrong with the settings is said before the first machine."""
     pool = GatewayPool(config.gateway, config.pool, sky_jobs.from_environment(SECRETS)[JOIN_TOKEN])
@@ -131,7 +138,9 @@ def run_launch_workers(config: LaunchWorkersConfig, reporter: Reporter) -> None:
         envs={**envs, **sky_jobs.envs_of(config.env)},
         secrets=SECRETS,
         reporter=reporter,
+        machines=machines_of_kind(config.kind),
     )
+    cloud.check()
     controller = WorkerController(
         policy=POLICIES[config.policy](config.zones, service),
         cloud=cloud,

@@ -59,6 +59,7 @@ class SkyCloud:
     envs: Mapping[str, str]
     secrets: tuple[str, ...]
     """names of variables whose values the task is given"""
+    machines: sky_jobs.Machines
     retry_s: float
     start_s: float
     held: Held
@@ -155,9 +156,13 @@ class SkyCloud:
             raise
         self.save()
 
+    def check(self) -> None:
+        """Raises ConfigError and InputError for a task that could be launched nowhere."""
+        sky_jobs.checked(self._task_at(self.zones[0]))
+
     def _task_at(self, place: str) -> dict[str, object]:
         envs = {**self.envs, "RUN": self.name}
-        return sky_jobs.task_config(self.task, place, envs, self.secrets)
+        return sky_jobs.task_config(self.task, place, envs, self.secrets, self.machines)
 
     def _leave(self) -> None:
         self.held.job_id, self.held.place, self.held.is_leaving = None, IDLE, False

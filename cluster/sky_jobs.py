@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-import yaml
-
 from apps.common.errors import ConfigError, CriaError, InputError
+from apps.common.files import config as configs
 from apps.common.spot.trace import ON_DEMAND
 from cluster.controller import CloudIsAway
 
 if TYPE_CHECKING:
+    import sky
     from sky.server.common import RequestId
 
 TAKEN = {"RECOVERING", "FAILED_NO_RESOURCE"}
@@ -32,6 +32,8 @@ CANCEL_AGAIN_S = 180.0
 """A cancel that was taken and not carried out is asked for again after so long."""
 CANCEL_LIMIT_S = 600.0
 """So long a launcher waits for one without looking at anything else."""
+_NAMES = {"A100-40GB": "A100", "RTX-4090": "RTX4090", "RTX-5090": "RTX5090"}
+"""SkyPilot's names of accelerators, where a plan has others."""
 FIELDS = ("job_id", "job_name", "status", "submitted_at", "start_at", "end_at", "failure_reason")
 
 
@@ -61,29 +63,62 @@ class JobRecord:
         return self.status in ENDED or self.status.startswith("FAILED")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machines:
+    """What one job rents: only that is paid at the prices that cost.json has."""
+
+    num_nodes: int
+    accelerators: Mapping[str, int]
+    """of each, by SkyPilot's name: {"A100-80GB": 8}"""
+
+
+def machines_of(num_gpus: int, accelerator: str, num_nodes: int) -> Machines:
+    """Of GPUs as a plan names them. Raises ConfigError."""
+    if num_gpus % num_nodes:
+        raise ConfigError(
+            f"The plan has {num_gpus} GPUs on {num_nodes} machines, and SkyPilot rents machines "
+            "that are all alike; plan with a number that they share evenly."
+        )
+    name = _NAMES.get(accelerator, accelerator)
+    return Machines(num_nodes=num_nodes, accelerators={name: num_gpus // num_nodes})
+
+
 def task_config(
-    path: Path, place: str, envs: Mapping[str, str], secrets: Sequence[str] = ()
+    path: Path,
+    place: str,
+    envs: Mapping[str, str],
+    secrets: Sequence[str] = (),
+    machines: Machines | None = None,
 ) -> dict[str, object]:
-    """The task file, bound to one zone and market; what counts as a lost machine stays.
+    """The task file, bound to one zone and market, and to `machines` in place of those that it
+    would take; what counts as a lost machine stays.
 
     Values of `secrets` are taken from this process's environment. Raises ConfigError.
     """
-    task = cast(dict[str, object], yaml.safe_load(path.read_text()))
-    resources = dict(cast(Mapping[str, object], task["resources"]))
+    task = dict(configs.load_yaml(str(path)))
+    resources = dict(_part(task, "resources", path))
+    if machines is not None:
+        task["num_nodes"] = machines.num_nodes
+        resources["accelerators"] = dict(machines.accelerators)
     resources.pop("infra", None)
     if place == ON_DEMAND:
         resources["use_spot"] = False
     else:
         resources.pop("any_of", None)
         resources |= {"use_spot": True, "infra": place}
-    declared = cast(Mapping[str, object], task["envs"])
-    hidden = cast(Mapping[str, object], task.get("secrets", {}))
     return {
         **task,
         "resources": resources,
-        "envs": {**declared, **envs},
-        "secrets": {**hidden, **from_environment(secrets)},
+        "envs": {**_part(task, "envs", path), **envs},
+        "secrets": {**_part(task, "secrets", path), **from_environment(secrets)},
     }
+
+
+def _part(task: Mapping[str, object], name: str, path: Path) -> Mapping[str, object]:
+    part = task.get(name) or {}
+    if not isinstance(part, Mapping):
+        raise ConfigError(f"{path}: {name} is {part!r}; expected a mapping, as in train.yaml.")
+    return cast(Mapping[str, object], part)
 
 
 def check_installed() -> None:
@@ -111,14 +146,21 @@ def from_environment(names: Sequence[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names}
 
 
+def checked(config: Mapping[str, object]) -> "sky.Task":
+    """SkyPilot's own reading of a task. Raises InputError."""
+    import sky
+
+    try:
+        return sky.Task.from_yaml_config(dict(config))
+    except ValueError as error:
+        raise InputError(f"SkyPilot refuses the task file: {error}") from None
+
+
 def launch(config: Mapping[str, object], name: str) -> int:
     """The number of a new job. Raises CloudIsAway, InputError."""
     import sky
 
-    try:
-        task = sky.Task.from_yaml_config(dict(config))
-    except ValueError as error:
-        raise InputError(f"SkyPilot refuses the task file: {error}") from None
+    task = checked(config)
     job_ids, _ = cast(
         tuple[Sequence[int] | None, object], _get(lambda: sky.jobs.launch(task, name=name))
     )

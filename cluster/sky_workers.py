@@ -30,6 +30,8 @@ class SkyWorkers:
     secrets: tuple[str, ...]
     """names of variables whose values the task is given"""
     reporter: Reporter
+    machines: sky_jobs.Machines | None = None
+    """those of the task file where nothing is said"""
     clock: Callable[[], float] = time.time
     _leaving: dict[int, float] = field(default_factory=dict[int, float])
     """jobs that were cancelled by us -> when they were last, in Unix time"""
@@ -79,12 +81,18 @@ class SkyWorkers:
         is_ours = name.startswith(f"{self.name}-") and number.isdigit()
         return slugs.get(slug) if is_ours else None
 
+    def check(self) -> None:
+        """Raises ConfigError and InputError for a task that could be launched nowhere."""
+        sky_jobs.checked(self._task_at(self.zones[0], self.name))
+
+    def _task_at(self, place: str, name: str) -> dict[str, object]:
+        envs = {**self.envs, "WORKER": name}
+        return sky_jobs.task_config(self.task, place, envs, self.secrets, self.machines)
+
     def launch(self, place: str) -> None:
         self._number += 1
         name = f"{self.name}-{_slug(place)}-{self._number}"
-        envs = {**self.envs, "WORKER": name}
-        config = sky_jobs.task_config(self.task, place, envs, self.secrets)
-        job_id = sky_jobs.launch(config, name)
+        job_id = sky_jobs.launch(self._task_at(place, name), name)
         self._alive.add(job_id)
         self._seen_s[job_id] = self.clock()
 

@@ -51,6 +51,8 @@ class FakeZones:
     clock: Clock
     empty: set[str] = field(default_factory=set)
     jobs: list[FakeJob] = field(default_factory=list)
+    tasks: list[Mapping[str, Any]] = field(default_factory=list)
+    """what each of them was launched with"""
     is_busy: bool = False
     """SkyPilot begins with no further job."""
 
@@ -98,6 +100,7 @@ class FakeSky(ModuleType):
             resources = task["resources"]
             place = resources["infra"] if resources["use_spot"] else ON_DEMAND
             number = len(self.zones.jobs) + 1
+            self.zones.tasks.append(task)
             self.zones.jobs.append(FakeJob(number, name, place, self.zones.clock()))
             return [number], None
 

@@ -11,6 +11,8 @@ from apps.common.files.costs import MachineHours, run_cost
 from apps.common.spot.generator import GeneratorConfig, generate
 from apps.common.spot.trace import ON_DEMAND, Market
 from apps.train.spot.job import IDLE, Job, Prices, View
+from apps.train.spot.learnt import NAMES
+from apps.train.spot.learnt import UNIFORM_PROGRESS as FITTED
 from apps.train.spot.policy import Policy
 from apps.train.spot.replay import replay
 from cluster.controller import CloudIsAway, Controller, Rental, Spent, follow
@@ -113,10 +115,15 @@ def follow_to_the_end(cloud: FakeCloud) -> Controller:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", ["any-zone", "greedy", "uniform-progress-2024", "least-cost"])
-def test_it_decides_as_the_simulator_does(name: str, seed: int, capsys) -> None:
-    market = generate(GeneratorConfig(zones=2, up_h=2, down_h=2, hours=120, seed=seed))
-    policy, simulated = policy_of(name, JOB, PRICES, market.tick_s), list[str]()
+@pytest.mark.parametrize(
+    ("name", "learns"),
+    [*((name, True) for name in NAMES), *((name, False) for name in NAMES if name != FITTED)],
+)
+def test_it_decides_as_the_simulator_does(name: str, learns: bool, seed: int, capsys) -> None:
+    whole = generate(GeneratorConfig(zones=2, up_h=2, down_h=2, hours=240, seed=seed))
+    history, market = whole.halves()
+    known = history if learns else None
+    policy, simulated = policy_of(name, JOB, PRICES, market.tick_s, known), list[str]()
     outcome = replay(JOB, market, noting(policy, simulated))
     controller, places = controlled(market, policy)
     assert places == simulated and len(places) > 40

@@ -13,6 +13,8 @@ from apps.common.files import config as configs
 from apps.common.files import costs, storage
 from apps.common.files.lock import alone_in
 from apps.common.files.schema import checkpoint_name
+from apps.common.spot import trace
+from apps.common.spot.generator import GeneratorConfig, generate
 from apps.common.spot.trace import ON_DEMAND
 from apps.train.plan import PLAN_NAME, make_plan, presets
 from apps.train.planning.result import Plan
@@ -193,6 +195,41 @@ def test_a_launch_that_has_ended_starts_nothing_more(launch: Launch, capsys) -> 
     assert len(launch.places) == 1 and costs.read(str(launch.out)) == cost
 
 
+@pytest.mark.parametrize(
+    ("gpus", "num_nodes", "accelerators"),
+    [("8xA100-80GB", 1, {"A100-80GB": 8}), ("16xH100", 2, {"H100": 8})],
+)
+def test_the_machines_are_those_of_the_plan_whose_price_is_counted(
+    gpus: str, num_nodes: int, accelerators: dict[str, int], launch: Launch, capsys
+) -> None:
+    """The task file takes eight A100s or H100s, whichever there are."""
+    configs.write_json(
+        make_plan(replace(presets()["vicuna-7b"](), gpus=gpus)),
+        storage.join(launch.config.plan, PLAN_NAME),
+    )
+    launch.run()
+    (task,) = launch.sky.zones.tasks
+    assert task["num_nodes"] == num_nodes
+    assert task["resources"]["accelerators"] == accelerators
+    cost = costs.read(str(launch.out))
+    assert cost is not None and {row.kind for row in cost.machines} == {gpus}
+
+
+def test_a_fitted_policy_runs_by_the_trace_that_it_was_fitted_to(
+    launch: Launch, tmp_path: Path, capsys
+) -> None:
+    trace.write(generate(GeneratorConfig(zones=2, hours=200)), str(tmp_path / "traces/ours"))
+    fitted = replace(launch.config, policy="uniform-progress", trace=str(tmp_path / "traces"))
+    launch.run(fitted)
+    assert launch.places == ["aws/a"]
+    trace.write(generate(GeneratorConfig(zones=2, hours=200)), str(tmp_path / "traces/theirs"))
+    with pytest.raises(ConfigError, match="holds 2 collections"):
+        launch.run(fitted)
+    trace.write(generate(GeneratorConfig(zones=2, hours=2)), str(tmp_path / "short"))
+    with pytest.raises(ConfigError, match="2 h long, too short"):
+        launch.run(replace(fitted, trace=str(tmp_path / "short")))
+
+
 def test_the_users_own_price_table_is_taken(launch: Launch, tmp_path: Path, plan, capsys) -> None:
     table = tmp_path / "prices.yaml"
     kind = plan.machines.accelerator
@@ -210,6 +247,10 @@ def test_the_users_own_price_table_is_taken(launch: Launch, tmp_path: Path, plan
         (["--env", "BUCKET"], "--env is 'BUCKET'; expected NAME=VALUE"),
         (["--env", "BUCKET=s3://other"], "written to s3://other/runs/run, where nobody would look"),
         (["--policy", "hope"], "--policy is 'hope'; expected one of"),
+        (["--policy", "uniform-progress"], "fits its line to a trace; give --trace FOLDER"),
+        (["--trace", "/nowhere"], "--trace /nowhere holds no traces"),
+        (["--task", "/nowhere.yaml"], "/nowhere.yaml does not exist"),
+        (["--task", "LICENSE"], "LICENSE"),
         (["--start-minutes", "0"], "start_minutes is 0.0; expected more than 0"),
         (["--deadline-h", "0.1"], "The deadline is 0.1 h"),
         (["--plan", "/nowhere"], "--plan /nowhere has no plan.json; `python -m apps.train plan"),
@@ -223,7 +264,20 @@ def test_what_is_wrong_is_said_before_the_first_machine(
     given = ["--plan", config.plan, "--zones", *config.zones, "--out", config.out, *options]
     assert main(given) == 2
     assert sentence in capsys.readouterr().err
-    assert launch.places == []
+    assert launch.places == [] and not list(launch.out.iterdir())
+
+
+def test_a_task_that_skypilot_refuses_is_refused_before_anything_is_written(
+    launch: Launch, capsys
+) -> None:
+    def refuse(config: object) -> None:
+        raise ValueError("Environment variable BASE is None.")
+
+    launch.sky.Task.from_yaml_config = refuse
+    config = launch.config
+    assert main(["--plan", config.plan, "--zones", *config.zones, "--out", config.out]) == 2
+    assert "refuses the task file: Environment variable BASE" in capsys.readouterr().err
+    assert launch.places == [] and not list(launch.out.iterdir())
 
 
 def test_a_second_launcher_asks_for_no_machines(launch: Launch, capsys) -> None:

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from apps.common.errors import ConfigError
-from cluster.launch_workers import GatewayPool, jobs_name
+from cluster.launch_workers import GatewayPool, jobs_name, machines_of_kind
+from cluster.sky_jobs import Machines
 
 
 @contextmanager
@@ -54,3 +55,10 @@ def test_what_is_no_gateway_is_a_sentence(status: int, body: str, sentence: str)
 def test_each_pools_jobs_have_a_name_of_their_own() -> None:
     names = [jobs_name(pool) for pool in ("vicuna", "vicuna-13b", "org/vicuna")]
     assert names == ["worker-vicuna", "worker-vicuna-13b", "worker-org-vicuna"]
+
+
+def test_a_kind_whose_price_is_counted_is_the_one_that_is_rented() -> None:
+    """The task file takes an L4, an L40S or an A100, whichever there is."""
+    assert machines_of_kind("1xL4") == Machines(num_nodes=1, accelerators={"L4": 1})
+    assert machines_of_kind("2xRTX-4090") == Machines(num_nodes=1, accelerators={"RTX4090": 2})
+    assert machines_of_kind("worker") is machines_of_kind("0xL4") is None

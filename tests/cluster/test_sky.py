@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from apps.common.errors import ConfigError
 from apps.common.spot.trace import ON_DEMAND
-from cluster.sky_jobs import task_config
+from apps.train.model.hardware import ACCELERATORS
+from cluster.sky_jobs import machines_of, task_config
 
 pytestmark = [pytest.mark.sky, pytest.mark.xdist_group("sky")]
 
@@ -99,6 +101,21 @@ def test_the_strict_parser_takes_the_task_that_is_bound_to_a_place(sky: Any, pla
     for resources in task.resources:
         assert resources.use_spot is (place != ON_DEMAND)
         assert resources.job_recovery["recover_on_exit_codes"] == [75]
+
+
+@pytest.mark.parametrize("name", sorted({one.name for one in ACCELERATORS}))
+def test_skypilot_knows_the_accelerators_of_a_plan(sky: Any, name: str) -> None:
+    machines = machines_of(16, name, 2)
+    envs = {"BUCKET": "s3://b", "BASE": "hub/id"}
+    config = task_config(CLUSTER / "train.yaml", ON_DEMAND, envs, (), machines)
+    task = sky.Task.from_yaml_config(config)
+    assert task.num_nodes == 2
+    assert all(resources.accelerators == machines.accelerators for resources in task.resources)
+
+
+def test_gpus_that_machines_do_not_share_evenly_are_refused() -> None:
+    with pytest.raises(ConfigError, match="9 GPUs on 2 machines"):
+        machines_of(9, "H100", 2)
 
 
 def test_the_strict_parser_refuses_a_misspelt_key(sky: Any) -> None:

@@ -14,7 +14,7 @@ from apps.common.spot.trace import ON_DEMAND
 from apps.train.spot.job import IDLE
 from cluster.controller import CloudIsAway
 from cluster.sky_cloud import Held, SkyCloud
-from cluster.sky_jobs import task_config
+from cluster.sky_jobs import machines_of, task_config
 from tests.cluster.fake_sky import Clock, FakeJob, FakeSky
 
 TASK = Path(__file__).resolve().parents[2] / "cluster/train.yaml"
@@ -35,8 +35,8 @@ def sky(clock: Clock, monkeypatch) -> FakeSky:
 def cloud_of(tmp_path: Path, clock: Clock, held: Held | None = None) -> SkyCloud:
     return SkyCloud(
         task=TASK, name="run", out=str(tmp_path), work_s=1000.0, zones=("aws/a", "gcp/b"),
-        envs={}, secrets=(), retry_s=900.0, start_s=600.0, held=held or Held(), save=lambda: None,
-        clock=clock, sleep=clock.sleep,
+        envs={}, secrets=(), machines=machines_of(8, "A100-80GB", 1), retry_s=900.0, start_s=600.0,
+        held=held or Held(), save=lambda: None, clock=clock, sleep=clock.sleep,
     )  # fmt: skip
 
 
