@@ -1,6 +1,7 @@
 """Requests over time: Azure's trace, or made up; shared out among models by a power law."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from apps.common.errors import InputError
 from apps.common.files import storage
 
+_BEYOND_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
 _AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
@@ -72,8 +74,8 @@ def read_azure(uri: str) -> Arrivals:
         raise InputError(f"{uri} is no trace of requests; expected columns {', '.join(_AZURE)}.")
     try:
         moments = [_unix_s(row["TIMESTAMP"]) for row in rows]
-        prompts = np.array([max(int(row["ContextTokens"]), 1) for row in rows], dtype=np.int64)
-        outputs = np.array([max(int(row["GeneratedTokens"]), 1) for row in rows], dtype=np.int64)
+        prompts = np.array([_tokens(row["ContextTokens"]) for row in rows], dtype=np.int64)
+        outputs = np.array([_tokens(row["GeneratedTokens"]) for row in rows], dtype=np.int64)
     except (ValueError, TypeError, OverflowError) as error:  # TypeError: a row that ends too soon
         raise InputError(
             f"{uri} has a row that is none ({error}); expected a moment, as "
@@ -90,9 +92,16 @@ def read_azure(uri: str) -> Arrivals:
 
 
 def _unix_s(moment: str) -> float:
-    """Of `2023-11-16 18:15:46.6805900`: Python takes microseconds at most."""
-    read = datetime.fromisoformat(moment[:26])
+    """Of `2023-11-16 18:15:46.6805900`, with a zone or without: Python takes microseconds."""
+    read = datetime.fromisoformat(_BEYOND_MICROSECONDS.sub(r"\1", moment))
     return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+
+
+def _tokens(text: str) -> int:
+    """At least one, as a request has. ValueError for less than none."""
+    if (count := int(text)) < 0:
+        raise ValueError(f"{count} tokens")
+    return max(count, 1)
 
 
 def gamma(

@@ -24,7 +24,7 @@ def explanation(
             way += f", pipeline {group.pipeline}"
         yield f"group {number}: {_places(group.num_gpus, is_cpus)} ({way}), {market}: {names}"
         if group.num_gpus > 1 and len(group.models) > 1 and not is_cpus:
-            yield f"  shared over several GPUs: its node offers {shared_name(group)} once"
+            yield f"  shared over several GPUs: a Ray node of its own offers {shared_name(group)}"
     yield from _models(problem, best)
 
 

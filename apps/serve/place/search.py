@@ -280,13 +280,16 @@ def every_placement(problem: Problem, most: int) -> list[Placement] | None:
         for size in range(1, len(problem.models) + 1)
         for models in itertools.combinations(range(len(problem.models)), size)
     ]
-    kinds = sorted(
+    each = (
         replace(shape, models=models)
         for num_gpus in range(1, problem.cluster.num_gpus + 1)
         for shape in _shapes(num_gpus, degrees)
         for models in subsets
         if problem.may(replace(shape, models=models))
     )
+    kinds = sorted(itertools.islice(each, most + 1))
+    if len(kinds) > most:  # each is a placement by itself
+        return None
     made: list[Placement] = []
 
     def add(groups: Placement, first: int, free: int) -> bool:

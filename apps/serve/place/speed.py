@@ -8,6 +8,7 @@ That is all that a computed table knows. A measured one (`measured.py`) also has
 out: long contexts, prompts that attend to themselves, the end of a request, and idleness.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,27 +103,39 @@ class Shape:
 def shape(model: str, accelerator: str, table_uri: str = "") -> Shape:
     """The row of a table; ConfigError names those that it has."""
     uri = table_uri or str(TABLE)
-    table = _Table(configs.load_yaml(uri))
-    models = table.part("models")
+    models = _mapping(configs.load_yaml(uri), "models", uri)
     if model not in models:
-        raise ConfigError(f"{uri} has no model {model!r}; it has {', '.join(sorted(models))}.")
-    row = cast(Mapping[str, object], models[model])
-    speeds = cast(Mapping[str, Mapping[int, Figures]], row["speeds"])
+        raise ConfigError(f"{uri} has no model {model!r}; it has {', '.join(map(str, models))}.")
+    where = f"{model} in {uri}"
+    row = _mapping(models, model, uri)
+    speeds = _mapping(row, "speeds", where)
     if accelerator not in speeds:
         raise ConfigError(
             f"{uri} has no speed of {model} on {accelerator}; it has {', '.join(speeds)}. Measure "
             "one with benchmarks/engine_speed.py and give the file with --speeds."
         )
+    by_degree = _mapping(speeds, accelerator, where)
     return Shape(
-        weights_bytes=float(cast(float, row["weights_gb"])) * 1e9,
-        kv_bytes_per_token=float(cast(float, row["kv_bytes_per_token"])),
-        speeds={int(degree): speed_of(figures) for degree, figures in speeds[accelerator].items()},
+        weights_bytes=_number(row, "weights_gb") * 1e9,
+        kv_bytes_per_token=_number(row, "kv_bytes_per_token"),
+        speeds={
+            _degree(degree, where): speed_of(cast(Figures, _mapping(by_degree, degree, where)))
+            for degree in by_degree
+        },
         source=str(row.get("source", uri)),
     )
 
 
+def _degree(degree: object, where: str) -> int:
+    if not isinstance(degree, int) or degree < 1:
+        raise ConfigError(f"The speeds of {where} have {degree!r}; expected numbers of GPUs: 1, 2.")
+    return degree
+
+
 def speed_of(figures: Figures) -> Speed:
     """Of a table's entry; the inverse of `figures_of`."""
+    if not _number(figures, "step_ms") + _number(figures, "sequence_us"):
+        raise ConfigError("step_ms and sequence_us of a table of speeds are 0; a step takes time.")
     return Speed(
         step_s=_number(figures, "step_ms") / 1e3,
         sequence_s=_number(figures, "sequence_us") / 1e6,
@@ -152,26 +165,28 @@ def figures_of(speed: Speed) -> Figures:
     }
 
 
-def _number(figures: Figures, name: str, default: float | None = None) -> float:
-    figure = figures.get(name, default)
-    if not isinstance(figure, int | float):
-        raise ConfigError(f"{name} of a table of speeds is {figure!r}; expected a number.")
-    return figure
+def _number(figures: Mapping[str, object], name: str, default: float | None = None) -> float:
+    return _checked(figures.get(name, default), name)
+
+
+def _checked(figure: object, name: str) -> float:
+    if isinstance(figure, int | float) and not isinstance(figure, bool) and 0 <= figure < math.inf:
+        return figure
+    raise ConfigError(f"{name} of a table of speeds is {figure!r}; expected a number, 0 or more.")
 
 
 def _points(figures: Figures, name: str, unit: float) -> Points:
     pairs = figures.get(name, {})
     if not isinstance(pairs, Mapping):
         raise ConfigError(f"{name} of a table of speeds is {pairs!r}; expected {{0.05: 3.2}}.")
-    return tuple(sorted((float(x), float(y) / unit) for x, y in pairs.items()))
+    checked = ((_checked(x, name), _checked(y, name)) for x, y in pairs.items())
+    return tuple(sorted((x, y / unit) for x, y in checked))
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    content: Mapping[str, object]
-
-    def part(self, name: str) -> Mapping[str, object]:
-        part = self.content.get(name)
-        if not isinstance(part, Mapping):
-            raise ConfigError(f"A table of speeds has no mapping {name!r}; see {TABLE.name}.")
-        return cast(Mapping[str, object], part)
+def _mapping(content: Mapping[str, object], name: str, where: str) -> Mapping[str, object]:
+    part = content.get(name)
+    if not isinstance(part, Mapping):
+        raise ConfigError(
+            f"{where}: {name} is {part!r}; expected a mapping, as in {TABLE.name} of apps/serve."
+        )
+    return cast(Mapping[str, object], part)

@@ -180,12 +180,16 @@ def test_a_trace_over_the_end_of_summer_time_is_as_long_as_it_was(
         assert read_azure(write_trace(tmp_path, *rows)).seconds == 1800
         rows = ("2023-10-29 02:30:00+02:00,1,1", "2023-10-29T01:00:00Z,2,2")
         assert read_azure(write_trace(tmp_path, *rows)).seconds == 1800
+        rows = ("2023-10-29 02:30:00.0000000+02:00,1,1", "2023-10-29 02:00:00.000000+01:00,2,2")
+        assert read_azure(write_trace(tmp_path, *rows)).seconds == 1800
     finally:
         monkeypatch.undo()
         time.tzset()
 
 
-@pytest.mark.parametrize("row", ["2023-11-16 18:15:46,1," + "9" * 30, "1698546600,1,1", "x", ",,"])
+@pytest.mark.parametrize(
+    "row", ["2023-11-16 18:15:46,1," + "9" * 30, "1698546600,1,1", "x", ",,", "2023-11-16,-1,1"]
+)
 def test_a_row_that_is_none_is_told(tmp_path: Path, row: str) -> None:
     with pytest.raises(InputError, match="has a row that is none"):
         read_azure(write_trace(tmp_path, row))

@@ -55,9 +55,45 @@ def test_a_table_keeps_every_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "figure"), [("step_ms", None), ("ended_us", "fast"), ("idle_ms", 3.0)]
+    ("name", "figure"),
+    [
+        ("step_ms", None),
+        ("step_ms", -1.0),
+        ("context_ns", float("nan")),
+        ("ended_us", "fast"),
+        ("idle_ms", 3.0),
+        ("idle_ms", {0.1: "cold"}),
+    ],
 )
 def test_a_wrong_figure_is_a_sentence(name: str, figure: object) -> None:
     figures = {**figures_of(MEASURED), name: figure}
     with pytest.raises(ConfigError, match=f"{name} of a table of speeds is"):
         speed_of(figures)
+
+
+FIGURES = {"step_ms": 1, "sequence_us": 1, "context_ns": 1, "prompt_us": 1}
+ROW = {"weights_gb": 1, "kv_bytes_per_token": 9, "speeds": {"CPU": {1: FIGURES}}}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"models": {"tiny": 3}}, "tiny is 3; expected a mapping"),
+        ({"models": {"tiny": {**ROW, "weights_gb": "big"}}}, "weights_gb of a table"),
+        ({"models": {"tiny": {**ROW, "kv_bytes_per_token": None}}}, "kv_bytes_per_token of a"),
+        ({"models": {"tiny": {**ROW, "speeds": None}}}, "speeds is None; expected a mapping"),
+        ({"models": {"tiny": {**ROW, "speeds": {"CPU": 5}}}}, "CPU is 5; expected a mapping"),
+        ({"models": {"tiny": {**ROW, "speeds": {"CPU": {"two": FIGURES}}}}}, "have 'two'; exp"),
+        ({"models": {"tiny": {**ROW, "speeds": {"CPU": {0: FIGURES}}}}}, "have 0; expected"),
+        (
+            {"models": {"tiny": {**ROW, "speeds": {"CPU": {1: dict.fromkeys(FIGURES, 0)}}}}},
+            "a step takes time",
+        ),
+    ],
+)
+def test_a_table_of_ones_own_that_is_none_is_a_sentence(
+    tmp_path: Path, table: dict[str, object], said: str
+) -> None:
+    (tmp_path / "speeds.yaml").write_text(yaml.safe_dump(table))
+    with pytest.raises(ConfigError, match=said):
+        shape("tiny", "CPU", str(tmp_path / "speeds.yaml"))
