@@ -65,6 +65,11 @@ def test_resume_is_bit_identical(undisturbed, tmp_path, kill_after) -> None:
     assert second[0]["step"] <= kill_after + 1
     assert second[-1]["step"] == config.steps
     assert second[0]["seconds"] > first[-1]["seconds"]  # steps taken twice are paid twice
+    again = [record for record in first if record["step"] >= second[0]["step"]]
+    before_s = first[-1 - len(again)]["seconds"] if len(again) < len(first) else 0.0
+    lost_s = second[-1].get("lost_s", 0.0)
+    assert lost_s <= first[-1]["seconds"] - before_s
+    assert lost_s >= sum(record["step_s"] for record in again) * 0.9
     assert curve(config) == curve(undisturbed)
     assert_same_bits(weights(config), weights(undisturbed))
 

@@ -4,7 +4,8 @@
 
 Trackers that show them are in trackers.py.
 `seconds` and the dollars count validation, checkpoints and steps that a lost machine had taken; not
-the time from one start to its first step, nor the writing of the last checkpoint.
+the time from one start to its first step, nor the writing of the last checkpoint. `lost_s` of them
+went into steps that were taken again.
 A step whose update was left out says so in `skipped`: `loss` or `gradient` (not finite) or `spike`
 (faults.on_nan, faults.on_spike); its `grad_norm` is not a number where none was computed. What is
 not finite is written as the strings "NaN", "Infinity" and "-Infinity" (see json_floats.py).
@@ -121,6 +122,8 @@ class Meter:
             "memory_gb": memory_bytes(self._device) / 1e9,
             "seconds": progress.seconds,
         }
+        if progress.lost_s:
+            record["lost_s"] = progress.lost_s
         if self._config.usd_per_hour:
             record["usd"] = usd
             record["usd_to_go"] = usd * (num_steps - progress.step) / progress.step

@@ -3,7 +3,7 @@
 from apps.common.files import costs
 from apps.common.files.costs import MachineHours, run_cost
 from apps.train.config import RunConfig
-from apps.train.loop.record import spent_s
+from apps.train.loop.record import lost_s, spent_s
 
 _SOURCE = "stated with --metrics.usd-per-hour"
 
@@ -21,5 +21,10 @@ def write_own_cost(config: RunConfig) -> None:
         return
     hours, hourly = spent_s(config.out) / 3600, config.metrics.usd_per_hour
     row = MachineHours(kind="own", region="", market="on-demand", hours=hours, usd=hours * hourly)
-    cost = run_cost([row], lost_work_hours=0.0, on_demand_usd_per_hour=hourly, prices_dated=_SOURCE)
+    cost = run_cost(
+        [row],
+        lost_work_hours=lost_s(config.out) / 3600,
+        on_demand_usd_per_hour=hourly,
+        prices_dated=_SOURCE,
+    )
     costs.write(config.out, cost)

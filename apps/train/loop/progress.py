@@ -15,6 +15,8 @@ class Progress:
     supervised_tokens: int = 0
     seconds: float = 0.0
     """of the loop over all attempts: steps (those taken twice too), validation, checkpoints"""
+    lost_s: float = 0.0
+    """of those, of steps that were taken again, because no checkpoint had them yet"""
     recent_losses: list[float] = field(default_factory=list)
     """for the spike rule, so that a resumed run judges like an undisturbed one"""
     best_val_loss: float | None = None

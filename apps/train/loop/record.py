@@ -42,6 +42,7 @@ class StepRecord(TypedDict):
     checkpoint_s: float
     memory_gb: float
     seconds: float
+    lost_s: NotRequired[float]
     usd: NotRequired[float]
     usd_to_go: NotRequired[float]
     mfu: NotRequired[float]
@@ -75,6 +76,11 @@ def read_metrics(run_uri: str) -> list[StepRecord]:
 def spent_s(run_uri: str) -> float:
     """Seconds that a run has taken so far, those of steps after its newest checkpoint too."""
     return max((record["seconds"] for record in read_metrics(run_uri)), default=0.0)
+
+
+def lost_s(run_uri: str) -> float:
+    """Of those, seconds of steps that were taken again."""
+    return max((record.get("lost_s", 0.0) for record in read_metrics(run_uri)), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

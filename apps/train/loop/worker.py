@@ -82,7 +82,8 @@ def work(
     commit = commit or RunMark()
     progress = resume(config, strategy, hooks, commit)
     if dist.get_rank() == 0:
-        progress.seconds = max(progress.seconds, spent_s(config.out))
+        lost_s = max(spent_s(config.out) - progress.seconds, 0.0)
+        progress.seconds, progress.lost_s = progress.seconds + lost_s, progress.lost_s + lost_s
     with _logged(hooks, config, progress.step, fence) as logged:
         loop = Loop(
             config=config,

@@ -24,6 +24,17 @@ def test_hours_are_those_of_the_metrics_and_a_launchers_file_stays(tmp_path: Pat
     assert costs.read(str(tmp_path)) == launched
 
 
+def test_work_that_was_lost_is_paid_twice_and_said(tmp_path: Path) -> None:
+    config = replace(debug(), out=str(tmp_path))
+    config = replace(config, metrics=replace(config.metrics, usd_per_hour=2.0))
+    steps = [{"step": 1, "seconds": 3600.0}, {"step": 2, "seconds": 9000.0, "lost_s": 1800.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in steps))
+    write_own_cost(config)
+    cost = costs.read(str(tmp_path))
+    assert cost and (cost.usd, cost.lost_work_hours, cost.lost_work_usd) == (5.0, 0.5, 1.0)
+    assert cost.usd_on_demand == 4.0
+
+
 def test_a_finished_run_that_is_asked_again_without_its_price_keeps_its_cost(
     tmp_path: Path,
 ) -> None:
