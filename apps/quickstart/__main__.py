@@ -63,7 +63,7 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
         addresses = {
             "web page": f"{url}/ui",
             "API": f"{url}/v1",
-            "Ray dashboard": f"{session.dashboard_url} (token: {session.token_path})",
+            **_dashboard(session),
             "report": storage.absolute(f"{dirs['eval']}/report.html"),
         }
         summary.show(result, addresses, reporter, time.monotonic() - started_s)
@@ -72,6 +72,13 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
         if demo.serve:
             reporter.line(f"Serving at {url}/ui until Ctrl-C.")
             _serve_until_interrupted(server, reporter)
+
+
+def _dashboard(session: runtime.Session) -> dict[str, str]:
+    """None of a cluster that was joined: whoever started it knows where that is."""
+    if session.dashboard_url is None:
+        return {}
+    return {"Ray dashboard": f"{session.dashboard_url} (token: {session.token_path})"}
 
 
 def _make_model(
