@@ -52,7 +52,8 @@ def _row(figures: Figures) -> str:
         f"{figures.policy:<22}{_amount(figures.hours_p50, 7)}{_amount(figures.hours_p90, 7)}"
         f"{_amount(figures.predicted_hours_p50, 7)}{_amount(figures.waiting_h_p50, 7)}"
         f"{_amount(figures.waiting_h_p90, 7)}{_usd(figures)}"
-        f"{figures.preemptions:>6.1f}{figures.on_demand_share:>6.0%}{figures.lost_work_h:>7.2f}{figures.missed:>8.0%}"
+        f"{figures.preemptions:>6.1f}{figures.on_demand_share:>6.0%}"
+        f"{figures.lost_work_h:>7.2f}{figures.missed:>8.0%}"
     )
 
 
