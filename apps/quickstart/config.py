@@ -28,9 +28,11 @@ class DemoConfig:
     questions: int = 0
     """held-out questions; 0: as many as the model's bars were measured with"""
     base_args: str = ""
-    """further arguments of `python -m apps.train base`, such as "--tokens 50000" """
+    """further arguments of `python -m apps.train base`, with an equals sign:
+    --base-args="--tokens 50000" """
     train_args: str = ""
-    """further arguments of `python -m apps.train run`, such as "--epochs 0.1" """
+    """further arguments of `python -m apps.train run`, with an equals sign:
+    --train-args="--epochs 0.1" """
     serve: bool = True
     """go on serving until Ctrl-C; --no-serve ends after a smoke chat"""
     port: int = 8000

@@ -105,7 +105,8 @@ def test_a_trace_that_holds_no_run_is_a_sentence_and_exit_code_2(
 
 
 def test_where_no_zone_ever_has_machines_only_on_demand_ends(tmp_path: Path, capsys) -> None:
-    folder = traced(tmp_path, [0] * 1000)
+    (tmp_path / "trace").mkdir()
+    folder = traced(tmp_path / "trace", [0] * 1000)
     with_deadline = replace(VICUNA_13B, deadline_h=24.0, trace=(folder,))
     figures = by_name(simulate(with_deadline).together)
     assert figures["greedy"].missed == 0 and figures["greedy"].on_demand_share == 1
