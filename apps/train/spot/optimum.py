@@ -17,8 +17,7 @@ from apps.train.spot.job import Job, Prices
 
 _QUANTA_PER_TICK = range(4, 13)
 """More are slower, and a restart that is no whole number of them is rounded down."""
-_EXACT = 1e-9
-"""Quotients that are whole but for their last digit count as whole."""
+_EXACT = 1e-9  # quotients that are whole but for their last digit count as whole
 Costs = NDArray[np.float64]
 
 
@@ -64,8 +63,8 @@ def _start(restart_s: float, tick_s: float) -> _Start:
 
     per_tick = min(_QUANTA_PER_TICK, key=left_out_s)
     quanta = math.floor(restart_s * per_tick / tick_s + _EXACT)
-    num_ticks = max(math.ceil(quanta / per_tick), 1)
-    return _Start(num_ticks=num_ticks, done=num_ticks * per_tick - quanta, quanta_per_tick=per_tick)
+    ticks = max(math.ceil(quanta / per_tick), 1)
+    return _Start(num_ticks=ticks, done=ticks * per_tick - quanta, quanta_per_tick=per_tick)
 
 
 def _cheapest(up: NDArray[np.bool_], quantum_usd: Costs, work: int, begin: _Start) -> float:
