@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from apps.common.spot.trace import Market
 from apps.train.spot.job import Job, Prices
 
-_QUANTA_PER_TICK = range(4, 13)
-"""More are slower, and a restart that is no whole number of them is rounded down."""
+_QUANTA_PER_TICK = range(4, 13)  # more are slower; a restart is rounded down to whole ones
 _EXACT = 1e-9  # quotients that are whole but for their last digit count as whole
 Costs = NDArray[np.float64]
 
