@@ -232,26 +232,24 @@ def _with_chains(
     work: str,
     reporter: Reporter,
 ) -> list[Unit[RangeArgs]]:
-    """The ranges of split dumps, told which pieces belong together; read once more for that."""
-    split = {file.uri for file in indexes if file.seen.is_split}
-    places = [i for i, unit in enumerate(units) if unit.args.uri in split]
-    if not places:
+    """The ranges of split dumps, told which pieces belong together; read once more for that.
+
+    A piece may go on in another file, where one of several begins with questions only.
+    """
+    if not any(file.seen.is_split for file in indexes):
         return units
+    numbered = {file.uri for file in indexes if file.seen.has_pieces and file.format == "json"}
+    places = [i for i, unit in enumerate(units) if unit.args.uri in numbered]
     searched = [dataclasses.replace(units[i], stage="links") for i in places]
     with reporter.progress("join", total=len(searched), unit="ranges") as bar:
         parts = run_units(searched, _LINKS, work, lambda _: bar.advance())
-    links = {uri: list[Link]() for uri in split}
-    for unit, part in zip(searched, parts, strict=True):
-        links[unit.args.uri] += part.links
-    chains = {uri: chains_of(own) for uri, own in links.items()}
+    chains = chains_of([link for part in parts for link in part.links])
     told = list(units)
     for i, part in zip(places, parts, strict=True):
-        args = _with_links(units[i].args, part.links, chains[units[i].args.uri])
+        args = _with_links(units[i].args, part.links, chains)
         told[i] = dataclasses.replace(units[i], args=args)
     reporter.event(
-        "clean.joined",
-        joined=sum(len(own.joined) for own in chains.values()),
-        continuations=sum(len(own.continuations) for own in chains.values()),
+        "clean.joined", joined=len(chains.joined), continuations=len(chains.continuations)
     )
     return told
 

@@ -174,14 +174,14 @@ def _place(record: Record | Broken, file_format: str) -> str:
 
 
 def _with_pieces(record: Record, pieces: Sequence[Span], args: RangeArgs) -> Record:
-    spans = [source.read_range(args.data, piece.start, piece.end) for piece in pieces]
+    spans = [source.read_range(piece.data, piece.start, piece.end) for piece in pieces]
     return records.joined(record, spans, args.reading)
 
 
 def find_links(args: RangeArgs, folder: str) -> RangeLinks:
     """The pieces of conversations in a range, before it is cleaned."""
     del folder
-    return links_of(read_range(args))
+    return links_of(read_range(args), args.data)
 
 
 def read_range(args: RangeArgs) -> Iterator[Record | Broken]:

@@ -33,6 +33,8 @@ _PIECE_ID = re.compile(r"(.+)_(\d{1,9})")
 class Span:
     """Bytes [start, end) of a file."""
 
+    data: str
+    """the input, or what was decoded of it"""
     start: int
     end: int
 
@@ -42,8 +44,7 @@ class Link:
     """What of a piece must match its neighbours."""
 
     id: str
-    start: int
-    end: int
+    span: Span
     stem: str
     number: int
     opens: str
@@ -73,7 +74,7 @@ class Join:
 
 @dataclass(slots=True)
 class Chains:
-    """What is to be put together in one file."""
+    """What is to be put together."""
 
     joins: list[Join] = field(default_factory=list[Join])
     joined: set[str] = field(default_factory=set[str])
@@ -88,8 +89,8 @@ def piece_of(source_id: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
-    """The pieces among the records of a range."""
+def links_of(records: Iterable[Record | Broken], data: str) -> RangeLinks:
+    """The pieces among the records of a range, which lie in `data`."""
     links: list[Link] = []
     for record in records:
         piece = piece_of(record.source_id) if isinstance(record, Record) else None
@@ -101,8 +102,7 @@ def links_of(records: Iterable[Record | Broken]) -> RangeLinks:
         links.append(
             Link(
                 id=record.id,
-                start=record.start,
-                end=record.end,
+                span=Span(data, record.start, record.end),
                 stem=piece[0],
                 number=piece[1],
                 opens=_digest_of_answer(turns[0]),
@@ -133,44 +133,60 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def chains_of(links: Sequence[Link]) -> Chains:
-    """Chains of the pieces of one file, whatever the order in which they lie there."""
-    by_stem: dict[str, list[Link]] = {}
+def chains_of(links: Iterable[Link]) -> Chains:
+    """Chains of all pieces, in whatever order they lie: of each file, and then of these together.
+
+    Two files may have split one dump in two ways, or have no more than their ids in common.
+    """
+    by_file: dict[tuple[str, str], list[Link]] = {}
     for link in links:
-        by_stem.setdefault(link.stem, []).append(link)
+        by_file.setdefault((link.stem, link.span.data), []).append(link)
+    by_stem: dict[str, list[_Chain]] = {}
+    for (stem, _), own in by_file.items():
+        by_stem.setdefault(stem, []).extend(_joined([[link] for link in own]))
     chains = Chains()
-    for pieces in by_stem.values():
-        pieces.sort(key=lambda link: link.number)
-        for chain in _chains(pieces):
+    for parts in by_stem.values():
+        for chain in _joined(parts):
             if chain[0].opens:
                 chains.continuations.add(chain[0].id)
             if len(chain) > 1:
                 rest = chain[1:]
-                chains.joins.append(
-                    Join(chain[0].id, tuple(Span(one.start, one.end) for one in rest))
-                )
+                chains.joins.append(Join(chain[0].id, tuple(one.span for one in rest)))
                 chains.joined.update(one.id for one in rest)
     return chains
 
 
-def _chains(pieces: list[Link]) -> list[list[Link]]:
-    """Of one stem, by number. A piece that is there twice goes on once."""
-    openings = Counter(opens for opens, _ in {(link.opens, link.number) for link in pieces})
-    only_counts = any(not link.opens for link in pieces if link.number > pieces[0].number)
-    chains: list[list[Link]] = []
-    for link in pieces:
-        for chain in chains[-2:]:
-            last = chain[-1]
-            if (
-                link.opens
-                and last.closes == link.opens
-                and link.head in ("", chain[0].head)
-                and last.number < link.number
-                and openings[link.opens] == 1
-                and (last.is_telling or not only_counts)
-            ):
-                chain.append(link)
-                break
+_Chain = list[Link]
+
+
+def _joined(parts: list[_Chain]) -> list[_Chain]:
+    """Chains of one stem, joined where one ends as another begins; by number. A piece that is there
+    twice goes on once."""
+    parts = sorted(parts, key=lambda part: part[0].number)
+    openings = Counter(opens for opens, _ in {(part[0].opens, part[0].number) for part in parts})
+    only_counts = any(not part[0].opens for part in parts if part[0].number > parts[0][0].number)
+    chains: list[_Chain] = []
+    by_end: dict[str, list[_Chain]] = {}
+    for part in parts:
+        first = part[0]
+        ended = by_end.get(first.opens, []) if openings[first.opens] == 1 else []
+        chain = next((one for one in ended if _goes_on(one, first, only_counts)), None)
+        if chain is None:
+            chain = list(part)
+            chains.append(chain)
         else:
-            chains.append([link])
+            ended.remove(chain)
+            chain += part
+        if closes := chain[-1].closes:
+            by_end.setdefault(closes, []).append(chain)
     return chains
+
+
+def _goes_on(chain: _Chain, link: Link, only_counts: bool) -> bool:
+    """Whether a chain that ends with the answer with which a piece begins goes on with that."""
+    last = chain[-1]
+    return (
+        link.head in ("", chain[0].head)
+        and last.number < link.number
+        and (last.is_telling or not only_counts)
+    )

@@ -28,8 +28,10 @@ class Seen:
     nearest: tuple[str, ...] = ()
     is_flat: bool = False
     """whether they are single messages of trees"""
+    has_pieces: bool = False
+    """whether some have the ids of pieces of a split dump"""
     is_split: bool = False
-    """whether some are pieces that begin with an answer"""
+    """whether some of these begin with an answer"""
     not_utf8: str = ""
     """what the file seems to be instead, and what to do, where some of it is not"""
     is_foreign: bool = False
@@ -41,9 +43,15 @@ def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
     pieces = _pieces(head[separation.body :], separation)
     values = (value for piece in pieces if (value := parse(piece)) is not None)
     seen = of_values(list(itertools.islice(values, MOST)), reading)
-    is_split = seen.is_split or any(_is_piece(value, reading) for value in values)
+    has_pieces, is_split = _pieces_among(values, reading)
     not_utf8, is_foreign = encoding.of_head(head)
-    return dataclasses.replace(seen, is_split=is_split, not_utf8=not_utf8, is_foreign=is_foreign)
+    return dataclasses.replace(
+        seen,
+        has_pieces=seen.has_pieces or has_pieces,
+        is_split=seen.is_split or is_split,
+        not_utf8=not_utf8,
+        is_foreign=is_foreign,
+    )
 
 
 def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
@@ -61,33 +69,43 @@ def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
 def of_values(values: Iterable[object], reading: Reading) -> Seen:
     names: dict[str, None] = {}
     unknown: list[object] = []
-    is_split = False
+    recognised: list[object] = []
     for given in values:
         value = _inner(given, reading.names)
         record = known.as_record(value, reading.names)
         layout = known.recognised(record) if record is not None else None
         if layout is not None:
             names[layout.name] = None
-            is_split = is_split or _is_piece(value, reading)
+            recognised.append(value)
         elif record is None or message_list(record) is None:
             unknown.append(value)
     chosen = [reading.layout] if reading.layout else list(names)
     is_flat = bool(chosen) and known.BY_NAME[chosen[0]].is_flat
     if chosen or not unknown:
-        return Seen(layouts=tuple(chosen), is_flat=is_flat, is_split=is_split)
+        pieces = _pieces_among(recognised, reading)
+        return Seen(
+            layouts=tuple(chosen), is_flat=is_flat, has_pieces=pieces[0], is_split=pieces[1]
+        )
     nearest = tuple(layout.name for layout in known.nearest(unknown[0]))
     return Seen(first=known.seen_in(unknown[0]), nearest=nearest)
 
 
-def _is_piece(value: object, reading: Reading) -> bool:
-    """Whether a record is by its id a piece, and begins with an answer."""
-    try:
-        conversation, _ = read_record(value, reading)
-    except Unreadable:
-        return False
-    _, turns = chains.split_head(conversation.turns)
-    is_piece = chains.piece_of(conversation.source_id) is not None
-    return is_piece and bool(turns) and turns[0].role == "assistant"
+def _pieces_among(values: Iterable[object], reading: Reading) -> tuple[bool, bool]:
+    """Whether some of the records are by their ids pieces, and some of these begin with an answer;
+    the first of these ends the search."""
+    has_pieces = False
+    for value in values:
+        try:
+            conversation, _ = read_record(value, reading)
+        except Unreadable:
+            continue
+        if chains.piece_of(conversation.source_id) is None:
+            continue
+        has_pieces = True
+        _, turns = chains.split_head(conversation.turns)
+        if turns and turns[0].role == "assistant":
+            return True, True
+    return has_pieces, False
 
 
 def _inner(value: object, names: Names) -> object:

@@ -1,5 +1,6 @@
 """Pieces of split dumps become one conversation again, and nothing else does."""
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -180,3 +181,43 @@ def test_a_system_text_that_only_the_first_piece_has_is_that_of_all(tmp_path: Pa
     ledger = run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
     assert kept(tmp_path / "out") == {"a_0": ["Be brief.", *whole("a", 0, 24)]}
     assert ledger["messages"]["trimmed"] == {"repeated_answer": 2}
+
+
+@pytest.mark.parametrize("form", ["lines", "gzip"])
+def test_pieces_in_two_files_of_a_folder_are_joined(form: str, tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    pieces = [one for stem in ("a", "b") for one in split(stem)]
+    ending = ".jsonl" + (".gz" if form == "gzip" else "")
+    first = [one for one in pieces if one["id"].endswith("_0")]
+    last = [one for one in pieces if not one["id"].endswith("_0")]
+    for name, records in (("2-first", first), ("1-last", last)):
+        lines = b"\n".join(map(orjson.dumps, records))
+        data = gzip.compress(lines) if form == "gzip" else lines
+        (tmp_path / "dump" / (name + ending)).write_bytes(data)
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump", profile="none")
+    assert kept(tmp_path / "out") == {f"{s}_0": whole(s, 0, 24) for s in ("a", "b")}
+    assert (ledger["records"]["joined"], ledger["continuations"]) == (4, 0)
+
+
+def test_other_files_of_a_folder_with_the_same_ids_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    for name, stem in (("1.json", "x"), ("2.json", "y")):
+        records = [{**one, "id": one["id"].replace(stem, "a", 1)} for one in split(stem)]
+        (tmp_path / "dump" / name).write_bytes(orjson.dumps(records))
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump", profile="none")
+    texts = sorted([m["content"] for m in row["messages"]] for row in rows_of(tmp_path / "out"))
+    assert texts == [whole("x", 0, 24), whole("y", 0, 24)]
+    assert (ledger["records"]["joined"], ledger["continuations"]) == (4, 0)
+
+
+def test_a_dump_that_two_files_split_in_two_ways_is_joined_in_each(tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    ways = ([0, 8, 14, 24], [0, 6, 14, 24])
+    for name, cuts in enumerate(ways):
+        starts = zip([0, *(cut - 1 for cut in cuts[1:-1])], cuts[1:], strict=True)
+        records = [piece("a", number * (name + 1), *one) for number, one in enumerate(starts)]
+        (tmp_path / "dump" / f"{name}.json").write_bytes(orjson.dumps(records))
+    ledger = run_clean(tmp_path / "out", tmp_path / "dump", profile="none")
+    texts = [[m["content"] for m in row["messages"]] for row in rows_of(tmp_path / "out")]
+    assert texts == [whole("a", 0, 24)] * 2
+    assert (ledger["records"]["joined"], ledger["continuations"]) == (4, 0)
