@@ -15,6 +15,7 @@ from apps.data.read.record.layout import (
     RawConversation,
     Turn,
     Unreadable,
+    is_set,
     object_of,
     size_of,
     text_of,
@@ -29,6 +30,13 @@ _HIDDEN_KINDS = frozenset(
     )
 )
 _OF_THE_TREE = ("mapping", "current_node", "title", "create_time", "update_time")
+_OF_NODE = frozenset(("id", "message", "parent", "children"))
+_OF_MESSAGE = frozenset(
+    (
+        *("id", "author", "create_time", "update_time", "content", "status", "end_turn", "weight"),
+        *("metadata", "recipient", "channel"),
+    )
+)
 _MAX_NODES = 1_000_000
 
 
@@ -48,7 +56,11 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     conversation = RawConversation(model=text_of(record, "default_model_slug") or None)
     hidden: list[str] = []
     for key in branch:
-        _take(_message(mapping, key), names, conversation, hidden)
+        message = _message(mapping, key)
+        _take(message, names, conversation, hidden)
+        node = object_of(mapping[key]) or {}
+        unread = [*_beside(node, _OF_NODE), *_beside(message, _OF_MESSAGE)]
+        conversation.ignored += [f"messages[].{key}" for key in unread]
     leave_out(conversation, "hidden", hidden)
     on_branch = set(branch)
     others = [_message(mapping, key) for key in mapping if key not in on_branch]
@@ -79,6 +91,11 @@ def _message(mapping: JsonObject, key: str) -> JsonObject:
     return object_of((object_of(mapping[key]) or {}).get("message")) or {}
 
 
+def _beside(given: JsonObject, read: frozenset[str]) -> list[str]:
+    """The fields that say something, and that are not among those that are read."""
+    return [key for key, value in given.items() if key not in read and is_set(value)]
+
+
 def _text(message: JsonObject, conversation: RawConversation) -> str:
     content = object_of(message.get("content")) or {}
     return text_of_content(content, conversation) or ""
@@ -92,6 +109,8 @@ def _take(
     own = RawConversation()
     text = _text(message, own)
     conversation.ignored += own.ignored
+    if not own.media and metadata.get("attachments"):
+        own.media.append("attachments")
     if not text and not own.media:
         return
     kind = str(content.get("content_type") or "text")

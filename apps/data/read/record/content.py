@@ -50,6 +50,7 @@ def text_of_content(content: object, conversation: RawConversation) -> str | Non
     parts = parts_of(content)
     if parts is None:
         return None
+    _count_beside_parts(content, conversation)
     num_media = len(conversation.media)
     is_spoken = any(kind_of(part) in _SPOKEN for part in parts)
     given = (one for one in parts if not (is_spoken and _is_sound(one, conversation)))
@@ -57,6 +58,15 @@ def text_of_content(content: object, conversation: RawConversation) -> str | Non
     if not texts and len(conversation.media) == num_media:
         return "" if not parts else None
     return "\n\n".join(text for text in texts if text)
+
+
+def _count_beside_parts(content: object, conversation: RawConversation) -> None:
+    """What an object says beside its `parts`."""
+    whole = object_of(content) or {}
+    if list_of(whole.get("parts")) is not None:
+        for key, value in whole.items():
+            if key not in (*_KINDS, "parts") and is_set(value):
+                ignore_part(key, conversation)
 
 
 def _text_of_part(part: object, conversation: RawConversation) -> str | None:

@@ -7,6 +7,7 @@ import pytest
 from apps.data.read.layouts.chatgpt_citations import without_citations
 from apps.data.read.reader import Reading, read_record, refusal
 from apps.data.read.record.layout import RawConversation
+from apps.data.read.record.parse import parse
 
 
 def claude(*messages: tuple[str, str, str, str], **beside: Any) -> RawConversation:
@@ -183,3 +184,26 @@ def test_marks_of_sources_are_no_part_of_an_answer(text: str, shown: str) -> Non
     assert texts(conversation) == [text, shown]
     assert conversation.ignored == []
     assert conversation.repaired == ({"citations": 1} if shown != text else {})
+
+
+def test_what_a_message_of_chatgpt_says_beside_its_text_is_counted() -> None:
+    content = '{"content_type": "text", "parts": ["Lost?"], "parts": ["Hi"], "note": "x"}'
+    message = f'{{"author": {{"role": "user"}}, "content": {content}, "mood": "glad"}}'
+    node = f'{{"id": "a", "parent": null, "children": [], "message": {message}, "star": true}}'
+    record = parse(f'{{"mapping": {{"a": {node}}}, "current_node": "a"}}')
+    conversation = read_record(record, Reading())[0]
+    assert texts(conversation) == ["Hi"]
+    beside = ["content[].parts (2)", "content[].note", "star", "mood"]
+    assert conversation.ignored == [f"messages[].{field}" for field in beside]
+
+
+def test_a_file_that_a_question_speaks_of_is_no_text() -> None:
+    content = {"content_type": "text", "parts": ["Sum it up."]}
+    message = {
+        "author": {"role": "user"},
+        "content": content,
+        "metadata": {"attachments": [{"name": "a.pdf"}]},
+    }
+    record = {"mapping": {"a": {"message": message, "parent": None}}, "current_node": "a"}
+    conversation = read_record(record, Reading())[0]
+    assert (texts(conversation), conversation.media) == (["Sum it up."], ["attachments"])
