@@ -5,7 +5,8 @@ Its line is taken as it stands, and swallows none of the rows below it.
 
 Of a quote within a cell most tools make two (RFC 4180). Others put a backslash before it: Spark and
 R before quotes alone, pandas with `escapechar` and MySQL before each backslash too. A file is read
-as the tool wrote it that makes whole rows of most of its first lines.
+as the tool wrote it that makes whole rows of most of its first lines. Where no quote has a
+backslash before it, backslashes that stand in twos, and never alone, were doubled by the tool.
 """
 
 import csv
@@ -26,6 +27,10 @@ _SPREADSHEET = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _BEFORE_QUOTE = re.compile(r'(\\+)"')
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _ESCAPED_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*+\\"')
+_BACKSLASHES = re.compile(r"\\++")
+_MIN_DOUBLED = 4
+"""Places, on two lines or more, of which each might be a text's own `\\\\`."""
+_LIST_IN_CELL = re.compile(r"""[\[{]\s*(?:""|')""")
 _BEFORE_TEXT = re.compile(r'\\++(?!["\r\n,;\t|])')
 """Backslashes with no mark behind them: the last of an odd number escapes nothing."""
 
@@ -76,13 +81,23 @@ def _dialect(head: list[str], separator: str) -> _Dialect:
     """That of the tool which wrote these first lines."""
     plain, text = _Dialect(separator), "".join(head)
     if _ESCAPED_QUOTE.search(text) is None:
-        return plain
+        return _Dialect(separator, "all") if _are_doubled(head) else plain
     has_lone = any(len(run[0]) % 2 for run in _BEFORE_TEXT.finditer(text))
     escaped = _Dialect(separator, "quotes" if has_lone else "all")
     more = _num_whole_rows(head, escaped) - _num_whole_rows(head, plain)
     inside = f"[^{re.escape(separator)}\\r\\n]"
     has_bare_quotes = re.search(f'(?<={inside})"(?={inside})', _ESCAPED.sub("", text)) is not None
     return escaped if more > 0 or (more == 0 and not has_bare_quotes) else plain
+
+
+def _are_doubled(lines: list[str]) -> bool:
+    """Whether the backslashes of the first lines stand in twos, in enough places; a list in a cell
+    has twos of its own."""
+    if any(map(_LIST_IN_CELL.search, lines)):
+        return False
+    runs = [_BACKSLASHES.findall(line) for line in lines if "\\" in line]
+    sizes = [len(run) for own in runs for run in own]
+    return len(runs) > 1 and len(sizes) >= _MIN_DOUBLED and not any(size % 2 for size in sizes)
 
 
 def _num_whole_rows(lines: list[str], dialect: _Dialect) -> int:

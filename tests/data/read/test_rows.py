@@ -210,3 +210,26 @@ def test_csv_is_known_by_its_name() -> None:
 def test_a_separator_within_quotes_is_none(head: str, tmp_path: Path) -> None:
     cleaned(tmp_path, "dump.csv", f'{head}\n1;"A, b, c?";Yes.\n'.encode())
     assert texts(tmp_path / "out") == [["A, b, c?", "Yes."]]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_backslashes_that_are_doubled_beside_doubled_quotes_are_single(quoting: Any) -> None:
+    """As pandas writes them with `escapechar`."""
+    cells = ["C:\\dir", 'say "hi"', "\\frac{1}{2}\n\\\\", 'a \\"b\\"', "x\\", "\\\\host\\d"]
+    rows = [["prompt", "completion"], *itertools.permutations(cells, 2)]
+    out = io.StringIO()
+    csv.writer(out, quoting=quoting, escapechar="\\").writerows(rows)
+    found = csv_rows.rows_of_csv([out.getvalue().encode()])
+    assert [tuple(row.values()) for row in found if isinstance(row, dict)] == rows[1:]
+
+
+LATEX_IN_A_LIST = json.dumps([{"role": "user", "content": "\\frac{1}{2}, \\alpha"}])
+
+
+@pytest.mark.parametrize("cell", ["\\\\ and \\frac", "a \\\\ b", "\\\\host\\d", LATEX_IN_A_LIST])
+def test_backslashes_of_a_text_are_not_taken_for_doubled_ones(cell: str) -> None:
+    rows = [("prompt", "completion"), ("Hi", cell), ("Ho", cell)]
+    out = io.StringIO()
+    csv.writer(out).writerows(rows)
+    found = csv_rows.rows_of_csv([out.getvalue().encode()])
+    assert [tuple(row.values()) for row in found if isinstance(row, dict)] == rows[1:]
