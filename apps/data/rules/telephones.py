@@ -71,8 +71,9 @@ _YEARS = re.compile(r"(?:\([1-9]\d\) ?)?((?:1[89]|20)\d\d)([ -])((?:1[89]|20)\d\
 _LIMITS_OF_INTEGERS = frozenset(("2147483647", "2147483648", "4294967295", "4294967296"))
 _NORTH_AMERICAN_CHARS = 12
 """of +1 and ten digits"""
-_COUNT_OF = re.compile(r"0[1-9]\d{0,3} ?/ ?\d+0{4}")
-"""`04 / 1000000`: so many of a round number"""
+_COUNT_OF = re.compile(r"0[1-9]\d{0,3} ?/ ?[1-9]\d?0{4,}")
+"""`04 / 1000000`: so many of a round number; `030 / 12340000` is a firm in Berlin"""
+_PAIRS = re.compile(r"0[1-9](?:[ .-][0-9]{2}){4}")
 _LAST_BALL = 49
 """of a lottery"""
 _WEAK_PHONE = re.compile(
@@ -96,25 +97,14 @@ def is_telephone(text: str, start: int, end: int) -> bool:
     What could as well be seconds, an order or a date is one when a word before it says so.
     """
     number = text[start:end]
-    if start and _JOINED.match(text, start - 1) is not None:
-        return False
     before = text[max(0, start - _BEFORE_CHARS) : start]
     is_called = _CALLED_PHONE.search(before) is not None
-    if _DATE_OF_A_DIFF.match(number) is not None:
+    if start and _JOINED.match(text, start - 1) is not None:
         return False
-    if not is_called and _is_list_of_numbers(text, start, end):
+    if _is_other_number(number) or (not is_called and _is_list_of_numbers(text, start, end)):
         return False
-    if number in _LIMITS_OF_INTEGERS or _are_years(number):
-        return False
-    if re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS:
-        return False
-    if sum(map(str.isdigit, number)) > _E164_DIGITS:
-        return False
-    if re.fullmatch(r"0[1-9](?:[ .-][0-9]{2}){4}", number) is not None:
-        pairs = [int(number[i : i + 2]) for i in range(0, 15, 3)]
-        steps = {after - before for before, after in itertools.pairwise(pairs)}
-        is_drawn = pairs == sorted(pairs) and pairs[-1] <= _LAST_BALL
-        return len(steps) > 1 and not is_drawn  # 01 02 03 04 05 counts, 05 12 18 23 34 was drawn
+    if _PAIRS.fullmatch(number) is not None:
+        return not _are_counted_or_drawn(number)
     if number[0] == "0" or number[:2] == "(0":
         return is_called or _is_national_phone(number, before, text[end : end + 3])
     if _WEAK_PHONE.fullmatch(number) is not None:
@@ -122,6 +112,22 @@ def is_telephone(text: str, start: int, end: int) -> bool:
     if number[0] in "+(" or _GROUPED_PHONE.fullmatch(number) is not None:
         return True
     return _PHONE_WORD.search(before) is not None
+
+
+def _is_other_number(number: str) -> bool:
+    """A date, years, an integer's limit, or more or fewer digits than a telephone has."""
+    if _DATE_OF_A_DIFF.match(number) is not None or _are_years(number):
+        return True
+    if number in _LIMITS_OF_INTEGERS or sum(map(str.isdigit, number)) > _E164_DIGITS:
+        return True
+    return re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS
+
+
+def _are_counted_or_drawn(pairs: str) -> bool:
+    """`01 02 03 04 05` counts, and `05 12 18 23 34` was drawn."""
+    numbers = [int(pairs[i : i + 2]) for i in range(0, len(pairs), 3)]
+    steps = {after - before for before, after in itertools.pairwise(numbers)}
+    return len(steps) == 1 or (numbers == sorted(numbers) and numbers[-1] <= _LAST_BALL)
 
 
 def _is_national_phone(number: str, before: str, after: str) -> bool:
@@ -134,13 +140,11 @@ def _is_national_phone(number: str, before: str, after: str) -> bool:
     """
     if number.isdigit() or _CALLED_OTHERWISE.search(before) is not None:
         return False
-    if _DATE.fullmatch(number) is not None or _COUNT_OF.fullmatch(number) is not None:
+    if any(form.fullmatch(number) is not None for form in (_DATE, _COUNT_OF, _ROW)):
         return False
     if _NUMBER_BEFORE.search(before) is not None or _NUMBER_AFTER.match(after) is not None:
         return False
     groups = re.findall(r"\d+", number)
-    if _ROW.fullmatch(number) is not None:
-        return False
     digits = "".join(groups)
     is_even = len({len(group) for group in groups}) == 1
     if digits.startswith("00"):
@@ -148,14 +152,20 @@ def _is_national_phone(number: str, before: str, after: str) -> bool:
         return is_known and not is_even and len(digits) >= _MIN_ABROAD_DIGITS
     if set(digits) <= {"0", "1"} or (is_even and all(group[0] == "0" for group in groups)):
         return False
-    is_bracketed = "(" in number
     most_digits = 12 if len(groups) == 2 or digits.startswith("08") else 11
-    if not 9 - is_bracketed <= len(digits) <= most_digits:
+    if not 9 - ("(" in number) <= len(digits) <= most_digits:
         return False
-    if len(groups) == 2 and not is_bracketed:
+    return _has_groups_of_a_phone(number, groups)
+
+
+def _has_groups_of_a_phone(number: str, groups: list[str]) -> bool:
+    """Brackets are a telephone's alone; hyphens are those of dates, drugs and post codes too."""
+    if "(" in number:
+        return True
+    if len(groups) == 2:
         has_date = re.match(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])[0-3]\d", groups[1]) is not None
-        return not has_date and (len(digits) > 9 or "/" in number)
-    return is_bracketed or "-" not in number or len(groups) > 3 or len(groups[-1]) > 2
+        return not has_date and (len("".join(groups)) > 9 or "/" in number)
+    return "-" not in number or len(groups) > 3 or len(groups[-1]) > 2
 
 
 def _are_years(number: str) -> bool:
