@@ -122,8 +122,7 @@ class FileIndex:
 def units(files: Iterable[str], unit_bytes: int, reading: Reading) -> list[Unit[PieceArgs]]:
     """The pieces of every file; a file that changes gets others."""
     pieces: list[Unit[PieceArgs]] = []
-    for uri in files:
-        size, stamp = inputs.size_and_stamp(uri)
+    for uri, (size, stamp) in inputs.sizes_and_stamps(files).items():
         last = 1 if inputs.is_member(uri) or csv_rows.is_csv(uri) else size
         for start in range(0, max(1, last), PIECE_BYTES):
             args = PieceArgs(

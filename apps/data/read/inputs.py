@@ -5,10 +5,11 @@ of these folders: its newest snapshot is read, and what only describes it is lef
 """
 
 import errno
+import functools
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from apps.common.errors import InputError, NotFoundError
@@ -156,10 +157,15 @@ def _archive_of(uri: str) -> str | None:
     """
     at = uri.find(MEMBER_MARK)
     while at >= 0:
-        if storage.exists(uri[:at]) and not storage.is_dir(uri[:at]):
+        if _is_file(uri[:at]):
             return uri[:at]
         at = uri.find(MEMBER_MARK, at + 1)
     return None
+
+
+@functools.lru_cache(maxsize=1024)  # a bucket is asked once, not for each member
+def _is_file(uri: str) -> bool:
+    return storage.exists(uri) and not storage.is_dir(uri)
 
 
 def _members(uri: str) -> list[str] | None:
@@ -186,17 +192,22 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def size_and_stamp(uri: str) -> tuple[int, str]:
-    """Bytes of a file, and what changes when it does. Raises NotFoundError.
+def sizes_and_stamps(uris: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Bytes of each file, and what changes when it does. Raises NotFoundError.
 
     Of a member of an archive they are those of the archive.
     """
-    archive = _archive_of(uri) or uri
-    fs, path = storage.filesystem(archive)
+    archives = {uri: _archive_of(uri) or uri for uri in uris}
+    known = {archive: _size_and_stamp(archive) for archive in dict.fromkeys(archives.values())}
+    return {uri: known[archive] for uri, archive in archives.items()}
+
+
+def _size_and_stamp(uri: str) -> tuple[int, str]:
+    fs, path = storage.filesystem(uri)
     try:
         info = fs.info(path)
     except FileNotFoundError as error:
-        raise NotFoundError(f"{archive} does not exist; check the path.") from error
+        raise NotFoundError(f"{uri} does not exist; check the path.") from error
     stamp = f"{info.get('size')}-{info.get('ETag') or info.get('mtime') or info.get('updated')}"
     return int(info.get("size") or 0), stamp
 

@@ -84,7 +84,8 @@ def committed(config: CleanConfig, files: Inputs) -> Ledger | None:
     marker = storage.read_commit(config.out)
     if marker is None:
         return None
-    if marker["inputs"] != {uri: inputs.size_and_stamp(uri)[1] for uri in files.files}:
+    stamps = {uri: stamp for uri, (_, stamp) in inputs.sizes_and_stamps(files.files).items()}
+    if marker["inputs"] != stamps:
         raise InputError(
             f"--out {config.out} was finished with other input files, or they changed since; name "
             "an empty folder, or remove this one."

@@ -15,7 +15,8 @@ import zstandard
 
 from apps.common.errors import InputError, NotFoundError
 from apps.common.files import storage
-from apps.data.read import inputs
+from apps.data.read import index, inputs
+from apps.data.read.reader import Reading
 from tests.data.commands import rows_of, run_clean
 from tests.data.read.reading import RECORDS
 
@@ -151,3 +152,17 @@ def test_a_folder_may_be_named_like_the_place_of_a_member(tmp_path: Path) -> Non
     assert ledger["records"]["kept"] == ledger["records"]["input"] == 7
     ledger = run_clean(tmp_path / "one", folder / "a.json", profile="none")
     assert ledger["records"]["kept"] == 3
+
+
+def test_an_archive_is_asked_for_once_whatever_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "dumps.zip", "w") as archive:
+        for i in range(5):
+            archive.writestr(f"{i}.json", orjson.dumps(RECORDS[i : i + 1]))
+    files = inputs.find((str(tmp_path / "dumps.zip"),)).files
+    asked: list[str] = []
+    monkeypatch.setattr(storage, "exists", lambda uri: bool(asked.append(uri)) or True)
+    units = index.units(files, 1 << 20, Reading())
+    assert [unit.args.uri for unit in units] == list(files)
+    assert asked == [str(tmp_path / "dumps.zip")]
