@@ -42,6 +42,12 @@ from apps.data.write.shards import Shard
 WORK_DIR = "_work"
 SAMPLES_NAME = "samples.json"
 _MB = 1 << 20
+_HINTS = {
+    "unknown-role": "name the speakers, as in --map role:Ann=user,role:Bot=assistant",
+    "several-conversations": "a list holds the messages of several conversations, by their ids: "
+    "make one list of each",
+}
+"""What to do where nothing can be read, by the reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,6 +301,9 @@ def _check_readable(ledger: Ledger, indexes: list[FileIndex], cleaned: list[Clea
     if ledger.records.input and quarantined == ledger.records.input:
         reasons = ", ".join(ledger.records.quarantined)
         reasons += "".join(f"; {f.uri}: {f.damage}" for f in indexes if f.damage)
+        reasons += "".join(
+            f"; {hint}" for why, hint in _HINTS.items() if why in ledger.records.quarantined
+        )
         if "bad-utf-8" in ledger.records.quarantined:
             reasons += "".join(f"; {f.uri}: {said}" for f in indexes if (said := f.seen.not_utf8))
         raise InputError(

@@ -1,10 +1,10 @@
 """Claude's data export (conversations.json): `chat_messages` with sender, text and parts.
 
-Questions that were edited and answers that were made anew are branches: each message names its
-parent. The conversation is the branch of the last leaf; the messages beside it are counted.
+Each message names its parent; of several branches one is the conversation (`record/branches.py`).
 """
 
 from apps.common.json_value import JsonObject, JsonValue
+from apps.data.read.record.branches import branches_of
 from apps.data.read.record.content import text_of_content
 from apps.data.read.record.layout import (
     Layout,
@@ -21,11 +21,11 @@ from apps.data.read.record.layout import (
 from apps.data.read.record.metadata import describe, leave_out
 from apps.data.read.record.roles import role_of
 
-_PARENT, _LEAF = "parent_message_uuid", "current_leaf_message_uuid"
+_LEAF = "current_leaf_message_uuid"
 _OF_CONVERSATION = ("chat_messages", "name", "summary", "created_at", "updated_at", "account")
 _OF_MESSAGE = frozenset(
     (
-        *("uuid", _PARENT, "sender", "text", "content", "index"),
+        *("uuid", "parent_message_uuid", "sender", "text", "content", "index"),
         *("attachments", "files", "created_at", "updated_at"),
     )
 )
@@ -42,13 +42,12 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
     messages = list_of(record.get("chat_messages"))
     if messages is None:
         raise Unreadable("no-messages")
-    given = [message for one in messages if (message := object_of(one)) is not None]
-    if len(given) < len(messages):
+    if not all(isinstance(message, dict) for message in messages):
         raise Unreadable("bad-message", len(messages))
     conversation = RawConversation()
     hidden: list[str] = []
-    branch = _branch(given, text_of(record, _LEAF))
-    for message in branch:
+    branches = branches_of(messages, text_of(record, _LEAF))
+    for message in filter(None, map(object_of, branches.shown)):
         role = role_of(message.get("sender"), dict(names.roles))
         if role is None:
             raise Unreadable("unknown-role", len(messages))
@@ -59,31 +58,11 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
             for key, value in message.items()
             if key not in _OF_MESSAGE and is_set(value)
         ]
-    on_branch = set(map(id, branch))
-    others = [message for message in given if id(message) not in on_branch]
-    texts = [_text(message, RawConversation(), []) for message in others]
+    texts = [_text(message, RawConversation(), []) for message in branches.others]
     leave_out(conversation, "other_branch", texts)
     leave_out(conversation, "hidden", hidden)
     describe(record, conversation, (*_OF_CONVERSATION, _LEAF))
     return conversation
-
-
-def _branch(messages: list[JsonObject], last: str) -> list[JsonObject]:
-    """The messages from the first to `last`, or to the last leaf; all where there is no tree.
-
-    1 <- 2 <- 3, 1 <- 4   ->   1, 4
-    """
-    by_id = {text_of(message, "uuid"): message for message in messages}
-    parents = {text_of(message, _PARENT) for message in messages}
-    leaves = [key for key in by_id if key and key not in parents]
-    if "" in by_id or not leaves or not parents & by_id.keys():
-        return messages
-    key = last if last in by_id else leaves[-1]
-    path: dict[str, JsonObject] = {}
-    while key in by_id and key not in path:
-        path[key] = by_id[key]
-        key = text_of(by_id[key], _PARENT)
-    return list(path.values())[::-1]
 
 
 def _text(message: JsonObject, conversation: RawConversation, hidden: list[str]) -> str:

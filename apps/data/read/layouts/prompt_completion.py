@@ -11,11 +11,12 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.question import has_answer, without_empty
 
-ASKED = ("prompt", "query", "question", "input", "problem", "human", "user")
+ASKED = ("prompt", "query", "question", "problem", "input", "human", "user")
 SAID = (
-    *("completion", "response", "answer", "output", "solution", "reply", "assistant", "gpt"),
+    *("completion", "response", "solution", "answer", "output", "reply", "assistant", "gpt"),
     "bot",
 )
+"""A solution ends with the answer that stands alone beside it."""
 
 
 def _columns(record: JsonObject) -> tuple[str, str] | None:

@@ -3,20 +3,35 @@
 import re
 
 from apps.common.json_value import JsonObject, JsonValue
+from apps.data.read.record.branches import branches_of
 from apps.data.read.record.layout import (
     Names,
     RawConversation,
+    Turn,
     Unreadable,
     list_of,
     object_of,
+    size_of,
+    text_of,
 )
-from apps.data.read.record.messages import WHO, is_message, read_messages
-from apps.data.read.record.metadata import describe
+from apps.data.read.record.messages import WHO, is_message, read_messages, text_in
+from apps.data.read.record.metadata import describe, leave_out
 from apps.data.read.record.parse import parse_cell, parse_cell_mended
+from apps.data.read.record.roles import role_of
+from apps.data.read.record.rounds import is_pair
 
-KEYS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat")
+KEYS = (
+    *("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat"),
+    "contents",
+)
+_CONVERSATION_IDS = (
+    *("conversation_id", "conversationId", "conversation_hash", "session_id", "sessionId"),
+    *("thread_id", "threadId", "chat_id", "chatId", "dialogue_id", "dialog_id", "topicId"),
+)
 _CELLS = frozenset((*KEYS, "data", "history", "chat_messages", "mapping", "flags"))
 """Columns that no layout has as texts."""
+_ANSWERS = ("chosen", "completion", "response", "answer", "output", "reply")
+"""Columns that answer a list which ends with a question, as LLaMA-Factory's preferences have it."""
 _OPENINGS = ("[", "{")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
@@ -68,16 +83,20 @@ def _of_columns(columns: JsonObject) -> list[JsonValue] | None:
 
 
 def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
-    """Key and list: of several the longest, for exporters fill one and leave the others empty."""
-    best: tuple[str, list[JsonValue]] | None = None
-    for key in KEYS:
-        value = record.get(key)
-        if value is None:
-            continue
-        messages = list_in_cell(value)
-        if messages is not None and (best is None or len(messages) > len(best[1])):
-            best = key, messages
-    return best
+    """Key and list: of several the longest, for exporters fill one and leave the others empty; one
+    of messages or pairs before those of anything else."""
+    listed = [
+        (key, messages)
+        for key in KEYS
+        if (value := record.get(key)) is not None and (messages := list_in_cell(value)) is not None
+    ]
+    if len(listed) < 2:
+        return listed[0] if listed else None
+    return max(listed, key=lambda one: (_opens_with_speech(one[1]), len(one[1])))
+
+
+def _opens_with_speech(messages: list[JsonValue]) -> bool:
+    return bool(messages) and (is_message(messages[0]) or is_pair(messages[0]))
 
 
 def holds_messages(record: JsonObject, names_who: tuple[str, ...] = WHO) -> bool:
@@ -97,10 +116,50 @@ def read_list(record: JsonObject, names: Names) -> RawConversation:
     listed = message_list(record)
     if listed is None:
         raise Unreadable("no-messages")
+    _check_is_one(listed[1])
     conversation = RawConversation()
-    read_messages(listed[1], names, conversation)
-    describe(record, conversation, (listed[0], *_empty_lists(record)))
+    branches = branches_of(listed[1])
+    read_messages(branches.shown, names, conversation)
+    leave_out(conversation, "other_branch", map(text_in, branches.others))
+    read = [listed[0], *_empty_lists(record)]
+    if conversation.turns and conversation.turns[-1].role != "assistant":
+        read += _read_answer(record, names, conversation)
+    describe(record, conversation, read)
     return conversation
+
+
+def _check_is_one(messages: list[JsonValue]) -> None:
+    """Raises Unreadable for the rows of a table of messages that are of several conversations."""
+    first = object_of(messages[0]) if messages else None
+    if first is None or len(first) <= 2:
+        return
+    for key in _CONVERSATION_IDS:
+        if key in first and len({text_of(object_of(one) or {}, key) for one in messages}) > 1:
+            raise Unreadable("several-conversations", len(messages))
+
+
+def _read_answer(record: JsonObject, names: Names, conversation: RawConversation) -> list[str]:
+    """The answer to the last question, where it stands in a column beside the list; the columns
+    that were read.
+
+    {"messages": [{"role": "user", ...}], "chosen": {"role": "assistant", ...}, "rejected": ...}
+    """
+    for key in _ANSWERS:
+        value = record.get(key)
+        if isinstance(value, str) and value:
+            conversation.turns.append(Turn("assistant", value, size_of(value)))
+            return [key]
+        answers: list[JsonValue] = [value] if isinstance(value, dict) else list_of(value) or []
+        if answers and all(map(_is_answer, answers)):
+            read_messages(answers, names, conversation)
+            return [key]
+    return []
+
+
+def _is_answer(value: object) -> bool:
+    """Whether a value is an assistant's message."""
+    who = (object_of(value) or {}).get
+    return is_message(value) and role_of(next(filter(None, map(who, WHO)), None), {}) == "assistant"
 
 
 def _empty_lists(record: JsonObject) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from apps.data.read.record.tool_parts import has_tool_parts, turns_of_parts
 from apps.data.read.record.written_calls import with_written_calls
 
 WHO = ("from", "role", "author", "speaker", "sender")
-WHAT = ("value", "content", "text", "message")
+WHAT = ("value", "content", "text", "message", "parts")
 
 
 def is_message(value: object) -> bool:
@@ -46,6 +46,11 @@ def read_messages(messages: list[JsonValue], names: Names, conversation: RawConv
             raise Unreadable("bad-message", len(messages))
         conversation.turns += _turns(message, roles, conversation, len(messages))
     conversation.turns = with_written_calls(conversation.turns)
+
+
+def text_in(message: JsonObject) -> str:
+    """What a message says that is no part of the conversation."""
+    return text_of_content(message.get(_said_in(message)), RawConversation()) or ""
 
 
 def _turns(

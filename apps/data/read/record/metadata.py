@@ -13,12 +13,16 @@ from apps.data.read.record.layout import (
     size_of,
     text_of,
 )
+from apps.data.read.record.learned import labels_read
 from apps.data.read.record.media import media_of_record
 from apps.data.read.record.parse import parse_cell
 from apps.data.read.record.tool_calls import functions_of
 
 IDS = ("id", "conversation_id", "conversation_hash", "uuid", "prompt_id", "message_tree_id")
-SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+SYSTEM = (
+    *("system", "system_prompt", "system_message", "system_instruction"),
+    *("systemPrompt", "systemInstruction"),
+)
 _NOTHING = ("", "none", "null", "nan")
 """How tables print that nothing is there."""
 _EMPTY_CELLS = ("[]", "{}")
@@ -40,6 +44,7 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
     conversation.flags |= flags_of(record)
     read = {*carried, *MODERATION, "plugins"}
     read |= _put_tools(record, conversation) | _put_system(record, conversation)
+    read |= labels_read(record, conversation.turns)
     read |= {
         key for key in IDS if (said := text_of(record, key)) and said == conversation.source_id
     }

@@ -10,6 +10,8 @@ from apps.data.read.record.layout import size_of
 BESIDE = ("input", "context")
 """Columns that hold what a question speaks of."""
 
+_NO_INPUT = ("<noinput>", "noinput", "nan")
+"""How Self-Instruct and tables write that there is none."""
 _MIN_QUOTED_CHARS = 40
 """From here on a text that stands in another one does not stand there by chance."""
 
@@ -36,7 +38,9 @@ def question_of(fields: JsonObject, asked: str) -> Question:
         if key == asked or text is None:
             continue
         read.append(key)
-        if text and (asked == "instruction" or not _quotes(texts[0], text)):
+        if not text or text.strip().lower() in _NO_INPUT:
+            continue
+        if asked == "instruction" or not _quotes(texts[0], text):
             texts.append(text)
     raw_bytes = sum(size_of(said) for key in read if isinstance(said := fields.get(key), str))
     return Question("\n\n".join(filter(None, texts)), raw_bytes, frozenset(read))

@@ -24,8 +24,10 @@ _MODEL_NAME = re.compile(
 def role_of(name: object, more: dict[str, str]) -> str | None:
     """The role of a speaker's name; names of models speak for the assistant.
 
-    `more` are a user's own names, which win.
+    `more` are a user's own names, which win. A number, true or false is a name that only they know.
     """
+    if isinstance(name, int):
+        return more.get(str(name).lower())
     if not isinstance(name, str):
         return None
     if not more:

@@ -11,6 +11,8 @@ from apps.data.read.record.layout import LeftOut, RawConversation, Turn, list_of
 from apps.data.read.record.parse import parse_cell
 
 CALL_FIELDS = ("tool_calls", "function_call")
+ARGUMENTS = ("arguments", "parameters", "args", "input")
+"""Names that formats give to what a function is called with."""
 
 
 def calls_of(message: JsonObject) -> str | None:
@@ -46,9 +48,8 @@ def _call(given: object, *, is_text: bool) -> JsonObject | None:
     name = function.get("name") or call.get("function")
     if not isinstance(name, str) or not name:
         return None
-    arguments = function.get("arguments")
-    if arguments is None:
-        arguments = function.get("parameters") or {}
+    given_to = (function[key] for key in ARGUMENTS if function.get(key) is not None)
+    arguments = next(given_to, dict[str, JsonValue]())
     if isinstance(arguments, str):
         arguments = arguments if (value := _parsed(arguments)) is None else value
     elif not is_text:

@@ -11,13 +11,12 @@ from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.content import ignore_part, kind_of, parts_of, text_of_content
 from apps.data.read.record.layout import RawConversation, Turn, is_set, object_of, size_of, text_of
 from apps.data.read.record.question import text_of_value
-from apps.data.read.record.tool_calls import normalized
+from apps.data.read.record.tool_calls import ARGUMENTS, normalized
 
 _CALLS = ("tool_use", "tool_call")
 _RESULTS = ("tool_result",)
 _IDS = ("tool_use_id", "tool_call_id", "toolCallId")
 _NAMES = ("name", "tool_name", "toolName")
-_GIVEN = ("input", "args", "arguments")
 _GIVEN_BACK = ("content", "output", "result")
 
 
@@ -62,8 +61,8 @@ def _spoken(
 
 
 def _call(part: JsonObject, conversation: RawConversation) -> JsonObject:
-    _ignore_rest(part, (*_NAMES, "id", *_IDS, *_GIVEN), conversation)
-    given = next((part[key] for key in _GIVEN if part.get(key) is not None), None)
+    _ignore_rest(part, (*_NAMES, "id", *_IDS, *ARGUMENTS), conversation)
+    given = next((part[key] for key in ARGUMENTS if part.get(key) is not None), None)
     function: JsonObject = {"name": text_of(part, *_NAMES), "arguments": given}
     return {"id": text_of(part, "id", *_IDS) or None, "type": "function", "function": function}
 

@@ -1,0 +1,123 @@
+"""Lists of messages that name their parents: an app shows one branch of them at a time.
+
+A question that was edited and an answer that was made anew stand beside the first one. Of these
+branches the one with the last leaf is the conversation, as the app shows it; what is said on the
+others is counted.
+
+    1 <- 2 <- 3, 1 <- 4   ->   1, 4
+    {"text": "Hi", "children": [{"text": "Yo", "children": []}]}   ->   Hi, Yo
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apps.common.json_value import JsonObject, JsonValue
+from apps.data.read.record.layout import list_of, object_of, text_of
+from apps.data.read.record.messages import WHO
+from apps.data.read.record.roles import role_of
+
+_IDS = ("messageId", "message_id", "uuid", "id")
+_PARENTS = ("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "parentUuid")
+_ANCESTORS = "ancestors"
+"""ids from the first message to the parent"""
+_CHILDREN = "children"
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """A list of messages, parted."""
+
+    shown: list[JsonValue]
+    others: list[JsonObject]
+
+
+def branches_of(messages: list[JsonValue], last: str = "") -> Branches:
+    """The branch that ends with the message `last`, or with the last leaf; the whole list where
+    nothing branches."""
+    if not _may_branch(messages):
+        return Branches(messages, [])
+    given = [message for one in messages if (message := object_of(one)) is not None]
+    if len(given) < len(messages):
+        return Branches(messages, [])
+    if any(map(_nested, given)):
+        given, parents = _unfolded(given)
+    else:
+        parents = _named_parents(given)
+    path = _path(given, parents, last)
+    on_path = set(path)
+    return Branches(
+        [given[i] for i in path], [one for i, one in enumerate(given) if i not in on_path]
+    )
+
+
+def _may_branch(messages: Sequence[JsonValue]) -> bool:
+    """The last of a list has a parent, if any has, and the first one answers."""
+    if not messages:
+        return False
+    first, last = object_of(messages[0]) or {}, object_of(messages[-1]) or {}
+    if len(first) <= 2 and len(last) <= 2:
+        return False
+    return any(key in last for key in (*_PARENTS, _ANCESTORS)) or bool(_nested(first))
+
+
+def _nested(message: JsonObject) -> list[JsonObject]:
+    """The answers that lie in a message."""
+    return [one for child in list_of(message.get(_CHILDREN)) or () if (one := object_of(child))]
+
+
+def _unfolded(roots: Sequence[JsonObject]) -> tuple[list[JsonObject], list[int]]:
+    """Messages and those in them as one list, and the place of each one's parent; -1 for none."""
+    messages: list[JsonObject] = []
+    parents: list[int] = []
+    waiting = [(root, -1) for root in reversed(roots)]
+    while waiting:
+        message, parent = waiting.pop()
+        waiting += [(child, len(messages)) for child in reversed(_nested(message))]
+        messages.append({key: value for key, value in message.items() if key != _CHILDREN})
+        parents.append(parent)
+    return messages, parents
+
+
+def _named_parents(messages: Sequence[JsonObject]) -> list[int]:
+    """The place of each message's parent; below -1 where it is not there, the same for the same.
+
+    All are children of the one before where ids are missing, no parent is there, or answers have
+    none: then a parent is what a message happens to reply to.
+    """
+    ids = [text_of(message, *_IDS) for message in messages]
+    places = {key: i for i, key in enumerate(ids)}
+    names = list(map(_parent_of, messages))
+    is_tree = "" not in places and len(places) == len(ids) and places.keys() & set(names)
+    roots = (one for one, name in zip(messages[1:], names[1:], strict=True) if name not in places)
+    if not is_tree or any(_role(one) == "assistant" for one in roots):
+        return list(range(-1, len(messages) - 1))
+    missing = {name: -1 - i for i, name in enumerate(dict.fromkeys(["", *names]))}
+    parents = [places.get(name, missing[name]) for name in names]
+    for i, message in enumerate(messages[:-1]):  # what the system says goes before a first question
+        if parents[i] == parents[i + 1] == -1 and _role(message) == "system":
+            parents[i + 1] = i
+    return parents
+
+
+def _parent_of(message: JsonObject) -> str:
+    ancestors = list_of(message.get(_ANCESTORS))
+    return str(ancestors[-1]) if ancestors else text_of(message, *_PARENTS)
+
+
+def _role(message: JsonObject) -> str | None:
+    return role_of(text_of(message, *WHO), {})
+
+
+def _path(messages: Sequence[JsonObject], parents: Sequence[int], last: str) -> Sequence[int]:
+    """Places from the first message to the last leaf; all where no two answer the same one."""
+    if len(set(parents)) == len(parents):
+        return range(len(messages))
+    inner = set(parents)
+    named = [i for i, one in enumerate(messages) if last and text_of(one, *_IDS) == last]
+    leaves = [i for i in range(len(messages)) if i not in inner]
+    place = (named or leaves or [len(messages) - 1])[-1]
+    path: dict[int, None] = {}
+    while place >= 0 and place not in path:
+        path[place] = None
+        place = parents[place]
+    return list(path)[::-1]

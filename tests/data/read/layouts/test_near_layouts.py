@@ -1,0 +1,89 @@
+"""Records of nearly a known layout: read for what they are, or refused by what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from apps.common.errors import InputError
+from apps.data.read.reader import Reading, read_record
+from tests.data.commands import run_clean
+
+USER, MODEL = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+GEMINI = [{"role": "user", "parts": [{"text": "Q"}]}, {"role": "model", "parts": [{"text": "A"}]}]
+SDK = [
+    {"role": role, "content": "", "parts": [{"type": "text", "text": text}]}
+    for role, text in (("user", "Q"), ("assistant", "A"))
+]
+READ: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
+    # record, texts, fields that nothing carries
+    "Gemini": (
+        {"contents": GEMINI, "systemInstruction": {"parts": [{"text": "S"}]}},
+        ["S", "Q", "A"],
+        [],
+    ),
+    "AI SDK": ({"messages": SDK}, ["Q", "A"], []),
+    "other lists beside": (
+        {"messages": [USER, MODEL], "items": ["a", "b", "c"], "turns": [{"n": 1}, {"n": 2}, {}]},
+        ["Q", "A"],
+        ["items", "turns"],
+    ),
+    "longer lists beside": (
+        {"messages": [USER, MODEL], "conversation": [USER, MODEL, USER]},
+        ["Q", "A", "Q"],
+        ["messages"],
+    ),
+    "a solution and its answer": (
+        {"problem": "P", "solution": "So 42.", "answer": "42"},
+        ["P", "So 42."],
+        ["answer"],
+    ),
+    "no input": ({"instruction": "I", "input": "<noinput>", "output": "O"}, ["I", "O"], []),
+    "no input in a table": ({"instruction": "I", "input": "nan", "output": "O"}, ["I", "O"], []),
+    "one conversation's rows": (
+        {"messages": [{**USER, "session_id": "a"}, {**MODEL, "session_id": "a"}]},
+        ["Q", "A"],
+        ["messages[].session_id"] * 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_near_layouts_are_read(name: str) -> None:
+    record, texts, ignored = READ[name]
+    conversation = read_record(record, Reading())[0]
+    assert [turn.text for turn in conversation.turns] == texts
+    assert conversation.ignored == ignored
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"name": "f", "args": {"x": 1}, "type": "tool_call"},
+        {"name": "f", "input": {"x": 1}},
+        {"type": "function", "function": {"name": "f", "parameters": {"x": 1}}},
+    ],
+)
+def test_what_a_function_is_called_with_is_read_under_its_names(call: dict[str, Any]) -> None:
+    asked = {"role": "assistant", "content": "", "tool_calls": [call]}
+    turns = read_record({"messages": [USER, asked]}, Reading())[0].turns
+    function = {"name": "f", "arguments": {"x": 1}}
+    assert orjson.loads(turns[1].tool_calls or "") == [{"type": "function", "function": function}]
+
+
+@pytest.mark.parametrize("key", ["conversation_id", "sessionId"])
+def test_rows_of_several_conversations_are_not_one(key: str, tmp_path: Path) -> None:
+    rows = [{**said, key: number} for number in (1, 2) for said in (USER, MODEL)]
+    dump = tmp_path / "dump.json"
+    for value in (rows, {"messages": rows}):
+        dump.write_bytes(orjson.dumps(value))
+        with pytest.raises(InputError, match=r"several-conversations; .* make one list of each"):
+            run_clean(tmp_path / "out", dump)
+
+
+def test_a_speaker_that_nobody_knows_is_told_how_to_be_named(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    dump.write_bytes(orjson.dumps({"messages": [{"from": "Ann", "text": "Hi"}]}))
+    with pytest.raises(InputError, match="name the speakers, as in --map role:Ann=user"):
+        run_clean(tmp_path / "out", dump)
