@@ -31,9 +31,11 @@ REFUSAL_CHARS = 300
 _START = r"^[\s\pP\pS]*"
 """Of an answer: a refusal says so at once."""
 _AN_AI = r"an? (?:ai|artificial intelligence|large language|language)"
-_CANNOT = r"i (?:can'?t|cannot|am unable to|am not able to|won'?t be able to|will not)"
+_CANNOT = r"i (?:can'?t|cannot|am unable to|am not able to|won'?t(?: be able to)?|will not)"
 _TO_SERVE = (
-    r"(?:assist|help|provide|fulfil|comply|create|generate|engage|write|support|access|offer)"
+    r"(?:assist|help(?: (?:you|with|people|anyone|that|to|in)\b|\s*(?:[.,!;]|$))|provide|fulfil"
+    r"|comply|create|generate|engage|write|support|access|offer|do (?:that|this)\b"
+    r"|answer (?:that|this|your)\b|discuss|participate)"
 )
 _BAD = r"(?:unethical|illegal|harmful|offensive|inappropriate|discriminat|stereotyp)"
 _MAKERS = r"(?:trained|developed|created|made|built)"
@@ -72,7 +74,9 @@ _REFUSAL = _any_of(
     rf"i apologi[sz]e,? (?:but )?{_DOES_NOT}",
     r"sorry,? (?:but )?i (?:can'?t|cannot|am not|won'?t)\b",
     rf"(?:unfortunately,? )?(?:as {_AN_AI}[^.]{{0,60}},? )?{_CANNOT} {_TO_SERVE}",
-    rf"(?:i'?m|i am) (?:unable|not able) to {_TO_SERVE}",
+    rf"(?:unfortunately,? )?(?:i'?m|i am) (?:unable|not able) to {_TO_SERVE}",
+    rf"(?:i'?m|i am) afraid (?:that )?(?:{_CANNOT}|i'?m (?:unable|not able))",
+    r"i (?:must|have to|need to) (?:respectfully |politely )?decline\b",
     prefix=_START,
 )
 
@@ -91,13 +95,19 @@ MORALIZING = re2.compile(
 
 _IDENTITY = _any_of(
     rf"as an? (?:ai )?(?:language model|chatbot|assistant) {_MAKERS} by",
-    r"(?:i am|i'm|my name is) (?:called )?(?:chatgpt|gpt-?[345](?:\.5)?|bing|bard|claude)",
     rf"i (?:was|am|have been) {_MAKERS} by",
     rf"(?:i'?m|i am|as) {_AN_AI} (?:language )?(?:model|assistant|chatbot)",
     r"openai'?s (?:language )?models?",
     prefix=r"\b",
     suffix=r"\b",
 )
+_NAMED = _any_of(
+    r"(?:i am|i'm|my name is) (?:called )?(?:chatgpt|gpt-?[345]|bing|bard|claude|gemini|copilot"
+    r"|qwen|deepseek|llama|mistral|grok)[\w.\-]*"
+    r"(?:[.,!?;:]|\s*$|\s*\(|\s(?:and|from|by|developed|created|trained|made|built|an?|the|here)\b)",
+    prefix=r"\b",
+)
+"""With what goes on after a model's name, and not after that of Claude Monet."""
 
 _CUTOFF = _any_of(
     r"knowledge cut-?off",
@@ -111,7 +121,11 @@ _CUTOFF = _any_of(
 )
 
 
-_ENGLISH: dict[Kind, str] = {"refusal": _REFUSAL, "identity": _IDENTITY, "cutoff": _CUTOFF}
+_ENGLISH: dict[Kind, str] = {
+    "refusal": _REFUSAL,
+    "identity": f"{_IDENTITY}|{_NAMED}",
+    "cutoff": _CUTOFF,
+}
 
 
 @functools.cache

@@ -79,7 +79,41 @@ SAID: dict[str, dict[phrases.Kind, list[str]]] = {
         "cutoff": ["Dữ liệu của tôi chỉ cập nhật đến tháng 9 năm 2021."],
     },
 }
+MORE_REFUSALS = """
+I must decline this request. / I won't help with that. / I'm afraid I can't do that.
+Unfortunately, I'm not able to assist with that. / As an AI language model, I cannot do that.
+Tut mir leid, das kann ich nicht beantworten. / Das kann ich leider nicht tun.
+Ich bin nicht in der Lage, das zu tun. / Es tut mir leid, ich habe keinen Zugriff darauf.
+Désolé, mais il m'est impossible de faire cela. / Désolé, je ne suis pas en mesure de le faire.
+Disculpa, pero no puedo hacer eso. / Lamento no poder ayudarte. / Me temo que no puedo ayudarte.
+Spiacente, ma non posso fornire questi dati. / Purtroppo non ho accesso a internet.
+Peço desculpa, mas não posso ajudar. / Desculpe, não tenho acesso a isso.
+К сожалению, не могу помочь. / Простите, я не могу выполнить эту просьбу.
+抱歉，这个问题我无法回答。 / 不好意思，我不能帮您。 / 对此我无法提供帮助。
+恐れ入りますが、その質問にはお答えできません。 / AIとして、意見を持つことができません。
+미안하지만 도와줄 수 없어요. / 그 요청은 들어드릴 수 없습니다. / AI로서 저는 그것을 할 수 없습니다.
+"""
+MORE_NAMES = """
+I'm Gemini, a model by Google. / I am Qwen, created by Alibaba Cloud. / I'm GPT-4o. How are you?
+My name is Claude. / I'm DeepSeek-V3, an AI assistant. / 我是DeepSeek。 / 我叫Kimi。
+Ich bin Gemini. / Soy Gemini. / Soy un asistente virtual. / Je suis Copilot.
+Я разработан OpenAI. / 私はGeminiです。
+"""
 INNOCENT = [
+    "I can't help but admire it.",
+    "I cannot recommend this film enough.",
+    "I am Claude Monet, a painter of light, and I'm bard-like in my ways.",
+    "Leider kann ich diese Woche nicht zur Feier kommen, schrieb sie.",
+    "Tut mir leid, ich habe mich geirrt: die Antwort ist 5, nicht 4.",
+    "Es tut mir leid, ich bin nicht sicher; meinst du das?",
+    "Désolé, je n'ai pas bien compris votre question. Voici la réponse.",
+    "Lo siento, no estoy seguro de entender. ¿Es esto?",
+    "Desculpe, não tenho certeza de ter entendido. Aqui vai: 5.",
+    "Scusa, non ho capito bene. Ecco la risposta.",
+    "К сожалению, я не заметил ошибку. Вот верный код.",
+    "抱歉，我没有说清楚。正确的代码如下：",
+    "すみません、説明が足りませんでした。正しくは五です。",
+    "혼란을 드려 죄송합니다. 여기 코드가 있습니다.",
     "I'm sorry, I made a mistake in my last answer. It is four.",
     "Leider kann man das nicht allgemein sagen.",
     "很抱歉，我上次的回答有误，正确答案是四。",
@@ -111,6 +145,12 @@ def test_a_mistake_admitted_is_no_refusal_and_talk_of_models_no_identity(
     kind: phrases.Kind,
 ) -> None:
     assert [text for text in INNOCENT if phrases.of(kind).search(text) is not None] == []
+
+
+@pytest.mark.parametrize(("kind", "texts"), [("refusal", MORE_REFUSALS), ("identity", MORE_NAMES)])
+def test_other_words_for_the_same_are_known(kind: phrases.Kind, texts: str) -> None:
+    said = [text.strip() for line in texts.strip().split("\n") for text in line.split(" / ")]
+    assert [text for text in said if phrases.of(kind).search(text) is None] == []
 
 
 def test_a_refusal_stands_at_the_start_of_an_answer() -> None:
