@@ -29,11 +29,20 @@ _SECRET = (
     r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_\-]{32,}|SG\.[A-Za-z0-9_\-]{16,}\.[A-Za-z0-9_\-]{16,}"
     r"|(?:gsk|r8)_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{40,}|dckr_pat_[A-Za-z0-9_\-]{20,}"
     r"|ya29\.[A-Za-z0-9_\-]{30,}|(?:bot)?[0-9]{8,10}:AA[A-Za-z0-9_\-]{32,33}"
+    r"|shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}|dop_v1_[a-f0-9]{64}|lin_api_[A-Za-z0-9]{40,}"
+    r"|pplx-[A-Za-z0-9]{40,}|[MNO][A-Za-z0-9_\-]{23,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,}"
+    r"|hooks\.slack\.com/services/T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20,}"
+    r"|discord(?:app)?\.com/api/webhooks/[0-9]{10,}/[A-Za-z0-9_\-]{60,}"
     r"|eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{2,})\b"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:\s*[A-Z][A-Za-z\-]+: [^\r\n]*)*"
     r"[A-Za-z0-9+/=\s\\]*-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
 )
-_EMAIL = r"\b[A-Za-z0-9][A-Za-z0-9._%+\-]*@[A-Za-z0-9][A-Za-z0-9.\-]*\.[A-Za-z]{2,}\b"
+_LETTER = r"\p{Latin}\p{Greek}\p{Cyrillic}"
+"""of scripts with blanks between words: elsewhere an address touches what stands around it"""
+_EMAIL = (
+    rf"[{_LETTER}0-9][{_LETTER}0-9._%+\-]*@[{_LETTER}0-9][{_LETTER}0-9.\-]*"
+    r"\.(?:[A-Za-z]{2,}\b|[\p{Greek}\p{Cyrillic}]{2,})"
+)
 _IBAN = r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
 _NATIONAL_ID = (
     r"\b[1-9][0-9]{16}[0-9Xx]\b"  # China

@@ -10,7 +10,8 @@ import itertools
 import re
 
 TELEPHONE = (
-    r"\+[0-9]{1,3}[ .\-]?(?:\(0\) ?)?(?:\([0-9]{1,4}\)|[0-9]{1,4}/?)(?:[ .\-]?[0-9]{2,4}){2,4}\b"
+    r"(?:\(\+[0-9]{1,3}\)|\+[0-9]{1,3})[ .\-]?(?:\(0\) ?)?(?:\([0-9]{1,4}\)|[0-9]{1,4}/?)"
+    r"(?:[ .\-]?[0-9]{2,4}){2,4}\b"
     r"|(?:(?:\b1[ \-]?)?\([2-9][0-9]{2}\) ?|(?:\b1[ \-])?\b[2-9][0-9]{2}[ .\-])"
     r"[2-9][0-9]{2}[ .\-][0-9]{4}\b"  # North America
     r"|\b1[3-9][0-9](?:[0-9]{8}|[ \-][0-9]{4}[ \-][0-9]{4})\b"  # China
@@ -62,6 +63,10 @@ _GROUPED_PHONE = re.compile(
 )
 _E164_DIGITS = 15
 """A telephone number has no more (ITU-T E.164)."""
+_MIN_WORLD_DIGITS = 8
+"""of one with a country code; nearly all have more"""
+_DECIMALS = re.compile(r"\+\d{1,3}\.\d{1,7}")
+"""`+40.7128` is a latitude, and `+1.4155552671` a number as registers of domains have it"""
 _DATE_OF_A_DIFF = re.compile(r"\+(?:19|20)\d\d-(?:0[1-9]|1[0-2])-[0-3]\d")
 _DATE = re.compile(r"0[1-9][ /](?:[0-2]\d|3[01]) (?:1[789]|20)\d\d(?: \d+)?")
 """and a number after it, such as the hour"""
@@ -120,14 +125,18 @@ def _is_other_number(number: str) -> bool:
         return True
     if number in _LIMITS_OF_INTEGERS or sum(map(str.isdigit, number)) > _E164_DIGITS:
         return True
-    return re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS
+    if number[0] == "+" and sum(map(str.isdigit, number)) < _MIN_WORLD_DIGITS:
+        return True
+    if re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS:
+        return True
+    return _DECIMALS.fullmatch(number) is not None
 
 
 def _are_counted_or_drawn(pairs: str) -> bool:
     """`01 02 03 04 05` counts, and `05 12 18 23 34` was drawn."""
-    numbers = [int(pairs[i : i + 2]) for i in range(0, len(pairs), 3)]
-    steps = {after - before for before, after in itertools.pairwise(numbers)}
-    return len(steps) == 1 or (numbers == sorted(numbers) and numbers[-1] <= _LAST_BALL)
+    groups = [pairs[i : i + 2] for i in range(0, len(pairs), 3)]
+    numbers = list(map(int, groups))
+    return _counts_on(groups) or (numbers == sorted(numbers) and numbers[-1] <= _LAST_BALL)
 
 
 def _is_national_phone(number: str, before: str, after: str) -> bool:
@@ -178,14 +187,22 @@ def _are_years(number: str) -> bool:
 
 
 def _is_list_of_numbers(text: str, start: int, end: int) -> bool:
-    """`250 500 1000 2000` and `{210 220 2300}`: groups beside others, or all of them round.
+    """`250 500 1000 2000` and `{210 220 2300}`: groups beside others, or all of them round or in
+    even steps.
 
     A row's number before them, as in `1 250 500 1000`, looks like the 1 of North America.
     """
-    start += 2 * text.startswith("1 ", start)
+    start += 2 * text.startswith("1 ", start) + text.startswith("+", start)
     groups = text[start:end].split(" ")
     if len(groups) < 2 or not all(map(str.isdecimal, groups)):
         return False
-    if all(group[-1] == "0" for group in groups):
+    if all(group[-1] == "0" for group in groups) or _counts_on(groups):
         return True
     return _MORE_GROUPS.match(text, end) is not None and groups[0][0] != "0"
+
+
+def _counts_on(groups: list[str]) -> bool:
+    """`+5 10 15 20 25`: each is as much more than the one before."""
+    numbers = list(map(int, groups))
+    steps = {after - before for before, after in itertools.pairwise(numbers)}
+    return len(groups) > 3 and len(steps) == 1

@@ -67,6 +67,19 @@ KINDS = {
         f"bot 123456789:AA{'xY9_-' * 6}ab- and AIza{'xY9_-' * 6}abcd- too",
         "bot <SECRET>- and <SECRET>- too",
     ),
+    "letters with marks": ("jörg@example.de, müller.h@beispiel.de", "<EMAIL>, <EMAIL>"),
+    "Cyrillic": ("Пиши на иван@почта.рф.", "Пиши на <EMAIL>."),
+    "between Chinese": ("联系我abc@qq.com谢谢", "联系我<EMAIL>谢谢"),
+    "code in brackets": ("(+49) 170 1234567, (+1) 415-555-2671", "<PHONE>, <PHONE>"),
+    "register of domains": ("Phone: +1.4155552671", "Phone: <PHONE>"),
+    "other services": (
+        f"shpat_{'0a' * 16} dop_v1_{'0a' * 32} lin_api_{'aB' * 20} pplx-{'aB' * 22}",
+        "<SECRET> <SECRET> <SECRET> <SECRET>",
+    ),
+    "chat bots": (
+        f"M{'aB' * 12}.{'cD' * 3}.{'eF' * 14} https://hooks.slack.com/services/T0A/B0A/{'x' * 24}",
+        "<SECRET> https://<SECRET>",
+    ),
     "on its own line": ("IBAN\n8.8.8.8 x", "IBAN\n<IP> x"),
 }
 
@@ -190,6 +203,7 @@ def test_numbers_of_other_things_are_no_telephones(text: str) -> None:
         "12345678A is no DNI, 11010519491231002Y no id, 111.111.111-11 no CPF",
         "pi is 3.14159265358979, 2023-04-05 12:30:00, 1,000,000",
         "q@k.transpose(-2, -1), x@W.sum(), url(img/logo@2x.png), npm/vue@next.js, a@b.css",
+        "+40.7128 -74.0060 is a place, +100 200 300 400 and +5 10 15 20 25 points, +5 10 15 20",
         "+2023-01-15 is a line of a diff, y +1700000000 a sum, clause 12.1.3.2 one of a contract",
         "sizes 250 500 1000 2000, {210 220 2300} and 234 567 1891 2345; drawn: 05 12 18 23 34",
     ],
