@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import orjson
+
 from apps.common.json_value import JsonObject
 from apps.data.html.detect import Html
 from apps.data.read.layouts import known, oasst, openai
@@ -43,7 +45,12 @@ def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layou
     if record is None:
         raise Unreadable("bad-message" if isinstance(value, list) else "not-an-object")
     layout = _layout(record, reading)
-    conversation = layout.read(record, reading.names)
+    try:
+        conversation = layout.read(record, reading.names)
+    except (RecursionError, orjson.JSONEncodeError) as error:  # which is no other than TypeError
+        if "recursion" not in str(error).lower():
+            raise
+        raise Unreadable("nested-too-deep") from error
     if reading.tools == "drop":
         without_tools(conversation)
     if reading.media == "drop":

@@ -157,11 +157,17 @@ def seen_in(value: object) -> str:
     """What a first record holds, for people: `title (text), tags (list)`."""
     record = object_of(value)
     if record is None:
-        shown = orjson.dumps(value, default=str).decode()
-        return f"no object, but {shown[:_MAX_SHOWN_CHARS]}"
+        return f"no object, but {_shown(value)[:_MAX_SHOWN_CHARS]}"
     fields = [f"{key} ({_kind(field)})" for key, field in list(record.items())[:_MAX_NAMED]]
     more = len(record) - _MAX_NAMED
     return ", ".join(fields) + (f" and {more} more" if more > 0 else "") or "an empty object"
+
+
+def _shown(value: object) -> str:
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except orjson.JSONEncodeError:  # more than 254 levels
+        return "lists in lists"
 
 
 def _kind(value: object) -> str:

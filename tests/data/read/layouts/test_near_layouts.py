@@ -87,3 +87,37 @@ def test_a_speaker_that_nobody_knows_is_told_how_to_be_named(tmp_path: Path) -> 
     dump.write_bytes(orjson.dumps({"messages": [{"from": "Ann", "text": "Hi"}]}))
     with pytest.raises(InputError, match="name the speakers, as in --map role:Ann=user"):
         run_clean(tmp_path / "out", dump)
+
+
+def _deep(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize("levels", [260, 1000])
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"messages": [Q, {"role": "assistant", "tool_calls": {"name": "f", "arguments": DEEP}}]}',
+        '{"messages": [Q, A], "tools": [{"name": "f", "parameters": DEEP}]}',
+        '{"messages": [Q, A], "moderation": [DEEP]}',
+        '{"instruction": "I", "output": "O", "input": DEEP}',
+        "[DEEP]",
+    ],
+)
+def test_a_value_in_too_many_others_costs_its_own_record_at_most(
+    record: str, levels: int, tmp_path: Path
+) -> None:
+    said = [f'{{"role": "{one["role"]}", "content": "{one["content"]}"}}' for one in (USER, MODEL)]
+    whole = f'{{"messages": [{", ".join(said)}]}}'
+    bad = record.replace("Q", said[0]).replace(" A]", f" {said[1]}]").replace("DEEP", _deep(levels))
+    dump = tmp_path / "dump.jsonl"
+    dump.write_text(f"{whole}\n{bad}\n")
+    ledger = run_clean(tmp_path / "out", dump, profile="none")["records"]
+    assert ledger["kept"] + sum(ledger["quarantined"].values()) == 2
+    assert set(ledger["quarantined"]) <= {"nested-too-deep", "bad-message"}
+
+
+def test_a_file_of_lists_in_lists_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "dump.json").write_text("[" * 500 + "]" * 500)
+    with pytest.raises(InputError, match="no object, but lists in lists"):
+        run_clean(tmp_path / "out", tmp_path / "dump.json")
