@@ -9,6 +9,7 @@ column: {dialog: messages}
 {"column": {"dialog, all": "messages"}}    the same as JSON, for names with commas
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ _COLUMNS = (
     *("toxic", "redacted", "moderation", "plugins"),
 )
 _KNOWN = {"role": _ROLES, "field": _FIELDS, "column": _COLUMNS}
+_ENTRY = re.compile(r"=.*\b(?:role|field|column):")
 _EXAMPLE = "role:gpt4=assistant,field:body=content,column:dialog=messages"
 
 
@@ -36,13 +38,20 @@ def parse_map(text: str) -> Names:
     """The names that `--map` gives. Raises ConfigError."""
     given: dict[str, dict[str, str]] = {kind: {} for kind in _KNOWN}
     for kind, theirs, ours in _entries(text):
+        if given.get(kind, {}).get(theirs, ours) != ours:
+            raise ConfigError(
+                f"--map names {kind} {theirs!r} twice, as {given[kind][theirs]!r} and {ours!r}; "
+                "give it one name."
+            )
         if ours not in _KNOWN[kind]:
             known = ", ".join(dict.fromkeys(_KNOWN[kind]))
             raise ConfigError(
                 f"--map gives {kind} {theirs!r} as {ours!r}; expected one of {known}."
             )
         given[kind][theirs] = ours
-    roles = {**given["role"], **{name.strip().lower(): r for name, r in given["role"].items()}}
+    roles = dict(given["role"])
+    for name, role in given["role"].items():
+        roles.setdefault(name.strip().lower(), role)
     return Names(roles=roles, fields=given["field"], columns=given["column"])
 
 
@@ -54,7 +63,11 @@ def _entries(text: str) -> list[tuple[str, str, str]]:
     entries: list[tuple[str, str, str]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, colon, rest = part.partition(":")
-        theirs, equals, ours = rest.rpartition("=")
+        theirs, equals, ours = (piece.strip() for piece in rest.rpartition("="))
+        if _ENTRY.search(theirs):
+            raise ConfigError(
+                f"--map has {part!r}; expected a comma between two entries, as in {_EXAMPLE}."
+            )
         if kind not in _KNOWN or not (colon and equals and theirs and ours):
             raise ConfigError(f"--map has {part!r}; {_advice(kind, theirs or rest, ours)}.")
         entries.append((kind, theirs, ours))
@@ -92,9 +105,13 @@ def _of_kinds(source: str, kinds: Mapping[str, object]) -> list[tuple[str, str, 
 
 def as_text(names: Names) -> str:
     """The inverse of `parse_map`, for the settings that lie beside an output: JSON where a name
-    holds a comma."""
+    would not come back."""
     kinds = {"role": names.roles, "field": names.fields, "column": names.columns}
     given = [(kind, *pair) for kind, own in kinds.items() for pair in own.items()]
-    if any("," in theirs for _, theirs, _ in given):
+    is_plain = all(
+        "," not in theirs and theirs == theirs.strip() and not _ENTRY.search(theirs)
+        for _, theirs, _ in given
+    )
+    if not is_plain:
         return orjson.dumps({kind: dict(own) for kind, own in kinds.items() if own}).decode()
     return ",".join(f"{kind}:{theirs}={ours}" for kind, theirs, ours in given)

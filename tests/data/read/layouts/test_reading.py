@@ -333,6 +333,9 @@ def test_a_map_may_be_a_file(tmp_path: Path) -> None:
         ("content:body=text", "write field:body=content"),
         ("messages:dialog_lines", "write column:dialog_lines=messages"),
         ("text=content", "expected entries such as"),
+        ("role:a=user;role:b=assistant", "expected a comma between two entries"),
+        ("role:a=user column:b=messages", "expected a comma between two entries"),
+        ("role:a=user,role:a=assistant", "names role 'a' twice, as 'user' and 'assistant'"),
         ("content:", "expected entries such as"),
     ],
 )
@@ -344,6 +347,10 @@ def test_a_map_with_a_fault_is_refused(text: str, sentence: str) -> None:
 def test_a_map_is_kept_as_it_was_given() -> None:
     text = "role:R2=assistant,role:r2=assistant,field:by=role,column:d=messages"
     assert as_text(parse_map(text)) == text
+    assert parse_map("role: R2 = assistant , field:by =role").fields == {"by": "role"}
+    assert parse_map("role:r2=user,role:R2=assistant").roles == {"r2": "user", "R2": "assistant"}
+    odd = '{"role":{" x":"user","a=b role:c":"user"}}'
+    assert parse_map(as_text(parse_map(odd))) == parse_map(odd)
 
 
 def test_a_name_may_hold_commas(tmp_path: Path) -> None:
