@@ -21,6 +21,7 @@ _PARENTS = ("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "
 _ANCESTORS = "ancestors"
 """ids from the first message to the parent"""
 _CHILDREN = "children"
+_LINKS = frozenset((*_PARENTS, _ANCESTORS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,13 @@ def _may_branch(messages: Sequence[JsonValue]) -> bool:
     first, last = object_of(messages[0]) or {}, object_of(messages[-1]) or {}
     if len(first) <= 2 and len(last) <= 2:
         return False
-    return any(key in last for key in (*_PARENTS, _ANCESTORS)) or bool(_nested(first))
+    return not _LINKS.isdisjoint(last) or bool(_nested(first))
 
 
 def _nested(message: JsonObject) -> list[JsonObject]:
     """The answers that lie in a message."""
-    return [one for child in list_of(message.get(_CHILDREN)) or () if (one := object_of(child))]
+    children = list_of(message.get(_CHILDREN)) if _CHILDREN in message else None
+    return [one for child in children or () if (one := object_of(child))]
 
 
 def _unfolded(roots: Sequence[JsonObject]) -> tuple[list[JsonObject], list[int]]:

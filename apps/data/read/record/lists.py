@@ -24,9 +24,11 @@ KEYS = (
     *("conversations", "messages", "conversation", "items", "dialogue", "dialog", "turns", "chat"),
     "contents",
 )
-_CONVERSATION_IDS = (
-    *("conversation_id", "conversationId", "conversation_hash", "session_id", "sessionId"),
-    *("thread_id", "threadId", "chat_id", "chatId", "dialogue_id", "dialog_id", "topicId"),
+_CONVERSATION_IDS = frozenset(
+    (
+        *("conversation_id", "conversationId", "conversation_hash", "session_id", "sessionId"),
+        *("thread_id", "threadId", "chat_id", "chatId", "dialogue_id", "dialog_id", "topicId"),
+    )
 )
 _CELLS = frozenset((*KEYS, "data", "history", "chat_messages", "mapping", "flags"))
 """Columns that no layout has as texts."""
@@ -85,14 +87,20 @@ def _of_columns(columns: JsonObject) -> list[JsonValue] | None:
 def message_list(record: JsonObject) -> tuple[str, list[JsonValue]] | None:
     """Key and list: of several the longest, for exporters fill one and leave the others empty; one
     of messages or pairs before those of anything else."""
-    listed = [
-        (key, messages)
-        for key in KEYS
-        if (value := record.get(key)) is not None and (messages := list_in_cell(value)) is not None
-    ]
-    if len(listed) < 2:
-        return listed[0] if listed else None
-    return max(listed, key=lambda one: (_opens_with_speech(one[1]), len(one[1])))
+    best: tuple[str, list[JsonValue]] | None = None
+    for key in KEYS:
+        value = record.get(key)
+        if value is None:
+            continue
+        messages = list_in_cell(value)
+        if messages is not None and (best is None or _is_fuller(messages, best[1])):
+            best = key, messages
+    return best
+
+
+def _is_fuller(messages: list[JsonValue], others: list[JsonValue]) -> bool:
+    ours, theirs = _opens_with_speech(messages), _opens_with_speech(others)
+    return ours if ours != theirs else len(messages) > len(others)
 
 
 def _opens_with_speech(messages: list[JsonValue]) -> bool:
@@ -131,10 +139,10 @@ def read_list(record: JsonObject, names: Names) -> RawConversation:
 def _check_is_one(messages: list[JsonValue]) -> None:
     """Raises Unreadable for the rows of a table of messages that are of several conversations."""
     first = object_of(messages[0]) if messages else None
-    if first is None or len(first) <= 2:
+    if first is None or len(first) <= 2 or _CONVERSATION_IDS.isdisjoint(first):
         return
-    for key in _CONVERSATION_IDS:
-        if key in first and len({text_of(object_of(one) or {}, key) for one in messages}) > 1:
+    for key in _CONVERSATION_IDS & first.keys():
+        if len({text_of(object_of(one) or {}, key) for one in messages}) > 1:
             raise Unreadable("several-conversations", len(messages))
 
 

@@ -13,7 +13,7 @@ from apps.data.read.record.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.record.learned import labels_read
+from apps.data.read.record.learned import LABELS, labels_read
 from apps.data.read.record.media import media_of_record
 from apps.data.read.record.parse import parse_cell
 from apps.data.read.record.tool_calls import functions_of
@@ -44,7 +44,8 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
     conversation.flags |= flags_of(record)
     read = {*carried, *MODERATION, "plugins"}
     read |= _put_tools(record, conversation) | _put_system(record, conversation)
-    read |= labels_read(record, conversation.turns)
+    if not LABELS.isdisjoint(record):
+        read |= labels_read(record, conversation.turns)
     read |= {
         key for key in IDS if (said := text_of(record, key)) and said == conversation.source_id
     }
