@@ -11,7 +11,7 @@ def _recognises(record: JsonObject) -> bool:
 
 LAYOUT = Layout(
     name="openai",
-    what="OpenAI chat messages: role and content, parts, tool_calls, weight",
+    what="OpenAI chat messages: role and content, parts, tool_calls, weight; exports of apps",
     example='{"messages": [{"role": "user", "content": "Hi"}, '
     '{"role": "assistant", "content": "Hello", "weight": 1}]}',
     recognises=_recognises,

@@ -17,7 +17,10 @@ from apps.data.read.record.messages import WHO
 from apps.data.read.record.roles import role_of
 
 _IDS = ("messageId", "message_id", "uuid", "id")
-_PARENTS = ("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "parentUuid")
+_PARENTS = (
+    *("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "parentUuid"),
+    "parent",
+)
 _ANCESTORS = "ancestors"
 """ids from the first message to the parent"""
 _CHILDREN = "children"

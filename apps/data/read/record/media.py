@@ -10,12 +10,14 @@ from apps.common.json_value import JsonObject
 from apps.data.read.record.layout import RawConversation, is_set
 
 _FIELDS = ("image", "images", "audio", "audios", "video", "videos")
+_FILES = ("attachments", "files", "experimental_attachments")
+"""Of a message: what it speaks of, and does not say."""
 _MARK = re.compile(r"<(image|audio|video)>[ \t]*\n?")
 
 
 def media_of_message(message: JsonObject) -> list[str]:
     """Fields of a message that hold what is no text."""
-    return [key for key in _FIELDS if is_set(message.get(key))]
+    return [key for key in (*_FIELDS, *_FILES) if is_set(message.get(key))]
 
 
 def media_of_record(record: JsonObject, conversation: RawConversation) -> list[str]:

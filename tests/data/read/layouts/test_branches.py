@@ -33,6 +33,7 @@ NAMES = {
     "LibreChat": ("messageId", "parentMessageId", "sender", "text"),
     "Open WebUI": ("id", "parentId", "role", "content"),
     "others": ("id", "parent_id", "from", "value"),
+    "more": ("id", "parent", "author", "text"),
 }
 
 

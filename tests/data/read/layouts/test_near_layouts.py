@@ -72,6 +72,13 @@ def test_what_a_function_is_called_with_is_read_under_its_names(call: dict[str, 
     assert orjson.loads(turns[1].tool_calls or "") == [{"type": "function", "function": function}]
 
 
+@pytest.mark.parametrize("key", ["attachments", "files", "experimental_attachments"])
+def test_a_question_about_a_file_that_is_not_there_is_media(key: str) -> None:
+    asked = {**USER, key: [{"name": "a.pdf"}]}
+    assert read_record({"messages": [asked, MODEL]}, Reading())[0].media == [key]
+    assert read_record({"messages": [{**USER, key: []}, MODEL]}, Reading())[0].media == []
+
+
 @pytest.mark.parametrize("key", ["conversation_id", "sessionId"])
 def test_rows_of_several_conversations_are_not_one(key: str, tmp_path: Path) -> None:
     rows = [{**said, key: number} for number in (1, 2) for said in (USER, MODEL)]
