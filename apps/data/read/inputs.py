@@ -103,7 +103,7 @@ def _opened(uri: str) -> list[str]:
 
 
 def _sorted_out(files: list[str], *, is_named: bool) -> tuple[list[str], list[str]]:
-    kept = [uri for uri in files if is_named or _may_be_dump(uri)]
+    kept = [uri for uri in files if is_named or (_may_be_dump(uri) and not _is_set_apart(uri))]
     kept_set = set(kept)
     return kept, [uri for uri in files if uri not in kept_set]
 
@@ -116,6 +116,12 @@ def _may_be_dump(uri: str) -> bool:
         or name.endswith(_NO_DUMPS)
         or (name.startswith(_CACHES) and name.endswith(".arrow"))
     )
+
+
+def _is_set_apart(uri: str) -> bool:
+    """Whether a member of an archive, or a folder in there, begins with a low line."""
+    _, mark, name = uri.rpartition(MEMBER_MARK)
+    return bool(mark) and any(part.startswith("_") for part in name.split("/"))
 
 
 def _name(uri: str) -> str:
@@ -189,7 +195,8 @@ def _members(uri: str) -> list[str] | None:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "_")) for part in name.split("/"))
+    """What macOS puts beside each file, too."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def sizes_and_stamps(uris: Iterable[str]) -> dict[str, tuple[int, str]]:

@@ -166,3 +166,14 @@ def test_an_archive_is_asked_for_once_whatever_it_holds(
     units = index.units(files, 1 << 20, Reading())
     assert [unit.args.uri for unit in units] == list(files)
     assert asked == [str(tmp_path / "dumps.zip")]
+
+
+def test_members_that_are_left_out_are_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "dumps.zip", "w") as archive:
+        for name in ("a.json", "_b.json", "_c/d.json", "__MACOSX/a.json", ".e.json", "f.html"):
+            archive.writestr(name, orjson.dumps(RECORDS[:1]))
+    at = f"{tmp_path}/dumps.zip!/"
+    for given in (f"{tmp_path}/dumps.zip", f"{tmp_path}"):
+        found = inputs.find((given,))
+        assert found.files == (f"{at}a.json",)
+        assert set(found.skipped) == {f"{at}{name}" for name in ("_b.json", "_c/d.json", "f.html")}

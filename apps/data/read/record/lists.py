@@ -130,7 +130,7 @@ def read_list(record: JsonObject, names: Names) -> RawConversation:
     read_messages(branches.shown, names, conversation)
     leave_out(conversation, "other_branch", map(text_in, branches.others))
     read = [listed[0], *_empty_lists(record)]
-    if conversation.turns and conversation.turns[-1].role != "assistant":
+    if conversation.turns and conversation.turns[-1].role in ("user", "tool"):
         read += _read_answer(record, names, conversation)
     describe(record, conversation, read)
     return conversation

@@ -114,6 +114,8 @@ def test_an_answer_beside_the_list_is_the_last_turn(beside: Any, ignored: list[s
     conversation = read({"conversations": [QUESTION], **beside})
     assert said(conversation) == [("u", "Q"), ("a", "Good")]
     assert conversation.ignored == ignored
+    told = {"from": "system", "value": "S"}
+    assert said(read({"conversations": [told], **beside})) == [("s", "S")]
     whole = read({"conversations": [QUESTION, BAD], **beside})
     assert said(whole) == [("u", "Q"), ("a", "Bad")]
     assert whole.ignored == list(beside)
