@@ -45,7 +45,10 @@ def _recognises(record: JsonObject) -> bool:
     if mapping is None:
         return False
     first = object_of(next(iter(mapping.values()), None))
-    return first is not None and "message" in first
+    if first is None or "message" not in first:
+        return False
+    messages = (message for key in mapping if (message := _message(mapping, key)))
+    return "author" in next(messages, {"author": None})  # DeepSeek's export has trees without
 
 
 def _read(record: JsonObject, names: Names) -> RawConversation:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from apps.data.read.layouts.chatgpt_citations import without_citations
+from apps.data.read.layouts.known import recognised
 from apps.data.read.reader import Reading, read_record, refusal
 from apps.data.read.record.layout import RawConversation
 from apps.data.read.record.parse import parse
@@ -207,3 +208,15 @@ def test_a_file_that_a_question_speaks_of_is_no_text() -> None:
     record = {"mapping": {"a": {"message": message, "parent": None}}, "current_node": "a"}
     conversation = read_record(record, Reading())[0]
     assert (texts(conversation), conversation.media) == (["Sum it up."], ["attachments"])
+
+
+def test_a_tree_whose_messages_have_no_author_is_of_another_program() -> None:
+    """As DeepSeek's export has it."""
+    nodes: dict[str, Any] = {"root": {"message": None, "parent": None, "children": ["1"]}}
+    said = {"fragments": [{"type": "REQUEST", "content": "Hi"}]}
+    nodes["1"] = {"message": said, "parent": "root", "children": []}
+    assert recognised({"title": "T", "mapping": nodes}) is None
+    nodes["1"]["message"] = {"author": {"role": "user"}, "content": {"parts": ["Hi"]}}
+    assert recognised({"title": "T", "mapping": nodes}) is not None
+    del nodes["1"]
+    assert recognised({"title": "T", "mapping": nodes}) is not None
