@@ -11,7 +11,10 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.question import has_answer, without_empty
 
-ASKED = ("prompt", "query", "question", "problem", "input", "human", "user")
+_SPEAKERS = ("human", "user")
+_WHAT = ("text", "message", "content", "body")
+"""Beside them a speaker's column names who said it: {"user": "U1", "text": "Hi", "bot": "B1"}."""
+ASKED = ("prompt", "query", "question", "problem", "input", *_SPEAKERS)
 SAID = (
     *("completion", "response", "solution", "answer", "output", "reply", "assistant", "gpt"),
     "bot",
@@ -20,8 +23,9 @@ SAID = (
 
 
 def _columns(record: JsonObject) -> tuple[str, str] | None:
+    says_what = any(has_text(record, key) for key in _WHAT)
     for answers in (has_text, has_answer):
-        for asked in ASKED:
+        for asked in ASKED[: -len(_SPEAKERS)] if says_what else ASKED:
             for said in SAID:
                 if has_text(record, asked) and answers(record, said):
                     return asked, said

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from apps.common.errors import InputError
+from apps.data.read.layouts.known import recognised
 from apps.data.read.reader import Reading, read_record
 from tests.data.commands import run_clean
 
@@ -70,6 +71,12 @@ def test_what_a_function_is_called_with_is_read_under_its_names(call: dict[str, 
     turns = read_record({"messages": [USER, asked]}, Reading())[0].turns
     function = {"name": "f", "arguments": {"x": 1}}
     assert orjson.loads(turns[1].tool_calls or "") == [{"type": "function", "function": function}]
+
+
+def test_a_speakers_name_is_no_question() -> None:
+    assert recognised({"user": "Ann", "text": "Hi", "reply": "Yo"}) is None
+    assert recognised({"user": "U1", "bot": "B1", "message": "Hi"}) is None
+    assert recognised({"user": "Hi", "bot": "Yo"}) is not None
 
 
 @pytest.mark.parametrize("key", ["attachments", "files", "experimental_attachments"])
