@@ -114,9 +114,8 @@ def _role(message: JsonObject) -> str | None:
 
 
 def _path(messages: Sequence[JsonObject], parents: Sequence[int], last: str) -> Sequence[int]:
-    """Places from the first message to the last leaf; all where no two answer the same one."""
-    if len(set(parents)) == len(parents):
-        return range(len(messages))
+    """Places from the first message to the last leaf; all where no two answer the same one, in the
+    order of the list if not all are linked."""
     inner = set(parents)
     named = [i for i, one in enumerate(messages) if last and text_of(one, *_IDS) == last]
     leaves = [i for i in range(len(messages)) if i not in inner]
@@ -125,4 +124,5 @@ def _path(messages: Sequence[JsonObject], parents: Sequence[int], last: str) -> 
     while place >= 0 and place not in path:
         path[place] = None
         place = parents[place]
-    return list(path)[::-1]
+    branches = len(inner) < len(parents)
+    return list(path)[::-1] if branches or len(path) == len(messages) else range(len(messages))

@@ -142,7 +142,7 @@ def _check_is_one(messages: list[JsonValue]) -> None:
     if first is None or len(first) <= 2 or _CONVERSATION_IDS.isdisjoint(first):
         return
     for key in _CONVERSATION_IDS & first.keys():
-        if len({text_of(object_of(one) or {}, key) for one in messages}) > 1:
+        if len({text_of(object_of(one) or {}, key) for one in messages} - {""}) > 1:
             raise Unreadable("several-conversations", len(messages))
 
 

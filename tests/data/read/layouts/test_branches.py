@@ -97,6 +97,12 @@ def test_a_list_in_which_nothing_branches_stays_as_it_is(change: Any) -> None:
     assert len(conversation.turns) == 5 and conversation.left_out == []
 
 
+def test_a_list_that_begins_with_the_newest_is_read_from_the_first() -> None:
+    rows = [TREE[0], *TREE[2:]]
+    messages = [dict(zip(NAMES["Open WebUI"], row, strict=True)) for row in reversed(rows)]
+    assert said(read({"messages": messages})) == SHOWN
+
+
 QUESTION = {"from": "human", "value": "Q"}
 GOOD, BAD = {"from": "gpt", "value": "Good"}, {"from": "gpt", "value": "Bad"}
 

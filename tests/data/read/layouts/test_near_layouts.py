@@ -43,8 +43,8 @@ READ: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "no input": ({"instruction": "I", "input": "<noinput>", "output": "O"}, ["I", "O"], []),
     "no input in a table": ({"instruction": "I", "input": "nan", "output": "O"}, ["I", "O"], []),
     "one conversation's rows": (
-        {"messages": [{**USER, "session_id": "a"}, {**MODEL, "session_id": "a"}]},
-        ["Q", "A"],
+        {"messages": [{**USER, "session_id": "a"}, {**MODEL, "session_id": "a"}, USER]},
+        ["Q", "A", "Q"],
         ["messages[].session_id"] * 2,
     ),
 }
