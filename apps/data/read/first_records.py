@@ -1,6 +1,5 @@
 """What the first records of a file are: the layouts they have, or what is in them instead."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -40,18 +39,12 @@ class Seen:
 
 def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
     """Of a file's first bytes; the last record in them may be cut off."""
-    pieces = _pieces(head[separation.body :], separation)
-    values = (value for piece in pieces if (value := parse(piece)) is not None)
+    spans = _pieces(head[separation.body :], separation)
+    values = (value for piece in spans if (value := parse(piece)) is not None)
     seen = of_values(list(itertools.islice(values, MOST)), reading)
-    has_pieces, is_split = _pieces_among(values, reading)
-    not_utf8, is_foreign = encoding.of_head(head)
-    return dataclasses.replace(
-        seen,
-        has_pieces=seen.has_pieces or has_pieces,
-        is_split=seen.is_split or is_split,
-        not_utf8=not_utf8,
-        is_foreign=is_foreign,
-    )
+    more = _pieces_among(values, reading)
+    cut = (seen.has_pieces or more[0], seen.is_split or more[1])
+    return Seen(seen.layouts, seen.first, seen.nearest, seen.is_flat, *cut, *encoding.of_head(head))
 
 
 def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
@@ -68,8 +61,7 @@ def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
 
 def of_values(values: Iterable[object], reading: Reading) -> Seen:
     names: dict[str, None] = {}
-    unknown: list[object] = []
-    recognised: list[object] = []
+    unknown, recognised = list[object](), list[object]()
     for given in values:
         value = _inner(given, reading.names)
         record = known.as_record(value, reading.names)
@@ -82,29 +74,24 @@ def of_values(values: Iterable[object], reading: Reading) -> Seen:
     chosen = [reading.layout] if reading.layout else list(names)
     is_flat = bool(chosen) and known.BY_NAME[chosen[0]].is_flat
     if chosen or not unknown:
-        pieces = _pieces_among(recognised, reading)
-        return Seen(
-            layouts=tuple(chosen), is_flat=is_flat, has_pieces=pieces[0], is_split=pieces[1]
-        )
+        return Seen(tuple(chosen), None, (), is_flat, *_pieces_among(recognised, reading))
     nearest = tuple(layout.name for layout in known.nearest(unknown[0]))
     return Seen(first=known.seen_in(unknown[0]), nearest=nearest)
 
 
 def _pieces_among(values: Iterable[object], reading: Reading) -> tuple[bool, bool]:
-    """Whether some of the records are by their ids pieces, and some of these begin with an answer;
-    the first of these ends the search."""
+    """Whether some are by their ids pieces, and some of these begin with an answer."""
     has_pieces = False
     for value in values:
         try:
             conversation, _ = read_record(value, reading)
         except Unreadable:
             continue
-        if chains.piece_of(conversation.source_id) is None:
-            continue
-        has_pieces = True
+        is_piece = chains.piece_of(conversation.source_id) is not None
         _, turns = chains.split_head(conversation.turns)
-        if turns and turns[0].role == "assistant":
+        if is_piece and turns and turns[0].role == "assistant":
             return True, True
+        has_pieces = has_pieces or is_piece
     return has_pieces, False
 
 

@@ -38,11 +38,8 @@ def parse_map(text: str) -> Names:
     """The names that `--map` gives. Raises ConfigError."""
     given: dict[str, dict[str, str]] = {kind: {} for kind in _KNOWN}
     for kind, theirs, ours in _entries(text):
-        if given.get(kind, {}).get(theirs, ours) != ours:
-            raise ConfigError(
-                f"--map names {kind} {theirs!r} twice, as {given[kind][theirs]!r} and {ours!r}; "
-                "give it one name."
-            )
+        if (other := given[kind].get(theirs, ours)) != ours:
+            raise ConfigError(f"--map names {kind} {theirs!r} twice, as {other!r} and {ours!r}.")
         if ours not in _KNOWN[kind]:
             known = ", ".join(dict.fromkeys(_KNOWN[kind]))
             raise ConfigError(
@@ -64,11 +61,8 @@ def _entries(text: str) -> list[tuple[str, str, str]]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, colon, rest = part.partition(":")
         theirs, equals, ours = (piece.strip() for piece in rest.rpartition("="))
-        if _ENTRY.search(theirs):
-            raise ConfigError(
-                f"--map has {part!r}; expected a comma between two entries, as in {_EXAMPLE}."
-            )
-        if kind not in _KNOWN or not (colon and equals and theirs and ours):
+        is_whole = colon and equals and theirs and ours
+        if kind not in _KNOWN or not is_whole or _ENTRY.search(theirs):
             raise ConfigError(f"--map has {part!r}; {_advice(kind, theirs or rest, ours)}.")
         entries.append((kind, theirs, ours))
     return entries
@@ -80,6 +74,8 @@ def _advice(name: str, first: str, second: str) -> str:
     content:text, content:text=...   ->  field:text=content
     content:text=body                ->  field:body=content
     """
+    if _ENTRY.search(first):
+        return f"expected a comma between two entries, as in {_EXAMPLE}"
     theirs = second if second.strip(".") and second not in (*_FIELDS, *_COLUMNS) else first
     if theirs and name == "role":
         return f"write role:{theirs}=assistant for a speaker, or field:{theirs}=role for a field"
@@ -108,10 +104,6 @@ def as_text(names: Names) -> str:
     would not come back."""
     kinds = {"role": names.roles, "field": names.fields, "column": names.columns}
     given = [(kind, *pair) for kind, own in kinds.items() for pair in own.items()]
-    is_plain = all(
-        "," not in theirs and theirs == theirs.strip() and not _ENTRY.search(theirs)
-        for _, theirs, _ in given
-    )
-    if not is_plain:
+    if any("," in one or one != one.strip() or _ENTRY.search(one) for _, one, _ in given):
         return orjson.dumps({kind: dict(own) for kind, own in kinds.items() if own}).decode()
     return ",".join(f"{kind}:{theirs}={ours}" for kind, theirs, ours in given)

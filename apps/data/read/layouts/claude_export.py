@@ -46,8 +46,8 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
         raise Unreadable("bad-message", len(messages))
     conversation = RawConversation()
     hidden: list[str] = []
-    branches = branches_of(messages, text_of(record, _LEAF))
-    for message in filter(None, map(object_of, branches.shown)):
+    shown, others = branches_of(messages, text_of(record, _LEAF))
+    for message in filter(None, map(object_of, shown)):
         role = role_of(message.get("sender"), dict(names.roles))
         if role is None:
             raise Unreadable("unknown-role", len(messages))
@@ -58,7 +58,7 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
             for key, value in message.items()
             if key not in _OF_MESSAGE and is_set(value)
         ]
-    texts = [_text(message, RawConversation(), []) for message in branches.others]
+    texts = [_text(message, RawConversation(), []) for message in others]
     leave_out(conversation, "other_branch", texts)
     leave_out(conversation, "hidden", hidden)
     describe(record, conversation, (*_OF_CONVERSATION, _LEAF))

@@ -8,6 +8,7 @@ describes both.
 from collections.abc import Iterable, Iterator
 
 from apps.common.json_value import JsonObject, JsonValue
+from apps.data.read.layouts.oasst_tree import Node, best_path, is_live
 from apps.data.read.record.layout import (
     Layout,
     Names,
@@ -23,7 +24,6 @@ from apps.data.read.record.layout import (
 from apps.data.read.record.metadata import leave_out
 from apps.data.read.record.parse import as_line, with_halves
 from apps.data.read.record.roles import role_of
-from apps.data.read.record.tree import Node, best_path, is_live
 
 _OF_TREE = ("prompt", "message_tree_id", "tree_state")
 _OF_MESSAGE = frozenset(

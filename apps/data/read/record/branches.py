@@ -9,7 +9,6 @@ others is counted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import list_of, object_of, text_of
@@ -17,48 +16,31 @@ from apps.data.read.record.messages import WHO
 from apps.data.read.record.roles import role_of
 
 _IDS = ("messageId", "message_id", "uuid", "id")
-_PARENTS = (
-    *("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "parentUuid"),
-    "parent",
-)
-_ANCESTORS = "ancestors"
-"""ids from the first message to the parent"""
+_PARENTS = ("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "parent")
+_ANCESTORS = "ancestors"  # ids from the first message to the parent
 _CHILDREN = "children"
 _LINKS = frozenset((*_PARENTS, _ANCESTORS))
 
 
-@dataclass(frozen=True, slots=True)
-class Branches:
-    """A list of messages, parted."""
-
-    shown: list[JsonValue]
-    others: list[JsonObject]
-
-
-def branches_of(messages: list[JsonValue], last: str = "") -> Branches:
-    """The branch that ends with the message `last`, or with the last leaf; the whole list where
-    nothing branches."""
-    if not _may_branch(messages):
-        return Branches(messages, [])
+def branches_of(
+    messages: list[JsonValue], last: str = ""
+) -> tuple[list[JsonValue], list[JsonObject]]:
+    """The branch that ends with the message `last`, or with the last leaf, and the messages beside
+    it; the whole list where nothing branches."""
+    if not messages or not _may_branch(messages):
+        return messages, []
     given = [message for one in messages if (message := object_of(one)) is not None]
     if len(given) < len(messages):
-        return Branches(messages, [])
-    if any(map(_nested, given)):
-        given, parents = _unfolded(given)
-    else:
-        parents = _named_parents(given)
+        return messages, []
+    given, parents = _unfolded(given) if any(map(_nested, given)) else _linked(given)
     path = _path(given, parents, last)
     on_path = set(path)
-    return Branches(
-        [given[i] for i in path], [one for i, one in enumerate(given) if i not in on_path]
-    )
+    return [given[i] for i in path], [one for i, one in enumerate(given) if i not in on_path]
 
 
 def _may_branch(messages: Sequence[JsonValue]) -> bool:
     """The last of a list has a parent, if any has, and the first one answers."""
-    if not messages:
-        return False
-    first, last = object_of(messages[0]) or {}, object_of(messages[-1]) or {}
+    first, last = (object_of(one) or {} for one in (messages[0], messages[-1]))
     if len(first) <= 2 and len(last) <= 2:
         return False
     return not _LINKS.isdisjoint(last) or bool(_nested(first))
@@ -83,8 +65,8 @@ def _unfolded(roots: Sequence[JsonObject]) -> tuple[list[JsonObject], list[int]]
     return messages, parents
 
 
-def _named_parents(messages: Sequence[JsonObject]) -> list[int]:
-    """The place of each message's parent; below -1 where it is not there, the same for the same.
+def _linked(messages: list[JsonObject]) -> tuple[list[JsonObject], list[int]]:
+    """The messages, and each one's parent by place; below -1 the same for one that is not there.
 
     All are children of the one before where ids are missing, no parent is there, or answers have
     none: then a parent is what a message happens to reply to.
@@ -95,13 +77,13 @@ def _named_parents(messages: Sequence[JsonObject]) -> list[int]:
     is_tree = "" not in places and len(places) == len(ids) and places.keys() & set(names)
     roots = (one for one, name in zip(messages[1:], names[1:], strict=True) if name not in places)
     if not is_tree or any(_role(one) == "assistant" for one in roots):
-        return list(range(-1, len(messages) - 1))
+        return messages, list(range(-1, len(messages) - 1))
     missing = {name: -1 - i for i, name in enumerate(dict.fromkeys(["", *names]))}
     parents = [places.get(name, missing[name]) for name in names]
     for i, message in enumerate(messages[:-1]):  # what the system says goes before a first question
         if parents[i] == parents[i + 1] == -1 and _role(message) == "system":
             parents[i + 1] = i
-    return parents
+    return messages, parents
 
 
 def _parent_of(message: JsonObject) -> str:

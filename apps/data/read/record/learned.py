@@ -11,7 +11,7 @@ WEIGHTS = (
     *("output_with_loss", "with_loss"),
 )
 
-LABELS = frozenset(("label", "kto_tag"))
+_LABELS = frozenset(("label", "kto_tag"))
 
 
 def is_learned(said: JsonObject) -> bool:
@@ -26,7 +26,9 @@ def labels_read(record: JsonObject, turns: Iterable[Turn]) -> set[str]:
 
     https://huggingface.co/docs/trl/dataset_formats and LLaMA-Factory's data/README.md name them.
     """
-    read = {key for key in LABELS if str(record.get(key)).strip().lower() in ("true", "false")}
+    if _LABELS.isdisjoint(record):
+        return set()
+    read = {key for key in _LABELS if str(record.get(key)).strip().lower() in ("true", "false")}
     if any(yes_or_no(record[key]) is False for key in read):
         for turn in turns:
             turn.is_learned = False

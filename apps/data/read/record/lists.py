@@ -126,9 +126,9 @@ def read_list(record: JsonObject, names: Names) -> RawConversation:
         raise Unreadable("no-messages")
     _check_is_one(listed[1])
     conversation = RawConversation()
-    branches = branches_of(listed[1])
-    read_messages(branches.shown, names, conversation)
-    leave_out(conversation, "other_branch", map(text_in, branches.others))
+    shown, others = branches_of(listed[1])
+    read_messages(shown, names, conversation)
+    leave_out(conversation, "other_branch", map(text_in, others))
     read = [listed[0], *_empty_lists(record)]
     if conversation.turns and conversation.turns[-1].role in ("user", "tool"):
         read += _read_answer(record, names, conversation)

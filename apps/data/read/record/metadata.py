@@ -13,7 +13,7 @@ from apps.data.read.record.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.record.learned import LABELS, labels_read
+from apps.data.read.record.learned import labels_read
 from apps.data.read.record.media import media_of_record
 from apps.data.read.record.parse import parse_cell
 from apps.data.read.record.tool_calls import functions_of
@@ -29,10 +29,8 @@ _EMPTY_CELLS = ("[]", "{}")
 
 
 def describe(record: JsonObject, conversation: RawConversation, carried: Iterable[str]) -> None:
-    """Put what is around the messages on the conversation, and name what nothing carries.
-
-    `carried` has been read already.
-    """
+    """Put what is around the messages on the conversation, and name what nothing carries; `carried`
+    has been read already."""
     conversation.source_id = conversation.source_id or text_of(record, *IDS)
     conversation.model = conversation.model or text_of(record, "model") or None
     if len(record) <= 2 and "system" not in record and "system_prompt" not in record:
@@ -44,8 +42,7 @@ def describe(record: JsonObject, conversation: RawConversation, carried: Iterabl
     conversation.flags |= flags_of(record)
     read = {*carried, *MODERATION, "plugins"}
     read |= _put_tools(record, conversation) | _put_system(record, conversation)
-    if not LABELS.isdisjoint(record):
-        read |= labels_read(record, conversation.turns)
+    read |= labels_read(record, conversation.turns)
     read |= {
         key for key in IDS if (said := text_of(record, key)) and said == conversation.source_id
     }

@@ -1,4 +1,4 @@
-"""Trees of messages: which path is the conversation, and what is left beside it."""
+"""OpenAssistant's trees: which path is the conversation, and what is left beside it."""
 
 import math
 from collections.abc import Iterable
