@@ -151,7 +151,7 @@ def proxy_for(url: str) -> str | None:
         return None
     if "://" not in proxy:
         return f"http://{proxy}"
-    if (kind := urlsplit(proxy).scheme.lower()) != "http":
+    if (kind := urlsplit(proxy).scheme.lower()) not in ("http", "https"):
         raise ConfigError(
             f"{scheme.upper()}_PROXY names a proxy of {kind}, which is not supported; expected "
             "http://host:port, or the endpoint's host in NO_PROXY"

@@ -4,6 +4,7 @@ Judge calls take judging/loop.py's way instead, where every try is written down 
 """
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Asker:
         A refusal for the rate is no try: how long those may last is the gate's matter.
         """
         tries = paid = 0
-        while True:
+        for sent in itertools.count(1):
             try:
                 return await self._attempt(messages, settings)
             except CallFailure as failure:
@@ -67,7 +68,8 @@ class Asker:
                 if failure.kind in ("fatal", "rejected") or is_last:
                     raise
                 self._bar.advance(0, last_failure=failure.sentence)
-                await asyncio.sleep(_wait_s(failure, max(1, tries + paid)))
+                await asyncio.sleep(_wait_s(failure, sent + paid))
+        raise AssertionError("unreachable")
 
     async def _attempt(self, messages: Sequence[Message], settings: Parameters) -> Reply:
         """One request through the gate; an outage that lasts is fatal."""
@@ -118,8 +120,8 @@ class Asker:
             raise CallFailure("fatal", outage.sentence) from None
 
 
-def _wait_s(failure: CallFailure, tries: int) -> float:
+def _wait_s(failure: CallFailure, sent: int) -> float:
     """As long as the endpoint asks, or ever longer; not all at the same time."""
     if failure.retry_after_s:
         return failure.retry_after_s * random.uniform(1.0, 1.25)
-    return min(MAX_WAIT_S, 0.5 * 2**tries) * random.uniform(0.5, 1.0)
+    return min(MAX_WAIT_S, 0.5 * 2 ** min(sent, 10)) * random.uniform(0.5, 1.0)

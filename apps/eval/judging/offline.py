@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apps.eval.protocols.form import Format
+from apps.eval.records.question import OR
 
 OFFLINE = "offline"
 LABEL = "offline chrF judge (compares with reference answers; not GPT-4)"
@@ -39,7 +40,7 @@ def similarity(answer: str, reference: str) -> float:
     # sacrebleu takes half a second to import, and only this judge needs it.
     from sacrebleu.metrics.chrf import CHRF
 
-    return CHRF().sentence_score(answer, reference.split(" || ")).score / 100.0
+    return CHRF().sentence_score(answer, reference.split(OR)).score / 100.0
 
 
 def respond(fmt: Format, check: ReferenceCheck, nonce: str) -> str:

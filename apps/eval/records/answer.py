@@ -6,7 +6,7 @@ A chatbot without an endpoint competes with a file of its answers. Read are thes
     FastChat's, the blog's       {question_id, text, model_id}
     MT-bench's, Arena-Hard's     {question_id, model_id, choices: [{turns}]} or {uid, messages}
     OpenAI's                     {question_id, messages}
-    AlpacaEval's                 {instruction, output, generator}
+    AlpacaEval's                 {instruction, output, generator}, PandaLM's with `input`
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ def _answer(record: Record, model: str, by_prompt: Mapping[str, str]) -> Answer:
     if "turn_texts" in fields:
         return _own(record, model)
     if "instruction" in fields and "output" in fields:
-        question_id = by_prompt.get(record.text("instruction"))
+        question_id = by_prompt.get(record.instruction())
         if question_id is None:
             raise record.refused("instruction", "one of the questions")
         turns: tuple[str, ...] = (record.text("output"),)

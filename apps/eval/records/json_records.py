@@ -42,6 +42,12 @@ class Record:
             raise self.refused(field, "text")
         return value
 
+    def instruction(self) -> str:
+        """Alpaca's `instruction`, with the `input` that it is about where there is one."""
+        asked = self.text("instruction")
+        about = self.text("input") if self.fields.get("input") else ""
+        return f"{asked}\n\n{about}" if about.strip() else asked
+
     def texts(self, field: str) -> tuple[str, ...]:
         """A list of texts, or of parts with `content`; one text stands for a list of one."""
         value = self.fields.get(field)
@@ -84,8 +90,8 @@ class Record:
     def identity(self, field: str) -> str:
         """An id: a text or a whole number."""
         value = self.fields.get(field)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # as tables write whole numbers
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+            value = int(value)  # as tables write whole numbers; larger ones have lost digits
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
             raise self.refused(field, "a text or a whole number")
         return str(value)

@@ -66,6 +66,13 @@ def agrees(match: Match, answer: str, reference: str) -> bool:
     return trimmed(answer) == trimmed(reference)
 
 
+def is_comparable(match: Match, reference: str) -> bool:
+    """Whether an answer can agree with a reference at all, and one that says nothing cannot."""
+    if match == "number":
+        return bool(last_number(reference))
+    return bool(_tokens(plain(reference)) if match == "contains" else trimmed(reference))
+
+
 def trimmed(text: str) -> str:
     """A text without what stands around it: blanks, and punctuation of any script."""
     folded = re.sub(r"\s+", " ", plain(text)).strip()

@@ -18,7 +18,7 @@ judges and the offline judge.
 Also read as they are:
     FastChat's, the blog's       question.jsonl with `text`
     MT-bench's                   `turns` and `reference`, or answers in a reference file
-    AlpacaEval's                 a JSON array of `instruction`
+    AlpacaEval's, Alpaca's       a JSON array of `instruction`, which `input` may follow
     Arena-Hard's                 `uid` with `prompt` or `turns: [{content}]`
     OpenAI's                     `messages`, of which the user's are the turns
 """
@@ -31,9 +31,11 @@ import orjson
 
 from apps.common.errors import InputError
 from apps.eval.records.json_records import Record, parse_records, read_records
-from apps.eval.records.match import Match, agrees
+from apps.eval.records.match import Match, agrees, is_comparable
 
 BUILT_IN = "built-in"
+OR = " || "
+"""between the alternatives of a reference"""
 _MATCHES = (None, "exact", "contains", "number")
 
 
@@ -83,6 +85,10 @@ def _question(record: Record, number: int) -> Question:
     reference = _reference(record, len(turns))
     if match and not reference:
         raise InputError(f"{record.where}: match {match!r} needs a reference to compare with")
+    for accepted in (one for text in reference for one in text.split(OR)):
+        if match and not is_comparable(match, accepted):
+            expected = f"what {match!r} can compare with, which {accepted!r} is not"
+            raise record.refused("reference", expected)
     name = next((name for name in ("question_id", "uid") if name in record.fields), None)
     kind = next((name for name in _CATEGORIES if record.fields.get(name)), None)
     return Question(
@@ -99,6 +105,8 @@ _CATEGORIES = ("category", "dataset", "cluster")
 
 def _turns(record: Record) -> tuple[str, ...]:
     for field in ("turns", "text", "instruction", "prompt", "question"):
+        if field == "instruction" and record.fields.get("input"):
+            return _filled(record, field, (record.instruction(),))
         if field in record.fields:
             return _filled(record, field, record.texts(field))
     if "messages" in record.fields:
@@ -142,5 +150,5 @@ def is_correct(question: Question, answer: str, turn: int = 0) -> bool | None:
     """Whether an answer agrees with the reference; None where the question does not say how."""
     if question.match is None or turn >= len(question.reference):
         return None
-    accepted = question.reference[turn].split(" || ")
+    accepted = question.reference[turn].split(OR)
     return any(agrees(question.match, answer, reference) for reference in accepted)

@@ -47,6 +47,17 @@ def test_alpaca_eval_and_arena_hard_load(tmp_path: Path) -> None:
     assert (loaded.question_id, loaded.turns) == ("u1", ("Write SQL",))
 
 
+def test_what_an_instruction_is_about_is_a_part_of_the_question(tmp_path: Path) -> None:
+    """Alpaca's and PandaLM's `input`, which was left out."""
+    file = tmp_path / "alpaca.json"
+    texts = [{"instruction": "Translate.", "input": said, "output": said} for said in ("Hi", "No")]
+    file.write_text(json.dumps([*texts, {"instruction": "Sing.", "input": "", "output": "La"}]))
+    loaded = load_questions(str(file))
+    assert [q.turns[0] for q in loaded] == ["Translate.\n\nHi", "Translate.\n\nNo", "Sing."]
+    answers = read_answers(str(file), "m", loaded)
+    assert [answers[q.question_id].turn_texts[0] for q in loaded] == ["Hi", "No", "La"]
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -77,6 +88,12 @@ def test_alpaca_eval_and_arena_hard_load(tmp_path: Path) -> None:
         ('{"question_id": 1, "text": "q", "category": {"a": 1}}', "category is"),
         ('{"question_id": 1, "text": "q", "reference": [5]}', "reference is .*; expected texts"),
         ('{"question_id": 1, "text": "q", "reference": ["a", "b"]}', "one per turn"),
+        ('{"text": "q", "match": "exact", "reference": " "}', "'exact' can compare with"),
+        ('{"text": "q", "match": "exact", "reference": "a || !!"}', "which '!!' is not"),
+        ('{"text": "q", "match": "contains", "reference": " || "}', "which '' is not"),
+        ('{"text": "q", "match": "number", "reference": "five"}', "which 'five' is not"),
+        ('{"instruction": "q", "input": ["x"]}', "input is .*; expected text"),
+        ('{"question_id": 123456789012345678901234567890, "text": "q"}', "question_id is 1.23"),
     ],
 )
 def test_a_wrong_file_is_refused_with_a_sentence(tmp_path: Path, line: str, sentence: str) -> None:
