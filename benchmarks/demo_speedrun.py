@@ -75,28 +75,27 @@ def _keep_base(run: RunConfig) -> RunConfig:
 
 
 def _lora(run: RunConfig) -> RunConfig:
-    lora = replace(run, adapter="lora", optim=replace(run.optim, lr=1e-3), micro_batch_rows=4)
-    return replace(lora, epochs=2.0)
+    return replace(run, adapter="lora", optim=replace(run.optim, lr=1e-3), micro_batch_rows=4)
 
 
 ENTRIES = {
     "lora": Entry(
-        changed="LoRA of rank 16 in all 30 layers, 1e-3, product chats alone, twice",
+        changed="LoRA of rank 16 in all 30 layers, 1e-3, product chats alone",
         conversations=1200,
         everyday=False,
         settings=_lora,
     ),
     "top-layers": Entry(
-        changed="the 8 upper layers, whole, 5e-4, product chats alone, twice",
+        changed="the 8 upper layers, whole, 5e-4, product chats alone",
+        conversations=1200,
+        everyday=False,
+        settings=_top_layers,
+    ),
+    "twice": Entry(
+        changed="top-layers over the same chats twice",
         conversations=1200,
         everyday=False,
         settings=_twice,
-    ),
-    "once": Entry(
-        changed="top-layers with twice the chats, each once",
-        conversations=2400,
-        everyday=False,
-        settings=_top_layers,
     ),
     "keep-base": Entry(
         changed="the demo's recipe: everyday chats too, their answers held to the base",
