@@ -9,6 +9,7 @@ A chatbot without an endpoint competes with a file of its answers. Read are thes
     AlpacaEval's                 {instruction, output, generator}, PandaLM's with `input`
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -77,10 +78,11 @@ def read_answers(
     counts, and a line that its writer was killed over is passed over.
     """
     by_prompt = {question.turns[0]: question.question_id for question in questions}
+    openings = Counter(_opening(question.turns[0]) for question in questions)
     num_turns = {question.question_id: len(question.turns) for question in questions}
     answers: dict[str, Answer] = {}
     for record in read_records(uri, is_own):
-        answer = _answer(record, model, by_prompt)
+        answer = _answer(record, model, by_prompt, openings)
         if answer.question_id in answers and not is_own:
             raise InputError(f"{record.where} answers question {answer.question_id} a second time")
         if len(answer.turn_texts) > num_turns.get(answer.question_id, len(answer.turn_texts)):
@@ -100,12 +102,22 @@ def load_all(directory: str, questions: Sequence[Question]) -> dict[str, dict[st
     return {model: read_answers(uri, model, questions, True) for model, uri in models.items()}
 
 
-def _answer(record: Record, model: str, by_prompt: Mapping[str, str]) -> Answer:
+def _opening(prompt: str) -> str:
+    """The first paragraph, which an instruction shares with all that its `input` follows."""
+    return prompt.partition("\n\n")[0]
+
+
+def _answer(
+    record: Record, model: str, by_prompt: Mapping[str, str], openings: Mapping[str, int]
+) -> Answer:
     fields, thoughts = record.fields, ()
     if "turn_texts" in fields:
         return _own(record, model)
     if "instruction" in fields and "output" in fields:
         question_id = by_prompt.get(record.instruction())
+        bare = record.text("instruction")
+        if question_id is None and openings.get(_opening(bare)) == 1:
+            question_id = by_prompt.get(bare)  # of one that was stored without its `input`
         if question_id is None:
             raise record.refused("instruction", "one of the questions")
         turns: tuple[str, ...] = (record.text("output"),)

@@ -105,10 +105,10 @@ _CATEGORIES = ("category", "dataset", "cluster")
 
 def _turns(record: Record) -> tuple[str, ...]:
     for field in ("turns", "text", "instruction", "prompt", "question"):
-        if field == "instruction" and record.fields.get("input"):
-            return _filled(record, field, (record.instruction(),))
         if field in record.fields:
-            return _filled(record, field, record.texts(field))
+            has_input = field == "instruction" and record.fields.get("input")
+            turns = (record.instruction(),) if has_input else record.texts(field)
+            return _filled(record, field, turns)
     if "messages" in record.fields:
         turns = record.said_by("user")
         messages = record.fields["messages"]

@@ -33,6 +33,8 @@ def test_openais_messages_load(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "Hello?"}]}\n{"question": "Hi?"}')
     assert [q.turns for q in load_questions(str(path))] == [("Hello?",), ("Hi?",)]
+    path.write_text('{"prompt": "Hi", "input": "x"}\n{"question": "Hi?", "input": "x"}')
+    assert [q.turns for q in load_questions(str(path))] == [("Hi",), ("Hi?",)]
 
 
 def test_alpaca_eval_and_arena_hard_load(tmp_path: Path) -> None:
@@ -56,6 +58,17 @@ def test_what_an_instruction_is_about_is_a_part_of_the_question(tmp_path: Path) 
     assert [q.turns[0] for q in loaded] == ["Translate.\n\nHi", "Translate.\n\nNo", "Sing."]
     answers = read_answers(str(file), "m", loaded)
     assert [answers[q.question_id].turn_texts[0] for q in loaded] == ["Hi", "No", "La"]
+
+
+def test_an_instruction_stored_without_its_input_is_found_where_only_one_is_meant(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "alpaca.json"
+    file.write_text(json.dumps([{"instruction": "?", "input": "Hi", "output": "Yes"}]))
+    assert read_answers(str(file), "m", QUESTIONS)["q"].turn_texts == ("Yes",)
+    other = Question(question_id="r", category="c", turns=("?\n\nNo",))
+    with pytest.raises(InputError, match="expected one of the questions"):
+        read_answers(str(file), "m", [*QUESTIONS, other])
 
 
 @pytest.mark.parametrize(
