@@ -112,7 +112,7 @@ class Caller:
         """Asks until a response is final: read, refused, or beyond repair."""
         reply = await self._send(call, trial, tally)
         if reply is None:
-            if call.repair:  # what it said first stays unreadable
+            if call.ask:  # what it said before stays unreadable
                 trial.give_up(tally.last_error)
             return
         status = _status(call, reply)
@@ -231,8 +231,8 @@ def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
             f"the endpoint refuses {call.judge!r} ({failure.sentence}); {advice}; what is "
             "stored stays stored"
         )
-    # A request for the verdict alone may be refused for what only it holds.
-    kinds = ("garbled",) if call.repair else ("garbled", "rejected")
+    # One for the verdict alone, or with more room, may be refused for what only it holds.
+    kinds = ("garbled",) if call.ask else ("garbled", "rejected")
     tally.rejected[call.judge] += failure.kind in kinds
     if tally.is_refused(call.judge):
         raise CriaError(

@@ -73,7 +73,7 @@ class Readability:
     def give_up(self, failure: str | None = None) -> None:
         """A judgment stays unreadable. Raises UnreadableJudgeError where it ends the trial.
 
-        `failure` is why the request for its verdict alone found no reply, if so.
+        `failure` is why the request for its verdict alone, or with more room, found no reply.
         """
         self._unreadable += 1
         if not self._is_proven and self._unreadable >= UNREADABLE_TO_STOP:
@@ -83,8 +83,8 @@ class Readability:
 def unreadable_judge(judge: str, failure: str | None = None) -> UnreadableJudgeError:
     once_more, later = "", "those that cannot are never asked for again"
     if failure:
-        once_more = f", and asked for one alone it gives none ({failure})"
-        later = "the next run asks for the others alone before it begins a new one"
+        once_more = f", and asked again it gives none ({failure})"
+        later = "the next run asks for the others again"
     return UnreadableJudgeError(
         f"none of the first {UNREADABLE_TO_STOP} verdicts of {judge!r} can be read{once_more}, so "
         "the run stops; look at their response_text in judgments/raw.jsonl, and name another "

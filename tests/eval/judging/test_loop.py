@@ -322,17 +322,17 @@ async def test_a_longer_judgment_that_the_endpoint_has_no_room_for_holds_up_no_r
         if body["max_tokens"] > 4096:
             told = "This model's maximum context length is 8192 tokens"
             return web.json_response({"error": {"message": told}}, status=400)
-        is_long = "item 1" in body["messages"][1]["content"]
+        is_long = "item 0" not in body["messages"][1]["content"]
         text = "I compare. " if is_long else "[[A]]"
         return web.json_response(completion(body, text, is_cut=is_long))
 
     endpoint: Endpoint = serve(Script(handle=short))
-    calls = planned(3)
+    calls = planned(4)
     for _ in range(2):
         tally = await judge(calls, tmp_path)
-        assert (tally.failed, tally.unreadable) == (0, 2)
-    assert Counter(statuses(tmp_path)) == {"ok": 4, "truncated": 4}
-    assert endpoint.requests.total() == 4 + 2 * 3 + 2
+        assert (tally.failed, tally.unreadable) == (0, 6)
+    assert Counter(statuses(tmp_path)) == {"ok": 2, "truncated": 12}
+    assert endpoint.requests.total() == 2 + 6 * 3 + 6
 
 
 async def test_what_is_in_flight_when_a_run_ends_is_paid_for_and_kept(

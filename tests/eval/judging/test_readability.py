@@ -132,7 +132,7 @@ async def test_five_repairs_without_a_response_end_the_trial_in_every_run(
     paid = len(statuses(tmp_path))
     assert paid <= 32 + 5
     before = endpoint.requests.total()
-    with pytest.raises(UnreadableJudgeError, match="asks for the others alone before"):
+    with pytest.raises(UnreadableJudgeError, match="asks for the others again"):
         await judge(calls, tmp_path)
     assert len(statuses(tmp_path)) == paid, "no new judgment is paid before one can be read"
     assert endpoint.requests.total() <= before + 2 * 5, "each with its form and without"
@@ -199,6 +199,20 @@ async def test_an_endpoint_that_never_reads_stops_after_few_calls_though_it_refu
     with pytest.raises(UnreadableJudgeError):
         await judge(planned(100), tmp_path)
     assert endpoint.requests.total() <= 32 + 5 + 6
+
+
+async def test_a_judge_that_is_always_cut_stops_where_longer_judgments_are_refused(
+    tmp_path: Path, serve
+) -> None:
+    def short(request: web.Request, body: dict) -> web.StreamResponse:
+        if body["max_tokens"] > 2048:
+            return error(400, None)
+        return web.json_response(completion(body, "I compare. ", is_cut=True))
+
+    serve(Script(handle=short))
+    with pytest.raises(UnreadableJudgeError, match=r"asked again it gives none \(HTTP 400"):
+        await judge(planned(100), tmp_path)
+    assert len(statuses(tmp_path)) <= FAST.width + 5
 
 
 async def test_equal_answers_are_a_tie_that_nobody_is_asked_for(tmp_path: Path, serve) -> None:
