@@ -29,7 +29,8 @@ _FAMILIES = [
     ),
     (
         r"(?:<\|start\|>assistant)?(?=<\|channel\|>)(?:<\|channel\|>analysis<\|message\|>)?",
-        r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final[^\n]*?<\|message\|>",
+        r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>(?:final|"
+        r"commentary(?!.*<\|channel\|>))[^\n]*?<\|message\|>",  # commentary is told, not thought
         r"<\|(?:return|end)\|>",
     ),
     (r"analysis(?=[A-Z][^\n]*?\b)(?=.*?assistantfinal)", r"assistantfinal", ""),

@@ -100,6 +100,8 @@ HARMONY = (
         (HARMONY, ("hm [[A]]", "Hi.")),
         (HARMONY.partition("<|end|>")[0], ("hm [[A]]", "")),
         ("<|channel|>final<|message|>Hi.<|return|>", ("", "Hi.")),
+        ("<|channel|>commentary<|message|>Hi.<|end|>", ("", "Hi.")),
+        (HARMONY.replace("final", "commentary"), ("hm [[A]]", "Hi.")),
         ("analysisWe say hi.\nYes.assistantfinalHi.", ("We say hi.\nYes.", "Hi.")),
         ("analysisResult = 1", ("", "analysisResult = 1")),
     ],
