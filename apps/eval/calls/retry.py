@@ -48,12 +48,15 @@ class Asker:
         account = client.endpoint.base_url, client.endpoint.api_key, limits
         self._gate = gates.setdefault(account, GatePool([limits]))
         self._refusal: CallFailure | None = None
-        self._outage = Outage(max_s=limits.max_outage_s, last_ok_s=time.monotonic())
+        now_s = time.monotonic()
+        self._outage = Outage(max_s=limits.max_outage_s, last_ok_s=now_s)
+        # Whoever refuses for the rate is there, so it gets the time of one that has answered.
+        self._refused_rate = Outage(max_s=limits.max_outage_s, last_ok_s=now_s, has_answered=True)
 
     async def ask(self, messages: Sequence[Message], settings: Parameters) -> Reply:
         """The reply; raises the last CallFailure, and at once one that no repetition can mend.
 
-        A refusal for the rate is no try: how long those may last is the gate's matter.
+        A refusal for the rate is no try: those may last as long as an outage.
         """
         tries = paid = 0
         for sent in itertools.count(1):
@@ -84,10 +87,11 @@ class Asker:
             reply = await complete(self.client, messages, settings)
             outcome, unused_tokens = "ok", tokens - reply.used_tokens(tokens)
             self._outage.end(time.monotonic())
+            self._refused_rate.end(time.monotonic())
             return reply
         except CallFailure as failure:
             outcome, wait_s = failure.outcome, failure.retry_after_s
-            if outcome == "error":
+            if outcome != "cancelled":
                 self._check_outage(failure)
             raise
         finally:
@@ -95,16 +99,17 @@ class Asker:
 
     def _check_outage(self, failure: CallFailure) -> None:
         """The gate sees no outage of one model while others of its account answer."""
-        self._outage.failures_in_row += 1
-        self._outage.losses_in_row += failure.kind == "garbled"
-        if self._outage.is_too_dear:
+        outage = self._refused_rate if failure.kind == "rate_limited" else self._outage
+        outage.failures_in_row += 1
+        outage.losses_in_row += failure.kind == "garbled"
+        if outage.is_too_dear:
             raise CallFailure(
                 "fatal",
-                f"{self._outage.losses_in_row} replies in a row were paid and say nothing; last: "
+                f"{outage.losses_in_row} replies in a row were paid and say nothing; last: "
                 f"{failure.sentence}",
             ) from failure
-        failures = self._outage.failures_in_row
-        if (outage_s := self._outage.too_long_s(time.monotonic(), failures)) is not None:
+        failures = outage.failures_in_row
+        if (outage_s := outage.too_long_s(time.monotonic(), failures)) is not None:
             raise CallFailure(
                 "fatal",
                 f"{self.client.endpoint.model} has answered nothing for {outage_s:.0f} s "

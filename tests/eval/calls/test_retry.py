@@ -1,24 +1,35 @@
 """One request until it has an answer, for questions and answers."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
+import pytest
 from aiohttp import web
 
 from apps.common.command.events import Reporter
 from apps.eval.calls.client import Endpoint, connect
+from apps.eval.calls.failure import CallFailure
+from apps.eval.calls.outage import FAILURES_TO_OPEN
 from apps.eval.calls.reply import Reply
-from apps.eval.calls.retry import Asker
+from apps.eval.calls.retry import Asker, Gates
 from tests.eval.scripted_judge import Script, error
 
 ASKED = [{"role": "user", "content": "Hi"}]
 
 
-async def ask(url: str, max_attempts: int) -> Reply:
-    endpoint = Endpoint(model="m", base_url=url, api_key=None, timeout_s=10)
+async def ask(
+    url: str,
+    max_attempts: int,
+    model: str = "m",
+    gates: Gates | None = None,
+    max_refused_s: float = 600.0,
+) -> Reply:
+    endpoint = Endpoint(model=model, base_url=url, api_key=None, timeout_s=10)
     with Reporter("json").progress("ask", total=1) as bar:
         async with connect(endpoint) as client:
-            asker = Asker(client, 4, max_attempts, bar, {})
+            asker = Asker(client, 4, max_attempts, bar, {} if gates is None else gates)
+            asker._refused_rate.max_s = max_refused_s
             return await asker.ask(ASKED, {"max_tokens": 8})
 
 
@@ -49,3 +60,20 @@ async def test_a_refusal_for_the_rate_is_no_try(serve) -> None:
 
     server = serve(Script(handle=slow))
     assert (await ask(server.url, max_attempts=1)).text
+
+
+async def test_a_model_at_its_own_limit_gives_up_while_another_of_its_account_answers(
+    serve,
+) -> None:
+    """As at a daily limit of one model: the gate, which both share, sees no outage."""
+
+    def spent(request: web.Request, body: dict) -> web.Response | None:
+        is_spent = body["model"] == "spent"
+        return error(429, None, {"Retry-After": "0.01"}) if is_spent else None
+
+    server, gates = serve(Script(handle=spent)), Gates()
+    assert (await ask(server.url, 1, "fine", gates)).text
+    async with asyncio.timeout(60):
+        with pytest.raises(CallFailure, match="spent has answered nothing"):
+            await ask(server.url, 1, "spent", gates, max_refused_s=0.0)
+    assert server.requests.total() == 1 + FAILURES_TO_OPEN
