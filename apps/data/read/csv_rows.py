@@ -6,7 +6,8 @@ Its line is taken as it stands, and swallows none of the rows below it.
 Of a quote within a cell most tools make two (RFC 4180). Others put a backslash before it: Spark and
 R before quotes alone, pandas with `escapechar` and MySQL before each backslash too. A file is read
 as the tool wrote it that makes whole rows of most of its first lines. Where no quote has a
-backslash before it, backslashes that stand in twos, and never alone, were doubled by the tool.
+backslash before it, backslashes that never stand alone were doubled by the tool if some are four,
+or so many stand before n and t that one would be alone. Others are the text's: ""\\\\s+"" is Java.
 """
 
 import csv
@@ -30,6 +31,11 @@ _ESCAPED_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*+\\"')
 _BACKSLASHES = re.compile(r"\\++")
 _MIN_DOUBLED = 4
 """Places, on two lines or more, of which each might be a text's own `\\\\`."""
+_MIN_DOUBLED_LETTERS = 32
+"""Places such as `\\\\n` and `\\\\theta` among which a text of its own has a single one."""
+_DOUBLED_LETTER = re.compile(r"(?<!\\)\\\\(?=[nt])")
+_DOUBLED_TWICE = re.compile(r'\\{4,}+(?!"")')
+"""Before a quote they may be a string in a program."""
 _LIST_IN_CELL = re.compile(r"""[\[{]\s*(?:""|')""")
 _BEFORE_TEXT = re.compile(r'\\++(?!["\r\n,;\t|])')
 """Backslashes with no mark behind them: the last of an odd number escapes nothing."""
@@ -91,13 +97,17 @@ def _dialect(head: list[str], separator: str) -> _Dialect:
 
 
 def _are_doubled(lines: list[str]) -> bool:
-    """Whether the backslashes of the first lines stand in twos, in enough places; a list in a cell
-    has twos of its own."""
+    """Whether the backslashes of the first lines stand in twos that are not the text's own, as
+    those of a list in a cell and of a program's strings are."""
     if any(map(_LIST_IN_CELL.search, lines)):
         return False
     runs = [_BACKSLASHES.findall(line) for line in lines if "\\" in line]
     sizes = [len(run) for own in runs for run in own]
-    return len(runs) > 1 and len(sizes) >= _MIN_DOUBLED and not any(size % 2 for size in sizes)
+    if len(runs) < 2 or len(sizes) < _MIN_DOUBLED or any(size % 2 for size in sizes):
+        return False
+    text = "".join(lines)
+    num_letters = sum(1 for _ in _DOUBLED_LETTER.finditer(text))
+    return _DOUBLED_TWICE.search(text) is not None or num_letters >= _MIN_DOUBLED_LETTERS
 
 
 def _num_whole_rows(lines: list[str], dialect: _Dialect) -> int:

@@ -34,7 +34,9 @@ _AN_AI = r"an? (?:ai|artificial intelligence|large language|language)"
 _CANNOT = r"i (?:can'?t|cannot|am unable to|am not able to|won'?t(?: be able to)?|will not)"
 _TO_SERVE = (
     r"(?:assist|help(?: (?:you|with|people|anyone|that|to|in)\b|\s*(?:[.,!;]|$))|provide|fulfil"
-    r"|comply|create|generate|engage|write|support|access|offer|do (?:that|this)\b"
+    r"|comply|create|generate|engage|support|access|offer"
+    r"|write(?:\s*[^\s\w]|\s*$|\s+(?:[^\so]|o[^f]|of[^f]))"  # and not "write off"
+    r"|do (?:that|this)(?:\s*[^\s\w]|\s*$|\s+(?:as|because|for|in|kind|since|sort|task|to)\b)"
     r"|answer (?:that|this|your)\b|discuss|participate)"
 )
 _BAD = r"(?:unethical|illegal|harmful|offensive|inappropriate|discriminat|stereotyp)"
@@ -75,10 +77,14 @@ _REFUSAL = _any_of(
     r"sorry,? (?:but )?i (?:can'?t|cannot|am not|won'?t)\b",
     rf"(?:unfortunately,? )?(?:as {_AN_AI}[^.]{{0,60}},? )?{_CANNOT} {_TO_SERVE}",
     rf"(?:unfortunately,? )?(?:i'?m|i am) (?:unable|not able) to {_TO_SERVE}",
-    rf"(?:i'?m|i am) afraid (?:that )?(?:{_CANNOT}|i'?m (?:unable|not able))",
     r"i (?:must|have to|need to) (?:respectfully |politely )?decline\b",
     prefix=_START,
 )
+_AFRAID = _any_of(
+    rf"(?:i'?m|i am) afraid (?:that )?(?:{_CANNOT}|i'?m (?:unable|not able))",
+    prefix=r"^[\s*_#>]*",
+)
+"""Not in quotes: films and books say it."""
 
 MORALIZING = re2.compile(
     _any_of(
@@ -102,12 +108,12 @@ _IDENTITY = _any_of(
     suffix=r"\b",
 )
 _NAMED = _any_of(
-    r"(?:i am|i'm|my name is) (?:called )?(?:chatgpt|gpt-?[345]|bing|bard|claude|gemini|copilot"
-    r"|qwen|deepseek|llama|mistral|grok)[\w.\-]*"
+    r"(?:i am|i'm|my name is) (?:called )?(?:chatgpt|gpt-?[345]o?|bing|bard|claude|gemini|copilot"
+    r"|qwen|deepseek|llama|mistral|grok)(?:[\d.\-][\w.\-]*)?"
     r"(?:[.,!?;:]|\s*$|\s*\(|\s(?:and|from|by|developed|created|trained|made|built|an?|the|here)\b)",
     prefix=r"\b",
 )
-"""With what goes on after a model's name, and not after that of Claude Monet."""
+"""A model's name, its version, and what goes on after it and not after that of Claude Monet."""
 
 _CUTOFF = _any_of(
     r"knowledge cut-?off",
@@ -122,7 +128,7 @@ _CUTOFF = _any_of(
 
 
 _ENGLISH: dict[Kind, str] = {
-    "refusal": _REFUSAL,
+    "refusal": f"{_REFUSAL}|{_AFRAID}",
     "identity": f"{_IDENTITY}|{_NAMED}",
     "cutoff": _CUTOFF,
 }

@@ -125,7 +125,7 @@ def _is_other_number(number: str) -> bool:
         return True
     if number in _LIMITS_OF_INTEGERS or sum(map(str.isdigit, number)) > _E164_DIGITS:
         return True
-    if number[0] == "+" and sum(map(str.isdigit, number)) < _MIN_WORLD_DIGITS:
+    if "+" in number[:2] and sum(map(str.isdigit, number)) < _MIN_WORLD_DIGITS:
         return True
     if re.fullmatch(r"\+1\d+", number) is not None and len(number) != _NORTH_AMERICAN_CHARS:
         return True
@@ -190,14 +190,18 @@ def _is_list_of_numbers(text: str, start: int, end: int) -> bool:
     """`250 500 1000 2000` and `{210 220 2300}`: groups beside others, or all of them round or in
     even steps.
 
-    A row's number before them, as in `1 250 500 1000`, looks like the 1 of North America.
+    A row's number before them, as in `1 250 500 1000`, looks like the 1 of North America. A `+`
+    makes a telephone of them (+30 210 6543210), unless they count on.
     """
-    start += 2 * text.startswith("1 ", start) + text.startswith("+", start)
-    groups = text[start:end].split(" ")
+    start += 2 * text.startswith("1 ", start)
+    is_of_world = text.startswith(("+", "(+"), start)
+    groups = text[start:end].lstrip("(+").replace(")", "", is_of_world).split(" ")
     if len(groups) < 2 or not all(map(str.isdecimal, groups)):
         return False
-    if all(group[-1] == "0" for group in groups) or _counts_on(groups):
+    if _counts_on(groups) or (not is_of_world and all(group[-1] == "0" for group in groups)):
         return True
+    if is_of_world:
+        return False
     return _MORE_GROUPS.match(text, end) is not None and groups[0][0] != "0"
 
 

@@ -223,10 +223,23 @@ def test_backslashes_that_are_doubled_beside_doubled_quotes_are_single(quoting: 
     assert [tuple(row.values()) for row in found if isinstance(row, dict)] == rows[1:]
 
 
+def test_doubled_backslashes_of_many_commands_are_single() -> None:
+    row = ["\\theta is an angle", "\\neq\\frac{1}{2}"]
+    text = "prompt,completion\n" + f"{','.join(row)}\n".replace("\\", "\\\\") * 16
+    found = csv_rows.rows_of_csv([text.encode()])
+    assert [list(one.values()) for one in found if isinstance(one, dict)] == [row] * 16
+
+
 LATEX_IN_A_LIST = json.dumps([{"role": "user", "content": "\\frac{1}{2}, \\alpha"}])
+BACKSLASHES = [
+    *("\\\\ and \\frac", "a \\\\ b", "\\\\host\\d", LATEX_IN_A_LIST, "a \\\\ b \\\\ c"),
+    's.split("\\\\s+") and t.split("\\\\s+")',
+    'Pattern.compile("\\\\d+"), "\\\\d*"',
+    'replace("\\\\\\\\", "/") and split("\\\\n")',
+]
 
 
-@pytest.mark.parametrize("cell", ["\\\\ and \\frac", "a \\\\ b", "\\\\host\\d", LATEX_IN_A_LIST])
+@pytest.mark.parametrize("cell", BACKSLASHES)
 def test_backslashes_of_a_text_are_not_taken_for_doubled_ones(cell: str) -> None:
     rows = [("prompt", "completion"), ("Hi", cell), ("Ho", cell)]
     out = io.StringIO()

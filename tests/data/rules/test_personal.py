@@ -80,6 +80,10 @@ KINDS = {
         f"M{'aB' * 12}.{'cD' * 3}.{'eF' * 14} https://hooks.slack.com/services/T0A/B0A/{'x' * 24}",
         "<SECRET> https://<SECRET>",
     ),
+    "numbers after it": (
+        "+31 6 12 34 56 78 1012 AB, +33 6 12 34 56 78 2024",
+        "<PHONE> 1012 AB, <PHONE> 2024",
+    ),
     "on its own line": ("IBAN\n8.8.8.8 x", "IBAN\n<IP> x"),
 }
 
@@ -128,6 +132,7 @@ Argentina: (011) 4123-4567
 Brazil: (11) 91234-5678
 toll-free: 1 800 555 1234, (02) 123 456 789
 United States: (415)555-2671, 1-415-555-2671, 1 (415) 555-2671, 415.555.2671, (415) 555-2671
+of the world: +30 210 6543210, +40 720 130 450, +60 10 230 4560, (+49) 170 130 4560
 abroad: 0049 170 1234567, 0031-6-12345678, +31 (0)6 12345678, +44 (0)20 7946 0958, +49 170/1234567
 """
 CALLED = """
@@ -204,6 +209,7 @@ def test_numbers_of_other_things_are_no_telephones(text: str) -> None:
         "pi is 3.14159265358979, 2023-04-05 12:30:00, 1,000,000",
         "q@k.transpose(-2, -1), x@W.sum(), url(img/logo@2x.png), npm/vue@next.js, a@b.css",
         "+40.7128 -74.0060 is a place, +100 200 300 400 and +5 10 15 20 25 points, +5 10 15 20",
+        "(+2) 10 20 30 and (+5) 10 15 20 25",
         "+2023-01-15 is a line of a diff, y +1700000000 a sum, clause 12.1.3.2 one of a contract",
         "sizes 250 500 1000 2000, {210 220 2300} and 234 567 1891 2345; drawn: 05 12 18 23 34",
     ],

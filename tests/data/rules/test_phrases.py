@@ -81,6 +81,9 @@ SAID: dict[str, dict[phrases.Kind, list[str]]] = {
 }
 MORE_REFUSALS = """
 I must decline this request. / I won't help with that. / I'm afraid I can't do that.
+I won't write that. / I can't write hateful content. / I can't do this for you. / I cannot write.
+申し訳ありませんが、その情報はありません。 / 아쉽지만 답변을 드릴 수 없습니다.
+이 질문에는 답변해 드릴 수 없습니다. / 안타깝게도 저는 그것을 하지 못합니다.
 Unfortunately, I'm not able to assist with that. / As an AI language model, I cannot do that.
 Tut mir leid, das kann ich nicht beantworten. / Das kann ich leider nicht tun.
 Ich bin nicht in der Lage, das zu tun. / Es tut mir leid, ich habe keinen Zugriff darauf.
@@ -94,6 +97,7 @@ Peço desculpa, mas não posso ajudar. / Desculpe, não tenho acesso a isso.
 미안하지만 도와줄 수 없어요. / 그 요청은 들어드릴 수 없습니다. / AI로서 저는 그것을 할 수 없습니다.
 """
 MORE_NAMES = """
+I am Llama-3.1-8B-Instruct, made by Meta. / I'm Claude-2 (by Anthropic). / I am GPT-4.
 I'm Gemini, a model by Google. / I am Qwen, created by Alibaba Cloud. / I'm GPT-4o. How are you?
 My name is Claude. / I'm DeepSeek-V3, an AI assistant. / 我是DeepSeek。 / 我叫Kimi。
 Ich bin Gemini. / Soy Gemini. / Soy un asistente virtual. / Je suis Copilot.
@@ -130,6 +134,14 @@ INNOCENT = [
     "Mi dispiace, ho sbagliato: la risposta è quattro.",
     "Xin lỗi, tôi đã nhầm: câu trả lời là bốn.",
     "El conocimiento no tiene fecha.",
+    "I'm binge-watching the Office and I love it.",
+    "I am binging a show. I'm grokking the idea.",
+    "I won't write off that idea yet.",
+    "I won't do this again.",
+    "\"I'm afraid I can't do that, Dave\" is from 2001.",
+    "恐れ入りますが、ご指摘の点に問題ありません。",
+    "이 질문은 한 문장으로 답할 수 없는 문제입니다.",
+    "아쉽지만 이 게임은 한국어를 지원하지 않습니다. 대신 영어로 하세요.",
 ]
 
 

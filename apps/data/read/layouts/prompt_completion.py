@@ -11,10 +11,10 @@ from apps.data.read.record.layout import (
 )
 from apps.data.read.record.question import has_answer, without_empty
 
-_SPEAKERS = ("human", "user")
 _WHAT = ("text", "message", "content", "body")
-"""Beside them a speaker's column names who said it: {"user": "U1", "text": "Hi", "bot": "B1"}."""
-ASKED = ("prompt", "query", "question", "problem", "input", *_SPEAKERS)
+_NAMES = frozenset((("user", "bot"), ("user", "reply")))
+"""Columns that name who spoke beside what is said: {"user": "U1", "text": "Hi", "bot": "B1"}."""
+ASKED = ("prompt", "query", "question", "problem", "input", "human", "user")
 SAID = (
     *("completion", "response", "solution", "answer", "output", "reply", "assistant", "gpt"),
     "bot",
@@ -25,8 +25,10 @@ SAID = (
 def _columns(record: JsonObject) -> tuple[str, str] | None:
     says_what = any(has_text(record, key) for key in _WHAT)
     for answers in (has_text, has_answer):
-        for asked in ASKED[: -len(_SPEAKERS)] if says_what else ASKED:
+        for asked in ASKED:
             for said in SAID:
+                if says_what and (asked, said) in _NAMES:
+                    continue
                 if has_text(record, asked) and answers(record, said):
                     return asked, said
     is_list = list_of(record.get("prompt")) and list_of(record.get("completion"))

@@ -4,7 +4,7 @@ A question that was edited and an answer that was made anew stand beside the fir
 branches the one with the last leaf is the conversation, as the app shows it; what is said on the
 others is counted.
 
-    1 <- 2 <- 3, 1 <- 4   ->   1, 4
+    1 <- 2 <- 3, 1 <- 4   ->   1, 4      where 2 and 4 are of one speaker
     {"text": "Hi", "children": [{"text": "Yo", "children": []}]}   ->   Hi, Yo
 """
 
@@ -12,14 +12,9 @@ from collections.abc import Sequence
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import list_of, object_of, text_of
-from apps.data.read.record.messages import WHO
-from apps.data.read.record.roles import role_of
+from apps.data.read.record.links import IDS, LINKS, linked
 
-_IDS = ("messageId", "message_id", "uuid", "id")
-_PARENTS = ("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "parent")
-_ANCESTORS = "ancestors"  # ids from the first message to the parent
 _CHILDREN = "children"
-_LINKS = frozenset((*_PARENTS, _ANCESTORS))
 
 
 def branches_of(
@@ -32,7 +27,7 @@ def branches_of(
     given = [message for one in messages if (message := object_of(one)) is not None]
     if len(given) < len(messages):
         return messages, []
-    given, parents = _unfolded(given) if any(map(_nested, given)) else _linked(given)
+    given, parents = _unfolded(given) if any(map(_nested, given)) else linked(given)
     path = _path(given, parents, last)
     on_path = set(path)
     return [given[i] for i in path], [one for i, one in enumerate(given) if i not in on_path]
@@ -43,7 +38,7 @@ def _may_branch(messages: Sequence[JsonValue]) -> bool:
     first, last = (object_of(one) or {} for one in (messages[0], messages[-1]))
     if len(first) <= 2 and len(last) <= 2:
         return False
-    return not _LINKS.isdisjoint(last) or bool(_nested(first))
+    return not LINKS.isdisjoint(last) or bool(_nested(first))
 
 
 def _nested(message: JsonObject) -> list[JsonObject]:
@@ -65,41 +60,11 @@ def _unfolded(roots: Sequence[JsonObject]) -> tuple[list[JsonObject], list[int]]
     return messages, parents
 
 
-def _linked(messages: list[JsonObject]) -> tuple[list[JsonObject], list[int]]:
-    """The messages, and each one's parent by place; below -1 the same for one that is not there.
-
-    All are children of the one before where ids are missing, no parent is there, or answers have
-    none: then a parent is what a message happens to reply to.
-    """
-    ids = [text_of(message, *_IDS) for message in messages]
-    places = {key: i for i, key in enumerate(ids)}
-    names = list(map(_parent_of, messages))
-    is_tree = "" not in places and len(places) == len(ids) and places.keys() & set(names)
-    roots = (one for one, name in zip(messages[1:], names[1:], strict=True) if name not in places)
-    if not is_tree or any(_role(one) == "assistant" for one in roots):
-        return messages, list(range(-1, len(messages) - 1))
-    missing = {name: -1 - i for i, name in enumerate(dict.fromkeys(["", *names]))}
-    parents = [places.get(name, missing[name]) for name in names]
-    for i, message in enumerate(messages[:-1]):  # what the system says goes before a first question
-        if parents[i] == parents[i + 1] == -1 and _role(message) == "system":
-            parents[i + 1] = i
-    return messages, parents
-
-
-def _parent_of(message: JsonObject) -> str:
-    ancestors = list_of(message.get(_ANCESTORS))
-    return str(ancestors[-1]) if ancestors else text_of(message, *_PARENTS)
-
-
-def _role(message: JsonObject) -> str | None:
-    return role_of(text_of(message, *WHO), {})
-
-
 def _path(messages: Sequence[JsonObject], parents: Sequence[int], last: str) -> Sequence[int]:
     """Places from the first message to the last leaf; all where no two answer the same one, in the
     order of the list if not all are linked."""
     inner = set(parents)
-    named = [i for i, one in enumerate(messages) if last and text_of(one, *_IDS) == last]
+    named = [i for i, one in enumerate(messages) if last and text_of(one, *IDS) == last]
     leaves = [i for i in range(len(messages)) if i not in inner]
     place = (named or leaves or [len(messages) - 1])[-1]
     path: dict[int, None] = {}

@@ -151,10 +151,14 @@ def _read_answer(record: JsonObject, names: Names, conversation: RawConversation
     that were read.
 
     {"messages": [{"role": "user", ...}], "chosen": {"role": "assistant", ...}, "rejected": ...}
+
+    A `chosen` text without a rejected one may be the name of the better column.
     """
     for key in _ANSWERS:
-        value = record.get(key)
+        value = _messages_in_cell(record.get(key))
         if isinstance(value, str) and value:
+            if key == "chosen" and not isinstance(record.get("rejected"), str):
+                continue
             conversation.turns.append(Turn("assistant", value, size_of(value)))
             return [key]
         answers: list[JsonValue] = [value] if isinstance(value, dict) else list_of(value) or []
@@ -162,6 +166,15 @@ def _read_answer(record: JsonObject, names: Names, conversation: RawConversation
             read_messages(answers, names, conversation)
             return [key]
     return []
+
+
+def _messages_in_cell(value: JsonValue) -> JsonValue:
+    """A message or a list of them that a cell holds as text; other texts stay what they are."""
+    if not isinstance(value, str) or not value.startswith(_OPENINGS):
+        return value
+    parsed = parse_cell(value)
+    given: list[JsonValue] = [parsed] if isinstance(parsed, dict) else list_of(parsed) or []
+    return given if given and all(map(is_message, given)) else value
 
 
 def _is_answer(value: object) -> bool:

@@ -5,7 +5,7 @@
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.content import text_of_content
-from apps.data.read.record.flags import FLAGS, MODERATION, flags_of, yes_or_no
+from apps.data.read.record.flags import FLAGS, MODERATION, WEIGHTS, flags_of, is_learned, yes_or_no
 from apps.data.read.record.layout import (
     Names,
     RawConversation,
@@ -16,7 +16,6 @@ from apps.data.read.record.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.record.learned import WEIGHTS, is_learned
 from apps.data.read.record.media import media_of_message
 from apps.data.read.record.roles import CALLS, role_of
 from apps.data.read.record.tool_calls import CALL_FIELDS, call_turn, calls_of, normalized

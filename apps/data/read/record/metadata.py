@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from apps.common.json_value import JsonObject
 from apps.data.read.record.content import text_of_content
-from apps.data.read.record.flags import FLAGS, MODERATION, flags_of, yes_or_no
+from apps.data.read.record.flags import FLAGS, MODERATION, flags_of, labels_read, yes_or_no
 from apps.data.read.record.layout import (
     LeftOut,
     RawConversation,
@@ -13,7 +13,6 @@ from apps.data.read.record.layout import (
     size_of,
     text_of,
 )
-from apps.data.read.record.learned import labels_read
 from apps.data.read.record.media import media_of_record
 from apps.data.read.record.parse import parse_cell
 from apps.data.read.record.tool_calls import functions_of

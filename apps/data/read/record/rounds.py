@@ -5,6 +5,7 @@ false}. https://xtuner.readthedocs.io/en/latest/training/multi_turn_conversation
 """
 
 from apps.common.json_value import JsonObject, JsonValue
+from apps.data.read.record.flags import is_learned, weights_read
 from apps.data.read.record.layout import (
     Names,
     RawConversation,
@@ -15,7 +16,6 @@ from apps.data.read.record.layout import (
     object_of,
     size_of,
 )
-from apps.data.read.record.learned import is_learned, weights_read
 from apps.data.read.record.question import has_answer, question_of, text_of_value
 from apps.data.read.record.roles import role_of
 

@@ -1,5 +1,6 @@
 """Apps' exports name parents: one branch is the conversation. Preferences name good answers."""
 
+import json
 from typing import Any
 
 import pytest
@@ -103,6 +104,39 @@ def test_a_list_that_begins_with_the_newest_is_read_from_the_first() -> None:
     assert said(read({"messages": messages})) == SHOWN
 
 
+@pytest.mark.parametrize(
+    "links",
+    [
+        "u a1 u a3 u a5",
+        "u a1 u",
+        "s u a2 u a4",
+        "u a1 u1 a1",
+        "u a1 u2 a1 u1 a5",
+        "u a1 t2 t2 a2",
+        "u a1 t2 t2 a4 u5 a6",
+        "u a1 t2 a2",
+        "u u1 a1 u2 a4",
+    ],
+)
+def test_links_that_make_no_tree_of_questions_and_answers_lose_nothing(links: str) -> None:
+    roles = {"u": "user", "a": "assistant", "t": "tool", "s": "system"}
+    messages = [
+        {"id": i, "parentId": int(link[1:]) if link[1:] else None, "role": role, "content": f"{i}"}
+        for i, link in enumerate(links.split(), 1)
+        if (role := roles[link[0]])
+    ]
+    conversation = read({"messages": messages})
+    assert [text for _, text in said(conversation)] == [f"{one['id']}" for one in messages]
+    assert conversation.left_out == []
+
+
+def test_speakers_as_objects_make_branches_too() -> None:
+    names = ("id", "parent", "author", "content")
+    messages = [dict(zip(names, row, strict=True)) for row in TREE]
+    written = [{**one, "author": {"role": one["author"]}} for one in messages]
+    assert said(read({"messages": written})) == SHOWN
+
+
 QUESTION = {"from": "human", "value": "Q"}
 GOOD, BAD = {"from": "gpt", "value": "Good"}, {"from": "gpt", "value": "Bad"}
 
@@ -113,6 +147,10 @@ GOOD, BAD = {"from": "gpt", "value": "Good"}, {"from": "gpt", "value": "Bad"}
         ({"chosen": GOOD, "rejected": BAD}, ["rejected"]),
         ({"chosen": [GOOD], "rejected": [BAD]}, ["rejected"]),
         ({"completion": "Good"}, []),
+        ({"chosen": json.dumps(GOOD), "rejected": json.dumps(BAD)}, ["rejected"]),
+        ({"chosen": str([GOOD]), "rejected": str([BAD])}, ["rejected"]),
+        ({"chosen": "Good", "rejected": "Bad"}, ["rejected"]),
+        ({"chosen": "model_a", "response": "Good"}, ["chosen"]),
         ({"chosen": [QUESTION, GOOD], "response": "Good"}, ["chosen"]),
     ],
 )
@@ -125,6 +163,12 @@ def test_an_answer_beside_the_list_is_the_last_turn(beside: Any, ignored: list[s
     whole = read({"conversations": [QUESTION, BAD], **beside})
     assert said(whole) == [("u", "Q"), ("a", "Bad")]
     assert whole.ignored == list(beside)
+
+
+def test_the_name_of_the_better_column_is_no_answer() -> None:
+    beside = {"chosen": "model_a", "response_a": "Good", "response_b": "Bad"}
+    conversation = read({"conversations": [QUESTION], **beside})
+    assert (said(conversation), conversation.ignored) == ([("u", "Q")], list(beside))
 
 
 @pytest.mark.parametrize(

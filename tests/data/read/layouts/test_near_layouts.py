@@ -79,6 +79,17 @@ def test_a_speakers_name_is_no_question() -> None:
     assert recognised({"user": "Hi", "bot": "Yo"}) is not None
 
 
+@pytest.mark.parametrize(
+    ("asked", "said", "what"),
+    [("human", "assistant", "text"), ("user", "assistant", "text"), ("user", "response", "body")],
+)
+def test_a_question_may_stand_beside_the_text_of_both(asked: str, said: str, what: str) -> None:
+    record: Any = {asked: "Hi", said: "Yo", what: "Human: Hi Assistant: Yo"}
+    conversation = read_record(record, Reading())[0]
+    assert [turn.text for turn in conversation.turns] == ["Hi", "Yo"]
+    assert conversation.ignored == [what]
+
+
 @pytest.mark.parametrize("key", ["attachments", "files", "experimental_attachments"])
 def test_a_question_about_a_file_that_is_not_there_is_media(key: str) -> None:
     asked = {**USER, key: [{"name": "a.pdf"}]}
