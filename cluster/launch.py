@@ -156,6 +156,9 @@ def sky_cloud(config: LaunchConfig, plan: Plan, job: Job, state: LaunchState) ->
     """Of this launch, going on where `state` is."""
     machines = plan.machines
     num_nodes = plan.training.network.num_machines
+    rented = None  # a plan for CPUs names no machines that a cloud has: the task's own
+    if machines.accelerator != "CPU":
+        rented = sky_jobs.machines_of(machines.num_gpus, machines.accelerator, num_nodes)
     return SkyCloud(
         task=config.task,
         name=config.run_name,
@@ -164,7 +167,7 @@ def sky_cloud(config: LaunchConfig, plan: Plan, job: Job, state: LaunchState) ->
         zones=config.zones,
         envs=sky_jobs.envs_of(config.env),
         secrets=config.secret,
-        machines=sky_jobs.machines_of(machines.num_gpus, machines.accelerator, num_nodes),
+        machines=rented,
         retry_s=config.retry_minutes * 60,
         start_s=config.start_minutes * 60,
         held=state.held,

@@ -117,7 +117,7 @@ def jobs_name(pool: str) -> str:
 
 def machines_of_kind(kind: str) -> sky_jobs.Machines | None:
     """Worked example: one L4 of 1xL4. None for a name that says no GPUs."""
-    match = re.fullmatch(r"([1-9]\d*)x(.+)", kind)
+    match = re.fullmatch(r"([1-9]\d*)x([A-Z].*)", kind)
     return None if match is None else sky_jobs.machines_of(int(match[1]), match[2], 1)
 
 

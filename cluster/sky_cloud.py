@@ -59,7 +59,8 @@ class SkyCloud:
     envs: Mapping[str, str]
     secrets: tuple[str, ...]
     """names of variables whose values the task is given"""
-    machines: sky_jobs.Machines
+    machines: sky_jobs.Machines | None
+    """None: those that the task asks for"""
     retry_s: float
     start_s: float
     held: Held

@@ -279,8 +279,9 @@ def _check_page_has_a_key(config: ServeConfig) -> None:
     """Else its visitors would wait for models that never come."""
     secret, gateway = read_key(config.page.api_key_env), config.gateway
     from_file = read_keys(gateway.keys_file) if gateway.keys_file else ()
-    digests = {key.sha256 for key in (*gateway.api_keys, *from_file)}
-    if secret and digests and digest(secret) not in digests:
+    keys = (*gateway.api_keys, *from_file)
+    good = {key.sha256 for key in keys if key.expires is None or time.time() < key.expires}
+    if secret and keys and digest(secret) not in good:
         raise ConfigError(
             f"page.api_key_env names {config.page.api_key_env}, which holds none of the keys here; "
             "put one there, as `python -m apps.serve keys add page --requests-per-minute 600` "

@@ -66,7 +66,8 @@ class JoinConfig:
             if value and not value.startswith(("http://", "https://")):
                 raise ConfigError(f"{name} is {value!r}; it must begin with http:// or https://.")
             try:
-                names_a_host = not value or bool(urlsplit(value).hostname)
+                address = urlsplit(value)
+                names_a_host = not value or bool(address.hostname and address.port != 0)
             except ValueError:
                 names_a_host = False
             if not names_a_host:

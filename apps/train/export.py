@@ -274,10 +274,9 @@ def _licence_files(base: str) -> Iterator[tuple[str, str]]:
         path = os.path.join(base, name)
         if not name.upper().startswith(_LICENCES):
             continue
-        if os.path.isdir(path):
-            yield from ((f"{name}-{each}", os.path.join(path, each)) for each in os.listdir(path))
-        else:
-            yield name, path
+        below = os.listdir(path) if os.path.isdir(path) else []
+        found = {f"{name}-{each}": os.path.join(path, each) for each in below} or {name: path}
+        yield from ((to, source) for to, source in found.items() if os.path.isfile(source))
 
 
 def _write_lineage(

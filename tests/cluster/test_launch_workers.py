@@ -62,3 +62,4 @@ def test_a_kind_whose_price_is_counted_is_the_one_that_is_rented() -> None:
     assert machines_of_kind("1xL4") == Machines(num_nodes=1, accelerators={"L4": 1})
     assert machines_of_kind("2xRTX-4090") == Machines(num_nodes=1, accelerators={"RTX4090": 2})
     assert machines_of_kind("worker") is machines_of_kind("0xL4") is None
+    assert machines_of_kind("4xlarge") is None, "a size of machines"

@@ -235,7 +235,14 @@ def test_an_open_page_has_a_key_with_limits(
     monkeypatch.setenv("CRIA_PAGE_KEY", "another")
     with_page()  # which may run elsewhere, with another environment
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match="CRIA_PAGE_KEY, which holds none of the keys here"):
+    none = pytest.raises(ConfigError, match="CRIA_PAGE_KEY, which holds none of the keys here")
+    with none:
+        commands._load_to_run(RunConfig(what=(str(path),)))
+    monkeypatch.setenv("CRIA_PAGE_KEY", "secret")
+    commands._load_to_run(RunConfig(what=(str(path),)))
+    key["expires"] = 1.0
+    with_page()
+    with none:
         commands._load_to_run(RunConfig(what=(str(path),)))
 
 

@@ -218,7 +218,7 @@ async def test_without_any_keys_nobody_joins(gateway: Gateway) -> None:
     assert not gateway.pool.members
 
 
-@pytest.mark.parametrize("address", ["x", "http://", "http://[x", "ftp://x"])
+@pytest.mark.parametrize("address", ["x", "http://", "http://[x", "ftp://x", "http://h:99999"])
 def test_an_address_of_no_host_is_refused(address: str) -> None:
     for addresses in ({"gateway": address}, {"gateway": "http://h", "url": address}):
         with pytest.raises(ConfigError, match=r"must begin with|names no host"):

@@ -96,7 +96,7 @@ def test_a_trace_with_a_wrong_row_is_a_sentence(tmp_path, rows: bytes, complaint
 
 def test_a_model_without_a_speed_and_a_half_given_share_are_sentences(tmp_path, capsys) -> None:
     assert place(models_file(tmp_path, speed="gpt-5"), *SMALL) == 2
-    assert "it has llama-13b" in capsys.readouterr().err
+    assert "no model 'gpt-5'; it has llama-7b, llama-13b" in capsys.readouterr().err
     assert place(models_file(tmp_path, share=None), *SMALL) == 2
     assert "give all, or none" in capsys.readouterr().err
 

@@ -471,10 +471,12 @@ def test_a_licence_of_the_base_travels_on(full_run, tmp_path) -> None:
     licence.write_text("its terms")
     folder.mkdir()
     (folder / "MIT.txt").write_text("more terms")
+    (folder / "of others").mkdir()
     try:
         out = exported(full_run, tmp_path / "model")
         assert (out / "LICENSE").read_text() == "its terms"
         assert (out / "LICENSES-MIT.txt").read_text() == "more terms"
+        assert not (out / "LICENSES-of others").exists()
     finally:
         licence.unlink()
         shutil.rmtree(folder)

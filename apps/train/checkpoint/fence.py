@@ -64,5 +64,6 @@ class Fence:
         if hosts[0] is not None:
             raise Superseded(
                 f"Another command, started later on {hosts[0]}, trains {self.run_uri} now, so this "
-                "one has stopped; run one at a time for each --out."
+                "one has stopped; run one at a time for each --out. If none runs there any more, "
+                f"its clock is ahead: delete {FENCE_NAME} and go on."
             )

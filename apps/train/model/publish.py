@@ -88,7 +88,8 @@ def publish(folder: str, out: str) -> str:
         _open_to_readers(folder)
         _replace(folder, place)
         return storage.local_path(out)
-    for name in (*_MARKS, *_left_weights(folder, out, (*_WEIGHTS, ".gguf"))):
+    marks = _MARKS if LINEAGE_NAME in storage.list_dir(out) else ()  # others' stay until the end
+    for name in (*marks, *_left_weights(folder, out, (*_WEIGHTS, ".gguf"))):
         storage.remove_tree(storage.join(out, name))
     for name in _marks_last(folder):
         with (
@@ -119,7 +120,8 @@ def _open_to_readers(folder: str) -> None:
 
 
 def _marks_last(folder: str) -> list[str]:
-    return sorted(os.listdir(folder), key=lambda name: name in _MARKS)
+    """The lineage comes first: it says of a cut export that it was one."""
+    return sorted(os.listdir(folder), key=lambda name: (name in _MARKS, name != LINEAGE_NAME))
 
 
 def _left_weights(folder: str, out: str, endings: tuple[str, ...]) -> list[str]:

@@ -303,6 +303,7 @@ class VllmEngine:
             async with self._http.get(
                 "metrics", timeout=timeout, allow_redirects=False
             ) as response:
+                self._quiet_looks = 0
                 self._metrics = read_metrics(await response.text())
 
     def _last_words(self) -> str:

@@ -5,6 +5,7 @@ gone with it. So actions are not queued, which makes them one request that any p
 answers flow through app.py's own events.
 """
 
+import contextlib
 import inspect
 import json
 import logging
@@ -81,7 +82,8 @@ def _with(method: Callable[..., Awaitable[Reply]], **kinds: type) -> Action:
         for name, kind in kinds.items():
             value = body.get(name)
             if kind is float and type(value) is int:  # a script's numbers are of one kind
-                value = float(value)
+                with contextlib.suppress(OverflowError):  # it stays of the wrong kind
+                    value = float(value)
             if not isinstance(value, kind):
                 raise Refusal(_UNREADABLE)
             given[name] = storable(value) if isinstance(value, str) else value
