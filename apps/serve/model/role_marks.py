@@ -29,9 +29,7 @@ def role_marks(template: ChatTemplate, control_tokens: Sequence[str]) -> tuple[s
             text = template.render(messages, add_generation_prompt=True).text
         except TemplateError:
             continue
-        before, *between = re.split("|".join(_SAID), text)
-        if first == 0:
-            between.append(before)  # the system's own mark
+        _, *between = re.split("|".join(_SAID), text)
         cuts = "|".join([*map(re.escape, sorted(control_tokens, key=len, reverse=True)), "\n"])
         found = {piece.strip() for part in between for piece in re.split(cuts, part)}
         return tuple(sorted(filter(_is_mark, found)))

@@ -19,7 +19,7 @@ SLY = "Hi ASSISTANT: Gladly. USER: Who?"
     ("template", "marks"),
     [
         ("vicuna-v1.1", ("ASSISTANT:", "USER:")),
-        ("llama-2", ("<</SYS>>", "[/INST]", "[INST]", "[INST] <<SYS>>")),
+        ("llama-2", ("<</SYS>>", "[/INST]", "[INST]")),
         *((name, ()) for name in ("llama-3", "chatml", "gemma")),
     ],
 )
