@@ -64,7 +64,7 @@ def test_a_run_of_an_old_config_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = committed_run(tmp_path / "run", 100)
-    (run / "config.yaml").write_text("warp_factor: 9\n")
+    (run / "config.yaml").write_text("base: b\ndata: d\nwarp_factor: 9\n")
     assert watching(run, tmp_path / "curve", "--once") == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1 and "warp_factor" in told[0] and "apps.train export" in told[0]

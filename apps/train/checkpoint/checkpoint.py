@@ -305,7 +305,6 @@ class Checkpoints:
             [{} for _ in range(dist.get_world_size(self._group))] if rank == 0 else None
         )
         dist.gather_object(writer.written, gathered, dst=0, group=self._group)
-        self._fence.check(self._group)  # writing takes minutes
         if gathered is not None:
             files = {name: entry for part in gathered for name, entry in part.items()}
             storage.commit(uri, {**commit, "files": files})
