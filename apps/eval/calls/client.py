@@ -70,7 +70,7 @@ class Client:
         self.endpoint = endpoint
         self.fit = ParameterFit(endpoint.model, endpoint.drop, endpoint.rename)
         self._url = styles.url(endpoint.style, endpoint.base_url, endpoint.model)
-        self._proxy = proxy_for(self._url)
+        self._proxy = _proxy_for(self._url)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Client":
@@ -139,7 +139,7 @@ def _as_utf8(data: bytes, charset: str | None) -> bytes:
         return data
 
 
-def proxy_for(url: str) -> str | None:
+def _proxy_for(url: str) -> str | None:
     """What HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; raises ConfigError for a proxy of no use.
 
     aiohttp reads them too (`trust_env`), but takes a password out of ~/.netrc along with them,

@@ -161,14 +161,13 @@ class Caller:
         except BaseException:
             await gate.release(self.holder, number, "cancelled", tokens)
             raise
-        return await _to_its_end(self._exchange(call, number, attempt, trial, tally))
+        return await _to_its_end(self._exchange(call, tokens, number, attempt, trial, tally))
 
     async def _exchange(
-        self, call: Call, number: int, attempt: int, trial: Readability, tally: Tally
+        self, call: Call, tokens: int, number: int, attempt: int, trial: Readability, tally: Tally
     ) -> Reply | CallFailure:
         """From the endpoint to the disk."""
         price, gate = self.prices[call.judge], self.gates[call.judge]
-        tokens = _tokens(call)
         outcome, unused_tokens, wait_s = "cancelled", tokens, None
         started_s = time.time()
         try:
@@ -247,9 +246,10 @@ def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
             f"({failure.sentence}), so the run stops; what is stored stays stored: run the same "
             "command again when the endpoint is well"
         )
-    if failure.kind == "rejected":
-        # One with more room leaves the judgment cut, as it was.
-        is_longer = call.ask > 0 and not call.repair
-        tally.failed += not is_longer
-        tally.unreadable += is_longer
-    return failure.kind == "rejected"
+    if failure.kind != "rejected":
+        return False
+    # One with more room leaves the judgment cut, as it was.
+    is_longer = call.ask > 0 and not call.repair
+    tally.failed += not is_longer
+    tally.unreadable += is_longer
+    return True
