@@ -10,7 +10,7 @@ Everything until the commit lies in <out>/_work and is found there again after a
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from apps.common.command.events import Reporter
@@ -24,7 +24,7 @@ from apps.data.duplicates.decide import DecideArgs, Decided, Kept, decide
 from apps.data.ledger import Ledger
 from apps.data.read import index
 from apps.data.read import inputs as read_inputs
-from apps.data.read.chains import Chains, Join, Link, RangeLinks, chains_of
+from apps.data.read.chains import Chains, Link, RangeLinks, chains_of
 from apps.data.read.index import FileIndex
 from apps.data.read.inputs import Inputs
 from apps.data.units import (
@@ -250,10 +250,9 @@ def _with_chains(
     with reporter.progress("join", total=len(searched), unit="ranges") as bar:
         parts = run_units(searched, _LINKS, work, lambda _: bar.advance())
     chains = chains_of([link for part in parts for link in part.links])
-    joins = {join.id: join for join in chains.joins}
     told = list(units)
     for i, part in zip(places, parts, strict=True):
-        args = _with_links(units[i].args, part.links, chains, joins)
+        args = _with_links(units[i].args, part.links, chains)
         told[i] = dataclasses.replace(units[i], args=args)
     reporter.event(
         "clean.joined", joined=len(chains.joined), continuations=len(chains.continuations)
@@ -261,13 +260,11 @@ def _with_chains(
     return told
 
 
-def _with_links(
-    args: RangeArgs, links: Sequence[Link], chains: Chains, joins: Mapping[str, Join]
-) -> RangeArgs:
+def _with_links(args: RangeArgs, links: Sequence[Link], chains: Chains) -> RangeArgs:
     ids = {link.id for link in links}
     return dataclasses.replace(
         args,
-        joins=tuple(joins[key] for key in sorted(ids & joins.keys())),
+        joins=tuple(chains.joins[key] for key in sorted(ids & chains.joins.keys())),
         joined=tuple(sorted(ids & chains.joined)),
         continuations=tuple(sorted(ids & chains.continuations)),
     )

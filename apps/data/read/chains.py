@@ -76,7 +76,8 @@ class Join:
 class Chains:
     """What is to be put together."""
 
-    joins: list[Join] = field(default_factory=list[Join])
+    joins: dict[str, Join] = field(default_factory=dict[str, Join])
+    """by the id of the first piece"""
     joined: set[str] = field(default_factory=set[str])
     """ids of the pieces that become parts of others"""
     continuations: set[str] = field(default_factory=set[str])
@@ -133,6 +134,9 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
+_Chain = list[Link]
+
+
 def chains_of(links: Iterable[Link]) -> Chains:
     """Chains of all pieces, in whatever order they lie: of each file, and then of these together.
 
@@ -150,13 +154,10 @@ def chains_of(links: Iterable[Link]) -> Chains:
             if chain[0].opens:
                 chains.continuations.add(chain[0].id)
             if len(chain) > 1:
-                rest = chain[1:]
-                chains.joins.append(Join(chain[0].id, tuple(one.span for one in rest)))
+                first, rest = chain[0].id, chain[1:]
+                chains.joins[first] = Join(first, tuple(one.span for one in rest))
                 chains.joined.update(one.id for one in rest)
     return chains
-
-
-_Chain = list[Link]
 
 
 def _joined(parts: list[_Chain]) -> list[_Chain]:

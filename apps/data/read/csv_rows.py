@@ -106,7 +106,7 @@ def _are_doubled(lines: list[str]) -> bool:
     if len(runs) < 2 or len(sizes) < _MIN_DOUBLED or any(size % 2 for size in sizes):
         return False
     text = "".join(lines)
-    num_letters = sum(1 for _ in _DOUBLED_LETTER.finditer(text))
+    num_letters = len(_DOUBLED_LETTER.findall(text))
     return _DOUBLED_TWICE.search(text) is not None or num_letters >= _MIN_DOUBLED_LETTERS
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.common.files import storage
 from apps.data.read import chains, encoding, json_spans
@@ -42,9 +42,11 @@ def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
     spans = _pieces(head[separation.body :], separation)
     values = (value for piece in spans if (value := parse(piece)) is not None)
     seen = of_values(list(itertools.islice(values, MOST)), reading)
-    more = _pieces_among(values, reading)
-    cut = (seen.has_pieces or more[0], seen.is_split or more[1])
-    return Seen(seen.layouts, seen.first, seen.nearest, seen.is_flat, *cut, *encoding.of_head(head))
+    if not seen.is_split:
+        has_pieces, is_split = _pieces_among(values, reading)
+        seen = replace(seen, has_pieces=seen.has_pieces or has_pieces, is_split=is_split)
+    not_utf8, is_foreign = encoding.of_head(head)
+    return replace(seen, not_utf8=not_utf8, is_foreign=is_foreign)
 
 
 def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
@@ -65,8 +67,7 @@ def of_values(values: Iterable[object], reading: Reading) -> Seen:
     for given in values:
         value = _inner(given, reading.names)
         record = known.as_record(value, reading.names)
-        layout = known.recognised(record) if record is not None else None
-        if layout is not None:
+        if record is not None and (layout := known.recognised(record)) is not None:
             names[layout.name] = None
             recognised.append(value)
         elif record is None or message_list(record) is None:
@@ -103,8 +104,7 @@ def _inner(value: object, names: Names) -> object:
 
 def lines_of(uri: str, separation: Separation) -> Iterator[bytes]:
     """Every record of a JSON file as a line; a text may have a line break that is not escaped."""
-    data = storage.read_bytes(uri)[separation.body :]
-    for piece in _pieces(data, separation):
+    for piece in _pieces(storage.read_bytes(uri)[separation.body :], separation):
         value = with_halves(piece) if b"\n" in piece else None
         line = as_line(value) if value is not None else None
         yield piece.replace(b"\n", b" ") if line is None else line

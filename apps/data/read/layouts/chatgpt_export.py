@@ -15,7 +15,7 @@ from apps.data.read.record.layout import (
     RawConversation,
     Turn,
     Unreadable,
-    is_set,
+    fields_beside,
     object_of,
     size_of,
     text_of,
@@ -62,7 +62,7 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
         message = _message(mapping, key)
         _take(message, names, conversation, hidden)
         node = object_of(mapping[key]) or {}
-        unread = [*_beside(node, _OF_NODE), *_beside(message, _OF_MESSAGE)]
+        unread = [*fields_beside(node, _OF_NODE), *fields_beside(message, _OF_MESSAGE)]
         conversation.ignored += [f"messages[].{key}" for key in unread]
     leave_out(conversation, "hidden", hidden)
     on_branch = set(branch)
@@ -92,11 +92,6 @@ def _last_leaf(mapping: JsonObject) -> str:
 
 def _message(mapping: JsonObject, key: str) -> JsonObject:
     return object_of((object_of(mapping[key]) or {}).get("message")) or {}
-
-
-def _beside(given: JsonObject, read: frozenset[str]) -> list[str]:
-    """The fields that say something, and that are not among those that are read."""
-    return [key for key, value in given.items() if key not in read and is_set(value)]
 
 
 def _text(message: JsonObject, conversation: RawConversation) -> str:

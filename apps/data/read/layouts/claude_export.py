@@ -12,7 +12,7 @@ from apps.data.read.record.layout import (
     RawConversation,
     Turn,
     Unreadable,
-    is_set,
+    fields_beside,
     list_of,
     object_of,
     size_of,
@@ -53,11 +53,8 @@ def _read(record: JsonObject, names: Names) -> RawConversation:
             raise Unreadable("unknown-role", len(messages))
         text = _text(message, conversation, hidden)
         conversation.turns.append(Turn(role, text, size_of(text)))
-        conversation.ignored += [
-            f"messages[].{key}"
-            for key, value in message.items()
-            if key not in _OF_MESSAGE and is_set(value)
-        ]
+        unread = fields_beside(message, _OF_MESSAGE)
+        conversation.ignored += [f"messages[].{key}" for key in unread]
     texts = [_text(message, RawConversation(), []) for message in others]
     leave_out(conversation, "other_branch", texts)
     leave_out(conversation, "hidden", hidden)

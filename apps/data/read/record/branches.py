@@ -1,18 +1,18 @@
 """Lists of messages that name their parents: an app shows one branch of them at a time.
 
-A question that was edited and an answer that was made anew stand beside the first one. Of these
-branches the one with the last leaf is the conversation, as the app shows it; what is said on the
-others is counted.
+A question that was edited and an answer that was made anew stand beside the first one. The
+branch with the last leaf is the conversation, as the app shows it. What the others say is counted.
 
     1 <- 2 <- 3, 1 <- 4   ->   1, 4      where 2 and 4 are of one speaker
-    {"text": "Hi", "children": [{"text": "Yo", "children": []}]}   ->   Hi, Yo
+    {"sender": "user", "text": "Hi", "children": [
+        {"sender": "assistant", "text": "Yo", "children": []}]}   ->   Hi, Yo
 """
 
 from collections.abc import Sequence
 
 from apps.common.json_value import JsonObject, JsonValue
 from apps.data.read.record.layout import list_of, object_of, text_of
-from apps.data.read.record.links import IDS, LINKS, linked
+from apps.data.read.record.links import LINKS, MESSAGE_IDS, parents_of
 
 _CHILDREN = "children"
 
@@ -20,21 +20,26 @@ _CHILDREN = "children"
 def branches_of(
     messages: list[JsonValue], last: str = ""
 ) -> tuple[list[JsonValue], list[JsonObject]]:
-    """The branch that ends with the message `last`, or with the last leaf, and the messages beside
-    it; the whole list where nothing branches."""
+    """The branch that ends with `last` or the last leaf, and the messages beside it.
+
+    Where nothing branches, the whole list.
+    """
     if not messages or not _may_branch(messages):
         return messages, []
     given = [message for one in messages if (message := object_of(one)) is not None]
     if len(given) < len(messages):
         return messages, []
-    given, parents = _unfolded(given) if any(map(_nested, given)) else linked(given)
+    if any(map(_nested, given)):
+        given, parents = _unfolded(given)
+    else:
+        parents = parents_of(given)
     path = _path(given, parents, last)
     on_path = set(path)
     return [given[i] for i in path], [one for i, one in enumerate(given) if i not in on_path]
 
 
 def _may_branch(messages: Sequence[JsonValue]) -> bool:
-    """The last of a list has a parent, if any has, and the first one answers."""
+    """Whether the last message names a parent, or the first holds its answers."""
     first, last = (object_of(one) or {} for one in (messages[0], messages[-1]))
     if len(first) <= 2 and len(last) <= 2:
         return False
@@ -43,8 +48,8 @@ def _may_branch(messages: Sequence[JsonValue]) -> bool:
 
 def _nested(message: JsonObject) -> list[JsonObject]:
     """The answers that lie in a message."""
-    children = list_of(message.get(_CHILDREN)) if _CHILDREN in message else None
-    return [one for child in children or () if (one := object_of(child))]
+    children = list_of(message.get(_CHILDREN)) or ()
+    return [one for child in children if (one := object_of(child))]
 
 
 def _unfolded(roots: Sequence[JsonObject]) -> tuple[list[JsonObject], list[int]]:
@@ -61,10 +66,12 @@ def _unfolded(roots: Sequence[JsonObject]) -> tuple[list[JsonObject], list[int]]
 
 
 def _path(messages: Sequence[JsonObject], parents: Sequence[int], last: str) -> Sequence[int]:
-    """Places from the first message to the last leaf; all where no two answer the same one, in the
-    order of the list if not all are linked."""
+    """Places from the first message to the last leaf.
+
+    Where nothing branches it is all of them, in the list's order unless one path links them.
+    """
     inner = set(parents)
-    named = [i for i, one in enumerate(messages) if last and text_of(one, *IDS) == last]
+    named = [i for i, one in enumerate(messages) if last and text_of(one, *MESSAGE_IDS) == last]
     leaves = [i for i in range(len(messages)) if i not in inner]
     place = (named or leaves or [len(messages) - 1])[-1]
     path: dict[int, None] = {}

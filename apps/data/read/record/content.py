@@ -64,9 +64,7 @@ def _count_beside_parts(content: object, conversation: RawConversation) -> None:
     """What an object says beside its `parts`."""
     whole = object_of(content) or {}
     if list_of(whole.get("parts")) is not None:
-        for key, value in whole.items():
-            if key not in (*_KINDS, "parts") and is_set(value):
-                ignore_part(key, conversation)
+        ignore_rest(whole, (*_KINDS, "parts"), conversation)
 
 
 def _text_of_part(part: object, conversation: RawConversation) -> str | None:
@@ -88,9 +86,7 @@ def _text_of_part(part: object, conversation: RawConversation) -> str | None:
     if key is None:
         ignore_part(kind or next((key for key in given if is_set(given[key])), ""), conversation)
         return None
-    for other, value in given.items():
-        if other not in (*_KINDS, key) and is_set(value):
-            ignore_part(other, conversation)
+    ignore_rest(given, (*_KINDS, key), conversation)
     text = given[key]
     assert isinstance(text, str)  # the key of one
     return text
@@ -112,6 +108,13 @@ def ignore_part(name: str, conversation: RawConversation) -> None:
     """Count a part without text by its kind, or a field of a part."""
     if name:
         conversation.ignored.append(f"messages[].content[].{name}")
+
+
+def ignore_rest(part: JsonObject, keys: tuple[str, ...], conversation: RawConversation) -> None:
+    """Count the fields of a part that say something, and that are not among those that are read."""
+    for key, value in part.items():
+        if key not in keys and is_set(value):
+            ignore_part(key, conversation)
 
 
 def _media_in(part: JsonObject, kind: str) -> str | None:

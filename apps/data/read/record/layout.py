@@ -5,7 +5,7 @@ it one, and reads turns, ids and flags; whatever else the record holds is named,
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -128,6 +128,11 @@ def size_of(text: str) -> int:
 def is_set(value: object) -> bool:
     """Whether a field says anything; a table has NaN where nothing is."""
     return value is not None and value != "" and value != [] and value != {} and value == value
+
+
+def fields_beside(given: JsonObject, read: Collection[str]) -> list[str]:
+    """The fields that say something, and that are not among those that are read."""
+    return [key for key, value in given.items() if key not in read and is_set(value)]
 
 
 def text_of(record: JsonObject, *keys: str) -> str:

@@ -1,7 +1,7 @@
-"""What messages that name their parents answer, and when the names make no tree.
+"""Messages that name their parents: the tree they make, or the list where they make none.
 
-Those of one parent are the same question or answer once more. Where several speak beside each
-other, the names say what a message happens to reply to, and the list has the order.
+Those of one parent are one question or answer, said again. Where several speak there, a parent is
+only what a message replies to, and the list has the order.
 
     u1 <- a2, u1 <- a3                 a tree: a3 stands for a2
     u1 <- a2, u3 <- a4                 a list of rounds
@@ -12,23 +12,23 @@ other, the names say what a message happens to reply to, and the list has the or
 from collections.abc import Sequence
 
 from apps.common.json_value import JsonObject
-from apps.data.read.record.layout import list_of, object_of, text_of
-from apps.data.read.record.messages import WHO
+from apps.data.read.record.layout import list_of, text_of
+from apps.data.read.record.messages import speaker_in
 from apps.data.read.record.roles import role_of
 
-IDS = ("messageId", "message_id", "uuid", "id")
+MESSAGE_IDS = ("messageId", "message_id", "uuid", "id")
 _PARENTS = ("parentMessageId", "parent_message_uuid", "parent_id", "parentId", "parent")
 _ANCESTORS = "ancestors"  # ids from the first message to the parent
 LINKS = frozenset((*_PARENTS, _ANCESTORS))
 
 
-def linked(messages: list[JsonObject]) -> tuple[list[JsonObject], list[int]]:
-    """The messages, and each one's parent by place; below -1 the same for one that is not there.
+def parents_of(messages: Sequence[JsonObject]) -> list[int]:
+    """The place of each message's parent: -1 for none, lower for one that is not in the list.
 
-    All are children of the one before where ids are missing, no parent is there, answers have none,
-    or those who speak make no tree: then a parent is what a message happens to reply to.
+    Each is the child of the one before where ids are missing, no parent is there, or answers name
+    none. So too where the speakers make no tree.
     """
-    ids = [text_of(message, *IDS) for message in messages]
+    ids = [text_of(message, *MESSAGE_IDS) for message in messages]
     places = {key: i for i, key in enumerate(ids)}
     names = list(map(_parent_of, messages))
     is_tree = "" not in places and len(places) == len(ids) and places.keys() & set(names)
@@ -36,7 +36,7 @@ def linked(messages: list[JsonObject]) -> tuple[list[JsonObject], list[int]]:
     roots = (role for role, name in zip(roles[1:], names[1:], strict=True) if name not in places)
     in_order = list(range(-1, len(messages) - 1))
     if not is_tree or "assistant" in roots:
-        return messages, in_order
+        return in_order
     missing = {name: -1 - i for i, name in enumerate(dict.fromkeys(["", *names]))}
     parents = [places.get(name, missing[name]) for name in names]
     asks_anew = any(name and role == "user" for name, role in zip(names, roles, strict=True))
@@ -44,7 +44,7 @@ def linked(messages: list[JsonObject]) -> tuple[list[JsonObject], list[int]]:
         if parents[i] == parents[i + 1] < 0 and role == "system":
             parents[i + 1] = i
     are_rounds = not asks_anew and _has_several_roots(parents, roles)
-    return messages, in_order if are_rounds or _mixes_roles(parents, roles) else parents
+    return in_order if are_rounds or _mixes_roles(parents, roles) else parents
 
 
 def _has_several_roots(parents: Sequence[int], roles: Sequence[str]) -> bool:
@@ -57,8 +57,8 @@ def _has_several_roots(parents: Sequence[int], roles: Sequence[str]) -> bool:
 
 
 def _mixes_roles(parents: Sequence[int], roles: Sequence[str]) -> bool:
-    """Whether messages that name one parent are of several speakers, or results of tools, which all
-    go into one answer; or answer their own speaker."""
+    """Whether messages of one parent have several speakers or are results of tools, or one answers
+    its own speaker."""
     if len(set(parents)) == len(parents):
         return False
     siblings: dict[int, list[str]] = {}
@@ -81,7 +81,5 @@ def _parent_of(message: JsonObject) -> str:
 
 def _role(message: JsonObject) -> str:
     """A role, or the name of somebody whose role is not known."""
-    name = next((given for key in WHO if (given := message.get(key)) is not None), None)
-    author = object_of(name)
-    name = name if author is None else author.get("role")
+    name = speaker_in(message)
     return role_of(name, {}) or str(name)

@@ -161,7 +161,7 @@ def _read_answer(record: JsonObject, names: Names, conversation: RawConversation
                 continue
             conversation.turns.append(Turn("assistant", value, size_of(value)))
             return [key]
-        answers: list[JsonValue] = [value] if isinstance(value, dict) else list_of(value) or []
+        answers = _as_list(value)
         if answers and all(map(_is_answer, answers)):
             read_messages(answers, names, conversation)
             return [key]
@@ -173,8 +173,13 @@ def _messages_in_cell(value: JsonValue) -> JsonValue:
     if not isinstance(value, str) or not value.startswith(_OPENINGS):
         return value
     parsed = parse_cell(value)
-    given: list[JsonValue] = [parsed] if isinstance(parsed, dict) else list_of(parsed) or []
+    given = _as_list(parsed)
     return given if given and all(map(is_message, given)) else value
+
+
+def _as_list(value: JsonValue) -> list[JsonValue]:
+    """An object alone, or the items of a list; none of anything else."""
+    return [value] if isinstance(value, dict) else list_of(value) or []
 
 
 def _is_answer(value: object) -> bool:

@@ -52,6 +52,11 @@ def text_in(message: JsonObject) -> str:
     return text_of_content(message.get(_said_in(message)), RawConversation()) or ""
 
 
+def speaker_in(message: JsonObject) -> JsonValue:
+    """Who says a message, as it names them; None for nobody."""
+    return _speaker(message.get(_first(message, WHO)))
+
+
 def _turns(
     message: JsonObject, roles: dict[str, str], conversation: RawConversation, num_messages: int
 ) -> list[Turn]:

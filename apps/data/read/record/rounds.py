@@ -11,7 +11,7 @@ from apps.data.read.record.layout import (
     RawConversation,
     Turn,
     Unreadable,
-    is_set,
+    fields_beside,
     list_of,
     object_of,
     size_of,
@@ -84,9 +84,7 @@ def _read_fields(fields: JsonObject, conversation: RawConversation) -> None:
     ]
     read = {*question.read, columns[1], *weights_read(fields)}
     read |= {"system"} if isinstance(fields.get("system"), str) else set()
-    conversation.ignored += [
-        f"pairs[].{key}" for key, value in fields.items() if key not in read and is_set(value)
-    ]
+    conversation.ignored += [f"pairs[].{key}" for key in fields_beside(fields, read)]
 
 
 def _put_system(fields: JsonObject, conversation: RawConversation) -> None:

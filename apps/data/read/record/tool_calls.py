@@ -48,14 +48,20 @@ def _call(given: object, *, is_text: bool) -> JsonObject | None:
     name = function.get("name") or call.get("function")
     if not isinstance(name, str) or not name:
         return None
-    given_to = (function[key] for key in ARGUMENTS if function.get(key) is not None)
-    arguments = next(given_to, dict[str, JsonValue]())
+    arguments = arguments_in(function)
+    if arguments is None:
+        arguments = dict[str, JsonValue]()
     if isinstance(arguments, str):
         arguments = arguments if (value := _parsed(arguments)) is None else value
     elif not is_text:
         arguments = _own(arguments)
     made: JsonObject = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return {"id": call["id"], **made} if isinstance(call.get("id"), str) else made
+
+
+def arguments_in(call: JsonObject) -> JsonValue:
+    """What a function is called with; None for nothing."""
+    return next((call[key] for key in ARGUMENTS if call.get(key) is not None), None)
 
 
 def _own(value: JsonValue, but: str = "") -> JsonValue:

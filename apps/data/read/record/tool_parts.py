@@ -8,10 +8,16 @@ say the same. A message of several kinds is several turns.
 """
 
 from apps.common.json_value import JsonObject, JsonValue
-from apps.data.read.record.content import ignore_part, kind_of, parts_of, text_of_content
-from apps.data.read.record.layout import RawConversation, Turn, is_set, object_of, size_of, text_of
+from apps.data.read.record.content import (
+    ignore_part,
+    ignore_rest,
+    kind_of,
+    parts_of,
+    text_of_content,
+)
+from apps.data.read.record.layout import RawConversation, Turn, object_of, size_of, text_of
 from apps.data.read.record.question import text_of_value
-from apps.data.read.record.tool_calls import ARGUMENTS, normalized
+from apps.data.read.record.tool_calls import ARGUMENTS, arguments_in, normalized
 
 _CALLS = ("tool_use", "tool_call")
 _RESULTS = ("tool_result",)
@@ -61,15 +67,14 @@ def _spoken(
 
 
 def _call(part: JsonObject, conversation: RawConversation) -> JsonObject:
-    _ignore_rest(part, (*_NAMES, "id", *_IDS, *ARGUMENTS), conversation)
-    given = next((part[key] for key in ARGUMENTS if part.get(key) is not None), None)
-    function: JsonObject = {"name": text_of(part, *_NAMES), "arguments": given}
+    ignore_rest(part, ("type", *_NAMES, "id", *_IDS, *ARGUMENTS), conversation)
+    function: JsonObject = {"name": text_of(part, *_NAMES), "arguments": arguments_in(part)}
     return {"id": text_of(part, "id", *_IDS) or None, "type": "function", "function": function}
 
 
 def _result(part: JsonObject, conversation: RawConversation) -> Turn:
     """What a tool gave back: a text, parts, or a value that is written as JSON."""
-    _ignore_rest(part, (*_IDS, *_NAMES, *_GIVEN_BACK), conversation)
+    ignore_rest(part, ("type", *_IDS, *_NAMES, *_GIVEN_BACK), conversation)
     given = next((part[key] for key in _GIVEN_BACK if part.get(key) is not None), "")
     if kind_of(given) == "json":
         given = (object_of(given) or {}).get("value")
@@ -86,12 +91,6 @@ def _is_content(given: JsonValue) -> bool:
         return True
     parts = parts_of(given)
     return parts is not None and all(isinstance(part, str) or kind_of(part) for part in parts)
-
-
-def _ignore_rest(part: JsonObject, keys: tuple[str, ...], conversation: RawConversation) -> None:
-    for key, value in part.items():
-        if key not in (*keys, "type") and is_set(value):
-            ignore_part(key, conversation)
 
 
 def _is_call(part: object) -> bool:
