@@ -40,11 +40,7 @@ class Seen:
 def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
     """Of a file's first bytes; the last record in them may be cut off."""
     spans = _pieces(head[separation.body :], separation)
-    values = (value for piece in spans if (value := parse(piece)) is not None)
-    seen = of_values(list(itertools.islice(values, MOST)), reading)
-    if not seen.is_split:
-        has_pieces, is_split = _pieces_among(values, reading)
-        seen = replace(seen, has_pieces=seen.has_pieces or has_pieces, is_split=is_split)
+    seen = of_values((value for piece in spans if (value := parse(piece)) is not None), reading)
     not_utf8, is_foreign = encoding.of_head(head)
     return replace(seen, not_utf8=not_utf8, is_foreign=is_foreign)
 
@@ -61,10 +57,11 @@ def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
         yield data[start:end].strip(_AROUND)
 
 
-def of_values(values: Iterable[object], reading: Reading) -> Seen:
+def of_values(values: Iterator[object], reading: Reading) -> Seen:
+    """Of the first MOST values; those behind them are only searched for pieces of a split dump."""
     names: dict[str, None] = {}
     unknown, recognised = list[object](), list[object]()
-    for given in values:
+    for given in itertools.islice(values, MOST):
         value = _inner(given, reading.names)
         record = known.as_record(value, reading.names)
         if record is not None and (layout := known.recognised(record)) is not None:
@@ -75,7 +72,8 @@ def of_values(values: Iterable[object], reading: Reading) -> Seen:
     chosen = [reading.layout] if reading.layout else list(names)
     is_flat = bool(chosen) and known.BY_NAME[chosen[0]].is_flat
     if chosen or not unknown:
-        return Seen(tuple(chosen), None, (), is_flat, *_pieces_among(recognised, reading))
+        pieces = _pieces_among(itertools.chain(recognised, values), reading)
+        return Seen(tuple(chosen), None, (), is_flat, *pieces)
     nearest = tuple(layout.name for layout in known.nearest(unknown[0]))
     return Seen(first=known.seen_in(unknown[0]), nearest=nearest)
 

@@ -263,10 +263,10 @@ def _drain(hashed: source.Hashed) -> None:
 
 def _index_parquet(args: PieceArgs, data: str, hashed: source.Hashed, folder: str) -> Piece:
     _drain(hashed)
-    seen = first_records.of_values(parquet.head_rows(data, first_records.MOST), args.reading)
+    seen = first_records.of_values(parquet.head_rows(data, json_spans.HEAD_BYTES), args.reading)
     if seen.is_flat:
         return _index_trees(args, parquet.all_rows(data), hashed, folder)
-    if seen.is_split:  # pieces are fetched by their bytes
+    if seen.has_pieces:  # they are fetched by their bytes
         return _index_lines(args, parquet.all_rows(data), hashed, folder)
     groups, damage = parquet.row_groups(data)
     return Piece(

@@ -25,6 +25,9 @@ from apps.data.read.records import Broken, Record, cut, to_record
 _NO_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError)
 """What pyarrow raises for values that Python has not: far dates, unknown zones, doubled names."""
 
+_HEAD_ROWS = 32
+"""of a batch of `head_rows`: a damaged one costs no row before it"""
+
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
@@ -224,15 +227,18 @@ def as_json(row: JsonObject) -> bytes:
     return orjson.dumps(row, default=_plain)
 
 
-def head_rows(uri: str, most: int) -> list[JsonObject]:
-    """The first rows of a file that can be decoded; none of a damaged one."""
+def head_rows(uri: str, num_bytes: int) -> Iterator[JsonObject]:
+    """The rows that can be decoded among the first ones, of about `num_bytes`; none behind damage."""
+    left = num_bytes
     try:
         with storage.open_file(uri) as handle:
-            for batch in pq.ParquetFile(handle).iter_batches(most, use_threads=False):
-                return [row for row in rows_of(batch) if not isinstance(row, bytes)]
+            for batch in pq.ParquetFile(handle).iter_batches(_HEAD_ROWS, use_threads=False):
+                yield from (row for row in rows_of(batch) if not isinstance(row, bytes))
+                left -= batch.nbytes
+                if left <= 0:
+                    return
     except (pa.ArrowException, OSError):
         pass
-    return []
 
 
 def all_rows(uri: str) -> Iterator[bytes]:

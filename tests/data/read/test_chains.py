@@ -110,6 +110,20 @@ def test_a_greeting_joins_nothing_where_ids_count_conversations(tmp_path: Path) 
     assert run_clean(tmp_path / "two", dump, profile="none")["records"]["joined"] == 0
 
 
+def test_late_pieces_in_tables_are_joined_also_over_files(tmp_path: Path) -> None:
+    first, second, third = split("a")
+    alone = [conversation(f"q{i}", f"What floats {i}?", f"Cork {i}.") for i in range(40)]
+    pq.write_table(pa.Table.from_pylist([*alone, first, second]), tmp_path / "0.parquet")
+    pq.write_table(pa.Table.from_pylist([third]), tmp_path / "1.parquet")
+    pq.write_table(pa.Table.from_pylist([piece("b", 0, 0, 8)]), tmp_path / "2.parquet")
+    pq.write_table(pa.Table.from_pylist([piece("b", 1, 7, 14)]), tmp_path / "3.parquet")
+    inputs = [tmp_path / f"{i}.parquet" for i in range(4)]
+    ledger = run_clean(tmp_path / "out", *inputs, profile="none")
+    found = kept(tmp_path / "out")
+    assert (found["a_0"], found["b_0"]) == (whole("a", 0, 24), whole("b", 0, 14))
+    assert (ledger["records"]["joined"], ledger["continuations"]) == (3, 0)
+
+
 def test_pieces_that_are_there_twice_and_late_pieces_are_joined_once(tmp_path: Path) -> None:
     first, second, third = split("a")
     alone = [conversation(f"q{i}", f"What floats {i}?", f"Cork {i}.") for i in range(25)]
