@@ -24,7 +24,7 @@ def branches_of(
 
     Where nothing branches, the whole list.
     """
-    if not messages or not _may_branch(messages):
+    if not messages or not (last or _may_branch(messages)):
         return messages, []
     given = [message for one in messages if (message := object_of(one)) is not None]
     if len(given) < len(messages):
@@ -66,9 +66,10 @@ def _unfolded(roots: Sequence[JsonObject]) -> tuple[list[JsonObject], list[int]]
 
 
 def _path(messages: Sequence[JsonObject], parents: Sequence[int], last: str) -> Sequence[int]:
-    """Places from the first message to the last leaf.
+    """Places from the first message to the one named `last`, or to the last leaf.
 
-    Where nothing branches it is all of them, in the list's order unless one path links them.
+    Where none is named and nothing branches it is all of them, in the list's order unless one path
+    links them.
     """
     inner = set(parents)
     named = [i for i, one in enumerate(messages) if last and text_of(one, *MESSAGE_IDS) == last]
@@ -78,5 +79,5 @@ def _path(messages: Sequence[JsonObject], parents: Sequence[int], last: str) -> 
     while place >= 0 and place not in path:
         path[place] = None
         place = parents[place]
-    branches = len(inner) < len(parents)
-    return list(path)[::-1] if branches or len(path) == len(messages) else range(len(messages))
+    is_one = named or len(inner) < len(parents) or len(path) == len(messages)
+    return list(path)[::-1] if is_one else range(len(messages))

@@ -53,6 +53,16 @@ def test_the_leaf_that_an_export_names_is_the_last() -> None:
     assert conversation.ignored == []
 
 
+@pytest.mark.parametrize("parents", ["0123", "0000", ["", "", "", ""]])
+def test_what_stands_behind_the_named_leaf_of_a_list_is_another_branch(parents: Any) -> None:
+    senders = ("human", "assistant", "human", "assistant")
+    messages = list(zip("1234", parents, senders, "abcd", strict=True))
+    conversation = claude(*messages, current_leaf_message_uuid="2")
+    assert texts(conversation) == ["a", "b"]
+    assert [(left.reason, left.messages) for left in conversation.left_out] == [("other_branch", 2)]
+    assert texts(claude(*messages, current_leaf_message_uuid="9")) == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("keys", "parents"),
     [("1234", "0000"), ("1234", ["", "", "", ""]), ("1234", "4123"), (["", "", "", ""], "0123")],
