@@ -228,7 +228,7 @@ def as_json(row: JsonObject) -> bytes:
 
 
 def head_rows(uri: str, num_bytes: int) -> Iterator[JsonObject]:
-    """The rows that can be decoded among the first ones, of about `num_bytes`; none behind damage."""
+    """The rows that can be decoded among the first `num_bytes`, about; none behind damage."""
     left = num_bytes
     try:
         with storage.open_file(uri) as handle:

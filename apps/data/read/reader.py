@@ -15,7 +15,7 @@ from apps.data.read.record.layout import (
     Unreadable,
 )
 from apps.data.read.record.lists import message_list
-from apps.data.read.record.media import without_marks
+from apps.data.read.record.media import media_in_marks, without_marks
 from apps.data.read.record.tool_calls import is_of_tools, without_tools
 
 REFUSALS = ("no_messages", "media", "tools")
@@ -51,6 +51,7 @@ def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layou
         if "recursion" not in str(error).lower():
             raise
         raise Unreadable("nested-too-deep") from error
+    conversation.media += media_in_marks(conversation.turns)
     if reading.tools == "drop":
         without_tools(conversation)
     if reading.media == "drop":

@@ -101,6 +101,14 @@ def test_a_part_that_is_no_text_drops_the_conversation_or_itself(
             "messages": [{**ASKED, "content": f"<video>{ASKED['content']}"}, ANSWER],
         },
         {"messages": [{**ASKED, "images": [{"bytes": "AA=="}]}, ANSWER]},
+        *(
+            {"messages": [{**ASKED, "content": f"{mark}{ASKED['content']}"}, ANSWER]}
+            for mark in (
+                "Picture 1: <img>my dog.jpg</img>\nPicture 2: <img>a/b.png</img>\n",
+                "<img>https://example.org/a.jpeg</img>",
+                "Audio 1: <audio>a.flac</audio>\n",
+            )
+        ),
     ],
 )
 def test_media_beside_the_text_drop_the_conversation_or_their_marks(
@@ -119,6 +127,15 @@ def test_media_beside_the_text_drop_the_conversation_or_their_marks(
         {"image": "portrait.png", "messages": [ASKED, ANSWER]},
         {"images": [], "messages": [{**ASKED, "content": f"<image> {ASKED['content']}"}, ANSWER]},
         {"messages": [{**ASKED, "images": None, "audio": []}, ANSWER]},
+        *(
+            {"messages": [{**ASKED, "content": text}, ANSWER]}
+            for text in (
+                "Why is <img>logo.png</img> no HTML?",
+                "<img>\nWhat is this?</img>",
+                "```html\n<img>logo.png</img>\n```",
+                "<video>It cannot be shown here.</video> is what I see.",
+            )
+        ),
     ],
 )
 def test_a_picture_that_no_text_shows_and_a_mark_without_one_change_nothing(
