@@ -29,6 +29,7 @@ from apps.common.command import cli, runtime
 from apps.common.command.events import Reporter
 from apps.common.errors import CriaError
 from apps.common.files import storage
+from apps.common.files.model_folder import text_folder
 from apps.quickstart import general, summary
 from apps.quickstart.config import BASE_NAME, TUNED_NAME, DemoConfig, dirs_of, passages_of, root
 from apps.quickstart.recipes import Recipe, recipe_of
@@ -43,6 +44,7 @@ _BAD_INPUT = 2
 def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
     """The loop; returns after the smoke chat, or after Ctrl-C while serving."""
     started_s = time.monotonic()
+    _check(demo)
     with contextlib.ExitStack() as stack:
         stack.enter_context(runtime.sigterm_ends_the_block())
         runner = stack.enter_context(Runner(demo, reporter, os.environ))
@@ -68,10 +70,18 @@ def run_demo(demo: DemoConfig, reporter: Reporter) -> None:
         }
         summary.show(result, addresses, reporter, time.monotonic() - started_s)
         if not (demo.base_args or demo.train_args):
-            _check(result, recipe)
+            _check_claims(result, recipe)
         if demo.serve:
             reporter.line(f"Serving at {url}/ui until Ctrl-C.")
             _serve_until_interrupted(server, reporter)
+
+
+def _check(demo: DemoConfig) -> None:
+    """Refuse what no step could use, before Ray starts and the chats are made."""
+    storage.local_path(demo.dir)
+    storage.claim(root(demo), "--dir")
+    if demo.base:
+        text_folder(demo.base)
 
 
 def _dashboard(session: runtime.Session) -> dict[str, str]:
@@ -158,7 +168,7 @@ def _smoke_chat(url: str, sample: str) -> tuple[str, str]:
     return question, answer["choices"][0]["message"]["content"]
 
 
-def _check(result: summary.Summary, recipe: Recipe) -> None:
+def _check_claims(result: summary.Summary, recipe: Recipe) -> None:
     """The demo's claim: the tuned model knows what the base does not, and still talks as it did."""
     if recipe.tuned_bar is None:
         return

@@ -1,6 +1,7 @@
 """Settings of the demo, and where it keeps what."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,11 @@ class DemoConfig:
             raise ConfigError("--conversations and --questions must not be negative.")
         if self.base and self.base_args:
             raise ConfigError("--base is used as it is; leave --base-args out.")
+        for flag, arguments in (("base", self.base_args), ("train", self.train_args)):
+            try:
+                shlex.split(arguments)
+            except ValueError as error:
+                raise ConfigError(f"--{flag}-args is {arguments!r}: {error}.") from None
 
 
 def root(demo: DemoConfig) -> str:

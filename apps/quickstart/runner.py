@@ -27,6 +27,7 @@ class StepFailed(CriaError):
             "mend what it says above and run the demo again, it goes on from there."
         )
         self.step, self.code = step, code
+        self.exit_code = 2 if code == 2 else 1
 
 
 class Runner:

@@ -15,7 +15,7 @@ import yaml
 from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError
-from apps.quickstart.__main__ import _serve_file
+from apps.quickstart.__main__ import _serve_file, run_demo
 from apps.quickstart.config import PACKAGE, TUNED_NAME, DemoConfig, dirs_of
 from apps.quickstart.general import GeneralChat
 from apps.quickstart.recipes import recipe_of
@@ -214,11 +214,34 @@ def test_a_step_that_fails_says_which_and_how(tmp_path):
     with pytest.raises(StepFailed) as failure:
         run(demo, missing)
     assert (failure.value.step, failure.value.code) == ("base", 2)
+    assert failure.value.exit_code == 2
 
 
 def test_arguments_for_a_base_that_is_not_made_are_refused():
     with pytest.raises(ConfigError, match="leave --base-args out"):
         DemoConfig(base="folder", base_args="--tokens 1000")
+
+
+def test_arguments_with_an_open_quote_are_refused():
+    with pytest.raises(ConfigError, match="--train-args is .*No closing quotation"):
+        DemoConfig(train_args="--prompts 'Who are you?")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"dir": "{tmp}/file"}, "--dir .*file/tiny cannot be written"),
+        ({"dir": "s3://bucket/demo"}, "expected a local path"),
+        ({"dir": "{tmp}/demo", "base": "{tmp}/nowhere"}, "No model folder"),
+    ],
+)
+def test_what_no_step_could_use_is_refused_before_any_begins(settings, sentence, tmp_path, capfd):
+    (tmp_path / "file").touch()
+    given = {name: value.format(tmp=tmp_path) for name, value in settings.items()}
+    with pytest.raises(CriaError, match=sentence) as refused:
+        run_demo(DemoConfig(model="tiny", **given), Reporter("json"))
+    assert refused.value.exit_code == 2
+    assert "apps.data" not in capfd.readouterr().out
 
 
 def test_a_port_out_of_range_is_refused():

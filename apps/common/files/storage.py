@@ -177,8 +177,8 @@ def claim(uri: str, flag: str = "--out") -> None:
         return
     try:
         os.makedirs(local_path(uri), exist_ok=True)
-        with tempfile.TemporaryFile(dir=local_path(uri)):
-            pass
+        with tempfile.TemporaryFile(dir=local_path(uri)) as probe:
+            probe.write(b"\0")  # which a full disk has no room for
     except OSError as error:
         raise InputError(
             f"{flag} {uri} cannot be written ({error.strerror}); choose another folder, or mend "
