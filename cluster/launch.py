@@ -6,13 +6,15 @@
 
 Runs on your own machine and submits SkyPilot managed jobs, one after another, each bound to one
 zone and market. Where to go next is decided by the policies that `apps.train simulate` replays.
+The run has the plan's settings, but for its base, data and OUT, which are the task's.
 Writes OUT/cost.json, and OUT/launch.json: the same command, started again, takes up the same job.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from apps.common.command import cli
@@ -23,8 +25,10 @@ from apps.common.files import costs, storage
 from apps.common.files.lock import alone_in
 from apps.common.spot import trace
 from apps.common.spot.trace import Market
+from apps.train.config import RunConfig
 from apps.train.plan import PLAN_NAME
 from apps.train.planning.result import Plan
+from apps.train.planning.settings import PlanConfig
 from apps.train.spot import study
 from apps.train.spot.chain import guess
 from apps.train.spot.job import Job, Prices
@@ -38,6 +42,8 @@ from cluster.sky_cloud import Held, SkyCloud
 
 STATE_NAME = "launch.json"
 TASK = Path(__file__).with_name("train.yaml")
+_SETTINGS = "SETTINGS"
+"""the task's variable for settings of the run"""
 _STARTS = 24
 """over the trace that a policy is fitted to, as `apps.train simulate` has by default"""
 
@@ -47,7 +53,7 @@ class LaunchConfig:
     """What to launch, where it may run, and until when."""
 
     plan: str
-    """folder of `apps.train plan --save`"""
+    """folder of `apps.train plan --save`; the run has its settings, all but base, data and out"""
     zones: tuple[str, ...]
     """cloud/region/zone, best first"""
     out: str
@@ -80,7 +86,14 @@ class LaunchConfig:
         configs.above_zero(self, "", "tick_minutes", "retry_minutes", "start_minutes")
         if not self.zones:
             raise ConfigError("--zones is empty; expected cloud/region/zone, one or more.")
-        bucket = sky_jobs.envs_of(self.env).get("BUCKET", "").rstrip("/")
+        envs = sky_jobs.envs_of(self.env)
+        for name in ("PRESET", _SETTINGS):
+            if name in envs:
+                raise ConfigError(
+                    f"--env {name} is not read where the plan has the run's settings; leave it "
+                    "out, and give them to `python -m apps.train plan`."
+                )
+        bucket = envs.get("BUCKET", "").rstrip("/")
         written = f"{bucket}/runs/{self.run_name}"
         if self.task == TASK and bucket and self.out.rstrip("/") != written:
             raise ConfigError(
@@ -134,6 +147,8 @@ def _run_launch(
     state = read_state(config.out) or LaunchState(spent=Spent(seen_s=clock()), held=Held())
     cloud = sky_cloud(config, plan, job, state)
     cloud.check()  # a restart without the secrets must not cancel the job
+    if _SETTINGS not in sky_jobs.declared_envs(config.task):
+        reporter.line(f"{config.task} has no {_SETTINGS} under envs: its run has its own settings.")
     cloud.sleep, cloud.clock = sleep, clock
     controller = Controller(
         job=job,
@@ -152,6 +167,13 @@ def _run_launch(
     follow(controller, reporter, save, sleep, clock)
 
 
+def settings_of(plan: str) -> str:
+    """Those of a plan that a run has too, as YAML in one line."""
+    planned = configs.to_dict(configs.load(PlanConfig, storage.join(plan, configs.RESOLVED_NAME)))
+    names = {field.name for field in fields(RunConfig)} - {"base", "data", "out"}
+    return json.dumps({name: value for name, value in planned.items() if name in names})
+
+
 def sky_cloud(config: LaunchConfig, plan: Plan, job: Job, state: LaunchState) -> SkyCloud:
     """Of this launch, going on where `state` is."""
     machines = plan.machines
@@ -165,7 +187,7 @@ def sky_cloud(config: LaunchConfig, plan: Plan, job: Job, state: LaunchState) ->
         out=config.out,
         work_s=job.work_s,
         zones=config.zones,
-        envs=sky_jobs.envs_of(config.env),
+        envs={**sky_jobs.envs_of(config.env), _SETTINGS: settings_of(config.plan)},
         secrets=config.secret,
         machines=rented,
         retry_s=config.retry_minutes * 60,

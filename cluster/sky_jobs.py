@@ -114,6 +114,11 @@ def task_config(
     }
 
 
+def declared_envs(path: Path) -> set[str]:
+    """Names under `envs` of a task file."""
+    return set(_part(configs.load_yaml(str(path)), "envs", path))
+
+
 def _part(task: Mapping[str, object], name: str, path: Path) -> Mapping[str, object]:
     part = task.get(name) or {}
     if not isinstance(part, Mapping):

@@ -1,5 +1,6 @@
 """Every command of the cluster files and their README, parsed by the app it is meant for."""
 
+import os
 import re
 import runpy
 import shlex
@@ -78,7 +79,8 @@ def expand(word: str) -> str:
     numbers = {"MAX_USD": "20"}
     presets = {"PRESET": "vicuna-7b", "BASELINE": "gpt-4o-mini"}
     addresses = {"GATEWAY": "https://chat.example.org", "url": "http://10.0.0.7:8000/v1"}
-    known = numbers | presets | addresses
+    files = {"settings": os.devnull}
+    known = numbers | presets | addresses | files
     return re.sub(r"\$\{?(\w+)\}?", lambda name: known.get(name[1], "s3://bucket/x"), word)
 
 

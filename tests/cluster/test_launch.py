@@ -2,11 +2,12 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
@@ -16,6 +17,8 @@ from apps.common.files.schema import checkpoint_name
 from apps.common.spot import trace
 from apps.common.spot.generator import GeneratorConfig, generate
 from apps.common.spot.trace import ON_DEMAND
+from apps.train.__main__ import COMMANDS
+from apps.train.config import OptimConfig, RunConfig
 from apps.train.plan import PLAN_NAME, make_plan, presets
 from apps.train.planning.result import Plan
 from apps.train.spot.planned import job_of
@@ -73,6 +76,7 @@ class Launch:
         trainer = Trainer(sky, self.out, self.work_s)
         self.out.mkdir()
         configs.write_json(plan, str(tmp_path / "plan" / PLAN_NAME))
+        configs.write_resolved(presets()["vicuna-7b"](), str(tmp_path / "plan"))
         self.config = LaunchConfig(
             plan=str(tmp_path / "plan"), zones=("aws/a", "gcp/b"), out=str(self.out),
             policy="greedy", deadline_h=2 * self.work_s / 3600,
@@ -215,6 +219,31 @@ def test_the_machines_are_those_of_the_plan_whose_price_is_counted(
     assert cost is not None and {row.kind for row in cost.machines} == {gpus}
 
 
+def test_the_run_has_the_settings_of_the_plan(launch: Launch, tmp_path: Path, capsys) -> None:
+    """Else the plan's hours and dollars would be another run's."""
+    planned = replace(presets()["vicuna-13b"](), epochs=0.5, optim=OptimConfig(lr=3e-6))
+    configs.write_resolved(planned, launch.config.plan)
+    launch.run()
+    (task,) = launch.sky.zones.tasks
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(task["envs"]["SETTINGS"])
+    ran: list[RunConfig] = []
+    command = replace(COMMANDS["run"], run=lambda config, _: ran.append(config))
+    words = ["--preset", "debug", "--config", str(settings), "--base", "b", "--data", "d"]
+    assert cli.run_single("run", command, [*words, "--out", "o"]) == 0
+    same = {field.name: getattr(planned, field.name) for field in fields(RunConfig)}
+    assert ran == [RunConfig(**{**same, "base": "b", "data": "d", "out": "o"})]
+
+
+def test_a_task_that_does_not_take_the_settings_of_the_plan_is_said_to_have_its_own(
+    launch: Launch, tmp_path: Path, capsys
+) -> None:
+    task = tmp_path / "own.yaml"
+    task.write_text("{resources: {accelerators: A100}, run: echo}")
+    launch.run(replace(launch.config, task=task))
+    assert "no SETTINGS under envs: its run has its own settings" in capsys.readouterr().out
+
+
 def test_a_fitted_policy_runs_by_the_trace_that_it_was_fitted_to(
     launch: Launch, tmp_path: Path, capsys
 ) -> None:
@@ -245,6 +274,7 @@ def test_the_users_own_price_table_is_taken(launch: Launch, tmp_path: Path, plan
     ("options", "sentence"),
     [
         (["--env", "BUCKET"], "--env is 'BUCKET'; expected NAME=VALUE"),
+        (["--env", "PRESET=debug"], "--env PRESET is not read where the plan has the run's"),
         (["--env", "BUCKET=s3://other"], "written to s3://other/runs/run, where nobody would look"),
         (["--policy", "hope"], "--policy is 'hope'; expected one of"),
         (["--policy", "uniform-progress"], "fits its line to a trace; give --trace FOLDER"),

@@ -156,8 +156,9 @@ def test_a_job_that_loses_its_node_three_times_ends_as_if_undisturbed(
     alone = undisturbed(cloud, settings, base, pack)
     for file in (*base.rglob("*"), *pack.rglob("*")):  # another user reads them there
         file.chmod(file.stat().st_mode | (0o055 if file.is_dir() else 0o044))
-    words = {'--preset "$PRESET"': f"--config {settings}", "$BUCKET/pack": str(pack)}
-    options = given(BUCKET=str(bucket), BASE=str(base), RUN="spot")
+    words = {'--preset "$PRESET"': "", "$BUCKET/pack": str(pack)}
+    as_yaml = json.dumps(configs.load_yaml(str(settings)))
+    options = given(BUCKET=str(bucket), BASE=str(base), RUN="spot", SETTINGS=as_yaml)
     path = task(cloud, "train", words)
     begun = cloud.sky("jobs", "launch", "-y", "-d", "-n", "spot", path, *options)
     assert begun.returncode == 0, begun.stdout[-2000:] + begun.stderr[-2000:]
