@@ -50,6 +50,8 @@ class Payload(TypedDict):
     """Unix time at which the command was started."""
     token: str
     """of the command, for the run's fence"""
+    number: int
+    """of the command, for the run's fence"""
     environment: dict[str, str]
     """for the trackers, whose keys the user's machine knows and the workers' may not"""
 
@@ -85,7 +87,7 @@ def rank_main(given: dict[str, object]) -> None:
             PackRows(pack.split("train"), pack.info.pad_id),
             PackRows(pack.split("val"), pack.info.pad_id),
             commit=payload["commit"],
-            fence=Fence(config.out, payload["token"], payload["started_s"]),
+            fence=Fence(config.out, payload["token"], payload["number"], payload["started_s"]),
             hooks=Hooks(
                 on_step=_step_sender(tell, gauges),
                 on_commit=lambda: saved.set(time.time()),

@@ -132,6 +132,7 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from apps.train.checkpoint.checkpoint import committed_step
+    from apps.train.checkpoint.fence import next_number
 
     config, num_workers, use_gpu = _with_workers(prepared.config)
     relay = start_relay()
@@ -139,6 +140,7 @@ def _fit(prepared: "Prepared", reporter: Reporter) -> dict[str, float]:
         config=configs.to_dict(config),
         commit=prepared.commit,
         token=uuid.uuid4().hex,
+        number=next_number(config.out),
         relay=relay,
         started_s=time.time(),
         environment=_environment_of(config),

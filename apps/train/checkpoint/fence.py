@@ -1,12 +1,13 @@
 """Of two commands that train one run, the later one goes on and the earlier one stops writing.
 
 A lock (files/lock.py) refuses the second command at once, but on this machine only: on a shared
-disk it would outlive a machine that was taken away, and a bucket has none. So each command leaves a
-fencing token in the run when its ranks start, and writes no checkpoint where it finds a later one.
-(After Martin Kleppmann, "How to do distributed locking", 2016; there the storage refuses an old
-token, here its holder does.)
+disk it would outlive a machine that was taken away, and a bucket has none. So each command has the
+number after that of the one before, leaves it in the run when its ranks start, and writes no
+checkpoint where it finds a later one: clocks of two machines may differ, and only decide between
+commands that began before either had ranks. (After Martin Kleppmann, "How to do distributed
+locking", 2016; there the storage refuses an old token, here its holder does.)
 
-    OUT/fence.json     {"token": "5f0c...", "host": "node-7", "started_s": 1796066152.6}
+    OUT/fence.json  {"token": "5f0c...", "host": "node-7", "number": 3, "started_s": 1796066152.6}
 """
 
 import socket
@@ -28,7 +29,23 @@ class Superseded(InputError):
 class _Held(TypedDict):
     token: str
     host: str
+    number: int
     started_s: float
+
+
+def next_number(run_uri: str) -> int:
+    """For a command that begins now."""
+    held = _held(run_uri)
+    return 1 if held is None else _number(held) + 1
+
+
+def _held(run_uri: str) -> _Held | None:
+    uri = storage.join(run_uri, FENCE_NAME)
+    return storage.read_json(uri) if storage.exists(uri) else None
+
+
+def _number(held: _Held) -> int:
+    return held.get("number", 0)  # 0: of a version that went by clocks alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +55,29 @@ class Fence:
     run_uri: str
     token: str = ""
     """empty where nobody else is expected: scripts and tests"""
+    number: int = 0
+    """one more than the command's before"""
     started_s: float = 0.0
     """Unix time at which the command was started"""
 
     def newer_host(self) -> str | None:
         """Machine of the command that has taken the run over; None where it is still ours."""
-        uri = storage.join(self.run_uri, FENCE_NAME)
-        if not self.token or not storage.exists(uri):
+        held = _held(self.run_uri) if self.token else None
+        if held is None or held["token"] == self.token:
             return None
-        held: _Held = storage.read_json(uri)
-        is_later = held["token"] != self.token and held["started_s"] >= self.started_s
+        is_later = (_number(held), held["started_s"]) >= (self.number, self.started_s)
         return held["host"] if is_later else None
 
     def take(self) -> None:
         """Fence off whoever has written to the run before; a collective, as `check`."""
         self.check()
         if self.token and dist.get_rank() == 0:
-            held = _Held(token=self.token, host=socket.gethostname(), started_s=self.started_s)
+            held = _Held(
+                token=self.token,
+                host=socket.gethostname(),
+                number=self.number,
+                started_s=self.started_s,
+            )
             storage.write_json(storage.join(self.run_uri, FENCE_NAME), held)
 
     def check(self, group: dist.ProcessGroup | None = None) -> None:
@@ -64,6 +87,5 @@ class Fence:
         if hosts[0] is not None:
             raise Superseded(
                 f"Another command, started later on {hosts[0]}, trains {self.run_uri} now, so this "
-                "one has stopped; run one at a time for each --out. If none runs there any more, "
-                f"its clock is ahead: delete {FENCE_NAME} and go on."
+                "one has stopped; run one at a time for each --out."
             )

@@ -9,7 +9,7 @@ from apps.common.files import storage
 from apps.common.packs import open_pack
 from apps.train.batches.micro_batch import PackRows
 from apps.train.checkpoint import checkpoint
-from apps.train.checkpoint.fence import FENCE_NAME, Fence, Superseded
+from apps.train.checkpoint.fence import FENCE_NAME, Fence, Superseded, next_number
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks
 from apps.train.loop.worker import process_group, work
@@ -18,19 +18,19 @@ from tests.train.ranks import on_ranks
 EARLIER, LATER = 1000.0, 2000.0
 
 
-def hold(run: str, started_s: float) -> None:
+def hold(run: str, number: int, started_s: float) -> None:
     """As the ranks of another machine's command do."""
-    held = {"token": "theirs", "host": "node-9", "started_s": started_s}
+    held = {"token": "theirs", "host": "node-9", "number": number, "started_s": started_s}
     storage.write_json(storage.join(run, FENCE_NAME), held)
 
 
 def superseded_after(config: RunConfig, step: int) -> str:
     """Train until another command has taken the run over, after that step; what is said of it."""
-    held = Fence(config.out, "ours", EARLIER)
+    held = Fence(config.out, "ours", 1, LATER)  # its clock is ahead
 
     def on_step(record: dict) -> None:
         if record["step"] == step:
-            hold(config.out, LATER)
+            hold(config.out, 2, EARLIER)
 
     rows = PackRows(open_pack(config.data).split("train"), 0)
     with pytest.raises(Superseded) as caught:
@@ -57,14 +57,38 @@ def test_it_leaves_the_metrics_of_the_other_command_alone(small_run: RunConfig, 
     assert storage.read_bytes(storage.join(config.out, "metrics.jsonl")) == theirs
 
 
-def test_the_run_of_a_machine_that_is_gone_is_taken_over(tmp_path: Path) -> None:
-    """Its command was started before; a run without a fence is anybody's."""
-    ours = Fence(str(tmp_path), "ours", LATER)
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_run_of_a_machine_that_is_gone_is_taken_over(number: int, tmp_path: Path) -> None:
+    """Though its clock was ahead; a run without a fence is anybody's."""
+    run = str(tmp_path)
+    hold(run, number, LATER)
+    ours = Fence(run, "ours", next_number(run), EARLIER)
     assert ours.newer_host() is None
-    hold(str(tmp_path), EARLIER)
     with process_group():
         ours.take()
         ours.take()  # the next attempt of the same command
     assert storage.read_json(str(tmp_path / FENCE_NAME))["token"] == "ours"
-    assert Fence(str(tmp_path), "theirs", EARLIER).newer_host()
-    assert Fence(str(tmp_path)).newer_host() is None
+    assert Fence(run, "theirs", number, LATER).newer_host()
+    assert Fence(run).newer_host() is None
+
+
+def test_a_run_of_an_older_version_is_taken_over(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    storage.write_json(
+        storage.join(run, FENCE_NAME), {"token": "theirs", "host": "node-9", "started_s": LATER}
+    )
+    assert Fence(run, "ours", next_number(run), EARLIER).newer_host() is None
+
+
+def test_of_two_commands_that_began_before_either_had_ranks_the_later_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    run = str(tmp_path)
+    earlier, later = (
+        Fence(run, token, next_number(run), started_s)
+        for token, started_s in (("a", EARLIER), ("b", LATER))
+    )
+    with process_group():
+        earlier.take()
+        later.take()
+    assert earlier.newer_host() and later.newer_host() is None
