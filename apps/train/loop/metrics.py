@@ -170,7 +170,8 @@ class MetricsLog:
     def write(self, record: StepRecord) -> None:
         if self._is_local:
             if self._file is None:
-                self._rewrite()
+                if not self._rewrite():
+                    return
                 self._file = open(storage.local_path(self._uri), "ab")  # noqa: SIM115
             self._append(self._file, record)
         else:
@@ -199,11 +200,13 @@ class MetricsLog:
             with contextlib.suppress(OSError):  # a line left in the buffer was told by `write`
                 self._file.close()
 
-    def _rewrite(self) -> None:
-        """Replace the file, unless it is another command's by now."""
-        if self._fence.newer_host() is None:
+    def _rewrite(self) -> bool:
+        """Replace the file, unless it is another command's by now; returns whether it was ours."""
+        is_ours = self._fence.newer_host() is None
+        if is_ours:
             storage.write_atomic(self._uri, b"".join(_line(record) for record in self._lines))
         self._flushed_s = time.monotonic()
+        return is_ours
 
 
 def _line(record: StepRecord) -> bytes:

@@ -44,6 +44,16 @@ def test_an_attempt_that_dies_before_its_first_step_loses_no_seconds(run) -> Non
     assert spent_s(run) == 70.0
 
 
+def test_a_command_that_lost_the_run_before_its_first_step_adds_none(run) -> None:
+    log = MetricsLog(Fence(run, "ours", 1), resumed_step=4)
+    held = {"token": "theirs", "host": "node-9", "number": 2, "started_s": 0.0}
+    storage.write_json(f"{run}/fence.json", held)
+    theirs = storage.read_bytes(f"{run}/metrics.jsonl")
+    log.write({"step": 5, "seconds": 75.0})
+    log.close()
+    assert storage.read_bytes(f"{run}/metrics.jsonl") == theirs
+
+
 def test_a_line_that_a_full_disk_cut_within_a_character_is_left_out(run) -> None:
     """Answers are in it, of any language; after it the run must go on."""
     whole = storage.read_bytes(f"{run}/metrics.jsonl").rpartition(b"\n")[0]
