@@ -223,7 +223,7 @@ def test_arguments_for_a_base_that_is_not_made_are_refused():
 
 
 def test_arguments_with_an_open_quote_are_refused():
-    with pytest.raises(ConfigError, match="--train-args is .*No closing quotation"):
+    with pytest.raises(ConfigError, match=r"--train-args is .*No closing quotation"):
         DemoConfig(train_args="--prompts 'Who are you?")
 
 
