@@ -25,9 +25,9 @@ from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig, ReparseConfig
 from apps.eval.folder import load_folder, read_plan, write_plan
 from apps.eval.judging import batch_api
-from apps.eval.judging.asking import Standing, proven, refuse_unreadable, standings
+from apps.eval.judging.asking import Standing, proven, standings, unreadable_judges
 from apps.eval.judging.estimate import Estimate, estimate_calls
-from apps.eval.judging.job import Job, OnProgress, Persistence, RunResult
+from apps.eval.judging.job import Job, OnProgress, Persistence, RunResult, Tally
 from apps.eval.judging.judges import Judge, find_judges, prices
 from apps.eval.judging.manifest import write_manifest
 from apps.eval.judging.offline import LABEL, is_offline
@@ -76,12 +76,16 @@ def _judge_all(
     """Makes what is missing of a plan."""
     write_plan(config, plan)
     known = _standings(config, plan)
-    refuse_unreadable(known)
+    unreadable = unreadable_judges(known)
+    asked = [one for one in known if one.call.judge not in unreadable]
+    tally = Tally()
     try:
-        if any(one.next_call is not None for one in known):
-            _make_calls(config, known, judges, reporter, connect)
+        if any(one.next_call is not None for one in asked):
+            tally = _make_calls(config, asked, judges, reporter, connect)
     finally:
         journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
+    tally.lost |= unreadable
+    _refuse_unfinished(_standings(config, plan), tally)
 
 
 def _judge_in_rounds(
@@ -274,10 +278,10 @@ def _make_calls(
     judges: Mapping[str, Judge],
     reporter: Reporter,
     connect: Connect,
-) -> None:
-    calls = [one.next_call for one in known if one.next_call is not None]
+) -> Tally:
+    """Makes the next call about every judgment, and what follows from it."""
     job = _job(config, known, judges)
-    with reporter.progress("judge", total=len(calls), unit="calls") as bar:
+    with reporter.progress("judge", total=len(job.calls), unit="calls") as bar:
         seen = 0
 
         def on_progress(stored: int, spent_usd: float, gate: dict[str, float]) -> None:
@@ -299,13 +303,27 @@ def _make_calls(
         **{name: round(value, 2) for name, value in result.gate.items()},
     )
     _tell_endpoints(result, reporter)
+    return tally
+
+
+def _refuse_unfinished(known: Sequence[Standing], tally: Tally) -> None:
+    """Raises CriaError where calls were left, and says of which judges and why."""
+    told = [_lost_sentence(judge, error, known) for judge, error in tally.lost.items()]
     if tally.stopped:
-        raise CriaError(f"Stopped by the budget: {'; '.join(tally.stopped.values())}.")
+        told.append(f"Stopped by the budget: {'; '.join(tally.stopped.values())}")
     if tally.failed:
-        raise CriaError(
-            f"{tally.failed} of {len(calls)} calls found no response (last: {tally.last_error}); "
-            "run the same command again: stored responses are not repeated"
+        told.append(
+            f"{tally.failed} calls found no response (last: {tally.last_error}); run the same "
+            "command again: stored responses are not repeated"
         )
+    if told:
+        raise CriaError("; ".join(told))
+
+
+def _lost_sentence(judge: str, error: CriaError, known: Sequence[Standing]) -> str:
+    left = sum(one.call.judge == judge and one.next_call is not None for one in known)
+    who = "" if repr(judge) in error.sentence else f"{judge!r}: "
+    return f"{who}{error.sentence}" + (f"; {left} of its judgments stay open" if left else "")
 
 
 def _tell_endpoints(result: RunResult, reporter: Reporter) -> None:

@@ -50,7 +50,7 @@ def planned(
 
 
 async def judge(calls: list[Call], directory: Path, max_usd: float | None = None) -> Tally:
-    """One process's run over the real endpoint, gate and journal."""
+    """One process's run over the real endpoint, gate and journal; raises what lost its judge."""
     writer = Journal(str(directory), max_usd)
     await writer.begin()
     gate = GatePool([Limits(requests_per_min=6e5, tokens_per_min=6e8, concurrency=32)])
@@ -69,7 +69,10 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
                 persistence=FAST,
                 proven=proven(standings(calls, journal.read_raw(str(directory)), FAST.max_asks)),
             )
-            return await caller.make(left)
+            tally = await caller.make(left)
+            for error in tally.lost.values():
+                raise error
+            return tally
     finally:
         writer.close()
 

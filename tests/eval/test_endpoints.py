@@ -59,6 +59,28 @@ def test_each_judge_has_an_endpoint_of_its_own(
 
 
 @pytest.mark.ray
+def test_a_judge_that_is_lost_leaves_the_others_their_calls(
+    tmp_path: Path, serve, ray_address: str, capsys
+) -> None:
+    """One that refuses and one that nobody can read; a place that is lost leaves its calls too."""
+    out = imported(tmp_path)
+    fine, barred = serve(Script(latency_s=0.1)), serve(Script(status=401))
+    mute = serve(Script(answer=lambda model, messages: "I like both."))
+    judges = [f"fine={fine.url}#judge", f"fine={barred.url}#judge"]
+    judges += [f"barred={barred.url}#judge", f"mute={mute.url}#judge"]
+    asked = ["judge", str(out), *LIMITS, "--concurrency", "8", "--judge"]
+    assert command(*asked, *judges) == 1
+    told = capsys.readouterr()
+    assert fine.requests.total() == 8 and max(fine.requests.values()) == 1
+    assert '"lost_endpoints": 2' in told.out
+    assert "'barred' (HTTP 401" in told.err and "8 of its judgments stay open" in told.err
+    assert "verdicts of 'mute' can be read, so it is asked no more" in told.err
+    assert command(*asked, judges[0], *judges[2:]) == 1, "and so does one that was lost before"
+    assert command(*asked, judges[0]) == 0
+    assert fine.requests.total() == 8
+
+
+@pytest.mark.ray
 def test_an_address_without_a_name_is_refused_before_anything_leaves(
     tmp_path: Path, serve, capsys
 ) -> None:

@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import orjson
 
-from apps.common.errors import ConfigError, CriaError
+from apps.common.errors import ConfigError
 from apps.common.files.endpoints import EndpointLimits, EndpointPrices, Style
 from apps.eval.calls import styles
 from apps.eval.calls.failure import (
@@ -53,10 +53,6 @@ class Endpoint:
     rename: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: EndpointLimits = field(default_factory=EndpointLimits)
     prices: EndpointPrices | None = None
-
-
-class EndpointRefusedError(CriaError):
-    """The endpoint rejects the key, the quota or the model: no call can succeed."""
 
 
 class Client:

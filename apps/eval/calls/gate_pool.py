@@ -1,7 +1,8 @@
 """The gates of all endpoints that serve one model.
 
 They share one queue; each takes the next call as soon as it has room. Nothing is dealt out
-beforehand, so a fast endpoint gets more calls than a slow one, which holds up its own only.
+beforehand, so a fast endpoint gets more calls than a slow one, which holds up its own only. One
+that is lost gets no more calls; when all are, whoever waits learns why.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from apps.eval.calls.outage import EndpointLostError
 from apps.eval.calls.rate_gate import Limits, Outcome, RateGate, Waiter
 
 
@@ -24,9 +26,15 @@ class GatePool:
             RateGate(limit, self._queue, number, clock) for number, limit in enumerate(limits)
         ]
         self._longest_wait_s = 0.0
+        self._lost: dict[int, str] = {}
 
     async def acquire(self, holder: str, tokens: int) -> int:
-        """Waits until `holder` may send one call of about `tokens`; the number of its endpoint."""
+        """Waits until `holder` may send one call of about `tokens`; the number of its endpoint.
+
+        Raises EndpointLostError where none is left.
+        """
+        if error := self._error():
+            raise error
         started_s = self._clock()
         admitted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._queue.append(Waiter(admitted, holder, tokens))
@@ -59,9 +67,33 @@ class GatePool:
         outcome: Outcome,
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
+        lost: str | None = None,
     ) -> None:
-        """Ends a call. Raises CriaError when its endpoint has been failing for too long."""
-        self._gates[number].release(holder, outcome, unused_tokens, retry_after_s)
+        """Ends a call. `lost` is why its endpoint refuses all others too."""
+        gate = self._gates[number]
+        gate.is_closed = gate.is_closed or lost is not None
+        try:
+            gate.release(holder, outcome, unused_tokens, retry_after_s)
+        except EndpointLostError as error:
+            lost = error.sentence
+        if lost is not None:
+            self._close(number, lost)
+
+    def _close(self, number: int, why: str) -> None:
+        """Sends nothing there any more; if that was the last, whoever waits is told."""
+        self._gates[number].is_closed = True
+        self._lost.setdefault(number, why)
+        if error := self._error():
+            for waiter in self._queue:
+                if not waiter.admitted.done():
+                    waiter.admitted.set_exception(error)
+            self._queue.clear()
+
+    def _error(self) -> EndpointLostError | None:
+        """Why no call can be sent; None while one can."""
+        if len(self._lost) < len(self._gates):
+            return None
+        return EndpointLostError("; ".join(dict.fromkeys(self._lost.values())))
 
     async def forget(self, holder: str) -> None:
         """Frees what a dead task held."""
@@ -76,6 +108,7 @@ class GatePool:
         return {
             **add_up([gate.state() for gate in self._gates]),
             "longest_wait_s": self._longest_wait_s,
+            **({"lost_endpoints": float(len(self._lost))} if self._lost else {}),
         }
 
     def _pump(self) -> None:

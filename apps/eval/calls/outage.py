@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
+from apps.common.errors import CriaError
+
 FAILURES_TO_OPEN = 24
 FIRST_OUTAGE_S = 45.0
 """An endpoint that has never answered is more likely mistyped than down."""
 FIRST_LOSSES, LOSSES = 5, 24
 """Replies in a row that were paid and say nothing: at the start, and later."""
+
+
+class EndpointLostError(CriaError):
+    """No further call can succeed there, or be worth its price; other endpoints' calls go on."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from apps.common.errors import CriaError
-from apps.eval.calls.outage import FAILURES_TO_OPEN, Outage
+from apps.eval.calls.outage import FAILURES_TO_OPEN, EndpointLostError, Outage
 
 Outcome = Literal["ok", "rate_limited", "error", "cancelled"]
 
@@ -80,6 +79,8 @@ class RateGate:
         self._was_limited: deque[bool] = deque(maxlen=RECENT)
         self._outage = Outage(max_s=limits.max_outage_s, last_ok_s=clock())
         self._timer: asyncio.TimerHandle | None = None
+        self.is_closed = False
+        """lets nothing through any more"""
         self.num_rate_limited = 0
         self.num_errors = 0
 
@@ -97,7 +98,7 @@ class RateGate:
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
     ) -> None:
-        """Ends a call. Raises CriaError when the endpoint has been failing for too long."""
+        """Ends a call. Raises EndpointLostError where there has been no answer for too long."""
         self._in_flight[holder] -= 1
         self._tokens += unused_tokens
         if outcome == "ok":
@@ -127,7 +128,7 @@ class RateGate:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._queue and self._in_flight.total() < int(self._window):
+        while self._queue and self._has_place():
             wait_s = self._wait_s()
             if wait_s > 0:
                 self._timer = asyncio.get_running_loop().call_later(wait_s, self.pump)
@@ -138,7 +139,10 @@ class RateGate:
                 waiter.admitted.set_result(self._number)
 
     def _is_open(self) -> bool:
-        return self._in_flight.total() < int(self._window) and self._wait_s() <= 0
+        return self._has_place() and self._wait_s() <= 0
+
+    def _has_place(self) -> bool:
+        return not self.is_closed and self._in_flight.total() < int(self._window)
 
     def _let_through(self, holder: str, tokens: int) -> None:
         self._in_flight[holder] += 1
@@ -188,7 +192,7 @@ class RateGate:
     def _check_outage(self, failures: int) -> None:
         now_s = max(self._paused_until_s, self._clock())
         if (outage_s := self._outage.too_long_s(now_s, failures)) is not None:
-            raise CriaError(
+            raise EndpointLostError(
                 f"the endpoint has answered nothing for {outage_s:.0f} s ({failures} calls "
                 "failed in a row or were rate-limited); what is stored stays stored: run the same "
                 "command again when the endpoint is back"

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from apps.common.command.events import Bar
-from apps.common.errors import CriaError
 from apps.eval.calls.client import Client, complete
 from apps.eval.calls.failure import PAID_TRIES, CallFailure
 from apps.eval.calls.gate_pool import GatePool
 from apps.eval.calls.lines import Message, Parameters
-from apps.eval.calls.outage import Outage
+from apps.eval.calls.outage import EndpointLostError, Outage
 from apps.eval.calls.rate_gate import Limits, Outcome
 from apps.eval.calls.reply import Reply
 
@@ -78,7 +77,10 @@ class Asker:
         """One request through the gate; an outage that lasts is fatal."""
         prompt_bytes = sum(len(message["content"].encode()) for message in messages)
         tokens = prompt_bytes // 4 + cast(int, settings["max_tokens"])
-        number = await self._gate.acquire(_HOLDER, tokens)
+        try:
+            number = await self._gate.acquire(_HOLDER, tokens)
+        except EndpointLostError as lost:
+            raise CallFailure("fatal", lost.sentence) from None
         outcome: Outcome = "cancelled"
         unused_tokens, wait_s = tokens, None
         try:
@@ -95,7 +97,7 @@ class Asker:
                 self._check_outage(failure)
             raise
         finally:
-            await self._release(number, outcome, unused_tokens, wait_s)
+            await self._gate.release(_HOLDER, number, outcome, unused_tokens, wait_s)
 
     def _check_outage(self, failure: CallFailure) -> None:
         """The gate sees no outage of one model while others of its account answer."""
@@ -115,14 +117,6 @@ class Asker:
                 f"{self.client.endpoint.model} has answered nothing for {outage_s:.0f} s "
                 f"({failures} calls failed in a row; last: {failure.sentence})",
             ) from failure
-
-    async def _release(
-        self, number: int, outcome: Outcome, unused_tokens: int, wait_s: float | None
-    ) -> None:
-        try:
-            await self._gate.release(_HOLDER, number, outcome, unused_tokens, wait_s)
-        except CriaError as outage:
-            raise CallFailure("fatal", outage.sentence) from None
 
 
 def _wait_s(failure: CallFailure, sent: int) -> float:

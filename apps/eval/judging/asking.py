@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 from apps.eval.calls.lines import ResponseLine, Status
 from apps.eval.calls.parameters import REPLY_FORM
 from apps.eval.judging.call import Call
-from apps.eval.judging.readability import UNREADABLE_TO_STOP, unreadable_judge
+from apps.eval.judging.readability import (
+    UNREADABLE_TO_STOP,
+    UnreadableJudgeError,
+    unreadable_judge,
+)
 from apps.eval.protocols.parsing import parse_record
 from apps.eval.protocols.repair import repair_messages, response_format
 
@@ -81,12 +85,14 @@ def _standing(call: Call, stored: Mapping[str, ResponseLine], max_asks: int) -> 
     return Standing(call=call, status=last, next_call=None)
 
 
-def refuse_unreadable(standings: Iterable[Standing]) -> None:
-    """Raises UnreadableJudgeError where a judge's trial has ended without a readable verdict."""
+def unreadable_judges(standings: Iterable[Standing]) -> dict[str, UnreadableJudgeError]:
+    """Those whose trial has ended without a readable verdict."""
+    lost: dict[str, UnreadableJudgeError] = {}
     for judge, known in by_judge(standings).items():
         unreadable = [one for one in known if one.next_call is None and one.status in _UNREADABLE]
         if len(unreadable) >= UNREADABLE_TO_STOP and judge not in proven(known):
-            raise unreadable_judge(judge)
+            lost[judge] = unreadable_judge(judge)
+    return lost
 
 
 def proven(standings: Iterable[Standing]) -> frozenset[str]:

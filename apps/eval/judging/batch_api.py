@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import orjson
 
-from apps.common.errors import CriaError
+from apps.common.command.run_all import run_all
 from apps.common.files import parts, storage
 from apps.common.json_value import JsonObject
 from apps.eval.calls import styles
@@ -29,8 +29,9 @@ from apps.eval.calls.failure import (
 from apps.eval.calls.journal import Journal, judgments_dir, read_raw
 from apps.eval.calls.json_body import load, stated_status, told
 from apps.eval.calls.lines import Parameters
+from apps.eval.calls.outage import EndpointLostError
 from apps.eval.calls.parameters import ParameterFit
-from apps.eval.judging.asking import asks, refuse_unreadable, remaining, standings
+from apps.eval.judging.asking import asks, remaining, standings, unreadable_judges
 from apps.eval.judging.call import Call
 from apps.eval.judging.job import Job, OnProgress, RunResult, Tally
 from apps.eval.judging.local import local_reply
@@ -52,39 +53,20 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
     writer = Journal(job.directory, job.max_usd)
     await writer.begin()
     tally = Tally()
-    from openai import OpenAIError  # 1.4 s of CPU that only batches need
+
+    async def ask(judge: str, endpoint: Endpoint) -> None:
+        mine = [call for call in job.calls if call.judge == judge and not call.is_equal]
+        try:
+            async with _connect(endpoint) as client:
+                batches = _Batches(client, judge, endpoint, job, writer, tally)
+                await batches.ask(mine, on_progress, poll_s)
+        except EndpointLostError as error:
+            tally.lost[judge] = error
 
     try:
         await _store_local(job.calls, writer, tally)
-        for judge, endpoints in job.endpoints.items():
-            mine = [call for call in job.calls if call.judge == judge and not call.is_equal]
-            async with _connect(endpoints[0]) as client:
-                batches = _Batches(client, judge, endpoints[0], job, writer, tally)
-                await batches.finish_earlier(poll_s)
-                for _ in range(job.persistence.max_attempts + job.persistence.max_asks):
-                    left = remaining(mine, read_raw(job.directory), job.persistence.max_asks)
-                    left = [call for call in left if batches.paid_tries[call.key] < PAID_TRIES]
-                    if not left or judge in tally.stopped:
-                        break
-                    for start in range(0, len(left), MAX_REQUESTS):
-                        await batches.submit(left[start : start + MAX_REQUESTS], poll_s)
-                    if tally.is_refused(judge):
-                        raise CriaError(
-                            f"the Batch API answers no request for {judge!r} ({tally.last_error}); "
-                            "mend the settings it names, or the URL, and run again"
-                        )
-                    on_progress(*await writer.state(), {})
-                    responses = read_raw(job.directory)
-                    refuse_unreadable(standings(mine, responses, job.persistence.max_asks))
-                left = remaining(mine, read_raw(job.directory), job.persistence.max_asks)
-                tally.failed += len(left)
-                tally.learned |= {f"{judge}: {sentence}" for sentence in batches.fit.learned}
+        await run_all(ask(judge, endpoints[0]) for judge, endpoints in job.endpoints.items())
         _, spent_usd = await writer.state()
-    except OpenAIError as error:
-        raise CriaError(
-            f"the Batch API refuses ({' '.join(str(error).split())[:300]}); mend what it names and "
-            "run the same command again: a batch that was submitted is collected, not paid twice"
-        ) from None
     finally:
         writer.close()
     return RunResult(tally=tally, spent_usd=spent_usd, gate={})
@@ -147,7 +129,58 @@ class _Batches:
         self._tally = tally
         self.paid_tries: Counter[str] = Counter()
         """by key: what was paid for in this run without a reply"""
+        self._refused: set[str] = set()
+        """keys of requests that are at fault themselves: sent again, they would be refused again"""
         self._notes = batches_path(job.directory)
+
+    async def ask(self, calls: Sequence[Call], on_progress: OnProgress, poll_s: float) -> None:
+        """Asks until all has a final response; raises EndpointLostError where none will come."""
+        from openai import OpenAIError  # 1.4 s of CPU that only batches need
+
+        persistence = self._job.persistence
+        try:
+            await self.finish_earlier(poll_s)
+            for _ in range(persistence.max_attempts + persistence.max_asks):
+                left = [call for call in self._left(calls) if self._may_be_answered(call)]
+                if not left or self._judge in self._tally.stopped:
+                    break
+                for start in range(0, len(left), MAX_REQUESTS):
+                    await self.submit(left[start : start + MAX_REQUESTS], poll_s)
+                on_progress(*await self._writer.state(), {})
+                self._refuse_useless(calls)
+        except OpenAIError as error:
+            raise EndpointLostError(
+                f"the Batch API refuses ({' '.join(str(error).split())[:300]}); mend what it names "
+                "and run the same command again: a batch that was submitted is collected, not paid "
+                "twice"
+            ) from None
+        finally:
+            self._tally.learned |= {f"{self._judge}: {told}" for told in self.fit.learned}
+        left = self._left(calls)
+        # One with more room leaves the judgment cut, as it was.
+        num_cut = sum(call.key in self._refused and call.is_longer for call in left)
+        self._tally.unreadable += num_cut
+        self._tally.failed += len(left) - num_cut
+
+    def _may_be_answered(self, call: Call) -> bool:
+        return self.paid_tries[call.key] < PAID_TRIES and call.key not in self._refused
+
+    def _left(self, calls: Sequence[Call]) -> list[Call]:
+        """What is to be sent next."""
+        max_asks = self._job.persistence.max_asks
+        return remaining(calls, read_raw(self._job.directory), max_asks)
+
+    def _refuse_useless(self, calls: Sequence[Call]) -> None:
+        """Raises EndpointLostError where nothing was answered, or nothing can be read."""
+        if self._tally.is_refused(self._judge):
+            raise EndpointLostError(
+                f"the Batch API answers no request for {self._judge!r} ({self._tally.last_error}); "
+                "mend the settings it names, or the URL, and run again"
+            )
+        responses = read_raw(self._job.directory)
+        known = standings(calls, responses, self._job.persistence.max_asks)
+        if error := unreadable_judges(known).get(self._judge):
+            raise error
 
     async def submit(self, calls: list[Call], poll_s: float) -> None:
         attempts = await self._reserve(calls)
@@ -227,7 +260,7 @@ class _Batches:
         await self._release(attempts, may_be_billed=is_open)
         self._note(input_file=batch.input_file_id, ended=batch.status)
         if batch.status == "failed":
-            raise CriaError(
+            raise EndpointLostError(
                 f"the endpoint refused batch {batch_id} ({batch.errors}); mend what it names, or "
                 "use --backend live"
             )
@@ -268,11 +301,14 @@ class _Batches:
                 return
             if self.fit.without_form(parameters) is not None:
                 self.fit.drop_form()
+            elif code not in WRITTEN_CODES:
+                self._refused.add(call.key)
         try:
             reply = read_response(self._endpoint.style, stated, {}, body)
         except CallFailure as failure:
             self._tally.last_error = failure.sentence
-            kinds = ("garbled", "rejected", "fatal")
+            # One for the verdict alone, or with more room, may be refused for what only it holds.
+            kinds = ("garbled", "fatal") if call.ask else ("garbled", "rejected", "fatal")
             self._tally.rejected[call.judge] += failure.kind in kinds
             if failure.may_be_billed and _was_written(status, code):
                 await self._fail_paid(call.key, attempts.pop(call.key))

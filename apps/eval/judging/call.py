@@ -84,6 +84,11 @@ class Call:
         return self.judge if is_named_alike else f"{self.judge}#{self.judge_model}"
 
     @property
+    def is_longer(self) -> bool:
+        """Whether it asks for what its token limit cut off, with more room."""
+        return self.ask > 0 and not self.repair
+
+    @property
     def sent_messages(self) -> tuple[Message, ...]:
         return self.messages + self.repair
 

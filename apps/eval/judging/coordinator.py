@@ -18,8 +18,8 @@ from apps.eval.calls.rate_gate import Limits, Outcome
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Ended = tuple[int, Outcome, int, float | None]
-"""the endpoint's number, how a call ended, the tokens it did not use, the seconds it shall wait"""
+Ended = tuple[int, Outcome, int, float | None, str | None]
+"""how a call ended: what GatePool.release is told beside the holder"""
 
 
 class Coordinator:
@@ -142,8 +142,9 @@ class RemoteGate:
         outcome: Outcome,
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
+        lost: str | None = None,
     ) -> None:
-        await self._release((number, outcome, unused_tokens, retry_after_s))
+        await self._release((number, outcome, unused_tokens, retry_after_s, lost))
 
 
 class RemoteLedger:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from apps.eval.calls.client import Endpoint
+from apps.eval.calls.outage import EndpointLostError
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.judging.call import Call
 from apps.eval.judging.prices import Price
@@ -63,6 +64,8 @@ class Tally:
     """tries that may have been billed and brought no reply"""
     stopped: dict[str, str] = field(default_factory=dict[str, str])
     """by judge: the sentence of the budget that has no room for its next call"""
+    lost: dict[str, EndpointLostError] = field(default_factory=dict[str, EndpointLostError])
+    """by judge: why it is asked nothing more"""
     last_error: str | None = None
     learned: set[str] = field(default_factory=set[str])
     """what endpoints taught about their parameters, in sentences"""

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from apps.common.command.run_all import run_all
-from apps.common.errors import CriaError
 from apps.eval.calls import rate_gate
 from apps.eval.calls.budget import BudgetExhaustedError
-from apps.eval.calls.client import EndpointRefusedError
 from apps.eval.calls.failure import PAID_TRIES, CallFailure
 from apps.eval.calls.lines import Bound, ResponseLine, Status
-from apps.eval.calls.outage import LOSSES
+from apps.eval.calls.outage import LOSSES, EndpointLostError
 from apps.eval.calls.reply import Reply
 from apps.eval.judging.asking import ask_again
 from apps.eval.judging.call import Call
@@ -43,6 +41,7 @@ class Gate(Protocol):
         outcome: rate_gate.Outcome,
         unused_tokens: int = 0,
         retry_after_s: float | None = None,
+        lost: str | None = None,
     ) -> None: ...
 
 
@@ -68,16 +67,21 @@ class Caller:
     """judges of whom a verdict has been read"""
 
     async def make(self, calls: Sequence[Call]) -> Tally:
-        """Makes all calls; raises CriaError when no further call can succeed."""
+        """Makes all calls; of a judge that is lost on the way, those until then."""
         tally = Tally()
-        judges = {call.judge for call in calls}
-        # Of each judge, so that the calls of a slow one do not keep a fast one waiting.
-        widths = {judge: asyncio.Semaphore(self.persistence.width) for judge in judges}
-        trials = {judge: Readability(judge, judge in self.proven) for judge in judges}
+        by_judge: dict[str, list[Call]] = {}
+        for call in calls:
+            by_judge.setdefault(call.judge, []).append(call)
+        await run_all(self._ask_judge(name, mine, tally) for name, mine in by_judge.items())
+        return tally
+
+    async def _ask_judge(self, judge: str, calls: Sequence[Call], tally: Tally) -> None:
+        """All calls of one judge, whose slowness or end keeps no other one waiting."""
+        width = asyncio.Semaphore(self.persistence.width)
+        trial = Readability(judge, judge in self.proven)
 
         async def one(call: Call) -> None:
-            trial = trials[call.judge]
-            async with widths[call.judge]:
+            async with width:
                 if call.repair:
                     async with trial.repair():  # ends its doubt, even where the budget has ended
                         await self._judge(call, trial, tally)
@@ -87,10 +91,12 @@ class Caller:
 
         # Verdicts that an earlier run could not read are in doubt: new ones wait for them.
         repairs = [call for call in calls if call.repair]
-        for call in repairs:
-            trials[call.judge].begin_doubt()
-        await run_all(one(call) for call in (*repairs, *(c for c in calls if not c.repair)))
-        return tally
+        for _ in repairs:
+            trial.begin_doubt()
+        try:
+            await run_all(one(call) for call in (*repairs, *(c for c in calls if not c.repair)))
+        except EndpointLostError as error:
+            tally.lost[judge] = error
 
     async def _judge(self, call: Call, trial: Readability, tally: Tally) -> None:
         """One judgment, to its end or its judge's budget's; one that is free has no such end."""
@@ -138,6 +144,8 @@ class Caller:
                 return reply
             tally.last_error = reply.sentence
             tally.paid_in_vain += reply.may_be_billed
+            if reply.kind == "fatal":
+                continue  # at another endpoint of its judge, or the gate tells that none is left
             if _is_final(reply, call, tally):
                 return None
             failures += reply.kind != "rate_limited"
@@ -168,7 +176,7 @@ class Caller:
     ) -> Reply | CallFailure:
         """From the endpoint to the disk."""
         price, gate = self.prices[call.judge], self.gates[call.judge]
-        outcome, unused_tokens, wait_s = "cancelled", tokens, None
+        outcome, unused_tokens, wait_s, lost = "cancelled", tokens, None, None
         started_s = time.time()
         try:
             reply = await self.ask(call, number)
@@ -179,11 +187,11 @@ class Caller:
         except CallFailure as failure:
             reply = failure
             if failure.kind == "fatal":
-                trial.close()  # before its place goes to the next call
+                lost = _refusal(failure, call.judge)
             outcome, wait_s = failure.outcome, failure.retry_after_s
         finally:
             # Before the response is on disk, so that the next call need not wait for that.
-            await gate.release(self.holder, number, outcome, unused_tokens, wait_s)
+            await gate.release(self.holder, number, outcome, unused_tokens, wait_s, lost)
         if isinstance(reply, Reply):
             line = call.response_line(reply, price, created_s=started_s)
             line["latency_s"] = round(time.time() - started_s, 3)
@@ -219,37 +227,38 @@ def _status(call: Call, reply: Reply) -> Status:
     return parse(reply.text, call.form, reply.finish_reason, call.nonce).status
 
 
+def _refusal(failure: CallFailure, judge: str) -> str:
+    advice = failure.advice or (
+        "check its URL, its key (OPENAI_BASE_URL and OPENAI_API_KEY for a plain name), the quota "
+        "and the model's name"
+    )
+    return (
+        f"the endpoint refuses {judge!r} ({failure.sentence}); {advice}; what is stored stays "
+        "stored"
+    )
+
+
 def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
-    """True if this call cannot succeed; raises if none can."""
-    if failure.kind == "fatal":
-        advice = failure.advice or (
-            "check its URL, its key (OPENAI_BASE_URL and OPENAI_API_KEY for a plain name), the "
-            "quota and the model's name"
-        )
-        raise EndpointRefusedError(
-            f"the endpoint refuses {call.judge!r} ({failure.sentence}); {advice}; what is "
-            "stored stays stored"
-        )
+    """True if this call cannot succeed; raises EndpointLostError if none can."""
     # One for the verdict alone, or with more room, may be refused for what only it holds.
     kinds = ("garbled",) if call.ask else ("garbled", "rejected")
     tally.rejected[call.judge] += failure.kind in kinds
     if tally.is_refused(call.judge):
-        raise CriaError(
+        raise EndpointLostError(
             f"the endpoint rejects every request for {call.judge!r}, breaks off, or answers with "
             f"something else than a reply ({failure.sentence}); mend the settings it names, or "
             "the URL, and run again"
         )
     tally.lost_in_row[call.judge] += failure.kind == "garbled"
     if tally.lost_in_row[call.judge] >= LOSSES:
-        raise CriaError(
+        raise EndpointLostError(
             f"{LOSSES} replies of {call.judge!r} in a row were paid and say nothing "
-            f"({failure.sentence}), so the run stops; what is stored stays stored: run the same "
-            "command again when the endpoint is well"
+            f"({failure.sentence}), so it is asked no more; what is stored stays stored: run the "
+            "same command again when the endpoint is well"
         )
     if failure.kind != "rejected":
         return False
     # One with more room leaves the judgment cut, as it was.
-    is_longer = call.ask > 0 and not call.repair
-    tally.failed += not is_longer
-    tally.unreadable += is_longer
+    tally.failed += not call.is_longer
+    tally.unreadable += call.is_longer
     return True

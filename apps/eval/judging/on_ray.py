@@ -245,5 +245,6 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
         total.rejected += tally.rejected
         total.answered |= tally.answered
         total.stopped |= tally.stopped
+        total.lost |= tally.lost
         total.last_error = total.last_error or tally.last_error
     return total

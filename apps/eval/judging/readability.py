@@ -2,19 +2,19 @@
 
 Until its first readable verdict a judge is on trial, and what it said unreadably is asked for again
 one by one. Once as many judgments as end a trial are in doubt, no new one is begun. If all of those
-stay unreadable the run ends, because every other call would be paid for nothing.
+stay unreadable it is asked no more, because every other call would be paid for nothing.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from apps.common.errors import CriaError
+from apps.eval.calls.outage import EndpointLostError
 
 UNREADABLE_TO_STOP = 5
 
 
-class UnreadableJudgeError(CriaError):
+class UnreadableJudgeError(EndpointLostError):
     """The first verdicts of a judge could all not be read."""
 
 
@@ -24,7 +24,6 @@ class Readability:
     def __init__(self, judge: str, is_proven: bool = False) -> None:
         self._judge = judge
         self._is_proven = is_proven
-        self._is_closed = False
         self._doubted = 0
         self._unreadable = 0
         self._changed = asyncio.Condition()
@@ -34,11 +33,7 @@ class Readability:
     def has_room(self) -> bool:
         """Whether a new judgment may be begun."""
         in_doubt = self._doubted + self._unreadable
-        return not self._is_closed and (self._is_proven or in_doubt < UNREADABLE_TO_STOP)
-
-    def close(self) -> None:
-        """The endpoint refuses all: no judgment is begun until that has ended the run."""
-        self._is_closed = True
+        return self._is_proven or in_doubt < UNREADABLE_TO_STOP
 
     async def wait_for_room(self) -> None:
         """Returns when a new judgment may be begun."""
@@ -87,7 +82,7 @@ def unreadable_judge(judge: str, failure: str | None = None) -> UnreadableJudgeE
         later = "the next run asks for the others again"
     return UnreadableJudgeError(
         f"none of the first {UNREADABLE_TO_STOP} verdicts of {judge!r} can be read{once_more}, so "
-        "the run stops; look at their response_text in judgments/raw.jsonl, and name another "
+        "it is asked no more; look at their response_text in judgments/raw.jsonl, and name another "
         "--judge, another --protocol or more --max-tokens: those that were read are kept, and "
         f"{later}"
     )

@@ -5,9 +5,8 @@ import time
 
 import pytest
 
-from apps.common.errors import CriaError
 from apps.eval.calls.gate_pool import GatePool
-from apps.eval.calls.outage import FAILURES_TO_OPEN
+from apps.eval.calls.outage import FAILURES_TO_OPEN, EndpointLostError
 from apps.eval.calls.rate_gate import Limits
 
 
@@ -97,18 +96,24 @@ async def test_a_long_outage_ends_the_run_and_a_short_one_does_not() -> None:
     for _ in range(FAILURES_TO_OPEN):
         await made.release("t", 0, "error")
     assert await granted_within(made, 1, 1, 0.05) == 0
+    waiting = asyncio.create_task(made.acquire("t", 1))
+    await asyncio.sleep(0.01)
     clock.jumped_s += 700
-    with pytest.raises(CriaError, match="run the same command again"):
-        await made.release("t", 0, "error")
+    await made.release("t", 0, "error")
+    with pytest.raises(EndpointLostError, match="run the same command again"):
+        await made.acquire("t", 1)
+    with pytest.raises(EndpointLostError):
+        await waiting
 
 
 async def test_an_endpoint_that_never_answered_is_given_up_soon() -> None:
     clock = Clock()
     made = gate(clock, max_outage_s=600)
     clock.jumped_s += 60
-    with pytest.raises(CriaError, match="answered nothing"):
-        for _ in range(FAILURES_TO_OPEN):
-            await made.release("t", 0, "error")
+    for _ in range(FAILURES_TO_OPEN):
+        await made.release("t", 0, "error")
+    with pytest.raises(EndpointLostError, match="answered nothing"):
+        await made.acquire("t", 1)
 
 
 async def test_endpoints_of_one_model_share_its_calls_by_their_room() -> None:
@@ -126,3 +131,16 @@ async def test_endpoints_of_one_model_share_its_calls_by_their_room() -> None:
     await pool.release("t", 0, "ok")
     assert await asyncio.wait_for(waiting[1], 1) == 0
     assert pool.state()["in_flight"] == 3
+
+
+async def test_an_endpoint_that_is_lost_leaves_its_calls_to_the_others() -> None:
+    limits = Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=2)
+    pool = GatePool([limits, limits])
+    admitted = [await pool.acquire("t", 1) for _ in range(2)]
+    await pool.release("t", admitted[0], "cancelled", lost="no such model")
+    other = 1 - admitted[0]
+    assert await asyncio.wait_for(pool.acquire("t", 1), 1) == other
+    assert pool.state()["lost_endpoints"] == 1
+    await pool.release("t", other, "cancelled", lost="no quota")
+    with pytest.raises(EndpointLostError, match="no such model; no quota"):
+        await pool.acquire("t", 1)

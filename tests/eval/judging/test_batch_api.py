@@ -30,7 +30,7 @@ LIMITS = Limits(requests_per_min=1e6, tokens_per_min=1e9, concurrency=8)
 PRICE = Price(usd_per_million_prompt_tokens=15.0, usd_per_million_completion_tokens=30.0)
 
 
-def planned(num_questions: int) -> list[Call]:
+def planned(num_questions: int, judge: tuple[str, ...] = ("judge-4",)) -> list[Call]:
     questions = [
         Question(question_id=str(i), category="generic", turns=(f"Tell me about item {i}",))
         for i in range(num_questions)
@@ -42,7 +42,7 @@ def planned(num_questions: int) -> list[Call]:
         }
         for name, text in {"good": "I tell you about the item", "poor": "No."}.items()
     }
-    config = JudgeConfig(dir="x", judge=("judge-4",), self_checks=0, canaries=False)
+    config = JudgeConfig(dir="x", judge=judge, self_checks=0, canaries=False)
     return list(make_plan(config, questions, answers).calls)
 
 
@@ -56,20 +56,36 @@ def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{name}/eval"
 
 
+class Killed(BaseException):
+    """The end of the process."""
+
+
 async def judge(
-    calls: list[Call], directory: Path | str, max_usd: float | None = None
+    calls: list[Call],
+    directory: Path | str,
+    max_usd: float | None = None,
+    places: dict[str, Endpoint] | None = None,
 ) -> RunResult:
+    """Raises what lost the judge, where it is the only one."""
+    endpoints = {"judge-4": openai_endpoint("judge-4", 5.0)}
+    if places:
+        where = {name: server.url for name, server in places.items()}
+        endpoints = {n: replace(endpoints["judge-4"], base_url=url) for n, url in where.items()}
     job = Job(
         calls=tuple(calls),
         directory=str(directory),
-        endpoints={"judge-4": (openai_endpoint("judge-4", 5.0),)},
-        limits={"judge-4": (LIMITS,)},
-        prices={"judge-4": PRICE},
+        endpoints={name: (endpoint,) for name, endpoint in endpoints.items()},
+        limits=dict.fromkeys(endpoints, (LIMITS,)),
+        prices=dict.fromkeys(endpoints, PRICE),
         persistence=Persistence(max_asks=4),
         num_tasks=1,
         max_usd=max_usd,
     )
-    return await batch_api.run(job, lambda *_: None, 0.01)
+    result = await batch_api.run(job, lambda *_: None, 0.01)
+    if not places:
+        for error in result.tally.lost.values():
+            raise error
+    return result
 
 
 async def test_a_batch_judges_everything_and_asks_again_for_what_failed(
@@ -144,13 +160,13 @@ async def test_a_run_killed_around_the_creation_of_a_batch_pays_once(
 
     def killed(self, **record) -> None:
         if "batch" in record and is_created:
-            raise KeyboardInterrupt
+            raise Killed
         note(self, **record)
         if "attempts" in record and not is_created:
-            raise KeyboardInterrupt
+            raise Killed
 
     monkeypatch.setattr(batch_api._Batches, "_note", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         await judge(calls, kept_in)
     monkeypatch.setattr(batch_api._Batches, "_note", note)
     assert len(endpoint.batches) == is_created
@@ -288,13 +304,13 @@ async def test_replies_to_calls_that_are_planned_no_more_stay_charged(
     """They are paid for, and a budget that forgot them would be spent twice."""
 
     async def killed(self, *_: object) -> None:
-        raise KeyboardInterrupt
+        raise Killed
 
     serve(Script())
     calls = planned(4)
     with monkeypatch.context() as patch:
         patch.setattr(batch_api._Batches, "_collect", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             await judge(calls, tmp_path)
     result = await judge(calls[:3], tmp_path)
     records = journal.read_raw(str(tmp_path))
@@ -302,6 +318,34 @@ async def test_replies_to_calls_that_are_planned_no_more_stay_charged(
     bounds = sum(call.usd_at_most(PRICE) for call in calls[3:])
     assert result.spent_usd == pytest.approx(sum(map(charged_usd, records)) + bounds)
     assert (await judge(calls[:3], tmp_path)).spent_usd == pytest.approx(result.spent_usd)
+
+
+async def test_a_judge_whose_account_refuses_leaves_the_others_their_batches(
+    tmp_path: Path, serve
+) -> None:
+    barred, fine = serve(Script(status=401)), serve(Script())
+    places = {"judge-4": barred, "judge-mini": fine}
+    tally = (await judge(planned(3, judge=tuple(places)), tmp_path, places=places)).tally
+    assert set(tally.lost) == {"judge-4"} and tally.stored == 6
+    assert "Batch API refuses" in tally.lost["judge-4"].sentence
+
+
+async def test_longer_judgments_that_are_refused_do_not_lose_the_judge(
+    tmp_path: Path, serve
+) -> None:
+    """A second run meets nothing but them: as in a live run they say nothing of its requests."""
+
+    def short(request: web.Request, body: dict) -> web.Response:
+        if body["max_tokens"] > 4096:
+            return error(400, "context_length_exceeded")
+        return web.json_response(completion(body, "I compare. ", is_cut=True))
+
+    endpoint: Endpoint = serve(Script(handle=short))
+    calls = planned(4)
+    for num_batches in (3, 4):
+        tally = (await judge(calls, tmp_path)).tally
+        assert len(endpoint.batches) == num_batches, "what is refused for itself is not sent again"
+        assert (tally.failed, tally.unreadable, tally.rejected.total()) == (0, len(calls), 0)
 
 
 async def test_a_batch_is_looked_for_where_its_judge_has_it(tmp_path: Path, serve) -> None:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from apps.common.errors import CriaError
 from apps.eval.calls import journal
-from apps.eval.calls.client import EndpointRefusedError
+from apps.eval.calls.outage import EndpointLostError
 from apps.eval.config import JudgeConfig
 from apps.eval.judging import loop
 from apps.eval.judging.asking import remaining
@@ -190,7 +190,7 @@ async def test_one_answer_that_breaks_off_is_paid_for_a_few_times(tmp_path: Path
 )
 async def test_a_refusing_endpoint_stops_the_run_at_once(tmp_path, serve, status, code) -> None:
     endpoint: Endpoint = serve(Script(status=status, error_code=code))
-    with pytest.raises(EndpointRefusedError, match="what is stored stays stored"):
+    with pytest.raises(EndpointLostError, match="what is stored stays stored"):
         await judge(planned(30), tmp_path)
     assert endpoint.requests.total() <= 40
 
@@ -292,7 +292,7 @@ async def test_a_days_pause_ends_the_run_at_once(tmp_path: Path, serve) -> None:
         return error(429, "rate_limit_exceeded", {"Retry-After": "86400"})
 
     endpoint = serve(Script(handle=resting))
-    with pytest.raises(EndpointRefusedError, match=r"wait 24 hours\); run the same command again"):
+    with pytest.raises(EndpointLostError, match=r"wait 24 hours\); run the same command again"):
         await judge(planned(4), tmp_path)
     assert endpoint.requests.total() <= 8 and journal.read_raw(str(tmp_path)) == []
 
@@ -346,7 +346,7 @@ async def test_what_is_in_flight_when_a_run_ends_is_paid_for_and_kept(
 
     serve(Script(handle=refusing, latency_s=0.3))
     calls = [call for call in planned(6) if call.order == 0]
-    with pytest.raises(EndpointRefusedError):
+    with pytest.raises(EndpointLostError):
         await judge(calls, tmp_path)
     assert len(journal.read_raw(str(tmp_path))) == len(calls) - 1
     stored = journal.read_raw(str(tmp_path))

@@ -10,7 +10,7 @@ from apps.common.errors import CriaError
 from apps.eval.calls import journal
 from apps.eval.config import JudgeConfig
 from apps.eval.folder import load_folder
-from apps.eval.judging.asking import ask_again, refuse_unreadable, remaining, standings
+from apps.eval.judging.asking import ask_again, remaining, standings, unreadable_judges
 from apps.eval.judging.plan import make_plan
 from apps.eval.judging.readability import UnreadableJudgeError
 from apps.eval.records.answer import Answer
@@ -33,8 +33,7 @@ async def test_a_judge_that_is_never_read_stops_after_few_calls(tmp_path: Path, 
     assert endpoint.requests.total() <= 32 + 5 + 5, "those in flight, and the repairs"
     assert max(endpoint.requests.values()) == 1, "no request is made twice"
     known = standings(calls, journal.read_raw(str(tmp_path)), FAST.max_asks)
-    with pytest.raises(UnreadableJudgeError):
-        refuse_unreadable(known)
+    assert isinstance(unreadable_judges(known)["judge-4"], UnreadableJudgeError)
 
 
 async def test_a_repair_sends_the_judges_own_text_and_asks_for_the_form(
