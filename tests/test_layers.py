@@ -43,6 +43,7 @@ FOLDERS = {
     "eval": (
         "records",
         "calls",
+        "answering",
         "protocols",
         "judging",
         "adaptive",

@@ -2,29 +2,30 @@
 
 Models are asked at the same time, those of one account within its limits together. Writes
 answers/<name>.jsonl (fsynced line by line) and questions.jsonl into the folder. Run again it asks
-only what is unanswered. Temperatures by category are MT-bench's: creative questions .7,
-factual ones .1, reasoning, math and coding 0.
+only what is unanswered.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from apps.common.command.events import Bar, Reporter
 from apps.common.command.run_all import run_all
 from apps.common.errors import CriaError, InputError
 from apps.common.files import config as configs
 from apps.common.files import lineage, parts, storage
+from apps.eval.answering.conversation import converse, is_without_text, sampling_and_system
+from apps.eval.answering.unanswered import Unanswered
 from apps.eval.calls.client import Endpoint, connect
 from apps.eval.calls.endpoints import named_endpoints, parse_endpoint, parse_named
 from apps.eval.calls.failure import CallFailure
 from apps.eval.calls.hold import Hold, hold_answers
-from apps.eval.calls.reply import part_thoughts, plain_reason
 from apps.eval.calls.retry import Asker, Gates
 from apps.eval.config import AnswerConfig
 from apps.eval.folder import questions_uri
+from apps.eval.imports.answers import keep_import, read_import
 from apps.eval.records.answer import (
     Answer,
     answers_uri,
@@ -33,24 +34,6 @@ from apps.eval.records.answer import (
     read_answers,
 )
 from apps.eval.records.question import Question, dump_questions, load_questions, load_references
-
-TEMPERATURES = {
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "generic": 0.7,
-    "counterfactual": 0.7,
-    "knowledge": 0.1,
-    "common-sense": 0.1,
-    "stem": 0.1,
-    "humanities": 0.1,
-    "fermi": 0.0,
-    "coding": 0.0,
-    "math": 0.0,
-    "reasoning": 0.0,
-    "extraction": 0.0,
-}
-OTHER_TEMPERATURE = 0.7
-_FAILED = "$ERROR$"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,13 +57,13 @@ def answer(config: AnswerConfig, reporter: Reporter) -> None:
     if len(set(names)) < len(names):
         raise InputError(f"a model's name is given twice in {', '.join(names)}; names are files")
     made_by = _lineages(config, names)
-    imported = {name: _read_import(uri, name, questions) for name, uri in imports}
+    imported = {name: read_import(uri, name, questions) for name, uri in imports}
     _keep_questions(config.out, questions)
     for name, record in made_by.items():
         storage.write_json(lineage_uri(config.out, name), record)
     configs.write_resolved(config, config.out, name="answer.yaml")
     for name, answers in imported.items():
-        _import(config.out, name, answers, questions, reporter)
+        keep_import(config.out, name, answers, questions, reporter)
     if not contestants:
         return
     if troubles := asyncio.run(_ask_all(config, contestants, questions, reporter)):
@@ -117,58 +100,6 @@ def _keep_questions(out: str, questions: Sequence[Question]) -> None:
     storage.write_atomic(uri, data)
 
 
-def _read_import(uri: str, name: str, questions: Sequence[Question]) -> dict[str, Answer]:
-    answers = read_answers(uri, name, questions)
-    if not answers:
-        raise InputError(f"{uri} holds no answers; expected one JSON object a line")
-    if answers.keys().isdisjoint(q.question_id for q in questions):
-        raise InputError(
-            f"{uri} answers none of the questions: it has question_id {min(answers)!r} and the "
-            f"questions have {questions[0].question_id!r}"
-        )
-    for question_id, answer in answers.items():
-        if _FAILED in answer.turn_texts:
-            raise InputError(
-                f"{uri} answers question {question_id} with {_FAILED!r}, which FastChat writes "
-                "where the model could not be asked; leave the line out: the question then counts "
-                "as unanswered"
-            )
-    return {question_id: _parted(answer) for question_id, answer in answers.items()}
-
-
-def _parted(answer: Answer) -> Answer:
-    """Thoughts in the text of an imported answer apart, as those that are asked for here."""
-    parted = [part_thoughts(text) for text in answer.turn_texts]
-    beside = (*answer.thoughts, *("",) * len(parted))
-    thoughts = tuple(own or inner for own, (inner, _) in zip(beside, parted, strict=False))
-    texts = tuple(text for _, text in parted)
-    return replace(answer, turn_texts=texts, thoughts=thoughts if any(thoughts) else ())
-
-
-def _import(
-    out: str,
-    name: str,
-    answers: Mapping[str, Answer],
-    questions: Sequence[Question],
-    reporter: Reporter,
-) -> None:
-    asked = [answers[q.question_id] for q in questions if q.question_id in answers]
-    others = answers.keys() - {q.question_id for q in questions}
-    parts.replace(answers_uri(out, name), b"".join(a.to_json() for a in asked))
-    reporter.event(
-        "answer.imported",
-        model=name,
-        answers=len(asked),
-        questions=len(questions),
-        **({"to_other_questions": len(others)} if others else {}),
-    )
-    if others:
-        reporter.line(
-            f"{len(others)} answers of {name} are left out: no question has their question_id, "
-            f"such as {min(others)!r}."
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class AnswerFile:
     """One model's answers, while this run holds them."""
@@ -180,45 +111,6 @@ class AnswerFile:
         """Raises InputError where another run has taken them over."""
         self.hold.check()
         parts.append(self.uri, answer.to_json())
-
-
-@dataclass(slots=True)
-class Unanswered:
-    """What came in place of answers."""
-
-    failures: list[str] = field(default_factory=list[str])
-    empty: list[str] = field(default_factory=list[str])
-    """why an answer has no text: length, content_filter, tool_calls or what else ended it"""
-    refused: CallFailure | None = None
-    """why the endpoint refuses every request"""
-
-    @property
-    def count(self) -> int:
-        return len(self.failures) + len(self.empty)
-
-    def sentence(self, contestant: Contestant) -> str | None:
-        if self.refused:
-            advice = self.refused.advice or (
-                f"check the URL, the model's name {contestant.endpoint.model!r} and the key"
-            )
-            return f"{contestant.name}'s endpoint refuses requests ({self.refused}); {advice}"
-        told: list[str] = []
-        if self.failures:
-            told.append(f"{len(self.failures)} found no response (last: {self.failures[-1]})")
-        if cut := self.empty.count("length"):
-            told.append(f"{cut} were cut off before any text: give --max-tokens more")
-        if filtered := self.empty.count("content_filter"):
-            told.append(f"{filtered} were stopped by a content filter")
-        if others := [
-            reason for reason in self.empty if reason not in ("length", "content_filter")
-        ]:
-            ends = ", ".join(sorted(set(others)))
-            told.append(f"{len(others)} have no text, only thoughts or a tool's call ({ends})")
-        return (
-            f"{contestant.name} left {self.count} questions unanswered: {', '.join(told)}"
-            if told
-            else None
-        )
 
 
 async def _ask_all(
@@ -312,7 +204,7 @@ async def _ask_model(
         seconds=round(time.monotonic() - started, 1),
         **({"last_error": lost.failures[-1]} if lost.failures else {}),
     )
-    return lost.sentence(contestant)
+    return lost.sentence(contestant.name, contestant.endpoint.model)
 
 
 def _refuse_other_sampling(
@@ -325,7 +217,7 @@ def _refuse_other_sampling(
         made = done.get(question.question_id)
         if made is None or not made.sampling:
             continue
-        asked = _settings(config, question.category)
+        asked = sampling_and_system(config, question.category)
         if "system" not in made.sampling:  # an older line, which does not tell it
             del asked["system"]
         if made.sampling != asked:
@@ -333,22 +225,6 @@ def _refuse_other_sampling(
                 f"{contestant.name} answered question {question.question_id} with "
                 f"{made.sampling}, not {asked}; use the earlier settings or another --out"
             )
-
-
-def _settings(config: AnswerConfig, category: str) -> dict[str, object]:
-    """All that an answer depends on beside its model, as its line keeps it."""
-    return {**sampling(config, category), "system": config.system}
-
-
-def sampling(config: AnswerConfig, category: str) -> dict[str, object]:
-    """What is sent with every question of a category."""
-    by_category = TEMPERATURES.get(category, OTHER_TEMPERATURE)
-    settings: dict[str, object] = {
-        "temperature": by_category if config.temperature is None else config.temperature,
-        "top_p": config.top_p,
-        "max_tokens": config.max_tokens,
-    }
-    return settings if config.seed is None else {**settings, "seed": config.seed}
 
 
 async def _ask_one(
@@ -361,57 +237,15 @@ async def _ask_one(
     bar: Bar,
 ) -> None:
     try:
-        made = await _converse(asker, config, contestant, question)
+        made = await converse(asker, config, contestant.name, question)
     except CallFailure as failure:
         if failure.kind == "fatal":
             lost.refused = failure
         lost.failures.append(failure.sentence)
         return
     last_thought = made.thoughts[-1] if made.thoughts else ""
-    if _is_without_text(made.turn_texts[-1], last_thought, made.finish_reasons[-1]):
+    if is_without_text(made.turn_texts[-1], last_thought, made.finish_reasons[-1]):
         lost.empty.append(made.finish_reasons[-1])
         return
     await asyncio.to_thread(file.append, made)
     bar.advance(1, model=contestant.name, tokens=made.usage["completion_tokens"])
-
-
-def _is_without_text(text: str, thought: str, reason: str) -> bool:
-    """Whether a turn is no answer, but cut or filtered off, a thought alone or a tool's call.
-
-    A model that ends by itself and says nothing has answered with nothing.
-    """
-    return not text.strip() and (reason != "stop" or bool(thought.strip()))
-
-
-async def _converse(
-    asker: Asker, config: AnswerConfig, contestant: Contestant, question: Question
-) -> Answer:
-    """All turns of a question; each sees the model's own earlier replies, without its thoughts."""
-    settings, endpoint_model = sampling(config, question.category), ""
-    messages = [{"role": "system", "content": config.system}] if config.system else []
-    texts, thoughts, reasons = list[str](), list[str](), list[str]()
-    usage = {"prompt_tokens": 0, "completion_tokens": 0}
-    for turn in question.turns:
-        messages.append({"role": "user", "content": turn})
-        reply = await asker.ask(messages, settings)
-        thought, text = part_thoughts("" if reply.was_filtered else reply.text)
-        messages.append({"role": "assistant", "content": text})
-        texts.append(text)
-        thoughts.append(reply.thoughts or thought)
-        reasons.append(plain_reason(reply.finish_reason))
-        usage["prompt_tokens"] += reply.prompt_tokens or 0
-        usage["completion_tokens"] += reply.completion_tokens or 0
-        endpoint_model = reply.endpoint_model
-        if _is_without_text(text, thoughts[-1], reasons[-1]):
-            break
-    return Answer(
-        question_id=question.question_id,
-        turn_texts=tuple(texts),
-        thoughts=tuple(thoughts) if any(thoughts) else (),
-        model=contestant.name,
-        endpoint_model=endpoint_model,
-        sampling=_settings(config, question.category),
-        usage=usage,
-        finish_reasons=tuple(reasons),
-        created=round(time.time(), 3),
-    )
