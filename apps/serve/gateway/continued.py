@@ -24,10 +24,21 @@ class ChoiceSoFar:
     has_role: bool = False
     has_calls: bool = False
     is_finished: bool = False
+    begin: int = 0
+    """chars that it had when the back end of now took it over"""
 
     @property
     def has_begun(self) -> bool:
         return bool(self.text) or self.has_calls or self.is_finished
+
+    def placed(self, choice: Json) -> Json:
+        """A piece of it whose tokens' places count from the text's beginning."""
+        logprobs = choice.get("logprobs")
+        offsets = logprobs.get("text_offset") if isinstance(logprobs, dict) else None
+        if not (self.begin and isinstance(logprobs, dict) and isinstance(offsets, list)):
+            return choice
+        moved = [self.begin + at if isinstance(at, int) else at for at in offsets]
+        return {**choice, "logprobs": {**logprobs, "text_offset": moved}}
 
     def take(self, choice: Json) -> None:
         """A piece of it, as it is sent."""

@@ -160,6 +160,7 @@ class PooledAnswer(LivingResponse):
                 "can go on with (tools, a JSON format or several prompts); send the request again.",
                 code="stream_lost",
             )
+        so_far.begin = len(so_far.text)
         return continued(self._body, self._request, so_far)
 
     async def _pieces(
@@ -193,6 +194,7 @@ class PooledAnswer(LivingResponse):
             piece = _without_role(choice) if so_far.has_role else choice
             if piece is None:
                 continue
+            piece = so_far.placed(piece)
             so_far.take(piece)
             so_far.num_tokens += chunk.num_tokens if choice is chunk.choices[0] else 0
             pieces.append({**piece, "index": index})

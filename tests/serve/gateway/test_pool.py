@@ -162,16 +162,22 @@ async def test_a_whole_answer_is_asked_for_again(pool: Pooled) -> None:
     assert body["usage"]["completion_tokens"] == len(TEXT) + 1
 
 
-async def test_a_completion_goes_on_from_its_text(pool: Pooled) -> None:
+@pytest.mark.parametrize("echo", [True, False])
+async def test_a_completion_goes_on_from_its_text(pool: Pooled, echo: bool) -> None:
     here = pool.add_here("here")
     here.back_end.backend._engine.step_s = 0.02
     await pool.add("far", weight=0.01, continues=False)
-    body = {"model": "pool", "prompt": "<|im_start|>assistant\n", "stream": True, "max_tokens": 400}
-    asking = asyncio.create_task(pool.near.http.post("/v1/completions", json=body))
+    prompt = "<|im_start|>assistant\n"
+    body = {"model": "pool", "prompt": prompt, "stream": True, "max_tokens": 400}
+    more = {"logprobs": 0, "echo": echo}
+    asking = asyncio.create_task(pool.near.http.post("/v1/completions", json={**body, **more}))
     await asyncio.sleep(0.5)
     here.gone.set()
-    chunks = events(await asking)
-    assert "".join(c["choices"][0]["text"] for c in chunks) == TEXT
+    choices = [chunk["choices"][0] for chunk in events(await asking)]
+    assert "".join(choice["text"] for choice in choices) == prompt * echo + TEXT
+    places = [at for choice in choices for at in choice["logprobs"]["text_offset"]]
+    begin = len(prompt) * echo
+    assert [at for at in places if at >= begin] == list(range(begin, begin + len(TEXT)))
 
 
 async def test_a_stream_that_can_go_on_nowhere_says_so(pool: Pooled) -> None:
