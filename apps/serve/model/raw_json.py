@@ -18,6 +18,22 @@ def _refuse(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
+def several(text: str) -> list[tuple[Any, str]]:
+    """Values and their texts, as in `{"a": 1}; {"b": 2}`, which is no JSON: with semicolons or
+    nothing but space between them. Raises ValueError as `parse`."""
+    found: list[tuple[Any, str]] = []
+    at = _after_space(text, 0)
+    try:
+        while at < len(text):
+            value, end = _DECODER.raw_decode(text, at)
+            found.append((value, text[at:end]))
+            at = _after_space(text, end)
+            at = _after_space(text, at + (text[at : at + 1] == ";"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return found
+
+
 def parse(text: str) -> Any:
     """The value of a JSON text. Raises ValueError, also when it is nested too deeply."""
     try:

@@ -2,7 +2,7 @@
 
 Read are the forms that open models are trained on: Hermes and Qwen
 (`<tool_call>{...}</tool_call>`), Mistral (`[TOOL_CALLS][...]`), LLaMA 3 (the whole answer is
-`{"name": ..., "parameters": ...}`).
+`{"name": ..., "parameters": ...}`, or several with semicolons between them).
 """
 
 import re
@@ -178,18 +178,18 @@ class ToolParser:
         return text
 
     def _calls(self, text: str) -> list[dict[str, Any]]:
-        """The calls in an object or an array of objects; none when one of them is no call."""
+        """The calls in objects and arrays of objects; none when one of them is no call."""
         try:
-            value = raw_json.parse(text)
+            values = raw_json.several(text)
         except ValueError:
             return []
-        if isinstance(value, dict):
-            calls = [self._call(value, text)]
-        elif isinstance(value, list):
-            pairs = zip(value, raw_json.parts(text), strict=True)
-            calls = [self._call(item, written) for item, (_, written) in pairs]
-        else:
-            return []
+        calls: list[dict[str, Any] | None] = []
+        for value, written in values:
+            if isinstance(value, list):
+                pairs = zip(value, raw_json.parts(written), strict=True)
+                calls += [self._call(item, part) for item, (_, part) in pairs]
+            else:
+                calls.append(self._call(value, written))
         found = [call for call in calls if call is not None]
         return found[:MAX_CALLS] if len(found) == len(calls) else []
 
