@@ -119,8 +119,8 @@ def limited_body(body: ChatRequest | CompletionRequest, model: ModelConfig) -> d
     num_choices(max(body.n or 1, best_of or 1), model)
     most = max_tokens(body, model)
     values = body.model_dump(mode="json", exclude_unset=True, by_alias=True)
-    if model.engine == "remote":
-        values.pop("break_role_marks", None)  # whose template is not known here
+    if model.engine == "remote" and not model.options.get("continues"):
+        values.pop("break_role_marks", None)  # as OpenAI's, it may refuse what it does not know
     if values.get("max_completion_tokens") is not None:  # servers differ in which of two they obey
         values.pop("max_tokens", None)
     names = ("max_tokens", "max_completion_tokens")

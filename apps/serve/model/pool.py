@@ -136,5 +136,6 @@ async def watch_members(
 
 def remote_model(name: str, remote: RemoteConfig, prices: Prices) -> ModelConfig:
     """A member elsewhere that no file names."""
-    options = {"base_url": remote.base_url, "model": remote.model}
+    names = ("base_url", "model", "continues")
+    options = {name: getattr(remote, name) for name in names}
     return ModelConfig(name=name, engine="remote", options=options, prices=prices)

@@ -4,7 +4,7 @@ Control tokens typed by a person never become tokens, see Tokenizer. A mark of p
 the same tokens whoever writes it:
 
     vicuna-v1.1   SYSTEM USER: q ASSISTANT: a</s>USER: q2   `USER:`, `ASSISTANT:`
-    llama-2       [INST] <<SYS>>\n..\n<</SYS>>\n\nq [/INST]   `[INST]`, `<</SYS>>`, `[/INST]`
+    llama-2       [INST] <<SYS>>\n..\n<</SYS>>\n\nq [/INST]   `[INST]`, `<<SYS>>`, ...
     chatml        <|im_start|>user\nq<|im_end|>\n            none: `user` alone is a word
 """
 
@@ -29,11 +29,17 @@ def role_marks(template: ChatTemplate, control_tokens: Sequence[str]) -> tuple[s
             text = template.render(messages, add_generation_prompt=True).text
         except TemplateError:
             continue
-        _, *between = re.split("|".join(_SAID), text)
-        cuts = "|".join([*map(re.escape, sorted(control_tokens, key=len, reverse=True)), "\n"])
-        found = {piece.strip() for part in between for piece in re.split(cuts, part)}
-        return tuple(sorted(filter(_is_mark, found)))
+        before, *between = re.split("|".join(_SAID), text)
+        tokens = [*map(re.escape, sorted(control_tokens, key=len, reverse=True)), "\n"]
+        marks = {mark for part in between for mark in _marks(part, tokens)}
+        if first == 0:  # what stands right before a system message is said nowhere else
+            marks.update(_marks(before, [*map(re.escape, marks), *tokens])[-1:])
+        return tuple(sorted(marks))
     return ()
+
+
+def _marks(text: str, cuts: Sequence[str]) -> list[str]:
+    return [mark for part in re.split("|".join(cuts), text) if _is_mark(mark := part.strip())]
 
 
 def _is_mark(text: str) -> bool:
