@@ -12,6 +12,7 @@ A key is shown once, when it is made; the file holds its digest. Name the file i
 import dataclasses
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -85,6 +86,13 @@ def keys(settings: KeysConfig, reporter: Reporter) -> None:
 
 def _change(settings: KeysConfig, reporter: Reporter) -> None:
     all_keys = read_keys(settings.file)
+    counts = Counter(key.sha256 for key in all_keys)
+    if twice := [key for key in all_keys if counts[key.sha256] > 1]:
+        names = " and ".join(repr(key.name) for key in twice[:2])
+        raise InputError(
+            f"{settings.file} has one key under {names}, so a change of one would be of both; "
+            "take one of these entries out."
+        )
     own = [key for key in all_keys if key.name == settings.name]
     others = [key for key in all_keys if key.name != settings.name]
     if bool(own) == (settings.action == "add"):

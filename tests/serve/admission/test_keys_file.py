@@ -65,6 +65,17 @@ def test_a_rotation_changes_the_digest_and_nothing_else(path: Path) -> None:
     assert new != B and path.read_text() == WRITTEN.replace(f"'{B}'", new)
 
 
+@pytest.mark.parametrize("argv", [("revoke", "ali"), ("rotate", "bob"), ("add", "cem")])
+def test_one_key_under_two_names_is_told_and_nothing_is_changed(
+    path: Path, argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.write_text(path.read_text().replace(B, A))
+    before = path.read_bytes()
+    assert cli.run("apps.serve", COMMANDS, ("keys", *argv, "--file", str(path))) == 2
+    assert "has one key under 'ali' and 'bob'" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_a_rotation_with_a_grace_keeps_the_old_entry_and_says_when_it_ends(path: Path) -> None:
     keys(path, "rotate", "ali", "--grace-hours", "1")
     old, bob, new = read_keys(str(path))
