@@ -7,9 +7,12 @@ here: the same class runs in a process of its own for all gateways, or in a gate
 is away.
 """
 
+import logging
 import time
+from collections import Counter
 from typing import NamedTuple
 
+from limits import RateLimitItem
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 
@@ -24,6 +27,8 @@ from apps.serve.admission.windows import (
     tokens_window,
 )
 from apps.serve.config import ApiKey
+
+logger = logging.getLogger("ray.serve")
 
 LEASE_S = 5.0
 """A gateway that says nothing for so long is gone, and its streams with it."""
@@ -42,9 +47,12 @@ class Limiter:
         self._sliding = SlidingWindowCounterRateLimiter(storage)
         self._fixed = FixedWindowRateLimiter(storage)
         self._streams: dict[tuple[str, str], tuple[int, float]] = {}
+        self._owed: Counter[tuple[RateLimitItem, str, str]] = Counter()
+        """{(window, key's name, its minute or day): what it has used and nobody has counted}"""
 
     def admit(self, key: ApiKey, prompt_tokens: int, gateway: str, streams: int) -> Refusal | None:
         """Charge a request and its prompt, or say why not. `streams` run at that gateway now."""
+        self._pay()
         refusal = self._refusal(key, prompt_tokens, gateway, streams)
         if refusal is None:
             if key.requests_per_minute is not None:
@@ -55,9 +63,24 @@ class Limiter:
 
     def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
         if key.tokens_per_minute is not None and tokens:
-            self._fixed.hit(tokens_window(key), key.name, this_minute(), cost=tokens)
+            self._owed[tokens_window(key), key.name, this_minute()] += tokens
         if key.usd_per_day is not None and usd:
-            self._fixed.hit(dollars_window(key), key.name, today(), cost=cost_of(usd))
+            self._owed[dollars_window(key), key.name, today()] += cost_of(usd)
+        try:
+            self._pay()
+        except Exception as error:
+            logger.warning("what keys have used is counted when Redis is back: %s", error)
+
+    def _pay(self) -> None:
+        """Count what is owed, that of the time in which Redis was away too. Raises when it is.
+
+        What it did not confirm in time is owed still, and it may have counted that all the same:
+        at most one such charge counts twice.
+        """
+        for (window, name, span), cost in list(self._owed.items()):
+            if span in (this_minute(), today()):
+                self._fixed.hit(window, name, span, cost=cost)
+            del self._owed[window, name, span]
 
     def renew(self, name: str, gateway: str, streams: int) -> None:
         """How many streams of the key run at that gateway."""

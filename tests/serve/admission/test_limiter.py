@@ -1,5 +1,6 @@
 import contextlib
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,12 +20,11 @@ def key(**limits: Any) -> ApiKey:
     return ApiKey(name="ali", sha256="0" * 64, **limits)
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def redis_at(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed; apt-get install redis-server")
     pytest.importorskip("redis", reason="the redis package is not installed")
-    port = free_port()
     argv = ["redis-server", "--port", str(port), "--dir", str(tmp_path), "--save", ""]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
         import redis
@@ -35,8 +35,17 @@ def redis(tmp_path: Path) -> Iterator[str]:
                     client.ping()
                     break
                 time.sleep(0.05)
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    with redis_at(port, tmp_path):
         yield f"redis://127.0.0.1:{port}"
-        server.terminate()
 
 
 def test_requests_tokens_dollars_and_streams_are_limited_each_by_name() -> None:
@@ -147,3 +156,36 @@ def test_with_redis_a_limiter_that_starts_again_knows_what_was_used(redis: str) 
     assert Limiter(redis).admit(once, 10, "g", 0) is not None
     Limiter(redis).charge(key(usd_per_day=5.0), 0, float("inf"))
     assert Limiter(redis).admit(key(usd_per_day=6.0), 10, "g", 0) is not None
+
+
+def test_what_was_used_while_redis_was_away_is_counted_when_it_is_back(tmp_path: Path) -> None:
+    port, cheap = free_port(), key(usd_per_day=1.0, tokens_per_minute=10_000)
+    with redis_at(port, tmp_path):
+        one = Limiter(f"redis://127.0.0.1:{port}")
+        one.charge(cheap, 10, 0.3)
+    one.charge(cheap, 10, 0.4)
+    one.charge(cheap, 10, 0.4)
+    with pytest.raises(Exception, match="refused"):
+        one.admit(cheap, 10, "g", 0)
+    with redis_at(port, tmp_path):  # and has kept nothing
+        assert one.admit(cheap, 10, "g", 0) is None
+        Limiter(f"redis://127.0.0.1:{port}").charge(cheap, 0, 0.2)
+        assert one.admit(cheap, 10, "g", 0) is not None
+        one.charge(cheap, 0, 0.3)
+        assert one.admit(cheap, 10, "g", 0) is not None
+
+
+def test_what_a_frozen_redis_did_not_confirm_is_not_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, cheap = free_port(), key(usd_per_day=2.2)
+    with redis_at(port, tmp_path) as server:
+        one = Limiter(f"redis://127.0.0.1:{port}?socket_timeout=0.2")
+        one.charge(cheap, 0, 0.1)
+        server.send_signal(signal.SIGSTOP)
+        for _ in range(3):
+            one.charge(cheap, 0, 0.7)
+        assert "is counted when Redis is back" in caplog.text
+        server.send_signal(signal.SIGCONT)
+        one.charge(cheap, 0, 0.1)
+        assert one.admit(cheap, 1, "g", 0) is not None
