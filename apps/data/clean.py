@@ -155,6 +155,8 @@ def _index(
     skipped = {**dict.fromkeys(files.skipped, "by its name no dump"), **unknown}
     if skipped:
         reporter.event("clean.skipped", files=skipped)
+    if told := [file.uri for file in indexes if file.seen.is_told_to_a_model]:
+        reporter.event("clean.instructions", read_as="system", files=told)
     stamps = {piece.args.uri: piece.args.stamp for piece in pieces}
     return IndexedInputs(indexes=indexes, skipped=skipped, stamps=stamps)
 
@@ -211,6 +213,8 @@ def range_units(indexes: list[FileIndex], config: CleanConfig) -> list[Unit[Rang
     for file in indexes:
         copy = copies[file.digest] = copies.get(file.digest, -1) + 1
         prefix = file.digest[:16] + (f"+{copy}" if copy else "")
+        is_told = file.seen.is_told_to_a_model
+        reading = dataclasses.replace(config.reading(), is_told_to_a_model=is_told)
         kind = "row groups" if file.format == "parquet" else "bytes"
         for part in file.ranges:
             args = RangeArgs(
@@ -223,7 +227,7 @@ def range_units(indexes: list[FileIndex], config: CleanConfig) -> list[Unit[Rang
                 end=part.end,
                 ordinal=part.ordinal,
                 prefix=prefix,
-                reading=config.reading(),
+                reading=reading,
                 rules=config.rules,
             )
             name = f"{file.uri} {kind} {part.start:,}-{part.end:,}"

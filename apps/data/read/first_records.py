@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from apps.common.files import storage
+from apps.common.json_value import JsonObject
 from apps.data.read import chains, encoding, json_spans
 from apps.data.read.json_spans import Separation
-from apps.data.read.layouts import known
+from apps.data.read.layouts import alpaca, known
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.layout import Names, Unreadable, list_of
 from apps.data.read.record.lists import message_list
@@ -27,6 +28,8 @@ class Seen:
     nearest: tuple[str, ...] = ()
     is_flat: bool = False
     """whether they are single messages of trees"""
+    is_told_to_a_model: bool = False
+    """whether Alpaca's instructions are what the system says"""
     has_pieces: bool = False
     """whether some have the ids of pieces of a split dump"""
     is_split: bool = False
@@ -60,20 +63,27 @@ def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
 def of_values(values: Iterator[object], reading: Reading) -> Seen:
     """Of the first MOST values; those behind them are only searched for pieces of a split dump."""
     names: dict[str, None] = {}
-    unknown, recognised = list[object](), list[object]()
+    unknown, recognised, records = list[object](), list[object](), list[JsonObject]()
     for given in itertools.islice(values, MOST):
         value = _inner(given, reading.names)
         record = known.as_record(value, reading.names)
         if record is not None and (layout := known.recognised(record)) is not None:
             names[layout.name] = None
             recognised.append(value)
+            records.append(record)
         elif record is None or message_list(record) is None:
             unknown.append(value)
     chosen = [reading.layout] if reading.layout else list(names)
     is_flat = bool(chosen) and known.BY_NAME[chosen[0]].is_flat
     if chosen or not unknown:
-        pieces = _pieces_among(itertools.chain(recognised, values), reading)
-        return Seen(tuple(chosen), None, (), is_flat, *pieces)
+        has_pieces, is_split = _pieces_among(itertools.chain(recognised, values), reading)
+        return Seen(
+            layouts=tuple(chosen),
+            is_flat=is_flat,
+            is_told_to_a_model=not unknown and alpaca.are_told_to_a_model(records),
+            has_pieces=has_pieces,
+            is_split=is_split,
+        )
     nearest = tuple(layout.name for layout in known.nearest(unknown[0]))
     return Seen(first=known.seen_in(unknown[0]), nearest=nearest)
 

@@ -7,7 +7,7 @@ import orjson
 
 from apps.common.json_value import JsonObject
 from apps.data.html.detect import Html
-from apps.data.read.layouts import known, oasst, openai
+from apps.data.read.layouts import alpaca, known, oasst, openai
 from apps.data.read.record.layout import (
     Layout,
     Names,
@@ -37,6 +37,8 @@ class Reading:
     """images and the like: are left out, or drop the conversation"""
     html: Html = "auto"
     """answers that are a page's HTML: by layout and evidence, all, or none"""
+    is_told_to_a_model: bool = False
+    """whether Alpaca's instructions are what the system says; a file's first records show it"""
 
 
 def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layout]:
@@ -44,6 +46,8 @@ def read_record(value: object, reading: Reading) -> tuple[RawConversation, Layou
     record = known.as_record(value, reading.names)
     if record is None:
         raise Unreadable("bad-message" if isinstance(value, list) else "not-an-object")
+    if reading.is_told_to_a_model:
+        record = alpaca.with_system(record)
     layout = _layout(record, reading)
     try:
         conversation = layout.read(record, reading.names)
