@@ -27,7 +27,7 @@ class Seen:
     """what the first record holds, when no record has a layout"""
     nearest: tuple[str, ...] = ()
     is_flat: bool = False
-    """whether they are single messages of trees"""
+    """whether they are parts of conversations, as the first layout has them"""
     is_told_to_a_model: bool = False
     """whether Alpaca's instructions are what the system says"""
     has_pieces: bool = False
@@ -74,7 +74,7 @@ def of_values(values: Iterator[object], reading: Reading) -> Seen:
         elif record is None or message_list(record) is None:
             unknown.append(value)
     chosen = [reading.layout] if reading.layout else list(names)
-    is_flat = bool(chosen) and known.BY_NAME[chosen[0]].is_flat
+    is_flat = bool(chosen) and known.BY_NAME[chosen[0]].regrouped is not None
     if chosen or not unknown:
         has_pieces, is_split = _pieces_among(itertools.chain(recognised, values), reading)
         return Seen(

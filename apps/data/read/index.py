@@ -32,7 +32,7 @@ from apps.data.read import (
 )
 from apps.data.read.first_records import Seen
 from apps.data.read.json_spans import Separation
-from apps.data.read.layouts import oasst
+from apps.data.read.layouts import known
 from apps.data.read.reader import Reading
 from apps.data.units import Unit
 
@@ -205,7 +205,9 @@ def _index_text(
         return piece
     lines = first_records.lines_of(piece.data, piece.separation)
     return dataclasses.replace(
-        _index_trees(args, lines, hashed, folder), damage=piece.damage, digest=piece.digest
+        _index_regrouped(args, lines, piece.seen, hashed, folder),
+        damage=piece.damage,
+        digest=piece.digest,
     )
 
 
@@ -218,7 +220,8 @@ def _index_lines(
     if piece.seen is None or not piece.seen.is_flat or piece.separation is None:
         return piece
     again = first_records.lines_of(spool, piece.separation)
-    return dataclasses.replace(_index_trees(args, again, hashed, folder), damage=piece.damage)
+    whole = _index_regrouped(args, again, piece.seen, hashed, folder)
+    return dataclasses.replace(whole, damage=piece.damage)
 
 
 def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -226,13 +229,14 @@ def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
     return source.in_chunks(iter(lines))
 
 
-def _index_trees(
-    args: PieceArgs, lines: Iterable[bytes], hashed: source.Hashed, folder: str
+def _index_regrouped(
+    args: PieceArgs, lines: Iterable[bytes], seen: Seen, hashed: source.Hashed, folder: str
 ) -> Piece:
-    """Flat messages put together to trees; what is no message stays as it is."""
-    spool = storage.join(folder, "trees")
-    trees = source.Spooled(_gathered(oasst.tree_lines(lines)), spool)
-    return _index_chunks(args, trees, spool, hashed)
+    """Parts of conversations put together; what is none stays as it is."""
+    regrouped = known.BY_NAME[seen.layouts[0]].regrouped
+    assert regrouped is not None  # they are parts
+    spool = storage.join(folder, "regrouped")
+    return _index_chunks(args, source.Spooled(_gathered(regrouped(lines)), spool), spool, hashed)
 
 
 def _index_chunks(
@@ -265,7 +269,7 @@ def _index_parquet(args: PieceArgs, data: str, hashed: source.Hashed, folder: st
     _drain(hashed)
     seen = first_records.of_values(parquet.head_rows(data, json_spans.HEAD_BYTES), args.reading)
     if seen.is_flat:
-        return _index_trees(args, parquet.all_rows(data), hashed, folder)
+        return _index_regrouped(args, parquet.all_rows(data), seen, hashed, folder)
     if seen.has_pieces:  # they are fetched by their bytes
         return _index_lines(args, parquet.all_rows(data), hashed, folder)
     groups, damage = parquet.row_groups(data)

@@ -7,7 +7,7 @@ import orjson
 
 from apps.common.json_value import JsonObject
 from apps.data.html.detect import Html
-from apps.data.read.layouts import alpaca, known, oasst, openai
+from apps.data.read.layouts import alpaca, known, openai
 from apps.data.read.record.layout import (
     Layout,
     Names,
@@ -68,8 +68,6 @@ def _layout(record: JsonObject, reading: Reading) -> Layout:
     """A list of messages that begins with none is one with a fault."""
     if reading.layout is not None:
         layout = known.BY_NAME[reading.layout]
-        if layout.is_flat:
-            layout = oasst.TREES  # that is what its messages have been put together to
         if not layout.recognises(record) and message_list(record) is None:
             raise Unreadable(f"not-{layout.name}")
         return layout

@@ -12,6 +12,7 @@ from apps.data.read.layouts import (
     chatgpt_export,
     claude_export,
     cria,
+    dify,
     dolly,
     lmsys,
     oasst,
@@ -43,6 +44,7 @@ LayoutName = Literal[
     "dolly",
     "prompt-completion",
     "pairs",
+    "dify",
     "cria",
 ]
 LAYOUTS: tuple[Layout, ...] = (
@@ -50,6 +52,7 @@ LAYOUTS: tuple[Layout, ...] = (
     claude_export.LAYOUT,
     oasst.TREES,
     oasst.MESSAGES,
+    dify.LAYOUT,
     wildchat.LAYOUT,
     lmsys.LAYOUT,
     cria.LAYOUT,

@@ -164,7 +164,8 @@ def _replies(message: JsonObject) -> list[JsonValue]:
 
 
 def _read_message(record: JsonObject, names: Names) -> RawConversation:
-    return _read_tree({"prompt": record}, names)
+    """One that is left alone, or a tree of those that were put together."""
+    return _read_tree(record if _is_tree(record) else {"prompt": record}, names)
 
 
 TREES = Layout(
@@ -180,7 +181,7 @@ MESSAGES = Layout(
     what="OpenAssistant messages with message_id and parent_id, put together to trees",
     example='{"message_id": "m2", "parent_id": "m1", "text": "Hello", "role": "assistant", '
     '"rank": 0}',
-    recognises=_is_message,
+    recognises=lambda record: _is_message(record) or _is_tree(record),
     read=_read_message,
-    is_flat=True,
+    regrouped=tree_lines,
 )

@@ -5,7 +5,7 @@ it one, and reads turns, ids and flags; whatever else the record holds is named,
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -115,8 +115,9 @@ class Layout:
     recognises: Callable[[JsonObject], bool]
     read: Callable[[JsonObject, Names], RawConversation]
     """Raises Unreadable."""
-    is_flat: bool = False
-    """A record is one message of a tree, so the file is regrouped before it is read."""
+    regrouped: Callable[[Iterable[bytes]], Iterator[bytes]] | None = None
+    """Of a layout whose records are parts of conversations: JSON lines of all the parts in a file
+    -> those of conversations, before it is read."""
     has_html: bool = False
     """Answers may be the HTML of a page."""
 

@@ -63,22 +63,24 @@ def test_a_layout_by_name_reads_what_it_recognises(layout: str, tmp_path: Path) 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_a_file_of_one_record_is_one_conversation(layout: str, tmp_path: Path) -> None:
     rows = WRITERS[layout](1, TALKS[1])
-    if layout == "oasst-messages":
+    if BY_NAME[layout].regrouped:
         rows = rows[:1]
     for name, data in (("a.json", orjson.dumps(rows[0])), ("b.json", orjson.dumps(rows[:1]))):
         (tmp_path / name).write_bytes(data)
         run_clean(tmp_path / f"out-{name}", tmp_path / name, profile="none")
-        expected = talks_of(layout)[1][: 1 if layout == "oasst-messages" else None]
+        expected = talks_of(layout)[1]
+        if BY_NAME[layout].regrouped:
+            expected = expected[:1] if layout == "oasst-messages" else expected[-2:]
         assert talks(tmp_path / f"out-{name}") == [expected]
 
 
 def test_layouts_may_be_mixed_in_one_file(tmp_path: Path) -> None:
-    mixed = [row for name in WRITERS if not BY_NAME[name].is_flat for row in records_of(name)]
+    mixed = [row for name in WRITERS if not BY_NAME[name].regrouped for row in records_of(name)]
     random.Random(3).shuffle(mixed)
     (tmp_path / "dump.jsonl").write_bytes(b"\n".join(map(orjson.dumps, mixed)))
     ledger = run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
     assert ledger["records"]["kept"] == len(mixed)
-    assert set(ledger["layouts"]) == set(WRITERS) - {"oasst-messages"}
+    assert set(ledger["layouts"]) == {name for name in WRITERS if not BY_NAME[name].regrouped}
 
 
 def test_the_example_of_a_layout_is_one_of_its_own() -> None:

@@ -123,6 +123,19 @@ def _alpaca(number: int, talk: Said) -> dict[str, Any]:
     return {**last, "history": _history(talk)}
 
 
+def _dify(number: int, talk: Said) -> Rows:
+    """The newest first; each answer but the last was made once before."""
+    rows: Rows = []
+    parent: str | None = None
+    for i in range(0, len(talk), 2):
+        own = {"conversation_id": f"c{number}", "parent_message_id": parent, "inputs": {"x": 1}}
+        parent = f"m{number}.{i}"
+        row = {**own, "id": parent, "query": talk[i][1], "answer": talk[i + 1][1]}
+        again = {**row, "id": f"old{number}.{i}", "answer": "An older answer."}
+        rows += [{**again, "created_at": 17 + i}, {**row, "created_at": 18 + i}]
+    return rows[::-1]
+
+
 WRITERS: dict[str, Callable[[int, Said], Rows]] = {
     "sharegpt": lambda i, talk: [{"id": f"s{i}", "conversations": sharegpt(talk)}],
     "openai": lambda i, talk: [{"messages": openai(talk)}],
@@ -137,6 +150,7 @@ WRITERS: dict[str, Callable[[int, Said], Rows]] = {
     "dolly": lambda i, talk: [{"instruction": talk[0][1], "context": "", "response": talk[1][1]}],
     "prompt-completion": lambda i, talk: [{"prompt": talk[0][1], "completion": talk[1][1]}],
     "pairs": lambda i, talk: [{"id": f"p{i}", "conversation": [*_history(talk), _last(talk)]}],
+    "dify": _dify,
     "cria": lambda i, talk: [
         {"id": f"v{i}", "model": "m", "consent": True, "flags": [], "conversations": sharegpt(talk)}
     ],
