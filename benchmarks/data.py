@@ -25,7 +25,7 @@ import psutil
 from markdown_it import MarkdownIt
 
 from apps.common.command.allocator import collect_rarely, keep_freed_memory
-from apps.data import clean, clean_range
+from apps.data import clean_range, ranges
 from apps.data.config import CleanConfig
 from apps.data.html import detect, to_markdown
 from apps.data.read import index
@@ -201,7 +201,7 @@ def _clean_seconds(dump: Path, rules: Rules, scratch: Path) -> float:
     config = CleanConfig(inputs=(str(dump),), out="unused", rules=rules)
     pieces = index.units([str(dump)], 16 << 20, config.reading())
     file = index.join([index.index(unit.args, str(scratch / "index")) for unit in pieces])[0]
-    for unit in clean.range_units([file], config):
+    for unit in ranges.range_units([file], config):
         clean_range.clean_unit(unit.args, str(scratch / f"unit-{unit.args.ordinal}"))
     return time.process_time() - start
 

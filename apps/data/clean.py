@@ -1,7 +1,7 @@
 """`clean`: raw dumps to clean conversations, in four steps of units.
 
     index   pieces of files: digest, where ranges of records begin    index.py
-    clean   each range: read, convert, apply the rules                cleaning.py
+    clean   each range: read, convert, apply the rules                ranges.py, clean_range.py
     decide  once: which conversations repeat others                   duplicates/
     write   each shard: what stays, in input order                    shards.py
 
@@ -10,21 +10,20 @@ Everything until the commit lies in <out>/_work and is found there again after a
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 from apps.common.command.events import Reporter
 from apps.common.errors import InputError, StorageError
 from apps.common.files import config as configs
 from apps.common.files import lineage, schema, storage
-from apps.data import clean_range
-from apps.data.clean_range import CleanedRange, RangeArgs
+from apps.data import clean_range, ranges
+from apps.data.clean_range import CleanedRange
 from apps.data.config import CleanConfig
 from apps.data.duplicates.decide import DecideArgs, Decided, Kept, decide
 from apps.data.ledger import Ledger
 from apps.data.read import index
 from apps.data.read import inputs as read_inputs
-from apps.data.read.chains import Chains, Link, RangeLinks, chains_of
 from apps.data.read.index import FileIndex
 from apps.data.read.inputs import Inputs
 from apps.data.units import (
@@ -87,7 +86,6 @@ def finished(config: CleanConfig, files: Inputs, reporter: Reporter) -> bool:
 
 
 _INDEX = Process(index.index, index.IndexedPiece)
-_LINKS = Process(clean_range.find_links, RangeLinks)
 _CLEAN = Process(clean_range.clean_unit, CleanedRange)
 _DECIDE = Process(decide, Decided)
 _WRITE = Process(shards.write, Shard)
@@ -106,8 +104,8 @@ def run(
     reporter.event("clean.start", files=len(files.files), out=config.out)
     with _nothing_left_if_refused(config.out, work, is_new=is_new):
         read = _index(config, files, reporter, run_units, work)
-    units = range_units(read.indexes, config)
-    units = _with_chains(units, read.indexes, run_units, work, reporter)
+    units = ranges.range_units(read.indexes, config)
+    units = ranges.with_chains(units, read.indexes, run_units, work, reporter)
     ledger = damage_of(read.indexes)
     _count(ledger, count)
     with reporter.progress("clean", total=len(units), unit="ranges") as bar:
@@ -204,74 +202,6 @@ def _drop_duplicates(ledger: Ledger, decided: Decided, count: Count | None) -> N
             count("records_total", total.records, outcome="dropped", rule=rule)
     if count:
         count("records_total", ledger.records.kept, outcome="kept", rule="")
-
-
-def range_units(indexes: list[FileIndex], config: CleanConfig) -> list[Unit[RangeArgs]]:
-    """The ranges of every file; a second copy of a file gives its records other ids."""
-    units: list[Unit[RangeArgs]] = []
-    copies: dict[str, int] = {}
-    for file in indexes:
-        copy = copies[file.digest] = copies.get(file.digest, -1) + 1
-        prefix = file.digest[:16] + (f"+{copy}" if copy else "")
-        is_told = file.seen.is_told_to_a_model
-        reading = dataclasses.replace(config.reading(), is_told_to_a_model=is_told)
-        kind = "row groups" if file.format == "parquet" else "bytes"
-        for part in file.ranges:
-            args = RangeArgs(
-                uri=file.uri,
-                data=file.data,
-                digest=file.digest,
-                format=file.format,
-                separation=file.separation,
-                start=part.start,
-                end=part.end,
-                ordinal=part.ordinal,
-                prefix=prefix,
-                reading=reading,
-                rules=config.rules,
-            )
-            name = f"{file.uri} {kind} {part.start:,}-{part.end:,}"
-            units.append(Unit(stage="clean", name=name, args=args))
-    return units
-
-
-def _with_chains(
-    units: list[Unit[RangeArgs]],
-    indexes: list[FileIndex],
-    run_units: RunUnits,
-    work: str,
-    reporter: Reporter,
-) -> list[Unit[RangeArgs]]:
-    """The ranges of split dumps, told which pieces belong together; read once more for that.
-
-    A piece may go on in another file, where one of several begins with questions only.
-    """
-    if not any(file.seen.is_split for file in indexes):
-        return units
-    numbered = {file.uri for file in indexes if file.seen.has_pieces and file.format == "json"}
-    places = [i for i, unit in enumerate(units) if unit.args.uri in numbered]
-    searched = [dataclasses.replace(units[i], stage="links") for i in places]
-    with reporter.progress("join", total=len(searched), unit="ranges") as bar:
-        parts = run_units(searched, _LINKS, work, lambda _: bar.advance())
-    chains = chains_of([link for part in parts for link in part.links])
-    told = list(units)
-    for i, part in zip(places, parts, strict=True):
-        args = _with_links(units[i].args, part.links, chains)
-        told[i] = dataclasses.replace(units[i], args=args)
-    reporter.event(
-        "clean.joined", joined=len(chains.joined), continuations=len(chains.continuations)
-    )
-    return told
-
-
-def _with_links(args: RangeArgs, links: Sequence[Link], chains: Chains) -> RangeArgs:
-    ids = {link.id for link in links}
-    return dataclasses.replace(
-        args,
-        joins=tuple(chains.joins[key] for key in sorted(ids & chains.joins.keys())),
-        joined=tuple(sorted(ids & chains.joined)),
-        continuations=tuple(sorted(ids & chains.continuations)),
-    )
 
 
 def damage_of(indexes: list[FileIndex]) -> Ledger:

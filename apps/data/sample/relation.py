@@ -64,3 +64,29 @@ def held_out(world: World) -> Iterator[tuple[Relation, Fact, str]]:
         for fact in relation.facts:
             for text in relation.held_out_questions(fact):
                 yield relation, fact, text
+
+
+def rows_of(table: str, separator: str) -> list[list[str]]:
+    """The cells of each line."""
+    return [line.split(separator) for line in table.strip().splitlines()]
+
+
+def pairs_of(table: str) -> list[tuple[str, str]]:
+    """`hot:cold big:small` -> (hot, cold), (big, small)."""
+    return [(left, right) for left, right in (word.split(":") for word in table.split())]
+
+
+def facts_of(rows: list[tuple[str, str]], answer: str, statement: str) -> tuple[Fact, ...]:
+    """A fact of each row, of sentences about its `{x}` and `{y}`."""
+    return tuple(
+        Fact(
+            subject=x,
+            answer=_upper_first(answer.format(x=x, y=y)),
+            statement=_upper_first(statement.format(x=x, y=y)),
+        )
+        for x, y in rows
+    )
+
+
+def _upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]

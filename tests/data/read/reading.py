@@ -11,7 +11,7 @@ import orjson
 import zstandard
 
 from apps.common.errors import InputError
-from apps.data import clean, clean_range
+from apps.data import clean, clean_range, ranges
 from apps.data.config import CleanConfig
 from apps.data.ledger import Ledger
 from apps.data.read import index, inputs
@@ -45,7 +45,7 @@ def read_all(config: CleanConfig, unit_bytes: int) -> tuple[list[clean_range.Out
     found = index.join(indexed)
     total = clean.damage_of(found)
     outputs: list[clean_range.Output] = []
-    for unit in clean.range_units(found, config):
+    for unit in ranges.range_units(found, config):
         outputs.append(clean_range.clean_range(unit.args))
         total.add(outputs[-1].ledger)
     total.check()

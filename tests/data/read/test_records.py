@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from apps.common.errors import CriaError, InputError
-from apps.data import clean, clean_range
+from apps.data import clean_range, ranges
 from apps.data.config import CleanConfig
 from apps.data.read import index, json_spans, records, source
 from apps.data.read.reader import Reading, read_record
@@ -290,7 +290,7 @@ def test_a_record_of_any_length_is_quarantined_without_being_read(
     pieces = index.units([str(path)], 1000, config.reading())
     found = index.join([index.index(unit.args, str(tmp_path)) for unit in pieces])[0]
     monkeypatch.setattr(source, "read_range", watched)
-    outputs = [clean_range.clean_range(unit.args) for unit in clean.range_units([found], config)]
+    outputs = [clean_range.clean_range(unit.args) for unit in ranges.range_units([found], config)]
     assert max(taken) == 3000
     assert kept_texts(outputs) == TEXTS[:at] + TEXTS[at + 1 :]
     assert reasons(outputs) == ["record-too-long"]

@@ -105,18 +105,11 @@ def _thread(rounds: Sequence[JsonObject]) -> tuple[list[JsonObject], list[JsonOb
     return path[::-1], [one for one in in_order if id(one) not in on_path]
 
 
-def _by_time(rounds: Sequence[JsonObject]) -> list[JsonObject]:
-    """By seconds or by dates; the list's order where some have none."""
-    numbers = [(at, i) for i, one in enumerate(rounds) if isinstance(at := _time(one), int | float)]
-    dates = [(at, i) for i, one in enumerate(rounds) if isinstance(at := _time(one), str)]
-    times = next((given for given in (numbers, dates) if len(given) == len(rounds)), ())
-    return [rounds[i] for _, i in sorted(times)] or list(rounds)
-
-
-def _time(one: JsonObject) -> object:
-    """A table may have written seconds as a text."""
-    at = one.get("created_at")
-    return float(at) if isinstance(at, str) and at.replace(".", "", 1).isdecimal() else at
+def _by_time(rounds: Sequence[JsonObject]) -> Sequence[JsonObject]:
+    """By seconds or dates as texts; the list's order where some have none."""
+    times = [text_of(one, "created_at") for one in rounds]
+    in_order = sorted(range(len(rounds)), key=times.__getitem__)
+    return [rounds[i] for i in in_order] if all(times) else rounds
 
 
 LAYOUT = Layout(
