@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -95,6 +96,22 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, ray_session) -> None:
     assert told == {"calls": len(in_doubt), "usd": pytest.approx(sum(in_doubt.values()))}
     shown = "calls more brought no reply" in (tmp_path / "report.html").read_text()
     assert shown == bool(in_doubt)
+
+
+@pytest.mark.ray
+def test_an_interrupted_run_keeps_what_is_in_flight(tmp_path: Path, ray_session) -> None:
+    """It is paid for: the tasks' processes were killed over it."""
+    folder(str(tmp_path), CALLS)
+    command = [sys.executable, "-m", "apps.eval", "judge", str(tmp_path), "--judge", "judge-4"]
+    command += ["--concurrency", "6", "--num-tasks", "2", *LIMITS]
+    with endpoint(latency_s=1.0) as url:
+        env = {**os.environ, **ray_session.child_env()}
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+        await_stored(str(tmp_path), CALLS // 5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert len(journal.read_raw(str(tmp_path))) == stats(url)["served"] < CALLS
+    assert not unanswered(str(tmp_path))
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ from apps.eval.judging.loop import Caller
 POLL_S = 0.25
 TASK_CPUS = 0.25
 TASK_TRIES = 3
+LAST_REPLIES_S = 20.0
+"""Where a run ends early, what takes longer is charged as sent; Ctrl-C again ends at once."""
 COORDINATOR_CALLS = 10_000
 """most that wait for a place at once"""
 _Actor: TypeAlias = "ActorHandle[Coordinator]"
@@ -207,9 +209,19 @@ def _run_tasks(job: Job, coordinator: _Actor, on_progress: OnProgress) -> list[T
                     left = remaining(calls, read_raw(job.directory), job.persistence.max_asks)
                     start(f"{holder}+", left, tries + 1)
     finally:
-        for task in running:
-            ray.cancel(task, force=True)
+        _end([*running])
     return tallies
+
+
+def _end(tasks: Sequence[ray.ObjectRef[Tally]]) -> None:
+    """Ends tasks whose run is over; what they have in flight is paid for, so it is waited for."""
+    if not tasks:
+        return
+    for task in tasks:
+        ray.cancel(task)
+    _, late = ray.wait([*tasks], num_returns=len(tasks), timeout=LAST_REPLIES_S)
+    for task in late:
+        ray.cancel(task, force=True)
 
 
 def _get(reference: "ray.ObjectRef[Any]") -> Any:
