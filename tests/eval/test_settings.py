@@ -63,6 +63,21 @@ def test_no_endpoint_takes_the_offline_judges_name(tmp_path: Path) -> None:
     assert [*find_judges(JudgeConfig(dir="x"))] == ["offline"]
 
 
+def test_a_price_that_is_typed_is_charged_for_no_judge_with_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GPT-4o would be charged what a small local model takes, and --max-usd be passed."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    typed = {"usd_per_million_prompt_tokens": 0.1, "usd_per_million_completion_tokens": 0.1}
+    local = (f"local={URL}#llama", f"other={URL}#qwen")
+    with pytest.raises(ConfigError, match="would hold for gpt-4o too"):
+        find_judges(JudgeConfig(dir="x", judge=("gpt-4o", *local), max_usd=1, **typed))
+    for judges in (local, ("gpt-4o",), ("gpt-4o", "offline")):
+        config = JudgeConfig(dir="x", judge=judges, max_usd=1, **typed)
+        priced = find_judges(config)[judges[0].partition("=")[0]].price
+        assert priced and priced.usd_per_million_prompt_tokens == 0.1
+
+
 def test_a_judge_in_two_places_costs_what_the_dearer_one_takes(tmp_path: Path) -> None:
     """Also where only one of them tells its price, and the other's is listed or not known."""
     file = tmp_path / "endpoints.yaml"

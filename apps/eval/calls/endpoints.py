@@ -1,6 +1,7 @@
 """Names on the command line -> endpoints.
 
     gpt-4o                              a model of OpenAI's, or of what OPENAI_BASE_URL names
+    qwen/qwen3                          a model of what OPENAI_BASE_URL names, such as a router
     tuned=http://127.0.0.1:8000/v1      a model behind any OpenAI-compatible endpoint
     tuned=http://127.0.0.1:8000/v1#m    the same, where the endpoint calls it m
     mine                                an entry of the --endpoints file
@@ -26,6 +27,7 @@ from apps.eval.calls.client import Endpoint
 from apps.eval.records.answer import check_model_name
 
 _MODEL_NAME = re.compile(r"[\w.\-/:@]+")
+_ROUTED = re.compile(r"[\w-]+/[\w.\-:]+")
 _ADDRESS = re.compile(
     r"""
       [^/]*:\d{2,5}(?:/|\Z)                  # host:8000
@@ -88,9 +90,10 @@ def parse_endpoint(
 def check_plain_name(text: str, flag: str) -> str:
     """A model's name that is certainly no address."""
     if not _MODEL_NAME.fullmatch(text) or _ADDRESS.match(text):
+        model = text if _ROUTED.fullmatch(text) else "model"
         raise InputError(
             f"{flag} {text!r} is neither the name of a model nor NAME=URL; give an endpoint as "
-            f"{flag} local=http://127.0.0.1:8000/v1#model, or name it in an --endpoints file"
+            f"{flag} local=http://127.0.0.1:8000/v1#{model}, or name it in an --endpoints file"
         )
     return text
 
@@ -100,12 +103,18 @@ def openai_endpoint(model: str, timeout_s: float) -> Endpoint:
     base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or None
     if base_url:
         check_url(base_url, "OPENAI_BASE_URL")
+    elif "/" in model:
+        own = model.rpartition("/")[2]
+        raise InputError(
+            f"{model!r} is a router's name, and OpenAI's own models have no slash; set "
+            f"OPENAI_BASE_URL to the router, give {own}=URL#{model}, or write {own} for OpenAI's"
+        )
     key = _key_for(base_url, "OPENAI_API_KEY", "OPENAI_BASE_URL")
     if not key and not base_url:
         raise InputError(
             f"{model} needs an API key and OPENAI_API_KEY is not set; export it, set "
             "OPENAI_BASE_URL to an endpoint without keys, or name an endpoint of its own as "
-            f"{model.replace('/', '-')}=http://127.0.0.1:8000/v1"
+            f"{model}=http://127.0.0.1:8000/v1"
         )
     return Endpoint(
         model=model,

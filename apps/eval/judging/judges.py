@@ -1,6 +1,6 @@
 """The judges of a run: where each is reached, what it may be sent, and what it costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from apps.common.errors import ConfigError, InputError
@@ -44,6 +44,7 @@ def find_judges(config: JudgeConfig) -> dict[str, Judge]:
             text, "--judge", config.timeout_s, config.api_key_env, named
         )
         endpoints.setdefault(name, []).append(endpoint)
+    _refuse_one_price_for_all(endpoints, config)
     return {name: _judge(name, tuple(served), config) for name, served in endpoints.items()}
 
 
@@ -76,6 +77,20 @@ def _limits(endpoint: Endpoint, config: JudgeConfig) -> Limits:
         tokens_per_min=own.tokens_per_min or config.tokens_per_min,
         concurrency=own.concurrency or config.concurrency,
     )
+
+
+def _refuse_one_price_for_all(
+    endpoints: Mapping[str, Sequence[Endpoint]], config: JudgeConfig
+) -> None:
+    """A price on the command line beside a judge that has its own would be charged for both."""
+    if config.usd_per_million_prompt_tokens is None or sum(map(bool, endpoints.values())) < 2:
+        return
+    for name, served in endpoints.items():
+        if any(endpoint.prices or price_of(endpoint.model) for endpoint in served):
+            raise ConfigError(
+                f"--usd-per-million-prompt-tokens would hold for {name} too, whose price is known; "
+                "give the other judge's prices in an --endpoints file"
+            )
 
 
 def _price(name: str, endpoints: tuple[Endpoint, ...], config: JudgeConfig) -> Price | None:

@@ -61,15 +61,32 @@ def test_what_looks_like_an_address_never_travels_as_a_name(
 @pytest.mark.parametrize(
     "name",
     [
-        *("gpt-4o", "gpt-4.1-mini", "openai/o3-mini", "meta-llama/Llama-3.1-8B", "llama3:8b"),
-        *("accounts/fireworks/models/x", "ft:gpt-3.5-turbo:org::id", "qwen2.5", "v2", "llama.gguf"),
-        *("text-bison@001", "anthropic.claude-3-5-sonnet-20241022-v2:0", "org/llama-v3"),
+        *("gpt-4o", "gpt-4.1-mini", "llama3:8b", "ft:gpt-3.5-turbo:org::id", "qwen2.5", "v2"),
+        *("llama.gguf", "text-bison@001", "anthropic.claude-3-5-sonnet-20241022-v2:0"),
     ],
 )
 def test_a_models_name_goes_to_openai(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert parse(name)[1].base_url is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["openai/o3-mini", "meta-llama/Llama-3.1-8B", "accounts/fireworks/models/x", "org/llama-v3"],
+)
+def test_a_routers_name_goes_to_the_router_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI has no such model, and would be sent all texts to say so."""
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(InputError, match=rf"set OPENAI_BASE_URL to the router.*=URL#{name}"):
+        parse(name)
+    monkeypatch.setenv("OPENAI_BASE_URL", URL)
+    assert parse(name)[1].model == name
+    with pytest.raises(InputError, match="#deepseek/v3, or name it"):
+        parse("deepseek/v3")
 
 
 def test_openais_address_may_be_azures(monkeypatch: pytest.MonkeyPatch) -> None:
