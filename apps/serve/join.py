@@ -106,6 +106,8 @@ class _Worker:
         self._id = settings.worker or urlsplit(self._url).netloc
         self._model = settings.model
         self._running = 0
+        self._is_taken = False
+        """its id, by a worker at another address"""
         path = f"pools/{quote(settings.name, safe='')}/workers/{quote(self._id, safe='')}"
         self._place = f"{settings.gateway.rstrip('/')}/{path}"
 
@@ -137,10 +139,11 @@ class _Worker:
             )
         except httpx.HTTPError as error:
             return f"the gateway is out of reach ({type(error).__name__})"
+        self._is_taken = response.status_code == 409
         if response.status_code in _REFUSED and is_ours(response):
             raise ConfigError(f"The gateway refuses this worker: {message_of(response)}")
         if response.status_code != 200:
-            return f"the gateway answered {response.status_code}"
+            return f"the gateway says: {message_of(response)}"
         try:
             self._running = response.json()["running"]
         except (ValueError, KeyError, TypeError):
@@ -153,6 +156,8 @@ class _Worker:
         while self.beat(leaves=True) == "" and self._running and time.monotonic() < until_s:
             time.sleep(BEAT_S)
         try:
+            if self._is_taken:
+                return
             self._http.delete(self._place, headers=_bearer(self._token))
         except httpx.HTTPError:
             return  # it notices that nothing comes any more

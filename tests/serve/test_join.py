@@ -196,6 +196,30 @@ async def test_a_killed_worker_gets_nothing_within_a_second_and_its_streams_go_o
             assert texts(events(await stream)) == [TEXT]
 
 
+async def test_an_id_that_is_taken_is_free_once_its_worker_is_gone(
+    gateway: Gateway, far: Elsewhere
+) -> None:
+    async def beats() -> None:
+        while (await gateway.announced()).status_code == 200:
+            await asyncio.sleep(0.5)
+
+    beating = asyncio.create_task(beats())
+    await gateway.until(lambda: gateway.pool.members)
+    (first,) = gateway.pool.members.values()
+    for leaves_first in (True, False):
+        with join(gateway.url, far.url, "--worker", "w") as joined:
+            told = await asyncio.to_thread(joined.event)
+            assert told["event"] == "serve.join_waits" and "at another base_url" in told["reason"]
+            if leaves_first:
+                joined.process.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(joined.process.wait, 20) == 0
+            assert list(gateway.pool.members.values()) == [first] and not first.gone.is_set()
+            if not leaves_first:
+                beating.cancel()
+                assert (await asyncio.to_thread(joined.event))["event"] == "serve.joined"
+                assert first.gone.is_set()
+
+
 async def test_the_door_is_shut_to_those_without_a_key_for_it(gateway: Gateway) -> None:
     assert (await gateway.announced("sk-unknown")).status_code == 401
     refused = await gateway.announced(PLAIN)

@@ -31,6 +31,13 @@ def add_joining(api: FastAPI, directory: Directory, settings: Settings) -> None:
         owner = _owner(request, directory, pool)
         _check_id(directory, owner, pool, worker)
         body = await read_body(request, WorkerBody, settings())
+        there = directory.workers.said_by(pool, worker)
+        if there is not None and there.base_url != body.base_url:  # each would throw the other out
+            raise ApiError(
+                409,
+                f"The worker {worker!r} is there already, at another base_url; take another id, or "
+                f"wait {LEASE_S:g} s after its end.",
+            )
         said = Announcement(
             pool=pool,
             worker=worker,
@@ -97,5 +104,6 @@ def _check_id(directory: Directory, owner: ApiKey, pool: str, worker: str) -> No
         raise ApiError(400, f"The worker's id {worker[:96]!r} is not usable.")
     config = directory.entries[pool].config.engine_config("")
     named = {member.model for member in config.members} if isinstance(config, PoolConfig) else ()
-    if directory.workers.owner_of(pool, worker) not in (None, owner.name) or worker in named:
+    there = directory.workers.said_by(pool, worker)
+    if (there is not None and there.owner != owner.name) or worker in named:
         raise ApiError(403, f"There is a back end {worker!r} already; take another id.")

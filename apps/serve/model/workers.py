@@ -74,9 +74,10 @@ class Workers:
         self._joined: dict[tuple[str, str], _Joined] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def owner_of(self, pool: str, worker: str) -> str | None:
+    def said_by(self, pool: str, worker: str) -> Announcement | None:
+        """What the worker of that id said last, if it is there."""
         joined = self._joined.get((pool, worker))
-        return joined.said.owner if joined is not None else None
+        return joined.said if joined is not None else None
 
     def of(self, pool: str) -> Mapping[str, Member]:
         """By their ids."""
