@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections import Counter
@@ -56,7 +57,7 @@ class KeyLimits:
             if refusal is not None:
                 raise ApiError(
                     429,
-                    f"{refusal.message}; try again in {refusal.retry_after_s:.0f} s.",
+                    f"{refusal.message}; try again in {math.ceil(refusal.retry_after_s)} s.",
                     code=refusal.limit,
                     retry_after_s=refusal.retry_after_s,
                 )
