@@ -21,10 +21,10 @@ from typing import Any
 import httpx
 import orjson
 
-MAX_FRUITLESS = 8
-"""Attempts in a row that brought no chunk."""
+MAX_FRUITLESS = 18
+"""attempts in a row that brought no chunk: a minute of them, for a lost proxy is away for half"""
 _PAUSE_S = 0.25
-_MAX_PAUSE_S = 8.0
+_MAX_PAUSE_S = 4.0
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 _STARTING = b"/-/routes for available routes"
 """Ray Serve's proxy says so, with 404, until it has heard of the gateway."""
@@ -91,9 +91,12 @@ class _Said:
         if not self._text:
             return dict(body)
         *messages, last = body["messages"]
-        begun = self._text
+        begun = {"role": "assistant", "content": self._text}
         if body.get("continue_final_message"):
-            begun = f"{last['content']}{begun}"
+            before = last.get("content") or last.get("refusal") or ""
+            is_parts = isinstance(before, list)
+            more = [{"type": "text", "text": self._text}] if is_parts else self._text
+            begun = {**last, "content": before + more}
         else:
             messages.append(last)
         left = {
@@ -106,7 +109,7 @@ class _Said:
         return {
             **body,
             **left,
-            "messages": [*messages, {"role": "assistant", "content": begun}],
+            "messages": [*messages, begun],
             "continue_final_message": True,
             "add_generation_prompt": False,
         }

@@ -108,6 +108,14 @@ def test_a_stream_without_ids_is_not_begun_again_in_the_middle() -> None:
         stream.pause_s("the connection closed", None)
 
 
+def test_a_stream_is_asked_for_again_as_long_as_a_lost_proxy_may_be_away() -> None:
+    stream, paused_s = _Stream(["http://a/v1"], "chat/completions", BODY), 0.0
+    with pytest.raises(StreamError, match="did not go on after"):
+        while True:
+            paused_s += stream.pause_s("nobody listens", None)
+    assert 55 < paused_s < 65
+
+
 def said(text: str, name: str, **more: object) -> bytes:
     delta = {"role": "assistant", "content": text} if text else {}
     choice = {"index": 0, "delta": delta, "finish_reason": None, **more}
@@ -157,15 +165,29 @@ def test_where_no_text_had_come_the_same_is_asked_again() -> None:
     assert json.loads(stream.content) == {**BODY, "stream": True}
 
 
-def test_what_the_asker_began_is_begun_still() -> None:
-    messages = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "One"}]
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ({"content": "One"}, {"content": "One two"}),
+        (
+            {"content": [{"type": "text", "text": "One"}]},
+            {"content": [{"type": "text", "text": "One"}, {"type": "text", "text": " two"}]},
+        ),
+        ({"refusal": "One", "name": "a"}, {"refusal": "One", "name": "a", "content": "One two"}),
+        ({"content": None}, {"content": " two"}),
+    ],
+)
+def test_what_the_asker_began_is_begun_still(
+    last: dict[str, object], expected: dict[str, object]
+) -> None:
+    messages = [{"role": "user", "content": "Count."}, {"role": "assistant", **last}]
     body = {"messages": messages, "continue_final_message": True}
     stream = _Stream(["http://a/v1"], "chat/completions", body)
     stream.begins({"x-goes-on-from": "text"})
     assert list(stream.read(said(" two", "c1")))
     stream.pause_s("the connection closed", None)
     again = json.loads(stream.content)["messages"]
-    assert again == [messages[0], {"role": "assistant", "content": "One two"}]
+    assert again == [messages[0], {"role": "assistant", **expected}]
 
 
 def test_who_is_asked_to_wait_for_hours_is_told_at_once() -> None:
@@ -218,9 +240,9 @@ async def test_a_refusal_is_told_at_once(api_saying) -> None:
 
 
 async def test_a_service_that_is_gone_is_given_up(monkeypatch) -> None:
-    monkeypatch.setattr("apps.serve.client._PAUSE_S", 0.001)
+    monkeypatch.setattr("apps.serve.client._MAX_PAUSE_S", 0.01)
     async with AsyncClient(["http://127.0.0.1:9/v1"]) as client:
-        with pytest.raises(StreamError, match="did not go on after 8 attempts"):
+        with pytest.raises(StreamError, match="did not go on after 18 attempts"):
             _ = [c async for c in client.stream("chat/completions", BODY)]
 
 
