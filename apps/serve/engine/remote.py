@@ -5,6 +5,7 @@ model's name and the key put in. It is reached only at the address in the config
 """
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -71,9 +72,10 @@ class RemoteEngine:
         """of a stream, where it is asked to; few servers do not know the question"""
 
     async def start(self) -> None:
+        limit_s = self.config.timeout_s
         self._http = aiohttp.ClientSession(
             self.config.base_url.rstrip("/") + "/",
-            timeout=aiohttp.ClientTimeout(total=self.config.timeout_s, sock_connect=10),
+            timeout=aiohttp.ClientTimeout(limit_s if limit_s < math.inf else None, sock_connect=10),
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
         )
 

@@ -1,3 +1,6 @@
+import dataclasses
+import math
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -47,6 +50,14 @@ async def remote(monkeypatch):
 async def test_the_key_and_the_remote_name_are_put_in(remote) -> None:
     async with remote.send("chat/completions", {"model": "ours"}) as sent:
         assert (sent.status, sent.body) == (200, {"model": "theirs"})
+
+
+async def test_an_answer_may_take_as_long_as_it_likes(remote) -> None:
+    endless = RemoteEngine(dataclasses.replace(remote.config, timeout_s=math.inf))
+    await endless.start()
+    async with endless.send("chat/completions", {"model": "ours"}) as sent:
+        assert sent.status == 200
+    await endless.close()
 
 
 async def test_streams_come_event_by_event_and_must_end_with_done(remote) -> None:
