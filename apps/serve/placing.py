@@ -115,7 +115,7 @@ class PlaceConfig:
     speeds: str = ""
     """table to use in place of the one in the repository (YAML)"""
     seconds: float = 30.0
-    """of search, at most"""
+    """of search, at most; a simulation that has begun is ended"""
     spot: bool = False
     """some machines may be taken away: each model has a replica on others, and the YAML says which
     replicas stand where; a model on both is a pool of two"""
@@ -182,7 +182,8 @@ def yaml_of(
     configs.from_dict(ServeConfig, content)  # what cannot be served is refused here
     told: list[str] = []
     if config.explain:
-        contenders = {"even replicas": found.even, "greedy (AlpaServe)": found.greedy}
+        cut = ", cut short by --seconds" if found.is_greedy_cut else ""
+        contenders = {"even replicas": found.even, f"greedy (AlpaServe){cut}": found.greedy}
         told += explanation(whole, contenders, found.best, is_optimal=found.is_optimal)
     left_out = [m.name for i, m in enumerate(whole.models) if not num_replicas(found.best, i)]
     if left_out:

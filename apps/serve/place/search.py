@@ -120,11 +120,13 @@ def partitions(problem: Problem) -> Iterator[list[Group]]:
         size *= 2
 
 
-def alpaserve(problem: Problem) -> Placement:
-    """Greedy over group partitions."""
+def alpaserve(problem: Problem, stop: Callable[[], bool] = lambda: False) -> Placement:
+    """Greedy over group partitions; the best so far when `stop` says so."""
     best: Placement = ()
     for groups in partitions(problem):
         for seen in _filled(problem, groups):
+            if best and stop():
+                return best
             if not best or problem.score(seen) > problem.score(best):
                 best = seen
     return best
@@ -311,6 +313,8 @@ class Found:
     best: Placement
     even: Placement
     greedy: Placement
+    is_greedy_cut: bool
+    """The time was over before it had seen every partition."""
     is_optimal: bool
     """Every placement was tried."""
 
@@ -319,22 +323,39 @@ def search(problem: Problem, whole: Problem, seconds: float) -> Found:
     """The best of everything that is tried, judged by the `whole` of the arrivals.
 
     `problem` has the busiest of them, which the search looks at again and again; what is left of
-    the time goes into climbing on by the whole. Never worse than even replicas or the greedy.
+    the time goes into climbing on by the whole. Never worse than even replicas or the greedy. When
+    `seconds` are over, a simulation is still ended, and each candidate judged.
     """
     begun_s = time.monotonic()
-    stop_s = begun_s + seconds / 2
-    replicas, greedy = even(problem), alpaserve(problem)
-    all_of_them = every_placement(problem, MOST_ENUMERATED)
-    if all_of_them is not None:
-        candidates = [replicas, greedy, *all_of_them]
-    else:
+
+    def past(share: float) -> Callable[[], bool]:
+        return lambda: time.monotonic() > begun_s + share * seconds
+
+    replicas = even(problem)
+    greedy = alpaserve(problem, past(1.0))
+    is_cut = past(1.0)()
+    judging_s = time.monotonic()
+    best = max((replicas, greedy), key=whole.score)
+    each_s = (time.monotonic() - judging_s) / max(whole.simulations, 1)
+    is_optimal = False
+    every = every_placement(problem, MOST_ENUMERATED)
+    if every is not None and time.monotonic() + each_s * len(every) < begun_s + seconds:
+        best, is_optimal = _best_of(whole, every, best, past(1.0))
+    if not is_optimal:
         starts = sorted({replicas, greedy}, key=lambda groups: -problem.score(groups).attained)
-        climbed = [improved(problem, start, lambda: time.monotonic() > stop_s) for start in starts]
-        candidates = [replicas, greedy, *climbed]
-    best = candidates[0]
-    for groups in candidates[1:]:
-        if whole.score(groups) > whole.score(best):
-            best = groups
-    if all_of_them is None:
-        best = improved(whole, best, lambda: time.monotonic() > begun_s + seconds)
-    return Found(best=best, even=replicas, greedy=greedy, is_optimal=all_of_them is not None)
+        climbed = [improved(problem, start, past(0.5)) for start in starts]
+        best = improved(whole, max((best, *climbed), key=whole.score), past(1.0))
+    return Found(
+        best=best, even=replicas, greedy=greedy, is_greedy_cut=is_cut, is_optimal=is_optimal
+    )
+
+
+def _best_of(
+    problem: Problem, candidates: Sequence[Placement], best: Placement, stop: Callable[[], bool]
+) -> tuple[Placement, bool]:
+    """The best of `best` and the candidates, and whether there was time for all of them."""
+    for groups in candidates:
+        if stop():
+            return best, False
+        best = max(best, groups, key=problem.score)
+    return best, True

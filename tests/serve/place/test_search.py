@@ -69,6 +69,17 @@ def test_small_instances_are_solved_to_the_optimum(seed: int) -> None:
     assert problem.score(found.best).attained == max(problem.score(g).attained for g in whole)
 
 
+@pytest.mark.parametrize(("num_models", "num_gpus"), [(24, 32), (2, 3)])
+def test_when_the_time_is_over_the_best_so_far_is_proposed(num_models: int, num_gpus: int) -> None:
+    """Of many models the greedy is cut, of few the placements that were to be tried; at least the
+    even replicas are beaten or kept."""
+    problem = small(0, num_models, num_gpus)
+    found = search(problem, problem, seconds=1e-6)
+    assert not problem.score(found.even) > problem.score(found.best)
+    assert found.is_greedy_cut and not found.is_optimal
+    assert problem.simulations < 10
+
+
 def test_every_placement_is_counted_once() -> None:
     """One model, two GPUs, degrees 1 and 2: on one GPU, on both apart, by tensor, by pipeline."""
     problem = small(0, 1, 2)
