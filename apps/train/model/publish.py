@@ -6,8 +6,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from apps.common.errors import InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import storage
 from apps.common.files.model_settings import CONFIG
@@ -17,6 +18,7 @@ from apps.train.config import BaseConfig
 PARTIAL = ".partial"
 """how the name of a folder ends in which a model is made"""
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
+_ALL_WEIGHTS = (*_WEIGHTS, ".gguf")
 _MARKS = (CONFIG, "adapter_config.json")
 """without which no reader takes a folder for a model: of an earlier one they go first, of the new
 one they come last"""
@@ -89,15 +91,53 @@ def publish(folder: str, out: str) -> str:
         _replace(folder, place)
         return storage.local_path(out)
     marks = _MARKS if LINEAGE_NAME in storage.list_dir(out) else ()  # others' stay until the end
-    for name in (*marks, *_left_weights(folder, out, (*_WEIGHTS, ".gguf"))):
+    for name in (*marks, *_left_weights(folder, out, _ALL_WEIGHTS)):
         storage.remove_tree(storage.join(out, name))
+    _write_over(folder, out)
+    return folder
+
+
+def _write_over(folder: str, out: str) -> None:
+    """File by file, the marks when every other one is there as it was written.
+
+    No lock of this machine's reaches an export that another one writes to the same place. Of two
+    the one whose lineage came last goes on; the other one raises InputError, and what it may have
+    written into a model that was whole is taken for none.
+    """
+    versions: dict[str, str] = {}
     for name in _marks_last(folder):
+        if name in _MARKS:
+            _check_unchanged(out, versions)
+            for left in _left_weights(folder, out, _ALL_WEIGHTS):
+                storage.remove_tree(storage.join(out, left))
         with (
             open(os.path.join(folder, name), "rb") as source,
             storage.atomic_file(storage.join(out, name)) as target,
         ):
             shutil.copyfileobj(source, target, 8 << 20)
-    return folder
+        versions[name] = _version(out, name)
+        _check_unchanged(
+            out, versions if name in _MARKS else {LINEAGE_NAME: versions[LINEAGE_NAME]}
+        )
+
+
+def _check_unchanged(out: str, versions: Mapping[str, str]) -> None:
+    if all(_version(out, name) == version for name, version in versions.items()):
+        return
+    for mark in _MARKS:
+        storage.remove_tree(storage.join(out, mark))
+    raise InputError(
+        f"Another export has written to {out} meanwhile, so that it holds no whole model; run one "
+        "at a time for each --out, and this one again."
+    )
+
+
+def _version(out: str, name: str) -> str:
+    """Empty where somebody has deleted the file."""
+    try:
+        return storage.version(storage.join(out, name))
+    except NotFoundError:
+        return ""
 
 
 def publish_base(folder: str, config: BaseConfig) -> None:
