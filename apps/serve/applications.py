@@ -54,6 +54,7 @@ def is_ours(application: str) -> bool:
 
 def _gateway_entry(config: ServeConfig) -> dict[str, Any]:
     plain = configs.to_dict(config)
+    revisions = {model.name: _revision(model.path) for model in config.models if model.is_local}
     return {
         "name": GATEWAY,
         "route_prefix": "/",
@@ -63,7 +64,11 @@ def _gateway_entry(config: ServeConfig) -> dict[str, Any]:
                 "name": "Gateway",
                 "num_replicas": config.gateway.replicas or CLUSTER_GATEWAYS,
                 "ray_actor_options": {"num_cpus": 0.1, **NOT_ON_SPOT},
-                "user_config": {"models": plain["models"], "gateway": plain["gateway"]},
+                "user_config": {
+                    "models": plain["models"],
+                    "revisions": revisions,
+                    "gateway": plain["gateway"],
+                },
             }
         ],
     }

@@ -132,7 +132,8 @@ class GatewayDeployment:
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         models = [configs.from_dict(ModelConfig, m) for m in user_config["models"]]
         self._settings = configs.from_dict(GatewayConfig, user_config["gateway"])
-        await self._directory.update(models, self._settings.replicas or CLUSTER_GATEWAYS)
+        num_gateways = self._settings.replicas or CLUSTER_GATEWAYS
+        await self._directory.update(models, num_gateways, user_config.get("revisions", {}))
         self._exchange.silence_timeout_s = self._settings.silence_timeout_s
 
     def _count_tokens(self, application: str, number: int) -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -39,6 +40,7 @@ class ServeDirectory:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._entries: Entries = {}
+        self._revisions: Mapping[str, str] = {}
         self._names: dict[str, str] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.workers = Workers(lambda: self.pools)
@@ -73,12 +75,22 @@ class ServeDirectory:
         """The model's name, also of one that is served no more."""
         return self._names.get(application, "")
 
-    async def update(self, models: Sequence[ModelConfig], num_gateways: int = 1) -> None:
-        """Take the new list; a model whose settings did not change keeps its entry."""
+    async def update(
+        self,
+        models: Sequence[ModelConfig],
+        num_gateways: int = 1,
+        revisions: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Take the new list; a model whose settings and files did not change keeps its entry.
+
+        `revisions` are the files', by the model's name.
+        """
         kept = {
             model.name: entry
             for model in models
-            if (entry := self._entries.get(model.name)) and entry.config == model
+            if (entry := self._entries.get(model.name))
+            and entry.config == model
+            and self._revisions.get(model.name) == revisions.get(model.name)
         }
         before, entries = self._entries, dict(kept)
         try:
@@ -91,6 +103,7 @@ class ServeDirectory:
             raise
         self._retire(before, but=entries)
         self._entries = {model.name: entries[model.name] for model in models}
+        self._revisions = revisions
         for entry in self._entries.values():
             if isinstance(entry, Entry):
                 _share_places(entry, num_gateways)

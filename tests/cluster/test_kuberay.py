@@ -198,6 +198,7 @@ def test_the_service_is_what_serve_build_prints() -> None:
     assert gateway.pop("max_replicas_per_node") == 1  # a laptop would have no place for the second
     given = gateway["user_config"]
     page = next(app for app in written["applications"] if app["name"] == "page")["args"]["page"]
-    served = config.from_dict(ServeConfig, {**given, "page": page})
+    stated = {"models": given["models"], "gateway": given["gateway"], "page": page}
+    served = config.from_dict(ServeConfig, stated)
     assert serve_config(served) == written
     assert {key.sha256 for key in served.gateway.api_keys} == {"0" * 64}
