@@ -17,6 +17,7 @@ from tyro.conf import Positional
 
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, CriaError, InputError
+from apps.common.files.config import at_least
 from apps.common.files.endpoints import read_key
 from apps.serve.client import Client, StreamError
 from apps.serve.join import find_model
@@ -48,6 +49,8 @@ class ChatConfig:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"url is {self.url!r}; it must begin with http:// or https://.")
+        at_least(0, self, "", "temperature", "max_tokens")
+        _check_is_text(self.system, "--system")
 
 
 def chat(settings: ChatConfig, reporter: Reporter) -> None:
@@ -67,6 +70,16 @@ def chat(settings: ChatConfig, reporter: Reporter) -> None:
             _show(talk.answer(question))
         else:
             raise InputError("There is no question; write one to standard input.")
+
+
+def _check_is_text(text: str, what: str) -> None:
+    """Python reads bytes that are no UTF-8 as halves of surrogate pairs. Raises InputError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{what} is no UTF-8 text; convert it, such as with `iconv -f latin1 -t utf-8`."
+        ) from None
 
 
 def _by_lines(talk: "_Talk") -> None:
@@ -115,6 +128,7 @@ class _Talk:
     def answer(self, question: str) -> Generator[str]:
         """Piece by piece. What came of one that was left early is kept; a question without any
         answer is not. Raises CriaError."""
+        _check_is_text(question, "The question")
         asked = [*self._messages, {"role": "user", "content": question}]
         said, reason = "", ""
         chunks = self._client.stream("chat/completions", {**self._body, "messages": asked})

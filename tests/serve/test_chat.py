@@ -55,6 +55,21 @@ def test_a_question_from_a_file_is_answered_with_nothing_but_the_answer(live, pi
     assert "system\nBe kind." in prompt and "user\ntwo\nlines<" in prompt
 
 
+@pytest.mark.parametrize(
+    ("question", "argv", "sentence"),
+    [
+        ("\udcff hi", (), "The question is no UTF-8 text"),
+        ("hi", ("--system", "\udcff"), "--system is no UTF-8 text"),
+        ("hi", ("--temperature", "nan"), "temperature is nan"),
+        ("hi", ("--max-tokens", "-1"), "max_tokens is -1"),
+    ],
+)
+def test_what_cannot_be_sent_is_told(live, piped, question: str, argv, sentence: str) -> None:
+    with live("Yes.") as server:
+        code, out, err = piped(server.url, question, *argv)
+    assert (code, out) == (2, "") and sentence in err and not server.api.engine.requests
+
+
 def test_a_model_is_named_by_its_alias_too(live, piped) -> None:
     with live("Yes.") as server:
         assert piped(server.url, "hi", "--model", "gpt-x") == (0, "Yes.\n", "")
