@@ -37,6 +37,8 @@ from apps.eval.scores.judgments import Judgment, contests, load_judgments
 
 # One event loop holds this many calls in flight with little to do; a process costs 140 MB.
 CALLS_PER_TASK = 64
+ASKED_AGAIN = 1.1
+"""requests a judgment, from which it is told"""
 Connect = Callable[[], object]
 """joins Ray, once"""
 
@@ -46,8 +48,7 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
     judges = find_judges(config)
     plan = make_plan(config, questions, answers, {name: j.model for name, j in judges.items()})
     known = _standings(config, plan)
-    left = [one.next_call for one in known if one.next_call is not None]
-    estimate = estimate_calls(left, len(known) - len(left), judges)
+    estimate = estimate_calls(known, journal.read_raw(config.dir), judges)
     _tell_forecast(config, plan, len(questions), reporter)
     _tell_plan(config, plan, estimate, known, judges, reporter)
     if config.dry_run:
@@ -210,6 +211,12 @@ def _tell_plan(
         reporter.line(
             f"Calls of {', '.join(sorted(beyond))} have cost more than --max-tokens allows, so the "
             "run may cost more than usd_at_most; --max-usd is kept by what they cost."
+        )
+    again = [f"{name} {n:.2g}" for name, n in estimate.requests.items() if n >= ASKED_AGAIN]
+    if again and estimate.calls:
+        reporter.line(
+            f"Requests a judgment so far: {', '.join(again)}, because --max-tokens cut it off or "
+            "it could not be read; usd counts them, usd_at_most only the next one of each."
         )
     if unpriced := [name for name, judge in judges.items() if judge.price is None]:
         reporter.line(
