@@ -9,8 +9,9 @@ from apps.eval.calls import journal
 from apps.eval.calls.lines import charged_usd
 from apps.eval.calls.rate_gate import Limits
 from apps.eval.judging.asking import standings
-from apps.eval.judging.estimate import TYPICAL_LENGTH_SHARE, Estimate, estimate_calls
+from apps.eval.judging.estimate import Estimate, estimate_calls
 from apps.eval.judging.judges import Judge
+from apps.eval.judging.typical import TYPICAL_LENGTH_SHARE
 from tests.eval.one_run import FAST, PRICE, judge, planned
 from tests.eval.scripted_judge import Script, completion
 
