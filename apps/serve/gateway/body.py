@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from apps.serve.config import GatewayConfig
 from apps.serve.errors import ApiError
+from apps.serve.gateway.account import CLIENT_LEFT
 
 B = TypeVar("B", bound=BaseModel)
 Settings = Callable[[], GatewayConfig]
@@ -24,7 +26,7 @@ _TAGGED_LIST = re.compile(r"(^messages|\.content)\[\d+\]$")
 
 async def read_body(request: Request, model: type[B], limits: GatewayConfig) -> B:
     """The parsed body. Raises ApiError 408 (too slow), 413 (too large), 415 or 400 (not what is
-    expected)."""
+    expected), CLIENT_LEFT."""
     # A page of another site may send what has no content type, and is asked for leave otherwise.
     unsaid = "nothing" if "origin" in request.headers else "application/json"
     kind = request.headers.get("content-type", unsaid).split(";")[0].strip().lower()
@@ -39,6 +41,8 @@ async def read_body(request: Request, model: type[B], limits: GatewayConfig) -> 
         raise ApiError(
             408, f"The body did not come whole within {limits.body_timeout_s:g} s."
         ) from None
+    except ClientDisconnect:
+        raise ApiError(CLIENT_LEFT, "The client left before its body had come whole.") from None
     try:
         values = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -5,6 +5,7 @@ import random
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 
 from apps.serve import errors
@@ -12,7 +13,7 @@ from apps.serve.config import ModelConfig, Prices
 from apps.serve.errors import ApiError
 from apps.serve.gateway.metrics import render
 from apps.serve.model.served import load_model
-from tests.serve.api import Api
+from tests.serve.api import Api, LiveServer
 from tests.serve.asgi_client import AsgiClient
 from tests.serve.scripted import ScriptedEngine
 
@@ -37,6 +38,26 @@ async def test_a_prompt_that_was_refused_costs_nothing(api_saying) -> None:
     name = 'cria_prompt_tokens_total{key="",model="scripted"}'
     assert (await samples(api))[name] > 0
     assert (await samples(refused))[name] == 0
+
+
+async def test_a_client_that_leaves_before_its_body_is_whole_is_no_failure_of_the_server(
+    api_saying, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = api_saying("Hello")
+    with LiveServer(api) as server:
+        url = httpx.URL(server.url)
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        writer.write(f"{head}content-length: 999\r\n\r\n{{".encode())
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        async with asyncio.timeout(5):
+            while not total(counted := await samples(api), "cria_requests_total"):
+                await asyncio.sleep(0.02)
+    assert counted['cria_requests_total{endpoint="chat",key="",model="",status="499"}'] == 1
+    assert counted['cria_failures_total{cause="client_left",model=""}'] == 1
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_failure_of_the_server_is_counted_as_one(api_saying) -> None:
