@@ -46,8 +46,13 @@ def covariance(
     beta_F: Floats,
     ridge: float,
     clusters: Sequence[Hashable],
+    ends_N: Floats | None = None,
 ) -> Floats:
-    """F x F, of coefficients that `fit` gave; robust to dependence within clusters (White 1982)."""
+    """F x F, of coefficients that `fit` gave; robust to dependence within clusters (White 1982).
+
+    `ends_N` is what share of a battle more, lost and won, each may stand for, so that outcomes
+    that are all alike claim no certainty.
+    """
     share_N = _shares(design_NF, beta_F)
     bread_FF = np.linalg.inv(_information(design_NF, share_N, ridge, np.ones(len(outcome_N))))
     number = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
@@ -55,7 +60,10 @@ def covariance(
     rows = np.array([number[name] for name in clusters])
     np.add.at(score_QF, rows, design_NF * (outcome_N - share_N)[:, None])
     spread = len(number) / max(1, len(number) - 1)
-    return spread * bread_FF @ (score_QF.T @ score_QF) @ bread_FF
+    meat_FF = spread * score_QF.T @ score_QF
+    if ends_N is not None:
+        meat_FF += (design_NF.T * (ends_N * (share_N**2 + (1.0 - share_N) ** 2))) @ design_NF
+    return bread_FF @ meat_FF @ bread_FF
 
 
 def _shares(design_NF: Floats, beta_F: Floats) -> Floats:
