@@ -174,7 +174,7 @@ def prepare(entry: Entry, folder: Path) -> tuple[Path, Path]:
             _run(f"apps.data sample --out {chats} --conversations {entry.conversations}")
         else:
             _write_product_chats(chats, entry.conversations)
-        _run(f"apps.data clean {chats}/sharegpt.json --out {chats}-clean")
+        _run(f"apps.data clean {chats}/{DUMP_NAME} --out {chats}-clean")
         length = f"--max-length {entry.row_tokens}"
         _run(
             f"apps.data pack {chats}-clean --tokenizer {base} --template own {length} --out {pack}"

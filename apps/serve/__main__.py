@@ -280,7 +280,7 @@ def _check_page_has_a_key(config: ServeConfig) -> None:
     secret, gateway = read_key(config.page.api_key_env), config.gateway
     from_file = read_keys(gateway.keys_file) if gateway.keys_file else ()
     keys = (*gateway.api_keys, *from_file)
-    good = {key.sha256 for key in keys if key.expires is None or time.time() < key.expires}
+    good = {key.sha256 for key in keys if key.holds_at(time.time())}
     if secret and keys and digest(secret) not in good:
         raise ConfigError(
             f"page.api_key_env names {config.page.api_key_env}, which holds none of the keys here; "

@@ -37,9 +37,7 @@ _SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "min_p": (0, 1),
     "repetition_penalty": (0.01, 10),
 }
-_OF_REPLICAS = (
-    *("template", "break_role_marks", "replicas", "autoscaling", "resources", "sampling"),
-)
+_OF_REPLICAS = ("template", "break_role_marks", "replicas", "autoscaling", "resources", "sampling")
 """what a server elsewhere is not told"""
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::\d+)?")
 """as browsers write it, https://www.rfc-editor.org/rfc/rfc6454#section-6.2"""
@@ -283,6 +281,10 @@ class ApiKey:
     def has_limits(self) -> bool:
         limits = (self.requests_per_minute, self.tokens_per_minute, self.concurrent_streams)
         return self.usd_per_day is not None or any(limit is not None for limit in limits)
+
+    def holds_at(self, now_s: float) -> bool:
+        """Whether it is taken, at a Unix time."""
+        return self.expires is None or now_s < self.expires
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ from tyro.conf import Positional
 from apps.common.command.events import Reporter
 from apps.common.errors import ConfigError, InputError, NotFoundError
 from apps.common.files import storage
-from apps.common.files.config import at_least
+from apps.common.files.config import at_least, flag
 from apps.serve.admission.keys import digest
 from apps.serve.admission.keys_file import one_writer, read_keys, write_keys
 from apps.serve.config import ApiKey
@@ -64,8 +64,7 @@ class KeysConfig:
             if not is_read and getattr(self, setting.name) != setting.default:
                 limits = f" A key's limits are changed in {self.file}." if reader == "add" else ""
                 raise ConfigError(
-                    f"--{setting.name.replace('_', '-')} is for `keys {reader}`; leave it out."
-                    f"{limits}"
+                    f"{flag(setting.name)} is for `keys {reader}`; leave it out.{limits}"
                 )
 
 

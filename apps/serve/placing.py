@@ -153,8 +153,8 @@ class PlaceConfig:
         unread = ("trace",) if self.watch else _OF_WATCH
         for name in unread:
             if getattr(self, name) != defaults[name]:
-                flag, how = name.replace("_", "-"), "without" if self.watch else "with"
-                raise ConfigError(f"--{flag} is read {how} --watch only; leave it out.")
+                how = "without" if self.watch else "with"
+                raise ConfigError(f"{configs.flag(name)} is read {how} --watch only; leave it out.")
 
 
 def place(config: PlaceConfig, reporter: Reporter) -> None:

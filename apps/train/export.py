@@ -23,6 +23,7 @@ from apps.common.errors import InputError, NotFoundError
 from apps.common.files import config as configs
 from apps.common.files import costs, lineage, storage
 from apps.common.files.lock import alone_in
+from apps.common.files.model_folder import LICENCES
 from apps.common.files.model_settings import (
     ADDED_TOKENS,
     SPECIAL_TOKENS,
@@ -56,8 +57,6 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
-_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
-"""What a model's terms are called; they hold for what is made of it"""
 
 
 def run_export(config: ExportConfig, reporter: Reporter) -> None:
@@ -272,7 +271,7 @@ def _licence_files(base: str) -> Iterator[tuple[str, str]]:
     """Name and path of each; those of a folder get its name before theirs: LICENSES-MIT.txt."""
     for name in os.listdir(base):
         path = os.path.join(base, name)
-        if not name.upper().startswith(_LICENCES):
+        if not name.upper().startswith(LICENCES):
             continue
         below = os.listdir(path) if os.path.isdir(path) else []
         found = {f"{name}-{each}": os.path.join(path, each) for each in below} or {name: path}

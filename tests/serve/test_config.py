@@ -1,11 +1,5 @@
-import asyncio
 import contextlib
 import dataclasses
-import json
-import socket
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +11,7 @@ from apps.common.errors import ConfigError, InputError
 from apps.common.files import config as configs
 from apps.common.passages import Passage, write_passages
 from apps.serve import __main__ as commands
-from apps.serve.__main__ import BuildConfig, RunConfig, build, load, run
+from apps.serve.__main__ import RunConfig, load
 from apps.serve.admission.keys import digest
 from apps.serve.applications import serve_config
 from apps.serve.config import (
@@ -30,23 +24,9 @@ from apps.serve.config import (
     ServeConfig,
 )
 from apps.serve.engine.config import RemoteConfig
-from apps.serve.model.entry import Entry
-from apps.serve.model.served import load_model
-from apps.serve.page.config import PageConfig
+from tests.serve.service_files import file_of, two
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-def file_of(folder: Path, model_folder: Path, **changes: object) -> str:
-    model = {"name": "one", "path": str(model_folder), **changes}
-    path = folder / "serve.yaml"
-    path.write_text(yaml.safe_dump({"models": [model]}))
-    return str(path)
-
-
-def two(model_folder: Path) -> ServeConfig:
-    models = tuple(ModelConfig(name=n, path=str(model_folder)) for n in ("one", "two"))
-    return ServeConfig(models=models, page=PageConfig(database_url="sqlite:////tmp/v.db"))
 
 
 @pytest.mark.parametrize(
@@ -246,82 +226,9 @@ def test_an_open_page_has_a_key_with_limits(
         commands._load_to_run(RunConfig(what=(str(path),)))
 
 
-def test_folders_are_served_without_a_file(tmp_path: Path, model_folder: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    two = ("other=" + str(model_folder), f"{model_folder}/")
-    config = commands._load_to_run(RunConfig(what=two, port=0))
-    assert [model.name for model in config.models] == ["other", model_folder.name]
-    assert {model.path for model in config.models} == {str(model_folder)}
-    assert config.page.database_url == f"sqlite:///{tmp_path}/page.db"
-
-
-@pytest.mark.parametrize(
-    ("what", "sentence"),
-    [
-        ((), "There is nothing to serve"),
-        (("FOLDER", "FOLDER"), "occurs more than once"),
-        (("FOLDER", "not/there"), "not/there is no model folder"),
-        (("a.yaml", "b.yaml"), "a.yaml is no model folder; give one YAML file"),
-        (("mine=not/there",), "mine=not/there does not exist"),
-        (("a name=FOLDER",), "Model name 'a name' is not usable"),
-    ],
-)
-def test_what_cannot_be_served_is_told(
-    model_folder: Path, what: tuple[str, ...], sentence: str
-) -> None:
-    given = tuple(one.replace("FOLDER", str(model_folder)) for one in what)
-    with pytest.raises(InputError, match=sentence):
-        commands._load_to_run(RunConfig(what=given))
-
-
 def test_a_model_s_folder_in_place_of_the_file_is_told(model_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"is a folder; expected a YAML file that lists it"):
         load(str(model_folder), None)
-
-
-@pytest.mark.parametrize(
-    ("more", "sentence"),
-    [
-        ({"page": {"login_password_env": "NOT_SET"}}, "login_password_env names NOT_SET, which is"),
-        (
-            {"gateway": {"keys_file": "keys.yaml"}, "page": {"enabled": False}},
-            r"keys\.yaml, which does not exist; make it with `python -m apps\.serve keys add NAME",
-        ),
-        (
-            {
-                "gateway": {"api_keys": [{"name": "me", "sha256": "0" * 64}]},
-                "page": {"api_key_env": "NOT_SET"},
-            },
-            r"page\.api_key_env names NOT_SET, which is not set; put the page's key there",
-        ),
-        (
-            {
-                "models": [
-                    {
-                        "name": "far",
-                        "engine": "remote",
-                        "options": {
-                            "base_url": "http://127.0.0.1:9/v1",
-                            "model": "m",
-                            "api_key_env": "NOT_SET",
-                        },
-                    }
-                ]
-            },
-            "Model 'far': environment variable NOT_SET with the key is not set",
-        ),
-    ],
-)
-def test_a_secret_that_is_not_set_is_told_before_anything_starts(
-    tmp_path: Path, model_folder: Path, monkeypatch, capsys, more: dict, sentence: str
-) -> None:
-    monkeypatch.delenv("NOT_SET", raising=False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    path = Path(file_of(tmp_path, model_folder))
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **more}))
-    build(BuildConfig(file=str(path)), Reporter("json"))
-    with pytest.raises(ConfigError, match=sentence):
-        run(RunConfig(what=(str(path),), port=0), Reporter("json"))
 
 
 def test_a_model_s_folder_lies_beside_the_file_or_where_the_command_is_started(
@@ -337,55 +244,6 @@ def test_a_model_s_folder_lies_beside_the_file_or_where_the_command_is_started(
     (there / "model").symlink_to(model_folder)
     assert load(path, None).models[0].path == str(there / "model")
     assert load(f"file://{path}", None).models[0].path == str(there / "model")
-
-
-@pytest.fixture
-def secret_file(tmp_path: Path, model_folder: Path, monkeypatch) -> Path:
-    """Its page's database is named by a variable that is not set."""
-    monkeypatch.delenv("CRIA_DATABASE_URL", raising=False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    path = Path(file_of(tmp_path, model_folder))
-    with_page(path, enabled=True)
-    return path
-
-
-def with_page(path: Path, *, enabled: bool) -> None:
-    page = {"enabled": enabled, "database_url_env": "CRIA_DATABASE_URL"}
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "page": page}))
-
-
-def test_the_database_s_secret_is_asked_for_only_where_the_page_will_run(
-    secret_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build(BuildConfig(file=str(secret_file)), Reporter("json"))
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert "page" in [app["name"] for app in printed["applications"]]
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = RunConfig(what=(str(secret_file),), port=taken.getsockname()[1])
-        with pytest.raises(ConfigError, match=r"database_url_env names CRIA_DATABASE_URL, which"):
-            run(settings, Reporter("json"))
-        with_page(secret_file, enabled=False)
-        with pytest.raises(ConfigError, match="Cannot listen on"):
-            run(settings, Reporter("json"))
-
-
-def test_a_page_that_is_switched_on_without_its_secret_is_refused(
-    secret_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Told(Exception):
-        pass
-
-    class FirstEvent(Reporter):
-        def event(self, name: str, **fields: object) -> None:
-            raise Told(name, fields["reason"])
-
-    stamps = iter([(0, 0), (1, 0)])
-    monkeypatch.setattr(commands, "_stamp", lambda _: next(stamps))
-    monkeypatch.setattr(commands, "_WATCH_S", 0.0)
-    with pytest.raises(Told, match=r"serve\.refused.*CRIA_DATABASE_URL"):
-        commands._follow_file(
-            RunConfig(what=(str(secret_file),)), two(secret_file.parent), FirstEvent("json")
-        )
 
 
 def test_a_file_in_a_bucket_is_looked_at_once(model_folder: Path, monkeypatch) -> None:
@@ -477,107 +335,6 @@ async def test_a_model_whose_files_changed_has_its_text_side_read_again(
     assert new.model.template.source == "{{ messages[0].content }}"
 
 
-async def test_a_remote_model_keeps_its_engine_until_that_changes() -> None:
-    from apps.serve.directory import ServeDirectory
-
-    def remote(model: str, **fields: object) -> ModelConfig:
-        options = {"base_url": "http://127.0.0.1:9/v1", "model": model, "max_running": 2}
-        return ModelConfig(name="far", engine="remote", options=options, **fields)
-
-    directory = ServeDirectory(exchange=None)
-    await directory.update([remote("a")])
-    engine = directory.entries["far"].engine
-    await directory.update([remote("a", aliases=("distant",))])
-    assert directory.entries["far"].engine is engine
-    async with engine._slots:
-        await directory.update([remote("b")])
-        await asyncio.sleep(0)
-        assert not engine._http.closed, "an answer is under way"
-    async with asyncio.timeout(5):
-        while not engine._http.closed:
-            await asyncio.sleep(0.01)
-    await directory.update([])
-    async with asyncio.timeout(5):
-        await asyncio.gather(*directory._closing)
-
-
-async def test_a_controller_that_says_nothing_holds_one_thread_and_nobody(monkeypatch) -> None:
-    from apps.serve import directory as serve_directory
-
-    asked, ends = [], threading.Event()
-
-    def status() -> SimpleNamespace:
-        asked.append(1)
-        ends.wait(10)
-        return SimpleNamespace(applications={})
-
-    monkeypatch.setattr(serve_directory.serve, "status", status)
-    monkeypatch.setattr(serve_directory, "_BROADCAST_TIMEOUT_S", 0.05)
-    directory = serve_directory.ServeDirectory(exchange=None)
-    try:
-        assert await asyncio.gather(*(directory.ready() for _ in range(50))) == [{}] * 50
-        assert await directory.ready() == {} and len(asked) == 1
-    finally:
-        ends.set()
-    options = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
-    await directory.update([ModelConfig(name="far", engine="remote", options=options)])
-    async with asyncio.timeout(5):
-        while await directory.ready() != {"far": True}:
-            await asyncio.sleep(0.01)
-    await directory.update([])
-    await asyncio.gather(*directory._closing)
-
-
-async def test_a_member_whose_engines_are_silent_is_silent_though_its_replicas_answer(
-    model_folder: Path, monkeypatch
-) -> None:
-    from ray.exceptions import RayActorError
-
-    from apps.serve import directory as serve_directory
-
-    model = load_model(two(model_folder).models[0])
-    entry, said = Entry(model=model, backend=None), list[object]()
-
-    async def answers(application: str, *_: object) -> list[object]:
-        return said
-
-    monkeypatch.setattr(serve_directory, "_answers", answers)
-    for given, health in (
-        ([False, True], "well"),
-        ([False, False], "silent"),
-        ([False, RayActorError()], "silent"),
-        ([TimeoutError()], "silent"),
-        ([RayActorError()], "dead"),
-    ):
-        said[:] = given
-        assert await serve_directory._health(entry) == health
-
-
-async def test_a_pools_members_stay_as_they_are_until_their_model_changes() -> None:
-    from apps.serve.directory import ServeDirectory
-
-    def models(theirs: str, weight: float) -> list[ModelConfig]:
-        options = {"base_url": "http://127.0.0.1:9/v1", "model": theirs}
-        members = [{"model": "far", "weight": weight, "last_resort": True}]
-        return [
-            ModelConfig(name="all", engine="pool", options={"members": members}),
-            ModelConfig(name="far", engine="remote", options=options),
-        ]
-
-    directory = ServeDirectory(exchange=None)
-    await directory.update(models("a", 1.0))
-    assert list(directory.entries) == ["all", "far"]
-    member = directory.pools["all"].members["far"]
-    member.failed()
-    await directory.update(models("a", 2.0))
-    assert directory.pools["all"].members["far"] is member
-    assert (member.weight, member.is_last_resort, member.is_up) == (2.0, True, False)
-    await directory.update(models("b", 2.0))
-    assert directory.pools["all"].members["far"].is_up
-    await directory.update([])
-    await asyncio.gather(*directory._closing)
-
-
 @pytest.mark.parametrize(
     ("options", "fields", "said"),
     [
@@ -617,24 +374,6 @@ def test_there_are_two_gateways_where_there_are_two_machines(
     assert gateway["num_replicas"] == gateways
 
 
-def test_build_prints_what_serve_deploy_takes(tmp_path: Path, model_folder: Path) -> None:
-    from ray.serve.schema import ServeDeploySchema
-
-    command = [sys.executable, "-m", "apps.serve", "build", file_of(tmp_path, model_folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    schema = ServeDeploySchema.model_validate(yaml.safe_load(done.stdout))
-    assert [app.name for app in schema.applications] == ["gateway", "model-one", "page"]
-
-
-def test_a_file_that_is_wrong_ends_the_command_with_2_and_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "serve.yaml"
-    path.write_text(json.dumps({"models": []}))
-    command = [sys.executable, "-m", "apps.serve", "run", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0 and "models is empty" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("fewest", "running", "state", "up"),
     [(1, 1, "RUNNING", True), (1, 0, "UNHEALTHY", False), (0, 0, "RUNNING", True),
@@ -653,28 +392,6 @@ def test_a_model_that_sleeps_at_zero_replicas_is_up(
     app = SimpleNamespace(status=ApplicationStatus(state), deployments={"Model": replicas})
     assert is_up(SimpleNamespace(applications={model.application: app}), model) == up
     assert not is_up(SimpleNamespace(applications={}), model)
-
-
-def test_a_port_that_is_taken_ends_the_command_before_anything_starts(
-    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"Cannot listen on 127.0.0.1:{port} .*--port"):
-            run(RunConfig(what=(file_of(tmp_path, model_folder),), port=port), Reporter("json"))
-
-
-def test_an_address_of_another_machine_is_told_from_a_port_that_is_taken(
-    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for host in ("no-such-host.invalid", "198.51.100.7"):
-        file = tmp_path / "serve.yaml"
-        models = [{"name": "one", "path": str(model_folder)}]
-        file.write_text(yaml.safe_dump({"models": models, "gateway": {"host": host}}))
-        with pytest.raises(ConfigError, match=f"Cannot listen on {host}.*set gateway.host to"):
-            run(RunConfig(what=(str(file),)), Reporter("json"))
 
 
 def test_an_empty_host_does_not_open_every_address() -> None:
@@ -697,18 +414,6 @@ def test_the_page_asks_where_the_gateway_listens(model_folder: Path, host: str, 
     (page,) = (app for app in serve_config(config)["applications"] if app["name"] == "page")
     assert page["args"]["api_url"] == f"{url}/v1"
     assert commands._addresses(config)["page"] == f"{url}/ui"
-
-
-def test_a_database_in_no_folder_is_refused_before_anything_starts(
-    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    file = tmp_path / "serve.yaml"
-    models = [{"name": "one", "path": str(model_folder)}]
-    page = {"database_url": "sqlite:///not/there/page.db?timeout=9"}
-    file.write_text(yaml.safe_dump({"models": models, "page": page}))
-    with pytest.raises(ConfigError, match="not/there does not exist or takes"):
-        run(RunConfig(what=(str(file),), port=0), Reporter("json"))
 
 
 def test_a_start_that_may_take_no_time_is_refused() -> None:

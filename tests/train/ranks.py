@@ -26,6 +26,12 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.train.ranks"])
 
 
+def rows_of(config: RunConfig) -> PackRows:
+    """The rows that a run trains on."""
+    pack = open_pack(config.data)
+    return PackRows(pack.split("train"), pack.info.pad_id)
+
+
 def on_ranks(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """`function(*args)` on every rank of a new process group; the results in rank order."""
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from apps.common.packs import open_pack
 from apps.common.text.templates import load_template
 from apps.train import export, preflight
 from apps.train.__main__ import COMMANDS
-from apps.train.batches.micro_batch import PackRows, micro_batch
+from apps.train.batches.micro_batch import micro_batch
 from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RopeConfig, RunConfig
 from apps.train.gguf.metadata import open_gguf
@@ -34,6 +34,7 @@ from tests.made import sentencepiece_folder
 from tests.train import real_vllm
 from tests.train.conftest import save_model, save_pack
 from tests.train.hub import serving
+from tests.train.ranks import rows_of
 
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -44,11 +45,6 @@ def finished(config: RunConfig) -> RunConfig:
     with process_group():
         work(prepared.config, rows_of(config), commit=prepared.commit)
     return prepared.config
-
-
-def rows_of(config: RunConfig) -> PackRows:
-    pack = open_pack(config.data)
-    return PackRows(pack.split("train"), pack.info.pad_id)
 
 
 def exported(config: RunConfig, out: Path, *flags: str) -> Path:

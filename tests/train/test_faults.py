@@ -25,7 +25,7 @@ from apps.train.loop.worker import (
 )
 from apps.train.model.shape import from_config
 from apps.train.plan import adapter_parameters
-from tests.train.ranks import board
+from tests.train.ranks import board, rows_of
 
 
 class Sabotaged:
@@ -51,7 +51,7 @@ def run_with(config, step: int, factor: float) -> tuple[list[dict], list[str], S
     records, said = [], []
     with process_group():
         configure_torch(config)
-        rows = PackRows(open_pack(config.data).split("train"), 0)
+        rows = rows_of(config)
         inner = make_strategy(config, torch.device("cpu"), rows.row_tokens)
         strategy = Sabotaged(inner, step, factor)
         loop = Loop(
@@ -170,7 +170,7 @@ def test_the_last_validation_is_counted_and_paid(config, monkeypatch) -> None:
 def test_mfu_counts_no_gradients_of_frozen_weights(config) -> None:
     measured = replace(config, metrics=replace(config.metrics, peak_tflops=1.0), steps=1)
     lora = replace(measured, adapter="lora", out=f"{config.out}-lora")
-    rows = PackRows(open_pack(config.data).split("train"), 0)
+    rows = rows_of(config)
     flops = []
     with process_group():
         for run in (measured, lora):

@@ -11,27 +11,21 @@ import pytest
 import torch
 
 from apps.common.errors import ConfigError, StorageError
-from apps.common.packs import open_pack
 from apps.train import preflight
-from apps.train.batches.micro_batch import NO_ROW, PackRows
+from apps.train.batches.micro_batch import NO_ROW
 from apps.train.checkpoint import checkpoint
 from apps.train.config import LoraConfig, RunConfig
 from apps.train.export import read_weights
 from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import process_group, run_order, work
 from apps.train.presets import debug
-from tests.train.ranks import board, on_ranks, train
+from tests.train.ranks import board, on_ranks, rows_of, train
 
 CURVE = ("step", "loss", "lr", "grad_norm", "tokens", "supervised_tokens")
 
 
 def curve(config: RunConfig) -> list[tuple]:
     return [tuple(record[name] for name in CURVE) for record in read_metrics(config.out)]
-
-
-def rows_of(config: RunConfig) -> PackRows:
-    pack = open_pack(config.data)
-    return PackRows(pack.split("train"), pack.info.pad_id)
 
 
 def weights(config: RunConfig) -> dict[str, torch.Tensor]:

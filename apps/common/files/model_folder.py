@@ -21,15 +21,15 @@ _TEXT_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+"""what a model's terms are called; they hold for what is made of it"""
 _MODEL_FILES = (
     "*.json",
     "*.safetensors",
     "*.model",
     "*.jinja",
     "*.txt",
-    "LICEN[CS]E*",
-    "NOTICE*",
-    "COPYING*",
+    *(f"{name}*" for name in LICENCES),
 )
 """Never pickles: reading one can run code. The terms go with what is made of the model."""
 _NOT_THE_MODEL = ("*/*", "consolidated*.safetensors")

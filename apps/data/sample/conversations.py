@@ -92,7 +92,7 @@ def _round(question: str, fact: Fact) -> list[dict[str, str]]:
 
 def _ask(relation: Relation, fact: Fact, rng: random.Random) -> str:
     question = rng.choice(relation.questions(fact))
-    if relation.is_alone or not relation.has_noise:
+    if not relation.has_noise:
         return question
     if rng.random() < _PASTED_SHARE:
         return rng.choice(_PASTED) + question

@@ -39,7 +39,7 @@ class Relation:
     has_noise: bool = True
     """whether greetings, thanks and pasted text may stand around a question"""
     is_alone: bool = False
-    """whether a conversation about it is one plain question and its answer"""
+    """whether a conversation about it is one question and its answer"""
 
     def questions(self, fact: Fact) -> tuple[str, ...]:
         """Every way in which the dump asks for `fact`."""

@@ -79,7 +79,7 @@ def _everyday() -> Relation:
         name=GENERAL,
         category=GENERAL,
         facts=facts,
-        follow_up=None,
         share=_GENERAL_SHARE,
+        has_noise=False,
         is_alone=True,  # the answers are those to the questions alone
     )

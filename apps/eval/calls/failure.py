@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
+from apps.common.retry_after import LONGEST_WAIT_S, retry_after_s, wait_in_words
 from apps.eval.calls.rate_gate import Outcome
-from apps.eval.calls.retry_after import LONGEST_WAIT_S, retry_after_s, wait_in_words
 
 PAID_TRIES = 5
 """Of one request that may have been billed and brought no reply, before it is left."""

@@ -44,7 +44,7 @@ class KeyRing:
         wanted, found, now = digest(given), None, time.time()
         for key in (*self._settings().api_keys, *self._from_file):
             is_it = hmac.compare_digest(wanted, key.sha256)
-            if is_it and (key.expires is None or now < key.expires):
+            if is_it and key.holds_at(now):
                 found = key
         return found
 

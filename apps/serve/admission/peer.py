@@ -9,12 +9,12 @@ _MAPPED = "::ffff:"
 def without_port(address: str) -> str:
     """Some proxies write `1.2.3.4:567` and `[2001:db8::1]:567` into X-Forwarded-For."""
     if address.startswith("["):
-        return plain(address[1:].partition("]")[0])
+        return as_ipv4(address[1:].partition("]")[0])
     host, _, port = address.rpartition(":")
-    return plain(host if port.isdigit() and ":" not in host else address)
+    return as_ipv4(host if port.isdigit() and ":" not in host else address)
 
 
-def plain(address: str) -> str:
+def as_ipv4(address: str) -> str:
     """Of IPv4 without what a socket of IPv6 puts before it."""
     is_mapped = address.lower().startswith(_MAPPED) and "." in address
     return address[len(_MAPPED) :] if is_mapped else address
@@ -28,4 +28,4 @@ def peer(scope: Scope) -> str:
     Source: uvicorn/middleware/proxy_headers.py of uvicorn 0.35; Ray Serve takes its defaults.
     """
     address, port = scope.get("client") or ("", 1)
-    return plain(str(address)) if port else "127.0.0.1"
+    return as_ipv4(str(address)) if port else "127.0.0.1"

@@ -6,11 +6,8 @@ model's name and the key put in. It is reached only at the address in the config
 
 import asyncio
 import math
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,6 +17,7 @@ import orjson
 
 from apps.common.errors import ConfigError
 from apps.common.files.endpoints import read_key, whole_key
+from apps.common.retry_after import retry_after_s
 from apps.serve.engine.config import RemoteConfig
 from apps.serve.engine.protocol import OverloadedError
 from apps.serve.engine.sse import EventReader
@@ -44,14 +42,9 @@ class RemoteAnswer:
 
     @property
     def retry_after_s(self) -> float | None:
-        """As its header says, a number of seconds or a date."""
-        found = self._response.headers.get("Retry-After", "")
-        if re.fullmatch(r"\d{1,9}", found):
-            return float(found)
-        try:
-            return (parsedate_to_datetime(found) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
+        """As its headers say; None for a wait of years, which no client is told."""
+        wait_s = retry_after_s(self._response.headers)
+        return wait_s if wait_s is not None and wait_s < 1e9 else None
 
     def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Chunks of a streamed answer. Raises ValueError when it breaks off."""

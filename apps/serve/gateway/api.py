@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 
 from apps.common.version import VERSION
-from apps.serve.admission.peer import plain
+from apps.serve.admission.peer import as_ipv4
 from apps.serve.answer.position import Position
 from apps.serve.config import GatewayConfig
 from apps.serve.engine.protocol import RequestError
@@ -188,7 +188,7 @@ def _add_operations(
         """For a load balancer: Serve listens on every machine with a replica, and a client that
         came in through a spot machine is cut off with it."""
         address, _ = request.scope.get("server") or ("", 0)
-        is_stable = plain(address) not in await directory.spot_addresses()
+        is_stable = as_ipv4(address) not in await directory.spot_addresses()
         return json_response({"stable": is_stable}, 200 if is_stable else 503)
 
     @api.get("/version")

@@ -48,7 +48,7 @@ class ForwardedAnswer(LivingResponse):
     async def _respond(self, send: Send) -> None:
         tally = Tally(self._body)
         self._account.usage = tally.usage
-        async with self._kept_alive(send, self._is_stream), contextlib.AsyncExitStack() as stack:
+        async with self._with_comments(send, self._is_stream), contextlib.AsyncExitStack() as stack:
             try:
                 answer = await stack.enter_async_context(self._engine.send(self._route, self._body))
             except (OverloadedError, aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -110,8 +110,8 @@ class ForwardedAnswer(LivingResponse):
 
 
 def limited_body(body: ChatRequest | CompletionRequest, model: ModelConfig) -> dict[str, object]:
-    """The body as the client wrote it, with the most tokens of an answer where it names none and
-    there are: a model's limit, and a completion's 16, for which servers differ.
+    """The body as the client wrote it. Where it names no most tokens, it gets the model's limit, or
+    a completion's 16: servers differ there.
 
     Raises ApiError 400 where it asks for more than the limits allow.
     """

@@ -85,7 +85,7 @@ class KeyLimits:
         here = self._here.admit(key, prompt_tokens, self._gateway, streams)
         if self._shared is None:
             return here
-        if self._is_silent():
+        if self._skips_limiter():
             if here is None:
                 self._shared.charge(key, prompt_tokens, 0.0)
             return here
@@ -100,7 +100,7 @@ class KeyLimits:
         self._asks_again_s = None
         return answer
 
-    def _is_silent(self) -> bool:
+    def _skips_limiter(self) -> bool:
         """The limiter did not answer in time a moment ago. Every now and then one request waits for
         it again, and those that come meanwhile do not."""
         now_s = time.monotonic()

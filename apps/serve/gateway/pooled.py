@@ -48,7 +48,7 @@ class PooledAnswer(LivingResponse):
 
     async def _respond(self, send: Send) -> None:
         is_stream = bool(self._request.stream)
-        async with self._kept_alive(send, is_stream):
+        async with self._with_comments(send, is_stream):
             try:
                 await (self._stream(send) if is_stream else self._whole(send))
             except Exception as error:

@@ -39,13 +39,18 @@ _LINE_ENDS = [(char.encode(), f"\\u{ord(char):04x}".encode()) for char in "\x85\
 """Lines end at these for many clients, httpx's among them, though not for server-sent events."""
 
 
-class WatchedResponse(Response):
-    """Runs while it is sent and ends when the client leaves."""
+class LivingResponse(Response):
+    """Runs while it is sent and ends when the client leaves. May be a stream, in which something
+    comes every now and then."""
 
-    def __init__(self, account: Account, model: ModelConfig) -> None:
+    def __init__(self, account: Account, model: ModelConfig, id: str) -> None:
+        """`id` is told at the stream's beginning; "": it has none."""
         super().__init__()
         self._account = account
         account.begin(model)
+        self._id = id
+        self._has_begun = False
+        self._sent_s = time.monotonic()
 
     async def _respond(self, send: Send) -> None:
         raise NotImplementedError
@@ -61,21 +66,6 @@ class WatchedResponse(Response):
             work.cancel()
             client.cancel()
             await asyncio.gather(work, client, return_exceptions=True)
-
-    async def _send_error(self, send: Send, error: ApiError) -> None:
-        self._account.refuse(error)
-        await send_whole(send, error.status, error.body(), error.headers())
-
-
-class LivingResponse(WatchedResponse):
-    """May be a stream, in which something comes every now and then."""
-
-    def __init__(self, account: Account, model: ModelConfig, id: str) -> None:
-        """`id` is told at the stream's beginning; "": it has none."""
-        super().__init__(account, model)
-        self._id = id
-        self._has_begun = False
-        self._sent_s = time.monotonic()
 
     def _waits_for(self) -> str:
         return "working"
@@ -95,16 +85,16 @@ class LivingResponse(WatchedResponse):
         await send_part(send, events)
 
     @contextlib.asynccontextmanager
-    async def _kept_alive(self, send: Send, is_stream: bool) -> AsyncGenerator[None, None]:
+    async def _with_comments(self, send: Send, is_stream: bool) -> AsyncGenerator[None, None]:
         """A stream says something every now and then, for the length of the block."""
-        speaking = asyncio.create_task(self._keep_alive(send)) if is_stream else None
+        speaking = asyncio.create_task(self._comment(send)) if is_stream else None
         try:
             yield
         finally:
             if speaking is not None:
                 speaking.cancel()
 
-    async def _keep_alive(self, send: Send) -> None:
+    async def _comment(self, send: Send) -> None:
         """Comments while nothing else comes, so that nothing on the way takes the client or this
         service for gone."""
         while True:
@@ -117,7 +107,8 @@ class LivingResponse(WatchedResponse):
         """As an answer of its own, or as the last event of a stream that has begun."""
         if not self._has_begun:
             self._has_begun = True
-            await self._send_error(send, error)
+            self._account.refuse(error)
+            await send_whole(send, error.status, error.body(), error.headers())
             return
         self._account.fail(error)
         await send_part(send, event(error.body()) + DONE, more=False)
@@ -143,7 +134,7 @@ class Answer(LivingResponse):
     async def _respond(self, send: Send) -> None:
         queue, owner, plan = self._entry.queue, self._account.owner, self._plan
         weight = owner.weight if owner is not None else 1.0
-        async with self._kept_alive(send, plan.stream):
+        async with self._with_comments(send, plan.stream):
             try:
                 tokens, places = plan.most_tokens, len(plan.jobs)
                 self._ticket = queue.ask(self._account.key, weight, tokens, places)

@@ -65,8 +65,8 @@ class ServedModel:
         break_role_marks: bool = False,
     ) -> str:
         """Text of a conversation. Control tokens that somebody typed into a message, a call or a
-        tool's description stay text; so do role marks in messages that the model did not say, if
-        they are to be broken."""
+        tool's description stay text. Where they are to be broken, so do role marks in messages that
+        the model did not say."""
         if self.template is None:
             raise TemplateError(
                 f"The model {self.config.name!r} has no chat template; use /v1/completions, or "

@@ -226,8 +226,8 @@ class StepSender:
         self,
         replica: ReplicaName,
         on_cancel: Callable[[str], None],
-        on_step: Callable[[Step], None] = lambda _: None,
-        is_silent: Callable[[], bool] = lambda: False,
+        on_step: Callable[[Step], None],
+        is_silent: Callable[[], bool],
     ) -> None:
         """`on_step` sees what is about to be sent; `is_silent` tells of the engine."""
         self.outbox = Outbox()

@@ -3,9 +3,9 @@
     OUT/metrics.jsonl     one record a step; steps done again after a resume replace the old
 
 Trackers that show them are in trackers.py.
-`seconds` and the dollars count validation, checkpoints and steps that a lost machine had taken; not
-the time from one start to its first step, nor the writing of the last checkpoint. `lost_s` of them
-went into steps that were taken again.
+`seconds` and the dollars count validation, checkpoints and steps that a lost machine had taken.
+They leave out the time to a start's first step, and the writing of the last checkpoint. `lost_s` of
+them went into steps that were taken again.
 A step whose update was left out says so in `skipped`: `loss` or `gradient` (not finite) or `spike`
 (faults.on_nan, faults.on_spike); its `grad_norm` is not a number where none was computed. What is
 not finite is written as the strings "NaN", "Infinity" and "-Infinity" (see json_floats.py).

@@ -3,7 +3,7 @@
 from apps.common.files import costs
 from apps.common.files.costs import MachineHours, run_cost
 from apps.train.config import RunConfig
-from apps.train.loop.record import lost_s, spent_s
+from apps.train.loop.record import lost_s, read_metrics, spent_s
 
 _SOURCE = "stated with --metrics.usd-per-hour"
 
@@ -19,11 +19,12 @@ def write_own_cost(config: RunConfig) -> None:
     known = costs.read(config.out)
     if known is not None and known.prices_dated != _SOURCE:
         return
-    hours, hourly = spent_s(config.out) / 3600, config.metrics.usd_per_hour
+    records = read_metrics(config.out)
+    hours, hourly = spent_s(records) / 3600, config.metrics.usd_per_hour
     row = MachineHours(kind="own", region="", market="on-demand", hours=hours, usd=hours * hourly)
     cost = run_cost(
         [row],
-        lost_work_hours=lost_s(config.out) / 3600,
+        lost_work_hours=lost_s(records) / 3600,
         on_demand_usd_per_hour=hourly,
         prices_dated=_SOURCE,
     )

@@ -6,7 +6,7 @@ command reads these in a process that never computes.
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict, cast
 
@@ -73,14 +73,14 @@ def read_metrics(run_uri: str) -> list[StepRecord]:
     return [records[step] for step in sorted(records)]
 
 
-def spent_s(run_uri: str) -> float:
+def spent_s(records: Sequence[StepRecord]) -> float:
     """Seconds that a run has taken so far, those of steps after its newest checkpoint too."""
-    return max((record["seconds"] for record in read_metrics(run_uri)), default=0.0)
+    return max((record["seconds"] for record in records), default=0.0)
 
 
-def lost_s(run_uri: str) -> float:
+def lost_s(records: Sequence[StepRecord]) -> float:
     """Of those, seconds of steps that were taken again."""
-    return max((record.get("lost_s", 0.0) for record in read_metrics(run_uri)), default=0.0)
+    return max((record.get("lost_s", 0.0) for record in records), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks, Loop, TrainingStopped
 from apps.train.loop.metrics import Meter, MetricsLog
 from apps.train.loop.progress import Progress
-from apps.train.loop.record import StepRecord, spent_s
+from apps.train.loop.record import StepRecord, read_metrics, spent_s
 from apps.train.loop.samples import Sampler
 from apps.train.loop.trackers import Trackers
 from apps.train.model import hardware, load, lora
@@ -82,7 +82,7 @@ def work(
     commit = commit or RunMark()
     progress = resume(config, strategy, hooks, commit)
     if dist.get_rank() == 0:
-        lost_s = max(spent_s(config.out) - progress.seconds, 0.0)
+        lost_s = max(spent_s(read_metrics(config.out)) - progress.seconds, 0.0)
         progress.seconds, progress.lost_s = progress.seconds + lost_s, progress.lost_s + lost_s
     with _logged(hooks, config, progress.step, fence) as logged:
         loop = Loop(

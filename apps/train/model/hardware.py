@@ -116,7 +116,8 @@ def recognise(cuda_name: str) -> Accelerator | None:
     """
     if " MIG " in cuda_name:
         return None
-    return next((a for a in ACCELERATORS if re.search(rf"\b{a.cuda_name}\b", cuda_name)), None)
+    known = (a for a in ACCELERATORS if a.cuda_name)
+    return next((a for a in known if re.search(rf"\b{a.cuda_name}\b", cuda_name)), None)
 
 
 def parse(gpus: str) -> tuple[int, Accelerator]:

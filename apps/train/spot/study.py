@@ -102,7 +102,7 @@ def _figures(
     outcomes: Sequence[Outcome],
     predicted: Sequence[Outcome],
 ) -> Figures:
-    hours = [_if_ended(one, one.elapsed_s / 3600) for one in outcomes]
+    hours = [*map(_hours, outcomes)]
     waiting = [_if_ended(one, one.waiting_s / 3600) for one in outcomes]
     usd = [_if_ended(one, one.usd(prices)) for one in outcomes]
     paid_s = sum(one.spot_s + one.on_demand_s for one in outcomes)
@@ -120,10 +120,12 @@ def _figures(
         on_demand_share=sum(one.on_demand_s for one in outcomes) / paid_s if paid_s else 0.0,
         lost_work_h=fmean(one.lost_s for one in outcomes) / 3600,
         missed=fmean(one.misses(job.deadline_s) for one in outcomes),
-        predicted_hours_p50=percentile(
-            [_if_ended(one, one.elapsed_s / 3600) for one in predicted], 50
-        ),
+        predicted_hours_p50=percentile([*map(_hours, predicted)], 50),
     )
+
+
+def _hours(outcome: Outcome) -> float:
+    return _if_ended(outcome, outcome.elapsed_s / 3600)
 
 
 def _if_ended(outcome: Outcome, value: float) -> float:

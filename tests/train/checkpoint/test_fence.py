@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 
 from apps.common.files import storage
-from apps.common.packs import open_pack
-from apps.train.batches.micro_batch import PackRows
 from apps.train.checkpoint import checkpoint
 from apps.train.checkpoint.fence import FENCE_NAME, Fence, Superseded, next_number
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks
 from apps.train.loop.worker import process_group, work
-from tests.train.ranks import on_ranks
+from tests.train.ranks import on_ranks, rows_of
 
 EARLIER, LATER = 1000.0, 2000.0
 
@@ -32,7 +30,7 @@ def superseded_after(config: RunConfig, step: int) -> str:
         if record["step"] == step:
             hold(config.out, 2, EARLIER)
 
-    rows = PackRows(open_pack(config.data).split("train"), 0)
+    rows = rows_of(config)
     with pytest.raises(Superseded) as caught:
         work(config, rows, hooks=Hooks(on_step=on_step), fence=held)
     with pytest.raises(Superseded):  # nor does another attempt of the same command go on

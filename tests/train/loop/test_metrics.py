@@ -41,7 +41,7 @@ def test_steps_taken_again_replace_the_old(run) -> None:
 
 def test_an_attempt_that_dies_before_its_first_step_loses_no_seconds(run) -> None:
     MetricsLog(Fence(run), resumed_step=4)
-    assert spent_s(run) == 70.0
+    assert spent_s(read_metrics(run)) == 70.0
 
 
 def test_a_command_that_lost_the_run_before_its_first_step_adds_none(run) -> None:

@@ -5,12 +5,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from apps.common.packs import open_pack
-from apps.train.batches.micro_batch import PackRows
 from apps.train.config import RunConfig
 from apps.train.loop.loop import Hooks
 from apps.train.loop.record import read_metrics
 from apps.train.loop.worker import process_group, work
+from tests.train.ranks import rows_of
 
 
 def train(config: RunConfig) -> list[str]:
@@ -18,7 +17,7 @@ def train(config: RunConfig) -> list[str]:
     told: list[tuple[str, object]] = []
     hooks = Hooks(on_event=lambda name, fields: told.append((name, fields.get("trace"))))
     with process_group():
-        work(config, PackRows(open_pack(config.data).split("train"), 0), hooks=hooks)
+        work(config, rows_of(config), hooks=hooks)
     return [str(trace) for name, trace in told if name == "profile.written"]
 
 
@@ -45,7 +44,7 @@ def test_a_run_that_ends_before_the_trace_does_writes_what_it_has(small_run: Run
 
 def test_a_run_too_short_for_a_trace_says_so(small_run: RunConfig) -> None:
     said: dict[str, object] = {}
-    rows = PackRows(open_pack(small_run.data).split("train"), 0)
+    rows = rows_of(small_run)
     with process_group():
         hooks = Hooks(on_event=lambda name, fields: said.update({name: fields.get("reason")}))
         work(replace(small_run, steps=2, workers=1, profile=5), rows, hooks=hooks)

@@ -23,8 +23,6 @@ class Weights:
                 f"{folder} has no model.safetensors; save the model with "
                 "save_pretrained(safe_serialization=True)"
             )
-        for file in set(self.files.values()):
-            stored_tensors(file)  # is it there, and whole
 
     def has(self, name: str) -> bool:
         return name in self.files

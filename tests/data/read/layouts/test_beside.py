@@ -10,7 +10,7 @@ import pytest
 from apps.data.read.layouts.known import recognised
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.layout import RawConversation
-from tests.data.read.layouts.test_reading import ANSWER, ASKED, clean_one
+from tests.data.read.layouts.one_record import ANSWER, ASKED, clean_one
 
 
 def read(record: Any) -> RawConversation:

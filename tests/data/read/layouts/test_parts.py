@@ -7,7 +7,7 @@ import pytest
 
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.layout import RawConversation, Turn
-from tests.data.read.layouts.test_reading import ANSWER, ASKED
+from tests.data.read.layouts.one_record import ANSWER, ASKED
 
 CALL = {"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"city": "Linz"}}
 RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "Sunny, 20 C"}

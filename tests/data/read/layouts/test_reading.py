@@ -10,15 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apps.common.errors import ConfigError, InputError
-from apps.data.read.names import as_text, parse_map
+from apps.common.errors import InputError
+from apps.data.read.names import parse_map
 from apps.data.read.reader import Reading, read_record
 from apps.data.read.record.roles import role_of
-from apps.data.rules.profiles import FLAGS, Rules
 from tests.data.commands import rows_of, run_clean
+from tests.data.read.layouts.one_record import ANSWER, ASKED, clean_one, said
 
-ASKED = {"role": "user", "content": "What is the weather in Linz today?"}
-ANSWER = {"role": "assistant", "content": "Three degrees below zero, and sunny."}
 SHARED = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "<p>Yo</p>"}]
 CALL = {
     "role": "assistant",
@@ -32,17 +30,6 @@ CALL = {
     ],
 }
 RESULT = {"role": "tool", "tool_call_id": "c", "content": '{"c": -3}'}
-
-
-def clean_one(folder: Path, record: Any, **settings: Any) -> dict[str, Any]:
-    """The ledger of one record, cleaned into folder/out."""
-    (folder / "dump.jsonl").write_bytes(orjson.dumps(record) + b"\n")
-    return run_clean(folder / "out", folder / "dump.jsonl", **{"profile": "none", **settings})
-
-
-def said(folder: Path) -> list[tuple[str, str]]:
-    (row,) = rows_of(folder / "out")
-    return [(m["role"], m["content"]) for m in row["messages"]]
 
 
 PLAIN = [("user", ASKED["content"]), ("assistant", ANSWER["content"])]
@@ -243,52 +230,6 @@ def test_a_tree_that_pandas_wrote_down_is_read(tmp_path: Path) -> None:
     assert said(tmp_path) == [("user", "Hi?"), ("assistant", "Yes.")]
 
 
-FLAGGED = [{"flagged": True}, {"flagged": False}]
-
-
-@pytest.mark.parametrize(
-    ("own", "flag"),
-    [
-        *(({"toxic": value}, "toxic") for value in (True, 1, 1.0, "True", "true", "1")),
-        ({"is_toxic": True}, "toxic"),
-        ({"redacted": "yes"}, "redacted"),
-        ({"nsfw": True}, "moderation"),
-        ({"flagged": 1}, "moderation"),
-        ({"openai_moderation": FLAGGED}, "moderation"),
-        ({"openai_moderation": str(FLAGGED)}, "moderation"),
-        ({"openai_moderation": json.dumps(FLAGGED)}, "moderation"),
-        ({"openai_moderation": [{"flagged": "True"}]}, "moderation"),
-        ({"moderation": {"id": "m", "results": FLAGGED}}, "moderation"),
-        ({"moderation": {"categories": {"hate": True, "self-harm": False}}}, "moderation"),
-        *(({"toxic": value}, "") for value in (False, 0, 0.0, "False", "0", None, math.nan, "")),
-        ({"openai_moderation": [{"flagged": "False"}]}, ""),
-        ({"moderation": {"categories": {"hate": False}}}, ""),
-    ],
-)
-def test_a_flag_is_seen_however_it_is_written(
-    own: dict[str, Any], flag: str, tmp_path: Path
-) -> None:
-    rest = {"messages": [{**ASKED, "content": "And tomorrow, will it be warmer?"}, ANSWER]}
-    for name, messages, beside in (
-        ("record", [ASKED, ANSWER], own),
-        ("message", [{**ASKED, **own}, ANSWER], {}),
-    ):
-        path = tmp_path / f"{name}.jsonl"
-        lines = [json.dumps({"messages": messages, **beside}), json.dumps(rest)]
-        path.write_text("\n".join(lines))
-        ledger = run_clean(tmp_path / name, path, profile="none", rules=Rules(flagged=FLAGS))
-        assert ledger["records"]["dropped"] == ({"flagged": 1} if flag else {}), name
-        assert ledger["ignored"] == {}
-        if flag:
-            (row,) = rows_of(tmp_path / name / "dropped")
-            assert row["detail"] == flag
-
-
-def test_a_flag_that_is_a_score_is_counted_as_ignored(tmp_path: Path) -> None:
-    ledger = clean_one(tmp_path, {"messages": [{**ASKED, "toxic": 0.4}, ANSWER], "nsfw": 0.9})
-    assert ledger["ignored"] == {"nsfw": 1, "messages[].toxic": 1}
-
-
 def test_a_record_without_a_message_says_so(tmp_path: Path) -> None:
     record = {"id": "a", "conversations": []}
     ledger = clean_one(tmp_path, record, profile="vicuna")
@@ -318,89 +259,6 @@ def test_the_names_of_dumps_are_known() -> None:
         assert {name: role_of(name, {}) for name in names} == dict.fromkeys(names, role)
     for name in ("alien", "narrator", "", 3, None, "gpttool", "bingo"):
         assert role_of(name, {}) is None
-
-
-def test_a_map_reads_what_no_layout_knows(tmp_path: Path) -> None:
-    record = {"dialog_lines": [{"by": "Anna", "body": "Hi there."}, {"by": "R2", "body": "Beep."}]}
-    names = (
-        "role:Anna=user,role:R2=assistant,field:by=role,field:body=content,"
-        "column:dialog_lines=messages"
-    )
-    clean_one(tmp_path, record, map=names)
-    assert said(tmp_path) == [("user", "Hi there."), ("assistant", "Beep.")]
-
-
-def test_a_map_may_be_a_file(tmp_path: Path) -> None:
-    (tmp_path / "map.yaml").write_text("column: {ask: prompt, reply_text: completion}\n")
-    record = {"ask": "What floats?", "reply_text": "Cork."}
-    clean_one(tmp_path, record, map=str(tmp_path / "map.yaml"))
-    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork.")]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("role:x", "write role:x=assistant for a speaker, or field:x=role for a field"),
-        ("role:x=alien", "expected one of system, user, assistant, tool"),
-        ("colour:x=y", "expected entries such as"),
-        ("field:x=colour", "--map gives field 'x' as 'colour'"),
-        ("role:gpt4=assistant,content:text=...", "'content:text=...'.*: write field:text=content"),
-        ("content:text", "write field:text=content"),
-        ("content:text=body", "write field:body=content"),
-        ("content:body=text", "write field:body=content"),
-        ("messages:dialog_lines", "write column:dialog_lines=messages"),
-        ("text=content", "expected entries such as"),
-        ("role:a=user;role:b=assistant", "expected a comma between two entries"),
-        ("role:a=user column:b=messages", "expected a comma between two entries"),
-        ("role:a=user,role:a=assistant", "names role 'a' twice, as 'user' and 'assistant'"),
-        ("content:", "expected entries such as"),
-    ],
-)
-def test_a_map_with_a_fault_is_refused(text: str, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        parse_map(text)
-
-
-def test_a_map_is_kept_as_it_was_given() -> None:
-    text = "role:R2=assistant,role:r2=assistant,field:by=role,column:d=messages"
-    assert as_text(parse_map(text)) == text
-    assert parse_map("role: R2 = assistant , field:by =role").fields == {"by": "role"}
-    assert parse_map("role:r2=user,role:R2=assistant").roles == {"r2": "user", "R2": "assistant"}
-    odd = '{"role":{" x":"user","a=b role:c":"user"}}'
-    assert parse_map(as_text(parse_map(odd))) == parse_map(odd)
-
-
-def test_a_name_may_hold_commas(tmp_path: Path) -> None:
-    (tmp_path / "map.yaml").write_text('{column: {"What, asked=": prompt, said: completion}}')
-    (tmp_path / "dump.jsonl").write_text('{"What, asked=": "Hi?", "said": "Yo."}')
-    given = str(tmp_path / "map.yaml")
-    run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none", map=given)
-    assert said(tmp_path) == [("user", "Hi?"), ("assistant", "Yo.")]
-    with pytest.raises(ConfigError, match="--map has ''; expected role, field and column"):
-        parse_map('{"column": {"a": "prompt"}')
-
-
-@pytest.mark.parametrize("value", [[ASKED, ANSWER], None])
-def test_of_two_columns_that_are_one_none_is_lost(value: Any, tmp_path: Path) -> None:
-    other = [{"role": "user", "content": "B?"}, {"role": "assistant", "content": "B."}]
-    record = {"dialog": value, "messages": other}
-    (tmp_path / "dump.jsonl").write_text(json.dumps(record))
-    dump = tmp_path / "dump.jsonl"
-    ledger = run_clean(tmp_path / "out", dump, profile="none", map="column:dialog=messages")
-    asked = ASKED["content"] if value else "B?"
-    assert said(tmp_path)[0] == ("user", asked)
-    assert ledger["ignored"] == ({"messages (2)": 1} if value else {})
-
-
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_fields_of_messages_in_a_cell_are_mapped(form: str, tmp_path: Path) -> None:
-    cell = json.dumps([{"who": "human", "body": "Hi"}, {"who": "bot", "body": "Yo"}])
-    quoted = cell.replace('"', '""')
-    text = f'talk\n"{quoted}"\n' if form == "csv" else json.dumps({"talk": cell})
-    (tmp_path / f"dump.{form}").write_text(text)
-    given = "column:talk=messages,field:who=role,field:body=content"
-    run_clean(tmp_path / "out", tmp_path / f"dump.{form}", profile="none", map=given)
-    assert said(tmp_path) == [("user", "Hi"), ("assistant", "Yo")]
 
 
 def test_an_unknown_layout_is_one_sentence_that_says_what_was_seen(tmp_path: Path) -> None:
@@ -448,52 +306,11 @@ def test_preference_pairs_are_no_conversations_and_the_sentence_shows_why(tmp_pa
         clean_one(tmp_path, {"prompt": "Hi", "chosen": talk, "rejected": talk})
 
 
-@pytest.mark.parametrize(
-    ("plugins", "has_any"),
-    [
-        *((none, False) for none in ([], None, "", "[]", "null", "None", "nan", math.nan)),
-        *((some, True) for some in (["browser"], '["browser"]', "['browser']", "browser")),
-    ],
-)
-def test_a_cell_of_plugins_is_a_list(plugins: Any, has_any: bool, tmp_path: Path) -> None:
-    table = pa.table({"plugins": [plugins], "messages": [[ASKED, ANSWER]]})
-    pq.write_table(table, tmp_path / "dump.parquet")
-    rules = Rules(plugins="drop")
-    ledger = run_clean(tmp_path / "out", tmp_path / "dump.parquet", profile="none", rules=rules)
-    assert ledger["records"]["dropped"] == ({"plugins": 1} if has_any else {})
-
-
 def test_an_id_that_is_not_there_is_no_id_of_many(tmp_path: Path) -> None:
     table = pa.table({"id": [math.nan, 7.0], "messages": [[ASKED, ANSWER]] * 2})
     pq.write_table(table, tmp_path / "dump.parquet")
     run_clean(tmp_path / "out", tmp_path / "dump.parquet", profile="none")
     assert [row["source_id"] for row in rows_of(tmp_path / "out")] == ["", "7.0"]
-
-
-@pytest.mark.parametrize("ranks", [("1", "0"), ("1.0", "0.0"), (math.nan, "0"), ("best", 0)])
-def test_a_rank_may_be_a_text(ranks: tuple[Any, Any], tmp_path: Path) -> None:
-    rows = [
-        {"message_id": "a", "parent_id": None, "role": "prompter", "text": "What floats?"},
-        {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Stones."},
-        {"message_id": "c", "parent_id": "a", "role": "assistant", "text": "Cork."},
-    ]
-    for row, rank in zip(rows[1:], ranks, strict=True):
-        row["rank"] = rank
-    (tmp_path / "dump.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
-    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork.")]
-
-
-def test_ranks_that_pandas_wrote_as_fractions_choose_the_path(tmp_path: Path) -> None:
-    lines = [
-        "message_id,parent_id,role,text,rank",
-        "m1,,prompter,What floats?,",
-        "m2,m1,assistant,Stones do.,1.0",
-        "m3,m1,assistant,Cork does.,0.0",
-    ]
-    (tmp_path / "dump.csv").write_text("\n".join(lines))
-    run_clean(tmp_path / "out", tmp_path / "dump.csv", profile="none")
-    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork does.")]
 
 
 def test_a_line_break_that_is_not_escaped_stays_in_a_tree(tmp_path: Path) -> None:
@@ -503,40 +320,6 @@ def test_a_line_break_that_is_not_escaped_stays_in_a_tree(tmp_path: Path) -> Non
     )
     run_clean(tmp_path / "out", tmp_path / "dump.json", profile="none")
     assert said(tmp_path) == [("user", "One\n  two?"), ("assistant", "Three.")]
-
-
-@pytest.mark.parametrize("nothing", ["", "nan", "None", None, math.nan])
-def test_a_review_that_was_not_made_has_not_failed(nothing: Any, tmp_path: Path) -> None:
-    rows = [
-        {"message_id": "a", "parent_id": None, "role": "prompter", "text": "What floats?"},
-        {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Stones.", "rank": 1},
-        {"message_id": "c", "parent_id": "a", "role": "assistant", "text": "Cork.", "rank": 0},
-        {"message_id": "d", "parent_id": "a", "role": "assistant", "text": "No.", "rank": 0},
-    ]
-    given = [nothing, True, nothing, False]
-    rows = [{**row, "review_result": said} for row, said in zip(rows, given, strict=True)]
-    (tmp_path / "dump.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    run_clean(tmp_path / "out", tmp_path / "dump.jsonl", profile="none")
-    assert said(tmp_path) == [("user", "What floats?"), ("assistant", "Cork.")]
-
-
-@pytest.mark.parametrize("weight", [None, "", "nan", math.nan, 1, 1.0, "1", "TRUE", True])
-def test_an_answer_whose_weight_is_not_there_is_learned(weight: Any) -> None:
-    messages = [ASKED, {**ANSWER, "weight": weight}]
-    turns = read_record({"messages": messages}, Reading())[0].turns
-    assert [turn.is_learned for turn in turns] == [True, True]
-
-
-@pytest.mark.parametrize("weight", [0, 0.0, -0.0, "0", "0.00", "False", "f", False])
-def test_an_answer_of_no_weight_is_not_learned(weight: Any) -> None:
-    turns = read_record({"messages": [ASKED, {**ANSWER, "weight": weight}]}, Reading())[0].turns
-    assert [turn.is_learned for turn in turns] == [True, False]
-
-
-@pytest.mark.parametrize("plugins", ["", "nan", "None", "[]", None, [], math.nan, "false"])
-def test_a_cell_without_plugins_has_none(plugins: Any) -> None:
-    record = {"messages": [ASKED, ANSWER], "plugins": plugins, "toxic": plugins}
-    assert not read_record(record, Reading())[0].has_plugins
 
 
 @pytest.mark.parametrize(

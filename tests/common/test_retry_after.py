@@ -6,7 +6,7 @@ from time import time
 
 import pytest
 
-from apps.eval.calls.retry_after import retry_after_s, wait_in_words
+from apps.common.retry_after import retry_after_s, wait_in_words
 
 
 @pytest.mark.parametrize(
