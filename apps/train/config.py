@@ -73,7 +73,7 @@ class OptimConfig:
     warmup_fraction: float = 0.03
     """share of the steps with a rising learning rate"""
     final_fraction: float = 0.0
-    """learning rate of the last step as a share of the peak"""
+    """learning rate of the last step as a share of the peak; a constant schedule has none"""
     state: Literal["fp32", "bf16", "int8"] = "fp32"
     """precision in which AdamW's moments are kept: 8, 4 or about 2 bytes a parameter"""
 

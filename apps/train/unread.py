@@ -23,15 +23,13 @@ class _Section(NamedTuple):
 
 def check_read(config: RunConfig) -> None:
     """Refuse what was set and nothing would read: `--lora.rank 8` alone trains all weights."""
-    metrics, faults, optim = config.metrics, config.faults, config.optim
+    metrics, faults = config.metrics, config.faults
     has_rope, has_samples = config.rope.kind != "none", metrics.sample_every_steps > 0
     has_lora, has_spikes = config.adapter == "lora", faults.on_spike != "ignore"
-    falls = optim.schedule != "constant"
     samples = ("sample_prompts", "sample_tokens")
     for section in (
         _Section("lora", config.lora, _LORA, has_lora, "--adapter lora"),
         _Section("rope", config.rope, ("factor",), has_rope, "--rope.kind linear"),
-        _Section("optim", optim, ("final_fraction",), falls, "--optim.schedule cosine"),
         _Section("faults", faults, ("spike_factor",), has_spikes, "--faults.on-spike skip"),
         _Section("metrics", metrics, samples, has_samples, "--metrics.sample-every-steps"),
     ):
@@ -47,7 +45,7 @@ def check_read(config: RunConfig) -> None:
 
 
 def read_part(identity: Mapping[str, object]) -> dict[str, object]:
-    """What a run with these settings read of `lora`, `rope` and `optim`; the rest as it is.
+    """What a run with these settings read of `adapter`, `lora` and `rope`; the rest as it is.
 
     A run of a version that did not refuse them may have been started with others that meant
     nothing. Worked example: {"adapter": "none", "lora": {"rank": 4}, "rope": {"kind": "none",
@@ -59,7 +57,4 @@ def read_part(identity: Mapping[str, object]) -> dict[str, object]:
     rope = cast(Mapping[str, object], read.get("rope") or {})
     if rope.get("kind") == "none":
         read["rope"] = {"kind": "none"}
-    optim = cast(Mapping[str, object], read.get("optim") or {})
-    if optim.get("schedule") == "constant":
-        read["optim"] = {name: optim[name] for name in optim if name != "final_fraction"}
     return read

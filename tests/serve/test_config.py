@@ -316,25 +316,6 @@ def test_a_file_that_vanishes_changes_no_model_and_ends_nothing(model_folder: Pa
     assert changed[:2] == [True, True], "a file in a folder counts, for the gateway's text too"
 
 
-async def test_a_model_whose_files_changed_has_its_text_side_read_again(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from apps.serve import directory as serve_directory
-
-    monkeypatch.setattr(serve_directory, "_handle", lambda application: None)
-    directory = serve_directory.ServeDirectory(exchange=None)
-    models = [ModelConfig(name="one", path=str(model_folder))]
-    await directory.update(models, revisions={"one": "a"})
-    entry = directory.entries["one"]
-    await directory.update(models, revisions={"one": "a"})
-    assert directory.entries["one"] is entry
-    (model_folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    await directory.update(models, revisions={"one": "b"})
-    new = directory.entries["one"]
-    assert isinstance(new, Entry) and new.model.template is not None
-    assert new.model.template.source == "{{ messages[0].content }}"
-
-
 @pytest.mark.parametrize(
     ("options", "fields", "said"),
     [

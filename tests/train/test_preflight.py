@@ -386,10 +386,6 @@ def test_a_base_whose_weights_are_not_those_of_its_config(refuse, small_base, tm
         (["--rope.factor", "4"], "give that too, or leave --rope.factor at its default, 1.0."),
         (["--rope.factor", "4"], "rope.factor is 4.0 and nothing reads it without --rope.kind lin"),
         (["--faults.spike-factor", "2"], "without --faults.on-spike skip; give that too"),
-        (
-            ["--optim.schedule", "constant", "--optim.final-fraction", ".1"],
-            "without --optim.schedule",
-        ),
         (["--metrics.sample-prompts", "Hi?"], "without --metrics.sample-every-steps"),
     ],
 )

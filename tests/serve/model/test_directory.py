@@ -39,6 +39,25 @@ async def test_a_remote_model_keeps_its_engine_until_that_changes() -> None:
         await asyncio.gather(*directory._closing)
 
 
+async def test_a_model_whose_files_changed_has_its_text_side_read_again(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apps.serve import directory as serve_directory
+
+    monkeypatch.setattr(serve_directory, "_handle", lambda application: None)
+    directory = serve_directory.ServeDirectory(exchange=None)
+    models = [ModelConfig(name="one", path=str(model_folder))]
+    await directory.update(models, revisions={"one": "a"})
+    entry = directory.entries["one"]
+    await directory.update(models, revisions={"one": "a"})
+    assert directory.entries["one"] is entry
+    (model_folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    await directory.update(models, revisions={"one": "b"})
+    new = directory.entries["one"]
+    assert isinstance(new, Entry) and new.model.template is not None
+    assert new.model.template.source == "{{ messages[0].content }}"
+
+
 async def test_a_controller_that_says_nothing_holds_one_thread_and_nobody(monkeypatch) -> None:
     from apps.serve import directory as serve_directory
 
