@@ -5,6 +5,7 @@ asking in parallel: `known_visitor` locks out the same visitor, and `lock_counts
 """
 
 import ipaddress
+import math
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
@@ -99,7 +100,7 @@ def check_vote(session: Session, asker: Asker, limits: PageLimits) -> None:
 
 
 def _until(free_s: float, told: str) -> Refusal:
-    wait_s = max(1, round(free_s - now_s()))
+    wait_s = max(1, math.ceil(free_s - now_s()))
     return Refusal(f"{told} Try again in {_in_words(wait_s)}.", wait_s)
 
 
@@ -145,7 +146,7 @@ def _check_tokens(session: Session, asker: Asker, limits: PageLimits) -> None:
 
 
 def _in_words(wait_s: int) -> str:
-    return f"{wait_s} seconds" if wait_s < 100 else f"{round(wait_s / 60)} minutes"
+    return f"{wait_s} seconds" if wait_s < 100 else f"{math.ceil(wait_s / 60)} minutes"
 
 
 def address_block(address: str) -> str:

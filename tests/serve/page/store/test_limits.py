@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from apps.serve.page.config import PageLimits
+from apps.serve.page.store import limits
 from apps.serve.page.store.database import Database, now_s
 from apps.serve.page.store.retention import forget_hourly
 from apps.serve.page.store.tables import Conversation, Request, Visitor
@@ -190,3 +191,14 @@ async def test_what_no_limit_counts_is_forgotten_without_any_retention(tmp_path)
                 left = list(session.scalars(sa.select(Request.id)))
     task.cancel()
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "seconds", "told"), [(12.3, 13, "13 seconds"), (149.0, 149, "3 minutes")]
+)
+def test_nobody_is_told_to_come_too_early(
+    monkeypatch: pytest.MonkeyPatch, wait_s: float, seconds: int, told: str
+) -> None:
+    monkeypatch.setattr(limits, "now_s", lambda: 1000.0)
+    refusal = limits._until(1000.0 + wait_s, "Full.")
+    assert refusal.retry_after_s == seconds and str(refusal).endswith(f"Try again in {told}.")
