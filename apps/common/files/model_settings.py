@@ -131,7 +131,7 @@ class ModelSettings:
         return CONFIG_DEFAULTS.get(self.model_type, {}).get(key)
 
     def sizes(self) -> Sizes:
-        """Raises ConfigError that names the keys which config.json lacks."""
+        """Raises ConfigError that names the keys which config.json lacks, or what is no size."""
         config = self.config
         missing = [key for key in _SIZE_KEYS if config.get(key) is None]
         if missing:
@@ -139,6 +139,9 @@ class ModelSettings:
                 f"config.json lacks {', '.join(missing)}; expected a LLaMA-family model: "
                 "give the folder of one, or a shape by name such as llama-7b"
             )
+        for key in (*_SIZE_KEYS, "num_key_value_heads", "head_dim"):
+            if (size := self.integer(key)) is not None and size < 1:
+                raise ConfigError(f"config.json says {key} {size}; expected 1 or more")
         layers, hidden, heads, inner = (
             self.integer(key) or 0
             for key in (

@@ -64,6 +64,15 @@ def test_a_folder_without_files_says_nothing(tmp_path) -> None:
     assert weight_files(tmp_path) == {}
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "num_key_value_heads"])
+def test_a_size_below_one_is_refused(key: str) -> None:
+    sizes = dict.fromkeys(
+        ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"), 8
+    )
+    with pytest.raises(ConfigError, match=f"says {key} -1; expected 1 or more"):
+        ModelSettings({**sizes, "intermediate_size": 8, key: -1}).sizes()
+
+
 def test_a_file_that_is_no_json_is_refused_by_its_name(tmp_path) -> None:
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(InputError, match=r"The generation_config\.json of .* expected JSON"):
