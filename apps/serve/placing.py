@@ -35,7 +35,7 @@ from apps.common.files.endpoints import read_key
 from apps.serve.config import ServeConfig
 from apps.serve.place import arrivals, in_use, live, output
 from apps.serve.place.arrivals import Arrivals
-from apps.serve.place.explanation import explanation
+from apps.serve.place.explanation import explanation, left_out
 from apps.serve.place.placement import Cluster, Model, Placement, num_replicas
 from apps.serve.place.search import Found, Problem, search
 from apps.serve.place.simulator import Slo
@@ -185,9 +185,7 @@ def yaml_of(
         cut = ", cut short by --seconds" if found.is_greedy_cut else ""
         contenders = {"even replicas": found.even, f"greedy (AlpaServe){cut}": found.greedy}
         told += explanation(whole, contenders, found.best, is_optimal=found.is_optimal)
-    left_out = [m.name for i, m in enumerate(whole.models) if not num_replicas(found.best, i)]
-    if left_out:
-        told.append(f"without {', '.join(left_out)}: others keep more requests within the SLO so")
+    told += left_out(whole, found.best)
     lines = [f"# {line}" for line in told]
     return "\n".join([*lines, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)])
 

@@ -81,11 +81,12 @@ def test_what_cannot_be_is_a_sentence(tmp_path, monkeypatch, arguments, complain
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
+        (b"", "has no requests; expected a row for each"),
         (b"2023-11-16 18:15:46.680590,374\n", "has a row that is none"),
         (b"2023-11-16 18:15:46.680590,374,many\n", "has a row that is none"),
         (b"\xff\xfe\x00,1,1\n", "expected a moment, as 2023-11-16"),
     ],
-    ids=["short", "word", "binary"],
+    ids=["none", "short", "word", "binary"],
 )
 def test_a_trace_with_a_wrong_row_is_a_sentence(tmp_path, rows: bytes, complaint, capsys) -> None:
     trace = tmp_path / "requests.csv"
@@ -99,6 +100,21 @@ def test_a_model_without_a_speed_and_a_half_given_share_are_sentences(tmp_path, 
     assert "no model 'gpt-5'; it has llama-7b, llama-13b" in capsys.readouterr().err
     assert place(models_file(tmp_path, share=None), *SMALL) == 2
     assert "give all, or none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpus", "why"),
+    [
+        ({"speed": "llama-3-70b"}, "1xH100", "1 GPUs do not hold it"),
+        ({"share": 1e-9}, "2xH100", "nobody asks for it in this traffic"),
+        ({}, "1xA100-40GB", "others keep more requests within the SLO so, or are answered sooner"),
+    ],
+)
+def test_the_yaml_says_why_a_model_has_no_place(
+    tmp_path: Path, changes: dict[str, object], gpus: str, why: str, capsys
+) -> None:
+    assert place(models_file(tmp_path, **changes), "--gpus", gpus, *SMALL) == 0
+    assert capsys.readouterr().out.startswith(f"# without big: {why}\n")
 
 
 def test_what_fits_nowhere_is_a_sentence(tmp_path, capsys) -> None:

@@ -68,7 +68,11 @@ def read_azure(uri: str) -> Arrivals:
     """
     with storage.open_file(uri) as handle:
         rows = list(csv.DictReader(handle.read().decode("utf-8-sig", "replace").splitlines()))
-    if not rows or not set(_AZURE) <= set(rows[0]):
+    if not rows:
+        raise InputError(
+            f"{uri} has no requests; expected a row for each under {', '.join(_AZURE)}."
+        )
+    if not set(_AZURE) <= set(rows[0]):
         raise InputError(f"{uri} is no trace of requests; expected columns {', '.join(_AZURE)}.")
     try:
         moments = [_unix_s(row["TIMESTAMP"]) for row in rows]

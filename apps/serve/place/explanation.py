@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from apps.serve.place.output import markets, shared_name
 from apps.serve.place.placement import Placement, num_replicas
-from apps.serve.place.search import Problem, Score
+from apps.serve.place.search import Problem, Score, fits_alone
 
 
 def explanation(
@@ -26,6 +26,21 @@ def explanation(
         if group.num_gpus > 1 and len(group.models) > 1 and not is_cpus:
             yield f"  shared over several GPUs: a Ray node of its own offers {shared_name(group)}"
     yield from _models(problem, best)
+
+
+def left_out(problem: Problem, best: Placement) -> Iterator[str]:
+    """Why a model that was to be placed has no place."""
+    asked = problem.requests()
+    for index, model in enumerate(problem.models):
+        if num_replicas(best, index):
+            continue
+        if not fits_alone(problem, index):
+            why = f"{_places(problem.cluster.num_gpus, problem.cluster.is_cpus)} do not hold it"
+        elif not asked[index]:
+            why = "nobody asks for it in this traffic"
+        else:
+            why = "others keep more requests within the SLO so, or are answered sooner"
+        yield f"without {model.name}: {why}"
 
 
 def _line(name: str, score: Score, total: int, used: str) -> str:

@@ -109,6 +109,16 @@ def _least_degree(problem: Problem, index: int) -> int:
     return next((group.tensor for group in alone if problem.may(group)), degrees[-1])
 
 
+def fits_alone(problem: Problem, index: int) -> bool:
+    """Whether some group of the cluster's GPUs can hold the model by itself."""
+    degrees = problem.models[index].shape.speeds
+    return any(
+        problem.may(shape.holding([index]))
+        for num_gpus in range(1, problem.cluster.num_gpus + 1)
+        for shape in _shapes(num_gpus, degrees)
+    )
+
+
 def partitions(problem: Problem) -> Iterator[list[Group]]:
     """AlpaServe's outer loop: all groups of one size and one way to be parallel."""
     degrees = {degree for model in problem.models for degree in model.shape.speeds}
