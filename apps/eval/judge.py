@@ -63,7 +63,6 @@ def judge(config: JudgeConfig, reporter: Reporter) -> None:
             plan = _judge_in_rounds(config, plan, judges, reporter, connect)
         else:
             _judge_all(config, plan, judges, reporter, connect)
-    write_manifest(config, plan, prices(judges))
     _tell_end(config, plan, reporter)
 
 
@@ -83,8 +82,9 @@ def _judge_all(
     try:
         if any(one.next_call is not None for one in asked):
             tally = _make_calls(config, asked, judges, reporter, connect)
-    finally:
-        journal.write_parsed(config.dir, parse_record, PARSER_VERSION)
+    finally:  # what a run that was ended early has stored is reported too
+        if journal.write_parsed(config.dir, parse_record, PARSER_VERSION):
+            write_manifest(config, plan, prices(judges))
     tally.lost |= unreadable
     _refuse_unfinished(_standings(config, plan), tally)
 

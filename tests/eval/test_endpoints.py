@@ -75,6 +75,8 @@ def test_a_judge_that_is_lost_leaves_the_others_their_calls(
     assert '"lost_endpoints": 2' in told.out
     assert "'barred' (HTTP 401" in told.err and "8 of its judgments stay open" in told.err
     assert "verdicts of 'mute' can be read, so it is asked no more" in told.err
+    manifest = json.loads((out / "judgments" / "manifest-pairwise-swap.json").read_text())
+    assert set(manifest["prices"]) == {"fine", "barred", "mute"}, "of what is stored until then"
     assert command(*asked, judges[0], *judges[2:]) == 1, "and so does one that was lost before"
     assert command(*asked, judges[0]) == 0
     assert fine.requests.total() == 8
