@@ -94,9 +94,10 @@ class _Said:
         begun = {"role": "assistant", "content": self._text}
         if body.get("continue_final_message"):
             before = last.get("content") or last.get("refusal") or ""
-            is_parts = isinstance(before, list)
-            more = [{"type": "text", "text": self._text}] if is_parts else self._text
-            begun = {**last, "content": before + more}
+            if isinstance(before, list):
+                begun = {**last, "content": [*before, {"type": "text", "text": self._text}]}
+            else:
+                begun = {**last, "content": before + self._text}
         else:
             messages.append(last)
         left = {
