@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from apps.data.rules.identities import IDENTITY, is_identity
 from apps.data.rules.telephones import TELEPHONE, is_telephone
 
 Check = Callable[[str, int, int], bool]
@@ -18,7 +19,7 @@ Check = Callable[[str, int, int], bool]
 class Entity:
     name: str
     pattern: str
-    """for RE2; `\\b` is a boundary of ASCII words"""
+    """for RE2; `\\b` is a boundary of ASCII words; its group, if one matched, is what counts"""
     is_real: Check | None = None
 
 
@@ -44,16 +45,6 @@ _EMAIL = (
     r"\.(?:[A-Za-z]{2,}\b|[\p{Greek}\p{Cyrillic}]{2,})"
 )
 _IBAN = r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
-_NATIONAL_ID = (
-    r"\b[1-9][0-9]{16}[0-9Xx]\b"  # China
-    r"|\b[XYZ]?[0-9]{7,8}-?[A-HJ-NP-TV-Z]\b"  # Spain: DNI and NIE
-    r"|\b[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}\b"  # Brazil: CPF
-    r"|\b[0-9]{6}-[1-8][0-9]{6}\b"  # Korea
-    r"|\b[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z]\b"  # Italy: codice fiscale
-    r"|\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]\b"  # UK: NINO
-    r"|\b[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}\b"  # France
-    r"|\b[2-9][0-9]{3} [0-9]{4} [0-9]{4}\b"  # India: Aadhaar
-)
 _SSN = r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b"
 _CARD = r"\b[0-9](?:[ \-]?[0-9]){12,18}\b"
 _IP = (
@@ -74,7 +65,6 @@ _VERSION_LIKE = re.compile(r"[0-7](?:\.[0-9]){3}|.*\.0")
 _FILE_ENDINGS = frozenset(
     ("js", "ts", "css", "png", "jpg", "jpeg", "gif", "webp", "svg", "json", "html", "tgz", "txt")
 )
-_MORE_DIGITS = re.compile(r" ?\d")
 _REMOTE_AFTER = re.compile(r":[\w~/.-]*/|:[\w.-]+\.git\b")
 _DOCUMENTED_IPV6 = ipaddress.IPv6Network("2001:db8::/32")
 
@@ -116,9 +106,10 @@ _CARD_GROUPS = ((4, 4, 4), (4, 6, 5), (4, 6, 4))
 
 
 def _is_part_of_a_number(text: str, start: int, end: int) -> bool:
-    """`0.4539578717691234` and `1.2E+12345680` have digits that are nobody's."""
-    before = text[start - 1] if start else ""
-    return before == "." or before == "_" or _DECIMALS_AFTER.match(text, end) is not None
+    """`0.4539578717691234` and `1.2E+12345680` have digits that are nobody's; `Tel.030 123` has."""
+    before = text[max(0, start - 2) : start]
+    is_fraction = before[-1:] == "." and not before[0].isalpha()
+    return is_fraction or before[-1:] == "_" or _DECIMALS_AFTER.match(text, end) is not None
 
 
 def _is_ssn(text: str, start: int, end: int) -> bool:
@@ -148,77 +139,14 @@ def _is_phone(text: str, start: int, end: int) -> bool:
 
 
 def _is_national_id(text: str, start: int, end: int) -> bool:
-    if _is_part_of_a_number(text, start, end):
-        return False
-    number = text[start:end].upper()
-    compact = number.replace(" ", "").replace("-", "").replace(".", "")
-    if len(compact) == 18:
-        return _is_chinese(compact)
-    if number[3:4] == ".":
-        return _is_cpf(compact)
-    if re.fullmatch(r"\d{6}-\d{7}", number) is not None:
-        return _is_month_and_day(number[2:6])
-    if re.fullmatch(r"[XYZ]?\d{7,8}[A-Z]", compact) is not None:
-        return _is_spanish(compact)
-    if re.fullmatch(r"\d{4} \d{4} \d{4}", number) is not None:
-        return _is_aadhaar(compact) and _MORE_DIGITS.match(text, end) is None
-    if compact.isdigit():
-        return len(compact) == 15 and 97 - int(compact[:13]) % 97 == int(compact[13:])
-    return len(compact) != 9 or compact[:2] not in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ")
+    return not _is_part_of_a_number(text, start, end) and is_identity(text, start, end)
 
-
-def _is_month_and_day(digits: str) -> bool:
-    return 1 <= int(digits[:2]) <= 12 and 1 <= int(digits[2:]) <= 31
-
-
-def _is_chinese(number: str) -> bool:
-    """GB 11643-1999: a birth date in the middle, ISO 7064 MOD 11-2 at the end."""
-    if number[6:8] not in ("18", "19", "20") or not _is_month_and_day(number[10:14]):
-        return False
-    total = sum(int(digit) * pow(2, 17 - i, 11) for i, digit in enumerate(number[:17]))
-    return number[17] == "10X98765432"[total % 11]
-
-
-def _is_spanish(number: str) -> bool:
-    """The letter is the number modulo 23 (Orden INT/2058/2008); X, Y and Z stand for 0, 1, 2."""
-    digits = number[:-1].translate(str.maketrans("XYZ", "012"))
-    return len(digits) == 8 and number[-1] == "TRWAGMYFPDXBNJZSQVHLCKE"[int(digits) % 23]
-
-
-def _is_cpf(number: str) -> bool:
-    """Two check digits modulo 11 (Receita Federal)."""
-    digits = [int(digit) for digit in number]
-    for size in (9, 10):
-        total = sum(d * (size + 1 - i) for i, d in enumerate(digits[:size]))
-        if total * 10 % 11 % 10 != digits[size]:
-            return False
-    return len(set(digits)) > 1
-
-
-def _is_aadhaar(number: str) -> bool:
-    """Verhoeff's check: products of permuted digits in the dihedral group of order 10 end at 0."""
-    product = 0
-    for place, digit in enumerate(reversed(number)):
-        value = int(digit)
-        for _ in range(place % 8):
-            value = _PERMUTED[value]
-        product = _in_dihedral_group(product, value)
-    return product == 0
-
-
-def _in_dihedral_group(first: int, second: int) -> int:
-    """0-4 are turns of a pentagon and 5-9 turns after a reflection: 2 x 4 is 1, 5 x 1 is 9."""
-    turn = (first + (second if first < 5 else -second)) % 5
-    return turn + 5 * ((first < 5) != (second < 5))
-
-
-_PERMUTED = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
 
 ENTITIES = (
     Entity(name="SECRET", pattern=_SECRET),
     Entity(name="EMAIL", pattern=_EMAIL, is_real=_is_email),
     Entity(name="IBAN", pattern=_IBAN, is_real=_is_iban),
-    Entity(name="NATIONAL_ID", pattern=_NATIONAL_ID, is_real=_is_national_id),
+    Entity(name="NATIONAL_ID", pattern=IDENTITY, is_real=_is_national_id),
     Entity(name="CARD", pattern=_CARD, is_real=_is_card),
     Entity(name="SSN", pattern=_SSN, is_real=_is_ssn),
     Entity(name="IP", pattern=_IP, is_real=_is_public_ip),

@@ -1,8 +1,9 @@
 """Personal data and secrets, replaced by typed placeholders.
 
 Patterns (`entities.py`) run in google-re2, whose time is linear in the text: the usual e-mail
-expressions need seconds for 80 KB of base64 in a backtracking engine. Each match is then checked
-where it stands: check digits, and what is written before and after it.
+expressions need seconds for 80 KB of base64 in a backtracking engine. They know the digits and
+marks of ASCII, so those of Arabic, Hindi or Thai and the wide ones of Japanese are read as these.
+Each match is then checked where it stands: check digits, and what is written before and after it.
 """
 
 # re2 is partly unknown:
@@ -11,6 +12,7 @@ where it stands: check digits, and what is written before and after it.
 # pyright: reportUnknownArgumentType=false
 
 import dataclasses
+import re
 
 import orjson
 import re2
@@ -24,6 +26,13 @@ from apps.data.rules.verdict import Verdict
 
 _CLASSES = [(entity, re2.compile(entity.pattern)) for entity in ENTITIES]
 _ANY = re2.compile("|".join(f"(?:{entity.pattern})" for entity in ENTITIES))
+_DIGITS = {char: str(int(char)) for char in map(chr, range(128, 0x10000)) if char.isdecimal()}
+_DIGIT = re.compile(f"[{''.join(_DIGITS)}]")
+_MARKS = {
+    **{chr(ord(mark) + 0xFEE0): mark for mark in "+-().@/"},  # Halfwidth and Fullwidth Forms
+    **dict.fromkeys("\u2212\u2010\u2011", "-"),
+    **dict.fromkeys("\u3000\u00a0\u2009\u202f", " "),
+}
 
 
 def personal_data(record: Record, rules: Rules) -> Verdict:
@@ -32,7 +41,7 @@ def personal_data(record: Record, rules: Rules) -> Verdict:
     if rules.personal_data != "mask":
         return None
     said = [part for turn in record.turns for part in (turn.text, turn.tool_calls) if part]
-    if _ANY.search("\n".join(said)) is None:
+    if _ANY.search(_in_one_form("\n".join(said))) is None:
         return None
     turns = list(map(_masked, record.turns))
     return turns if any(a is not b for a, b in zip(turns, record.turns, strict=True)) else None
@@ -70,16 +79,27 @@ def _masked_value(value: JsonValue) -> JsonValue:
 
 def mask(text: str) -> tuple[str, int]:
     """The text with `<EMAIL>`, `<PHONE>`... in it, and how many were put there."""
-    if _ANY.search(text) is None:
+    plain = _in_one_form(text)
+    if _ANY.search(plain) is None:
         return text, 0
     total = 0
     for entity, pattern in _CLASSES:
-        spans = [match.span() for match in pattern.finditer(text)]
-        real = [span for span in spans if _is_real(entity, text, *span)]
+        spans = [match.span(match.lastindex or 0) for match in pattern.finditer(plain)]
+        real = [span for span in spans if _is_real(entity, plain, *span)]
         for start, end in reversed(real):
             text = f"{text[:start]}<{entity.name}>{text[end:]}"
+            plain = f"{plain[:start]}<{entity.name}>{plain[end:]}"
         total += len(real)
     return text, total
+
+
+def _in_one_form(text: str) -> str:
+    """A text as long, with the digits and marks of other scripts as those of ASCII."""
+    if text.isascii():
+        return text
+    for mark, plain in _MARKS.items():
+        text = text.replace(mark, plain)
+    return _DIGIT.sub(lambda digit: _DIGITS[digit[0]], text)
 
 
 def _is_real(entity: Entity, text: str, start: int, end: int) -> bool:

@@ -22,7 +22,7 @@ TELEPHONE = (
     r"(?:(?: [0-9]{2,4}){1,3}|(?:-[0-9]{2,4}){1,3}|(?:\.[0-9]{2}){1,3})\b"
     r"|\b0[1-9][0-9]{0,2}\([0-9]{2,4}\)[0-9]{4}\b"  # Japan
     r"|\b00[1-9][0-9]{0,2}[ \-](?:\(0\) ?)?[0-9]{1,4}(?:[ \-/]?[0-9]{2,4}){2,4}\b"
-    r"|\b0[1-9][0-9]{7,9}\b"
+    r"|\b0[1-9][0-9]{7,11}\b|\b00[1-9][0-9]{8,12}\b"
     r"|\b[78][ \-]?(?:\([0-9]{3}\) ?|[0-9]{3}[ \-])[0-9]{3}[ \-][0-9]{2}[ \-][0-9]{2}\b"  # Russia
     r"|\([1-9][0-9]\) ?9?[0-9]{4}[ \-][0-9]{4}\b"  # Brazil, Mexico
     r"|\b[6-9][0-9]{4}[ \-][0-9]{5}\b"  # India
@@ -41,10 +41,16 @@ _PHONE_WORD = re.compile(
 _CALLED_PHONE = re.compile(
     r"(?i)(?:\b(?:tel|tlf|t[eé]l[eé](?:ph|f)on\w*|tel[eé]f\w*|phone|mobile|mob|cell(?:phone)?"
     r"|call(?: (?:me|us|him|her|them))?|ring|dial|text me|sms|fax|whats ?app|wechat|viber|telegram"
-    r"|handy|mobiel|mobil|m[oó]vil|celular|cellulare|portable|gsm|hotline)\b"
-    r"|电话|手机|微信|電話|携帯|联系方式|전화|휴대폰|연락처|тел|моб|फ़ोन|फोन|هاتف|جوال|τηλ)"
-    r"(?:[^\w\n]|\b(?:number|num|no|nr|n[uú]mero|is|at|on|unter|au|al|ist|est|es|my|to)\b"
-    r"|是|号码?|番号|は|번호)*\Z"
+    r"|handy|mobiel|mobil|m[oó]vil|celular|cellulare|portable|gsm|hotline"
+    r"|telp|telepon|ponsel|cep|tfn|puh|puhelin|s[đd]t|điện thoại|di động|zalo"
+    r"|тел(?:ефон\w{0,3})?|моб(?:[иі]льн\w{1,3})?"
+    r"|τηλ(?:έφων\w{1,2})?|κινητό|ה?טל(?:פון)?|ה?נייד)\b"
+    r"|电话|手机|微信|電話|携帯|联系方式|전화|휴대폰|핸드폰|연락처|फ़ोन|फोन|मोबाइल|ফোন|মোবাইল"
+    r"|โทรศัพท์|โทร|เบอร์|มือถือ"
+    r"|(?:هاتف|جوال|تلفون|تليفون|تلفن|موبایل|موبايل|محمول|واتساب|واتس|همراه|فون)[يیكهم]{0,2})"
+    r"(?:[^\w\n]|\b(?:number|num|no|nr|n[uú]mero|is|at|on|unter|au|al|ist|est|es|my|to"
+    r"|номер|номеру|מספר|שלי|هو|رقم|شماره|من|là|số|nomor|numaras\w|numero)\b"
+    r"|是|号码?|番号|は|번호[는은]?|नंबर|নম্বর|คือ)*\Z"
 )
 """A word for a telephone right before a number, with nothing between but "number is" and marks."""
 _CALLED_OTHERWISE = re.compile(

@@ -111,6 +111,40 @@ _AADHAAR = ["2341 2341 2346", "4991 1866 5246"]
 """Published as examples of Verhoeff's check."""
 
 
+def _taiwanese(draw: random.Random) -> str:
+    letter, born = draw.choice("AFH"), draw.choice("12") + digits(draw, 7)
+    place = {"A": 10, "F": 15, "H": 17}[letter]
+    total = place // 10 + place % 10 * 9
+    total += sum(int(d) * w for d, w in zip(born, range(8, 0, -1), strict=True))
+    return f"{letter}{born}{-total % 10}"
+
+
+def _singaporean(draw: random.Random) -> str:
+    body = digits(draw, 7)
+    total = sum(int(d) * w for d, w in zip(body, (2, 7, 6, 5, 4, 3, 2), strict=True))
+    return f"S{body}{'JZIHGFEDCBA'[total % 11]}"
+
+
+def _snils(draw: random.Random) -> str:
+    body = digits(draw, 9, "123456789")
+    total = sum(int(d) * w for d, w in zip(body, range(9, 0, -1), strict=True)) % 101 % 100
+    return f"{body[:3]}-{body[3:6]}-{body[6:]} {total:02d}"
+
+
+def _chilean(draw: random.Random) -> str:
+    body = digits(draw, 8, "12")
+    total = sum(int(d) * (2 + i % 6) for i, d in enumerate(reversed(body)))
+    return f"{body[:2]}.{body[2:5]}.{body[5:]}-{'0K987654321'[total % 11]}"
+
+
+def _mexican(draw: random.Random) -> str:
+    upper = string.ascii_uppercase
+    return (
+        f"{letters(draw, 4, upper)}{digits(draw, 6)}{draw.choice('HM')}"
+        f"{letters(draw, 5, upper)}{digits(draw, 2)}"
+    )
+
+
 def _secret(draw: random.Random) -> str:
     any_of = string.ascii_letters + string.digits
     forms: list[Callable[[], str]] = [
@@ -160,12 +194,25 @@ def _phone(draw: random.Random) -> str:
             f"(11) 9{digits(draw, 4)}-{digits(draw, 4)}",
             f"9{digits(draw, 4)} {digits(draw, 5)}",
             f"612 {digits(draw, 3)} {digits(draw, 3)}",
+            wide(f"090-{digits(draw, 4)}-{digits(draw, 4)}"),
+            f"+966 50 {digits(draw, 3)} {digits(draw, 4)}".translate(_ARABIC),
+            f"+98 912 {digits(draw, 3)} {digits(draw, 4)}".translate(_PERSIAN),
         ]
     )
 
 
+def wide(text: str) -> str:
+    """ASCII as East Asian keyboards write it."""
+    return "".join(chr(ord(char) + 0xFEE0) for char in text)
+
+
+_ARABIC = str.maketrans(string.digits, "٠١٢٣٤٥٦٧٨٩")
+_PERSIAN = str.maketrans(string.digits, "۰۱۲۳۴۵۶۷۸۹")
+
+
 def _national_id(draw: random.Random) -> str:
     forms = [_chinese, _spanish, _cpf, _korean, _british, _french, _italian]
+    forms += [_taiwanese, _singaporean, _snils, _chilean, _mexican]
     return draw.choice([*forms, lambda own: own.choice(_AADHAAR)])(draw)
 
 
@@ -225,6 +272,11 @@ def _lookalike(draw: random.Random) -> str:
         lambda: f"{n(10, 99)}.{n(100, 999)}.{n(100, 999)}/0001-{n(10, 99)}",
         lambda: f"score 900-{n(10, 99)}-{n(1000, 9999)}",
         lambda: f"call 555-{n(1000, 9999)}",
+        lambda: (
+            wide(f"{n(1990, 2024)}/{n(1, 12)}/{n(10, 28)}") + "、" + wide(str(n(10**9, 10**10)))
+        ),
+        lambda: f"{n(1990, 2024)}-0{n(1, 9)}-{n(10, 28)}".translate(_ARABIC),
+        lambda: f"model A{n(3, 9)}{n(10**7, 10**8 - 1)}, f{n(100000, 999999)}(x)",
     ]
     return draw.choice(forms)()
 

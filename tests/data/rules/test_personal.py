@@ -84,6 +84,27 @@ KINDS = {
         "+31 6 12 34 56 78 1012 AB, +33 6 12 34 56 78 2024",
         "<PHONE> 1012 AB, <PHONE> 2024",
     ),
+    "wide digits and marks": (
+        "電話：０３－１２３４－５６７８、090−1234−5678　カード４１１１１１１１１１１１１１１１",
+        "電話：<PHONE>、<PHONE>　カード<CARD>",
+    ),
+    "wide mail": ("メールはtaro＠example．comです", "メールは<EMAIL>です"),
+    "no-break blanks": ("appelle le 06\u00a012\u00a034\u00a056\u00a087 !", "appelle le <PHONE> !"),
+    "digits of Arabic": ("هاتف: ٠٥٠١٢٣٤٥٦٧ او +٩٦٦ ٥٠ ١٢٣ ٤٥٦٧", "هاتف: <PHONE> او <PHONE>"),
+    "digits of Persian": ("تلفن: ۰۹۱۲۳۴۵۶۷۸۹", "تلفن: <PHONE>"),
+    "digits of Hindi": ("फोन: ९८७६५४३२१०।", "फोन: <PHONE>।"),
+    "digits of Thai": ("โทร.๐๘๑-๒๓๔-๕๖๗๘ครับ", "โทร.<PHONE>ครับ"),
+    "Taiwan": ("身分證字號：A123456789。", "身分證字號：<NATIONAL_ID>。"),
+    "Hong Kong": ("HKID A123456(3) and G123456(A)", "HKID <NATIONAL_ID> and <NATIONAL_ID>"),
+    "Singapore": ("NRIC S1234567D", "NRIC <NATIONAL_ID>"),
+    "Mexico": ("CURP GOMC900101HDFRRL09", "CURP <NATIONAL_ID>"),
+    "Russia": ("номер 112-233-445 95 и паспорт 4510 123456", None),
+    "Chile": ("RUT 12.345.678-5", "RUT <NATIONAL_ID>"),
+    "Poland": ("PESEL: 44051401359", "PESEL: <NATIONAL_ID>"),
+    "Germany": ("Steuer-ID 86 095 742 719", "Steuer-ID <NATIONAL_ID>"),
+    "Turkey": ("TC Kimlik No: 10000000146", "TC Kimlik No: <NATIONAL_ID>"),
+    "My Number": ("マイナンバーは1234 5678 9018です", "マイナンバーは<NATIONAL_ID>です"),
+    "passport": ("Passport number X1234567, 护照号码E12345678", None),
     "on its own line": ("IBAN\n8.8.8.8 x", "IBAN\n<IP> x"),
 }
 
@@ -139,6 +160,10 @@ CALLED = """
 telephone number 0612345678; mob. 0412345678; Tel: 09012345678; WhatsApp 2345 6789;
 Tlf: 22 33 44 55; Phone is 9876543210; Тел. 89161234567; тел: 8 916 123 45 67;
 call me at 55 1234 5678;
+телефон: 0671234567; мобильный 9161234567; τηλέφωνο 2101234567; הטלפון שלי: 0521234567;
+נייד 0521234567; هاتفي هو 0501234567; رقم الجوال 00966501234567; شماره تلفن من 09123456789;
+เบอร์โทรศัพท์ 0812345678; SĐT: 0912345678; Số điện thoại là 0912345678; telepon 081234567890;
+핸드폰 번호는 01012345678; मोबाइल नंबर 9876543210; ফোন: 01712345678; Cep: 05321234567;
 cellulare 333 1234567; celular 11 91234-5678; 电话：0101234567;
 Tel.: 04-1234567; mobile: 98765-43210; Phone 2012 2034; Tel. 06 30 2012 345;
 Tel: 1 650 250 3000; Phone 1 800 550 1000; Tel. 06 201 234 567
@@ -211,6 +236,10 @@ def test_numbers_of_other_things_are_no_telephones(text: str) -> None:
         "+40.7128 -74.0060 is a place, +100 200 300 400 and +5 10 15 20 25 points, +5 10 15 20",
         "(+2) 10 20 30 and (+5) 10 15 20 25",
         "+2023-01-15 is a line of a diff, y +1700000000 a sum, clause 12.1.3.2 one of a contract",
+        "２０２３年１２月３１日, 第１２３４５６７８９０号, ٢٠٢٣-١٢-٣١ و ١٢٣٤٥٦٧٨٩٠",
+        "注文番号 A223456789, f123456(7), S1234567A, 12.345.678-9, 123-456-789 00, тело 0671234567",
+        "Honda Passport 1994-2002, my passport is 10-12-2023, passport 2023-12-31",
+        "BSN: none, my passport of 2023, x.4539578717691234567, A123456780 and N123456789",
         "sizes 250 500 1000 2000, {210 220 2300} and 234 567 1891 2345; drawn: 05 12 18 23 34",
     ],
 )
