@@ -57,9 +57,10 @@ def undone(text: str) -> str:
     ):
         return text
     rendered = _markdown().render(text)
-    for mark in dict.fromkeys(_ESCAPED.findall(prose)):
+    for marks in dict.fromkeys("<>" if mark in "<>" else mark for mark in _ESCAPED.findall(prose)):
+        escaped = re.compile(rf"\\([{re.escape(marks)}])")
         without = "".join(
-            piece.replace(f"\\{mark}", mark) if is_prose else piece for is_prose, piece in pieces
+            escaped.sub(r"\1", piece) if is_prose else piece for is_prose, piece in pieces
         )
         if _markdown().render(without) == rendered:
             text, pieces = without, _pieces(without)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 _ITEM = re.compile(r"( {0,3})(\d{1,9})([.)] )")
 
+_FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*\Z)|~{3,})(.*)", re.DOTALL)
+"""It opens code to the next one of as many marks at least, with nothing behind it."""
+
 
 @dataclass(slots=True)
 class _Item:
@@ -48,9 +51,12 @@ def _renumber(text: str) -> tuple[list[str], str]:
     last: _Item | None = None
     first, fence = "", ""
     for i, line in enumerate(lines):
-        mark = line.lstrip()[:3]
-        if fence or mark in ("```", "~~~"):
-            fence = ("" if fence else mark) if mark == (fence or mark) else fence
+        mark = _FENCE.match(line)
+        if fence:
+            fence = "" if mark and mark[1].startswith(fence) and not mark[2].strip() else fence
+            continue
+        if mark:
+            fence = mark[1]
             continue
         item = _ITEM.match(line)
         if item is not None:

@@ -81,6 +81,8 @@ def test_on_a_labelled_set_every_converters_backslash_goes_and_no_other(num_case
         ("my\\_long\\_name", "my_long_name"),
         ("2 \\* 3 is 6", "2 * 3 is 6"),
         ("my\\_name \\*and\\* that", "my_name \\*and\\* that"),  # without them it would be italic
+        ("my\\_name \\<b\\> here", "my_name \\<b\\> here"),  # nor half a tag
+        ("my\\_name: 5 \\> 3", "my_name: 5 > 3"),
         ("", ""),
         ("no backslash", "no backslash"),
     ],
