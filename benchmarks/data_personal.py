@@ -11,7 +11,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from apps.data.rules.personal import mask
+from apps.data.rules.personal.mask import mask
 from tests.data.rules import personal_cases
 
 

@@ -8,11 +8,12 @@ can show what another threshold would do. Rules that compare conversations are i
 import dataclasses
 from types import FunctionType, ModuleType
 
-from apps.data.rules import answers, escapes, given, personal, scores, turns
+from apps.data.rules import answers, escapes, given, scores, turns
+from apps.data.rules.personal import mask
 from apps.data.rules.profiles import Rules
 from apps.data.rules.verdict import Rule
 
-_MODULES: tuple[ModuleType, ...] = (given, escapes, turns, answers, scores, personal)
+_MODULES: tuple[ModuleType, ...] = (given, escapes, turns, answers, scores, mask)
 
 RULES: dict[str, Rule] = {
     field.name: getattr(module, field.name)

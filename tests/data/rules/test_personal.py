@@ -9,7 +9,7 @@ import pytest
 
 from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
-from apps.data.rules.personal import mask, personal_data
+from apps.data.rules.personal.mask import mask, personal_data
 from apps.data.rules.profiles import Rules
 from tests.data.rules import personal_cases
 

@@ -20,7 +20,7 @@ import re2
 from apps.common.json_value import JsonValue
 from apps.data.read.record.layout import Turn
 from apps.data.read.records import Record
-from apps.data.rules.entities import ENTITIES, Entity
+from apps.data.rules.personal.entities import ENTITIES, Entity
 from apps.data.rules.profiles import Rules
 from apps.data.rules.verdict import Verdict
 

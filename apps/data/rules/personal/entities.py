@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from apps.data.rules.identities import IDENTITY, is_identity
-from apps.data.rules.telephones import TELEPHONE, is_telephone
+from apps.data.rules.personal.identities import IDENTITY, is_identity
+from apps.data.rules.personal.telephones import TELEPHONE, is_telephone
 
 Check = Callable[[str, int, int], bool]
 """check(text, start, end): whether text[start:end] is what it looks like."""

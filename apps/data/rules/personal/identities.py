@@ -6,7 +6,7 @@ A form that many other numbers have counts where a word before it says what it i
 import re
 from collections.abc import Callable
 
-from apps.data.rules import identity_checks
+from apps.data.rules.personal import identity_checks
 
 Check = Callable[[str], bool]
 """check(number): of its capitals and digits alone"""
