@@ -105,3 +105,11 @@ def small_config(base: Path, pack: Path, out: Path) -> RunConfig:
 @pytest.fixture
 def small_run(small_base: Path, small_pack: Path, tmp_path: Path) -> RunConfig:
     return small_config(small_base, small_pack, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def full_run(small_base, small_pack, tmp_path_factory) -> RunConfig:
+    from tests.train.exports import finished  # which imports from here
+
+    out = tmp_path_factory.mktemp("full") / "run"
+    return finished(replace(small_config(small_base, small_pack, out), workers=1, steps=4))

@@ -15,7 +15,8 @@ from apps.common.errors import InputError
 from apps.train.config import RunConfig
 from apps.train.model.quantize import plan_quantization, quantized
 from tests.train.conftest import save_model
-from tests.train.test_export import exported, finished, refused, rows_of
+from tests.train.exports import exported, finished, refused
+from tests.train.ranks import rows_of
 
 KINDS = {
     "fp8": ("float-quantized", 1.0, 0.99),

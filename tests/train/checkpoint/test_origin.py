@@ -16,7 +16,7 @@ from apps.train.config import ExportConfig, LoraConfig, RunConfig
 from apps.train.export import run_export
 from apps.train.preflight import prepare
 from tests.train.conftest import save_pack, small_config
-from tests.train.test_export import finished
+from tests.train.exports import finished
 
 KINDS = {"lora": {"adapter": "lora"}, "top": {"top_layers": 1}, "full": {}}
 
