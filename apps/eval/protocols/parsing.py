@@ -25,14 +25,16 @@ from apps.eval.protocols.form import LABELS, Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
-PARSER_VERSION = "8"
+PARSER_VERSION = "9"
 
 _TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
 _THINK = re.compile(rf"<({THOUGHT_TAGS})>.*?</\1>", re.IGNORECASE | re.DOTALL)
 _SIGNS = {0x2212: "-", 0x2013: "-", 0x2044: "/"}
 _REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am) (?:sorry|unable)|i (?:can(?:no|')t|won't|will not|must decline)"
-    r"|as an ai\b|cannot (?:assist|comply|help))",
+    r"\b(?:i(?:['\u2019]m| am) (?:sorry|unable)|as an ai\b|cannot (?:assist|comply|help)"
+    r"|i must decline|i (?:can(?:no|['\u2019])t|won['\u2019]t|will not)\b"
+    # "I cannot find a fault in the first" judges; "I can't decide" may be asked once more.
+    r"(?! (?:find|see|spot|detect|fault|list|repeat|decide|choose|tell|say|distinguish|separate)))",
     re.IGNORECASE,
 )
 

@@ -150,3 +150,20 @@ def test_refusals_are_told_apart() -> None:
     assert parse("I'm sorry, but I can't judge this.", "letter").status == "refused"
     assert parse("[[A]]", "letter", "content_filter").status == "refused"
     assert parse("I cannot find a fault.\n[[A]]", "letter").verdict == "A"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("I\u2019m sorry, but I can\u2019t assist with that request.", "refused"),
+        ("I can\u2019t help with that request.", "refused"),
+        ("I won\u2019t judge this.", "refused"),
+        ("I cannot evaluate this content.", "refused"),
+        ("I cannot find any fault in the first answer, it wins by far.", "unparsed"),
+        ("I can't decide between these two.", "unparsed"),
+        ("I won't list every flaw. The second is stronger.", "unparsed"),
+    ],
+)
+def test_a_refusal_is_told_from_a_judgment_that_lacks_its_verdict(text: str, status: str) -> None:
+    """The first is final; the second is asked once for its verdict alone."""
+    assert parse(text, "letter").status == status
