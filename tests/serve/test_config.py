@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,15 +304,18 @@ def test_limits_and_prices_do_not_restart_a_model(model_folder: Path) -> None:
     assert before["applications"][0] != after["applications"][0]
 
 
-def test_a_file_that_vanishes_changes_no_model_and_ends_nothing(model_folder: Path) -> None:
+def test_a_file_that_vanishes_changes_no_model_and_ends_nothing(
+    model_folder: Path, tmp_path: Path
+) -> None:
     from apps.serve.applications import serve_config
 
-    before = serve_config(two(model_folder))
-    (model_folder / "download").symlink_to(model_folder / "gone")
-    assert serve_config(two(model_folder)) == before
-    (model_folder / "more").mkdir()
-    (model_folder / "more" / "weights").write_bytes(b"1")
-    after = serve_config(two(model_folder))
+    own = shutil.copytree(model_folder, tmp_path / "model")
+    before = serve_config(two(own))
+    (own / "download").symlink_to(own / "gone")
+    assert serve_config(two(own)) == before
+    (own / "more").mkdir()
+    (own / "more" / "weights").write_bytes(b"1")
+    after = serve_config(two(own))
     changed = [a != b for a, b in zip(after["applications"], before["applications"], strict=True)]
     assert changed[:2] == [True, True], "a file in a folder counts, for the gateway's text too"
 

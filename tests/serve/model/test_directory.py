@@ -1,6 +1,7 @@
 """What is served where: entries stay while their models do, and silent members are left out."""
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,18 +41,19 @@ async def test_a_remote_model_keeps_its_engine_until_that_changes() -> None:
 
 
 async def test_a_model_whose_files_changed_has_its_text_side_read_again(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from apps.serve import directory as serve_directory
 
     monkeypatch.setattr(serve_directory, "_handle", lambda application: None)
     directory = serve_directory.ServeDirectory(exchange=None)
-    models = [ModelConfig(name="one", path=str(model_folder))]
+    own = shutil.copytree(model_folder, tmp_path / "model")
+    models = [ModelConfig(name="one", path=str(own))]
     await directory.update(models, revisions={"one": "a"})
     entry = directory.entries["one"]
     await directory.update(models, revisions={"one": "a"})
     assert directory.entries["one"] is entry
-    (model_folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (own / "chat_template.jinja").write_text("{{ messages[0].content }}")
     await directory.update(models, revisions={"one": "b"})
     new = directory.entries["one"]
     assert isinstance(new, Entry) and new.model.template is not None
