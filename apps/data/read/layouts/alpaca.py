@@ -15,10 +15,11 @@ from apps.data.read.record.question import has_answer
 
 _MIN_RECORDS = 10
 _TO_A_MODEL = re.compile(
-    r"\s*(?:you(?:'re| are) |act as |du bist |sie sind |tu es |vous êtes |eres |você é |sei "
-    r"|ты |вы |你是|您是|あなたは|당신은)",
+    r"\s*(?:you(?:'re| are) (?!given |provided |presented |shown |asked )|act as |du bist "
+    r"|sie sind |tu es |vous êtes |eres |você é |sei |ты |вы |你是|您是|あなたは|당신은)",
     re.IGNORECASE,
 )
+"""Not "You are given a sentence. Translate it.", which is a task."""
 
 
 def _recognises(record: JsonObject) -> bool:

@@ -22,7 +22,7 @@ _FILES = ("attachments", "files", "experimental_attachments")
 _MARK = re.compile(r"<(image|audio|video)>[ \t]*\n?")
 _FILE_MARK = re.compile(
     r"(?:^(?:Picture|Audio|Video) \d+:[ \t]*<(img|audio|video)>[^<>\n]+"
-    r"|\A<(img|audio|video)>[^<>\s]*[./][^<>\s]*)</(?:\1|\2)>[ \t]*\n?",
+    r"|\A<(img|audio|video)>(?=[^<>\s]*[./])[^<>\s]+)</(?:\1|\2)>[ \t]*\n?",
     re.MULTILINE,
 )
 """With its number, or at the head of a text; elsewhere it is code that is asked about."""

@@ -51,6 +51,7 @@ def test_instructions_that_come_again_and_speak_to_a_model_are_the_systems(
     "records",
     [
         dolphin(("Classify the text.", "Translate the text.")),  # tasks
+        dolphin(("You are given a question. Rephrase it.", "You're shown a text. Rate it.")),
         dolphin(tuple(f"You are guide {i}. Plan a trip." for i in range(12))),  # each its own
         dolphin(num=4),  # too few to tell
         [*dolphin(), {"instruction": "Tell me a joke.", "input": "", "output": "No."}],

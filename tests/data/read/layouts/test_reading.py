@@ -121,6 +121,7 @@ def test_media_beside_the_text_drop_the_conversation_or_their_marks(
                 "<img>\nWhat is this?</img>",
                 "```html\n<img>logo.png</img>\n```",
                 "<video>It cannot be shown here.</video> is what I see.",
+                f"<img>{'a/' * 200_000}\nWhere does </img> go?",
             )
         ),
     ],
