@@ -37,6 +37,10 @@ KINDS = {
     "hub token": ("hf_abcdefghijklmnopqrstuvwxyzABCDEF", "<SECRET>"),
     "DNI": ("DNI 12345678Z", "DNI <NATIONAL_ID>"),
     "NIE": ("NIE X1234567L", "NIE <NATIONAL_ID>"),
+    "Russia, numbers": (
+        "Паспорт номер 4510123456, мой паспорт 45 10 123456",
+        "Паспорт номер <NATIONAL_ID>, мой паспорт <NATIONAL_ID>",
+    ),
     "CPF": ("CPF 529.982.247-25", "CPF <NATIONAL_ID>"),
     "France": ("Appelle le 06 12 34 56 87", "Appelle le <PHONE>"),
     "France, in order": ("Appelle le 06 12 34 56 78", "Appelle le <PHONE>"),
@@ -240,6 +244,7 @@ def test_numbers_of_other_things_are_no_telephones(text: str) -> None:
         "注文番号 A223456789, f123456(7), S1234567A, 12.345.678-9, 123-456-789 00, тело 0671234567",
         "Honda Passport 1994-2002, my passport is 10-12-2023, passport 2023-12-31",
         "BSN: none, my passport of 2023, x.4539578717691234567, A123456780 and N123456789",
+        "Passport 2021-05-12 14:30, passport 12-05-2021 10:00; ٠٫٤١١١١١١١١١١١١١١١",
         "sizes 250 500 1000 2000, {210 220 2300} and 234 567 1891 2345; drawn: 05 12 18 23 34",
     ],
 )

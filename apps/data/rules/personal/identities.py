@@ -42,16 +42,18 @@ _FORMS: tuple[tuple[str, Check], ...] = (
 _CALLED = (
     r"(?:(?i:\b(?:pesel|bsn|sofinummer|steuer-?id(?:entifikationsnummer)?|idnr|t\.?c\.? ?kimlik|cpf"
     r"|kimlik no|cccd|cmnd|snils|personnummer|aadhaar|passport|pasaporte|reisepass)\b)"
-    r"|\b(?:NIK|KTP)\b|căn cước|паспорт|ИНН|СНИЛС|マイナンバー|個人番号|パスポート(?:番号)?"
+    r"|\b(?:NIK|KTP)\b|(?i:căn cước|паспорт)|ИНН|СНИЛС|マイナンバー|個人番号|パスポート(?:番号)?"
     r"|护照号?码?|護照號?碼?|身份证号?码?|身分證字?號?碼?|주민등록번호|여권번호|บัตรประชาชน|דרכון)"
-    r"(?:[ .:#\-]|\x{FF1A}|是|は|(?i:no|nr|number|num|номер|is)\b){0,6}"
+    r"(?:[ .:#\-]|\x{FF1A}|是|は|(?i:no|nr|number|num|is)\b|(?i:номер)){0,6}"
     r"([A-Z]{0,2}[0-9]{2,4}(?:[ \-]?[0-9]{2,6}){1,4})\b"
 )
 _MORE_DIGITS = re.compile(r" ?\d")
 _MIN_DIGITS = 7
 _DATES = re.compile(
-    r"(?:19|20)\d\d[ -](?:19|20)\d\d|\d\d[ -]\d\d[ -](?:19|20)\d\d|(?:19|20)\d\d-\d\d-\d\d"
+    r"(?:19|20)\d\d[ -](?:19|20)\d\d"
+    r"|(?:\d\d[ -]\d\d[ -](?:19|20)\d\d|(?:19|20)\d\d-\d\d-\d\d)(?: \d\d)?"
 )
+"""and the hour after one"""
 IDENTITY = "|".join([*(rf"\b{form}" + r"\b" * (form[-1] != ")") for form, _ in _FORMS), _CALLED])
 """For RE2."""
 

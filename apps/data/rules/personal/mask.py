@@ -32,6 +32,7 @@ _MARKS = {
     **{chr(ord(mark) + 0xFEE0): mark for mark in "+-().@/"},  # Halfwidth and Fullwidth Forms
     **dict.fromkeys("\u2212\u2010\u2011", "-"),
     **dict.fromkeys("\u3000\u00a0\u2009\u202f", " "),
+    "\u066b": ".",  # of Arabic decimals
 }
 
 
