@@ -81,7 +81,9 @@ def _judge_all(
     tally = Tally()
     try:
         if any(one.next_call is not None for one in asked):
-            tally = _make_calls(config, asked, judges, reporter, connect)
+            # Not the others: their open batches are collected when they are asked again.
+            left = {name: one for name, one in judges.items() if name not in unreadable}
+            tally = _make_calls(config, asked, left, reporter, connect)
     finally:  # what a run that was ended early has stored is reported too
         if journal.write_parsed(config.dir, parse_record, PARSER_VERSION):
             write_manifest(config, plan, prices(judges))

@@ -42,7 +42,8 @@ class GatePool:
         try:
             number = await admitted
         except asyncio.CancelledError:
-            if not admitted.cancelled():  # let through and cancelled in the same turn of the loop
+            # Let through, or told that none is left, and cancelled in the same turn of the loop.
+            if not admitted.cancelled() and admitted.exception() is None:
                 await self.release(holder, admitted.result(), "cancelled", tokens)
             raise
         self._longest_wait_s = max(self._longest_wait_s, self._clock() - started_s)

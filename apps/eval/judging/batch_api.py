@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 10_000
 _ENDED = {"completed", "failed", "expired", "cancelled"}
-HOLDER = "batch"
+_LOCAL = "local"
+"""holds in the journal what nobody is asked for"""
 
 
 def batches_path(directory: str) -> str:
@@ -62,6 +63,7 @@ async def run(job: Job, on_progress: OnProgress, poll_s: float) -> RunResult:
                 await batches.ask(mine, on_progress, poll_s)
         except EndpointLostError as error:
             tally.lost[judge] = error
+            await writer.forget(judge)  # what is in flight may be billed, and nobody waits for it
 
     try:
         await _store_local(job.calls, writer, tally)
@@ -78,7 +80,7 @@ async def _store_local(calls: Iterable[Call], writer: Journal, tally: Tally) -> 
     for call in calls:
         reply = local_reply(call)
         if reply is not None and call.key not in stored:
-            attempt = await writer.open_call(HOLDER, call.bound(None))
+            attempt = await writer.open_call(_LOCAL, call.bound(None))
             line = call.free_line(reply, created_s=time.time())
             await writer.store({**line, "is_computed": True}, attempt)
             tally.stored += 1
@@ -122,6 +124,7 @@ class _Batches:
     ) -> None:
         self._client = client
         self._judge = judge
+        """whose name is its holder's in the journal too"""
         self._endpoint = endpoint
         self.fit = ParameterFit(endpoint.model, endpoint.drop, endpoint.rename)
         self._job = job
@@ -129,6 +132,7 @@ class _Batches:
         self._tally = tally
         self.paid_tries: Counter[str] = Counter()
         """by key: what was paid for in this run without a reply"""
+        self._last_error: str | None = None
         self._refused: set[str] = set()
         """keys of requests that are at fault themselves: sent again, they would be refused again"""
         self._notes = batches_path(job.directory)
@@ -174,7 +178,7 @@ class _Batches:
         """Raises EndpointLostError where nothing was answered, or nothing can be read."""
         if self._tally.is_refused(self._judge):
             raise EndpointLostError(
-                f"the Batch API answers no request for {self._judge!r} ({self._tally.last_error}); "
+                f"the Batch API answers no request for {self._judge!r} ({self._last_error}); "
                 "mend the settings it names, or the URL, and run again"
             )
         responses = read_raw(self._job.directory)
@@ -201,12 +205,17 @@ class _Batches:
         await self._collect(batch.id, sent, attempts, poll_s)
 
     async def _reserve(self, calls: Sequence[Call]) -> dict[str, int]:
-        """The attempts of as many calls as the budget has room for, in few writes."""
+        """The attempts of as many calls as the budget has room for, in few writes.
+
+        The first waits for what other judges have in flight: little of that may be spent.
+        """
         bounds = [call.bound(self._job.prices[call.judge]) for call in calls]
         attempts: dict[str, int] = {}
+        reserve = self._writer.open_calls
         try:
             while left := bounds[len(attempts) :]:
-                taken = await self._writer.open_batch(HOLDER, left)
+                taken = await reserve(self._judge, left)
+                reserve = self._writer.open_batch
                 attempts |= {one.key: number for one, number in zip(left, taken, strict=False)}
         except BudgetExhaustedError as error:
             self._tally.stopped[self._judge] = error.sentence
@@ -232,7 +241,7 @@ class _Batches:
             attempts = {
                 k: attempt for k, attempt in note.get("attempts", {}).items() if k not in stored
             }
-            self._writer.adopt(HOLDER, self._judge, attempts)
+            self._writer.adopt(self._judge, self._judge, attempts)
             batch_id = note.get("batch") or by_file.get(input_file)
             if batch_id is None:
                 await self._release(attempts)
@@ -306,7 +315,7 @@ class _Batches:
         try:
             reply = read_response(self._endpoint.style, stated, {}, body)
         except CallFailure as failure:
-            self._tally.last_error = failure.sentence
+            self._last_error = self._tally.last_error = failure.sentence
             # One for the verdict alone, or with more room, may be refused for what only it holds.
             kinds = ("garbled", "fatal") if call.ask else ("garbled", "rejected", "fatal")
             self._tally.rejected[call.judge] += failure.kind in kinds

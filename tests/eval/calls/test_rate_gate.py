@@ -144,3 +144,14 @@ async def test_an_endpoint_that_is_lost_leaves_its_calls_to_the_others() -> None
     await pool.release("t", other, "cancelled", lost="no quota")
     with pytest.raises(EndpointLostError, match="no such model; no quota"):
         await pool.acquire("t", 1)
+
+
+async def test_who_is_cancelled_while_the_last_endpoint_is_lost_is_cancelled() -> None:
+    pool = gate(concurrency=1)
+    number = await pool.acquire("t", 1)
+    waiting = asyncio.create_task(pool.acquire("t", 1))
+    await asyncio.sleep(0)
+    await pool.release("t", number, "cancelled", lost="no quota")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

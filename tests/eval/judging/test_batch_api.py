@@ -330,6 +330,32 @@ async def test_a_judge_whose_account_refuses_leaves_the_others_their_batches(
     assert "Batch API refuses" in tally.lost["judge-4"].sentence
 
 
+async def test_a_judge_waits_for_the_room_that_another_gives_back(tmp_path: Path, serve) -> None:
+    """Both would pass the budget by their bounds, and neither does by what it costs."""
+    places = {"judge-4": serve(Script()), "judge-mini": serve(Script())}
+    calls = planned(3, judge=tuple(places))
+    bound_usd = sum(PRICE.usd(c.prompt_tokens_bound(), c.max_tokens) for c in calls)
+    result = await judge(calls, tmp_path, max_usd=0.8 * bound_usd, places=places)
+    assert (result.tally.stopped, result.tally.stored) == ({}, len(calls))
+    assert result.spent_usd <= 0.8 * bound_usd
+
+
+async def test_who_waits_for_a_judge_that_is_lost_goes_on(tmp_path: Path, serve) -> None:
+    """What that one has in flight stays charged: it may be billed."""
+    places = {"judge-4": serve(Script()), "judge-mini": serve(Script())}
+    calls = planned(3, judge=tuple(places))
+    bound_usd = sum(PRICE.usd(c.prompt_tokens_bound(), c.max_tokens) for c in calls)
+
+    class Gone(dict):
+        def __getitem__(self, name: object) -> None:
+            raise web.HTTPNotFound
+
+    places["judge-4"].batches = Gone()
+    result = await judge(calls, tmp_path, max_usd=1.1 * bound_usd, places=places)
+    assert result.tally.lost.keys() == {"judge-4"} and result.tally.stored == len(calls) / 2
+    assert bound_usd / 2 < result.spent_usd < bound_usd
+
+
 async def test_longer_judgments_that_are_refused_do_not_lose_the_judge(
     tmp_path: Path, serve
 ) -> None:
