@@ -128,9 +128,13 @@ def modified_s(uri: str) -> float:
 
 
 def version(uri: str) -> str:
-    """Another one whenever a file of a bucket is written again; says nothing else."""
+    """Another one whenever a file is written again, by whomever; says nothing else."""
     fs, path = filesystem(uri)
     with _sentences(uri):
+        if is_local(uri):  # a changed mode or link, or a mounted bucket's own numbers, say nothing
+            found = os.stat(local_path(uri))
+            return f"{found.st_size}-{found.st_mtime_ns}"
+        fs.invalidate_cache()  # a listing tells a file's version in other words, and an old one
         return str(fs.checksum(path))
 
 

@@ -107,3 +107,14 @@ def test_remove_tree_forgives_what_is_gone(tmp_path):
     storage.remove_tree(str(tmp_path / "d"))
     storage.remove_tree(str(tmp_path / "d"))
     assert storage.list_dir(str(tmp_path)) == []
+
+
+def test_a_files_version_is_of_what_is_written_and_of_nothing_else(tmp_path):
+    path = tmp_path / "a"
+    storage.write_atomic(str(path), b"1")
+    first = storage.version(str(path))
+    path.chmod(0o600)
+    os.link(path, tmp_path / "backup")
+    assert storage.version(f"file://{path}") == first
+    storage.write_atomic(str(path), b"22")
+    assert storage.version(str(path)) != first
