@@ -77,9 +77,10 @@ class Limiter:
         What it did not confirm in time is owed still, and it may have counted that all the same:
         at most one such charge counts twice.
         """
+        now = this_minute(), today()
+        self._owed = Counter({owed: cost for owed, cost in self._owed.items() if owed[2] in now})
         for (window, name, span), cost in list(self._owed.items()):
-            if span in (this_minute(), today()):
-                self._fixed.hit(window, name, span, cost=cost)
+            self._fixed.hit(window, name, span, cost=cost)
             del self._owed[window, name, span]
 
     def renew(self, name: str, gateway: str, streams: int) -> None:

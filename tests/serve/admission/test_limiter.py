@@ -190,3 +190,23 @@ def test_what_a_frozen_redis_did_not_confirm_is_not_lost(
         server.send_signal(signal.SIGCONT)
         one.charge(cheap, 0, 0.1)
         assert one.admit(cheap, 1, "g", 0) is not None
+
+
+def test_what_nobody_counted_in_its_minute_is_forgotten_while_redis_is_away(monkeypatch) -> None:
+    one, now, counted = Limiter(), [1_000_000_000.0], list[int]()
+    cheap = key(usd_per_day=1.0, tokens_per_minute=10_000)
+    monkeypatch.setattr(limiter.time, "time", lambda: now[0])
+    count = one._fixed.hit
+    monkeypatch.setattr(one._fixed, "hit", lambda *_, **__: 1 / 0)
+    for _ in range(60):
+        one.charge(cheap, 10, 0.001)
+        now[0] += 60
+    assert len(one._owed) == 2  # of the day, and of the last minute
+
+    def counting(*names, cost: int) -> bool:
+        counted.append(cost)
+        return count(*names, cost=cost)
+
+    monkeypatch.setattr(one._fixed, "hit", counting)
+    one.charge(cheap, 7, 0.0)
+    assert counted == [60 * 1_000_000, 7] and not one._owed
