@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from apps.common.command import cli
@@ -25,7 +25,7 @@ from apps.common.files import costs, storage
 from apps.common.files.lock import alone_in
 from apps.common.spot import trace
 from apps.common.spot.trace import Market
-from apps.train.config import RunConfig
+from apps.train.config import LoraConfig, RunConfig
 from apps.train.plan import PLAN_NAME
 from apps.train.planning.result import Plan
 from apps.train.planning.settings import PlanConfig
@@ -87,7 +87,7 @@ class LaunchConfig:
         if not self.zones:
             raise ConfigError("--zones is empty; expected cloud/region/zone, one or more.")
         envs = sky_jobs.envs_of(self.env)
-        for name in ("PRESET", _SETTINGS):
+        for name in ("PRESET", _SETTINGS) if self.task == TASK else (_SETTINGS,):
             if name in envs:
                 raise ConfigError(
                     f"--env {name} is not read where the plan has the run's settings; leave it "
@@ -169,9 +169,12 @@ def _run_launch(
 
 def settings_of(plan: str) -> str:
     """Those of a plan that a run has too, as YAML in one line."""
-    planned = configs.to_dict(configs.load(PlanConfig, storage.join(plan, configs.RESOLVED_NAME)))
+    planned = configs.load(PlanConfig, storage.join(plan, configs.RESOLVED_NAME))
+    if planned.adapter != "lora":  # a plan may propose one; a run is refused for it
+        planned = replace(planned, lora=LoraConfig())
     names = {field.name for field in fields(RunConfig)} - {"base", "data", "out"}
-    return json.dumps({name: value for name, value in planned.items() if name in names})
+    values = configs.to_dict(planned)
+    return json.dumps({name: value for name, value in values.items() if name in names})
 
 
 def sky_cloud(config: LaunchConfig, plan: Plan, job: Job, state: LaunchState) -> SkyCloud:

@@ -18,11 +18,12 @@ from apps.common.spot import trace
 from apps.common.spot.generator import GeneratorConfig, generate
 from apps.common.spot.trace import ON_DEMAND
 from apps.train.__main__ import COMMANDS
-from apps.train.config import OptimConfig, RunConfig
+from apps.train.config import LoraConfig, OptimConfig, RunConfig
 from apps.train.plan import PLAN_NAME, make_plan, presets
 from apps.train.planning.result import Plan
 from apps.train.spot.planned import job_of
-from cluster.launch import STATE_NAME, LaunchConfig, main, read_state, run_launch
+from apps.train.unread import check_read
+from cluster.launch import STATE_NAME, LaunchConfig, main, read_state, run_launch, settings_of
 from tests.cluster.fake_sky import Clock, FakeJob, FakeSky
 
 NUM_STEPS = 100
@@ -235,13 +236,24 @@ def test_the_run_has_the_settings_of_the_plan(launch: Launch, tmp_path: Path, ca
     assert ran == [RunConfig(**{**same, "base": "b", "data": "d", "out": "o"})]
 
 
+def test_an_adapter_that_a_plan_only_proposes_is_none_of_the_runs_settings(launch: Launch) -> None:
+    """The run would be refused for it, on machines that are paid for."""
+    for adapter, rank in (("none", LoraConfig().rank), ("lora", 4)):
+        planned = replace(presets()["vicuna-7b"](), adapter=adapter, lora=LoraConfig(rank=4))
+        configs.write_resolved(planned, launch.config.plan)
+        values = {**json.loads(settings_of(launch.config.plan)), "base": "b", "data": "d"}
+        check_read(configs.from_dict(RunConfig, {**values, "out": "o"}))
+        assert values["lora"]["rank"] == rank
+
+
 def test_a_task_that_does_not_take_the_settings_of_the_plan_is_said_to_have_its_own(
     launch: Launch, tmp_path: Path, capsys
 ) -> None:
     task = tmp_path / "own.yaml"
-    task.write_text("{resources: {accelerators: A100}, run: echo}")
-    launch.run(replace(launch.config, task=task))
+    task.write_text("{resources: {accelerators: A100}, envs: {PRESET: debug}, run: echo}")
+    launch.run(replace(launch.config, task=task, env=("PRESET=vicuna-13b",)))
     assert "no SETTINGS under envs: its run has its own settings" in capsys.readouterr().out
+    assert launch.sky.zones.tasks[0]["envs"]["PRESET"] == "vicuna-13b"
 
 
 def test_a_fitted_policy_runs_by_the_trace_that_it_was_fitted_to(
