@@ -10,7 +10,7 @@ from apps.data.read import chains, encoding, json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import alpaca, known
 from apps.data.read.reader import Reading, read_record
-from apps.data.read.record.layout import Names, Unreadable, list_of
+from apps.data.read.record.layout import Names, Regrouped, Unreadable, list_of
 from apps.data.read.record.lists import message_list
 from apps.data.read.record.parse import as_line, parse, with_halves
 
@@ -26,8 +26,6 @@ class Seen:
     first: str | None = None
     """what the first record holds, when no record has a layout"""
     nearest: tuple[str, ...] = ()
-    is_flat: bool = False
-    """whether they are parts of conversations, as the first layout has them"""
     is_told_to_a_model: bool = False
     """whether Alpaca's instructions are what the system says"""
     has_pieces: bool = False
@@ -38,6 +36,11 @@ class Seen:
     """what the file seems to be instead, and what to do, where some of it is not"""
     is_foreign: bool = False
     """whether that is more than damage"""
+
+    @property
+    def regrouped(self) -> Regrouped | None:
+        """Puts parts of conversations together; None where the records are whole ones."""
+        return known.BY_NAME[self.layouts[0]].regrouped if self.layouts else None
 
 
 def of_json(head: bytes, separation: Separation, reading: Reading) -> Seen:
@@ -74,12 +77,10 @@ def of_values(values: Iterator[object], reading: Reading) -> Seen:
         elif record is None or message_list(record) is None:
             unknown.append(value)
     chosen = [reading.layout] if reading.layout else list(names)
-    is_flat = bool(chosen) and known.BY_NAME[chosen[0]].regrouped is not None
     if chosen or not unknown:
         has_pieces, is_split = _pieces_among(itertools.chain(recognised, values), reading)
         return Seen(
             layouts=tuple(chosen),
-            is_flat=is_flat,
             is_told_to_a_model=not unknown and alpaca.are_told_to_a_model(records),
             has_pieces=has_pieces,
             is_split=is_split,

@@ -32,7 +32,6 @@ from apps.data.read import (
 )
 from apps.data.read.first_records import Seen
 from apps.data.read.json_spans import Separation
-from apps.data.read.layouts import known
 from apps.data.read.reader import Reading
 from apps.data.units import Unit
 
@@ -147,7 +146,7 @@ def index(args: PieceArgs, folder: str) -> IndexedPiece:
     separation = json_spans.sniff(head, args.reading.names) if source.is_plain(head) else None
     if separation is not None and separation.kind != "brackets":
         seen = first_records.of_json(head, separation, args.reading)
-        if not seen.is_flat:
+        if seen.regrouped is None:
             return IndexedPiece(args.uri, _index_piece(args, separation, seen))
     return IndexedPiece(args.uri, _index_whole(args, folder) if args.start == 0 else None)
 
@@ -201,14 +200,7 @@ def _index_text(
     spool = storage.join(folder, "decoded") if decoded is not None else None
     spooled = source.Spooled(decoded or source.chunks(hashed), spool)
     piece = _index_chunks(args, spooled, spool or data, hashed)
-    if piece.seen is None or not piece.seen.is_flat or piece.separation is None:
-        return piece
-    lines = first_records.lines_of(piece.data, piece.separation)
-    return dataclasses.replace(
-        _index_regrouped(args, lines, piece.seen, hashed, folder),
-        damage=piece.damage,
-        digest=piece.digest,
-    )
+    return _made_whole(args, piece, hashed, folder)
 
 
 def _index_lines(
@@ -217,11 +209,7 @@ def _index_lines(
     """Rows of a table, as JSON lines."""
     spool = storage.join(folder, "rows")
     piece = _index_chunks(args, source.Spooled(_gathered(lines), spool), spool, hashed)
-    if piece.seen is None or not piece.seen.is_flat or piece.separation is None:
-        return piece
-    again = first_records.lines_of(spool, piece.separation)
-    whole = _index_regrouped(args, again, piece.seen, hashed, folder)
-    return dataclasses.replace(whole, damage=piece.damage)
+    return _made_whole(args, piece, hashed, folder)
 
 
 def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -229,14 +217,20 @@ def _gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
     return source.in_chunks(iter(lines))
 
 
+def _made_whole(args: PieceArgs, piece: Piece, hashed: source.Hashed, folder: str) -> Piece:
+    """Its parts of conversations put together; what is none stays as it is."""
+    if piece.seen is None or piece.seen.regrouped is None or piece.separation is None:
+        return piece
+    lines = piece.seen.regrouped(first_records.lines_of(piece.data, piece.separation))
+    whole = _index_regrouped(args, lines, hashed, folder)
+    return dataclasses.replace(whole, damage=piece.damage, digest=piece.digest)
+
+
 def _index_regrouped(
-    args: PieceArgs, lines: Iterable[bytes], seen: Seen, hashed: source.Hashed, folder: str
+    args: PieceArgs, lines: Iterable[bytes], hashed: source.Hashed, folder: str
 ) -> Piece:
-    """Parts of conversations put together; what is none stays as it is."""
-    regrouped = known.BY_NAME[seen.layouts[0]].regrouped
-    assert regrouped is not None  # they are parts
     spool = storage.join(folder, "regrouped")
-    return _index_chunks(args, source.Spooled(_gathered(regrouped(lines)), spool), spool, hashed)
+    return _index_chunks(args, source.Spooled(_gathered(lines), spool), spool, hashed)
 
 
 def _index_chunks(
@@ -268,8 +262,8 @@ def _drain(hashed: source.Hashed) -> None:
 def _index_parquet(args: PieceArgs, data: str, hashed: source.Hashed, folder: str) -> Piece:
     _drain(hashed)
     seen = first_records.of_values(parquet.head_rows(data, json_spans.HEAD_BYTES), args.reading)
-    if seen.is_flat:
-        return _index_regrouped(args, parquet.all_rows(data), seen, hashed, folder)
+    if seen.regrouped is not None:
+        return _index_regrouped(args, seen.regrouped(parquet.all_rows(data)), hashed, folder)
     if seen.has_pieces:  # they are fetched by their bytes
         return _index_lines(args, parquet.all_rows(data), hashed, folder)
     groups, damage = parquet.row_groups(data)

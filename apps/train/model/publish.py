@@ -100,9 +100,8 @@ def publish(folder: str, out: str) -> str:
 def _write_over(folder: str, out: str) -> None:
     """File by file, the marks when every other one is there as it was written.
 
-    No lock of this machine's reaches an export that another one writes to the same place. Of two
-    the one whose lineage came last goes on; the other one raises InputError, and what it may have
-    written into a model that was whole is taken for none.
+    No lock of this machine reaches an export that another one writes to the same place. Of two at
+    most one goes on. Any other raises InputError, and leaves what is there without its marks.
     """
     versions: dict[str, str] = {}
     for name in _marks_last(folder):

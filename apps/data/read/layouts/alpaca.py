@@ -36,9 +36,8 @@ def are_told_to_a_model(records: Sequence[JsonObject]) -> bool:
     told = Counter(str(record["instruction"]) for record in records if _has_input(record))
     num_told = told.total()
     num_to_a_model = sum(n for text, n in told.items() if _TO_A_MODEL.match(text))
-    return (
-        _MIN_RECORDS <= num_told == len(records) >= 2 * len(told) and num_told < 2 * num_to_a_model
-    )
+    are_all_told = num_told == len(records) >= _MIN_RECORDS
+    return are_all_told and 2 * len(told) <= num_told < 2 * num_to_a_model
 
 
 def with_system(record: JsonObject) -> JsonObject:

@@ -105,6 +105,10 @@ class Names:
     """of a record"""
 
 
+Regrouped = Callable[[Iterable[bytes]], Iterator[bytes]]
+"""JSON lines of all the parts in a file -> those of conversations, before it is read"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
     name: str
@@ -115,9 +119,8 @@ class Layout:
     recognises: Callable[[JsonObject], bool]
     read: Callable[[JsonObject, Names], RawConversation]
     """Raises Unreadable."""
-    regrouped: Callable[[Iterable[bytes]], Iterator[bytes]] | None = None
-    """Of a layout whose records are parts of conversations: JSON lines of all the parts in a file
-    -> those of conversations, before it is read."""
+    regrouped: Regrouped | None = None
+    """Of a layout whose records are parts of conversations."""
     has_html: bool = False
     """Answers may be the HTML of a page."""
 
