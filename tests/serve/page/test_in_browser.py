@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from apps.common.passages import Passage, write_passages
+from apps.serve.page.arena import models
 from apps.serve.page.store.database import Database
 from apps.serve.page.store.tables import Vote
 from tests.serve.browser import Browser
@@ -150,7 +151,8 @@ return faults.map((element) => element.outerHTML);
 WIDER_THAN_THE_WINDOW = "return document.documentElement.scrollWidth - innerWidth"
 
 
-def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
+def test_a_battle_by_keyboard_survives_a_reload(open_page, browser, monkeypatch) -> None:
+    monkeypatch.setattr(models, "_facts", lambda record: [("Base", "llama"), ("Cost", "$3.00")])
     page = open_page(PAIR, examples=("Why is the sky blue?",))
     begin(browser, f"{page.url}/")
     assert browser.text(".tabs .here") == "Battle"
@@ -171,6 +173,8 @@ def test_a_battle_by_keyboard_survives_a_reload(open_page, browser) -> None:
     names = sorted(element.text for element in browser.all(".outcome h2"))
     assert names == ["koala-13b", "vicuna-7b"] and "Your vote is kept." in browser.text(".outcome")
     assert "undefined" not in browser.text(".outcome")
+    facts = [[e.text for e in browser.all(f".outcome .card {tag}")] for tag in ("dt", "dd")]
+    assert facts == [["Base", "Cost"] * 2, ["llama", "$3.00"] * 2]
     browser.driver.refresh()
     browser.wait_for(".outcome .card")
     assert not browser.errors()
