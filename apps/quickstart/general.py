@@ -8,6 +8,7 @@ import json
 import math
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from apps.quickstart.config import BASE_NAME, TUNED_NAME
 
 RESULT_NAME = "everyday.json"
 _TIMEOUT_S = 600
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,15 +52,17 @@ def measure(dirs: Mapping[str, str], base: str, template: str, url: str) -> Gene
     tokenizer = load_tokenizer(folder)
     chat = load_template(folder if template == "own" else template, tokenizer)
     means: dict[str, float] = {}
-    for model in (BASE_NAME, TUNED_NAME):
-        answers = _records(f"{dirs['eval']}/answers/{model}.jsonl")
-        said = {str(a["question_id"]): a["turn_texts"][0] for a in answers}
-        values = [
-            _log_likelihood(_prompt(chat, tokenizer, text), _ids(tokenizer, said[number]), url)
-            for number, text in everyday.items()
-            if said.get(number, "").strip()
-        ]
-        means[model] = sum(values) / len(values) if values else -math.inf
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for model in (BASE_NAME, TUNED_NAME):
+            answers = _records(f"{dirs['eval']}/answers/{model}.jsonl")
+            said = {str(a["question_id"]): a["turn_texts"][0] for a in answers}
+            pairs = [
+                (_prompt(chat, tokenizer, text), _ids(tokenizer, said[number]))
+                for number, text in everyday.items()
+                if said.get(number, "").strip()
+            ]
+            values = list(pool.map(lambda pair: _log_likelihood(pair[0], pair[1], url), pairs))
+            means[model] = sum(values) / len(values) if values else -math.inf
     result = GeneralChat(num_questions=len(everyday), log_likelihood=means)
     storage.write_json(f"{dirs['eval']}/{RESULT_NAME}", {**asdict(result), "kept": result.kept})
     return result

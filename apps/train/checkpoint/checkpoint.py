@@ -45,6 +45,8 @@ from apps.train.parallel.strategy import State
 _CHUNK_BYTES = 8 << 20
 _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
+warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # one rank asks it
+
 
 class FileEntry(TypedDict):
     """One file of a checkpoint."""
@@ -300,7 +302,12 @@ class Checkpoints:
             storage.remove_tree(uri)  # what an attempt that died left under the same name
         dist.barrier(self._group)
         writer = _Writer(uri)
-        state_dict_saver.save(staged, storage_writer=writer, process_group=self._group)
+        state_dict_saver.save(
+            staged,
+            storage_writer=writer,
+            process_group=self._group,
+            no_dist=_is_alone(self._group),
+        )
         gathered: list[dict[str, FileEntry]] | None = (
             [{} for _ in range(dist.get_world_size(self._group))] if rank == 0 else None
         )
@@ -325,15 +332,23 @@ def load(checkpoint: Checkpoint, state: State, *, alone: bool = False) -> None:
     `alone` reads in this process without a process group.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-            reader = FsspecReader(_fsspec_uri(checkpoint.uri))
-            state_dict_loader.load(state, storage_reader=reader, no_dist=alone)
+        reader = FsspecReader(_fsspec_uri(checkpoint.uri))
+        state_dict_loader.load(state, storage_reader=reader, no_dist=alone or _is_alone())
     except CheckpointException as error:
         raise CorruptError(
             f"Checkpoint {checkpoint.uri} does not fit this model ({first_line(error)}); was the "
             "run made with another base model or adapter?"
         ) from error
+
+
+def _is_alone(group: dist.ProcessGroup | None = None) -> bool:
+    """Is there one rank only? Then nothing is exchanged.
+
+    A plan that gloo's own thread copies brings that thread a team of OpenMP's. OpenMP then counts
+    more threads than CPUs and lets no thread of the process spin at a barrier any more: 4 times the
+    sleeps, a step of the demo a tenth to a fifth longer (benchmarks/LOG.md).
+    """
+    return dist.is_initialized() and dist.get_world_size(group) == 1
 
 
 def tensor_shapes(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Size]:

@@ -1,6 +1,7 @@
 """Checkpoints on a local disk; on S3 in test_checkpoint_s3.py."""
 
 import json
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -182,6 +183,26 @@ def test_a_later_change_of_the_state_does_not_reach_the_checkpoint(alone, tmp_pa
     state = {"model": {"w": torch.full((400_000,), 7.0)}}
     checkpoint.load(newest(str(tmp_path), "digest", pytest.fail), state)
     assert not state["model"]["w"].any()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_checkpoint_of_one_rank_leaves_gloo_no_team_of_threads(
+    alone, two_threads, tmp_path
+) -> None:
+    writer = Checkpoints(str(tmp_path), CheckpointConfig(), "cpu")
+    state = {"model": {f"layers.{i}.weight": torch.zeros(1) for i in range(2000)}}
+    before = set(os.listdir("/proc/self/task"))
+    writer.save(state, {"step": 1})
+    writer.wait()
+    checkpoint.load(newest(str(tmp_path), "digest", pytest.fail), state)
+    assert set(os.listdir("/proc/self/task")) <= before
 
 
 def test_a_write_that_fails_is_told_when_asked(alone, tmp_path) -> None:
