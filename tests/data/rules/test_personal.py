@@ -28,6 +28,7 @@ def test_personal_data_is_masked_by_kind() -> None:
     assert count == 8
 
 
+AWS = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 KINDS = {
     "telephone in Chinese": ("手机 13812345678 谢谢", "手机 <PHONE> 谢谢"),
     "grouped": ("ring 138-1234-5678", "ring <PHONE>"),
@@ -109,6 +110,30 @@ KINDS = {
     "Turkey": ("TC Kimlik No: 10000000146", "TC Kimlik No: <NATIONAL_ID>"),
     "My Number": ("マイナンバーは1234 5678 9018です", "マイナンバーは<NATIONAL_ID>です"),
     "passport": ("Passport number X1234567, 护照号码E12345678", None),
+    "Canada": (
+        "SIN 046 454 286 or (SIN): 046-454-286",
+        "SIN <NATIONAL_ID> or (SIN): <NATIONAL_ID>",
+    ),
+    "Canada, in full": ("My social insurance number is 046454286", None),
+    "National Health Service": ("NHS number: 943 476 5919", "NHS number: <NATIONAL_ID>"),
+    "Australia": ("tax file number 123 456 782", "tax file number <NATIONAL_ID>"),
+    "India": ("ABCPE1234F; pan card: abcde1234f", "<NATIONAL_ID>; pan card: <NATIONAL_ID>"),
+    "Ireland": ("PPSN 1234567TA.", "PPSN <NATIONAL_ID>."),
+    "IBAN in small letters": ("iban fr14 2004 1010 0505 0001 3m02 606", "iban <IBAN>"),
+    "IBAN before other words": ("BE68 5390 0754 7034 BIC KREDBEBB", "<IBAN> BIC KREDBEBB"),
+    "IBAN before a word of four": ("be68 5390 0754 7034 dann geht es", "<IBAN> dann geht es"),
+    "IBAN and no-break blanks": ("GB82\xa0WEST\xa01234\xa05698\xa07654\xa032", "<IBAN>"),
+    "SSN without hyphens": ("SSN: 123456789, ssn 123 45 6789", "SSN: <SSN>, ssn <SSN>"),
+    "telephone and no-break blanks": ("Tél.\xa0: 06\u202f12\u202f34\u202f56\u202f87", None),
+    "figure and thin blanks": ("Tel.\u20072345\u20096789", "Tel.\u2007<PHONE>"),
+    "hyphen behind a bracket": ("(415)-555-2671, (415)\u2011555\u20112671", "<PHONE>, <PHONE>"),
+    "dashes": ("(415) 555\u20132671", "<PHONE>"),
+    "AWS": (f"AWS Secret Access Key [None]: {AWS}", "AWS Secret Access Key [None]: <SECRET>"),
+    "AWS in a file": (f"aws_secret_access_key={AWS}\nx", "aws_secret_access_key=<SECRET>\nx"),
+    "AWS in JSON": (f'{{"SecretAccessKey": "{AWS}"}}', '{"SecretAccessKey": "<SECRET>"}'),
+    "AWS in a table": (f"AKIAIOSFODNN7EXAMPLE,{AWS}", "<SECRET>"),
+    "Grafana": (f"glsa_{'aB3' * 10}xY_55e2f8be, eyJrIjoi{'T0tT' * 12}", "<SECRET>, <SECRET>"),
+    "Azure": (f"AccountKey={'aB3/' * 21}aB==;x", "AccountKey=<SECRET>;x"),
     "on its own line": ("IBAN\n8.8.8.8 x", "IBAN\n<IP> x"),
 }
 
@@ -245,6 +270,9 @@ def test_numbers_of_other_things_are_no_telephones(text: str) -> None:
         "Honda Passport 1994-2002, my passport is 10-12-2023, passport 2023-12-31",
         "BSN: none, my passport of 2023, x.4539578717691234567, A123456780 and N123456789",
         "Passport 2021-05-12 14:30, passport 12-05-2021 10:00; ٠٫٤١١١١١١١١١١١١١١١",
+        "the pan is 30 cm, SIN(30) + 1234567, in Spanish sin 130 692 544; ABCDE1234F and de12 3456",
+        "commit 3f786850e387550fdab836ed7e6dc881de23001b, secret sauce: 40, be68 5390 0754 7035",
+        "a secret: /usr/share/x, secret key: none, 10\u202f000\u202f000\xa0€, in 1999\u20132004",
         "sizes 250 500 1000 2000, {210 220 2300} and 234 567 1891 2345; drawn: 05 12 18 23 34",
     ],
 )
@@ -268,6 +296,7 @@ def test_what_a_tool_is_called_with_is_masked_too() -> None:
 def test_masking_takes_linear_time() -> None:
     blob = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo" * 30_000
     assert mask(blob) == (blob, 0)
+    assert mask("Mail a@example.org now. " * 30_000) == ("Mail <EMAIL> now. " * 30_000, 30_000)
 
 
 def test_the_published_precision_and_recall_are_those_of_the_code() -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from apps.data.rules.personal.identities import IDENTITY, is_identity
+from apps.data.rules.personal.identities import IDENTITY, MARK, is_identity
 from apps.data.rules.personal.telephones import TELEPHONE, is_telephone
 
 Check = Callable[[str, int, int], bool]
@@ -24,28 +24,55 @@ class Entity:
 
 
 _SECRET = (
-    r"\b(?:sk-[A-Za-z0-9_\-]{20,}|[rs]k_live_[A-Za-z0-9]{16,}|A[KS]IA[0-9A-Z]{16}"
+    r"\b(?:sk-[A-Za-z0-9_\-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/]{20,}"
+    r"|A[KS]IA[0-9A-Z]{16}(?:[\s,;|:\"']{1,4}[A-Za-z0-9/+]{40})?"
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{30,}|hf_[A-Za-z0-9]{20,}"
-    r"|xox[abprs]-[A-Za-z0-9\-]{10,}|AIza[0-9A-Za-z_\-]{34,35}|glpat-[A-Za-z0-9_\-]{20,}"
-    r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_\-]{32,}|SG\.[A-Za-z0-9_\-]{16,}\.[A-Za-z0-9_\-]{16,}"
-    r"|(?:gsk|r8)_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{40,}|dckr_pat_[A-Za-z0-9_\-]{20,}"
+    r"|xox[abeprs]-[A-Za-z0-9\-]{10,}|xapp-[0-9]-[A-Za-z0-9\-]{20,}|AIza[0-9A-Za-z_\-]{34,35}"
+    r"|GOCSPX-[A-Za-z0-9_\-]{28}|gl(?:pat|rt|dt|ptt|cbt|ft|soat|agent)-[A-Za-z0-9_\-]{20,}"
+    r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_\-]{32,}|rubygems_[a-f0-9]{20,}"
+    r"|SG\.[A-Za-z0-9_\-]{16,}\.[A-Za-z0-9_\-]{16,}|key-[0-9a-f]{32}|[0-9a-f]{32}-us[0-9]{1,2}"
+    r"|(?:gsk|r8)_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{20,}|dckr_pat_[A-Za-z0-9_\-]{20,}"
     r"|ya29\.[A-Za-z0-9_\-]{30,}|(?:bot)?[0-9]{8,10}:AA[A-Za-z0-9_\-]{32,33}"
-    r"|shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}|dop_v1_[a-f0-9]{64}|lin_api_[A-Za-z0-9]{40,}"
-    r"|pplx-[A-Za-z0-9]{40,}|[MNO][A-Za-z0-9_\-]{23,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,}"
+    r"|shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}|do[opr]_v1_[a-f0-9]{20,}|lin_api_[A-Za-z0-9]{20,}"
+    r"|pplx-[A-Za-z0-9]{20,}|[MNO][A-Za-z0-9_\-]{23,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,}"
+    r"|glsa_[A-Za-z0-9]{20,}_[A-Fa-f0-9]{8}|glc_[A-Za-z0-9+/]{20,}|eyJrIjoi[A-Za-z0-9+/]{20,}"
+    r"|hv[bs]\.[A-Za-z0-9_\-]{20,}|dapi[a-f0-9]{32}|NRAK-[A-Z0-9]{20,}|PMAK-[a-f0-9]{20,}-[a-f0-9]+"
+    r"|(?:fig[dop]{1,2}|ntn|pcsk|sntry[su]|sbp|lsv2_(?:pt|sk))_[A-Za-z0-9+/=_\-]{20,}"
+    r"|secret_[A-Za-z0-9]{43}|tskey-[a-z]+-[A-Za-z0-9\-]{20,}|pat[A-Za-z0-9]{14}\.[a-f0-9]{20,}"
+    r"|ATATT3[A-Za-z0-9_\-=]{20,}|AGE-SECRET-KEY-1[A-Z0-9]{20,}"
     r"|hooks\.slack\.com/services/T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20,}"
     r"|discord(?:app)?\.com/api/webhooks/[0-9]{10,}/[A-Za-z0-9_\-]{60,}"
     r"|eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{2,})\b"
+    r"|(?i:secret[ _\-]?(?:access[ _\-]?)?(?:key)?)[\"'`*]{0,2}(?: ?\[[\w*]{0,20}\])?"
+    r"\s*(?:[:=,]|=>|:=|\x{FF1A}|\bis\b|\n)\s*[\"'`*]{0,2}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)"
+    r"|(?i:account_?key|shared_?access_?key)[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{43,}={1,2})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:\s*[A-Z][A-Za-z\-]+: [^\r\n]*)*"
     r"[A-Za-z0-9+/=\s\\]*-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
 )
+"""Of services whose keys have a head of their own, and those of AWS and Azure after their name."""
 _LETTER = r"\p{Latin}\p{Greek}\p{Cyrillic}"
 """of scripts with blanks between words: elsewhere an address touches what stands around it"""
 _EMAIL = (
     rf"[{_LETTER}0-9][{_LETTER}0-9._%+\-]*@[{_LETTER}0-9][{_LETTER}0-9.\-]*"
     r"\.(?:[A-Za-z]{2,}\b|[\p{Greek}\p{Cyrillic}]{2,})"
 )
-_IBAN = r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
-_SSN = r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b"
+_IBAN_COUNTRIES = {
+    15: "NO", 16: "BE", 18: "DK|FI|FK|FO|GL|NL|SD", 19: "MK|SI", 20: "AT|BA|EE|KZ|LT|LU|MN|XK",
+    21: "CH|HR|LI|LV", 22: "BG|BH|CR|DE|GB|GE|IE|ME|RS|VA", 23: "AE|GI|IL|IQ|OM|SO|TL",
+    24: "AD|CZ|ES|MD|PK|RO|SA|SE|SK|TN|VG", 25: "LY|PT|ST", 26: "IS|TR",
+    27: "BI|DJ|FR|GR|IT|MC|MR|SM", 28: "AL|AZ|BY|CY|DO|GT|HN|HU|LB|NI|PL|SV",
+    29: "BR|EG|PS|QA|UA", 30: "JO|KW|MU|YE", 31: "MT|SC", 32: "LC", 33: "RU",
+}  # fmt: skip
+"""Characters of an account's number and the countries where it has so many (ISO 13616)."""
+_IBAN = "|".join(
+    rf"\b(?i:{countries})[0-9]{{2}}(?: ?[A-Za-z0-9]){{{size - 4}}}\b"
+    for size, countries in _IBAN_COUNTRIES.items()
+)
+_SSN = (
+    r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b"
+    rf"|\b(?i:ssn|social security(?: number| no)?)(?:{MARK}|\bis\b){{1,6}}"
+    r"([0-9]{3}[ .]?[0-9]{2}[ .]?[0-9]{4})\b"
+)
 _CARD = r"\b[0-9](?:[ \-]?[0-9]){12,18}\b"
 _IP = (
     r"\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b"
@@ -82,7 +109,7 @@ def _is_email(text: str, start: int, end: int) -> bool:
 
 def _is_iban(text: str, start: int, end: int) -> bool:
     """Modulo 97 of the rearranged number, ISO 13616."""
-    compact = text[start:end].replace(" ", "")
+    compact = text[start:end].replace(" ", "").upper()
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
 
 
@@ -114,7 +141,8 @@ def _is_part_of_a_number(text: str, start: int, end: int) -> bool:
 
 def _is_ssn(text: str, start: int, end: int) -> bool:
     """Areas 000, 666 and 900-999, group 00 and serial 0000 were never issued."""
-    area, group, serial = text[start:end].split("-")
+    digits = re.sub(r"\D", "", text[start:end])
+    area, group, serial = digits[:3], digits[3:5], digits[5:]
     return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
 
 

@@ -38,14 +38,23 @@ _FORMS: tuple[tuple[str, Check], ...] = (
     (r"[A-Z]{4}[0-9]{6}[HM][A-Z]{5}[A-Z0-9][0-9]", _is_any),  # CURP of Mexico
     (r"[0-9]{3}-[0-9]{3}-[0-9]{3} [0-9]{2}", identity_checks.is_snils),
     (r"[0-9]{1,2}\.[0-9]{3}\.[0-9]{3}-[0-9Kk]", identity_checks.is_chilean),  # RUT
+    (r"[A-Z]{3}P[A-Z][0-9]{4}[A-Z]", _is_any),  # PAN of a person in India
 )
+MARK = r"[ \t.:=#*()\[\]\"'\-\x{A0}\x{202F}\x{3000}\x{FF1A}]"
+"""What may stand between a number and the word that says what it is."""
 _CALLED = (
     r"(?:(?i:\b(?:pesel|bsn|sofinummer|steuer-?id(?:entifikationsnummer)?|idnr|t\.?c\.? ?kimlik|cpf"
-    r"|kimlik no|cccd|cmnd|snils|personnummer|aadhaar|passport|pasaporte|reisepass)\b)"
-    r"|\b(?:NIK|KTP)\b|(?i:căn cước|паспорт)|ИНН|СНИЛС|マイナンバー|個人番号|パスポート(?:番号)?"
-    r"|护照号?码?|護照號?碼?|身份证号?码?|身分證字?號?碼?|주민등록번호|여권번호|บัตรประชาชน|דרכון)"
-    r"(?:[ .:#\-]|\x{FF1A}|是|は|(?i:no|nr|number|num|is)\b|(?i:номер)){0,6}"
-    r"([A-Z]{0,2}[0-9]{2,4}(?:[ \-]?[0-9]{2,6}){1,4})\b"
+    r"|kimlik no|cccd|cmnd|snils|personnummer|aadhaar|passport|pasaporte|reisepass|nhs|pps(?:n| no)"
+    r"|social insurance|assurance sociale|tax file|medicare|national insurance|national id"
+    r"|f[øo]dselsnummer|rodn[ée] [čc][íi]slo|pan(?: card)?)\b)"
+    r"|\b(?:NIK|KTP|SIN|NAS|CNP|CPR|NIF|PAN)\b|(?i:căn cước|паспорт|ЕГН)|ИНН|СНИЛС|ИИН|ІПН"
+    r"|マイナンバー|個人番号|パスポート(?:番号)?|护照号?码?|護照號?碼?|身份证号?码?|身分證字?號?碼?"
+    r"|주민등록번호|여권번호|บัตรประชาชน|דרכון|תעודת זהות"
+    r"|کد ملی|الرقم القومي|رقم الهوية|الهوية الوطنية)"
+    rf"(?:{MARK}|\b(?:SIN|NAS|TFN)\b|是|は|เลขที่|(?i:\b(?:no|nr|n[úu]mero|num|number|card|is|est)\b)"
+    r"|(?i:номер)){0,8}"
+    r"([A-Z]{0,2}[0-9]{2,4}(?:[ \-]?[0-9]{2,6}){1,4}(?: [0-9])?[A-Z]{0,2}"
+    r"|(?i:[A-Z]{5}[0-9]{4}[A-Z]))\b"
 )
 _MORE_DIGITS = re.compile(r" ?\d")
 _MIN_DIGITS = 7
@@ -64,6 +73,8 @@ def is_identity(text: str, start: int, end: int) -> bool:
     compact = re.sub(r"[ .()-]", "", number).upper()
     check = next((check for form, check in _FORMS if re.fullmatch(form, number)), None)
     if check is None:  # a word before it says what it is
+        if compact[:5].isalpha():  # PAN
+            return True
         is_date = _DATES.fullmatch(number) is not None
         return not is_date and sum(map(str.isdigit, compact)) >= _MIN_DIGITS
     if check is identity_checks.is_aadhaar and _MORE_DIGITS.match(text, end) is not None:
