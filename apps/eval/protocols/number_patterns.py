@@ -8,6 +8,7 @@ import functools
 import re
 from dataclasses import dataclass
 
+from apps.eval.protocols import words
 from apps.eval.protocols.form import Form
 
 
@@ -15,23 +16,28 @@ def _denominator(group: str) -> str:
     return rf"(?P<{group}>\d+(?:\.\d+)?)"
 
 
+_POINTS = rf"(?:\s*(?:{words.POINTS}))?"
+
+
 def _out_of(group: str) -> str:
     """`/10`, `out of 10`, or nothing"""
-    return rf"(?:\s*(?:/|\bout\s+of\b)\s*{_denominator(group)})?"
+    return rf"{_POINTS}(?:\s*(?:/|\b(?:{words.OUT_OF})\b)\s*{_denominator(group)}{_POINTS})?"
 
 
-# `8 of 10`, `8 (out of 10)`, `4 on a 5-point scale`, `4 on a scale from 1 to 5`
+_RANGE = rf"(?:[-~\u2014\u2015\u301c]|\b(?:{words.TO})\b|到|至|から|或)"
+# `8 of 10`, `8 (out of 10)`, `4 on a 5-point scale`, `4 on a scale from 1 to 5`, `4 (max. 5)`
 _OUT_OF_ANY = (
-    r"(?:\s*\(?(?:/|\b(?:out\s+of|of|on\s+an?(?:\s+scale)?)\b)\s*(?:(?:of|from)\s+)?"
-    rf"(?:\d+\s*(?:-|to)\s*)?{_denominator('of')})?"
+    rf"{_POINTS}(?:[\s,*_]*\(?(?:/|\b(?:{words.OUT_OF}|on\s+an?(?:\s+scale)?)\b"
+    rf"|(?:{words.AT_MOST})\W?)\s*(?:(?:of|from)\s+)?"
+    rf"(?:\d+\s*{_RANGE}\s*)?{_denominator('of')}{_POINTS}\)?)?"
 )
 # `Score (1-10): 8`, `Rating (out of 10): 8`
 _SCALE = (
-    r"(?:\s*[(\[]\s*(?:-?\d+(?:\.\d+)?\s*(?:-|to)|out\s+of|of|/)\s*"
-    rf"{_denominator('scale')}\s*[)\]])?"
+    rf"(?:\s*[(\[]\s*(?:-?\d+(?:\.\d+)?\s*{_RANGE}|{words.OUT_OF}|/|{words.AT_MOST})\s*"
+    rf"{_denominator('scale')}{_POINTS}\s*[)\]])?"
 )
 # Neither more digits nor a range, nor a fraction that was not understood.
-_END = r"(?![\d.,]*\d)(?!\s*(?:-|\bto\b|\bor\b)\s*\d)(?!\s*\(?(?:/|\b(?:out\s+)?of\b))"
+_END = rf"(?![^\w\s]*\d)(?!\s*{_RANGE}\s*\d)(?!\s*\(?(?:/|\b(?:out\s+)?of\b))"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,26 +75,32 @@ def _patterns(num_digits: int, is_percent: bool) -> Patterns:
         rf"(?<![\d.-])(?P<{group}>-?{digits}(?:\.\d+)?)" + _out_of(f"{group}_of")
         for group in ("first", "second")
     )
+    # A comma is a decimal sign too, unless it alone parts the two: `8,5 7,5`, `9,8`.
+    left = first.replace(r"\.\d+", r"\.\d+|,\d+(?=\s|[;|&/]|,\s)", 1)
+    right = second.replace(r"\.\d+", r"\.\d+|,\d+(?<!,\d,\d)(?<!,\d\d,\d)", 1)
+    one = first.replace(r"\.\d+", r"[.,]\d+", 1)
     rating = rf"(?<![\d.-])(?P<number>-?(?:\d{{1,3}}(?:,\d{{3}})+|{digits}(?:[.,]\d+)?|\.\d+))"
     end = _END if is_percent else rf"{_END}(?!\s*%)"
-    called = (
-        r"(?:(?:(?:my|the)\s+)?(?:(?:final|overall)\s+)?(?:rating|score|grade|verdict)|overall)\b"
+    final = rf"(?:\s*(?:{words.FINAL}))?"
+    called, noted = (
+        rf"(?:(?:(?:my|the)\s+)?{final}\s*(?:{named}){final}|overall)\b"
+        for named in (words.RATING, f"{words.RATING}|{words.NOTE}")
     )
     made = {
-        "pair_line": rf"^\W*(?:(?:the )?(?:final|overall)?\s?(?:scores?)?{_SCALE}\W{{0,4}})?"
-        rf"{first}(?:\s*[,;|&]\s*|\s+and\s+|\s+){second}\W*$",
-        "labelled": r"(?:assistant|answer|response|chatbot)\W{0,3}(?P<who>1|2|a|b)\b(?:['\u2019]s)?"
-        rf"\W{{0,3}}(?:score|rating)?\W{{0,3}}[:=|]\W{{0,4}}{first}(?![\d.]*\d)"
-        r"(?=\s*(?:[\n(.,;*_)\]|]|points?\b|$))",
+        "pair_line": rf"^\W*(?:(?:the )?{final}\s?(?:scores?|{words.RATING})?{_SCALE}\W{{0,4}})?"
+        rf"{left}(?:\s*[,;|&]\s*|\s+(?:{words.AND})\s+|\s+|和|と){right}\W*$",
+        "labelled": rf"(?:{words.SIDE})\W{{0,3}}(?P<who>1|2|a|b)(?![a-z\d])(?:['\u2019]s)?"
+        rf"\W{{0,3}}(?:{words.RATING})?\W{{0,3}}[:=|]\W{{0,4}}{one}(?![\d.]*\d)"
+        r"(?=\s*(?:[\n(.,;*_)\]|]|$))",
         "in_brackets": rf"[(\[]\s*{first}\s*,\s*{second}\s*[)\]]",
-        "bracketed": rf"\[\[\s*(?:rating\s*:?\s*)?{rating}{_out_of('of')}\s*\]\]",
+        "bracketed": rf"\[\[\s*(?:(?:{words.RATING})\s*:?\s*)?{rating}{_out_of('of')}\s*\]\]",
         "word": rf"(?:\b(?P<final>final|overall)\s+)?\b(?:rating|score)\b{_SCALE}"
         rf"(?P<link>\W{{0,6}}(?:is\W{{0,3}}|of\W{{0,3}})?){rating}{_OUT_OF_ANY}{end}",
         "overall": rf"\boverall{_SCALE}\W{{0,4}}[:=]\W{{0,4}}{rating}{_OUT_OF_ANY}{end}"
         r"(?=[^\w\n]*(?:$|[\n.,;(]))",
         "tagged": rf"\A\W*(?:{called}{_SCALE}\W{{0,9}}(?:is\W{{0,9}})?)?(?:\\boxed)?\W{{0,9}}"
         rf"{rating}{_OUT_OF_ANY}{end}(?!\w)",
-        "closing": rf"\A\W*{called}{_SCALE}\W{{0,6}}(?:is\W{{0,3}})?(?:\\boxed\W)?"
+        "closing": rf"\A\W*{noted}{_SCALE}\W{{0,6}}(?:is\W{{0,3}})?(?:\\boxed\W)?"
         rf"{rating}{_OUT_OF_ANY}{end}\W*\Z",
     }
     return Patterns(**{name: re.compile(text, re.IGNORECASE) for name, text in made.items()})

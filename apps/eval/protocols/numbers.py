@@ -8,11 +8,13 @@ the overall or final one: what is left unread is asked for again, what is misrea
 import re
 from collections.abc import Iterable, Sequence
 
+from apps.eval.protocols import words
 from apps.eval.protocols.form import Form
 from apps.eval.protocols.json_verdict import closing_json, rating_in, scores_in
 from apps.eval.protocols.number_patterns import Patterns, patterns
 from apps.eval.protocols.own_words import (
     after_tag,
+    all_said,
     head,
     holds_another,
     last_line,
@@ -26,6 +28,7 @@ _SUPPOSED = re.compile(
     r"|to (?:get|earn|merit|deserve))\b",
     re.IGNORECASE,
 )
+_SCORE_IN_BRACKETS = re.compile(r"[(\[]\d+(?:[.,]\d+)?[)\]]")
 _STATED = re.compile(r"[:=|\n]|\bis\b", re.IGNORECASE)
 
 
@@ -53,7 +56,7 @@ def scores_said(
     if found := form_patterns.pair_line.match(lines[-1]):
         return _pair(found, form)
     if written := scores_in(body):
-        return _both(*(_in_range(number, form) for number in written))
+        return _both(*(_written(form_patterns, number, form) for number in written))
     if labelled := _labelled(form_patterns, body):
         return _both(*(_score(match, "first", form) for match in labelled))
     tuples = [
@@ -61,6 +64,10 @@ def scores_said(
         for match in form_patterns.in_brackets.finditer(body)
         if not _names_the_scale(match, body, form)
     ]
+    # `(8,5)` is one score where others stand in brackets of their own.
+    others = _SCORE_IN_BRACKETS.findall(body)
+    if tuples and len({*others}) > 1 and tuples[-1][0] in others:
+        return None
     return _pair(tuples[-1], form) if tuples else None
 
 
@@ -75,12 +82,12 @@ def rating_said(body: str, form: Form, nonce: str | None) -> float | None:
         if match := form_patterns.tagged.match(said):
             return _score(match, "number", form)
     own = [without_menus(tail, form_patterns.bracketed) for tail, is_own in tails if is_own]
-    if own and (match := form_patterns.bracketed.search(first := head(own[0]))):
-        is_first = not holds_another(form_patterns.bracketed, first[: match.start()])
-        return _score(match, "number", form) if is_first else None
+    if own and (said := all_said(form_patterns.bracketed, first := head(own[0]))):
+        is_first = not holds_another(form_patterns.bracketed, first[: said[0].start()])
+        return _score(said[0], "number", form) if is_first else None
     closing = closing_json(body)
     if nonce and nonce in closing:
-        return _in_range(rating_in(closing), form)
+        return _written(form_patterns, rating_in(closing), form)
     return _untagged_rating(form_patterns, own[0] if own else body, form)
 
 
@@ -91,11 +98,11 @@ def _untagged_rating(form_patterns: Patterns, body: str, form: Form) -> float | 
     if (match := form_patterns.closing.match(line)) and line in outside:
         return _score(match, "number", form)
     if written := rating_in(closing_json(body)):
-        return _in_range(written, form)
+        return _written(form_patterns, written, form)
     if match := last_meant(form_patterns.bracketed, outside):
         return _score(match, "number", form)
     if written := rating_in(body):
-        return _in_range(written, form)
+        return _written(form_patterns, written, form)
     if agreed := _agreed(form_patterns, outside, form):
         return agreed[0]
     if match := last_meant(form_patterns.bracketed, line):
@@ -163,7 +170,7 @@ def _names_the_scale(match: re.Match[str], body: str, form: Form) -> bool:
     ends = (float(match["first"]), float(match["second"]))
     start = body.rfind("\n", 0, match.start()) + 1
     line = body[start:].split("\n", 1)[0]
-    named = re.search(r"\b(?:scale|range|from|between)\b", line, re.IGNORECASE)
+    named = re.search(rf"(?<![a-z])(?:{words.SCALE})", line, re.IGNORECASE)
     return ends in ((form.low, form.high), (0.0, form.high)) and bool(named)
 
 
@@ -186,6 +193,13 @@ def _score(match: re.Match[str], number: str, form: Form) -> float | None:
 def _is_of(match: re.Match[str], names: Iterable[str], form: Form) -> bool:
     groups = match.groupdict()
     return all(float(groups.get(name) or form.high) == form.high for name in names)
+
+
+def _written(form_patterns: Patterns, text: str | None, form: Form) -> float | None:
+    """The score in a field of JSON: `8`, `"8,5"`, `"8/10"`."""
+    match = form_patterns.tagged.match(text or "")
+    is_whole = match and not re.search(r"\w", match.string[match.end() :])
+    return _score(match, "number", form) if match and is_whole else None
 
 
 def _in_range(number: str | None, form: Form) -> float | None:

@@ -8,6 +8,8 @@ Final verdict: B                       the last line, alone
 
 import re
 
+from apps.eval.protocols import words
+
 _QUOTED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d", re.DOTALL)
 _STANDS = re.compile(
     r"(?:\A|[:\n](?:[-*] )?|\b(?:verdict|rating|score|choice) is)[\s*_]{0,9}"
@@ -18,11 +20,12 @@ _STANDS = re.compile(
 code"""
 _SUPPOSING = re.compile(
     r"\b(?:(?:would|could|might) (?:be|have (?:been|said))\W*"
-    r"|(?:than|over|beats|against)[^\w.!?:;\n]*)\Z",
+    rf"|(?:than|over|beats|against)[^\w.!?:;\n]*)\Z|(?:{words.IF})[^\n]{{0,12}}\Z",
     re.IGNORECASE,
 )
+_DENYING = re.compile(rf"(?<![a-z\u00c0-\u1fff])(?:{words.NOT})[ *_]*\Z", re.IGNORECASE)
 """before brackets; a sentence that ends in `over.` says nothing of the next one's"""
-_BETWEEN = re.compile(r"\W{0,3}(?:,|/|,?\s*\b(?:or|and)\b)\W{0,3}", re.IGNORECASE)
+_BETWEEN = re.compile(rf"\W{{0,3}}(?:[,/<>=]|{words.OR}|{words.AND})\W{{0,3}}", re.IGNORECASE)
 
 
 def without_quotations(body: str) -> str:
@@ -69,13 +72,13 @@ def without_menus(body: str, bracketed: re.Pattern[str]) -> str:
 
 
 def last_meant(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    """The last match; one that the text only supposes counts where there is no other.
+    """The last match that no `not` denies; one only supposed counts where there is no other.
 
     `It would be [[10]] if correct.` and `[[C]] for a tie` suppose, as does what another is better
     than. None where brackets behind it hold something else, as in `At first [[A]]. Final verdict:
     [[neither]]`.
     """
-    matches = [*pattern.finditer(text)]
+    matches = all_said(pattern, text)
     meant = [match for match in matches if not _is_supposed(match, text)]
     if not meant and len({match[0].casefold() for match in matches}) != 1:
         return None
@@ -88,9 +91,20 @@ def holds_another(pattern: re.Pattern[str], text: str) -> bool:
     return any(not pattern.fullmatch(match["held"]) for match in _STANDS.finditer(text))
 
 
+def all_said(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """The matches without those that are denied, as in `[[B]], not [[A]]`."""
+    return [
+        match
+        for match in pattern.finditer(text)
+        if not _DENYING.search(text[max(0, match.start() - 40) : match.start()])
+        and not re.match(words.IS_NOT, text[match.end() :])
+    ]
+
+
 def _is_supposed(match: re.Match[str], text: str) -> bool:
     before, behind = text[max(0, match.start() - 40) : match.start()], text[match.end() :]
     return bool(
         _SUPPOSING.search(before)
         or re.match(r"\W{0,3}(?:if|when|unless|means|for (?:a )?tie)\b", behind, re.IGNORECASE)
+        or re.match(rf"\s?(?:{words.WOULD_BE})", behind)
     )

@@ -20,16 +20,19 @@ from apps.eval.calls.reply import (
     thought_ends,
     with_plain_tags,
 )
-from apps.eval.protocols import verdicts
+from apps.eval.protocols import verdicts, words
 from apps.eval.protocols.form import LABELS, Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
-PARSER_VERSION = "9"
+PARSER_VERSION = "10"
 
-_TIES = ("TIE", "DRAW", "BOTH", "EQUAL")
+_TIE = re.compile(f"{words.TIE}|both|equal", re.IGNORECASE)
 _THINK = re.compile(rf"<({THOUGHT_TAGS})>.*?</\1>", re.IGNORECASE | re.DOTALL)
-_SIGNS = {0x2212: "-", 0x2013: "-", 0x2044: "/"}
+_SIGNS = {
+    **{0x2212: "-", 0x2013: "-", 0x2044: "/"},
+    **{0x3001: ",", 0x060C: ",", 0x066B: ".", 0x066C: ",", 0x226B: ">>"},
+}
 _REFUSAL = re.compile(
     r"\b(?:i(?:['\u2019]m| am) (?:sorry|unable)|as an ai\b|cannot (?:assist|comply|help)"
     r"|i must decline|i (?:can(?:no|['\u2019])t|won['\u2019]t|will not)\b"
@@ -116,7 +119,7 @@ def _read(body: str, form: Form, nonce: str | None, was_cut: bool) -> Parsed | N
     if form.fmt == "letter":
         said = verdicts.LETTER.said(body, nonce) or ""
         letter = re.sub(verdicts.SIDE, "", said).upper()
-        letter = "C" if letter in _TIES else letter
+        letter = "C" if _TIE.fullmatch(letter) else letter
         return Parsed("ok", verdict=letter) if letter in ("A", "B", "C") else None
     if form.fmt == "label":
         label = re.sub(r"\s", "", verdicts.LABEL.said(body, nonce) or "").upper()

@@ -6,10 +6,12 @@ line or in closing JSON comes before brackets that stand earlier, as in `I leane
 
 import re
 
+from apps.eval.protocols import words
 from apps.eval.protocols.form import LABELS
 from apps.eval.protocols.json_verdict import closing_json, verdict_in
 from apps.eval.protocols.own_words import (
     after_tag,
+    all_said,
     head,
     holds_another,
     last_line,
@@ -18,13 +20,13 @@ from apps.eval.protocols.own_words import (
     without_quotations,
 )
 
-SIDE = r"(?i:(?:(?:assistant|answer|response|model)\s+)?)"
+SIDE = rf"(?i:(?:(?:{words.SIDE})\s*)?)"
 _ANNOUNCED = (
-    r"(?i:(?:(?:my|the)\s+)?(?:final\s+)?(?:verdict|winner|choice|decision|preference|judgment)"
+    rf"(?i:(?:(?:my|the)\s+)?(?:(?:{words.FINAL})\s*)?(?:{words.VERDICT})(?:\s*(?:{words.FINAL}))?"
     r"\W{0,9}(?:is\W{0,9})?)"
 )
 _BOXED = r"(?:\\boxed)?\W{0,9}"
-_WINS = r"(?i:\s+(?:is\s+(?:the\s+)?(?:better|best|winner)|wins))?"
+_WINS = rf"(?i:{words.WINS})?"
 _SENTENCE = r"(?:\A|[.!?:;,]\W{0,3}\s|(?i:\b(?:so|thus|hence|therefore))\s)\W{0,9}"
 
 
@@ -64,12 +66,12 @@ class WordReader:
 
     def _behind(self, tail: str) -> str | None:
         """A verdict in any form after the tag."""
-        if match := self._bracketed.search(head(tail)):
-            return self._unless_another(match)
+        if said := all_said(self._bracketed, head(tail)):
+            return self._unless_another(said[0])
         if found := self._closing(tail) or verdict_in(tail):
             return found
-        match = self._bracketed.search(tail)
-        return self._unless_another(match) if match else None
+        said = all_said(self._bracketed, tail)
+        return self._unless_another(said[0]) if said else None
 
     def _unless_another(self, match: re.Match[str]) -> str | None:
         """What it says, unless brackets before it hold something else."""
@@ -95,7 +97,7 @@ class WordReader:
         return match[1] if match else None
 
 
-LETTER = WordReader("[ABC]|(?i:tie|draw)", "A|B|C|tie|draw", SIDE)
+LETTER = WordReader(f"[ABC]|(?i:{words.TIE})", f"A|B|C|{words.TIE}", SIDE)
 LABEL = WordReader("|".join(r"\s*".join(re.split(r"(\W+)", label)) for label in LABELS))
 
 

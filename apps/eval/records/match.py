@@ -7,7 +7,7 @@ ones), digits of every script, one kind of quotes and apostrophes, one case.
               1,234       1234, or 1.234 where a comma is the decimal sign: either may be meant
               -5  1.5e3  1.5 x 10^3  3/4  2 1/2                         signs, exponents, fractions
               1.5 \\times 10^{3}  \\frac{3}{4}  1{,}234                 the same in LaTeX
-              5 km^2                                                    5: the unit is squared
+              5 km^2  5 m**2  5 mol s-1                                 5: the others are the unit's
 """
 
 import math
@@ -39,7 +39,7 @@ _SUBSTRING_SCRIPTS = re.compile(
 _GROUPED = r"\d{1,3}(?:[ ']\d{3})+(?!\d)|\d+"
 # A number behind ^ that no number stands before is the exponent of a letter or a unit.
 _NUMBER = re.compile(
-    r"(?<![a-z0-9^])(?<![a-z0-9]_)(?<!\d[.,])(?<!\^-)(?P<sign>[-+]?)(?=[.,]?\d)"
+    r"(?<![a-z0-9^])(?<![a-z0-9]_)(?<![a-z]\*\*)(?<!\d[.,])(?<!\^-)(?P<sign>[-+]?)(?=[.,]?\d)"
     r"(?:(?P<mixed>\d+)(?P<gap>[ \u2064])(?=\d+ ?/ ?\d))?"
     rf"(?P<whole>(?:{_GROUPED})?)(?P<rest>(?:[.,]\d+)*)"
     r"(?:e(?P<e>[-+]?\d+)|\s*[x*·]\s*10\s*(?:\^|\*\*)\s*(?P<ten>[-+]?\d+)"
@@ -104,8 +104,11 @@ def last_number(text: str) -> tuple[float, ...]:
         text = written.sub(meant, text)
     raised = _SUPERSCRIPT_RUN.sub(lambda run: f"^{run[0].translate(_SUPERSCRIPTS)}", text)
     joined = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d)", "'", raised)
-    numbers = [*_NUMBER.finditer(plain(joined))]
-    return _values(numbers[-1]) if numbers else ()
+    said = plain(joined)
+    numbers = [*_NUMBER.finditer(said)]
+    # `s-1` is a unit, and `GPT-4` a name, where there is a number beside.
+    alone = [match for match in numbers if not re.search("[a-z]-$", said[: match.start()])]
+    return _values((alone or numbers)[-1]) if numbers else ()
 
 
 def _values(match: re.Match[str]) -> tuple[float, ...]:
