@@ -80,14 +80,16 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
 
 
 def _write_page(directory: str, figures: Figures, under: Evidence) -> bytes:
-    """The page, and what it loads; the page last, so that it never names what is not there."""
+    """The page, after what it loads; what an older page loads goes when that page is no more."""
     texts = cut(under)
-    folder = storage.join(directory, page.TEXTS_DIR)
-    storage.remove_tree(folder)
+    folder, mine = storage.join(directory, page.TEXTS_DIR), texts.digest()
     for name, content in texts.files():
-        storage.write_atomic(storage.join(folder, name), content)
+        storage.write_atomic(storage.join(folder, mine, name), content)
     html = page.render(figures, texts).encode()
     storage.write_atomic(storage.join(directory, REPORT_HTML), html)
+    for name in storage.list_dir(folder):
+        if texts.is_inline or name != mine:
+            storage.remove_tree(storage.join(folder, name))
     return html
 
 
@@ -259,7 +261,11 @@ def _reference_tables() -> tuple[Mapping[str, object], ...]:
 def _manifest(config: ReportConfig, answers: Answers) -> dict[str, object]:
     """What made these figures: the models, the judging, and the code that scored them."""
     folder = journal.judgments_dir(config.dir)
-    names = [name for name in storage.list_dir(folder) if name.startswith("manifest-")]
+    names = [
+        name
+        for name in storage.list_dir(folder)
+        if name.startswith("manifest-") and name.endswith(".json")  # no half-written one
+    ]
     return {
         "models": {name: _made_by(config.dir, name, made) for name, made in answers.items()},
         "judging": {

@@ -43,7 +43,7 @@ def refuse_existing(out: str) -> None:
 
 
 def write_imported(imported: Imported, config: ReplayConfig, out: str) -> None:
-    storage.write_atomic(questions_uri(out), dump_questions(imported.questions))
+    """The questions last: a folder is one by them, and is imported anew without."""
     for name, made in imported.answers.items():
         parts.replace(answers_uri(out, name), b"".join(a.to_json() for a in made.values()))
     held = [call for call in imported.calls if call.key in imported.responses]
@@ -62,6 +62,7 @@ def write_imported(imported: Imported, config: ReplayConfig, out: str) -> None:
             write_plan(JudgeConfig(dir=out, protocol=protocol, judge=judges), plan)
             _write_manifest(imported, config, out, protocol, calls)
     journal.write_parsed(out, parse_record, PARSER_VERSION)
+    storage.write_atomic(questions_uri(out), dump_questions(imported.questions))
 
 
 def _line(call: Call, text: str, judge: str) -> ResponseLine:

@@ -35,6 +35,8 @@ class ShownJudgment:
     judge: str
     status: str
     scores: tuple[float, ...] | None
+    scale: tuple[float, float] | None
+    """lowest and highest score there can be"""
     lead: float | None
     text: str
 
@@ -103,6 +105,7 @@ def _judgment(item: Judgment) -> ShownJudgment:
         judge=item.judge,
         status=item.status,
         scores=item.scores or None,
+        scale=item.scale if item.scores else None,
         lead=item.lead,
         text=item.text,
     )

@@ -32,7 +32,7 @@ _ABOUT = {
 
 
 def render(figures: Figures, texts: Texts) -> str:
-    """The whole page as text; `texts.files()` belong into `TEXTS_DIR` beside it."""
+    """The whole page as text; `texts.files()` belong into `TEXTS_DIR`/<their digest> beside it."""
     results = figures.protocols
     return fill(
         "report.html",
@@ -54,8 +54,7 @@ def render(figures: Figures, texts: Texts) -> str:
                 "models": texts.models,
                 "turns": texts.turns,
                 "questions": texts.glances,
-                "folder": TEXTS_DIR,
-                "digest": texts.digest(),
+                "folder": f"{TEXTS_DIR}/{texts.digest()}",
                 "num_index_files": len(texts.index),
             }
         ),

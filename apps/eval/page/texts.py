@@ -1,10 +1,10 @@
 """The texts under the figures, cut so that a page of any size opens at once.
 
 Up to `INLINE_BYTES` of texts lie in report.html itself: one file to keep and mail. Beyond that they
-lie in report-texts/ beside it, as part-<k>.js of about a megabyte each and as words-<k>.js, the
-index that the search reads. They are scripts, because a page that is opened from disk may load no
-JSON. Each is one call, `part(k, [...])` or `words(k, {...})`. The page itself holds a glance of
-every question.
+lie in report-texts/<digest>/ beside it, as part-<k>.js of about a megabyte each and as
+words-<k>.js, the index that the search reads. They are scripts, because a page that is opened from
+disk may load no JSON. Each is one call, `part(k, [...])` or `words(k, {...})`. The page itself
+holds a glance of every question.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ class Texts:
             yield f"words-{place}.js", b"words(%d,%s)" % (place, some)
 
     def digest(self) -> str:
-        """Of the files, for their addresses: a browser then never shows those of an older page."""
+        """Of the files, for their folder: a page never shows those of an older or newer one."""
         return hashlib.blake2b(b"".join(self.parts), digest_size=6).hexdigest()
 
 

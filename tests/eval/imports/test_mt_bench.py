@@ -1,5 +1,6 @@
 """FastChat's model_judgment files become a folder whose report says what their texts say."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -115,3 +116,23 @@ def test_what_cannot_be_imported_is_named(bench: Path, tmp_path: Path, capsys) -
     jsonl(bench / "model_judgment" / "gpt-4_pair.jsonl", [{"model_1": "alpha", "model_2": "beta"}])
     assert command("replay", str(bench), "--out", out) == 2
     assert "gpt-4_pair.jsonl line 1 has no question_id" in capsys.readouterr().err
+
+
+def test_an_import_that_was_killed_is_no_folder_and_is_made_anew(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    out = str(tmp_path / "eval")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("apps.eval.imports.imported._write_manifest", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            command("replay", str(bench), "--out", out)
+    assert command("report", out) == 2
+    assert "is not an evaluation folder" in capsys.readouterr().err
+    assert command("replay", str(bench), "--out", out) == 0
+    assert command("report", out) == 0
+    protocols = json.loads((tmp_path / "eval" / "report.json").read_text())["protocols"]
+    assert set(protocols) == {"mt-bench", "pairwise-swap"}

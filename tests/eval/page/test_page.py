@@ -227,7 +227,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_texts_of_a_large_run_lie_beside_the_page_in_parts(large: Path) -> None:
-    folder = large.parent / "report-texts"
+    (folder,) = (large.parent / "report-texts").iterdir()
     parts = sorted(folder.glob("part-*.js"))
     assert len(parts) > 5 and "trains ships planes" not in large.read_text()
     shown = [
@@ -239,6 +239,37 @@ def test_the_texts_of_a_large_run_lie_beside_the_page_in_parts(large: Path) -> N
     assert all(len(one["answers"]) == 3 for one in shown)
     report(ReportConfig(dir=str(large.parent)), Reporter("json"))
     assert {part.name for part in folder.glob("part-*.js")} == {part.name for part in parts}
+
+
+def test_a_report_that_is_killed_leaves_the_older_page_its_own_texts(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures would stand over the texts of another run, or over none."""
+    folder, before = large.parent / "report-texts", large.read_text()
+    (kept,) = folder.iterdir()
+    files = {file.name: file.read_bytes() for file in kept.iterdir()}
+    raw = Path(journal.raw_path(str(large.parent)))
+    raw.write_text(raw.read_text().replace("Because. ", "", 1))
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("apps.eval.page.page.render", killed)
+        report(ReportConfig(dir=str(large.parent)), Reporter("json"))
+    assert large.read_text() == before and f"report-texts/{kept.name}" in before
+    assert {file.name: file.read_bytes() for file in kept.iterdir()} == files
+    report(ReportConfig(dir=str(large.parent)), Reporter("json"))
+    (newer,) = folder.iterdir()
+    assert newer.name != kept.name and f"report-texts/{newer.name}" in large.read_text()
+
+
+def test_a_manifest_that_a_killed_run_left_half_written_is_passed_over(tmp_path: Path) -> None:
+    judged(tmp_path, 2, {"good": "trains ships planes", "poor": "no"})
+    half = Path(journal.judgments_dir(str(tmp_path))) / "manifest-single.json.0a1b2c3d.tmp"
+    half.write_text('{"judges": ["ju')
+    report(ReportConfig(dir=str(tmp_path)), Reporter("json"))
+    assert "ju" not in json.loads((tmp_path / "report.json").read_text())["manifest"]["judging"]
 
 
 @pytest.mark.browser

@@ -74,8 +74,10 @@ def test_scores_of_every_scale_are_shown(
 ) -> None:
     directory = judged(tmp_path, rubric, dict(zip("ab", verdicts, strict=True)))
     report(ReportConfig(dir=directory), Reporter("json"))
-    found = storage.read_json(f"{directory}/report.json")["protocols"]["own"]
+    record = storage.read_json(f"{directory}/report.json")
+    found = record["protocols"]["own"]
     assert found["scale"] == scale
+    assert all(one["scale"] == scale for one in record["evidence"]["judgments"]), "the page tells"
     assert (found.get("relative_quality") is not None) == has_shares
     page = (Path(directory) / "report.html").read_text()
     assert f"Mean score of {scale[1]}" in page and f"mean of {scale[1]}" in page

@@ -32,7 +32,7 @@ function load(name) {
   if (!loading.has(name)) {
     loading.set(name, new Promise((done, failed) => {
       const script = make("script");
-      script.src = `${data.folder}/${name}.js?${data.digest}`;
+      script.src = `${data.folder}/${name}.js`;
       script.onload = done;
       script.onerror = () => failed(new Error(`${data.folder}/${name}.js is missing; keep the folder beside this page`));
       document.head.append(script);
@@ -68,7 +68,10 @@ function said(text) {
 
 function outcome(j) {
   if (j.status !== "ok") return j.status;
-  if (j.models.length === 1) return `${j.scores[0]} of 10`;
+  if (j.models.length === 1) {
+    const [low, high] = j.scale;
+    return low < 0 ? `${j.scores[0]} on ${low} to ${high}` : `${j.scores[0]} of ${high}`;
+  }
   const scores = j.scores ? ` (${j.scores.join(" : ")})` : "";
   if (j.lead === 0) return "tie" + scores;
   return `${j.models[j.lead > 0 ? 0 : 1]} better` + scores;
