@@ -34,18 +34,19 @@ def estimate_calls(
     known: Sequence[Standing], responses: Iterable[ResponseLine], judges: Mapping[str, Judge]
 ) -> Estimate:
     """Of what is still to be asked; what no endpoint is asked is free."""
-    left = [one.next_call for one in known if one.next_call is not None]
-    paid = [call for call in left if not is_offline(call.judge) and not call.is_equal]
+    left = [(one.call, one.next_call) for one in known if one.next_call is not None]
+    paid = [(c, ask) for c, ask in left if not is_offline(c.judge) and not c.is_equal]
     taken = typical_so_far(known, responses)
     typical = {name: taken.get(name, Typical()) for name in judges}
-    mine = {name: [call for call in paid if call.judge == name] for name in judges}
+    # By their first requests, of which `Typical` holds the shares: later ones have more room.
+    mine = {name: [call for call, _ in paid if call.judge == name] for name in judges}
     prompt = {name: typical[name].prompt_tokens(calls) for name, calls in mine.items()}
     completion = {name: typical[name].completion_tokens(calls) for name, calls in mine.items()}
     usd = at_most = None
     priced = {name: price for name, judge in judges.items() if (price := judge.price)}
-    if all(call.judge in priced for call in paid):
+    if all(call.judge in priced for call, _ in paid):
         usd = sum(price.usd(prompt[name], completion[name]) for name, price in priced.items())
-        at_most = sum(call.usd_at_most(priced[call.judge]) for call in paid)
+        at_most = sum(ask.usd_at_most(priced[ask.judge]) for _, ask in paid)
     return Estimate(
         calls=len(left),
         stored=len(known) - len(left),
