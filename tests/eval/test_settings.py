@@ -70,8 +70,12 @@ def test_a_price_that_is_typed_is_charged_for_no_judge_with_another(
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     typed = {"usd_per_million_prompt_tokens": 0.1, "usd_per_million_completion_tokens": 0.1}
     local = (f"local={URL}#llama", f"other={URL}#qwen")
-    with pytest.raises(ConfigError, match="would hold for gpt-4o too"):
-        find_judges(JudgeConfig(dir="x", judge=("gpt-4o", *local), max_usd=1, **typed))
+    for judges, told in (
+        (("gpt-4o", *local), "gpt-4o too, whose price is known; give the prices of local, other"),
+        (("gpt-4o", "gpt-4o-mini"), "gpt-4o, gpt-4o-mini too, .*; leave it out"),
+    ):
+        with pytest.raises(ConfigError, match=f"would hold for {told}"):
+            find_judges(JudgeConfig(dir="x", judge=judges, max_usd=1, **typed))
     for judges in (local, ("gpt-4o",), ("gpt-4o", "offline")):
         config = JudgeConfig(dir="x", judge=judges, max_usd=1, **typed)
         priced = find_judges(config)[judges[0].partition("=")[0]].price

@@ -85,12 +85,18 @@ def _refuse_one_price_for_all(
     """A price on the command line beside a judge that has its own would be charged for both."""
     if config.usd_per_million_prompt_tokens is None or sum(map(bool, endpoints.values())) < 2:
         return
-    for name, served in endpoints.items():
-        if any(endpoint.prices or price_of(endpoint.model) for endpoint in served):
-            raise ConfigError(
-                f"--usd-per-million-prompt-tokens would hold for {name} too, whose price is known; "
-                "give the other judge's prices in an --endpoints file"
-            )
+    known = [
+        name
+        for name, served in endpoints.items()
+        if any(endpoint.prices or price_of(endpoint.model) for endpoint in served)
+    ]
+    if known:
+        rest = [name for name, served in endpoints.items() if served and name not in known]
+        advice = f"give the prices of {', '.join(rest)} in an --endpoints file"
+        raise ConfigError(
+            f"--usd-per-million-prompt-tokens would hold for {', '.join(known)} too, whose price "
+            f"is known; {advice if rest else 'leave it out'}"
+        )
 
 
 def _price(name: str, endpoints: tuple[Endpoint, ...], config: JudgeConfig) -> Price | None:
