@@ -144,6 +144,9 @@ class _Batches:
         persistence = self._job.persistence
         try:
             await self.finish_earlier(poll_s)
+            # What an earlier run's settings made of a request may have been mended since.
+            self._refused.clear()
+            self._tally.rejected.pop(self._judge, None)
             for _ in range(persistence.max_attempts + persistence.max_asks):
                 left = [call for call in self._left(calls) if self._may_be_answered(call)]
                 if not left or self._judge in self._tally.stopped:

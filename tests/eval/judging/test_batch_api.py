@@ -447,3 +447,23 @@ async def test_a_form_that_batches_refuse_in_any_words_is_left_out(
     forms = [b"response_format" in endpoint.files[f"file-{number}"] for number in (0, 2, 4)]
     assert forms == [False, True, False]
     assert any("response_format" in sentence for sentence in result.tally.learned)
+
+
+async def test_what_an_earlier_runs_settings_had_refused_is_sent_again(
+    tmp_path: Path, serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was killed while it waited, and its endpoint's settings were mended since."""
+    refusing = Script(handle=lambda *_: error(400, None))
+    endpoint: Endpoint = serve(refusing)
+    calls = planned(6)
+
+    async def killed(self, *_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_api._Batches, "_collect", killed)
+        with pytest.raises(Killed):
+            await judge(calls, tmp_path)
+    refusing.handle = None
+    tally = (await judge(calls, tmp_path)).tally
+    assert (tally.stored, tally.failed) == (len(calls), 0) and len(endpoint.batches) == 2
