@@ -22,6 +22,7 @@ from apps.common.files import storage
 from apps.eval.adaptive import forecast
 from apps.eval.adaptive.rounds import Result, Rounds
 from apps.eval.calls import journal
+from apps.eval.calls.styles import shown_url
 from apps.eval.config import JudgeConfig, ReparseConfig
 from apps.eval.folder import load_folder, read_plan, write_plan
 from apps.eval.judging import batch_api
@@ -311,7 +312,7 @@ def _make_calls(
         **({"paid_in_vain": tally.paid_in_vain} if tally.paid_in_vain else {}),
         **{name: round(value, 2) for name, value in result.gate.items()},
     )
-    _tell_endpoints(result, reporter)
+    _tell_endpoints(result, job, reporter)
     return tally
 
 
@@ -335,7 +336,12 @@ def _lost_sentence(judge: str, error: CriaError, known: Sequence[Standing]) -> s
     return f"{who}{error.sentence}" + (f"; {left} of its judgments stay open" if left else "")
 
 
-def _tell_endpoints(result: RunResult, reporter: Reporter) -> None:
+def _tell_endpoints(result: RunResult, job: Job, reporter: Reporter) -> None:
+    for judge, lost in result.lost_endpoints.items():
+        if judge not in result.tally.lost:  # which says why itself
+            for number, why in lost.items():
+                where = shown_url(job.endpoints[judge][number].base_url)
+                reporter.line(f"{where} was asked no more, the others of {judge} went on: {why}.")
     for sentence in sorted(result.tally.learned):
         reporter.line(f"The endpoint of {sentence}.")
     if result.tally.estimated:

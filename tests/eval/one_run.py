@@ -53,7 +53,7 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
     """One process's run over the real endpoint, gate and journal; raises what lost its judge."""
     writer = Journal(str(directory), max_usd)
     await writer.begin()
-    gate = GatePool([Limits(requests_per_min=6e5, tokens_per_min=6e8, concurrency=32)])
+    limits = [Limits(requests_per_min=6e5, tokens_per_min=6e8, concurrency=32)]
     try:
         async with connect(openai_endpoint("judge-4", 0.5)) as client:
 
@@ -63,7 +63,7 @@ async def judge(calls: list[Call], directory: Path, max_usd: float | None = None
             left = remaining(calls, journal.read_raw(str(directory)), FAST.max_asks)
             caller = Caller(
                 ask=ask,
-                gates=dict.fromkeys(PRICES, gate),
+                gates={name: GatePool(limits) for name in PRICES},
                 ledger=writer,
                 prices=PRICES,
                 persistence=FAST,

@@ -73,6 +73,7 @@ def test_a_judge_that_is_lost_leaves_the_others_their_calls(
     told = capsys.readouterr()
     assert fine.requests.total() == 8 and max(fine.requests.values()) == 1
     assert '"lost_endpoints": 2' in told.out
+    assert f"{barred.url} was asked no more, the others of fine went on: the endpoint" in told.out
     assert "'barred' (HTTP 401" in told.err and "8 of its judgments stay open" in told.err
     assert "verdicts of 'mute' can be read, so it is asked no more" in told.err
     manifest = json.loads((out / "judgments" / "manifest-pairwise-swap.json").read_text())

@@ -2,7 +2,8 @@
 
 They share one queue; each takes the next call as soon as it has room. Nothing is dealt out
 beforehand, so a fast endpoint gets more calls than a slow one, which holds up its own only. One
-that is lost gets no more calls; when all are, whoever waits learns why.
+that is lost gets no more calls; when all are, or the model itself is given up, whoever waits
+learns why.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ class GatePool:
         ]
         self._longest_wait_s = 0.0
         self._lost: dict[int, str] = {}
+        self._given_up: str | None = None
+        self._heard: set[Outcome] = set()
 
     async def acquire(self, holder: str, tokens: int) -> int:
         """Waits until `holder` may send one call of about `tokens`; the number of its endpoint.
@@ -71,6 +74,7 @@ class GatePool:
         lost: str | None = None,
     ) -> None:
         """Ends a call. `lost` is why its endpoint refuses all others too."""
+        self._heard.add(outcome)
         gate = self._gates[number]
         gate.is_closed = gate.is_closed or lost is not None
         try:
@@ -84,6 +88,25 @@ class GatePool:
         """Sends nothing there any more; if that was the last, whoever waits is told."""
         self._gates[number].is_closed = True
         self._lost.setdefault(number, why)
+        self._tell_waiters()
+
+    async def give_up(self, why: str) -> None:
+        """Sends nothing anywhere any more, because of what the model says and not an endpoint."""
+        for gate in self._gates:
+            gate.is_closed = True
+        self._given_up = self._given_up or why
+        self._tell_waiters()
+
+    async def heard(self) -> frozenset[Outcome]:
+        """The ways in which calls have ended so far, whoever made them."""
+        return frozenset(self._heard)
+
+    def lost(self) -> Mapping[int, str]:
+        """Why an endpoint gets no more calls, by its number."""
+        return {**self._lost}
+
+    def _tell_waiters(self) -> None:
+        """Ends their wait where no call can be sent."""
         if error := self._error():
             for waiter in self._queue:
                 if not waiter.admitted.done():
@@ -92,9 +115,9 @@ class GatePool:
 
     def _error(self) -> EndpointLostError | None:
         """Why no call can be sent; None while one can."""
-        if len(self._lost) < len(self._gates):
+        if self._given_up is None and len(self._lost) < len(self._gates):
             return None
-        return EndpointLostError("; ".join(dict.fromkeys(self._lost.values())))
+        return EndpointLostError(self._given_up or "; ".join(dict.fromkeys(self._lost.values())))
 
     async def forget(self, holder: str) -> None:
         """Frees what a dead task held."""

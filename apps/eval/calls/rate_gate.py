@@ -18,7 +18,8 @@ from typing import Literal
 
 from apps.eval.calls.outage import FAILURES_TO_OPEN, EndpointLostError, Outage
 
-Outcome = Literal["ok", "rate_limited", "error", "cancelled"]
+Outcome = Literal["read", "ok", "rate_limited", "error", "cancelled"]
+"""read: ok, and what was wanted can be read in it"""
 
 CUT = 0.7
 MIN_RATE_SHARE = 0.02
@@ -101,7 +102,7 @@ class RateGate:
         """Ends a call. Raises EndpointLostError where there has been no answer for too long."""
         self._in_flight[holder] -= 1
         self._tokens += unused_tokens
-        if outcome == "ok":
+        if outcome in ("read", "ok"):
             self._gain()
         elif outcome == "rate_limited":
             self._cut(retry_after_s)

@@ -35,6 +35,12 @@ def url(style: Style, base_url: str | None, model: str) -> str:
     return urlunsplit((scheme, host, f"{path}/chat/completions", query, ""))
 
 
+def shown_url(base_url: str | None) -> str:
+    """An endpoint's address for people: without a password or a query, which may hold a key."""
+    scheme, host, path, *_ = urlsplit(base_url or OPENAI_URL)
+    return urlunsplit((scheme, host.rpartition("@")[2], path, "", ""))
+
+
 def headers(style: Style, api_key: str | None) -> dict[str, str]:
     if style == "anthropic":
         version = {"anthropic-version": ANTHROPIC_VERSION}

@@ -56,6 +56,18 @@ class Coordinator:
         for how in ended:
             await self._pools[judge].release(holder, *how)
 
+    async def give_up(self, judge: str, why: str) -> None:
+        """Lets no task ask a judge any more."""
+        await self._pools[judge].give_up(why)
+
+    async def heard(self, judge: str) -> frozenset[Outcome]:
+        """The ways in which calls of a judge have ended so far, in any task."""
+        return await self._pools[judge].heard()
+
+    async def lost(self) -> dict[str, Mapping[int, str]]:
+        """By judge: why its endpoints get no more calls, by number."""
+        return {judge: lost for judge, pool in self._pools.items() if (lost := pool.lost())}
+
     async def open_calls(self, holder: str, wanted: Sequence[Bound]) -> list[int]:
         attempts = await self._journal.open_calls(holder, wanted)
         if holder in self._gone:  # it died before it could send them
@@ -131,6 +143,7 @@ class RemoteGate:
             return [None] * len(ended)
 
         self._acquire, self._release = Together(acquire), Together(release)
+        self._coordinator, self._judge = coordinator, judge
 
     async def acquire(self, holder: str, tokens: int) -> int:
         return await self._acquire(tokens)
@@ -145,6 +158,12 @@ class RemoteGate:
         lost: str | None = None,
     ) -> None:
         await self._release((number, outcome, unused_tokens, retry_after_s, lost))
+
+    async def give_up(self, why: str) -> None:
+        await self._coordinator.give_up(self._judge, why)
+
+    async def heard(self) -> frozenset[Outcome]:
+        return await self._coordinator.heard(self._judge)
 
 
 class RemoteLedger:

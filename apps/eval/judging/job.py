@@ -93,6 +93,10 @@ class RunResult:
     spent_usd: float
     """US dollars of all runs of the folder"""
     gate: dict[str, float]
+    lost_endpoints: Mapping[str, Mapping[int, str]] = field(
+        default_factory=dict[str, Mapping[int, str]]
+    )
+    """by judge: why its endpoints got no more calls, by number"""
 
 
 OnProgress = Callable[[int, float, dict[str, float]], None]

@@ -22,7 +22,7 @@ from apps.eval.judging.call import Call
 from apps.eval.judging.job import Persistence, Tally
 from apps.eval.judging.local import local_reply
 from apps.eval.judging.prices import Price
-from apps.eval.judging.readability import Readability
+from apps.eval.judging.readability import Readability, UnreadableJudgeError
 from apps.eval.protocols.parsing import parse
 
 Result = TypeVar("Result")
@@ -43,6 +43,8 @@ class Gate(Protocol):
         retry_after_s: float | None = None,
         lost: str | None = None,
     ) -> None: ...
+    async def give_up(self, why: str) -> None: ...
+    async def heard(self) -> frozenset[rate_gate.Outcome]: ...
 
 
 class Ledger(Protocol):
@@ -97,6 +99,7 @@ class Caller:
             await run_all(one(call) for call in (*repairs, *(c for c in calls if not c.repair)))
         except EndpointLostError as error:
             tally.lost[judge] = error
+            await self.gates[judge].give_up(error.sentence)  # for the other chunks too
 
     async def _judge(self, call: Call, trial: Readability, tally: Tally) -> None:
         """One judgment, to its end or its judge's budget's; one that is free has no such end."""
@@ -117,9 +120,9 @@ class Caller:
     async def _ask(self, call: Call, trial: Readability, tally: Tally) -> None:
         """Asks until a response is final: read, refused, or beyond repair."""
         reply = await self._send(call, trial, tally)
-        if reply is None:
+        if isinstance(reply, CallFailure):
             if call.ask:  # what it said before stays unreadable
-                trial.give_up(tally.last_error)
+                await self._give_up(call.judge, trial, reply.sentence)
             return
         status = _status(call, reply)
         if status == "ok":
@@ -128,17 +131,26 @@ class Caller:
         if again is None:
             tally.unreadable += 1
             if status != "refused":
-                trial.give_up()
+                await self._give_up(call.judge, trial)
         elif status == "truncated":
             await self._ask(again, trial, tally)
         else:
             async with trial.repair():
                 await self._ask(again, trial, tally)
 
-    async def _send(self, call: Call, trial: Readability, tally: Tally) -> Reply | None:
-        """One call until it has a stored response; None if it is left for the next run."""
+    async def _give_up(self, judge: str, trial: Readability, failure: str | None = None) -> None:
+        """Leaves a judgment unread. That ends no trial of whom another chunk has read."""
+        try:
+            trial.give_up(failure)
+        except UnreadableJudgeError:
+            if "read" not in await self.gates[judge].heard():
+                raise
+            await trial.read()
+
+    async def _send(self, call: Call, trial: Readability, tally: Tally) -> Reply | CallFailure:
+        """One call until it has a stored response; the last failure if it is left."""
         failures = paid = 0
-        while failures < self.persistence.max_attempts and paid < PAID_TRIES:
+        while True:
             reply = await self._attempt(call, trial, tally)
             if isinstance(reply, Reply):
                 return reply
@@ -146,14 +158,15 @@ class Caller:
             tally.paid_in_vain += reply.may_be_billed
             if reply.kind == "fatal":
                 continue  # at another endpoint of its judge, or the gate tells that none is left
-            if _is_final(reply, call, tally):
-                return None
+            if await self._is_final(reply, call, tally):
+                return reply
             failures += reply.kind != "rate_limited"
             paid += reply.may_be_billed
+            if failures == self.persistence.max_attempts or paid == PAID_TRIES:
+                tally.failed += 1
+                return reply
             # Longer where the last try may be billed: few are left to outlast a proxy's restart.
             await asyncio.sleep(reply.retry_after_s or self._backoff_s(max(1, failures + paid)))
-        tally.failed += 1
-        return None
 
     async def _attempt(self, call: Call, trial: Readability, tally: Tally) -> Reply | CallFailure:
         """One request, from the gate to the disk; once it is sent nothing breaks it off."""
@@ -180,8 +193,9 @@ class Caller:
         started_s = time.time()
         try:
             reply = await self.ask(call, number)
-            outcome = "ok"
-            if _status(call, reply) == "unparsed" and not call.repair:
+            status = _status(call, reply)
+            outcome = "read" if status == "ok" else "ok"
+            if status == "unparsed" and not call.repair:
                 trial.begin_doubt()
             unused_tokens = tokens - reply.used_tokens(tokens)
         except CallFailure as failure:
@@ -201,6 +215,33 @@ class Caller:
         else:
             await self.ledger.fail_call(call.key, attempt, reply.may_be_billed)
         return reply
+
+    async def _is_final(self, failure: CallFailure, call: Call, tally: Tally) -> bool:
+        """True if this call cannot succeed; raises EndpointLostError if none can."""
+        # One for the verdict alone, or with more room, may be refused for what only it holds.
+        kinds = ("garbled",) if call.ask else ("garbled", "rejected")
+        tally.rejected[call.judge] += failure.kind in kinds
+        if tally.is_refused(call.judge):
+            if not {"read", "ok"} & await self.gates[call.judge].heard():
+                raise EndpointLostError(
+                    f"the endpoint rejects every request for {call.judge!r}, breaks off, or "
+                    f"answers with something else than a reply ({failure.sentence}); mend the "
+                    "settings it names, or the URL, and run again"
+                )
+            tally.answered.add(call.judge)  # in another chunk
+        tally.lost_in_row[call.judge] += failure.kind == "garbled"
+        if tally.lost_in_row[call.judge] >= LOSSES:
+            raise EndpointLostError(
+                f"{LOSSES} replies of {call.judge!r} in a row were paid and say nothing "
+                f"({failure.sentence}), so it is asked no more; what is stored stays stored: run "
+                "the same command again when the endpoint is well"
+            )
+        if failure.kind != "rejected":
+            return False
+        # One with more room leaves the judgment cut, as it was.
+        tally.failed += not call.is_longer
+        tally.unreadable += call.is_longer
+        return True
 
     def _backoff_s(self, failures: int) -> float:
         """Exponential with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015)."""
@@ -236,29 +277,3 @@ def _refusal(failure: CallFailure, judge: str) -> str:
         f"the endpoint refuses {judge!r} ({failure.sentence}); {advice}; what is stored stays "
         "stored"
     )
-
-
-def _is_final(failure: CallFailure, call: Call, tally: Tally) -> bool:
-    """True if this call cannot succeed; raises EndpointLostError if none can."""
-    # One for the verdict alone, or with more room, may be refused for what only it holds.
-    kinds = ("garbled",) if call.ask else ("garbled", "rejected")
-    tally.rejected[call.judge] += failure.kind in kinds
-    if tally.is_refused(call.judge):
-        raise EndpointLostError(
-            f"the endpoint rejects every request for {call.judge!r}, breaks off, or answers with "
-            f"something else than a reply ({failure.sentence}); mend the settings it names, or "
-            "the URL, and run again"
-        )
-    tally.lost_in_row[call.judge] += failure.kind == "garbled"
-    if tally.lost_in_row[call.judge] >= LOSSES:
-        raise EndpointLostError(
-            f"{LOSSES} replies of {call.judge!r} in a row were paid and say nothing "
-            f"({failure.sentence}), so it is asked no more; what is stored stays stored: run the "
-            "same command again when the endpoint is well"
-        )
-    if failure.kind != "rejected":
-        return False
-    # One with more room leaves the judgment cut, as it was.
-    tally.failed += not call.is_longer
-    tally.unreadable += call.is_longer
-    return True

@@ -178,7 +178,8 @@ def run(job: Job, on_progress: OnProgress) -> RunResult:
         tallies = _run_tasks(replace(job, calls=tuple(left)), coordinator, tell)
         stored, spent_usd, state = _get(coordinator.state.remote())
         tell(stored, spent_usd, state)
-        return RunResult(tally=_sum(tallies), spent_usd=spent_usd, gate=state)
+        lost: dict[str, dict[int, str]] = _get(coordinator.lost.remote())
+        return RunResult(tally=_sum(tallies), spent_usd=spent_usd, gate=state, lost_endpoints=lost)
     finally:
         ray.kill(coordinator)
 

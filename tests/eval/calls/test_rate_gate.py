@@ -140,7 +140,7 @@ async def test_an_endpoint_that_is_lost_leaves_its_calls_to_the_others() -> None
     await pool.release("t", admitted[0], "cancelled", lost="no such model")
     other = 1 - admitted[0]
     assert await asyncio.wait_for(pool.acquire("t", 1), 1) == other
-    assert pool.state()["lost_endpoints"] == 1
+    assert pool.state()["lost_endpoints"] == 1 and pool.lost() == {admitted[0]: "no such model"}
     await pool.release("t", other, "cancelled", lost="no quota")
     with pytest.raises(EndpointLostError, match="no such model; no quota"):
         await pool.acquire("t", 1)
@@ -155,3 +155,17 @@ async def test_who_is_cancelled_while_the_last_endpoint_is_lost_is_cancelled() -
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_model_that_is_given_up_tells_all_who_wait_why() -> None:
+    pool = GatePool([Limits(requests_per_min=6e6, tokens_per_min=6e9, concurrency=1)] * 2)
+    for _ in range(2):
+        await pool.acquire("t", 1)
+    waiting = asyncio.create_task(pool.acquire("other", 1))
+    await asyncio.sleep(0)
+    await pool.give_up("it cannot be read")
+    for late in (waiting, pool.acquire("t", 1)):
+        with pytest.raises(EndpointLostError, match="it cannot be read"):
+            await late
+    await pool.release("t", 0, "ok")
+    assert pool.state()["in_flight"] == 1 and "lost_endpoints" not in pool.state()

@@ -4,13 +4,20 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from apps.eval.calls import journal
 from apps.eval.calls.budget import BudgetExhaustedError
+from apps.eval.calls.client import complete, connect
+from apps.eval.calls.endpoints import openai_endpoint
 from apps.eval.calls.lines import Bound
 from apps.eval.calls.rate_gate import Limits
+from apps.eval.judging.call import Call
 from apps.eval.judging.coordinator import Coordinator, RemoteGate, RemoteLedger, Together
-from tests.eval.one_run import bound, response
+from apps.eval.judging.job import Tally
+from apps.eval.judging.loop import Caller
+from tests.eval.one_run import FAST, PRICES, bound, planned, response, statuses
+from tests.eval.scripted_judge import Endpoint, Script, completion, error
 
 
 async def test_what_arrives_meanwhile_goes_out_as_one_message() -> None:
@@ -101,3 +108,63 @@ async def test_what_a_dead_task_asked_for_last_holds_neither_place_nor_money(tmp
     stored, usd, state = await coordinator.state()
     assert (stored, state["in_flight"]) == (1, 1) and usd == pytest.approx(0.4)
     assert [record["key"] for record in journal.read_raw(str(tmp_path))] == ["in flight"]
+
+
+async def task(coordinator: Coordinator, holder: str, calls: list[Call]) -> Tally:
+    """What a Ray task does with its share of the calls."""
+    async with connect(openai_endpoint("judge-4", 0.5)) as client:
+        caller = Caller(
+            ask=lambda call, number: complete(client, call.sent_messages, call.parameters),
+            gates={"judge-4": RemoteGate(coordinator, holder, "judge-4")},
+            ledger=RemoteLedger(coordinator, holder),
+            prices=PRICES,
+            persistence=FAST,
+            holder=holder,
+        )
+        return await caller.make(calls)
+
+
+async def of_judge_4(directory: Path) -> Coordinator:
+    coordinator = Coordinator({"judge-4": limits(8)["judge"]}, str(directory), None)
+    await coordinator.begin()
+    return coordinator
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(answer=lambda model, messages: "I like both."),
+        Script(status=400),
+        Script(handle=lambda *_: web.Response(text="<html>Sign in</html>")),
+    ],
+    ids=["unreadable", "rejected", "garbled"],
+)
+async def test_a_judge_that_one_task_gives_up_is_asked_nothing_more_by_the_others(
+    tmp_path: Path, serve, script: Script
+) -> None:
+    endpoint: Endpoint = serve(script)
+    coordinator, calls = await of_judge_4(tmp_path), planned(40)
+    first = await task(coordinator, "task-0", calls[::2])
+    asked = endpoint.requests.total()
+    second = await task(coordinator, "task-1", calls[1::2])
+    assert first.lost and asked and endpoint.requests.total() == asked
+    assert second.lost["judge-4"].sentence == first.lost["judge-4"].sentence
+
+
+async def test_a_judge_that_another_task_hears_is_given_up_by_none(tmp_path: Path, serve) -> None:
+    """All of a task's own first verdicts may be among the few that cannot be read."""
+
+    def sometimes(request: web.Request, body: dict) -> web.StreamResponse:
+        text = body["messages"][1]["content"]
+        if "item 1" in text:
+            return error(400, None)
+        return web.json_response(completion(body, "Hm." if "item 2" in text else "[[A]]", False))
+
+    serve(Script(handle=sometimes))
+    coordinator, calls = await of_judge_4(tmp_path), planned(30)
+    odd = [call for call in calls if call.question_id[0] in "12" and len(call.question_id) > 1]
+    others = [call for call in calls if call not in odd and call.question_id not in "12"]
+    assert not (await task(coordinator, "task-0", others)).lost
+    tally = await task(coordinator, "task-1", odd)
+    assert not tally.lost and (tally.failed, tally.unreadable) == (20, 20)
+    assert statuses(tmp_path).count("ok") == len(others)

@@ -310,7 +310,7 @@ async def test_few_tries_that_may_be_billed_outlast_a_proxys_restart(
     monkeypatch.setattr(one_run, "FAST", Persistence(max_attempts=10))
     calls = planned(1)[:1]
     assert (await judge(calls, tmp_path)).paid_in_vain == 5
-    assert sum(waits_s[:-1]) >= 0.3 * 60
+    assert sum(waits_s) >= 0.3 * 60
 
 
 async def test_a_longer_judgment_that_the_endpoint_has_no_room_for_holds_up_no_run(
