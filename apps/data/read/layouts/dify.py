@@ -106,10 +106,32 @@ def _thread(rounds: Sequence[JsonObject]) -> tuple[list[JsonObject], list[JsonOb
 
 
 def _by_time(rounds: Sequence[JsonObject]) -> Sequence[JsonObject]:
-    """By seconds or dates as texts; the list's order where some have none."""
+    """By seconds or dates as texts; the list's order where some have none.
+
+    Of rounds of one second a parent comes before what answers it, and of others the one that a list
+    from the newest to the first has later.
+    """
     times = [text_of(one, "created_at") for one in rounds]
-    in_order = sorted(range(len(rounds)), key=times.__getitem__)
-    return [rounds[i] for i in in_order] if all(times) else rounds
+    if not all(times):
+        return rounds
+    step = -1 if times[0] > times[-1] else 1
+    depths = _depths(rounds)
+    order = sorted(range(len(rounds)), key=lambda i: (times[i], depths[i], step * i))
+    return [rounds[i] for i in order]
+
+
+def _depths(rounds: Sequence[JsonObject]) -> list[int]:
+    """How many of the others each round comes after, by their parents."""
+    parents = {text_of(one, "id"): text_of(one, _PARENT) for one in rounds}
+    depths: list[int] = []
+    for one in rounds:
+        above: set[str] = set()
+        parent = text_of(one, _PARENT)
+        while parent in parents and parent not in above:
+            above.add(parent)
+            parent = parents[parent]
+        depths.append(len(above))
+    return depths
 
 
 LAYOUT = Layout(

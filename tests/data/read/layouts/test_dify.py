@@ -35,6 +35,25 @@ def test_a_page_of_the_api_is_one_conversation(parents: Any, times: Any, tmp_pat
     assert clean(tmp_path, page)[0] == ["Q1 A1 Q2 A2 Q3 A3"]
 
 
+@pytest.mark.parametrize("parents", [None, ("3", "2", "1", OLD), (OLD, OLD, OLD, OLD)])
+@pytest.mark.parametrize("times", [(3, 2, 2, 1), (2, 2, 1, 1), (3, 1, 1, 1)])
+@pytest.mark.parametrize("is_reversed", [True, False])
+def test_rounds_of_one_second_are_in_order(
+    parents: Any, times: Any, is_reversed: bool, tmp_path: Path
+) -> None:
+    rows = [message(key, at) for key, at in zip("4321", times, strict=True)]
+    for row, parent in zip(rows, parents or (), strict=False):
+        row["parent_message_id"] = parent
+    data = orjson.dumps(rows[::-1] if is_reversed else rows)
+    assert clean(tmp_path, data)[0] == ["Q1 A1 Q2 A2 Q3 A3 Q4 A4"]
+
+
+def test_rounds_all_of_one_second_follow_their_parents(tmp_path: Path) -> None:
+    links = [("3", "2"), ("2", "1")]
+    rows = [message(key, 1, parent_message_id=above) for key, above in (*links, ("1", OLD))]
+    assert clean(tmp_path, orjson.dumps(rows))[0] == ["Q1 A1 Q2 A2 Q3 A3"]
+
+
 def test_what_two_pages_both_have_and_answers_made_anew_are_beside(tmp_path: Path) -> None:
     rows = [message("1", 1), message("2", 2), message("2", 2), message("3", 3)]
     texts, ledger = clean(tmp_path, orjson.dumps(rows))
