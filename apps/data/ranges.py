@@ -50,13 +50,14 @@ def with_chains(
     work: str,
     reporter: Reporter,
 ) -> list[Unit[RangeArgs]]:
-    """The ranges of split dumps, told which pieces belong together; read once more for that.
+    """The ranges of what may be split dumps, told which pieces belong together; read once more for
+    that.
 
-    A piece may go on in another file, where one of several begins with questions only.
+    A piece may go on in another file.
     """
-    if not any(file.seen.is_split for file in indexes):
+    numbered = {file.uri for file in indexes if file.may_be_split}
+    if not numbered:
         return units
-    numbered = {file.uri for file in indexes if file.seen.has_pieces and file.format == "json"}
     places = [i for i, unit in enumerate(units) if unit.args.uri in numbered]
     searched = [dataclasses.replace(units[i], stage="links") for i in places]
     with reporter.progress("join", total=len(searched), unit="ranges") as bar:
@@ -66,9 +67,10 @@ def with_chains(
     for i, part in zip(places, parts, strict=True):
         args = _with_links(units[i].args, part.links, chains)
         told[i] = dataclasses.replace(units[i], args=args)
-    reporter.event(
-        "clean.joined", joined=len(chains.joined), continuations=len(chains.continuations)
-    )
+    if chains.joined or chains.continuations:
+        reporter.event(
+            "clean.joined", joined=len(chains.joined), continuations=len(chains.continuations)
+        )
     return told
 
 

@@ -27,6 +27,8 @@ from apps.data.read.records import Broken, Record
 _LONG_ANSWER_CHARS = 80
 """characters of an answer that two conversations do not share by chance"""
 _PIECE_ID = re.compile(r"(.+)_(\d{1,9})")
+PIECE_END_BYTES = 11
+_PIECE_END = re.compile(rb'_\d{1,9}"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,11 @@ def piece_of(source_id: str) -> tuple[str, int] | None:
     """Stem and number of a piece's id: `abc_12` is ("abc", 12)."""
     match = _PIECE_ID.fullmatch(source_id)
     return (match[1], int(match[2])) if match else None
+
+
+def may_have_pieces(data: bytes) -> bool:
+    """Whether a text in JSON ends as the id of a piece does."""
+    return _PIECE_END.search(data) is not None
 
 
 def links_of(records: Iterable[Record | Broken], data: str) -> RangeLinks:

@@ -1,16 +1,16 @@
 """What the first records of a file are: the layouts they have, or what is in them instead."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from apps.common.files import storage
 from apps.common.json_value import JsonObject
-from apps.data.read import chains, encoding, json_spans
+from apps.data.read import encoding, json_spans
 from apps.data.read.json_spans import Separation
 from apps.data.read.layouts import alpaca, known
-from apps.data.read.reader import Reading, read_record
-from apps.data.read.record.layout import Names, Regrouped, Unreadable, list_of
+from apps.data.read.reader import Reading
+from apps.data.read.record.layout import Names, Regrouped, list_of
 from apps.data.read.record.lists import message_list
 from apps.data.read.record.parse import as_line, parse, with_halves
 
@@ -28,10 +28,6 @@ class Seen:
     nearest: tuple[str, ...] = ()
     is_told_to_a_model: bool = False
     """whether Alpaca's instructions are what the system says"""
-    has_pieces: bool = False
-    """whether some have the ids of pieces of a split dump"""
-    is_split: bool = False
-    """whether some of these begin with an answer"""
     not_utf8: str = ""
     """what the file seems to be instead, and what to do, where some of it is not"""
     is_foreign: bool = False
@@ -64,45 +60,25 @@ def _pieces(data: bytes, separation: Separation) -> Iterator[bytes]:
 
 
 def of_values(values: Iterator[object], reading: Reading) -> Seen:
-    """Of the first MOST values; those behind them are only searched for pieces of a split dump."""
+    """Of the first MOST values."""
     names: dict[str, None] = {}
-    unknown, recognised, records = list[object](), list[object](), list[JsonObject]()
+    unknown, records = list[object](), list[JsonObject]()
     for given in itertools.islice(values, MOST):
         value = _inner(given, reading.names)
         record = known.as_record(value, reading.names)
         if record is not None and (layout := known.recognised(record)) is not None:
             names[layout.name] = None
-            recognised.append(value)
             records.append(record)
         elif record is None or message_list(record) is None:
             unknown.append(value)
     chosen = [reading.layout] if reading.layout else list(names)
     if chosen or not unknown:
-        has_pieces, is_split = _pieces_among(itertools.chain(recognised, values), reading)
         return Seen(
             layouts=tuple(chosen),
             is_told_to_a_model=not unknown and alpaca.are_told_to_a_model(records),
-            has_pieces=has_pieces,
-            is_split=is_split,
         )
     nearest = tuple(layout.name for layout in known.nearest(unknown[0]))
     return Seen(first=known.seen_in(unknown[0]), nearest=nearest)
-
-
-def _pieces_among(values: Iterable[object], reading: Reading) -> tuple[bool, bool]:
-    """Whether some are by their ids pieces, and some of these begin with an answer."""
-    has_pieces = False
-    for value in values:
-        try:
-            conversation, _ = read_record(value, reading)
-        except Unreadable:
-            continue
-        is_piece = chains.piece_of(conversation.source_id) is not None
-        _, turns = chains.split_head(conversation.turns)
-        if is_piece and turns and turns[0].role == "assistant":
-            return True, True
-        has_pieces = has_pieces or is_piece
-    return has_pieces, False
 
 
 def _inner(value: object, names: Names) -> object:

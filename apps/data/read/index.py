@@ -21,6 +21,7 @@ from typing import Literal
 
 from apps.common.files import storage
 from apps.data.read import (
+    chains,
     csv_rows,
     encoding,
     first_records,
@@ -88,6 +89,8 @@ class Piece:
     cells: tuple[Cell, ...] = ()
     row_groups: tuple[Range, ...] = ()
     damage: str | None = None
+    may_be_split: bool = False
+    """whether a text in it ends as the id of a piece of a split dump does"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class FileIndex:
     """why the file ends early"""
     seen: Seen
     ranges: tuple[Range, ...]
+    may_be_split: bool
 
 
 def units(files: Iterable[str], unit_bytes: int, reading: Reading) -> list[Unit[PieceArgs]]:
@@ -166,6 +170,7 @@ def _index_piece(args: PieceArgs, separation: Separation, seen: Seen) -> Piece:
         bytes=end - start,
         seen=seen if start == 0 else None,
         cells=_cells((at for at in starts if start <= at < end), args.unit_bytes),
+        may_be_split=chains.may_have_pieces(data),
     )
 
 
@@ -239,7 +244,8 @@ def _index_chunks(
     chunks = iter(spooled)
     head = _head(chunks)
     separation = json_spans.sniff(head[: json_spans.HEAD_BYTES], args.reading.names)
-    starts = json_spans.record_starts(itertools.chain([head], chunks), separation)
+    searched = _Searched(itertools.chain([head], chunks))
+    starts = json_spans.record_starts(searched, separation)
     cells = _cells(starts, args.unit_bytes)
     return Piece(
         uri=args.uri,
@@ -251,7 +257,24 @@ def _index_chunks(
         seen=first_records.of_json(head[: json_spans.HEAD_BYTES], separation, args.reading),
         cells=cells,
         damage=spooled.damage,
+        may_be_split=searched.may_be_split,
     )
+
+
+class _Searched:
+    """Chunks that are searched for ids of pieces on their way."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self.may_be_split = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        end = b""
+        for chunk in self._chunks:
+            if not self.may_be_split:
+                self.may_be_split = chains.may_have_pieces(end + chunk)
+                end = chunk[-chains.PIECE_END_BYTES :]
+            yield chunk
 
 
 def _drain(hashed: source.Hashed) -> None:
@@ -264,7 +287,7 @@ def _index_parquet(args: PieceArgs, data: str, hashed: source.Hashed, folder: st
     seen = first_records.of_values(parquet.head_rows(data, json_spans.HEAD_BYTES), args.reading)
     if seen.regrouped is not None:
         return _index_regrouped(args, seen.regrouped(parquet.all_rows(data)), hashed, folder)
-    if seen.has_pieces:  # they are fetched by their bytes
+    if parquet.may_have_pieces(data, args.reading.names):  # they are fetched by their bytes
         return _index_lines(args, parquet.all_rows(data), hashed, folder)
     groups, damage = parquet.row_groups(data)
     return Piece(
@@ -326,6 +349,7 @@ def _join_file(pieces: list[Piece]) -> FileIndex:
         damage=first.damage,
         seen=first.seen or Seen(),
         ranges=first.row_groups if first.format == "parquet" else _ranges(cells, body, size),
+        may_be_split=any(piece.may_be_split for piece in pieces),
     )
 
 

@@ -17,8 +17,11 @@ import pyarrow.parquet as pq
 
 from apps.common.files import storage
 from apps.common.json_value import JsonObject
+from apps.data.read import chains
 from apps.data.read.column_names import unique_names
 from apps.data.read.reader import Reading
+from apps.data.read.record.layout import Names
+from apps.data.read.record.metadata import IDS
 from apps.data.read.record.parse import parse_mended
 from apps.data.read.records import Broken, Record, cut, to_record
 
@@ -239,6 +242,25 @@ def head_rows(uri: str, num_bytes: int) -> Iterator[JsonObject]:
                     return
     except (pa.ArrowException, OSError):
         pass
+
+
+def may_have_pieces(uri: str, names: Names) -> bool:
+    """Whether a text in a column of ids ends as that of a piece of a split dump does."""
+    try:
+        with storage.open_file(uri) as handle:
+            file = pq.ParquetFile(handle)
+            ids = [
+                name
+                for name in file.schema_arrow.names
+                if names.columns.get(name, name).lower() in IDS
+            ]
+            for batch in file.iter_batches(columns=ids, use_threads=False):
+                texts = (text for column in batch.columns for text in column.to_pylist())
+                if any(chains.piece_of(text) for text in texts if isinstance(text, str)):
+                    return True
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        pass
+    return False
 
 
 def all_rows(uri: str) -> Iterator[bytes]:

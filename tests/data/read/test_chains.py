@@ -66,6 +66,24 @@ def test_chains_are_joined_wherever_their_pieces_lie(
     Ledger.from_json(ledger).check()
 
 
+@pytest.mark.parametrize("form", ["array", "lines", "parquet", "gzip"])
+@pytest.mark.parametrize("first_id", ["q{}", "q_{}"])
+def test_a_dump_that_is_split_late_is_joined(form: str, first_id: str, tmp_path: Path) -> None:
+    told = "A long answer about corks and other things that float. " * 400
+    records = [conversation(first_id.format(i), f"What is {i}?", f"{i}: {told}") for i in range(60)]
+    records += split("a")
+    lines = b"\n".join(map(orjson.dumps, records))
+    dump = tmp_path / "dump"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), dump)
+    else:
+        data = {"array": orjson.dumps(records), "lines": lines, "gzip": gzip.compress(lines)}
+        dump.write_bytes(data[form])
+    ledger = run_clean(tmp_path / "out", dump, profile="none")
+    assert kept(tmp_path / "out")["a_0"] == whole("a", 0, 24)
+    assert (ledger["records"]["joined"], ledger["records"]["kept"]) == (2, 61)
+
+
 def test_a_piece_without_its_predecessor_is_marked_and_may_be_dropped(tmp_path: Path) -> None:
     dump = tmp_path / "dump.json"
     dump.write_bytes(orjson.dumps([piece("a", 3, 7, 14), piece("a", 5, 13, 18), *split("b")]))
