@@ -16,6 +16,7 @@ from apps.common.spot.trace import Market
 from apps.train.spot.job import Job, Prices
 
 _QUANTA_PER_TICK = range(4, 13)  # more are slower; a restart is rounded down to whole ones
+_LEAST_QUANTA = 40  # of work: what a short job is rounded down by is little of it
 _EXACT = 1e-9  # quotients that are whole but for their last digit count as whole
 Costs = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ def optimum_usd(job: Job, market: Market, prices: Prices, start: int = 0) -> flo
 
     Infinite where none does. Without a deadline only spot machines are taken, as policies do.
     """
-    begin = _start(job.restart_s, market.tick_s)
+    begin = _start(job, market.tick_s)
     quantum_s = market.tick_s / begin.quanta_per_tick
     work = math.floor(job.work_s / quantum_s)
     last = market.num_ticks - start
@@ -49,7 +50,7 @@ def optimum_usd(job: Job, market: Market, prices: Prices, start: int = 0) -> flo
     return _cheapest(up[:, :last], quantum_usd, work, begin)
 
 
-def _start(restart_s: float, tick_s: float) -> _Start:
+def _start(job: Job, tick_s: float) -> _Start:
     """In as few quanta a tick as round the restart down by least, in the job's favour.
 
     Worked example: of ticks of 600 s, 720 s are 6 quanta of 120 s, five a tick: two ticks, and 4
@@ -58,10 +59,11 @@ def _start(restart_s: float, tick_s: float) -> _Start:
 
     def left_out_s(quanta_per_tick: int) -> float:
         quantum_s = tick_s / quanta_per_tick
-        return round(restart_s - math.floor(restart_s / quantum_s + _EXACT) * quantum_s, 6)
+        return round(job.restart_s - math.floor(job.restart_s / quantum_s + _EXACT) * quantum_s, 6)
 
-    per_tick = min(_QUANTA_PER_TICK, key=left_out_s)
-    quanta = math.floor(restart_s * per_tick / tick_s + _EXACT)
+    finer = math.ceil(_LEAST_QUANTA * tick_s / job.work_s / _QUANTA_PER_TICK.start)
+    per_tick = min([count * finer for count in _QUANTA_PER_TICK], key=left_out_s)
+    quanta = math.floor(job.restart_s * per_tick / tick_s + _EXACT)
     ticks = max(math.ceil(quanta / per_tick), 1)
     return _Start(num_ticks=ticks, done=ticks * per_tick - quanta, quanta_per_tick=per_tick)
 

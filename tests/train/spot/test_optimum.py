@@ -51,6 +51,13 @@ def test_the_optimum_is_that_of_all_schedules(seed: int) -> None:
     assert optimum_usd(job, market, PRICES) == pytest.approx(by_enumeration(job, market, 7))
 
 
+@pytest.mark.parametrize("work_s", [30.0, 600.0, 3599.0])
+def test_a_job_shorter_than_a_tick_is_not_free(work_s: float) -> None:
+    market = Market(name="m", tick_s=3600, zones=("a",), counts=np.ones((1, 4), dtype=int))
+    job = Job(work_s=work_s, restart_s=0, checkpoint_s=600)
+    assert optimum_usd(job, market, PRICES) == pytest.approx(work_s / 3600, rel=1 / 40)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_policy_is_cheaper_than_the_optimum_or_late(seed: int) -> None:
     market = generate(GeneratorConfig(zones=2, up_h=2, down_h=2, hours=300, seed=seed))

@@ -98,7 +98,7 @@ def _facts(record: Mapping[str, object]) -> list[tuple[str, str]]:
     facts += _data(record)
     if isinstance(tokens := record.get("tokens"), int):
         facts.append(("Trained on", f"{tokens:,} tokens"))
-    if isinstance(usd := record.get("usd"), int | float):
+    if isinstance(usd := record.get("usd"), int | float) and usd:  # 0: nobody stated a price
         facts.append(("Cost", f"${usd:,.2f}"))
     facts += _savings(record.get("cost"))
     if created := str(record.get("created") or ""):

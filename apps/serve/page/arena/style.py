@@ -19,8 +19,7 @@ _PATTERNS = (
     re.compile(r"^\s*(?:[-*+]|\d+[.)]) ", re.M),
     re.compile(r"\*\*[^*\n]+\*\*"),
 )
-_RIDGE = 0.5
-"""on every coefficient: keeps a model that never lost finite"""
+_RIDGE = 0.5  # on every coefficient: keeps a model that never lost finite
 _NUM_RESAMPLES = 100
 
 

@@ -134,6 +134,7 @@ def test_a_card_shows_what_spot_machines_saved_and_lost() -> None:
         ("Work lost", "$1.20"),
     ]
     assert _facts({"usd": 2.0, "cost": None}) == [("Cost", "$2.00")]
+    assert _facts({"usd": 0.0}) == []  # of a machine for which nobody stated a price
 
 
 def test_a_key_that_the_api_refuses_is_told_and_not_waited_for() -> None:
