@@ -27,6 +27,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NO_HEADER = re.compile(r"[^\x20-\x7e\t\x80-\xff]")
 _NO_KEY = re.compile(r"[^\x21\x23-\x7e]")
 Style = Literal["openai", "azure", "anthropic"]
+_SENT = ("max_tokens", "temperature", "top_p", "seed", "response_format")
+_NO_PARAMETERS = ("model", "messages", "stream")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +103,17 @@ class EndpointSettings:
                 "drop holds max_tokens, which bounds what an answer costs; rename it instead, as "
                 "in rename: {max_tokens: max_completion_tokens}"
             )
+        self._check_renamed()
+
+    def _check_renamed(self) -> None:
+        """Every parameter has a name of its own: one that loses it would be sent no more."""
+        sent = [self.rename.get(name, name) for name in _SENT if name not in self.drop]
+        for name, new in self.rename.items():
+            if not re.fullmatch(r"\w+", new) or new in _NO_PARAMETERS or sent.count(new) > 1:
+                raise ConfigError(
+                    f"rename gives {name} the name {new!r}, which is another parameter's or none; "
+                    "expected the endpoint's own, as in rename: {max_tokens: max_completion_tokens}"
+                )
 
 
 def load_endpoints(uri: str) -> dict[str, EndpointSettings]:
@@ -116,6 +129,11 @@ def load_endpoints(uri: str) -> dict[str, EndpointSettings]:
             endpoints[str(name)] = configs.from_dict(EndpointSettings, settings, where=f"{name}.")
         except ConfigError as error:
             raise ConfigError(f"{uri}: endpoint {name!r}: {error.sentence}") from None
+    if not endpoints:
+        raise ConfigError(
+            f"{uri} names no endpoint; expected a name with its settings, such as gpt: {{base_url: "
+            "http://host:port/v1}"
+        )
     return endpoints
 
 

@@ -143,7 +143,9 @@ def read_records(uri: str, is_own: bool = False) -> list[Record]:
 
 def parse_records(data: bytes, uri: str, is_own: bool = False) -> list[Record]:
     if data.startswith(_OTHER_BOMS):
-        raise InputError(f"{uri} is UTF-16; expected UTF-8: save it again in that encoding")
+        raise InputError(
+            f"{uri} is UTF-16 or UTF-32; expected UTF-8: save it again in that encoding"
+        )
     data = data.removeprefix(_BOM)
     if data.lstrip()[:1] == b"[":
         values = _array(data, uri)

@@ -27,6 +27,20 @@ from apps.common.files.endpoints import load_endpoints, read_key, style_of
         ('a: {base_url: "http://x/v1", headers: {"X Team": a}}', "no HTTP header"),
         ('a: {base_url: "http://x/v1", headers: {X-Team: "\u201ca\u201d"}}', "no HTTP header"),
         ("a: {base_url: 'http://u:sk-123@x/v1', headers: {authorization: b}}", "one of both"),
+        ("", "names no endpoint"),
+        ("# none yet\n", "names no endpoint"),
+        *(
+            (
+                f"g: {{base_url: 'http://h/v1', rename: {{{renamed}}}}}",
+                "another parameter's or none",
+            )
+            for renamed in (
+                "max_tokens: temperature",
+                "temperature: messages",
+                "max_tokens: ''",
+                "temperature: x, max_tokens: x",
+            )
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:

@@ -147,7 +147,7 @@ def test_files_of_any_editor_are_read(tmp_path: Path, name: str) -> None:
     (loaded,) = load_questions(str(tmp_path / name))
     assert loaded.turns[0] == "Hello?" and loaded.turns[1:] in ((), ("a\u2028b",))
     (tmp_path / name).write_bytes("x".encode("utf-16"))
-    with pytest.raises(InputError, match="is UTF-16; expected UTF-8"):
+    with pytest.raises(InputError, match="is UTF-16 or UTF-32; expected UTF-8"):
         load_questions(str(tmp_path / name))
 
 
