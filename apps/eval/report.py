@@ -35,10 +35,11 @@ from apps.eval.scores.judgments import (
     load_judgments,
     require_complete,
     require_current,
+    scale_of,
 )
 from apps.eval.scores.people import People, read_people
 from apps.eval.scores.protocol import accuracy, protocol_figures
-from apps.eval.scores.statistics import Resampling
+from apps.eval.scores.statistics import Interval, Resampling
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 _JSON = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
@@ -64,7 +65,7 @@ def report(config: ReportConfig, reporter: Reporter) -> None:
     people = read_people(config.human, questions) if config.human else None
     if people:
         _tell_left_out(people, judgments, reporter)
-    earlier = _earlier(config.previous, questions, reporter) if config.previous else []
+    earlier = _earlier(config.previous, questions, judgments, reporter) if config.previous else []
     figures = build(config, questions, answers, judgments, people, earlier)
     if config.previous and not any(one.comparison for one in figures.protocols.values()):
         reporter.line(
@@ -93,8 +94,13 @@ def _write_page(directory: str, figures: Figures, under: Evidence) -> bytes:
     return html
 
 
-def _earlier(directory: str, questions: Sequence[Question], reporter: Reporter) -> list[Judgment]:
-    """An earlier run's judgments, without those of questions that have other words here."""
+def _earlier(
+    directory: str,
+    questions: Sequence[Question],
+    judgments: Sequence[Judgment],
+    reporter: Reporter,
+) -> list[Judgment]:
+    """An earlier run's judgments, without those of other questions or on another scale."""
     ours = {question.question_id: question.turns for question in questions}
     theirs, _ = load_folder(directory)
     changed = {q.question_id for q in theirs if ours.get(q.question_id, q.turns) != q.turns}
@@ -103,11 +109,32 @@ def _earlier(directory: str, questions: Sequence[Question], reporter: Reporter) 
             f"{len(changed)} questions of {directory} have other words here, such as "
             f"{min(changed)!r}, and are not compared."
         )
-    return [
+    kept = [
         item
         for item in load_judgments(directory)
         if item.kind == "canary" or item.question_id not in changed
     ]
+    scales, before = _scales(judgments), _scales(kept)
+    rescaled = [name for name, scale in scales.items() if before.get(name, scale) != scale]
+    for name in rescaled:
+        reporter.line(
+            f"{name} gave scores from {_range(before[name])} in {directory} and gives them from "
+            f"{_range(scales[name])} here, so they are not compared."
+        )
+    return [item for item in kept if item.protocol not in rescaled]
+
+
+def _scales(judgments: Sequence[Judgment]) -> dict[str, Interval]:
+    """What the scores of single answers lie on, by protocol."""
+    scored = [item for item in judgments if item.scores and len(item.models) == 1]
+    return {
+        name: scale_of(item for item in scored if item.protocol == name)
+        for name in dict.fromkeys(item.protocol for item in scored)
+    }
+
+
+def _range(scale: Interval) -> str:
+    return f"{scale[0]:g} to {scale[1]:g}"
 
 
 def _tell_left_out(people: People, judgments: Sequence[Judgment], reporter: Reporter) -> None:

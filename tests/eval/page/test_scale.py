@@ -83,6 +83,22 @@ def test_scores_of_every_scale_are_shown(
     assert f"Mean score of {scale[1]}" in page and f"mean of {scale[1]}" in page
 
 
+def test_scores_of_two_runs_on_different_scales_are_not_compared(tmp_path: Path, capsys) -> None:
+    """A rubric that went from five points to ten would double every model."""
+    folders = {}
+    for high, verdicts in ((5, {"a": "4", "b": "2"}), (10, {"a": "8", "b": "4"})):
+        (tmp_path / str(high)).mkdir()
+        rubric = f"format: rating\nscale: [1, {high}]"
+        folders[high] = judged(tmp_path / str(high), rubric, verdicts)
+    report(ReportConfig(dir=folders[10], previous=folders[5]), Reporter("json"))
+    assert "own gave scores from 1 to 5 in" in capsys.readouterr().out
+    figures = storage.read_json(f"{folders[10]}/report.json")["protocols"]["own"]
+    assert figures.get("comparison") is None
+    report(ReportConfig(dir=folders[10], previous=folders[10]), Reporter("json"))
+    figures = storage.read_json(f"{folders[10]}/report.json")["protocols"]["own"]
+    assert figures["comparison"]["models"]["a"]["now"] == 8
+
+
 @pytest.mark.parametrize(
     "text",
     [
