@@ -40,14 +40,14 @@ class HtmlRefused(ValueError):
         self.reason = reason
 
 
-def decided(text: str, *, by_assistant: bool, html: Html) -> bool:
-    """Whether to read a message as HTML under a setting of the user."""
+def decided(text: str, *, by_assistant: bool, html: Html, asked: str = "") -> bool:
+    """Whether to read a message as HTML under a setting of the user; `asked` is the question."""
     if html == "auto":
-        return is_html(text, by_assistant=by_assistant)
+        return is_html(text, by_assistant=by_assistant, asked=asked)
     return html == "always" and by_assistant and _MARKUP.search(text) is not None
 
 
-def is_html(text: str, *, by_assistant: bool) -> bool:
+def is_html(text: str, *, by_assistant: bool, asked: str = "") -> bool:
     """Whether a message is page markup, from its own content.
 
     An answer is when the page's wrapper opens it, or when all of it looks rendered. People paste
@@ -63,7 +63,7 @@ def is_html(text: str, *, by_assistant: bool) -> bool:
         return _SAID_BEFORE.match(text) is not None and text.rstrip().endswith("</div>")
     if len(text) > MAX_BYTES or _ANSWER_WRAPPER.match(text, start) is not None:
         return True
-    return evidence.is_page(text[start:])
+    return evidence.is_page(text[start:], asked)
 
 
 def check_size(html: str) -> None:

@@ -3,10 +3,12 @@
     <p>An answer.</p><ul><li>rendered</li></ul>      what a page made of Markdown
     <p>Hello</p> is how you write a paragraph.       Markdown that talks about HTML
     <div class="card">\\n  <h1>Welcome</h1>\\n</div>   HTML that somebody asked for
+    <div>\\n<p>Welcome</p>\\n</div>                     the same: Markdown makes no plain <div>
 
 A page that was saved has all its text inside of blocks, closes them in order, and holds only what
 Markdown renders to. People write indented HTML with classes and ids of their own, and say things
-beside it. Where a page's own classes stand ("katex", "hljs"), order alone is asked for.
+beside it; one that was asked for it may give it in a page's form, and then speaks of no HTML in it.
+Where a page's own classes stand ("katex", "hljs"), order alone is asked for.
 """
 
 import re
@@ -36,6 +38,10 @@ _INDENTED = re.compile(r"\n[ \t]+</?[a-zA-Z]")
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
 _TALKED = re.compile(r"<(?:p|h[1-6]|[ou]l|table|blockquote)> ")
 """As in "<p> is the tag of a paragraph"; a renderer puts no blank there."""
+_PLAIN_BOX = re.compile(r"<div>(?!\s*\d+ / \d+\s*</div>)")
+"""That of a counter of answers is the page's own."""
+_HTML = re.compile(r"(?i)html")
+_HTML_OR_TAG = re.compile(r"(?i)html|&lt;")
 _PRE = re.compile(r"<pre\b[^<]*+(?:<(?!/pre>)[^<]*+)*+(?:</pre>)?")
 _RENDERED_TAGS = """p ol ul li pre code h1 h2 h3 h4 h5 h6 table caption thead tbody tfoot tr th td
 blockquote strong b em i del s strike a span div sup sub math semantics annotation details summary
@@ -50,10 +56,11 @@ _LABELS = re.compile(r"Copy code|Copy|Edit|Regenerate response")
 _PART_OF_A_TAG = re.compile(r"</?[a-zA-Z][^<>]*\Z|<\Z")
 
 
-def is_page(text: str) -> bool:
-    """Whether a text that opens with a block element is what a page rendered."""
+def is_page(text: str, asked: str = "") -> bool:
+    """Whether a text that opens with a block element is what a page rendered; `asked` is the
+    question that it answers."""
     has_page_class = _PAGE_CLASS.search(text) is not None
-    if not has_page_class and _is_source(text):
+    if not has_page_class and (_is_source(text) or _is_asked_for(text, asked)):
         return False
     return _is_in_order(text[:_ENOUGH_CHARS] if has_page_class else text, any_tag=has_page_class)
 
@@ -63,9 +70,16 @@ def is_talk(text: str) -> bool:
     return _LABELS.sub("", _TAG.sub(r"\4", text)).strip() != ""
 
 
+def _is_asked_for(text: str, asked: str) -> bool:
+    """Whether HTML itself answers the question: an answer about HTML names it, or shows a tag."""
+    return _HTML.search(asked) is not None and _HTML_OR_TAG.search(text) is None
+
+
 def _is_source(text: str) -> bool:
     """Whether somebody wrote this HTML, or Markdown around it."""
     outside = _PRE.sub("", text) if "<pre" in text else text
+    if "<div>" in outside and _PLAIN_BOX.search(outside) is not None:
+        return True
     if "\n\n" in outside or _TALKED.search(outside) is not None:
         return True
     if ("<?" in outside or "<%" in outside or "=>" in outside or "<>" in outside) and (

@@ -301,10 +301,12 @@ def convert(record: Record) -> dict[str, int]:
     Raises Unreadable for markup that is too long or too deep to parse.
     """
     counts: dict[str, int] = {}
+    asked = ""
     for turn in record.turns:
+        asked = turn.text if turn.role == "user" else asked
         by_assistant = turn.role == "assistant"
         is_html = turn.role in ("user", "assistant") and detect.decided(
-            turn.text, by_assistant=by_assistant, html=record.html
+            turn.text, by_assistant=by_assistant, html=record.html, asked=asked
         )
         if is_html:
             try:

@@ -57,6 +57,9 @@ SOURCES = {
     "Vue's short forms": '<p :key="a" @click="go">b</p>',
     "Angular": '<p [hidden]="a">b</p>',
     "Angular of old": '<p ng-bind="x"></p><p>y</p>',
+    "a plain box": "<div>\n<p>a</p>\n</div>",
+    "a plain box on one line": "<div><p>a</p></div>",
+    "a plain box inside": "<p>a</p>\n<div>\n<p>b</p>\n</div>",
     "no tag first": "Use `<p>` for paragraphs: <p>like this</p>",
 }
 
@@ -110,6 +113,20 @@ def test_what_would_leave_nothing_of_an_answer_stays_as_it_is(tmp_path: Path) ->
     run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records), profile="none")
     rows = rows_of(tmp_path / "out")
     assert [row["messages"][1]["content"] for row in rows] == [shown, "", ""]
+
+
+def test_html_that_was_asked_for_is_no_page(tmp_path: Path) -> None:
+    listed = "<ul>\n<li>one</li>\n<li>two</li>\n</ul>"
+    talk = "<p>HTML has tags.</p>\n<p>A list is one.</p>"
+    shown = "<p>Use a tag:</p><p><code>&lt;b&gt;</code></p>"
+    classes = '<p>a</p><pre><code class="hljs">x</code></pre>'
+    asked = "Write the list in HTML, please."
+    records = [conversation(f"{i}", asked, text) for i, text in enumerate((listed, talk, shown))]
+    records += [conversation("a", asked, classes), conversation("b", "Which are there?", listed)]
+    run_clean(tmp_path / "out", write_dump(tmp_path / "dump.json", records), profile="none")
+    answers = [row["messages"][1]["content"] for row in rows_of(tmp_path / "out")]
+    assert answers[0] == listed and answers[4] == "- one\n- two"
+    assert not any("<p>" in text for text in answers[1:])
 
 
 def test_a_user_decides_for_all_answers(tmp_path: Path) -> None:
