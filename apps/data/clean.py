@@ -123,6 +123,8 @@ def run(
     written = _write(config, decided, cleaned, reporter, run_units, work)
     _commit(config, ledger, read, cleaned, written)
     storage.remove_tree(work)
+    for part in ("", schema.DROPPED_DIR, schema.QUARANTINE_DIR):
+        storage.remove_unfinished(storage.join(config.out, part) if part else config.out)
     _report_done(config, ledger, reporter)
     return ledger
 

@@ -101,6 +101,7 @@ def run_pack(
     shards = _pack(job, reporter, run_units, work, tokenized, count)
     info = _finish(job, tokenized, shards)
     storage.remove_tree(work)
+    storage.remove_unfinished(config.out)
     return info
 
 

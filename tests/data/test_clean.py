@@ -166,6 +166,28 @@ def test_a_file_that_is_refused_costs_nothing_that_an_earlier_run_had_done(
     assert run_clean(out, folder, profile="none")["records"]["kept"] == 2
 
 
+def test_a_run_that_was_killed_as_it_began_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.yaml.0a1b2c3d.tmp").write_text("out: ")
+    dump = write_dump(tmp_path / "dump.json", [conversation("a", "What floats?", "Cork does.")])
+    assert run_clean(out, dump)["records"]["kept"] == 1
+    assert not list(out.glob("*.tmp"))
+
+
+def test_what_a_killed_run_had_begun_to_write_is_gone(
+    killed_before_commit: Callable[..., None], tmp_path: Path
+) -> None:
+    records = [conversation("a", "What floats?", "Cork does."), conversation("b", "Hi", "")]
+    dump, out = write_dump(tmp_path / "dump.json", records), tmp_path / "out"
+    killed_before_commit(out, dump)
+    for name in ("part-00000.parquet.0a1b2c3d.tmp", "dropped/part-00000.parquet.0a1b2c3d.tmp"):
+        (out / name).write_text("PAR1")
+    (out / "mine.tmp").write_text("of the user")
+    assert run_clean(out, dump)["records"]["kept"] == 1
+    assert [path.name for path in out.rglob("*.tmp")] == ["mine.tmp"]
+
+
 def test_an_output_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     dump = write_dump(
         tmp_path / "dump.json", [conversation("a", "A question for you", "An answer")]

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -232,6 +233,17 @@ def atomic_file(uri: str, new_mode: int = 0o666) -> Generator[IO[bytes]]:
                 os.unlink(temporary)
             raise
         _fsync_dir(os.path.dirname(path))
+
+
+def remove_unfinished(folder: str) -> None:
+    """What `atomic_file` had begun in a folder when its process was killed."""
+    for name in list_dir(folder):
+        if _UNFINISHED.search(name) is not None:
+            remove_tree(join(folder, name))
+
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.tmp\Z")
+"""How `atomic_file` names it."""
 
 
 def write_atomic(uri: str, data: bytes, new_mode: int = 0o666) -> None:

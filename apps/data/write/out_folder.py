@@ -46,7 +46,7 @@ def settings_there(out: str, kind: type[T]) -> T | None:
     Raises InputError for a file, and for a folder of anything else.
     """
     names = storage.list_dir(out)
-    if not names:
+    if all(name.startswith(f"{configs.RESOLVED_NAME}.") for name in names):  # killed as it began
         if storage.exists(out) and not storage.is_dir(out):
             raise InputError(f"--out {out} is a file; expected a folder.")
         return None
