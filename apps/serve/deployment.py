@@ -169,9 +169,9 @@ class ActorLimiter:
             self._finding = asyncio.create_task(asyncio.to_thread(_limiter_actor, self._url()))
         return self._finding
 
-    def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
+    def charge(self, key: ApiKey, tokens: int, usd: float, requests: int = 0) -> None:
         if self._actor is not None:
-            self._actor.charge.remote(key, tokens, usd)
+            self._actor.charge.remote(key, tokens, usd, requests)
 
     def renew(self, name: str, gateway: str, streams: int) -> None:
         if self._actor is not None:

@@ -1,6 +1,6 @@
 """What a key may use: requests and tokens a minute, streams at a time, dollars a day.
 
-Counting is the `limits` package's, in memory or in Redis. Requests slide over the last minute.
+Counting is the `limits` package's, in memory or in Redis, which note the time of each request.
 Tokens and dollars are known only when they are used, so a window is charged afterwards, and what
 was used above a limit shuts the rest of that minute of the clock, or of that day of UTC. No waiting
 here: the same class runs in a process of its own for all gateways, or in a gateway while that one
@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 from limits import RateLimitItem
 from limits.storage import storage_from_string
-from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 from apps.serve.admission.windows import (
+    LastMinute,
     cost_of,
     dollars_window,
+    is_impossible,
     requests_window,
     seconds_left_this_minute,
     seconds_left_today,
@@ -44,7 +46,7 @@ class Refusal(NamedTuple):
 class Limiter:
     def __init__(self, url: str = "") -> None:
         storage = storage_from_string(url or "memory://")
-        self._sliding = SlidingWindowCounterRateLimiter(storage)
+        self._moving = MovingWindowRateLimiter(storage)
         self._fixed = FixedWindowRateLimiter(storage)
         self._streams: dict[tuple[str, str], tuple[int, float]] = {}
         self._owed: Counter[tuple[RateLimitItem, str, str]] = Counter()
@@ -55,13 +57,14 @@ class Limiter:
         self._pay()
         refusal = self._refusal(key, prompt_tokens, gateway, streams)
         if refusal is None:
-            if key.requests_per_minute is not None:
-                self._sliding.hit(requests_window(key), key.name)
-            self.charge(key, prompt_tokens, 0.0)
+            self.charge(key, prompt_tokens, 0.0, requests=1)
             self.renew(key.name, gateway, streams + 1)
         return refusal
 
-    def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
+    def charge(self, key: ApiKey, tokens: int, usd: float, requests: int = 0) -> None:
+        """`requests` were admitted."""
+        if key.requests_per_minute is not None and requests:
+            self._owed[requests_window(key), key.name, this_minute()] += requests
         if key.tokens_per_minute is not None and tokens:
             self._owed[tokens_window(key), key.name, this_minute()] += tokens
         if key.usd_per_day is not None and usd:
@@ -80,7 +83,11 @@ class Limiter:
         now = this_minute(), today()
         self._owed = Counter({owed: cost for owed, cost in self._owed.items() if owed[2] in now})
         for (window, name, span), cost in list(self._owed.items()):
-            self._fixed.hit(window, name, span, cost=cost)
+            if isinstance(window, LastMinute):
+                for _ in range(cost):  # together, more than there is room for would be none
+                    self._moving.hit(window, name)
+            else:
+                self._fixed.hit(window, name, span, cost=cost)
             del self._owed[window, name, span]
 
     def renew(self, name: str, gateway: str, streams: int) -> None:
@@ -107,13 +114,21 @@ class Limiter:
         ):
             message = f"The key of {name!r} may use {key.tokens_per_minute:,} tokens a minute"
             return Refusal("tokens_per_minute", message, max(1.0, seconds_left_this_minute()))
-        if key.requests_per_minute is not None and not self._sliding.test(
-            requests_window(key), name
-        ):
+        if key.requests_per_minute is not None and (wait_s := self._request_wait_s(key)):
             message = f"The key of {name!r} may make {key.requests_per_minute:,} requests a minute"
-            ends = self._sliding.get_window_stats(requests_window(key), name).reset_time
-            return Refusal("requests_per_minute", message, max(1.0, ends - time.time()))
+            return Refusal("requests_per_minute", message, wait_s)
         return None
+
+    def _request_wait_s(self, key: ApiKey) -> float:
+        """Until there is room for another; 0: there is."""
+        window = requests_window(key)
+        if self._moving.test(window, key.name):
+            return 0.0
+        wait_s = self._moving.get_window_stats(window, key.name).reset_time - time.time()
+        if is_impossible(wait_s):
+            self._moving.clear(window, key.name)
+            return 0.0
+        return max(1.0, wait_s)
 
     def _streams_elsewhere(self, name: str, gateway: str) -> int:
         now_s = time.monotonic()

@@ -26,6 +26,10 @@ class _PerMinute(RateLimitItemPerMinute):
         return _counter(self.namespace, *identifiers)
 
 
+class LastMinute(_PerMinute):
+    """The 60 s before now, wherever in a minute of the clock that is."""
+
+
 class _PerDay(RateLimitItemPerDay):
     def key_for(self, *identifiers: str | int | float | bytes) -> str:
         return _counter(self.namespace, *identifiers)
@@ -37,7 +41,7 @@ def _counter(*names: str | int | float | bytes) -> str:
 
 
 def requests_window(key: ApiKey) -> RateLimitItem:
-    return _PerMinute(key.requests_per_minute or 0, namespace="requests")
+    return LastMinute(key.requests_per_minute or 0, namespace="requests")
 
 
 def tokens_window(key: ApiKey) -> RateLimitItem:
@@ -47,6 +51,11 @@ def tokens_window(key: ApiKey) -> RateLimitItem:
 def dollars_window(key: ApiKey) -> RateLimitItem:
     usd = min(key.usd_per_day or 0.0, 1000 * _MOST_USD)
     return _PerDay(max(1, round(usd * _NANO_USD)), namespace="usd")
+
+
+def is_impossible(wait_s: float) -> bool:
+    """Of a place in the last minute: what holds it was counted while the clock was ahead."""
+    return wait_s > 2 * _MINUTE_S
 
 
 def this_minute() -> str:

@@ -26,7 +26,7 @@ class SharedLimiter(Protocol):
         self, key: ApiKey, prompt_tokens: int, gateway: str, streams: int
     ) -> Refusal | None: ...
 
-    def charge(self, key: ApiKey, tokens: int, usd: float) -> None: ...
+    def charge(self, key: ApiKey, tokens: int, usd: float, requests: int = 0) -> None: ...
 
     def renew(self, name: str, gateway: str, streams: int) -> None: ...
 
@@ -85,20 +85,21 @@ class KeyLimits:
         here = self._here.admit(key, prompt_tokens, self._gateway, streams)
         if self._shared is None:
             return here
-        if self._skips_limiter():
-            if here is None:
-                self._shared.charge(key, prompt_tokens, 0.0)
-            return here
-        try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                answer = await self._shared.admit(key, prompt_tokens, self._gateway, streams)
-        except Exception as error:
-            if isinstance(error, TimeoutError):
-                self._asks_again_s = time.monotonic() + _SILENCE_S
-            logger.warning("the limiter is away (%r); this gateway's own counts decide", error)
-            return here
-        self._asks_again_s = None
-        return answer
+        counts_it_later = False
+        if not self._skips_limiter():
+            try:
+                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                    answer = await self._shared.admit(key, prompt_tokens, self._gateway, streams)
+                self._asks_again_s = None
+                return answer
+            except Exception as error:
+                counts_it_later = isinstance(error, TimeoutError)
+                if counts_it_later:
+                    self._asks_again_s = time.monotonic() + _SILENCE_S
+                logger.warning("the limiter is away (%r); this gateway's own counts decide", error)
+        if here is None and not counts_it_later:
+            self._shared.charge(key, prompt_tokens, 0.0, requests=1)
+        return here
 
     def _skips_limiter(self) -> bool:
         """The limiter did not answer in time a moment ago. Every now and then one request waits for

@@ -280,11 +280,16 @@ async def test_a_ray_that_says_nothing_holds_one_thread_and_no_request(
 
 
 async def test_a_limiter_that_is_away_leaves_each_gateway_its_own_counts(run, api: Api) -> None:
+    charged: list[tuple[int, int]] = []
+
     class Away:
+        """As one whose Redis is."""
+
         async def admit(self, *_: object) -> None:
             raise ConnectionError
 
-        def charge(self, *_: object) -> None: ...
+        def charge(self, key: ApiKey, tokens: int, usd: float, requests: int = 0) -> None:
+            charged.append((tokens, requests))
 
         def renew(self, *_: object) -> None: ...
 
@@ -292,7 +297,10 @@ async def test_a_limiter_that_is_away_leaves_each_gateway_its_own_counts(run, ap
     key = made(run("add", "ali", "--requests-per-minute", "1"))
     await settled(api, key, 200)
     api.http.headers["authorization"] = f"Bearer {key}"
-    assert [(await api.chat()).status_code for _ in range(2)] == [200, 429]
+    answer, refused = [await api.chat() for _ in range(2)]
+    assert (answer.status_code, refused.status_code) == (200, 429)
+    usage = answer.json()["usage"]
+    assert charged == [(usage["prompt_tokens"], 1), (usage["completion_tokens"], 0)]
 
 
 async def test_a_limiter_that_is_frozen_holds_up_one_request_and_not_each(
@@ -307,7 +315,7 @@ async def test_a_limiter_that_is_frozen_holds_up_one_request_and_not_each(
             if self.asked < 4:
                 await asyncio.sleep(60)
 
-        def charge(self, key: ApiKey, tokens: int, usd: float) -> None:
+        def charge(self, key: ApiKey, tokens: int, usd: float, requests: int = 0) -> None:
             self.charged += tokens
 
         def renew(self, *_: object) -> None: ...

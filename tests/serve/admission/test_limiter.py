@@ -111,6 +111,23 @@ def test_a_limit_that_is_changed_holds_for_what_was_used_before(name: str, chang
     assert one.admit(key(**{name: 12}), 1, "g", 0) is None
 
 
+@pytest.mark.parametrize("first_s", [0.0, 30.0, 59.0])
+def test_no_60_s_have_more_requests_than_a_minute_may(monkeypatch, first_s: float) -> None:
+    one, few, now = Limiter(), key(requests_per_minute=10), [6e8 + first_s]
+    monkeypatch.setattr(limiter.time, "time", lambda: now[0])
+    let_in: list[float] = []
+    for _ in range(600):
+        refusal = one.admit(few, 1, "g", 0)
+        if refusal is None:
+            let_in.append(now[0])
+        else:
+            assert refusal.retry_after_s == max(1.0, let_in[-10] + 60 - now[0])
+        now[0] += 0.73
+    assert len(let_in) > 40
+    for begin_s in let_in:
+        assert sum(begin_s <= at < begin_s + 60 for at in let_in) <= 10
+
+
 def test_a_day_is_one_of_utc(monkeypatch) -> None:
     noon = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
     now = [noon]
@@ -173,6 +190,22 @@ def test_what_was_used_while_redis_was_away_is_counted_when_it_is_back(tmp_path:
         assert one.admit(cheap, 10, "g", 0) is not None
         one.charge(cheap, 0, 0.3)
         assert one.admit(cheap, 10, "g", 0) is not None
+
+
+def test_requests_let_in_while_redis_was_away_are_of_the_last_minute_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    port, few = free_port(), key(requests_per_minute=5)
+    one = Limiter(f"redis://127.0.0.1:{port}")
+    for _ in range(3):
+        one.charge(few, 0, 0.0, requests=1)
+    one.charge(few, 0, 0.0, requests=1)
+    with redis_at(port, tmp_path):
+        assert one.admit(few, 1, "g", 0) is None
+        refusal = one.admit(few, 1, "g", 0)
+        assert refusal is not None and refusal.limit == "requests_per_minute"
+        one.charge(few, 0, 0.0, requests=50)  # more than there is room for
+        assert not one._owed
 
 
 def test_what_a_frozen_redis_did_not_confirm_is_not_lost(

@@ -70,9 +70,11 @@ async def metered(model_folder: Path, monkeypatch) -> AsyncIterator[Callable]:
         exchanges.append(exchange)
         api.settings = GatewayConfig(api_keys=(api_key("ali"), api_key("bea")))
         charges: list[Charge] = []
-        monkeypatch.setattr(
-            api.limits._here, "charge", lambda key, tokens, usd: charges.append(Charge(tokens, usd))
-        )
+
+        def charge(key: ApiKey, tokens: int, usd: float, requests: int = 0) -> None:
+            charges.append(Charge(tokens, usd))
+
+        monkeypatch.setattr(api.limits._here, "charge", charge)
         return Metered(api, engine, charges)
 
     yield make
