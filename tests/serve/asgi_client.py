@@ -7,15 +7,21 @@ from tests.serve.api import Api
 
 
 class AsgiClient:
-    """One request for a chat; `left` ends it, `text` is what has come."""
+    """One request; `left` ends it, `text` is what has come."""
 
-    def __init__(self, api: Api, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        api: Api,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        path: str = "/v1/chat/completions",
+    ) -> None:
         self.left = asyncio.Event()
         self.text = b""
         self._body, self._sent_body = body, False
         told = {"content-type": "application/json", **(headers or {})}
         scope = {
-            "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
+            "type": "http", "method": "POST", "path": path, "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in told.items()],
             "client": ("127.0.0.1", 1), "server": ("test", 80),
             "scheme": "http", "http_version": "1.1", "root_path": "",

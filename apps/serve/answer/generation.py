@@ -126,6 +126,7 @@ async def follow(
                 if step.finish_reason == "error":
                     raise _failure(step.error or "the engine failed")
                 if job.is_prompt_only:
+                    is_finished = True
                     yield Delta(index, "", (), 0, 0, "length", step.prompt_logprobs)
                     return
                 delta = _delta(step, index, text, held)._replace(is_replayed=is_replayed)
@@ -134,7 +135,9 @@ async def follow(
                 if is_finished:
                     return
     finally:
-        if not (is_finished or job.is_prompt_only):
+        if not is_finished:
+            if job.is_prompt_only:
+                unread = [Step(request.id, ()) for _ in unread[:1]]
             untaken += _unread_deltas(unread, index, text, held)
 
 

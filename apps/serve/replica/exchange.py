@@ -45,7 +45,7 @@ class ReplicaDeadError(ReplicaLostError):
 class Backend(Protocol):
     def steps(self, request: Request, unread: list[Step]) -> AsyncGenerator[Step, None]:
         """Steps of one request. Leaving early cancels it, and adds those that had come by then to
-        `unread`.
+        `unread`: of a request that a replica has taken in, an empty one where none had.
 
         Raises RequestError, OverloadedError or ReplicaLostError.
         """
@@ -194,6 +194,8 @@ class ReplicaBackend:
                 yield step
         finally:
             unread += inbox.steps
+            if inbox.connection is not None and not inbox.has_begun:
+                unread.append(Step(request.id, ()))
             self._exchange.close_inbox(request.id)
             # A replica that has begun was told on its connection. A silent one must not be told by
             # Ray, which does not kill a process any more that a cancellation could not reach.

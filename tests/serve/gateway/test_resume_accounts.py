@@ -45,6 +45,13 @@ class Metered(NamedTuple):
         assert response.status_code == 200, response.text
         return response.text
 
+    def add_pool(self) -> None:
+        """Of the one model."""
+        entries = self.api.directory.entries
+        pool = ModelConfig(name="pool", engine="pool", options={"members": [{"model": "scripted"}]})
+        members = {"scripted": Member("scripted", entries["scripted"])}
+        entries["pool"] = PoolEntry(config=pool, members=members)
+
     def charged(self) -> Charge:
         """Since it was last asked."""
         tokens, usd = (sum(values) for values in zip(*self.charges, strict=True))
@@ -149,11 +156,7 @@ async def test_what_is_held_for_a_client_that_leaves_is_paid_for(
 ) -> None:
     """It reads nothing, while the whole answer is generated and waits for it here."""
     one = await metered()
-    entry = one.api.directory.entries["scripted"]
-    pool = ModelConfig(name="pool", engine="pool", options={"members": [{"model": "scripted"}]})
-    one.api.directory.entries["pool"] = PoolEntry(
-        config=pool, members={"scripted": Member("scripted", entry)}
-    )
+    one.add_pool()
     reader = SlowReader(one.api, model=model, n=n)
     while one.engine.steps_of.total() < 21 * n:
         await asyncio.sleep(0.002)
@@ -161,6 +164,53 @@ async def test_what_is_held_for_a_client_that_leaves_is_paid_for(
     reader.left.set()
     await reader.task
     assert one.charged() == (PROMPT_TOKENS + 21 * n, (PROMPT_TOKENS + 21 * n) / 1000)
+
+
+@pytest.mark.parametrize("model", ["scripted", "pool"])
+@pytest.mark.parametrize("fields", [{}, {"n": 3}, {"stream": False}])
+async def test_a_prompt_that_a_replica_has_taken_in_is_paid_for_by_who_leaves_before_a_token(
+    metered, model: str, fields: dict
+) -> None:
+    one = await metered(step_s=60)
+    one.add_pool()
+    reader = SlowReader(one.api, model=model, **fields)
+    while len(one.engine.requests) < fields.get("n", 1):
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.05)
+    reader.left.set()
+    await reader.task
+    assert one.charged() == (PROMPT_TOKENS, PROMPT_TOKENS / 1000)
+
+
+async def test_who_leaves_before_a_prompt_s_log_probabilities_come_pays_for_the_prompt(
+    metered,
+) -> None:
+    one = await metered(step_s=60)
+    body = {"model": "scripted", "prompt": PROMPT, "echo": True, "logprobs": 1, "max_tokens": 0}
+    reader = AsgiClient(
+        one.api, json.dumps(body).encode(), {"authorization": "Bearer ali"}, "/v1/completions"
+    )
+    while not one.engine.requests:
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.05)
+    reader.left.set()
+    await reader.task
+    assert one.charged() == (300, 0.3)
+
+
+@pytest.mark.parametrize("model", ["scripted", "pool"])
+async def test_a_prompt_that_waits_for_its_turn_costs_nothing(metered, model: str) -> None:
+    one = await metered()
+    one.add_pool()
+    queue = one.api.directory.entries["scripted"].queue
+    queue.places, queue.max_waiting = 1, 8
+    queue.ask("other", 1.0, 1)
+    reader = SlowReader(one.api, model=model)
+    while not queue.num_waiting:
+        await asyncio.sleep(0.002)
+    reader.left.set()
+    await reader.task
+    assert one.charged().usd == 0 and not one.engine.requests
 
 
 async def test_what_comes_behind_a_stop_string_is_not_paid_for_when_the_client_leaves(
