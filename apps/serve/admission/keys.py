@@ -1,7 +1,7 @@
 """The keys that clients may use: those of the settings and those of a file, which may change.
 
 The file is what `python -m apps.serve keys` writes, see keys_file.py. It is read again within
-RELOAD_S of a change. While it cannot be read, the keys that were read last hold.
+RELOAD_S of a change. While it cannot be read, or is gone, the keys that were read last hold.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from apps.serve.admission.keys_file import read_keys
+from apps.serve.admission.keys_file import read_keys_again
 from apps.serve.config import ApiKey, GatewayConfig
 
 logger = logging.getLogger("ray.serve")
@@ -37,6 +37,8 @@ class KeyRing:
         self._as_of_s = float("-inf")
         """when the last look at the file began"""
         self._reading: asyncio.Task[None] | None = None
+        self._told = ""
+        """why it could not be read"""
 
     async def find(self, given: str) -> ApiKey | None:
         """Every key is compared, so that the time it takes says nothing about which one matched."""
@@ -64,9 +66,12 @@ class KeyRing:
     async def _read(self, uri: str) -> None:
         begun_s, found = time.monotonic(), None
         try:
-            found = await asyncio.to_thread(read_keys, uri)
+            found = await asyncio.to_thread(read_keys_again, uri)
         except Exception as error:
-            logger.warning("the keys of %s stay those read last: %s", uri, error)
+            if self._told != str(error):  # or once a second
+                logger.warning("the keys of %s stay those read last: %s", uri, error)
+            self._told = str(error)
         if uri == self._uri:
-            self._from_file = self._from_file if found is None else found
+            if found is not None:
+                self._from_file, self._told = found, ""
             self._as_of_s = begun_s

@@ -14,7 +14,7 @@ settings. Of a file
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
@@ -29,9 +29,19 @@ _Edit = tuple[int, int, str]
 
 def read_keys(uri: str) -> tuple[ApiKey, ...]:
     """The file's keys; none of a file that does not exist. Raises ConfigError."""
-    if not storage.exists(uri):
-        return ()
-    settings = configs.load_yaml(uri)
+    return _listed(uri, configs.load_yaml(uri)) if storage.exists(uri) else ()
+
+
+def read_keys_again(uri: str) -> tuple[ApiKey, ...]:
+    """Of a file in use. One that is gone or empty is being written, or was lost. Raises ConfigError
+    for that too."""
+    settings = configs.load_yaml(uri) if storage.exists(uri) else {}
+    if "keys" not in settings:
+        raise ConfigError(f"{uri} is gone or empty; `keys: []` in it says that there are none.")
+    return _listed(uri, settings)
+
+
+def _listed(uri: str, settings: Mapping[str, object]) -> tuple[ApiKey, ...]:
     entries = settings.get("keys")
     if entries is None:
         entries = []
@@ -47,7 +57,7 @@ def write_keys(uri: str, before: Sequence[ApiKey], after: Sequence[ApiKey]) -> N
     """`before` is what the file has now; in another form where it cannot be changed in its own."""
     old = storage.read_bytes(uri).decode("utf-8-sig") if storage.exists(uri) else ""
     text = _edited(old if old.endswith("\n") or not old else f"{old}\n", before, after)
-    if _keys_of(text) != {key.sha256: configs.to_dict(key) for key in after}:
+    if not text or _keys_of(text) != {key.sha256: configs.to_dict(key) for key in after}:
         text = f"keys:\n{_items(after, '')}" if after else "keys: []\n"
     storage.write_atomic(uri, text.encode(), new_mode=0o600)
 

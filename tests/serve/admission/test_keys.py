@@ -217,15 +217,25 @@ def test_keys_that_are_no_list_are_refused(run, tmp_path: Path, text: str) -> No
     assert code == 2 and "not a list" in err
 
 
-async def test_a_file_that_breaks_keeps_the_keys_that_were_read(
-    run, api: Api, tmp_path: Path
+@pytest.mark.parametrize("text", ["keys: 3", "keys: [", "", "# being written\n", None])
+async def test_a_file_that_breaks_keeps_the_keys_that_were_read_and_says_so_once(
+    run, api: Api, tmp_path: Path, monkeypatch, text: str | None
 ) -> None:
+    said, file = list[str](), tmp_path / "keys.yaml"
+    warn = lambda sentence, *values: said.append(sentence % values)  # noqa: E731
+    monkeypatch.setattr(key_ring.logger, "warning", warn)
     key = made(run("add", "ali"))
     await settled(api, key, 200)
-    (tmp_path / "keys.yaml").write_text("keys: 3")
+    whole = file.read_text()
+    file.unlink() if text is None else file.write_text(text)
     for _ in range(5):
-        assert await status(api, key) == 200
-        await asyncio.sleep(0.01)
+        assert (await status(api, key), await status(api, "other")) == (200, 401)
+        await asyncio.sleep(0.02)
+    (sentence,) = said
+    assert sentence.startswith(f"the keys of {file} stay those read last: {file}")
+    file.write_text(whole)
+    assert run("revoke", "ali")[0] == 0
+    await settled(api, key, 401)
 
 
 async def test_limits_and_models_of_a_key_hold_and_the_answer_says_which(run, api: Api) -> None:
