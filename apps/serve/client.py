@@ -95,9 +95,11 @@ class _Said:
         if body.get("continue_final_message"):
             before = last.get("content") or last.get("refusal") or ""
             if isinstance(before, list):
-                begun = {**last, "content": [*before, {"type": "text", "text": self._text}]}
+                text = [*before, {"type": "text", "text": self._text}]
             else:
-                begun = {**last, "content": before + self._text}
+                text = before + self._text
+            begun = {**last, "content": text}
+            begun.pop("refusal", None)  # it is in the text, where there was no other
         else:
             messages.append(last)
         left = {

@@ -173,7 +173,8 @@ def test_where_no_text_had_come_the_same_is_asked_again() -> None:
             {"content": [{"type": "text", "text": "One"}]},
             {"content": [{"type": "text", "text": "One"}, {"type": "text", "text": " two"}]},
         ),
-        ({"refusal": "One", "name": "a"}, {"refusal": "One", "name": "a", "content": "One two"}),
+        ({"refusal": "One", "name": "a"}, {"name": "a", "content": "One two"}),
+        ({"content": "One", "refusal": "No"}, {"content": "One two"}),
         ({"content": None}, {"content": " two"}),
     ],
 )
