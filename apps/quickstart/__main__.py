@@ -11,6 +11,9 @@ was interrupted, even by SIGKILL, goes on where it stopped. Steps that do not ne
 side by side: the base model is made while the chats are. Ctrl-C stops everything it started.
 """
 
+import apps.common.command.interrupt  # noqa: F401
+
+# isort: split
 import contextlib
 import json
 import os
@@ -24,7 +27,6 @@ from typing import Any
 
 import yaml
 
-import apps.common.command.interrupt  # noqa: F401
 from apps.common.command import cli, runtime
 from apps.common.command.events import Reporter
 from apps.common.errors import CriaError

@@ -32,7 +32,7 @@ def held_back() -> Generator[None]:
     """SIGINT and SIGTERM come when the block has ended, the first of them at most.
 
     For an import that cleaning up needs: one that is cut off leaves half a module behind, and an
-    extension module may swallow what a handler raises.
+    extension module may swallow what a handler raises. And for the start of a child.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs handlers in the main thread
@@ -53,3 +53,5 @@ def held_back() -> Generator[None]:
 
 
 sys.excepthook = _say
+# Blocked where process.py started this command: it comes now, if it came before.
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

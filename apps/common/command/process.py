@@ -5,9 +5,10 @@ import ctypes
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Generator, Mapping, Sequence
 from typing import IO
+
+from apps.common.command import interrupt
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -18,21 +19,24 @@ _STOP_TIMEOUT_S = 20.0
 def child(
     arguments: Sequence[str], env: Mapping[str, str], log: IO[bytes] | None = None
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Run a command for at most the length of the block; what it prints goes to `log`, if given.
+    """Run a command of ours, one that imports apps.common.command.interrupt, for at most the length
+    of the block; what it prints goes to `log`, if given.
 
     It has its own process group, so that Ctrl-C reaches it once and through us. When the block ends
     it gets SIGINT and, 20 s later, its whole group SIGKILL. When this process is killed, Linux
     sends it SIGTERM.
     """
     with contextlib.ExitStack() as cleanup:
-        with _interrupt_held():
+        # Raised in a hook that Python runs around a fork, it would be printed and dropped; raised
+        # between fork and assignment, it would leave a child that nobody stops.
+        with interrupt.held_back():
             started = subprocess.Popen(
                 list(arguments),
                 env=dict(env),
                 stdout=log,
                 stderr=log,
                 process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_begin,
             )
             cleanup.callback(stop, started)
         yield started
@@ -59,27 +63,12 @@ def _kill(running: subprocess.Popen[bytes]) -> None:
     running.wait()
 
 
-@contextlib.contextmanager
-def _interrupt_held() -> Generator[None]:
-    """Ctrl-C takes effect at the end of the block.
+def _begin() -> None:
+    """Runs in the child between fork and exec.
 
-    Raised inside one of the hooks that Python runs around a fork it would be printed and dropped,
-    and raised between fork and assignment it would leave a child that nobody stops.
+    Ctrl-C waits until the command has imported apps.common.command.interrupt: a Python that gets it
+    while it starts would end in a traceback. Only Linux knows the death signal.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python raises KeyboardInterrupt in the main thread only
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
-
-
-def _die_with_parent() -> None:
-    """Runs in the child between fork and exec; only Linux knows the call."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     with contextlib.suppress(OSError, AttributeError):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -10,6 +10,7 @@ import pytest
 from apps.common.command import interrupt, process
 
 ROOT = Path(__file__).resolve().parents[3]
+SLEEP = "import apps.common.command.interrupt, time; time.sleep(60)"
 
 
 def is_alive(pid: int) -> bool:
@@ -31,7 +32,7 @@ def wait_until(condition, timeout_s=10.0):
 
 
 def test_a_child_ends_with_its_block():
-    with process.child([sys.executable, "-c", "import time; time.sleep(60)"], os.environ) as child:
+    with process.child([sys.executable, "-c", SLEEP], os.environ) as child:
         assert child.poll() is None
     assert child.returncode == -signal.SIGINT or child.returncode == 1
 
@@ -65,26 +66,40 @@ def test_a_child_dies_with_a_killed_parent(tmp_path):
     assert wait_until(lambda: not is_alive(child_pid))
 
 
-def test_ctrl_c_during_the_fork_is_not_lost(tmp_path):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", -signal.SIGINT), ("SIGTERM", 143)])
+def test_a_signal_during_the_fork_is_not_lost(tmp_path: Path, name: str, code: int) -> None:
     """Python drops what is raised inside the hooks that it runs around a fork."""
-    code = (
-        "import os, signal, sys; from apps.common.command import process\n"
-        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    program = (
+        "import os, signal, sys; from apps.common.command import process, runtime\n"
+        f"os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.{name}))\n"
         "start = process.subprocess.Popen\n"
         "def noted(*args, **settings):\n"
         "    started = start(*args, **settings)\n"
         "    open(sys.argv[1], 'w').write(str(started.pid))\n"
         "    return started\n"
         "process.subprocess.Popen = noted\n"
-        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
-        "with process.child(sleep, os.environ): print('lost')"
+        f"sleep = [sys.executable, '-c', '{SLEEP}']\n"
+        "with runtime.sigterm_ends_the_block(), process.child(sleep, os.environ): print('lost')"
     )
     pid_file = tmp_path / "pid"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(pid_file)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, str(pid_file)], capture_output=True, text=True, timeout=60
     )
-    assert done.stdout == "" and done.returncode == -signal.SIGINT
+    assert done.stdout == "" and done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
     assert not is_alive(int(pid_file.read_text()))
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.02, 0.04, 0.08, 0.12])
+def test_a_command_that_is_stopped_while_it_starts_says_one_line(
+    tmp_path: Path, after_s: float
+) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "apps.serve", "--help"]
+    with log.open("wb") as output, process.child(command, os.environ, output) as child:
+        time.sleep(after_s)
+    assert child.returncode in (-signal.SIGINT, 130), log.read_text()
+    assert log.read_text() == f"{interrupt.SENTENCE}\n"
 
 
 def test_ctrl_c_while_a_command_loads_is_one_line() -> None:
