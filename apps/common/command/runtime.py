@@ -274,8 +274,8 @@ def _say(sentence: str) -> None:
 def sigterm_ends_the_block() -> Generator[None]:
     """Where the command has no handler of its own; its children end with it.
 
-    Native code that Ray's start runs through may swallow what the handler raises. So it is also
-    noted, and raised again once Ray has started.
+    Native code that Ray's start runs through may swallow what the handler raises, as Python does
+    around a fork. So it is also noted, and raised again once Ray has started.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -288,11 +288,19 @@ def sigterm_ends_the_block() -> Generator[None]:
         raise SystemExit(_TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
+    tell, sys.unraisablehook = sys.unraisablehook, _tell_unless_terminated
     try:
         yield
     finally:
+        sys.unraisablehook = tell
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _terminated.clear()
+
+
+def _tell_unless_terminated(swallowed: Any) -> None:
+    """Python tells of it in a traceback."""
+    if not isinstance(swallowed.exc_value, SystemExit):
+        sys.__unraisablehook__(swallowed)
 
 
 @contextlib.contextmanager

@@ -123,6 +123,14 @@ ray.init = swallows
 with ray_session(num_cpus=1, object_store_bytes=80 << 20):
     print("up")
 """
+AROUND_A_FORK = """
+import os, signal
+from apps.common.command.runtime import ray_session
+
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
+with ray_session(num_cpus=1, object_store_bytes=80 << 20):
+    print("up")
+"""
 
 
 def outcome_of(program: str) -> tuple[int, str, str]:
@@ -143,8 +151,9 @@ def test_a_signal_that_comes_while_ray_is_imported_ends_the_command(
 
 
 @pytest.mark.ray
-def test_a_sigterm_that_rays_start_swallows_ends_the_command_all_the_same() -> None:
-    code, out, err = outcome_of(SWALLOWED)
+@pytest.mark.parametrize("program", [SWALLOWED, AROUND_A_FORK])
+def test_a_sigterm_that_rays_start_swallows_ends_the_command_all_the_same(program: str) -> None:
+    code, out, err = outcome_of(program)
     assert (code, out) == (143, "") and "Traceback" not in err, err
 
 
