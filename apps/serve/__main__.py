@@ -13,6 +13,9 @@
 Reads one YAML (apps/serve/config.py describes it) and the model folders it names, or such folders.
 """
 
+import apps.common.command.interrupt  # noqa: F401
+
+# isort: split
 import dataclasses
 import errno
 import os
@@ -28,7 +31,6 @@ from typing import Any
 import yaml
 from tyro.conf import Positional
 
-import apps.common.command.interrupt  # noqa: F401
 from apps.common.command import cli
 from apps.common.command.events import Reporter
 from apps.common.command.runtime import MIN_LOGICAL_CPUS, free_port, ray_session
@@ -110,21 +112,24 @@ def run(settings: RunConfig, reporter: Reporter) -> None:
     start_s = time.monotonic()
     wanted_cpus = sum(m.resources.cpus * m.most_replicas for m in config.models)
     cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, int(wanted_cpus) + 2)
-    with ray_session(num_cpus=cpus, imports="apps.serve.launch") as session:
-        from apps.serve import launch
+    try:
+        with ray_session(num_cpus=cpus, imports="apps.serve.launch") as session:
+            from apps.serve import launch
 
-        config = launch.with_entries(config)
-        launch.check_fits(config)
-        try:
-            with launch.serving(config, reporter, settings.start_timeout_s):
-                signal.signal(signal.SIGTERM, signal.default_int_handler)
-                took_s = round(time.monotonic() - start_s, 1)
-                reporter.event("serve.ready", **_addresses(config), seconds=took_s)
-                if settings.file:
-                    _follow_file(settings, config, reporter)
-                threading.Event().wait()
-        except KeyboardInterrupt:
-            reporter.event("serve.stopped", ray=session.address)
+            config = launch.with_entries(config)
+            launch.check_fits(config)
+            try:
+                with launch.serving(config, reporter, settings.start_timeout_s):
+                    signal.signal(signal.SIGTERM, signal.default_int_handler)
+                    took_s = round(time.monotonic() - start_s, 1)
+                    reporter.event("serve.ready", **_addresses(config), seconds=took_s)
+                    if settings.file:
+                        _follow_file(settings, config, reporter)
+                    threading.Event().wait()
+            except KeyboardInterrupt:
+                reporter.event("serve.stopped", ray=session.address)
+    except SystemExit:  # SIGTERM, while it started
+        reporter.event("serve.stopped")
 
 
 def _check_port_free(host: str, port: int) -> None:

@@ -1,13 +1,17 @@
 """`python -m apps.serve run`, as a person starts, changes and stops it."""
 
+import json
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from tests.serve.models import write_model
-from tests.serve.run_command import running
+from tests.serve.run_command import command, running
 
 
 def write(file: Path, models: list[dict], **gateway: object) -> None:
@@ -43,3 +47,29 @@ def test_a_changed_file_is_applied_a_wrong_one_refused_and_the_end_is_clean(
         command.process.send_signal(signal.SIGTERM)
         assert command.event("serve.stopped")
         assert command.process.wait(60) == 0
+
+
+def has(name: str) -> Callable[[psutil.Process], bool]:
+    def is_there(service: psutil.Process) -> bool:
+        return any(name in " ".join(p.cmdline()) for p in service.children(recursive=True))
+
+    return is_there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["gcs_server", "raylet", "ServeController"])
+def test_sigterm_while_it_starts_is_told_and_ends_all_of_it(tmp_path: Path, process: str) -> None:
+    file, is_there = tmp_path / "serve.yaml", has(process)
+    model = {"name": "one", "path": write_model(tmp_path / "one", 1), "resources": {"cpus": 0.5}}
+    write(file, [model])
+    with command("run", file, "--port", 0) as started:
+        service = psutil.Process(started.pid)
+        while not is_there(service):
+            time.sleep(0.02)
+        processes = service.children(recursive=True)
+        started.send_signal(signal.SIGTERM)
+        out, _ = started.communicate(timeout=60)
+    said = [json.loads(line)["event"] for line in out.splitlines()]
+    assert said[-1] == "serve.stopped" and "serve.ready" not in said and started.returncode == 0
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive, [p.cmdline() for p in alive]
