@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from apps.common.files import config as configs
 from apps.common.files.model_folder import model_folder
+from apps.common.text.tokenizer import load_tokenizer
 from apps.serve.admission.limiter import Limiter, Refusal
 from apps.serve.applications import CLUSTER_GATEWAYS
 from apps.serve.config import ApiKey, GatewayConfig, ModelConfig
@@ -63,10 +64,12 @@ class ModelDeployment:
         engine = config.engine_config(folder)
         assert isinstance(engine, TorchConfig | VllmConfig)  # others have no replicas
         self._engine = create_engine(engine, mask_factory(folder))
-        await self._engine.start()
+        tokenizer, _ = await asyncio.gather(
+            asyncio.to_thread(load_tokenizer, folder), self._engine.start()
+        )
         context = serve.get_replica_context()
         name = ReplicaName(context.app_name, context.replica_id.unique_id)
-        self._replica = ModelReplica(self._engine, name)
+        self._replica = ModelReplica(self._engine, name, tokenizer.digest)
         self._watch = asyncio.create_task(self._die_with_the_engine())
 
     async def generate(self, payload: bytes, address: Sequence[Any]) -> dict[str, Any] | None:

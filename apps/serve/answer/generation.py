@@ -114,6 +114,7 @@ async def follow(
         params=job.params,
         cache_salt=job.cache_salt,
         conversation=job.conversation,
+        tokenizer=job.model.tokenizer.digest,
     )
     held: list[Token] = []
     unread: list[Step] = []

@@ -128,6 +128,8 @@ class Request:
     conversation: str = ""
     """Digest that the turns of one conversation share: they belong on one engine, for its prefix
     cache. Empty: any engine is as good."""
+    tokenizer: str = ""
+    """Digest of the one that the ids are of. Empty: of the model's, whatever that is."""
 
 
 class TokenLogprob(NamedTuple):

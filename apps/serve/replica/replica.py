@@ -16,13 +16,18 @@ from apps.serve.replica.wire import (
     encode_kept,
 )
 
+_OTHER_TOKENS = "the model's tokenizer is being changed, and this replica has another"
+"""Gateways and replicas take new files at different times; ids of the other would be nonsense."""
+
 
 class ModelReplica:
     """Runs requests of any number of gateways on one engine."""
 
-    def __init__(self, engine: Engine, name: ReplicaName) -> None:
+    def __init__(self, engine: Engine, name: ReplicaName, tokenizer: str = "") -> None:
+        """`tokenizer` is the digest of the model's; "": it is not known."""
         self.engine = engine
         self.name = name
+        self._tokenizer = tokenizer
         self._submitting: set[str] = set()
         self._answers = KeptAnswers()
         self._senders: dict[GatewayAddress, asyncio.Task[StepSender]] = {}
@@ -31,6 +36,8 @@ class ModelReplica:
         """Run one request; its steps go to `address`. Returns when the last one was sent, or at
         once a mapping that `refusal_error` turns into the error it describes."""
         request = decode_request(payload)
+        if self._tokenizer and request.tokenizer not in ("", self._tokenizer):
+            return _refusal(EngineDeadError(_OTHER_TOKENS))
         sender = await self._sender(address)
         if (running := sender.done(request.id)) is not None:  # the same call, sent again
             await asyncio.shield(running)
