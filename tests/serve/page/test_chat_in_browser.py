@@ -47,6 +47,15 @@ def finished(browser: Browser, number: int) -> None:
     browser.wait_until(lambda: browser.shows(".send:not(.stop)"))
 
 
+def saved_as_markdown(browser: Browser) -> str:
+    """What the button's file would hold."""
+    keep = "HTMLAnchorElement.prototype.click = function () { window.file = this.href; };"
+    browser.driver.execute_script(keep)
+    browser.click(".tools button:nth-child(2)")
+    read = "const [end] = arguments; fetch(window.file).then((r) => r.text()).then(end);"
+    return browser.driver.execute_async_script(read)
+
+
 def questions(browser: Browser) -> list[str]:
     return [element.text for element in browser.all(".turns .question")]
 
@@ -95,6 +104,8 @@ def test_an_edited_question_is_a_branch_and_the_old_one_stays(open_page, browser
     browser.click("[aria-label='Earlier branch']")
     assert questions(browser) == ["one", "two"]
     assert said(browser) == ["about one, after 1", "about two, after 3"]
+    file = saved_as_markdown(browser)
+    assert "about two, after 3" in file and "edited" not in file, "what is on show"
     browser.click(".turn:last-child [aria-label='Answer again']")
     browser.wait_until(lambda: len(browser.all(".branches")) == 2)
     finished(browser, 2)

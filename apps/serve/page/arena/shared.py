@@ -67,12 +67,16 @@ def as_json(session: Session, visitor_id: str, conversation_id: str) -> str:
     return json.dumps(about, ensure_ascii=False, indent=1)
 
 
-def as_markdown(session: Session, visitor_id: str, conversation_id: str) -> str:
-    """The newest branch, for people. Refusal."""
+def as_markdown(session: Session, visitor_id: str, conversation_id: str, last_id: str = "") -> str:
+    """The branch that ends at that turn, for people; "": the newest. Refusal."""
     conversation = _named(session, visitor_id, conversation_id)
     turns = turns_of(session, conversation_id)
-    path = branch(turns, turns[-1].id if turns else None)
-    name = conversation.model
+    path = branch(turns, last_id or (turns[-1].id if turns else None))
+    name, system = conversation.model, ""
     parts = [f"# {conversation.title}\n\nAnswers by {name}.\n"]
-    parts += [f"## You\n\n{turn.question}\n\n## {name}\n\n{turn.answer}\n" for turn in path]
+    for turn in path:
+        if turn.system != system:
+            system = turn.system
+            parts.append(f"## System\n\n{system or '(none)'}\n")
+        parts.append(f"## You\n\n{turn.question}\n\n## {name}\n\n{turn.answer}\n")
     return "\n".join(parts)

@@ -172,12 +172,17 @@ def _add_shared(app: FastAPI, assets: Assets, database: Database) -> None:
         return assets.index(_accepts(request), base="../")
 
     @app.get("/download/{conversation_id}.{extension}")
-    async def download(request: Request, conversation_id: str, extension: str) -> Response:
+    async def download(
+        request: Request, conversation_id: str, extension: str, turn: str = ""
+    ) -> Response:
+        """`turn` is the last one of the branch that the visitor looks at."""
         asker: Asker | None = request.scope[ASKER]
-        write = shared.as_json if extension == "json" else shared.as_markdown
-        visitor_id = asker.visitor_id if asker else ""
+        whose = (asker.visitor_id if asker else "", conversation_id)
         try:
-            body = await asyncio.to_thread(read, write, visitor_id, conversation_id)
+            if extension == "json":
+                body = await asyncio.to_thread(read, shared.as_json, *whose)
+            else:
+                body = await asyncio.to_thread(read, shared.as_markdown, *whose, turn)
         except Refusal as refusal:
             return JSONResponse({"error": str(refusal)}, 404)
         name = f"conversation-{conversation_id[:8]}.{extension}"

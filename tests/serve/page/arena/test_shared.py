@@ -48,6 +48,9 @@ def test_a_file_is_its_visitors_own(open_page) -> None:
         and "Answers by ash." in text
         and "first" not in text.split("##", 1)[1]
     )
+    shown = {"turn": talk["turns"][0]["id"]}
+    other = person.http.get(f"/download/{talk['id']}.md", params=shown).text
+    assert "## You\n\nfirst\n\n## ash\n\nfirst\n" in other and "edited" not in other
     assert Person(page.url).http.get(f"/download/{talk['id']}.json").status_code == 404
     assert len(branch["turns"]) == 2
 
@@ -61,3 +64,17 @@ def test_what_is_deleted_is_gone_and_a_vote_stays(open_page) -> None:
     assert person.history() == []
     assert person.act("open", id=battle["id"])["sides"] == []
     assert person.http.get("/leaderboard.json").json()["num_votes"] == 1
+
+
+def test_a_file_for_people_has_each_system_message_where_it_began(open_page) -> None:
+    person = Person(open_page(TWO).url)
+    talk = person.wait(person.ask("one", kind="chat", models=["ash"], system="Be brief."))
+    for text, system in (("two", "Be brief."), ("three", "")):
+        last = {"to": talk["id"], "parent": talk["turns"][-1]["id"]}
+        talk = person.wait(person.ask(text, kind="chat", system=system, **last))
+    saved = person.http.get(f"/download/{talk['id']}.md").text
+    told = [
+        line for line in saved.split("\n\n") if not line.startswith(("# ", "Answers", "## ash"))
+    ]
+    assert [line.strip() for line in told][:4] == ["## System", "Be brief.", "## You", "one"]
+    assert saved.count("## System") == 2 and "## System\n\n(none)\n\n## You\n\nthree" in saved

@@ -203,7 +203,8 @@ class Chat {
   }
 
   download(format) {
-    h("a", { href: link(`download/${this.talk.id}.${format}`), download: "" }).click();
+    const turn = this.#path().at(-1)?.id ?? "";
+    h("a", { href: link(`download/${this.talk.id}.${format}?turn=${turn}`), download: "" }).click();
   }
 
   remove() {
