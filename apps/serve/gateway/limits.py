@@ -34,8 +34,7 @@ class SharedLimiter(Protocol):
 class KeyLimits:
     """Asks the shared limiter; while it is away, this gateway's own counts decide.
 
-    So its death neither opens the gates nor shuts them: each gateway then holds a key to what it
-    has used here.
+    So its death neither opens the gates nor shuts them: a key is held to what it has used here.
     """
 
     def __init__(self, shared: SharedLimiter | None = None) -> None:
