@@ -16,7 +16,7 @@ def _denominator(group: str) -> str:
     return rf"(?P<{group}>\d+(?:\.\d+)?)"
 
 
-_POINTS = rf"(?:\s*(?:{words.POINTS}))?"
+_POINTS = rf"(?:\s{{0,9}}(?:{words.POINTS}))?"
 
 
 def _out_of(group: str) -> str:
@@ -27,7 +27,7 @@ def _out_of(group: str) -> str:
 _RANGE = rf"(?:[-~\u2014\u2015\u301c]|\b(?:{words.TO})\b|到|至|から|或)"
 # `8 of 10`, `8 (out of 10)`, `4 on a 5-point scale`, `4 on a scale from 1 to 5`, `4 (max. 5)`
 _OUT_OF_ANY = (
-    rf"{_POINTS}(?:[\s,*_]*\(?(?:/|\b(?:{words.OUT_OF}|on\s+an?(?:\s+scale)?)\b"
+    rf"{_POINTS}(?:[\s,*_]{{0,9}}\(?(?:/|\b(?:{words.OUT_OF}|on\s+an?(?:\s+scale)?)\b"
     rf"|(?:{words.AT_MOST})\W?)\s*(?:(?:of|from)\s+)?"
     rf"(?:\d+\s*{_RANGE}\s*)?{_denominator('of')}{_POINTS}\)?)?"
 )
@@ -81,13 +81,14 @@ def _patterns(num_digits: int, is_percent: bool) -> Patterns:
     one = first.replace(r"\.\d+", r"[.,]\d+", 1)
     rating = rf"(?<![\d.-])(?P<number>-?(?:\d{{1,3}}(?:,\d{{3}})+|{digits}(?:[.,]\d+)?|\.\d+))"
     end = _END if is_percent else rf"{_END}(?!\s*%)"
-    final = rf"(?:\s*(?:{words.FINAL}))?"
+    # Bounded blanks, and none before the first word: a run of them is tried in every way there is.
+    before, behind = rf"(?:(?:{words.FINAL})\s{{0,9}})?", rf"(?:\s{{0,9}}(?:{words.FINAL}))?"
     called, noted = (
-        rf"(?:(?:(?:my|the)\s+)?{final}\s*(?:{named}){final}|overall)\b"
+        rf"(?:(?:(?:my|the)\s+)?{before}(?:{named}){behind}|overall)\b"
         for named in (words.RATING, f"{words.RATING}|{words.NOTE}")
     )
     made = {
-        "pair_line": rf"^\W*(?:(?:the )?{final}\s?(?:scores?|{words.RATING})?{_SCALE}\W{{0,4}})?"
+        "pair_line": rf"^\W*(?:(?:the )?{before}(?:scores?|{words.RATING})?{_SCALE}\W{{0,4}})?"
         rf"{left}(?:\s*[,;|&]\s*|\s+(?:{words.AND})\s+|\s+|和|と){right}\W*$",
         "labelled": rf"(?:{words.SIDE})\W{{0,3}}(?P<who>1|2|a|b)(?![a-z\d])(?:['\u2019]s)?"
         rf"\W{{0,3}}(?:{words.RATING})?\W{{0,3}}[:=|]\W{{0,4}}{one}(?![\d.]*\d)"

@@ -27,6 +27,7 @@ from apps.eval.protocols.own_words import without_quotations
 
 PARSER_VERSION = "10"
 
+_BLANKS = re.compile(r"(\s)\1+")
 _TIE = re.compile(f"{words.TIE}|both|equal", re.IGNORECASE)
 _THINK = re.compile(rf"<({THOUGHT_TAGS})>.*?</\1>", re.IGNORECASE | re.DOTALL)
 _SIGNS = {
@@ -66,7 +67,8 @@ def parse(
     if reason == "error":
         return Parsed("truncated")
     was_cut = reason == "length"
-    body = _THINK.sub("", with_plain_tags(plain(text))).strip()
+    # A model may fall into writing blanks alone, and patterns take their time over those.
+    body = _BLANKS.sub(r"\1", _THINK.sub("", with_plain_tags(plain(text)))).strip()
     is_scored_first = is_pair_line(body.split("\n", 1)[0], form)
     if not is_scored_first and (ends := thought_ends(body)):
         body = body[ends[-1].end() :].strip()

@@ -20,9 +20,10 @@ from apps.eval.protocols.own_words import (
     without_quotations,
 )
 
-SIDE = rf"(?i:(?:(?:{words.SIDE})\s*)?)"
+SIDE = rf"(?i:(?:(?:{words.SIDE})\s{{0,9}})?)"
 _ANNOUNCED = (
-    rf"(?i:(?:(?:my|the)\s+)?(?:(?:{words.FINAL})\s*)?(?:{words.VERDICT})(?:\s*(?:{words.FINAL}))?"
+    rf"(?i:(?:(?:my|the)\s+)?(?:(?:{words.FINAL})\s{{0,9}})?"
+    rf"(?:{words.VERDICT})(?:\s{{0,9}}(?:{words.FINAL}))?"
     r"\W{0,9}(?:is\W{0,9})?)"
 )
 _BOXED = r"(?:\\boxed)?\W{0,9}"

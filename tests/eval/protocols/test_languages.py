@@ -139,3 +139,9 @@ def test_a_rating_is_read_in_every_language_or_not_at_all(text: str, score: floa
 )
 def test_two_scores_are_read_in_every_language_or_not_at_all(text: str, scores: object) -> None:
     assert said("scores", text) == scores
+
+
+@pytest.mark.parametrize("fmt", ["rating", "scores", "letter", "label"])
+@pytest.mark.parametrize("blank", [" ", "\n", "\u3000"])
+def test_a_judge_that_fell_into_writing_blanks_holds_up_nobody(fmt: Format, blank: str) -> None:
+    assert said(fmt, f"tag-1{blank * 200_000}x") is None
