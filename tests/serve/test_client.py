@@ -22,6 +22,9 @@ BODY = {
 class Cutter:
     """A TCP relay that breaks each connection after so many bytes of the answer."""
 
+    is_silent = False
+    """It closes nothing: neither end is told that the other is gone."""
+
     def __init__(self, port: int, after_bytes: int) -> None:
         self._port, self._after_bytes = port, after_bytes
         self.num_cut = 0
@@ -55,6 +58,8 @@ class Cutter:
                 writer.write(data)
                 await writer.drain()
             self.num_cut += left <= 0
+            if self.is_silent:
+                await asyncio.Event().wait()
         finally:
             forwarding.cancel()
             await asyncio.gather(forwarding, return_exceptions=True)
@@ -92,6 +97,16 @@ async def test_a_stream_goes_on_over_many_broken_connections(cutters: list[Cutte
     async with AsyncClient([cutter.url for cutter in cutters]) as client:
         chunks = [chunk async for chunk in client.stream("chat/completions", BODY)]
     check(chunks, cutters)
+
+
+async def test_a_stream_goes_on_though_nobody_says_that_it_broke(
+    cutters: list[Cutter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.serve.client._TIMEOUT", httpx.Timeout(0.5))
+    for cutter in cutters:
+        cutter.is_silent = True
+    async with AsyncClient([c.url for c in cutters]) as client:
+        check([c async for c in client.stream("chat/completions", BODY)], cutters)
 
 
 async def test_without_asyncio_too(cutters: list[Cutter]) -> None:
