@@ -80,9 +80,17 @@ def finished(config: CleanConfig, files: Inputs, reporter: Reporter) -> bool:
     ledger = out_folder.committed(config, files)
     if ledger is None:
         return False
+    _put_away(config.out)
     reporter.line(f"{config.out} is already finished.")
     _report_done(config, ledger, reporter)
     return True
+
+
+def _put_away(out: str) -> None:
+    """Remove what is of use until the commit alone, also that of a run that another overtook."""
+    storage.remove_tree(storage.join(out, WORK_DIR))
+    for part in ("", schema.DROPPED_DIR, schema.QUARANTINE_DIR):
+        storage.remove_unfinished(storage.join(out, part) if part else out)
 
 
 _INDEX = Process(index.index, index.IndexedPiece)
@@ -122,9 +130,7 @@ def run(
     _drop_duplicates(ledger, decided, count)
     written = _write(config, decided, cleaned, reporter, run_units, work)
     _commit(config, ledger, read, cleaned, written)
-    storage.remove_tree(work)
-    for part in ("", schema.DROPPED_DIR, schema.QUARANTINE_DIR):
-        storage.remove_unfinished(storage.join(config.out, part) if part else config.out)
+    _put_away(config.out)
     _report_done(config, ledger, reporter)
     return ledger
 

@@ -87,7 +87,15 @@ def finished(job: Job) -> packs.PackInfo | None:
             f"{job.config.out} holds a pack made from other settings or inputs; choose another "
             "--out or delete it."
         )
+    _put_away(job.config.out)
     return packs.open_pack(job.config.out).info
+
+
+def _put_away(out: str) -> None:
+    """Remove what is of use until the commit alone, also that of a run that another overtook."""
+    storage.remove_tree(storage.join(out, _WORK))
+    for folder in (out, *(storage.join(out, split) for split in packs.SPLITS)):
+        storage.remove_unfinished(folder)
 
 
 def run_pack(
@@ -100,8 +108,7 @@ def run_pack(
     tokenized = _tokenize(job, reporter, run_units, work)
     shards = _pack(job, reporter, run_units, work, tokenized, count)
     info = _finish(job, tokenized, shards)
-    storage.remove_tree(work)
-    storage.remove_unfinished(config.out)
+    _put_away(config.out)
     return info
 
 
@@ -232,7 +239,7 @@ def _pack(
         shards = run_units(units, Process(pack, PackedShard), work, on_done)
     wanted = {storage.join(job.config.out, unit.args.shard) for unit in units}
     for split in packs.SPLITS:
-        remove_other_files(storage.join(job.config.out, split), wanted)
+        remove_other_files(storage.join(job.config.out, split), wanted, ".parquet")
     return shards
 
 

@@ -186,6 +186,9 @@ def test_what_a_killed_run_had_begun_to_write_is_gone(
     (out / "mine.tmp").write_text("of the user")
     assert run_clean(out, dump)["records"]["kept"] == 1
     assert [path.name for path in out.rglob("*.tmp")] == ["mine.tmp"]
+    (out / "_work" / "clean-1").mkdir(parents=True)
+    run_clean(out, dump)
+    assert not (out / "_work").exists()
 
 
 def test_an_output_folder_of_other_settings_is_refused(tmp_path: Path) -> None:

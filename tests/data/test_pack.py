@@ -327,7 +327,9 @@ def test_a_finished_pack_is_not_made_again_nor_overwritten(tmp_path, tokenizer):
     def none(*args, **kwargs):
         raise AssertionError("a finished pack needs no unit")
 
+    (tmp_path / "pack" / "_work").mkdir()  # of a run that another overtook
     make(tmp_path / "pack", tokenizer, source, run_units=none)
+    assert not (tmp_path / "pack" / "_work").exists()
     with pytest.raises(InputError, match="other settings"):
         make(tmp_path / "pack", tokenizer, source, max_length=64)
 

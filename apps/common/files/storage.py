@@ -289,12 +289,26 @@ def append_lines(path: str, lines: bytes) -> None:
 
 
 def remove_tree(uri: str) -> None:
-    """Delete a file or folder; nothing happens when it does not exist."""
+    """Delete a file or folder; nothing happens when it does not exist.
+
+    Another process may remove it too, or still write there.
+    """
     fs, path = filesystem(uri)
     with _sentences(uri):
         fs.invalidate_cache()
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+        for _ in range(_REMOVALS):
+            if not fs.exists(path):
+                return
+            try:
+                fs.rm(path, recursive=True)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+
+
+_REMOVALS = 10
 
 
 def commit(dir_uri: str, payload: Mapping[str, object]) -> None:

@@ -1,6 +1,7 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -100,6 +101,15 @@ def test_list_dir_is_sorted_and_empty_for_a_missing_folder(tmp_path):
         (tmp_path / name).mkdir()
     assert storage.list_dir(str(tmp_path)) == ["a", "b"]
     assert storage.list_dir(str(tmp_path / "none")) == []
+
+
+def test_several_may_remove_one_folder_at_once(tmp_path):
+    for i in range(400):
+        (tmp_path / "d" / f"{i % 20}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / f"{i % 20}" / f"{i}").touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(storage.remove_tree, [str(tmp_path / "d")] * 4))
+    assert not (tmp_path / "d").exists()
 
 
 def test_remove_tree_forgives_what_is_gone(tmp_path):
