@@ -273,6 +273,10 @@ def test_numbers_of_other_things_are_no_telephones(text: str) -> None:
         "the pan is 30 cm, SIN(30) + 1234567, in Spanish sin 130 692 544; ABCDE1234F and de12 3456",
         "commit 3f786850e387550fdab836ed7e6dc881de23001b, secret sauce: 40, be68 5390 0754 7035",
         "a secret: /usr/share/x, secret key: none, 10\u202f000\u202f000\xa0€, in 1999\u20132004",
+        "the NHS: 20 000 000 patients, NAS: 12 345 678 bytes, Medicare: 65000000 people",
+        "LC33 said is but would two man what made this like other their, PS29 he other that we our",
+        "sbp_mean_of_the_first_three_measurements, sbp_change_from_week_12, ntn_terminal_name_x1",
+        "hvs.get_horizontal_visibility_graph(), figo_stage_classification_of_cancer",
         "sizes 250 500 1000 2000, {210 220 2300} and 234 567 1891 2345; drawn: 05 12 18 23 34",
     ],
 )

@@ -37,7 +37,8 @@ _SECRET = (
     r"|pplx-[A-Za-z0-9]{20,}|[MNO][A-Za-z0-9_\-]{23,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,}"
     r"|glsa_[A-Za-z0-9]{20,}_[A-Fa-f0-9]{8}|glc_[A-Za-z0-9+/]{20,}|eyJrIjoi[A-Za-z0-9+/]{20,}"
     r"|hv[bs]\.[A-Za-z0-9_\-]{20,}|dapi[a-f0-9]{32}|NRAK-[A-Z0-9]{20,}|PMAK-[a-f0-9]{20,}-[a-f0-9]+"
-    r"|(?:fig[dop]{1,2}|ntn|pcsk|sntry[su]|sbp|lsv2_(?:pt|sk))_[A-Za-z0-9+/=_\-]{20,}"
+    r"|(?:fig[dop]{1,2}|pcsk|sntry[su]|lsv2_(?:pt|sk))_[A-Za-z0-9+/=_\-]{20,}"
+    r"|sbp_[a-f0-9]{20,}|ntn_[A-Za-z0-9]{20,}"
     r"|secret_[A-Za-z0-9]{43}|tskey-[a-z]+-[A-Za-z0-9\-]{20,}|pat[A-Za-z0-9]{14}\.[a-f0-9]{20,}"
     r"|ATATT3[A-Za-z0-9_\-=]{20,}|AGE-SECRET-KEY-1[A-Z0-9]{20,}"
     r"|hooks\.slack\.com/services/T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20,}"
@@ -96,6 +97,11 @@ _REMOTE_AFTER = re.compile(r":[\w~/.-]*/|:[\w.-]+\.git\b")
 _DOCUMENTED_IPV6 = ipaddress.IPv6Network("2001:db8::/32")
 
 
+def _is_secret(text: str, start: int, end: int) -> bool:
+    """Not words alone: `hvs.get_horizontal_visibility`, `sk-learn-contrib-extensions`."""
+    return re.fullmatch(r"[a-z_.\-]+", text[start:end]) is None
+
+
 def _is_email(text: str, start: int, end: int) -> bool:
     """Not `git@github.com:org/repo.git`, `scp a@host.com:dir/file`, `package@1.2.3.tgz`,
     `vue@next.js`, `logo@2x.png` or `q@k.transpose(-2, -1)`."""
@@ -108,8 +114,11 @@ def _is_email(text: str, start: int, end: int) -> bool:
 
 
 def _is_iban(text: str, start: int, end: int) -> bool:
-    """Modulo 97 of the rearranged number, ISO 13616."""
+    """Modulo 97 of the rearranged number, ISO 13616, of more digits than letters: `GB20 is a car`
+    may go on as long."""
     compact = text[start:end].replace(" ", "").upper()
+    if 2 * sum(map(str.isdigit, compact)) < len(compact):
+        return False
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
 
 
@@ -171,7 +180,7 @@ def _is_national_id(text: str, start: int, end: int) -> bool:
 
 
 ENTITIES = (
-    Entity(name="SECRET", pattern=_SECRET),
+    Entity(name="SECRET", pattern=_SECRET, is_real=_is_secret),
     Entity(name="EMAIL", pattern=_EMAIL, is_real=_is_email),
     Entity(name="IBAN", pattern=_IBAN, is_real=_is_iban),
     Entity(name="NATIONAL_ID", pattern=IDENTITY, is_real=_is_national_id),

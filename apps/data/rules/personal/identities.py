@@ -63,6 +63,8 @@ _DATES = re.compile(
     r"|(?:\d\d[ -]\d\d[ -](?:19|20)\d\d|(?:19|20)\d\d-\d\d-\d\d)(?: \d\d)?"
 )
 """and the hour after one"""
+_AMOUNT = re.compile(r"\d\d \d{3} \d{3}|\d+0{6}|\d+(?: \d{3})* 000 000")
+"""`NHS: 20 000 000 patients`"""
 IDENTITY = "|".join([*(rf"\b{form}" + r"\b" * (form[-1] != ")") for form, _ in _FORMS), _CALLED])
 """For RE2."""
 
@@ -75,8 +77,8 @@ def is_identity(text: str, start: int, end: int) -> bool:
     if check is None:  # a word before it says what it is
         if compact[:5].isalpha():  # PAN
             return True
-        is_date = _DATES.fullmatch(number) is not None
-        return not is_date and sum(map(str.isdigit, compact)) >= _MIN_DIGITS
+        is_other = _DATES.fullmatch(number) or _AMOUNT.fullmatch(number)
+        return not is_other and sum(map(str.isdigit, compact)) >= _MIN_DIGITS
     if check is identity_checks.is_aadhaar and _MORE_DIGITS.match(text, end) is not None:
         return False
     return check(compact)
