@@ -24,7 +24,7 @@ def _out_of(group: str) -> str:
     return rf"{_POINTS}(?:\s*(?:/|\b(?:{words.OUT_OF})\b)\s*{_denominator(group)}{_POINTS})?"
 
 
-_RANGE = rf"(?:[-~\u2014\u2015\u301c]|\b(?:{words.TO})\b|到|至|から|或)"
+_RANGE = rf"(?:[-~\u301c]|(?<!\s)[\u2014\u2015](?!\s)|\b(?:{words.TO})\b|到|至|から|或)"
 # `8 of 10`, `8 (out of 10)`, `4 on a 5-point scale`, `4 on a scale from 1 to 5`, `4 (max. 5)`
 _OUT_OF_ANY = (
     rf"{_POINTS}(?:[\s,*_]{{0,9}}\(?(?:/|\b(?:{words.OUT_OF}|on\s+an?(?:\s+scale)?)\b"
@@ -60,6 +60,8 @@ class Patterns:
     """what may follow a tag: `**6**`, `[6]`, `Rating: 8/10`"""
     closing: re.Pattern[str]
     """`Final rating: 8`, alone on a line"""
+    noted: re.Pattern[str]
+    """`Note : 8`, which is a remark where the text has a rating too"""
 
 
 def patterns(form: Form) -> Patterns:
@@ -101,7 +103,10 @@ def _patterns(num_digits: int, is_percent: bool) -> Patterns:
         r"(?=[^\w\n]*(?:$|[\n.,;(]))",
         "tagged": rf"\A\W*(?:{called}{_SCALE}\W{{0,9}}(?:is\W{{0,9}})?)?(?:\\boxed)?\W{{0,9}}"
         rf"{rating}{_OUT_OF_ANY}{end}(?!\w)",
-        "closing": rf"\A\W*{noted}{_SCALE}\W{{0,6}}(?:is\W{{0,3}})?(?:\\boxed\W)?"
-        rf"{rating}{_OUT_OF_ANY}{end}\W*\Z",
+        **{
+            name: rf"\A\W*{names}{_SCALE}\W{{0,6}}(?:is\W{{0,3}})?(?:\\boxed\W)?"
+            rf"{rating}{_OUT_OF_ANY}{end}\W*\Z"
+            for name, names in (("closing", called), ("noted", noted))
+        },
     }
     return Patterns(**{name: re.compile(text, re.IGNORECASE) for name, text in made.items()})

@@ -107,8 +107,10 @@ def _untagged_rating(form_patterns: Patterns, body: str, form: Form) -> float | 
         return agreed[0]
     if match := last_meant(form_patterns.bracketed, line):
         return _score(match, "number", form)
-    agreed = _agreed(form_patterns, line, form)
-    return agreed[0] if agreed else None
+    if agreed := _agreed(form_patterns, line, form):
+        return agreed[0]
+    match = form_patterns.noted.match(line) if line in outside else None
+    return _score(match, "number", form) if match else None
 
 
 def _agreed(form_patterns: Patterns, text: str, form: Form) -> tuple[float | None] | None:

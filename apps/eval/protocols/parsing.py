@@ -25,7 +25,7 @@ from apps.eval.protocols.form import LABELS, Form, Format
 from apps.eval.protocols.numbers import is_pair_line, rating_said, scores_said
 from apps.eval.protocols.own_words import without_quotations
 
-PARSER_VERSION = "10"
+PARSER_VERSION = "11"
 
 _BLANKS = re.compile(r"(\s)\1+")
 _TIE = re.compile(f"{words.TIE}|both|equal", re.IGNORECASE)

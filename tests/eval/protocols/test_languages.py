@@ -22,6 +22,7 @@ def said(fmt: Format, text: str) -> object:
         "我选择[[B]]，而不是[[A]]。",
         "[[A]]ではなく[[B]]です。",
         "[[B]]を選びます。[[A]]ではありません。",
+        "最終判定は[[B]]であり、Aより優れています。",
         "[[A]]가 아니라 [[B]]입니다.",
         "Выбираю [[B]], а не [[A]].",
         "Elijo [[B]], no [[A]].",
@@ -112,6 +113,7 @@ def test_a_word_for_the_worse_one_is_no_verdict(text: str) -> None:
         *(("Rating: 8—9", None), ("Rating: 8 a 9", None), ("Rating: 8·5", None)),
         # a remark, not a rating
         *(("[[7]]\nNota: 3 errores graves.", 7), ("tag-1 Note: 3 mistakes.\n[[7]]", 7)),
+        *(("[[7]]\n\nNote: 1", 7), ("Rating: 7\n\nNota: 2", 7), ("Rating: 8 — 2 small errors", 8)),
         ('{"оценка": 8, "балл": 9}', None),
     ],
 )
