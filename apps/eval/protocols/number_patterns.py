@@ -89,6 +89,7 @@ def _patterns(num_digits: int, is_percent: bool) -> Patterns:
         rf"(?:(?:(?:my|the)\s+)?{before}(?:{named}){behind}|overall)\b"
         for named in (words.RATING, f"{words.RATING}|{words.NOTE}")
     )
+    alone = rf"{_SCALE}\W{{0,6}}(?:is\W{{0,3}})?(?:\\boxed\W)?{rating}{_OUT_OF_ANY}{end}\W*\Z"
     made = {
         "pair_line": rf"^\W*(?:(?:the )?{before}(?:scores?|{words.RATING})?{_SCALE}\W{{0,4}})?"
         rf"{left}(?:\s*[,;|&]\s*|\s+(?:{words.AND})\s+|\s+|和|と){right}\W*$",
@@ -103,10 +104,7 @@ def _patterns(num_digits: int, is_percent: bool) -> Patterns:
         r"(?=[^\w\n]*(?:$|[\n.,;(]))",
         "tagged": rf"\A\W*(?:{called}{_SCALE}\W{{0,9}}(?:is\W{{0,9}})?)?(?:\\boxed)?\W{{0,9}}"
         rf"{rating}{_OUT_OF_ANY}{end}(?!\w)",
-        **{
-            name: rf"\A\W*{names}{_SCALE}\W{{0,6}}(?:is\W{{0,3}})?(?:\\boxed\W)?"
-            rf"{rating}{_OUT_OF_ANY}{end}\W*\Z"
-            for name, names in (("closing", called), ("noted", noted))
-        },
+        "closing": rf"\A\W*{called}{alone}",
+        "noted": rf"\A\W*{noted}{alone}",
     }
     return Patterns(**{name: re.compile(text, re.IGNORECASE) for name, text in made.items()})

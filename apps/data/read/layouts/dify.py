@@ -123,15 +123,16 @@ def _by_time(rounds: Sequence[JsonObject]) -> Sequence[JsonObject]:
 def _depths(rounds: Sequence[JsonObject]) -> list[int]:
     """How many of the others each round comes after, by their parents."""
     parents = {text_of(one, "id"): text_of(one, _PARENT) for one in rounds}
-    depths: list[int] = []
-    for one in rounds:
-        above: set[str] = set()
-        parent = text_of(one, _PARENT)
-        while parent in parents and parent not in above:
-            above.add(parent)
-            parent = parents[parent]
-        depths.append(len(above))
-    return depths
+    depths: dict[str, int] = {}
+    for own in parents:
+        ancestry: list[str] = []
+        while own in parents and own not in depths:
+            depths[own] = 0  # also ends a ring
+            ancestry.append(own)
+            own = parents[own]
+        for depth, one in enumerate(reversed(ancestry), depths.get(own, -1) + 1):
+            depths[one] = depth
+    return [depths[text_of(one, "id")] for one in rounds]
 
 
 LAYOUT = Layout(

@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
+from apps.data.read.layouts import dify
+from apps.data.read.record.layout import Names
 from tests.data.commands import rows_of, run_clean
 
 OLD = "00000000-0000-0000-0000-000000000000"
@@ -52,6 +54,13 @@ def test_rounds_all_of_one_second_follow_their_parents(tmp_path: Path) -> None:
     links = [("3", "2"), ("2", "1")]
     rows = [message(key, 1, parent_message_id=above) for key, above in (*links, ("1", OLD))]
     assert clean(tmp_path, orjson.dumps(rows))[0] == ["Q1 A1 Q2 A2 Q3 A3"]
+
+
+def test_rounds_of_a_long_conversation_are_ordered_in_linear_time() -> None:
+    links = [(f"{i}", f"{i - 1}" if i else OLD) for i in range(20_000)]
+    rows = [message(key, 1, parent_message_id=above) for key, above in links]
+    turns = dify.LAYOUT.read({"conversation_id": "c", "rounds": rows[::-1]}, Names()).turns
+    assert [turn.text for turn in turns[::2]] == [f"Q{i}" for i in range(20_000)]
 
 
 def test_what_two_pages_both_have_and_answers_made_anew_are_beside(tmp_path: Path) -> None:
