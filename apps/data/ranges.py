@@ -62,15 +62,17 @@ def with_chains(
     searched = [dataclasses.replace(units[i], stage="links") for i in places]
     with reporter.progress("join", total=len(searched), unit="ranges") as bar:
         parts = run_units(searched, _LINKS, work, lambda _: bar.advance())
-    chains = chains_of([link for part in parts for link in part.links])
+    links = [link for part in parts for link in part.links]
+    if not any(link.opens for link in links):  # none begins with an answer, so none goes on
+        return units
+    chains = chains_of(links)
     told = list(units)
     for i, part in zip(places, parts, strict=True):
         args = _with_links(units[i].args, part.links, chains)
         told[i] = dataclasses.replace(units[i], args=args)
-    if chains.joined or chains.continuations:
-        reporter.event(
-            "clean.joined", joined=len(chains.joined), continuations=len(chains.continuations)
-        )
+    reporter.event(
+        "clean.joined", joined=len(chains.joined), continuations=len(chains.continuations)
+    )
     return told
 
 
