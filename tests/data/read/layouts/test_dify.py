@@ -59,7 +59,7 @@ def test_rounds_all_of_one_second_follow_their_parents(tmp_path: Path) -> None:
 def test_rounds_of_a_long_conversation_are_ordered_in_linear_time() -> None:
     links = [(f"{i}", f"{i - 1}" if i else OLD) for i in range(20_000)]
     rows = [message(key, 1, parent_message_id=above) for key, above in links]
-    turns = dify.LAYOUT.read({"conversation_id": "c", "rounds": rows[::-1]}, Names()).turns
+    turns = dify.LAYOUT.read({"conversation_id": "c", "rounds": [*rows[::-1]]}, Names()).turns
     assert [turn.text for turn in turns[::2]] == [f"Q{i}" for i in range(20_000)]
 
 
