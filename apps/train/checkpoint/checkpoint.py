@@ -345,8 +345,8 @@ def _is_alone(group: dist.ProcessGroup | None = None) -> bool:
     """Is there one rank only? Then nothing is exchanged.
 
     A plan that gloo's own thread copies brings that thread a team of OpenMP's. OpenMP then counts
-    more threads than CPUs and lets no thread of the process spin at a barrier any more: 4 times the
-    sleeps, a step of the demo a tenth to a fifth longer (benchmarks/LOG.md).
+    more threads than CPUs and lets no thread of the process spin at a barrier any more: they sleep
+    four times as often (benchmarks/LOG.md).
     """
     return dist.is_initialized() and dist.get_world_size(group) == 1
 
